@@ -1,0 +1,61 @@
+"""datamix mixes datasets in an exact ratio, in one compiled pipeline.
+
+    pipeline = datamix.load("source=mnist+fashion", "mix.ratio=7:3", "batch.size=256")
+    for batch in pipeline: ...              # {"image": …, "label": …, "source_id": …}
+
+A mix is a pure function of (config, seed, position). The tour, in the order in which the data flows:
+
+* `registry` holds the names that a config may build; `source`, `operator` and `order` add your own.
+* `sources` read whole datasets as arrays: TFDS, `.npz` files, arrays in memory, look-alikes drawn by code.
+* `mixing` turns weights, an order and a stop into the stages of a `Plan`: position -> (source, epoch, record).
+* `operators` are pure functions on one record; `graph` says which follows which.
+* `Pipeline` compiles plan, look-up and operators into one program, and hands out batches from any position.
+* `config` and `build` make all of this from Hydra configs; `jobs` use it and `report` on it; `cli` is the command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamix.build import load, mix
+    from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError
+    from datamix.operators.base import operator
+    from datamix.pipeline import Cursor, Pipeline
+    from datamix.plan import Plan, Selection
+    from datamix.sources.arrays import MemoryArrays
+    from datamix.sources.base import source
+
+__version__ = "0.1.0"
+
+# Loaded when first used: `import datamix` must not cost the import of JAX.
+_PUBLIC = {
+    "ConfigError": "datamix.errors",
+    "Cursor": "datamix.pipeline",
+    "DataError": "datamix.errors",
+    "DatamixError": "datamix.errors",
+    "MemoryArrays": "datamix.sources.arrays",
+    "Pipeline": "datamix.pipeline",
+    "Plan": "datamix.plan",
+    "RegistryError": "datamix.errors",
+    "Selection": "datamix.plan",
+    "SpecError": "datamix.errors",
+    "StateError": "datamix.errors",
+    "load": "datamix.build",
+    "mix": "datamix.build",
+    "operator": "datamix.operators.base",
+    "source": "datamix.sources.base",
+}
+
+__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'datamix' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,312 @@
+"""From a checked configuration, through the registry, to sources, a plan, a graph and a pipeline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix import config as configs
+from datamix import registry
+from datamix.compose import check_specs
+from datamix.config import Config, OperatorConfig, SourceConfig
+from datamix.errors import ConfigError, DataError, DatamixError
+from datamix.graph import Graph, Operation
+from datamix.mixing.weights import Number, resolve_shares
+from datamix.pipeline import Pipeline
+from datamix.plan import Plan
+from datamix.sources.arrays import MemoryArrays
+from datamix.sources.base import Arrays, Source, Spec
+from datamix.sources.prepare import Unavailable
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSource:
+    """A source of a mix, opened but not read; itself a `Source`.
+
+    Attributes:
+      name: in the mix.
+      source: what reads it.
+      provenance: where its records come from.
+      limit: how many of its records are used at most, None for all.
+      note: what a user must know of it, such as that another dataset stands in; empty if nothing.
+    """
+
+    name: str
+    source: Source
+    provenance: str
+    limit: int | None = None
+    note: str = ""
+
+    @property
+    def num_records(self) -> int:
+        whole = self.source.num_records
+        return whole if self.limit is None else min(whole, self.limit)
+
+    @property
+    def spec(self) -> Spec:
+        return self.source.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def num_classes(self) -> int:
+        """Number of classes: as many as have names, otherwise the largest label and one."""
+        return len(self.class_names) or (int(labels.max()) + 1 if len(labels := self.read()["label"]) else 0)
+
+    def in_memory(self) -> MemoryArrays:
+        """The same records, read."""
+        return MemoryArrays(self.read(), self.provenance, self.class_names)
+
+    def read(self) -> Arrays:
+        """See `datamix.sources.base.Source`."""
+        try:
+            return {leaf: values[: self.num_records] for leaf, values in self.source.read().items()}
+        except DatamixError as error:
+            raise _named(self.name, error) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """All that a job may need.
+
+    Attributes:
+      config: it was built from.
+      sources: by name, in order.
+      graph: with the settings known before the data is read.
+      make_plan: weights by name, None for the configured ones -> plan.
+    """
+
+    config: Config
+    sources: Mapping[str, OpenSource]
+    graph: Graph
+    make_plan: Callable[[Mapping[str, Number] | None], Plan]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of the sources."""
+        return [source.note for source in self.sources.values() if source.note]
+
+    def offset(self, source: str) -> int | None:
+        """What is added to a source's labels; None if that depends on data not yet read."""
+        return next(
+            (node.operation.settings["offset"] for node in self.graph.chain(source)
+             if node.operation and node.operation.operator == "offset_label"), 0,
+        )  # fmt: skip
+
+    def completed(self) -> Built:
+        """The same, with the label offsets that need the labels themselves to be read.
+
+        Raises:
+          SpecError: the sources do not fit together; found before any data is read.
+        """
+        if None not in (self.offset(name) for name in self.sources):
+            return self
+        check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
+        read = {name: replace(source, source=source.in_memory()) for name, source in self.sources.items()}
+        counts = [source.num_classes() for source in read.values()]
+        return replace(self, sources=read, graph=_with_offsets(self.graph, _offsets(list(read), counts)))
+
+    def pipeline(self) -> Pipeline:
+        """Read the data and compile; see `Pipeline` for errors."""
+        config = self.config
+        identity: dict[str, object] = {
+            "seed": config.seed,
+            "shuffle": config.shuffle,
+            "labels": config.labels,
+            "mix.order": [config.mix.order, dict(config.mix.settings), config.mix.granularity],
+            "stop": [config.mix.stop, config.mix.samples],
+            "operators": [[operator.name, dict(operator.settings)] for operator in config.operators],
+        }
+        for source in config.sources:
+            opened = self.sources[source.name]
+            places = ("data_dir", "cache_dir", "path", "files", "url")
+            identity[f"source.{source.name}"] = [
+                source.target, opened.provenance, opened.num_records, source.seed,
+                {key: value for key, value in source.settings.items() if key not in places},
+                {leaf: str(part) for leaf, part in opened.spec.items()},
+                [[operator.name, dict(operator.settings)] for operator in source.operators],
+            ]  # fmt: skip
+        built = self.completed()
+        return Pipeline(
+            built.sources,
+            built.graph,
+            built.make_plan,
+            batch_size=config.batch_size,
+            remainder=config.remainder,  # type: ignore[arg-type]
+            seeds=_seeds(config),
+            identity=identity,
+        )
+
+
+def load(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    sources: Mapping[str, Source | Mapping[str, Any]] | None = None,
+) -> Pipeline:
+    """Build the pipeline that a command line describes.
+
+    Args:
+      overrides: as on the command line: "source=mnist+fashion", "mix.ratio=7:3", "batch.size=256".
+      config_dir: a directory with more configs, as `--config-dir`.
+      sources: sources in memory, by the name that `source=` may use: arrays by leaf, of the same length along their
+        first axis. Without a `source=` among the overrides, they are the mix.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+
+    >>> import numpy as np
+    >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}
+    >>> pipeline = load("batch.size=4", "stop=all_exhausted", sources={"few": few, "fewer": few})
+    >>> len(pipeline), next(iter(pipeline))["source_id"].tolist()
+    (3, [0, 1, 0, 1])
+    """
+    memory = dict(sources or {})
+    arguments = list(overrides)
+    if memory and not any(argument.startswith("source=") for argument in arguments):
+        arguments.insert(0, f"source={'+'.join(memory)}")
+    datasets = {name: {"_target_": "arrays"} for name in memory}
+    config = configs.parse(configs.compose(arguments, config_dir=config_dir, datasets=datasets))
+    built = build(config, memory)
+    for note in built.notes:
+        warnings.warn(note, stacklevel=2)
+    return built.pipeline()
+
+
+def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | None = None) -> Built:
+    """Open the sources of a configuration, and lay out its plan and graph; no record is read.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+    """
+    opened = {source.name: _open(source, config, memory or {}) for source in config.sources}
+    sizes = {name: source.num_records for name, source in opened.items()}
+    for name, size in sizes.items():
+        if not size:
+            split = next(s for s in config.sources if s.name == name).settings.get("split")
+            raise DataError(f"source {name!r} is empty{f' (split {split})' if split else ''}; leave it out of source=, "
+                            f"or choose other records with source.{name}.split.")
+    names, mix = list(sizes), config.mix
+    # Weights and shares first: their mistakes are found before a dataset's.
+    shares = resolve_shares(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
+
+    def make_plan(weights: Mapping[str, Number] | None) -> Plan:
+        return Plan(
+            sizes,
+            shares if weights is None else resolve_shares(names, weights=weights),
+            order=mix.order,
+            stop=mix.stop,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            samples=mix.samples,
+            seeds=_seeds(config),
+            batch_records=config.batch_size if mix.granularity == "batch" else 1,
+            **mix.settings,
+        )
+
+    branches = {
+        source.name: [
+            *(_operation(operator) for operator in source.operators),
+            *_implied(config, i, opened[source.name].spec),
+        ]
+        for i, source in enumerate(config.sources)
+    }
+    graph = Graph.of(branches, [_operation(operator) for operator in config.operators])
+    counts = [len(source.class_names) for source in opened.values()]
+    known = _offsets(names, counts) if all(counts[:-1]) else {}
+    return Built(
+        config=config,
+        sources=opened,
+        graph=_with_offsets(graph, known),
+        make_plan=make_plan,
+    )
+
+
+def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Mapping[str, Any]]) -> OpenSource:
+    """Open one source, or its stand-in where it cannot be had and one is allowed."""
+    if source.name in memory:
+        for key in source.settings:
+            raise ConfigError(f"source.{source.name}.{key}: {source.name} was given in memory and takes no {key}; "
+                              f"source.{source.name}.limit takes its first records.")
+        held = memory[source.name]
+        given = held if isinstance(held, Source) else MemoryArrays({k: np.asarray(v) for k, v in held.items()})
+        return OpenSource(name=source.name, source=given, provenance=given.provenance, limit=source.limit)
+    function = registry.lookup("source", source.target)
+    takes = registry.settings(function)
+    settings = dict(source.settings)
+    for key, value in (("data_dir", config.data_dir), ("cache_dir", config.cache_dir)):
+        if key in takes and value is not None:
+            settings.setdefault(key, value)
+    try:
+        made = function(**settings)
+        made = made if isinstance(made, Source) else MemoryArrays(_checked(source, made), provenance=source.target)
+        opened = OpenSource(name=source.name, source=made, provenance=made.provenance, limit=source.limit)
+        _ = opened.num_records, opened.spec  # a source may look only now whether its data is there
+        return opened
+    except Unavailable as error:
+        if source.stand_in is None or not config.stand_in:
+            raise _named(source.name, error) from error
+        look_alike = registry.lookup("source", source.stand_in)
+        split = {key: settings[key] for key in ("split",) if key in settings}
+        note = (f"{source.name}: the real data is not here, so the built-in look-alike {source.stand_in!r} stands in. "
+                f"{error}")
+        return OpenSource(
+            name=source.name, source=look_alike(**split), provenance="stand-in", limit=source.limit, note=note
+        )
+    except DatamixError as error:
+        raise _named(source.name, error) from error
+
+
+def _checked(source: SourceConfig, made: object) -> Arrays:
+    if not isinstance(made, Mapping):
+        raise ConfigError(f"{source.target} must give a Source, or its records as a dict of arrays; it gave "
+                          f"{type(made).__name__}.")
+    return {str(leaf): np.asarray(values) for leaf, values in made.items()}
+
+
+def _named(name: str, error: DatamixError) -> DatamixError:
+    """The same error, with the source's name in front."""
+    text = str(error)
+    return error if text.startswith(f"source {name!r}") else type(error)(f"source {name!r}: {text}")
+
+
+def _operation(operator: OperatorConfig) -> Operation:
+    return Operation(
+        operator=operator.name, function=registry.lookup("operator", operator.name), settings=operator.settings
+    )
+
+
+def _implied(config: Config, source_id: int, spec: Spec) -> list[Operation]:
+    """What every source does after its own operators: number its classes apart, and say which source it is."""
+    implied = []
+    label = spec.get("label")
+    if config.labels == "union" and label is not None and not label.shape and np.dtype(label.dtype).kind in "iu":
+        implied.append(OperatorConfig(name="offset_label", settings={"offset": None}))
+    implied.append(OperatorConfig(name="tag_source", settings={"source_id": source_id}))
+    own = {operator.name for operator in config.sources[source_id].operators}
+    return [_operation(operator) for operator in implied if operator.name not in own]
+
+
+def _offsets(names: Sequence[str], num_classes: Sequence[int]) -> dict[str, int]:
+    return {name: sum(num_classes[:i]) for i, name in enumerate(names)}
+
+
+def _with_offsets(graph: Graph, offsets: Mapping[str, int]) -> Graph:
+    """The graph with the label offsets set that were left open."""
+    nodes = list(graph.nodes.values())
+    for name, offset in offsets.items():
+        for node in graph.chain(name):
+            if node.operation and node.operation.settings.get("offset", offset) is None:
+                operation = replace(node.operation, settings={"offset": offset})
+                nodes[nodes.index(node)] = replace(node, operation=operation)
+    return Graph(nodes)
+
+
+def _seeds(config: Config) -> dict[str, int]:
+    return {source.name: config.seed if source.seed is None else source.seed for source in config.sources}
+

@@ -1,0 +1,360 @@
+"""The plan as arrays: the same look-up as `datamix.plan`, traced, from a cursor that never overflows.
+
+Positions count seats (see `datamix.mixing.orders`) in two 32-bit words, so that no 64-bit mode is needed; within a
+stage the cursor keeps where each source stood when the current period began, as (epoch, offset), so that no counter
+grows without end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from datamix import permute
+from datamix.errors import ConfigError
+from datamix.mixing.orders import TABLE_SLOTS, Draws, Runs, Table
+from datamix.plan import Plan
+from datamix.rng import KeyWords, Words, draw, fold, multiply_high
+
+_NEVER = 2**63
+
+
+class Cursor(NamedTuple):
+    """A position in the mix.
+
+    Attributes:
+      seat: high and low word of the seat's number, uint32 [2].
+      stage: index of the stage, uint32 [].
+      slot: position in the stage's period, uint32 [].
+      epoch: of each source when the period began, uint32 [num_sources].
+      offset: of each source in that epoch, uint32 [num_sources].
+    """
+
+    seat: jax.Array
+    stage: jax.Array
+    slot: jax.Array
+    epoch: jax.Array
+    offset: jax.Array
+
+
+class Seats(NamedTuple):
+    """Who sits where, of all stages; the two fields that an order does not use are empty.
+
+    Attributes:
+      source_of: source of each slot of each stage's table, one after the other, uint32 [capacity].
+      rank_of: earlier slots of the same source in the same table, uint32 [capacity].
+      begin: where each stage's table begins, uint32 [num_stages].
+      ends: for runs, where each source's run ends; for draws, the upper threshold of each source,
+        uint32 [num_stages, num_sources].
+    """
+
+    source_of: Words
+    rank_of: Words
+    begin: Words
+    ends: Words
+
+
+class PlanArrays(NamedTuple):
+    """A plan, as arguments of a compiled program.
+
+    Attributes:
+      seats: of all stages.
+      period: length of each stage's period, uint32 [num_stages].
+      quota: records each source gives in a period, uint32 [num_stages, num_sources].
+      end: seat at which each stage ends, high and low word, uint32 [num_stages, 2].
+      base_epoch: epoch of each source when the stage begins, uint32 [num_stages, num_sources].
+      base_offset: and its offset there, the same.
+      grid: of the shuffle of each source, uint32 [num_sources] each.
+      shuffle_keys: two words, uint32 [num_sources] each.
+      draw_key: two words, uint32 [] each.
+      replacement_key: the same.
+    """
+
+    seats: Seats
+    period: Words
+    quota: Words
+    end: Words
+    base_epoch: Words
+    base_offset: Words
+    grid: permute.Domain
+    shuffle_keys: KeyWords
+    draw_key: KeyWords
+    replacement_key: KeyWords
+
+
+class Lookup(NamedTuple):
+    """What of a plan shapes the program.
+
+    Attributes:
+      kind: "table", "runs" or "draws".
+      shuffle: whether records are shuffled within their source.
+      replacement: whether they are drawn instead.
+      unit: records a seat.
+    """
+
+    kind: str
+    shuffle: bool
+    replacement: bool
+    unit: int
+
+
+class Located(NamedTuple):
+    """Records to fetch.
+
+    Attributes:
+      source: uint32 [count].
+      epoch: uint32 [count].
+      record: index in the source, uint32 [count].
+    """
+
+    source: jax.Array
+    epoch: jax.Array
+    record: jax.Array
+
+
+def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
+    """Lay a plan out for the device.
+
+    Raises:
+      ConfigError: the plan's numbers do not fit 32 bits.
+    """
+    periods = [stage.period for stage in plan.stages]
+    num_stages, num_sources, unit = len(plan.stages), len(plan.names), plan.batch_records
+    sizes = [max(size, 1) for size in plan.sizes]
+    source_of = rank_of = begin = np.zeros(num_stages, np.uint32)
+    ends = np.zeros((num_stages, 0), np.uint32)
+    replacement, kind, draw_key = False, "table", (0, 0)
+    lengths = [0] * num_stages
+    first = periods[0]
+    if isinstance(first, Table):
+        tables = [period for period in periods if isinstance(period, Table)]
+        lengths = [table.length for table in tables]
+        source_of, rank_of = _packed([table.source_of for table in tables]), _packed([t.rank_of for t in tables])
+        begin = np.cumsum([0, *lengths[:-1]]).astype(np.uint32)
+    elif isinstance(first, Runs):
+        runs = [period for period in periods if isinstance(period, Runs)]
+        kind, lengths = "runs", [run.length for run in runs]
+        ends = np.stack([run.ends for run in runs])
+    elif isinstance(first, Draws):
+        kind, replacement, draw_key = "draws", first.replacement, first.key
+        ends = np.stack([period.thresholds for period in periods if isinstance(period, Draws)])
+    quotas = [period.counts(length) for period, length in zip(periods, lengths, strict=True)]
+    largest = max((max(quota) for quota in quotas), default=0)
+    if 2 * (largest + 1) * unit + max(sizes) >= 2**32 or max(lengths) >= 2**31:
+        raise ConfigError(
+            f"this mix passes {largest * unit:,} records of one source in a period of its plan, more than the pipeline "
+            "can count; use weights with fewer digits, or a smaller batch.size."
+        )
+    stage_ends = [stage.first + stage.length if stage.length is not None else _NEVER for stage in plan.stages]
+    stage_ends[-1] = _NEVER  # past the end a cursor goes on; where the mix ends is for its reader to know
+    before = [[n * unit for n in stage.base] for stage in plan.stages]
+    shape = (num_stages, num_sources)
+    return Lookup(kind, plan.shuffle and not replacement, replacement, unit), PlanArrays(
+        seats=Seats(source_of, rank_of, begin, ends.astype(np.uint32)),
+        period=np.asarray(lengths, np.uint32),
+        quota=_words([[n * unit for n in quota] for quota in quotas], shape),
+        end=np.asarray([[end >> 32, end % 2**32] for end in stage_ends], np.uint32),
+        base_epoch=_words([[n // size for n, size in zip(row, sizes, strict=True)] for row in before], shape),
+        base_offset=_words([[n % size for n, size in zip(row, sizes, strict=True)] for row in before], shape),
+        grid=plan.grid,
+        shuffle_keys=_columns(plan.shuffle_keys),
+        draw_key=(np.uint32(draw_key[0]), np.uint32(draw_key[1])),
+        replacement_key=(np.uint32(plan.replacement_key[0]), np.uint32(plan.replacement_key[1])),
+    )
+
+
+def cursor_at(plan: Plan, position: int) -> Cursor:
+    """The cursor of a position, with Python's integers: any position, exactly.
+
+    Args:
+      plan: of the mix.
+      position: in records, at the beginning of a seat.
+    """
+    seat = position // plan.batch_records
+    index, stage = max((i, stage) for i, stage in enumerate(plan.stages) if stage.first <= seat or i == 0)
+    within = seat - stage.first
+    block, slot = (0, 0) if isinstance(stage.period, Draws) else divmod(within, stage.period.length)  # type: ignore[attr-defined]
+    used = stage.period.counts(within - slot)
+    numbers = [(base + n) * plan.batch_records for base, n in zip(stage.base, used, strict=True)]
+    sizes = [max(size, 1) for size in plan.sizes]
+    return Cursor(
+        seat=np.asarray([(seat >> 32) % 2**32, seat % 2**32], np.uint32),
+        stage=np.uint32(index),
+        slot=np.uint32(slot),
+        epoch=_words([[n // size for n, size in zip(numbers, sizes, strict=True)]], (len(sizes),)),
+        offset=_words([[n % size for n, size in zip(numbers, sizes, strict=True)]], (len(sizes),)),
+    )
+
+
+def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> tuple[Located, Cursor]:
+    """The records of the next seats; `plan.take`, traced.
+
+    Args:
+      lookup: static.
+      plan: arrays.
+      cursor: where to begin.
+      num_seats: static.
+
+    Returns:
+      `num_seats * lookup.unit` records, and the cursor right after them.
+    """
+    lane = jnp.arange(num_seats, dtype=jnp.uint32)
+    begun = cursor.seat
+    zeros = jnp.zeros(num_seats, jnp.uint32)
+
+    # One turn a stage or period that the seats reach into: nearly always the only one.
+    def unfinished(carry: tuple[jax.Array, Cursor, tuple[jax.Array, ...]]) -> jax.Array:
+        return carry[0] < num_seats
+
+    def turn(
+        carry: tuple[jax.Array, Cursor, tuple[jax.Array, ...]],
+    ) -> tuple[jax.Array, Cursor, tuple[jax.Array, ...]]:
+        filled, cursor, found = carry
+        room = _room(lookup, plan, cursor)
+        taken = jnp.minimum(room, jnp.uint32(num_seats) - filled)
+        ahead = lane - filled  # wraps round, to large numbers, for the seats already filled
+        here = ahead < taken
+        source, offset = _seats(lookup, plan, cursor, jnp.where(here, ahead, 0), here)
+        fresh = source, plan_take(cursor.epoch, source), offset
+        found = tuple(jnp.where(here, new, old) for new, old in zip(fresh, found, strict=True))
+        return filled + taken, _advance(lookup, plan, cursor, taken, source, here), found
+
+    _, cursor, (source, epoch, offset) = lax.while_loop(unfinished, turn, (jnp.uint32(0), cursor, (zeros,) * 3))
+    if lookup.unit > 1:
+        within = jnp.arange(lookup.unit, dtype=jnp.uint32)
+        source, epoch = (jnp.repeat(field, lookup.unit) for field in (source, epoch))
+        offset = (offset[:, None] + within).reshape(-1)
+    size = plan_take(plan.grid.size, source)
+    passed = offset // size
+    epoch, index = epoch + passed, offset - passed * size
+    return Located(source, epoch, _record(lookup, plan, begun, source, epoch, index)), cursor
+
+
+def plan_take(table: Words, index: Words) -> jax.Array:
+    """`table[index]` for indices known to be inside: without the checks it costs a third."""
+    return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
+
+
+def _seats(
+    lookup: Lookup, plan: PlanArrays, cursor: Cursor, ahead: jax.Array, here: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Source of each seat, and its offset from the cursor's epoch of that source, in records."""
+    unit = jnp.uint32(lookup.unit)
+    if lookup.kind == "draws":
+        low = cursor.seat[1] + ahead
+        high = cursor.seat[0] + (low < cursor.seat[1])
+        word = draw(plan.draw_key, high, low) >> jnp.uint32(1)
+        source = _searchsorted(plan_take(plan.seats.ends, cursor.stage), word)
+        rank = _rank(jnp.where(here, source, jnp.uint32(plan.seats.ends.shape[1])))
+        return source, plan_take(cursor.offset, source) + rank * unit
+    slot = cursor.slot + ahead
+    period = plan_take(plan.period, cursor.stage)
+    wrapped = slot >= period
+    slot = jnp.where(wrapped, slot - period, slot)
+    if lookup.kind == "table":
+        place = plan_take(plan.seats.begin, cursor.stage) + slot
+        source, rank = plan_take(plan.seats.source_of, place), plan_take(plan.seats.rank_of, place)
+    else:
+        ends = plan_take(plan.seats.ends, cursor.stage)
+        source = _searchsorted(ends, slot)
+        starts = jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]])
+        rank = slot - plan_take(starts, source)
+    quota = plan_take(plan.quota, cursor.stage)
+    further = jnp.where(wrapped, plan_take(quota, source), 0)
+    return source, plan_take(cursor.offset, source) + further + rank * unit
+
+
+def _advance(
+    lookup: Lookup, plan: PlanArrays, cursor: Cursor, taken: jax.Array, source: jax.Array, here: jax.Array
+) -> Cursor:
+    """The cursor `taken` seats on, at most to the end of its stage or of the next period."""
+    low = cursor.seat[1] + taken
+    high = cursor.seat[0] + (low < cursor.seat[1])
+    size = plan.grid.size
+    if lookup.kind == "draws":
+        slot = cursor.slot
+        used = jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32)) * jnp.uint32(lookup.unit)
+    else:
+        slot = cursor.slot + taken
+        blocks = slot // plan_take(plan.period, cursor.stage)  # at most 2
+        slot = slot - blocks * plan_take(plan.period, cursor.stage)
+        used = blocks * plan_take(plan.quota, cursor.stage)
+    offset = cursor.offset + used
+    epoch, offset = cursor.epoch + offset // size, offset % size
+    end = plan_take(plan.end, cursor.stage)
+    over = (high == end[0]) & (low == end[1])
+    stage = cursor.stage + over
+    return Cursor(
+        seat=jnp.stack([high, low]),
+        stage=stage,
+        slot=jnp.where(over, 0, slot),
+        epoch=jnp.where(over, plan_take(plan.base_epoch, stage), epoch),
+        offset=jnp.where(over, plan_take(plan.base_offset, stage), offset),
+    )
+
+
+def _room(lookup: Lookup, plan: PlanArrays, cursor: Cursor) -> jax.Array:
+    """Seats to the end of the stage or of the next period, whichever comes first."""
+    end = plan_take(plan.end, cursor.stage)
+    low = end[1] - cursor.seat[1]
+    high = end[0] - cursor.seat[0] - (end[1] < cursor.seat[1])
+    left = jnp.where(high > 0, jnp.uint32(2**32 - 1), low)
+    if lookup.kind == "draws":
+        return left
+    return jnp.minimum(left, 2 * plan_take(plan.period, cursor.stage) - cursor.slot)
+
+
+def _record(
+    lookup: Lookup, plan: PlanArrays, begun: jax.Array, source: jax.Array, epoch: jax.Array, index: jax.Array
+) -> jax.Array:
+    if lookup.replacement:
+        # Counted in records, like the plan's: the 64-bit product of seat and unit, then the lane.
+        unit = jnp.uint32(lookup.unit)
+        low = begun[1] * unit
+        high = begun[0] * unit + multiply_high(begun[1], unit)
+        lane = low + jnp.arange(len(source), dtype=jnp.uint32)
+        word = draw(plan.replacement_key, high + (lane < low), lane)
+        return multiply_high(word, plan_take(plan.grid.size, source))
+    if not lookup.shuffle:
+        return index
+    grid = permute.Domain(*(plan_take(field, source) for field in plan.grid))
+    first, second = plan.shuffle_keys
+    key = fold((plan_take(first, source), plan_take(second, source)), epoch)
+    return permute.permute_traced(index, grid, key)
+
+
+def _searchsorted(ends: jax.Array, value: jax.Array) -> jax.Array:
+    """How many of the ascending `ends` each value has reached, uint32 [count]."""
+    # The last end is above every value, so it need not be looked at.
+    return jnp.sum(value[:, None] >= ends[None, :-1], axis=1, dtype=jnp.uint32)
+
+
+def _rank(source: jax.Array) -> jax.Array:
+    """How many earlier lanes have the same source, uint32 [count]."""
+    count = source.shape[0]
+    order = jnp.argsort(source, stable=True)
+    ordered = source[order]
+    lane = jnp.arange(count, dtype=jnp.uint32)
+    starts = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    begin = lax.cummax(jnp.where(starts, lane, 0))
+    return jnp.zeros(count, jnp.uint32).at[order].set(lane - begin, unique_indices=True)
+
+
+def _packed(tables: list[np.ndarray]) -> np.ndarray:
+    """Tables one after the other, in an array whose size depends on them as little as can be."""
+    packed = np.concatenate(tables)
+    capacity = max(TABLE_SLOTS, 1 << (len(packed) - 1).bit_length())
+    return np.pad(packed, (0, capacity - len(packed))).astype(np.uint32)
+
+
+def _words(rows: list[list[int]], shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray([[n % 2**32 for n in row] for row in rows], np.uint32).reshape(shape)
+
+
+def _columns(keys: tuple[tuple[int, int], ...]) -> KeyWords:
+    words = np.asarray(keys, np.uint32)
+    return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])

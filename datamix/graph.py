@@ -1,0 +1,164 @@
+"""The pipeline as named nodes: sources, their operators, the mix, shared operators, the batch. No JAX."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from datamix.errors import ConfigError
+
+Kind = Literal["source", "operator", "mix", "batch"]
+_NUM_INPUTS: dict[Kind, tuple[int, float]] = {
+    "source": (0, 0), "operator": (1, 1), "mix": (1, float("inf")), "batch": (1, 1)
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One use of an operator.
+
+    Attributes:
+      operator: its registered name.
+      function: what the name stands for.
+      settings: its keyword settings.
+    """
+
+    operator: str
+    function: Callable[..., Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={_short(value)}" for name, value in self.settings.items())
+        return f"{self.operator}({settings})" if settings else self.operator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One node.
+
+    Attributes:
+      name: unique in its graph.
+      kind: what it is.
+      inputs: names of the nodes it reads from.
+      operation: of an operator.
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...] = ()
+    operation: Operation | None = None
+
+
+class Graph:
+    """A validated pipeline graph.
+
+    Args:
+      nodes: in any order.
+
+    Raises:
+      ConfigError: names clash, an input does not exist, a node has too many or too few, there is a cycle, or there is
+        not exactly one batch.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = {node.name: node for node in nodes}
+        if len(self.nodes) < len(nodes):
+            names = [node.name for node in nodes]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"the pipeline graph has two nodes named {twice!r}.")
+        for node in nodes:
+            least, most = _NUM_INPUTS[node.kind]
+            if not least <= len(node.inputs) <= most:
+                raise ConfigError(f"node {node.name!r} ({node.kind}) cannot have {len(node.inputs)} inputs.")
+            for name in node.inputs:
+                if name not in self.nodes:
+                    raise ConfigError(f"node {node.name!r} reads from {name!r}, which does not exist.")
+        if [node.kind for node in nodes].count("batch") != 1:
+            raise ConfigError("a pipeline graph ends in exactly one batch.")
+        try:
+            self.order = tuple(graphlib.TopologicalSorter({n.name: n.inputs for n in nodes}).static_order())
+        except graphlib.CycleError as error:
+            raise ConfigError(f"the pipeline graph has a cycle: {' -> '.join(error.args[1])}.") from None
+
+    @classmethod
+    def of(cls, branches: Mapping[str, Sequence[Operation]], shared: Sequence[Operation]) -> Graph:
+        """The graph of sources with their own operators, one mix, and operators on its records.
+
+        Nodes are named after their operators, those of a source with the source's name in front.
+
+        >>> print(Graph.of({"a": [], "b": []}, []).tree())
+        batch
+        └── mix
+            ├── a
+            └── b
+        """
+        nodes: list[Node] = []
+
+        def chain(start: str, prefix: str, operations: Sequence[Operation]) -> str:
+            for operation in operations:
+                name = prefix + operation.operator
+                count = sum(node.name == name or node.name.startswith(f"{name}_") for node in nodes)
+                name = f"{name}_{count + 1}" if count else name
+                nodes.append(Node(name=name, kind="operator", inputs=(start,), operation=operation))
+                start = name
+            return start
+
+        ends = []
+        for source, operations in branches.items():
+            nodes.append(Node(name=source, kind="source"))
+            ends.append(chain(source, f"{source}/", operations))
+        nodes.append(Node(name="mix", kind="mix", inputs=tuple(ends)))
+        nodes.append(Node(name="batch", kind="batch", inputs=(chain("mix", "", shared),)))
+        return cls(nodes)
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources, in order."""
+        return [name for name, node in self.nodes.items() if node.kind == "source"]
+
+    def chain(self, start: str) -> list[Node]:
+        """The operators that follow on a source or on the mix, up to the mix or the batch."""
+        following = {name: node for node in self.nodes.values() for name in node.inputs}
+        found = []
+        while (node := following[start]).kind == "operator":
+            found.append(node)
+            start = node.name
+        return found
+
+    def tree(self, notes: Mapping[str, str] | None = None) -> str:
+        """The graph as an indented tree, the batch on top; `notes` are put behind the nodes' names."""
+        lines: list[str] = []
+
+        def grow(name: str, first: str, rest: str) -> None:
+            node = self.nodes[name]
+            text = str(node.operation) if node.operation else name
+            note = (notes or {}).get(name)
+            lines.append(first + text + (f"  {note}" if note else ""))
+            for i, below in enumerate(node.inputs):
+                last = i == len(node.inputs) - 1
+                grow(below, rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))
+
+        grow(self.order[-1], "", "")
+        return "\n".join(lines)
+
+    def mermaid(self, notes: Mapping[str, str] | None = None, edges: Mapping[str, str] | None = None) -> str:
+        """The graph in Mermaid's notation; `notes` are put into nodes, `edges` onto what leaves a node for the mix."""
+        number = {name: f"n{i}" for i, name in enumerate(self.order)}
+        shapes = {"source": '[("{}")]', "operator": '["{}"]', "mix": '{{{{"{}"}}}}', "batch": '(["{}"])'}
+        lines = ["flowchart LR"]
+        for name in self.order:
+            node = self.nodes[name]
+            text = "<br/>".join(filter(None, [str(node.operation or name), (notes or {}).get(name)]))
+            lines.append(f"    {number[name]}{shapes[node.kind].format(text.replace(chr(34), '#quot;'))}")
+        for name in self.order:
+            for below in self.nodes[name].inputs:
+                label = (edges or {}).get(below)
+                arrow = f"-->|{label}|" if label else "-->"
+                lines.append(f"    {number[below]} {arrow} {number[name]}")
+        return "\n".join(lines) + "\n"
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""How much of each source: ratios, weights and shares become one exact share a source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import TypeAlias
+
+from datamix.errors import ConfigError, hint
+
+Number: TypeAlias = int | float | str | Fraction
+
+
+def as_fraction(value: object, where: str) -> Fraction:
+    """Read a weight exactly as it was written: 0.7 is 7/10, not the nearest binary number.
+
+    Raises:
+      ConfigError: not a number, negative, infinite or NaN.
+
+    >>> as_fraction(0.7, "mix.share.mnist")
+    Fraction(7, 10)
+    """
+    try:
+        if isinstance(value, bool) or not isinstance(value, Number | Sequence) and not hasattr(value, "__float__"):
+            raise ValueError
+        if isinstance(value, float) or not isinstance(value, int | str | Fraction):
+            value = repr(float(value))  # type: ignore[arg-type]
+        number = Fraction(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ConfigError(f"{where} = {value!r}; a weight is a number, 0 or more.") from None
+    if number < 0:
+        name = where.rpartition(".")[2]
+        raise ConfigError(f"{where} = {value}; a weight is 0 or more. To drop {name}, set it to 0.")
+    return number
+
+
+def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -> dict[str, Fraction]:
+    """Read a ratio such as "7:3" or [7, 3], one number a source, in their order.
+
+    Raises:
+      ConfigError: it is no ratio, or of another length than the sources.
+
+    >>> parse_ratio("7:3", ["mnist", "fashion"])
+    {'mnist': Fraction(7, 1), 'fashion': Fraction(3, 1)}
+    """
+    if isinstance(ratio, str):
+        parts: Sequence[object] = [part.strip() for part in ratio.split(":")]
+    elif isinstance(ratio, Sequence):
+        parts = ratio
+    else:
+        raise ConfigError(
+            f"{where} = {ratio!r} is not a ratio; write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is "
+            "the number 423."
+        )
+    if len(parts) != len(names):
+        raise ConfigError(
+            f"{where} has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)}); give one each."
+        )
+    return {name: as_fraction(part, where) for name, part in zip(names, parts, strict=True)}
+
+
+def resolve_shares(
+    names: Sequence[str],
+    *,
+    ratio: object = None,
+    weights: Mapping[str, object] | None = None,
+    share: Mapping[str, object] | None = None,
+) -> dict[str, Fraction]:
+    """Turn what a user may say of the ratio into the exact share of every source.
+
+    Args:
+      names: the sources, in order.
+      ratio: of all sources, see `parse_ratio`.
+      weights: relative weights; a source not named has 1; None counts as not named.
+      share: absolute shares in [0, 1]; the other sources divide what is left by their weights.
+
+    Returns:
+      Share of each source, in order; they add up to 1.
+
+    Raises:
+      ConfigError: an unknown source, two rules for one source, or numbers that make no mix.
+
+    >>> resolve_shares(["a", "b", "c"], share={"a": 0.5}, weights={"b": 3})
+    {'a': Fraction(1, 2), 'b': Fraction(3, 8), 'c': Fraction(1, 8)}
+    """
+    given = {key: value for key, value in (weights or {}).items() if value is not None}
+    fixed = {key: value for key, value in (share or {}).items() if value is not None}
+    for group, entries in (("weights", given), ("share", fixed)):
+        for name in entries:
+            if name not in names:
+                raise ConfigError(f"mix.{group}.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
+    if ratio is not None and (given or fixed):
+        other = next(iter([f"mix.weights.{name}" for name in given] + [f"mix.share.{name}" for name in fixed]))
+        raise ConfigError(f"mix.ratio and {other} both say how much of each source; give one of them.")
+    for name in given:
+        if name in fixed:
+            raise ConfigError(f"mix.weights.{name} and mix.share.{name} both say how much of {name}; give one of them.")
+
+    shares = {name: as_fraction(value, f"mix.share.{name}") for name, value in fixed.items()}
+    total = sum(shares.values(), Fraction(0))
+    for name, value in shares.items():
+        if value > 1:
+            raise ConfigError(f"mix.share.{name} = {float(value):g}; a share lies in [0, 1]. For a relative weight, set "
+                              f"mix.weights.{name}.")
+    if total > 1:
+        listed = " + ".join(f"{float(value):g}" for value in shares.values())
+        raise ConfigError(f"mix.share: {listed} = {float(total):g}; shares may add up to 1 at most.")
+
+    relative = parse_ratio(ratio, names) if ratio is not None else {
+        name: as_fraction(given.get(name, 1), f"mix.weights.{name}") for name in names if name not in shares
+    }
+    whole = sum(relative.values(), Fraction(0))
+    if whole == 0 and total < 1:
+        if not shares:
+            raise ConfigError("all weights are 0; at least one source needs a weight above 0.")
+        raise ConfigError(f"mix.share adds up to {float(total):g} and no other source has a weight to take the rest; "
+                          "make the shares add up to 1, or give another source a weight.")
+    rest = 1 - total
+    return {name: shares[name] if name in shares else relative[name] * rest / (whole or 1) for name in names}
+
+
+def integer_weights(shares: Sequence[Fraction]) -> list[int]:
+    """The smallest integers in the same ratio.
+
+    >>> integer_weights([Fraction(7, 10), Fraction(3, 10)])
+    [7, 3]
+    """
+    scale = math.lcm(*(share.denominator for share in shares))
+    scaled = [int(share * scale) for share in shares]
+    divisor = math.gcd(*scaled)
+    return [value // divisor for value in scaled]

@@ -1,0 +1,83 @@
+"""What an operator is: a pure function on one record and its keyword settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, overload
+
+import jax
+
+from datamix import registry
+
+Record: TypeAlias = dict[str, jax.Array]
+"""Leaf name to the array of that leaf in one record."""
+
+Function: TypeAlias = Callable[..., Record]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What the pipeline may rely on.
+
+    Attributes:
+      random: the operator takes a JAX key as second argument.
+      elementwise: every element is treated alone, so the operator may be handed leaves of any shape, above all flat.
+      traced: settings that are numbers to compute with, not to shape the program by: sources that differ in these
+        alone share one program, and changing them compiles nothing.
+    """
+
+    random: bool = False
+    elementwise: bool = False
+    traced: tuple[str, ...] = ()
+
+
+@overload
+def operator(function: Function, /) -> Function: ...
+@overload
+def operator(
+    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
+) -> Callable[[Function], Function]: ...
+def operator(
+    function: Function | None = None, /, *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
+) -> Function | Callable[[Function], Function]:
+    """Register a function as an operator, under its own name.
+
+    The function takes a record (and a JAX key, if `random`) and keyword settings, and returns a record; it must be
+    pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
+
+    Raises:
+      RegistryError: the name is taken.
+
+    >>> @operator(elementwise=True, traced=("factor",))
+    ... def scale_for_doctest(record, *, factor: float = 2.0):
+    ...     return record | {"image": record["image"] * factor}
+    >>> scale_for_doctest({"image": jax.numpy.ones(2)})["image"].tolist()
+    [2.0, 2.0]
+    """
+
+    def decorate(function: Function) -> Function:
+        function.traits = Traits(random=random, elementwise=elementwise, traced=traced)  # type: ignore[attr-defined]
+        registry.register("operator", function.__name__, function)
+        return function
+
+    return decorate if function is None else decorate(function)
+
+
+def traits(function: Callable[..., Any]) -> Traits:
+    """The traits of an operator; none for a function that was registered without the decorator."""
+    found = getattr(function, "traits", None)
+    return found if isinstance(found, Traits) else Traits()
+
+
+def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> jax.Array:
+    """A record's leaf.
+
+    Raises:
+      SpecError: the record has no such leaf.
+    """
+    from datamix.errors import SpecError, hint
+
+    if name not in record:
+        raise SpecError(f"operator {operator_name!r}: records have no leaf {name!r}. {hint(name, record)}")
+    return record[name]

@@ -1,0 +1,108 @@
+"""Operators on images, shape [height, width, channels]; the element-wise ones on any numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from datamix.errors import ConfigError, SpecError
+from datamix.operators.base import Record, leaf_of, operator
+
+# Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@operator(elementwise=True)
+def to_float(record: Record, *, leaf: str = "image") -> Record:
+    """Numbers to float32; integers are divided by their type's largest value, so uint8 becomes [0, 1]."""
+    value = leaf_of(record, leaf, "to_float")
+    if jnp.issubdtype(value.dtype, jnp.integer):
+        # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.
+        return record | {leaf: value.astype(jnp.float32) * (1.0 / jnp.iinfo(value.dtype).max)}
+    return record | {leaf: value.astype(jnp.float32)}
+
+
+@operator(elementwise=True)
+def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
+    """Numbers to another dtype, values unchanged as far as it can hold them.
+
+    Raises:
+      ConfigError: there is no such dtype.
+    """
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError:
+        raise ConfigError(f"operator 'cast': there is no dtype {dtype!r}; float32, bfloat16, int32, … are.") from None
+    return record | {leaf: leaf_of(record, leaf, "cast").astype(wanted)}
+
+
+@operator(elementwise=True, traced=("mean", "std"))
+def normalize(
+    record: Record, *, mean: float | list[float], std: float | list[float], leaf: str = "image"
+) -> Record:
+    """(x - mean) / std, to float32.
+
+    Args:
+      record: with numbers in `leaf`.
+      mean: one number, or one a channel.
+      std: the same, above 0.
+      leaf: which leaf.
+    """
+    value = leaf_of(record, leaf, "normalize").astype(jnp.float32)
+    factor = 1.0 / jnp.asarray(std, jnp.float32)
+    return record | {leaf: value * factor - jnp.asarray(mean, jnp.float32) * factor}
+
+
+@operator(random=True)
+def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5, leaf: str = "image") -> Record:
+    """Mirror left and right with the given probability."""
+    value = _image(record, leaf, "flip_horizontal")
+    return record | {leaf: jnp.where(jax.random.bernoulli(key, probability), value[:, ::-1], value)}
+
+
+@operator
+def resize(record: Record, *, height: int, width: int, method: str = "linear", leaf: str = "image") -> Record:
+    """To another height and width in pixels.
+
+    Args:
+      record: with an image in `leaf`; its dtype is kept.
+      height: of the result.
+      width: of the result.
+      method: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize` (antialiased when it shrinks).
+      leaf: which leaf.
+    """
+    value = _image(record, leaf, "resize")
+    if height < 1 or width < 1:
+        raise ConfigError(f"operator 'resize': height = {height}, width = {width}; both are 1 or more.")
+    resized = jax.image.resize(value.astype(jnp.float32), (height, width, value.shape[2]), method)
+    if jnp.issubdtype(value.dtype, jnp.integer):
+        limits = jnp.iinfo(value.dtype)
+        resized = jnp.clip(jnp.round(resized), limits.min, limits.max)
+    return record | {leaf: resized.astype(value.dtype)}
+
+
+@operator
+def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
+    """Three channels to one, by Rec. 601 luma; one channel stays as it is; the dtype is kept."""
+    value = _image(record, leaf, "to_grayscale")
+    if value.shape[2] == 1:
+        return record
+    gray = value.astype(jnp.float32) @ jnp.asarray(_LUMA, jnp.float32)[:, None]
+    gray = jnp.round(gray) if jnp.issubdtype(value.dtype, jnp.integer) else gray
+    return record | {leaf: gray.astype(value.dtype)}
+
+
+@operator
+def to_rgb(record: Record, *, leaf: str = "image") -> Record:
+    """One channel to three equal ones; three channels stay as they are."""
+    value = _image(record, leaf, "to_rgb")
+    return record | {leaf: jnp.broadcast_to(value, (*value.shape[:2], 3))}
+
+
+def _image(record: Record, leaf: str, name: str) -> jax.Array:
+    value = leaf_of(record, leaf, name)
+    if value.ndim != 3 or value.shape[2] not in (1, 3):
+        raise SpecError(
+            f"operator {name!r} takes an image [height, width, 1 or 3]; leaf {leaf!r} has shape {list(value.shape)}."
+        )
+    return value

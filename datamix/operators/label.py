@@ -1,0 +1,31 @@
+"""Operators on labels, and on where a record comes from."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from datamix.errors import SpecError
+from datamix.operators.base import Record, leaf_of, operator
+
+
+@operator(elementwise=True, traced=("offset",))
+def offset_label(record: Record, *, offset: int, leaf: str = "label") -> Record:
+    """Add a number to the label, so that the classes of several sources do not fall together."""
+    label = leaf_of(record, leaf, "offset_label")
+    return record | {leaf: label + jnp.asarray(offset, label.dtype)}
+
+
+@operator(elementwise=True, traced=("source_id",))
+def tag_source(record: Record, *, source_id: int, leaf: str = "source_id") -> Record:
+    """Add the number of the source the record comes from, int32."""
+    return record | {leaf: jnp.asarray(source_id, jnp.int32)}
+
+
+@operator
+def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
+    """Integer label to a float32 vector with a single 1, shape [num_classes]; all 0 for a label outside."""
+    label = leaf_of(record, leaf, "one_hot")
+    if not jnp.issubdtype(label.dtype, jnp.integer):
+        raise SpecError(f"operator 'one_hot' takes integers; leaf {leaf!r} is {label.dtype}.")
+    return record | {leaf: jax.nn.one_hot(label, num_classes, dtype=jnp.float32)}

@@ -1,0 +1,307 @@
+"""The pipeline: plan, data and operators as one compiled program, read by loop, by index or by cursor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.compose import compose, stored_spec
+from datamix.cursor import Cursor, PlanArrays, arrays_of, cursor_at
+from datamix.errors import ConfigError, DataError, StateError
+from datamix.graph import Graph
+from datamix.mixing.weights import Number
+from datamix.plan import Plan
+from datamix.program import Arguments, Numbers, Program, Resident, run_jitted
+from datamix.sources.base import Arrays, LeafSpec, Source, Spec
+
+Batch = dict[str, Any]
+"""Leaf name to array, shape [batch, *leaf shape]."""
+
+State = dict[str, Any]
+"""A position and what determines the sequence, in JSON's types."""
+
+Output = Literal["numpy", "jax"]
+Remainder = Literal["drop", "keep"]
+
+# Enough work a call that its overhead, 100 µs, does not count; little enough that two chunks in flight stay small.
+_CHUNK_BYTES = 8 * 2**20
+
+
+class Pipeline:
+    """Mixed batches of several sources.
+
+    Args:
+      sources: by name, in order.
+      graph: their operators and the shared ones.
+      make_plan: weights by name (None for the configured ones) -> plan.
+      batch_size: records a batch.
+      remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
+      seeds: of each source's random operators, by name.
+      identity: what else determines the sequence, by the key it is configured with; for the fingerprint.
+
+    Raises:
+      SpecError: the records of two sources do not fit together; found before any data is read.
+      ConfigError: the mix holds no whole batch, or its numbers do not fit.
+      DataError: a source cannot be read.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        graph: Graph,
+        make_plan: Callable[[Mapping[str, Number] | None], Plan],
+        *,
+        batch_size: int,
+        remainder: Remainder = "drop",
+        seeds: Mapping[str, int] | None = None,
+        identity: Mapping[str, object] | None = None,
+    ) -> None:
+        self.graph, self.plan, self.batch_size, self.remainder = graph, make_plan(None), batch_size, remainder
+        self.source_names = tuple(sources)
+        self._make_plan = make_plan
+        self._identity = dict(identity or {})
+        if self.plan.length is not None and not self._num_batches():
+            raise ConfigError(
+                f"batch.size = {batch_size} is more than the {self.plan.length} records of the whole mix; make it "
+                "smaller, or set batch.remainder=keep."
+            )
+        lookup, plan_arrays = arrays_of(self.plan)
+        names, own_seeds = list(sources), [(seeds or {}).get(name, 0) for name in sources]
+        stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
+        program, numbers, groups = compose(graph, stored, own_seeds, lookup, batch_size)
+        arrays = {name: source.read() for name, source in sources.items()}
+        flat = [_flat(name, arrays[name], stored[name]) for name in names]
+        self._set(program, plan_arrays, _resident(flat, groups), numbers)
+
+    def _set(self, program: Program, plan: PlanArrays, reader: Resident, numbers: tuple[Numbers, ...]) -> None:
+        batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
+        num_steps = max(1, _CHUNK_BYTES // max(1, batch_bytes))
+        if self.plan.length is not None:
+            num_steps = min(num_steps, self._num_batches())
+        self._program = program.resized(num_steps)
+        self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
+
+    @property
+    def spec(self) -> dict[str, LeafSpec]:
+        """Shape and dtype of each leaf of one finished record."""
+        return dict(self._program.spec)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that determines the sequence."""
+        return _digest(self._parts())
+
+    def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
+        """The same data and the same compiled program in another ratio.
+
+        Args:
+          weights: relative weights; a source not named has 1.
+
+        Raises:
+          ConfigError: an unknown source, or numbers that make no mix.
+        """
+        other = object.__new__(Pipeline)
+        other.__dict__.update(self.__dict__)
+        other.plan = self._make_plan(weights)
+        _, plan = arrays_of(other.plan)
+        other._set(self._program, plan, self._arguments.reader, self._arguments.numbers)
+        return other
+
+    def _num_batches(self) -> int:
+        assert self.plan.length is not None
+        whole, rest = divmod(self.plan.length, self.batch_size)
+        return whole + (1 if rest and self.remainder == "keep" else 0)
+
+    def __len__(self) -> int:
+        """Batches in the whole mix.
+
+        Raises:
+          TypeError: the mix never ends.
+        """
+        if self.plan.length is None:
+            raise TypeError("this mix never ends, so it has no length; see stop=, or take batches by iterator()")
+        return self._num_batches()
+
+    def __iter__(self) -> BatchIterator:
+        return self.iterator()
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch at a step, NumPy; equal to the loop's, without computing those before.
+
+        Raises:
+          IndexError: there is no such batch.
+        """
+        length = None if self.plan.length is None else len(self)
+        index = step + length if step < 0 and length is not None else step
+        if index < 0 or (length is not None and index >= length):
+            raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
+        return next(self.iterator(start=index))
+
+    def iterator(
+        self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy"
+    ) -> BatchIterator:
+        """Batches from a step on.
+
+        Args:
+          start: number of the first batch.
+          shard: (index, count): of every batch, give the part of reader `index` among `count` alone. The parts of all
+            readers make up the batch, whatever their number.
+          output: "numpy" gives read-only views without a copy, "jax" arrays on the device.
+
+        Raises:
+          ConfigError: no such shard, or the batch cannot be divided so.
+        """
+        return BatchIterator(self, start, shard, output)
+
+    def start(self, step: int = 0) -> Cursor:
+        """The cursor before the batch at `step`; a pytree for `next`."""
+        return jax.tree.map(jnp.asarray, cursor_at(self.plan, step * self.batch_size))
+
+    def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
+        """One batch and the cursor after it; pure, for use inside `jit`, `scan` and `vmap`.
+
+        A cursor knows no end: past the end of the mix it goes on with the last stage.
+        """
+        flat, cursor = run_jitted(self._program.resized(1), self._arguments, cursor, jnp.uint32(0))
+        return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self._program.spec}, cursor
+
+    def _parts(self) -> dict[str, str]:
+        """A digest of each thing that determines the sequence, by the name a user knows it by."""
+        plan = {"mix": [str(share) for share in self.plan.shares], "batch.size": self.batch_size,
+                "batch.remainder": self.remainder}
+        return {key: _digest(value) for key, value in {**self._identity, **plan}.items()}
+
+
+class BatchIterator(Iterator[Batch]):
+    """An iterator with a state; see `Pipeline.iterator`."""
+
+    def __init__(self, pipeline: Pipeline, start: int, shard: tuple[int, int], output: Output) -> None:
+        index, count = shard
+        if not 0 <= index < count:
+            raise ConfigError(f"shard = {shard}: the index lies in [0, {max(count, 0)}).")
+        if pipeline.batch_size % count:
+            raise ConfigError(f"shard = {shard}: a batch of {pipeline.batch_size} does not divide among {count} readers.")
+        length = pipeline.plan.length
+        rest = 0 if length is None or pipeline.remainder == "drop" else length % pipeline.batch_size
+        if rest % count:
+            raise ConfigError(f"shard = {shard}: the last batch of {rest} does not divide among {count} readers; "
+                              "set batch.remainder=drop.")
+        if output not in ("numpy", "jax"):
+            raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
+        self._pipeline, self._index, self._count, self._output = pipeline, index, count, output
+        self._program = pipeline._program.resized(pipeline._program.num_steps, count)
+        self._end = None if length is None else len(pipeline)
+        self._rest = rest
+        self._seek(start)
+
+    def _seek(self, step: int) -> None:
+        if step < 0:
+            raise ConfigError(f"start = {step}; it is 0 or more.")
+        self.step = step
+        self._ahead: list[dict[str, jax.Array]] = []
+        self._ready: list[Batch] = []
+        self._computed = step
+        self._cursor = self._pipeline.start(step)
+
+    def _compute(self) -> None:
+        """Set the next chunk going; it is computed while the last one is used."""
+        turn = jnp.uint32((self._index + self._computed) % self._count)
+        flat, self._cursor = run_jitted(self._program, self._pipeline._arguments, self._cursor, turn)
+        self._ahead.append(flat)
+        self._computed += self._program.num_steps
+
+    def __next__(self) -> Batch:
+        if self._end is not None and self.step >= self._end:
+            raise StopIteration
+        if not self._ready:
+            while len(self._ahead) < 2 and not (self._ahead and self._end is not None and self._computed >= self._end):
+                self._compute()
+            self._ready = self._batches(self._ahead.pop(0))
+        batch = self._ready.pop()
+        self.step += 1
+        if self._rest and self.step == self._end:
+            batch = {leaf: value[: self._rest // self._count] for leaf, value in batch.items()}
+        return batch
+
+    def _batches(self, flat: dict[str, jax.Array]) -> list[Batch]:
+        """The batches of a chunk, last first."""
+        num_steps = self._program.num_steps
+        rows = self._program.batch_size // self._count
+        shaped: dict[str, Any] = {}
+        for leaf, part in self._program.spec:
+            values = np.asarray(flat[leaf]) if self._output == "numpy" else flat[leaf]
+            shaped[leaf] = values.reshape(num_steps, rows, *part.shape)
+        if self._output == "jax":
+            shaped = _unstacked(shaped)
+        return [{leaf: values[i] for leaf, values in shaped.items()} for i in reversed(range(num_steps))]
+
+    def state(self) -> State:
+        """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
+        return {"version": 1, "step": self.step, "fingerprint": self._pipeline._parts()}
+
+    def restore(self, state: State) -> None:
+        """Go on where a state was taken.
+
+        Raises:
+          StateError: it is no state, or of another mix; names what differs.
+        """
+        try:
+            version, step, parts = state["version"], state["step"], dict(state["fingerprint"])
+            if version != 1 or isinstance(step, bool) or not isinstance(step, int) or step < 0:
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise StateError("this is no state of datamix, or of a newer version; it needs version 1, a step and a "
+                             "fingerprint.") from None
+        own = self._pipeline._parts()
+        if differing := sorted(key for key in own.keys() | parts.keys() if own.get(key) != parts.get(key)):
+            raise StateError(f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
+                             "it with the settings it was taken under, or start afresh.")
+        self._seek(step)
+
+
+@jax.jit
+def _unstacked(shaped: dict[str, jax.Array]) -> dict[str, list[jax.Array]]:
+    """One array a batch, in one call: single slices cost a call each."""
+    return {leaf: list(values) for leaf, values in shaped.items()}
+
+
+def _flat(name: str, arrays: Arrays, spec: Spec) -> dict[str, np.ndarray]:
+    """Arrays with one axis for a record's elements, in the stored dtype.
+
+    Raises:
+      DataError: an integer does not fit.
+    """
+    flat = {}
+    for leaf, part in spec.items():
+        values = arrays[leaf]
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
+            limits = np.iinfo(part.dtype)
+            if values.min() < limits.min or values.max() > limits.max:
+                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {part.dtype}.")
+        rows = values.reshape(len(values), -1) if part.shape else values
+        flat[leaf] = rows.astype(part.dtype, copy=False)
+    return flat
+
+
+def _resident(flat: Sequence[Mapping[str, np.ndarray]], groups: list[list[int]]) -> Resident:
+    """Put the sources of each storage group into one array."""
+    first = np.zeros(len(flat), np.uint32)
+    storage = []
+    for members in groups:
+        sizes = [len(next(iter(flat[source].values()))) for source in members]
+        first[members] = np.cumsum([0, *sizes[:-1]])
+        storage.append({
+            leaf: jnp.asarray(np.concatenate([flat[source][leaf] for source in members])) for leaf in flat[members[0]]
+        })
+    return Resident(tuple(storage), jnp.asarray(first))
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

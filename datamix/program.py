@@ -1,0 +1,214 @@
+"""The compiled program: from a cursor to finished records, one jitted function for every pipeline.
+
+What shapes the program is in a hashable `Program`; data, plan and numbers are arguments, so that pipelines that differ
+in ratio, seed or constants run the same compiled code, and nothing is baked into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from datamix.cursor import Cursor, Located, Lookup, PlanArrays, locate, plan_take
+from datamix.operators.base import Record
+from datamix.rng import KeyWords, fold
+from datamix.sources.base import LeafSpec
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One operator in the program.
+
+    Attributes:
+      function: the operator.
+      static: settings that shape the program.
+      random: whether it takes a key.
+      shapes: of the leaves it is handed, by name: the logical ones, or flat where it works element by element.
+    """
+
+    function: Callable[..., Record]
+    static: tuple[tuple[str, Any], ...]
+    random: bool
+    shapes: Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Sources that share storage and operators, and so one piece of program.
+
+    Attributes:
+      group: index of their storage.
+      sources: their indices.
+      steps: what is done to each record.
+      numbers: index of the steps' numbers in `Arguments`.
+    """
+
+    group: int
+    sources: tuple[int, ...]
+    steps: tuple[Step, ...]
+    numbers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What shapes the compiled code.
+
+    Attributes:
+      lookup: kind of plan.
+      batch_size: records a batch.
+      num_steps: batches a call.
+      num_shards: readers among which each batch is divided.
+      branches: of the sources.
+      shared: done to every record after the mix.
+      spec: leaf name, shape and dtype of a finished record.
+    """
+
+    lookup: Lookup
+    batch_size: int
+    num_steps: int
+    num_shards: int
+    branches: tuple[Branch, ...]
+    shared: Branch
+    spec: tuple[tuple[str, LeafSpec], ...]
+
+    def resized(self, num_steps: int, num_shards: int = 1) -> Program:
+        """The same program for other numbers of batches and readers."""
+        return replace(self, num_steps=num_steps, num_shards=num_shards)
+
+
+class Reader(Protocol):
+    """How records reach the operators."""
+
+    def read(self, group: int, located: Located, member: jax.Array | None) -> Record:
+        """Flat records of one storage group.
+
+        Args:
+          group: index of the storage.
+          located: which records.
+          member: whether each record is of this group, bool [count]; None if all are. What is returned for the others
+            does not matter.
+
+        Returns:
+          Leaf name to array, shape [count, elements] or [count] for a scalar.
+        """
+        ...
+
+
+class Resident(NamedTuple):
+    """Records that lie in the device's memory: the sources of one spec in one array, so that one gather serves all.
+
+    Attributes:
+      groups: leaf name to array, shape [records of all the group's sources, elements], flat: XLA's CPU backend does
+        not vectorise an inner dimension of 1, and flat rows are 3 times faster than [28, 28, 1].
+      first: row of each source's first record in its group, uint32 [num_sources].
+    """
+
+    groups: tuple[Record, ...]
+    first: jax.Array
+
+    def read(self, group: int, located: Located, member: jax.Array | None) -> Record:
+        """See `Reader`."""
+        row = plan_take(self.first, located.source) + located.record
+        if member is not None:
+            row = jnp.where(member, row, 0)
+        return {leaf: plan_take(rows, row) for leaf, rows in self.groups[group].items()}
+
+
+class Numbers(NamedTuple):
+    """The numbers of one chain of operators, looked up by source.
+
+    Attributes:
+      settings: for each step, setting name to values, shape [num_sources, ...].
+      keys: for each step, two words, uint32 [num_sources] each.
+    """
+
+    settings: tuple[dict[str, jax.Array], ...]
+    keys: tuple[KeyWords, ...]
+
+
+class Arguments(NamedTuple):
+    """What a program computes with.
+
+    Attributes:
+      plan: of the mix.
+      reader: of the records, a pytree.
+      numbers: for each chain of operators.
+    """
+
+    plan: PlanArrays
+    reader: Resident
+    numbers: tuple[Numbers, ...]
+
+
+def run(program: Program, arguments: Arguments, cursor: Cursor, turn: jax.Array) -> tuple[Record, Cursor]:
+    """Compute the next `num_steps` batches.
+
+    Args:
+      program: static.
+      arguments: arrays.
+      cursor: where to begin, at the beginning of a batch.
+      turn: index of the reader plus the number of the first batch, modulo the number of readers.
+
+    Returns:
+      Flat records, leaf name to array of shape [records of this reader, elements], and the cursor after them.
+    """
+    count = program.num_steps * program.batch_size
+    located, cursor = locate(program.lookup, arguments.plan, cursor, count // program.lookup.unit)
+    if program.num_shards > 1:
+        located = Located(*(_own_rows(program, field, turn) for field in located))
+    return _transform(program, arguments, located), cursor
+
+
+# One for all pipelines: the second pipeline of a process finds what the first one compiled.
+run_jitted = jax.jit(run, static_argnums=0)
+
+
+def _own_rows(program: Program, field: jax.Array, turn: jax.Array) -> jax.Array:
+    """This reader's rows of each batch: blocks in rotation, so that no reader meets one source alone."""
+    own = program.batch_size // program.num_shards
+    block = (turn + jnp.arange(program.num_steps)) % program.num_shards
+    rows = field.reshape(program.num_steps, program.num_shards, own)
+    return rows[jnp.arange(program.num_steps), block].reshape(-1)
+
+
+def _transform(program: Program, arguments: Arguments, located: Located) -> Record:
+    """Read the located records and apply the operators."""
+    mixed: Record = {}
+    several = len(program.branches) > 1
+    for branch in program.branches:
+        member = None
+        if several:
+            member = jnp.isin(located.source, jnp.asarray(branch.sources, jnp.uint32))
+        rows = arguments.reader.read(branch.group, located, member)
+        done = jax.vmap(partial(_apply, branch.steps, arguments.numbers[branch.numbers]))(rows, located)
+        if member is None or not mixed:
+            mixed = done
+        else:
+            mixed = {leaf: _where(member, done[leaf], mixed[leaf]) for leaf in mixed}
+    shared = program.shared
+    return jax.vmap(partial(_apply, shared.steps, arguments.numbers[shared.numbers]))(mixed, located)
+
+
+def _where(member: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(member if new.ndim == 1 else member[:, None], new, old)
+
+
+def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, lane: Located) -> Record:
+    """Apply a chain of operators to one record with flat leaves."""
+    for step, settings, words in zip(steps, numbers.settings, numbers.keys, strict=True):
+        record = {leaf: record[leaf].reshape(shape) for leaf, shape in step.shapes}
+        own = {name: plan_take(table, lane.source) for name, table in settings.items()}
+        keys = ()
+        if step.random:
+            # From the record's own place, so that it is augmented the same in any batch, on any host.
+            word = plan_take(words[0], lane.source), plan_take(words[1], lane.source)
+            keys = (jax.random.wrap_key_data(jnp.stack(fold(fold(word, lane.epoch), lane.record))),)
+        record = step.function(record, *keys, **dict(step.static), **own)
+    return {leaf: value.reshape(-1) if value.ndim else value for leaf, value in record.items()}

@@ -1,0 +1,154 @@
+"""The names a config may build, and nothing else.
+
+Built-in components are held as "module:attribute" and imported when first used, so that composing a config and
+printing help stay light.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from datamix.errors import ConfigError, RegistryError, hint
+
+ENTRY_POINTS = "datamix.plugins"
+"""Entry point group: each names a module that registers components when it is imported."""
+
+_IMAGE, _LABEL = "datamix.operators.image", "datamix.operators.label"
+_HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
+    "source": {
+        "arrays": "datamix.sources.arrays:arrays",
+        "digits": "datamix.sources.procedural:digits",
+        "garments": "datamix.sources.procedural:garments",
+        "tfds": "datamix.sources.tfds:Tfds",
+    },
+    "operator": {
+        "cast": f"{_IMAGE}:cast",
+        "flip_horizontal": f"{_IMAGE}:flip_horizontal",
+        "normalize": f"{_IMAGE}:normalize",
+        "resize": f"{_IMAGE}:resize",
+        "to_float": f"{_IMAGE}:to_float",
+        "to_grayscale": f"{_IMAGE}:to_grayscale",
+        "to_rgb": f"{_IMAGE}:to_rgb",
+        "offset_label": f"{_LABEL}:offset_label",
+        "one_hot": f"{_LABEL}:one_hot",
+        "tag_source": f"{_LABEL}:tag_source",
+    },
+    "order": {
+        name: f"datamix.mixing.orders:{name}" for name in ("concat", "proportional", "random", "round_robin")
+    },
+    "stop": {
+        name: f"datamix.mixing.stops:{name}" for name in ("all_exhausted", "exhaust_once", "first_exhausted", "forever")
+    },
+    "job": {name: f"datamix.jobs.{name}:run" for name in ("graph", "plan", "preview")},
+}
+
+
+def register(kind: str, name: str, component: Callable[..., Any]) -> None:
+    """Add a component.
+
+    Args:
+      kind: "source", "operator", "order", "stop" or "job".
+      name: what a config calls it.
+      component: what is called with the config's settings as keywords.
+
+    Raises:
+      RegistryError: the name is taken by something else.
+    """
+    held = _HELD[kind].get(name)
+    path = _path(component)
+    if held is not None and held != path and not (callable(held) and _path(held) == path):
+        raise RegistryError(f"{kind} {name!r} is registered twice: as {held} and as {path}; rename one.")
+    _HELD[kind][name] = component
+
+
+def names(kind: str) -> list[str]:
+    """The names of a kind, sorted."""
+    return sorted(_HELD[kind])
+
+
+def require(kind: str, name: str, where: str = "") -> None:
+    """Check that a name is held, without importing what it stands for.
+
+    Raises:
+      RegistryError: it is not; `where` is put in front.
+    """
+    if name not in _HELD[kind]:
+        raise RegistryError(f"{f'{where}: ' if where else ''}no {kind} {name!r}. {hint(name, names(kind))}")
+
+
+def lookup(kind: str, name: str) -> Callable[..., Any]:
+    """The component of a name.
+
+    Raises:
+      RegistryError: nothing of that kind is held under that name.
+
+    >>> lookup("operator", "rotat")
+    Traceback (most recent call last):
+    ...
+    datamix.errors.RegistryError: no operator 'rotat'. Known: cast, flip_horizontal, normalize, offset_label, \
+one_hot, resize, tag_source, to_float, to_grayscale, to_rgb.
+    """
+    require(kind, name)
+    held = _HELD[kind][name]
+    if isinstance(held, str):
+        module, _, attribute = held.partition(":")
+        component: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return component
+    return held
+
+
+def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword settings a component takes, by name."""
+    parameters = inspect.signature(component).parameters.values()
+    return {parameter.name: parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def check_settings(where: str, component: Callable[..., Any], given: Iterable[str]) -> None:
+    """Refuse settings that a component does not take, and the lack of those it needs.
+
+    Raises:
+      ConfigError: naming the setting's full key.
+    """
+    takes, given = settings(component), list(given)
+    for name in given:
+        if name not in takes:
+            raise ConfigError(f"{where}.{name}: there is no such setting. {hint(name, takes)}")
+    for name, parameter in takes.items():
+        if parameter.default is inspect.Parameter.empty and name not in given:
+            raise ConfigError(f"{where}.{name} is missing; it has no default.")
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import the modules that register a user's own components: those named here and those of entry points.
+
+    Raises:
+      ConfigError: a module named here cannot be found.
+    """
+    _load_entry_points()
+    for module in modules:
+        if not isinstance(module, str):
+            raise ConfigError(f"plugins: {module!r} is not the name of a module.")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            raise ConfigError(
+                f"plugins: there is no module {module!r}; install it, or run from the folder that holds it with "
+                "`python -m datamix`."
+            ) from None
+
+
+@cache
+def _load_entry_points() -> None:
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def _path(component: Callable[..., Any]) -> str:
+    return f"{component.__module__}:{getattr(component, '__qualname__', type(component).__name__)}"

@@ -1,0 +1,53 @@
+"""TFDS's split syntax, `train[:2000]+test[-10%:]`, without importing TFDS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from datamix.errors import ConfigError, hint
+
+_PART = re.compile(r"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>-?\d+%?)?\s*:\s*(?P<stop>-?\d+%?)?\s*\])?\s*$")
+
+
+def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tuple[str, int, int]]:
+    """Turn a split in TFDS's syntax into ranges of records.
+
+    A slice that reaches past the end of its split holds what there is, as a Python slice does.
+
+    Args:
+      text: names joined by `+`, each with an optional slice in records or percent; `all` is every split.
+      sizes: records in each split that there is.
+      where: the setting's full key, for the error.
+
+    Returns:
+      (split, start, stop) for each part, with 0 <= start <= stop <= sizes[split].
+
+    Raises:
+      ConfigError: the syntax is not TFDS's, or there is no such split.
+
+    >>> resolve_split("train[:2000]+test[-10%:]", {"train": 800, "test": 100}, where="split")
+    [('train', 0, 800), ('test', 90, 100)]
+    """
+    ranges = []
+    for part in text.split("+"):
+        match = _PART.match(part)
+        if match is None:
+            raise ConfigError(
+                f"{where} = {text!r}: {part.strip()!r} is not a split; "
+                "write train, train[:2000], train[10%:90%] or several joined by +."
+            )
+        name = match["name"]
+        if name != "all" and name not in sizes:
+            raise ConfigError(f"{where} = {text!r}: there is no split {name!r}. {hint(name, sizes)}")
+        for split in sizes if name == "all" and "all" not in sizes else [name]:
+            size = sizes[split]
+            start = _bound(match["start"] or "0", size)
+            ranges.append((split, start, max(start, _bound(match["stop"] or str(size), size))))
+    return ranges
+
+
+def _bound(text: str, size: int) -> int:
+    # Percentages round to the nearest record, half to even, as TFDS's default ("closest") does.
+    value = round(int(text[:-1]) * size / 100) if text.endswith("%") else int(text)
+    return min(max(value + size if value < 0 else value, 0), size)
