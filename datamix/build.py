@@ -17,7 +17,7 @@ from datamix.config import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.graph import Graph, Operation
 from datamix.mixing.weights import Number, resolve_shares
-from datamix.pipeline import Pipeline
+from datamix.pipeline import Pipeline, fingerprint, num_batches
 from datamix.plan import Plan
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import Arrays, Source, Spec
@@ -33,6 +33,7 @@ class OpenSource:
       source: what reads it.
       provenance: where its records come from.
       limit: how many of its records are used at most, None for all.
+      named: names for its classes, in place of the source's own.
       note: what a user must know of it, such as that another dataset stands in; empty if nothing.
     """
 
@@ -40,6 +41,7 @@ class OpenSource:
     source: Source
     provenance: str
     limit: int | None = None
+    named: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -53,7 +55,7 @@ class OpenSource:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.source.class_names
+        return self.named or self.source.class_names
 
     def num_classes(self) -> int:
         """Number of classes: as many as have names, otherwise the largest label and one."""
@@ -112,8 +114,29 @@ class Built:
         counts = [source.num_classes() for source in read.values()]
         return replace(self, sources=read, graph=_with_offsets(self.graph, _offsets(list(read), counts)))
 
+    def num_batches(self, plan: Plan) -> int | None:
+        """Batches of a plan; None without end."""
+        return num_batches(plan.length, self.config.batch_size, self.config.remainder)
+
+    def fingerprint(self, plan: Plan) -> str:
+        """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
+        return fingerprint(self._identity(), plan, self.config.batch_size, self.config.remainder)
+
     def pipeline(self) -> Pipeline:
         """Read the data and compile; see `Pipeline` for errors."""
+        built = self.completed()
+        return Pipeline(
+            built.sources,
+            built.graph,
+            built.make_plan,
+            batch_size=self.config.batch_size,
+            remainder=self.config.remainder,
+            seeds=_seeds(self.config),
+            identity=self._identity(),
+        )
+
+    def _identity(self) -> dict[str, object]:
+        """What determines the sequence, by the key that sets it; not where the data lies."""
         config = self.config
         identity: dict[str, object] = {
             "seed": config.seed,
@@ -123,25 +146,16 @@ class Built:
             "stop": [config.mix.stop, config.mix.samples],
             "operators": [[operator.name, dict(operator.settings)] for operator in config.operators],
         }
+        places = ("data_dir", "cache_dir", "path", "files", "url")
         for source in config.sources:
             opened = self.sources[source.name]
-            places = ("data_dir", "cache_dir", "path", "files", "url")
             identity[f"source.{source.name}"] = [
                 source.target, opened.provenance, opened.num_records, source.seed,
                 {key: value for key, value in source.settings.items() if key not in places},
                 {leaf: str(part) for leaf, part in opened.spec.items()},
                 [[operator.name, dict(operator.settings)] for operator in source.operators],
             ]  # fmt: skip
-        built = self.completed()
-        return Pipeline(
-            built.sources,
-            built.graph,
-            built.make_plan,
-            batch_size=config.batch_size,
-            remainder=config.remainder,  # type: ignore[arg-type]
-            seeds=_seeds(config),
-            identity=identity,
-        )
+        return identity
 
 
 def load(
@@ -235,7 +249,8 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
                               f"source.{source.name}.limit takes its first records.")
         held = memory[source.name]
         given = held if isinstance(held, Source) else MemoryArrays({k: np.asarray(v) for k, v in held.items()})
-        return OpenSource(name=source.name, source=given, provenance=given.provenance, limit=source.limit)
+        return OpenSource(name=source.name, source=given, provenance=given.provenance, limit=source.limit,
+                          named=source.class_names)
     function = registry.lookup("source", source.target)
     takes = registry.settings(function)
     settings = dict(source.settings)
@@ -245,7 +260,8 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
     try:
         made = function(**settings)
         made = made if isinstance(made, Source) else MemoryArrays(_checked(source, made), provenance=source.target)
-        opened = OpenSource(name=source.name, source=made, provenance=made.provenance, limit=source.limit)
+        opened = OpenSource(name=source.name, source=made, provenance=made.provenance, limit=source.limit,
+                            named=source.class_names)
         _ = opened.num_records, opened.spec  # a source may look only now whether its data is there
         return opened
     except Unavailable as error:

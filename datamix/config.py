@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -25,7 +25,7 @@ from datamix import registry
 from datamix.errors import ConfigError, RegistryError, hint
 
 # What every source understands, whatever it is built from.
-_SOURCE_KEYS = ("split", "limit", "seed", "operators", "stand_in")
+_SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ class SourceConfig:
       operators: on each of its records.
       limit: use its first records alone.
       seed: of its shuffle and random operators; None for the mix's.
+      class_names: of the labels; empty for those that the source gives itself.
       stand_in: registered name of a look-alike.
     """
 
@@ -61,6 +62,7 @@ class SourceConfig:
     operators: tuple[OperatorConfig, ...]
     limit: int | None
     seed: int | None
+    class_names: tuple[str, ...]
     stand_in: str | None
 
 
@@ -118,7 +120,7 @@ class Config:
     mix: MixConfig
     operators: tuple[OperatorConfig, ...]
     batch_size: int
-    remainder: str
+    remainder: Literal["drop", "keep"]
     data_dir: str | None
     cache_dir: str | None
     stand_in: bool
@@ -256,20 +258,21 @@ def one_line_errors() -> Iterator[None]:
 def explain(error: BaseException) -> str:
     """Say in one line what Hydra or OmegaConf says in several, with the nearest known name."""
     text = str(error)
+    cause = error.__cause__ or error
     if match := re.search(r"Could not override '([^']+)'", text):
-        key = match[1]
-        cause = error.__cause__
-        known: list[str] = []
-        node = getattr(cause, "parent_node", None)
-        if isinstance(node, DictConfig):
-            known = [str(name) for name in node]
-        if "is not in struct" in text:
-            parent, _, name = key.rpartition(".")
-            missing = getattr(cause, "full_key", None) or key
-            parent, _, name = str(missing).rpartition(".")
-            where = f" in {parent}" if parent else ""
-            return f"{key}: there is no key {name!r}{where}. {hint(name, known)}"
-        return f"{key}: {str(cause).splitlines()[0] if cause else text.splitlines()[0]}"
+        missing = str(getattr(cause, "full_key", None) or match[1])
+        parent, _, name = missing.rpartition(".")
+        if "is not in struct" in str(cause):
+            node = getattr(cause, "parent_node", None)
+            known = [str(key) for key in node] if isinstance(node, DictConfig) else []
+            kind = "source" if parent in ("source", "mix.weights", "mix.share") else "key"
+            return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
+        return f"{match[1]}: {str(cause).splitlines()[0]}"
+    if match := re.search(r"Error parsing override '(.*)'", text):
+        return (f"{match[1]!r} is not an override; write key=value, and put quotes around a value with special "
+                "characters: key='[a]'.")
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"+{match[1]}: this key exists already; leave out the +."
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
@@ -320,7 +323,7 @@ def parse(node: DictConfig) -> Config:
         ),
         operators=_operators(top.take("operators", list, default=[]), "operators"),
         batch_size=batch.take("size", int, least=1),
-        remainder=batch.choice("remainder", ("drop", "keep")),
+        remainder=batch.choice("remainder", ("drop", "keep")),  # type: ignore[arg-type]
         data_dir=data.take("dir", str, default=None),
         cache_dir=data.take("cache", str, default=None),
         stand_in=data.take("stand_in", bool),
@@ -335,12 +338,20 @@ def _source(name: str, reader: _Reader) -> SourceConfig:
     operators = _operators(reader.take("operators", list, default=[]), f"{reader.where}.operators")
     limit = reader.take("limit", int, default=None, least=1)
     seed = reader.take("seed", int, default=None)
+    class_names = tuple(str(name) for name in reader.take("class_names", list, default=[]))
     stand_in = reader.registered("stand_in", "source") if reader.node.get("stand_in") is not None else None
     reader.node.pop("stand_in", None)
     settings = {key: value for key, value in reader.rest().items() if value is not None}
     registry.check_settings(reader.where, registry.lookup("source", target), settings)
     return SourceConfig(
-        name=name, target=target, settings=settings, operators=operators, limit=limit, seed=seed, stand_in=stand_in
+        name=name,
+        target=target,
+        settings=settings,
+        operators=operators,
+        limit=limit,
+        seed=seed,
+        class_names=class_names,
+        stand_in=stand_in,
     )
 
 
@@ -371,7 +382,7 @@ def _refuse_targets(node: object, where: str) -> None:
     """Nothing but sources and operators is built from a config; Hydra's way of naming more is refused."""
     if isinstance(node, Mapping):
         if "_target_" in node:
-            raise RegistryError(f"{where}._target_ = {node['_target_']!r}: nothing can be built here; a config builds "
+            raise RegistryError(f"{f'{where}._target_'.lstrip('.')} = {node['_target_']!r}: nothing can be built here; a config builds "
                                 "sources and operators that the registry holds.")
         for key, value in node.items():
             _refuse_targets(value, f"{where}.{key}")

@@ -66,7 +66,7 @@ class Pipeline:
         self.source_names = tuple(sources)
         self._make_plan = make_plan
         self._identity = dict(identity or {})
-        if self.plan.length is not None and not self._num_batches():
+        if num_batches(self.plan.length, batch_size, remainder) == 0:
             raise ConfigError(
                 f"batch.size = {batch_size} is more than the {self.plan.length} records of the whole mix; make it "
                 "smaller, or set batch.remainder=keep."
@@ -82,8 +82,9 @@ class Pipeline:
     def _set(self, program: Program, plan: PlanArrays, reader: Resident, numbers: tuple[Numbers, ...]) -> None:
         batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
         num_steps = max(1, _CHUNK_BYTES // max(1, batch_bytes))
-        if self.plan.length is not None:
-            num_steps = min(num_steps, self._num_batches())
+        self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)
+        if self._num_batches is not None:
+            num_steps = min(num_steps, self._num_batches)
         self._program = program.resized(num_steps)
         self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
 
@@ -95,7 +96,7 @@ class Pipeline:
     @property
     def fingerprint(self) -> str:
         """A digest of all that determines the sequence."""
-        return _digest(self._parts())
+        return fingerprint(self._identity, self.plan, self.batch_size, self.remainder)
 
     def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
         """The same data and the same compiled program in another ratio.
@@ -113,20 +114,15 @@ class Pipeline:
         other._set(self._program, plan, self._arguments.reader, self._arguments.numbers)
         return other
 
-    def _num_batches(self) -> int:
-        assert self.plan.length is not None
-        whole, rest = divmod(self.plan.length, self.batch_size)
-        return whole + (1 if rest and self.remainder == "keep" else 0)
-
     def __len__(self) -> int:
         """Batches in the whole mix.
 
         Raises:
           TypeError: the mix never ends.
         """
-        if self.plan.length is None:
+        if self._num_batches is None:
             raise TypeError("this mix never ends, so it has no length; see stop=, or take batches by iterator()")
-        return self._num_batches()
+        return self._num_batches
 
     def __iter__(self) -> BatchIterator:
         return self.iterator()
@@ -137,7 +133,7 @@ class Pipeline:
         Raises:
           IndexError: there is no such batch.
         """
-        length = None if self.plan.length is None else len(self)
+        length = self._num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
@@ -172,10 +168,7 @@ class Pipeline:
         return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self._program.spec}, cursor
 
     def _parts(self) -> dict[str, str]:
-        """A digest of each thing that determines the sequence, by the name a user knows it by."""
-        plan = {"mix": [str(share) for share in self.plan.shares], "batch.size": self.batch_size,
-                "batch.remainder": self.remainder}
-        return {key: _digest(value) for key, value in {**self._identity, **plan}.items()}
+        return parts(self._identity, self.plan, self.batch_size, self.remainder)
 
 
 class BatchIterator(Iterator[Batch]):
@@ -196,7 +189,7 @@ class BatchIterator(Iterator[Batch]):
             raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
         self._pipeline, self._index, self._count, self._output = pipeline, index, count, output
         self._program = pipeline._program.resized(pipeline._program.num_steps, count)
-        self._end = None if length is None else len(pipeline)
+        self._end = pipeline._num_batches
         self._rest = rest
         self._seek(start)
 
@@ -300,6 +293,28 @@ def _resident(flat: Sequence[Mapping[str, np.ndarray]], groups: list[list[int]])
             leaf: jnp.asarray(np.concatenate([flat[source][leaf] for source in members])) for leaf in flat[members[0]]
         })
     return Resident(tuple(storage), jnp.asarray(first))
+
+
+def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> int | None:
+    """Batches in a mix of so many records; None without end.
+
+    >>> num_batches(10, 4, "drop"), num_batches(10, 4, "keep"), num_batches(None, 4, "keep")
+    (2, 3, None)
+    """
+    if length is None:
+        return None
+    return length // batch_size if remainder == "drop" else -(-length // batch_size)
+
+
+def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
+    """A digest of each thing that determines the sequence, by the name a user knows it by."""
+    own = {"mix": [str(share) for share in plan.shares], "batch.size": batch_size, "batch.remainder": remainder}
+    return {key: _digest(value) for key, value in {**identity, **own}.items()}
+
+
+def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:
+    """One digest of all `parts`."""
+    return _digest(parts(identity, plan, batch_size, remainder))
 
 
 def _digest(value: object) -> str:

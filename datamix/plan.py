@@ -206,7 +206,7 @@ class Plan:
                 epochs=None if samples is None else (samples / size if size else 0.0),
                 exhausted_at=self._exhausted_at(source),
             )
-        deviation, walked = self._max_deviation()
+        deviation, walked = self.max_deviation()
         return PlanReport(
             length=self.length,
             max_deviation=deviation,
@@ -275,17 +275,25 @@ class Plan:
         period = self.stages[-1].period
         return _realised(period, self.stages[-1].shares)[source]
 
-    def _max_deviation(self) -> tuple[float, int]:
-        """The largest deviation, in records, and the positions it was taken over."""
+    def max_deviation(self, records: int | None = None) -> tuple[float, int]:
+        """By how much a source is ever away from its exact share since the current stage began, at the end of a seat.
+
+        Args:
+          records: look at the first so many; at most, and by default, at the first 2^20 seats.
+
+        Returns:
+          The largest deviation, in records, and over how many records it was looked for.
+        """
         worst, walked, unit = 0.0, 0, self.batch_records
-        seats = _WALKED if self.length is None else -(-self.length // unit)
+        ends = [end for end in (records, self.length) if end is not None]
+        seats = min([_WALKED, *(-(-end // unit) for end in ends)])
         for stage in self.stages:
-            count = min(seats - stage.first, _WALKED - walked, stage.length or _WALKED)
+            count = min(seats - stage.first, stage.length or seats)
             if count <= 0:
                 break
-            source, number = stage.period.take(0, count)
+            source, _ = stage.period.take(0, count)
             targets = self.targets if isinstance(stage.period, Runs) else stage.shares
-            worst = max(worst, max_deviation(source, [float(share) for share in targets]) * unit)
+            worst = max(worst, largest_deviation(source, [float(share) for share in targets]) * unit)
             walked += count
         return worst, walked * unit
 
@@ -318,14 +326,14 @@ def _realised(period: Period, shares: object) -> list[float]:
     return [float(share) for share in shares]  # type: ignore[attr-defined]
 
 
-def max_deviation(source: np.ndarray, shares: list[float]) -> float:
+def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
     """The largest distance of any source's count from its share, over all prefixes.
 
     Args:
       source: source of each record, int [count].
       shares: exact share of each source.
 
-    >>> max_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
+    >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
     0.5
     """
     positions = np.arange(1, len(source) + 1)

@@ -22,8 +22,8 @@ _IMAGE, _LABEL = "datamix.operators.image", "datamix.operators.label"
 _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "source": {
         "arrays": "datamix.sources.arrays:arrays",
-        "digits": "datamix.sources.procedural:digits",
-        "garments": "datamix.sources.procedural:garments",
+        "digits": "datamix.sources.digits:digits",
+        "garments": "datamix.sources.garments:garments",
         "tfds": "datamix.sources.tfds:Tfds",
     },
     "operator": {
@@ -38,9 +38,7 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
         "one_hot": f"{_LABEL}:one_hot",
         "tag_source": f"{_LABEL}:tag_source",
     },
-    "order": {
-        name: f"datamix.mixing.orders:{name}" for name in ("concat", "proportional", "random", "round_robin")
-    },
+    "order": {name: f"datamix.mixing.orders:{name}" for name in ("concat", "proportional", "random", "round_robin")},
     "stop": {
         name: f"datamix.mixing.stops:{name}" for name in ("all_exhausted", "exhaust_once", "first_exhausted", "forever")
     },

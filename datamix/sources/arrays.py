@@ -23,7 +23,6 @@ def arrays(
     files: Mapping[str, str] | None = None,
     leaves: Mapping[str, str] | None = None,
     split: str = "train",
-    class_names: tuple[str, ...] = (),
 ) -> ArrayFiles:
     """Arrays in files, all of the same length along their first axis.
 
@@ -32,7 +31,6 @@ def arrays(
       files: instead, an `.npy` file for each leaf.
       leaves: leaf name to the name of the array in the `.npz` file; all its arrays, under their names, if not given.
       split: TFDS's syntax; the one split is called `train`.
-      class_names: of the labels.
 
     Raises:
       ConfigError: not exactly one of `path` and `files`, or a leaf that the file does not hold.
@@ -58,7 +56,7 @@ def arrays(
     size = next(iter(lengths.values()))
     ranges = [(start, stop) for _, start, stop in resolve_split(split, {"train": size}, where="split")]
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return ArrayFiles(where, tuple(ranges), spec, tuple(class_names))
+    return ArrayFiles(where, tuple(ranges), spec)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class ArrayFiles:
     where: Mapping[str, tuple[Path, str | None]]
     ranges: tuple[tuple[int, int], ...]
     spec: Spec
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     provenance: str = "arrays"
 
     @property

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.sources.base import Arrays, Source, spec_of
-from datamix.sources.procedural import Procedural, digits, garments
+from datamix.sources.digits import digits
+from datamix.sources.garments import garments
+from datamix.sources.procedural import Procedural
 
 Build = Callable[..., Procedural]
 WHOLE = {build: build().read() for build in (digits, garments)}

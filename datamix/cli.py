@@ -1,0 +1,70 @@
+"""The command line: the only place with `@hydra.main`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from datamix import config as configs
+from datamix import registry
+from datamix.errors import ConfigError, DatamixError
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    configs.register_with_hydra()
+    sys.argv[1:] = configs.quote_splits(sys.argv[1:])
+    full = os.environ.get(_FULL_ERROR) == "1"
+    os.environ[_FULL_ERROR] = "1"  # Hydra then leaves its errors to us
+    start: Callable[[], Any] = hydra.main(
+        version_base="1.3", config_path=str(configs.conf_dir()), config_name="config"
+    )(run)
+    try:
+        start()
+    except DatamixError as error:
+        _end(error, str(error), full=full)
+    except (HydraException, OmegaConfBaseException) as error:
+        _end(error, configs.explain(error), full=full)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(node: DictConfig) -> Any:
+    """Run the job that a composed configuration names, in Hydra's run directory."""
+    hydra_config = HydraConfig.get()
+    try:
+        config = configs.parse(node)
+        job = registry.lookup("job", config.job)
+        registry.check_settings("job", job, config.job_settings)
+        directory = Path(hydra_config.runtime.output_dir)
+        try:
+            return job(config, directory, **config.job_settings)
+        except OSError as error:
+            if error.filename is None or not str(error.filename).startswith(str(directory)):
+                raise
+            raise ConfigError(f"hydra.run.dir: {error.filename} cannot be written: {error.strerror}.") from error
+    except DatamixError as error:
+        # A sweep goes on with its other jobs; Hydra raises the error again at its end.
+        if hydra_config.mode == RunMode.MULTIRUN or os.environ.get("DATAMIX_FULL_ERROR"):
+            raise
+        _end(error, str(error), full=False)
+
+
+def _end(error: BaseException, text: str, *, full: bool) -> None:
+    if full:
+        raise error
+    print(f"{type(error).__name__ if isinstance(error, DatamixError) else 'ConfigError'}: {text}", file=sys.stderr)
+    sys.exit(2)

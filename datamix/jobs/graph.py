@@ -1,0 +1,58 @@
+"""Draw the pipeline: a tree in the terminal, a Mermaid diagram in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from datamix.build import build
+from datamix.compose import check_specs
+from datamix.config import Config
+from datamix.report.console import console, percent
+from datamix.report.contents import report_of
+from datamix.report.files import write_report, write_text
+
+
+def run(config: Config, directory: Path) -> dict[str, Any]:
+    """Print the pipeline's tree and write `graph.mmd`; no record is read.
+
+    Args:
+      config: of the run.
+      directory: where `graph.mmd` and `report.json` go.
+
+    Returns:
+      The report.
+    """
+    out = console()
+    built = build(config)
+    for note in built.notes:
+        out.print(f"[yellow]Stand-in:[/] {note}", soft_wrap=True)
+    plan = built.make_plan(None)
+    spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
+    shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}
+    notes = {
+        name: f"{source.provenance}, {source.num_records:,} records of "
+        + ", ".join(f"{leaf} {part}" for leaf, part in source.spec.items())
+        for name, source in built.sources.items()
+    }
+    notes["mix"] = f"{config.mix.order} by {config.mix.granularity}, until {config.mix.stop}: " + ", ".join(
+        f"{name} {share}" for name, share in shares.items()
+    )
+    notes["batch"] = f"{config.batch_size} × " + ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
+    out.print(escape(built.graph.tree(notes)), soft_wrap=True)
+    ends = {([*built.graph.chain(name)] or [built.graph.nodes[name]])[-1].name: share for name, share in shares.items()}
+    write_text(directory / "graph.mmd", built.graph.mermaid(notes, ends))
+    told = plan.report()
+    report = report_of(
+        built,
+        plan,
+        spec,
+        fingerprint=built.fingerprint(plan),
+        batches=built.num_batches(plan),
+        counts={name: row.samples for name, row in told.sources.items()},
+        records=told.length,
+    )
+    out.print(f"Diagram: {directory / 'graph.mmd'}\nReport: {write_report(directory, report)}", soft_wrap=True)
+    return report

@@ -1,0 +1,70 @@
+"""Say what a mix will do, from the sizes of its sources alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datamix.build import build
+from datamix.compose import check_specs
+from datamix.config import Config
+from datamix.report.console import console, percent, table
+from datamix.report.contents import report_of
+from datamix.report.files import write_report
+
+
+def run(config: Config, directory: Path) -> dict[str, Any]:
+    """Print and write what the mix will do; no record is read.
+
+    Args:
+      config: of the run.
+      directory: where `report.json` goes.
+
+    Returns:
+      The report, with `plan`: where each source is exhausted, how long the mix is, and warnings.
+    """
+    out = console()
+    built = build(config)
+    for note in built.notes:
+        out.print(f"[yellow]Stand-in:[/] {note}", soft_wrap=True)
+    plan = built.make_plan(None)
+    spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
+    told = plan.report()
+    batches = built.num_batches(plan)
+    exhausted = {
+        name: None if row.exhausted_at is None else (row.exhausted_at - 1) // config.batch_size
+        for name, row in told.sources.items()
+    }
+    rows = [
+        (
+            name,
+            built.sources[name].provenance,
+            f"{row.records:,}",
+            percent(row.target),
+            percent(row.share),
+            "∞" if row.samples is None else f"{row.samples:,}",
+            "∞" if row.epochs is None else f"{row.epochs:.2f}",
+            "–" if exhausted[name] is None else f"{exhausted[name]:,}",
+        )
+        for name, row in told.sources.items()
+    ]
+    columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
+    out.print(table("What this mix will do", columns, rows))
+    length = "without end" if told.length is None else f"{told.length:,} records in {batches:,} batches"
+    out.print(f"{config.mix.order}, {config.mix.stop}: {length} of {config.batch_size}")
+    over = "" if told.length is not None and told.walked >= told.length else f" (over the first {told.walked:,})"
+    out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} records{over}")
+    for warning in told.warnings:
+        out.print(f"[yellow]Note:[/] {warning}", soft_wrap=True)
+    report = report_of(
+        built,
+        plan,
+        spec,
+        fingerprint=built.fingerprint(plan),
+        batches=batches,
+        counts={name: row.samples for name, row in told.sources.items()},
+        records=told.length,
+    )
+    report["plan"] = {"exhausted_in_batch": exhausted, "length": told.length, "warnings": list(told.warnings)}
+    out.print(f"Report: {write_report(directory, report)}", soft_wrap=True)
+    return report

@@ -1,0 +1,186 @@
+"""Look at a mix: tables, its first batches, a figure of samples, how fast it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix.build import Built, build
+from datamix.config import Config
+from datamix.errors import ConfigError
+from datamix.pipeline import Batch, Pipeline
+from datamix.report import figures
+from datamix.report.console import console, percent, table
+from datamix.report.contents import report_of
+from datamix.report.files import write_report
+
+_IMAGES_A_ROW = 10
+_MEASURE_S = 0.3
+
+
+def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
+    """Preview a mix.
+
+    Args:
+      config: of the run.
+      directory: where `report.json` and `samples.png` go.
+      batches: how many to look at; fewer where the mix ends before.
+
+    Returns:
+      The report.
+    """
+    if batches < 1:
+        raise ConfigError(f"job.batches = {batches}; it is 1 or more.")
+    out = console()
+    built = build(config)
+    for note in built.notes:
+        out.print(f"[yellow]Stand-in:[/] {note}", soft_wrap=True)
+    built = built.completed()
+    pipeline = built.pipeline()
+    names = list(built.sources)
+
+    seen: list[Batch] = list(islice(pipeline, batches))
+    source_id = np.concatenate([batch["source_id"] for batch in seen])
+    counts = {name: int((source_id == i).sum()) for i, name in enumerate(names)}
+    labels = _label_ranges(names, seen, source_id)
+    rate = _samples_per_s(pipeline)
+
+    out.print(_sources_table(built, pipeline, labels))
+    shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
+    out.print(f"Each batch: {config.batch_size} × {shown}", soft_wrap=True)
+    for i, batch in enumerate(seen):
+        by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
+        first = " ".join(str(label) for label in batch["label"][:8]) if _has_labels(batch) else "–"
+        out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}", soft_wrap=True)
+    total = len(source_id)
+    report = report_of(
+        built,
+        pipeline.plan,
+        pipeline.spec,
+        fingerprint=pipeline.fingerprint,
+        batches=len(seen),
+        counts=counts,
+        records=total,
+        labels=labels,
+        samples_per_s=rate,
+        figure=_draw(directory, built, pipeline, seen),
+    )
+    mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
+    out.print(f"\nIn {total} records: {mixed}; never more than {report['max_deviation']:.2f} records off.", soft_wrap=True)
+    out.print(f"{rate:,.0f} samples/s")
+    path = write_report(directory, report)
+    out.print(f"Report: {path}" + (f"\nFigure: {directory / report['figure']}" if report["figure"] else ""), soft_wrap=True)
+    return report
+
+
+def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[int, int]]) -> Any:
+    rows = [
+        (
+            name,
+            source.provenance,
+            f"{source.num_records:,}",
+            percent(float(pipeline.plan.targets[i])),
+            f"{labels[name][0]} to {labels[name][1]}" if name in labels else "–",
+            _normalization(built, name),
+        )
+        for i, (name, source) in enumerate(built.sources.items())
+    ]
+    return table("Sources", ["source", "provenance", "records", "target share", "labels", "normalization"], rows)
+
+
+def _normalization(built: Built, name: str) -> str:
+    found = [
+        f"mean {node.operation.settings['mean']}, std {node.operation.settings['std']}"
+        for node in built.graph.chain(name)
+        if node.operation and node.operation.operator == "normalize"
+    ]
+    return "; ".join(found) or "none"
+
+
+def _has_labels(batch: Batch) -> bool:
+    return "label" in batch and batch["label"].ndim == 1
+
+
+def _shapes(batch: Batch) -> str:
+    leaf = "image" if "image" in batch else next(iter(batch))
+    return f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
+
+
+def _label_ranges(names: list[str], seen: list[Batch], source_id: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Smallest and largest label of each source in the batches seen."""
+    if not _has_labels(seen[0]):
+        return {}
+    labels = np.concatenate([batch["label"] for batch in seen])
+    return {
+        name: (int(own.min()), int(own.max()))
+        for i, name in enumerate(names)
+        if len(own := labels[source_id == i])
+    }
+
+
+def _samples_per_s(pipeline: Pipeline) -> float:
+    """How fast the loop hands out batches, once compiled."""
+    iterator, samples = iter(pipeline), 0
+    next(iterator)
+    begun = time.perf_counter()
+    while (passed := time.perf_counter() - begun) < _MEASURE_S:
+        batch = next(iterator, None)
+        if batch is None:
+            iterator = iter(pipeline)
+            continue
+        samples += len(batch["source_id"])
+    return samples / passed
+
+
+def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
+    """Draw some images of each source, as they were before normalization; None where records hold no images."""
+    image = pipeline.spec.get("image")
+    if image is None or len(image.shape) != 3 or image.shape[2] not in (1, 3):
+        return None
+    rows = {}
+    for i, (name, source) in enumerate(built.sources.items()):
+        if not pipeline.plan.shares[i]:
+            continue
+        found = _own(seen, i)
+        if len(found) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
+            alone = pipeline.with_weights({other: int(other == name) for other in built.sources})
+            found = _own(list(islice(alone, -(-_IMAGES_A_ROW // built.config.batch_size))), i)
+        offset = built.offset(name) or 0
+        images = []
+        for pixels, label in found[:_IMAGES_A_ROW]:
+            known = label is not None and 0 <= label - offset < len(source.class_names)
+            title = "" if label is None else str(label)
+            if known and source.class_names[label - offset] != title:
+                title += f"\n{source.class_names[label - offset]}"
+            images.append((_shown(pixels, built, name), title))
+        rows[f"{name}\n({source.provenance})"] = images
+    stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
+    title = "Samples of the mix" + (f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else "")
+    figures.samples(directory / "samples.png", rows, title)
+    return "samples.png"
+
+
+def _own(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | None]]:
+    """Images and labels of one source."""
+    found = []
+    for batch in batches:
+        for row in np.flatnonzero(batch["source_id"] == source):
+            found.append((batch["image"][row], int(batch["label"][row]) if _has_labels(batch) else None))
+    return found
+
+
+def _shown(pixels: np.ndarray, built: Built, name: str) -> np.ndarray:
+    """Pixels in [0, 1], with normalization undone."""
+    values = pixels.astype(np.float32)
+    chain = [*built.graph.chain(name), *built.graph.chain("mix")]
+    for node in reversed(chain):
+        if node.operation and node.operation.operator == "normalize":
+            values = values * np.float32(node.operation.settings["std"]) + np.float32(node.operation.settings["mean"])
+    if np.issubdtype(pixels.dtype, np.integer):
+        values = values / np.iinfo(pixels.dtype).max
+    return np.clip(values, 0, 1)

@@ -1,0 +1,66 @@
+"""The contents of `report.json`, the same for every job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from datamix.build import Built
+from datamix.plan import Plan
+from datamix.sources.base import Spec
+
+
+def report_of(
+    built: Built,
+    plan: Plan,
+    spec: Spec,
+    *,
+    fingerprint: str,
+    batches: int | None,
+    counts: Mapping[str, int | None],
+    records: int | None,
+    labels: Mapping[str, tuple[int, int]] | None = None,
+    samples_per_s: float | None = None,
+    figure: str | None = None,
+) -> dict[str, Any]:
+    """Put a report together.
+
+    Args:
+      built: what the job worked on.
+      plan: of the mix.
+      spec: of finished records.
+      fingerprint: of the pipeline.
+      batches: that the report is about, None without end.
+      counts: records of each source in them, None without end.
+      records: in all of them, None without end.
+      labels: smallest and largest label seen of each source.
+      samples_per_s: measured.
+      figure: name of a file beside the report.
+    """
+    whole = plan.report().sources if records is None else {}
+    return {
+        "job": built.config.job,
+        "seed": built.config.seed,
+        "batches": batches,
+        "samples": records,
+        "max_deviation": plan.max_deviation(records)[0],
+        "fingerprint": fingerprint,
+        "figure": figure,
+        "samples_per_s": samples_per_s,
+        "batch": {
+            leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
+        },
+        "sources": {
+            name: {
+                "source_id": i,
+                "provenance": source.provenance,
+                "records": source.num_records,
+                "samples": counts[name],
+                "share": whole[name].share if records is None else (counts[name] or 0) / max(records, 1),
+                "target": float(plan.targets[i]),
+                "epochs": None if counts[name] is None else counts[name] / max(source.num_records, 1),
+                "labels": list(labels[name]) if labels and name in labels else None,
+            }
+            for i, (name, source) in enumerate(built.sources.items())
+        },
+    }
