@@ -19,10 +19,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datamix.build import load, mix
+    from datamix.build import load
+    from datamix.cursor import Cursor
     from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError
     from datamix.operators.base import operator
-    from datamix.pipeline import Cursor, Pipeline
+    from datamix.pipeline import Pipeline
     from datamix.plan import Plan, Selection
     from datamix.sources.arrays import MemoryArrays
     from datamix.sources.base import source
@@ -32,7 +33,7 @@ __version__ = "0.1.0"
 # Loaded when first used: `import datamix` must not cost the import of JAX.
 _PUBLIC = {
     "ConfigError": "datamix.errors",
-    "Cursor": "datamix.pipeline",
+    "Cursor": "datamix.cursor",
     "DataError": "datamix.errors",
     "DatamixError": "datamix.errors",
     "MemoryArrays": "datamix.sources.arrays",
@@ -43,12 +44,27 @@ _PUBLIC = {
     "SpecError": "datamix.errors",
     "StateError": "datamix.errors",
     "load": "datamix.build",
-    "mix": "datamix.build",
     "operator": "datamix.operators.base",
     "source": "datamix.sources.base",
 }
 
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "ConfigError",
+    "Cursor",
+    "DataError",
+    "DatamixError",
+    "MemoryArrays",
+    "Pipeline",
+    "Plan",
+    "RegistryError",
+    "Selection",
+    "SpecError",
+    "StateError",
+    "__version__",
+    "load",
+    "operator",
+    "source",
+]
 
 
 def __getattr__(name: str) -> Any:

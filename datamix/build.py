@@ -203,8 +203,10 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
     for name, size in sizes.items():
         if not size:
             split = next(s for s in config.sources if s.name == name).settings.get("split")
-            raise DataError(f"source {name!r} is empty{f' (split {split})' if split else ''}; leave it out of source=, "
-                            f"or choose other records with source.{name}.split.")
+            raise DataError(
+                f"source {name!r} is empty{f' (split {split})' if split else ''}; leave it out of source=, "
+                f"or choose other records with source.{name}.split."
+            )
     names, mix = list(sizes), config.mix
     # Weights and shares first: their mistakes are found before a dataset's.
     shares = resolve_shares(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
@@ -245,12 +247,15 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
     """Open one source, or its stand-in where it cannot be had and one is allowed."""
     if source.name in memory:
         for key in source.settings:
-            raise ConfigError(f"source.{source.name}.{key}: {source.name} was given in memory and takes no {key}; "
-                              f"source.{source.name}.limit takes its first records.")
+            raise ConfigError(
+                f"source.{source.name}.{key}: {source.name} was given in memory and takes no {key}; "
+                f"source.{source.name}.limit takes its first records."
+            )
         held = memory[source.name]
         given = held if isinstance(held, Source) else MemoryArrays({k: np.asarray(v) for k, v in held.items()})
-        return OpenSource(name=source.name, source=given, provenance=given.provenance, limit=source.limit,
-                          named=source.class_names)
+        return OpenSource(
+            name=source.name, source=given, provenance=given.provenance, limit=source.limit, named=source.class_names
+        )
     function = registry.lookup("source", source.target)
     takes = registry.settings(function)
     settings = dict(source.settings)
@@ -260,17 +265,21 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
     try:
         made = function(**settings)
         made = made if isinstance(made, Source) else MemoryArrays(_checked(source, made), provenance=source.target)
-        opened = OpenSource(name=source.name, source=made, provenance=made.provenance, limit=source.limit,
-                            named=source.class_names)
+        opened = OpenSource(
+            name=source.name, source=made, provenance=made.provenance, limit=source.limit, named=source.class_names
+        )
         _ = opened.num_records, opened.spec  # a source may look only now whether its data is there
         return opened
     except Unavailable as error:
         if source.stand_in is None or not config.stand_in:
-            raise _named(source.name, error) from error
+            raise
         look_alike = registry.lookup("source", source.stand_in)
         split = {key: settings[key] for key in ("split",) if key in settings}
-        note = (f"{source.name}: the real data is not here, so the built-in look-alike {source.stand_in!r} stands in. "
-                f"{error}")
+        note = (
+            f"{source.name}: the built-in look-alike {source.stand_in!r} stands in for the real data, which is "
+            f"{error.tried}. For the real data, set data.dir=, or pip install 'datamix[prepare]' and run once with a "
+            "network."
+        )
         return OpenSource(
             name=source.name, source=look_alike(**split), provenance="stand-in", limit=source.limit, note=note
         )
@@ -280,8 +289,9 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
 
 def _checked(source: SourceConfig, made: object) -> Arrays:
     if not isinstance(made, Mapping):
-        raise ConfigError(f"{source.target} must give a Source, or its records as a dict of arrays; it gave "
-                          f"{type(made).__name__}.")
+        raise ConfigError(
+            f"{source.target} must give a Source, or its records as a dict of arrays; it gave {type(made).__name__}."
+        )
     return {str(leaf): np.asarray(values) for leaf, values in made.items()}
 
 
@@ -325,4 +335,3 @@ def _with_offsets(graph: Graph, offsets: Mapping[str, int]) -> Graph:
 
 def _seeds(config: Config) -> dict[str, int]:
     return {source.name: config.seed if source.seed is None else source.seed for source in config.sources}
-

@@ -19,24 +19,23 @@ from datamix import config as configs
 from datamix import registry
 from datamix.errors import ConfigError, DatamixError
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
+_full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
     configs.register_with_hydra()
     sys.argv[1:] = configs.quote_splits(sys.argv[1:])
-    full = os.environ.get(_FULL_ERROR) == "1"
-    os.environ[_FULL_ERROR] = "1"  # Hydra then leaves its errors to us
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     start: Callable[[], Any] = hydra.main(
         version_base="1.3", config_path=str(configs.conf_dir()), config_name="config"
     )(run)
     try:
         start()
     except DatamixError as error:
-        _end(error, str(error), full=full)
+        _end(error, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _end(error, configs.explain(error), full=full)
+        _end(error, configs.explain(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -58,13 +57,14 @@ def run(node: DictConfig) -> Any:
             raise ConfigError(f"hydra.run.dir: {error.filename} cannot be written: {error.strerror}.") from error
     except DatamixError as error:
         # A sweep goes on with its other jobs; Hydra raises the error again at its end.
-        if hydra_config.mode == RunMode.MULTIRUN or os.environ.get("DATAMIX_FULL_ERROR"):
+        if hydra_config.mode == RunMode.MULTIRUN or _full_error:
             raise
-        _end(error, str(error), full=False)
+        _end(error, str(error))
 
 
-def _end(error: BaseException, text: str, *, full: bool) -> None:
-    if full:
+def _end(error: BaseException, text: str) -> None:
+    if _full_error:
         raise error
-    print(f"{type(error).__name__ if isinstance(error, DatamixError) else 'ConfigError'}: {text}", file=sys.stderr)
+    kind = next((c.__name__ for c in type(error).__mro__ if c.__module__ == DatamixError.__module__), "ConfigError")
+    print(f"{kind}: {text}", file=sys.stderr)
     sys.exit(2)

@@ -97,11 +97,15 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
-                raise SpecError(f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
-                                f"{lacks} has none; choose the leaves of source.{has} with its leaves setting.")
+                raise SpecError(
+                    f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
+                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting."
+                )
             if mine != theirs:
-                raise SpecError(f"sources {first!r} and {name!r} do not fit together: {leaf} is {mine} in {first}, "
-                                f"but {theirs} in {name}; {_remedy(leaf, mine, theirs, name)}")
+                raise SpecError(
+                    f"sources {first!r} and {name!r} do not fit together: {leaf} is {mine} in {first}, "
+                    f"but {theirs} in {name}; {_remedy(leaf, mine, theirs, name)}"
+                )
     return chain.spec
 
 
@@ -179,8 +183,10 @@ def stored_spec(name: str, spec: Spec) -> Spec:
     for leaf, part in spec.items():
         dtype = np.dtype(part.dtype)
         if dtype.kind not in "biuf" and dtype.name != "bfloat16":
-            raise DataError(f"source {name!r}: leaf {leaf!r} is {dtype}; a pipeline computes with numbers. Choose others "
-                            f"with source.{name}.leaves.")
+            raise DataError(
+                f"source {name!r}: leaf {leaf!r} is {dtype}; a pipeline computes with numbers. Choose others "
+                f"with source.{name}.leaves."
+            )
         stored[leaf] = LeafSpec(part.shape, str(jax.dtypes.canonicalize_dtype(dtype)))
     return stored
 
@@ -214,13 +220,11 @@ def compose(
         shapes = tuple(tuple((key, value.shape) for key, value in step.items()) for step in chains[i].numbers)
         groups.setdefault(stored, []).append(i)
         branches.setdefault((stored, chains[i].steps, shapes), []).append(i)
-    numbers = [
-        numbers_of({i: chains[i] for i in members}, nodes, names, seeds) for members in branches.values()
-    ]
+    numbers = [numbers_of({i: chains[i] for i in members}, nodes, names, seeds) for members in branches.values()]
     after = graph.chain("mix")
     last = chain_of(after, spec)
-    everyone = {i: last for i in range(len(names))}
-    numbers.append(numbers_of(everyone, {i: after for i in everyone}, names, seeds))
+    everyone = dict.fromkeys(range(len(names)), last)
+    numbers.append(numbers_of(everyone, dict.fromkeys(everyone, after), names, seeds))
     program = Program(
         lookup=lookup,
         batch_size=batch_size,

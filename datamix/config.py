@@ -205,7 +205,10 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
 
 
 def compose(
-    overrides: Sequence[str], *, config_dir: str | Path | None = None, datasets: Mapping[str, Mapping[str, Any]] | None = None
+    overrides: Sequence[str],
+    *,
+    config_dir: str | Path | None = None,
+    datasets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> DictConfig:
     """Compose the configuration of a command line, without running a job.
 
@@ -269,8 +272,10 @@ def explain(error: BaseException) -> str:
             return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
         return f"{match[1]}: {str(cause).splitlines()[0]}"
     if match := re.search(r"Error parsing override '(.*)'", text):
-        return (f"{match[1]!r} is not an override; write key=value, and put quotes around a value with special "
-                "characters: key='[a]'.")
+        return (
+            f"{match[1]!r} is not an override; write key=value, and put quotes around a value with special "
+            "characters: key='[a]'."
+        )
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"+{match[1]}: this key exists already; leave out the +."
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -369,8 +374,10 @@ def _operators(nodes: Sequence[Any], where: str) -> tuple[OperatorConfig, ...]:
             name, settings = node, {}
         settings = {} if settings is None else settings
         if not isinstance(name, str) or not isinstance(settings, Mapping):
-            raise ConfigError(f"{here} = {node!r} is no operator; write a name, or a name with its settings: "
-                              "normalize: {mean: 0.5, std: 0.5}.")
+            raise ConfigError(
+                f"{here} = {node!r} is no operator; write a name, or a name with its settings: "
+                "normalize: {mean: 0.5, std: 0.5}."
+            )
         _refuse_targets(settings, here)
         registry.require("operator", name, here)
         registry.check_settings(f"{here}.{name}", registry.lookup("operator", name), settings)
@@ -382,8 +389,10 @@ def _refuse_targets(node: object, where: str) -> None:
     """Nothing but sources and operators is built from a config; Hydra's way of naming more is refused."""
     if isinstance(node, Mapping):
         if "_target_" in node:
-            raise RegistryError(f"{f'{where}._target_'.lstrip('.')} = {node['_target_']!r}: nothing can be built here; a config builds "
-                                "sources and operators that the registry holds.")
+            raise RegistryError(
+                f"{f'{where}._target_'.lstrip('.')} = {node['_target_']!r}: nothing can be built here; a config builds "
+                "sources and operators that the registry holds."
+            )
         for key, value in node.items():
             _refuse_targets(value, f"{where}.{key}")
     elif isinstance(node, list):
@@ -407,7 +416,7 @@ class _Reader:
             raise ConfigError(f"{self._key(name)} = {node!r}; it is a group of keys.")
         return _Reader({str(key): value for key, value in node.items()}, self._key(name))
 
-    def take(self, name: str, kind: type, *, default: Any = ..., least: int | None = None) -> Any:
+    def take(self, name: str, kind: type[Any], *, default: Any = ..., least: int | None = None) -> Any:
         value = self.node.pop(name, None)
         if value is None:
             if default is ...:

@@ -34,11 +34,11 @@ class Cursor(NamedTuple):
       offset: of each source in that epoch, uint32 [num_sources].
     """
 
-    seat: jax.Array
-    stage: jax.Array
-    slot: jax.Array
-    epoch: jax.Array
-    offset: jax.Array
+    seat: Words
+    stage: Words
+    slot: Words
+    epoch: Words
+    offset: Words
 
 
 class Seats(NamedTuple):
@@ -100,6 +100,9 @@ class Lookup(NamedTuple):
     shuffle: bool
     replacement: bool
     unit: int
+
+
+Carry = tuple[jax.Array, Cursor, tuple[jax.Array, jax.Array, jax.Array]]
 
 
 class Located(NamedTuple):
@@ -175,9 +178,10 @@ def cursor_at(plan: Plan, position: int) -> Cursor:
       position: in records, at the beginning of a seat.
     """
     seat = position // plan.batch_records
-    index, stage = max((i, stage) for i, stage in enumerate(plan.stages) if stage.first <= seat or i == 0)
+    index = max(i for i, stage in enumerate(plan.stages) if stage.first <= seat)
+    stage = plan.stages[index]
     within = seat - stage.first
-    block, slot = (0, 0) if isinstance(stage.period, Draws) else divmod(within, stage.period.length)  # type: ignore[attr-defined]
+    slot = within % stage.period.length if isinstance(stage.period, Table | Runs) else 0
     used = stage.period.counts(within - slot)
     numbers = [(base + n) * plan.batch_records for base, n in zip(stage.base, used, strict=True)]
     sizes = [max(size, 1) for size in plan.sizes]
@@ -207,23 +211,26 @@ def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> 
     zeros = jnp.zeros(num_seats, jnp.uint32)
 
     # One turn a stage or period that the seats reach into: nearly always the only one.
-    def unfinished(carry: tuple[jax.Array, Cursor, tuple[jax.Array, ...]]) -> jax.Array:
+    def unfinished(carry: Carry) -> jax.Array:
         return carry[0] < num_seats
 
-    def turn(
-        carry: tuple[jax.Array, Cursor, tuple[jax.Array, ...]],
-    ) -> tuple[jax.Array, Cursor, tuple[jax.Array, ...]]:
+    def turn(carry: Carry) -> Carry:
         filled, cursor, found = carry
         room = _room(lookup, plan, cursor)
         taken = jnp.minimum(room, jnp.uint32(num_seats) - filled)
         ahead = lane - filled  # wraps round, to large numbers, for the seats already filled
         here = ahead < taken
         source, offset = _seats(lookup, plan, cursor, jnp.where(here, ahead, 0), here)
-        fresh = source, plan_take(cursor.epoch, source), offset
-        found = tuple(jnp.where(here, new, old) for new, old in zip(fresh, found, strict=True))
+        found = (
+            jnp.where(here, source, found[0]),
+            jnp.where(here, plan_take(cursor.epoch, source), found[1]),
+            jnp.where(here, offset, found[2]),
+        )
         return filled + taken, _advance(lookup, plan, cursor, taken, source, here), found
 
-    _, cursor, (source, epoch, offset) = lax.while_loop(unfinished, turn, (jnp.uint32(0), cursor, (zeros,) * 3))
+    _, cursor, (source, epoch, offset) = lax.while_loop(
+        unfinished, turn, (jnp.uint32(0), cursor, (zeros, zeros, zeros))
+    )
     if lookup.unit > 1:
         within = jnp.arange(lookup.unit, dtype=jnp.uint32)
         source, epoch = (jnp.repeat(field, lookup.unit) for field in (source, epoch))
@@ -318,13 +325,13 @@ def _record(
         high = begun[0] * unit + multiply_high(begun[1], unit)
         lane = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (lane < low), lane)
-        return multiply_high(word, plan_take(plan.grid.size, source))
+        return jnp.asarray(multiply_high(word, plan_take(plan.grid.size, source)))
     if not lookup.shuffle:
         return index
     grid = permute.Domain(*(plan_take(field, source) for field in plan.grid))
     first, second = plan.shuffle_keys
     key = fold((plan_take(first, source), plan_take(second, source)), epoch)
-    return permute.permute_traced(index, grid, key)
+    return jnp.asarray(permute.permute_traced(index, grid, key))
 
 
 def _searchsorted(ends: jax.Array, value: jax.Array) -> jax.Array:

@@ -79,11 +79,12 @@ def permute(index: Words, grid: Domain, key: KeyWords) -> np.ndarray:
     >>> sorted(permute(np.arange(5, dtype=np.uint32), domain([5]), key).tolist())
     [0, 1, 2, 3, 4]
     """
-    grid, key = Domain(*np.broadcast_arrays(*grid, index)[:3]), tuple(np.broadcast_arrays(*key, index)[:2])  # type: ignore[assignment]
-    result = rounds(index, grid, key)
+    grid = Domain(*np.broadcast_arrays(*grid, index)[:3])
+    first, second, _ = np.broadcast_arrays(*key, index)
+    result: np.ndarray = rounds(index, grid, (first, second))
     while (outside := np.flatnonzero(result >= grid.size)).size:
         walked = Domain(*(field[outside] for field in grid))
-        result[outside] = rounds(result[outside], walked, (key[0][outside], key[1][outside]))
+        result[outside] = rounds(result[outside], walked, (first[outside], second[outside]))
     return result
 
 

@@ -139,9 +139,7 @@ class Pipeline:
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
         return next(self.iterator(start=index))
 
-    def iterator(
-        self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy"
-    ) -> BatchIterator:
+    def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.
 
         Args:
@@ -157,7 +155,8 @@ class Pipeline:
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
-        return jax.tree.map(jnp.asarray, cursor_at(self.plan, step * self.batch_size))
+        cursor = cursor_at(self.plan, step * self.batch_size)
+        return Cursor(*(jnp.asarray(field) for field in cursor))
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
         """One batch and the cursor after it; pure, for use inside `jit`, `scan` and `vmap`.
@@ -179,12 +178,16 @@ class BatchIterator(Iterator[Batch]):
         if not 0 <= index < count:
             raise ConfigError(f"shard = {shard}: the index lies in [0, {max(count, 0)}).")
         if pipeline.batch_size % count:
-            raise ConfigError(f"shard = {shard}: a batch of {pipeline.batch_size} does not divide among {count} readers.")
+            raise ConfigError(
+                f"shard = {shard}: a batch of {pipeline.batch_size} does not divide among {count} readers."
+            )
         length = pipeline.plan.length
         rest = 0 if length is None or pipeline.remainder == "drop" else length % pipeline.batch_size
         if rest % count:
-            raise ConfigError(f"shard = {shard}: the last batch of {rest} does not divide among {count} readers; "
-                              "set batch.remainder=drop.")
+            raise ConfigError(
+                f"shard = {shard}: the last batch of {rest} does not divide among {count} readers; "
+                "set batch.remainder=drop."
+            )
         if output not in ("numpy", "jax"):
             raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
         self._pipeline, self._index, self._count, self._output = pipeline, index, count, output
@@ -249,12 +252,15 @@ class BatchIterator(Iterator[Batch]):
             if version != 1 or isinstance(step, bool) or not isinstance(step, int) or step < 0:
                 raise ValueError
         except (KeyError, TypeError, ValueError):
-            raise StateError("this is no state of datamix, or of a newer version; it needs version 1, a step and a "
-                             "fingerprint.") from None
+            raise StateError(
+                "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
+            ) from None
         own = self._pipeline._parts()
         if differing := sorted(key for key in own.keys() | parts.keys() if own.get(key) != parts.get(key)):
-            raise StateError(f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
-                             "it with the settings it was taken under, or start afresh.")
+            raise StateError(
+                f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
+                "it with the settings it was taken under, or start afresh."
+            )
         self._seek(step)
 
 
@@ -289,9 +295,9 @@ def _resident(flat: Sequence[Mapping[str, np.ndarray]], groups: list[list[int]])
     for members in groups:
         sizes = [len(next(iter(flat[source].values()))) for source in members]
         first[members] = np.cumsum([0, *sizes[:-1]])
-        storage.append({
-            leaf: jnp.asarray(np.concatenate([flat[source][leaf] for source in members])) for leaf in flat[members[0]]
-        })
+        storage.append(
+            {leaf: jnp.asarray(np.concatenate([flat[source][leaf] for source in members])) for leaf in flat[members[0]]}
+        )
     return Resident(tuple(storage), jnp.asarray(first))
 
 

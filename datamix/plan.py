@@ -16,7 +16,7 @@ from datamix.errors import ConfigError
 from datamix.mixing.orders import Demand, Draws, Period, Runs, Table
 from datamix.mixing.stops import Stage, repeats
 from datamix.mixing.weights import Number, resolve_shares
-from datamix.rng import draw, fold, key_for, multiply_high
+from datamix.rng import draw_at, fold, key_for, multiply_high
 
 # How many positions `report` walks for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20
@@ -244,9 +244,8 @@ class Plan:
         period = self.stages[0].period
         if isinstance(period, Draws) and period.replacement:
             position = np.uint64(start) + np.arange(len(source), dtype=np.uint64)
-            key = np.uint32(self.replacement_key[0]), np.uint32(self.replacement_key[1])
-            word = draw(key, (position >> np.uint64(32)).astype(np.uint32), position.astype(np.uint32))
-            return multiply_high(word, np.asarray(self.sizes, np.uint32)[source]).astype(np.int64)
+            sizes = np.asarray(self.sizes, np.uint32)[source]
+            return np.asarray(multiply_high(draw_at(self.replacement_key, position), sizes), np.int64)
         if not self.shuffle or not len(source):
             return index
         words = np.asarray(self.shuffle_keys, np.uint32)[source]
@@ -302,8 +301,10 @@ class Plan:
         period, shares = self.stages[0].period, self.stages[0].shares
         for name, share, got in zip(self.names, shares, _realised(period, shares), strict=True):
             if share and isinstance(period, Table) and abs(got - share) > 0.01 * share:
-                found.append(f"{name} gets a share of {got:.3g} in the long run, not {float(share):.3g}: it is too small "
-                             "for the plan's table.")
+                found.append(
+                    f"{name} gets a share of {got:.3g} in the long run, not {float(share):.3g}: it is too small "
+                    "for the plan's table."
+                )
         found += [f"{name} has no share and gives no record." for name, row in sources.items() if row.samples == 0]
         late = max((row.exhausted_at or 0, name) for name, row in sources.items())
         repeats = [

@@ -205,7 +205,7 @@ def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, lane: Locate
     for step, settings, words in zip(steps, numbers.settings, numbers.keys, strict=True):
         record = {leaf: record[leaf].reshape(shape) for leaf, shape in step.shapes}
         own = {name: plan_take(table, lane.source) for name, table in settings.items()}
-        keys = ()
+        keys: tuple[jax.Array, ...] = ()
         if step.random:
             # From the record's own place, so that it is augmented the same in any batch, on any host.
             word = plan_take(words[0], lane.source), plan_take(words[1], lane.source)

@@ -80,16 +80,16 @@ def require(kind: str, name: str, where: str = "") -> None:
 
 
 def lookup(kind: str, name: str) -> Callable[..., Any]:
-    """The component of a name.
+    r"""The component of a name.
 
     Raises:
       RegistryError: nothing of that kind is held under that name.
 
-    >>> lookup("operator", "rotat")
+    >>> lookup("stop", "foreve")
     Traceback (most recent call last):
     ...
-    datamix.errors.RegistryError: no operator 'rotat'. Known: cast, flip_horizontal, normalize, offset_label, \
-one_hot, resize, tag_source, to_float, to_grayscale, to_rgb.
+    datamix.errors.RegistryError: no stop 'foreve'. Did you mean 'forever'? Known: all_exhausted, exhaust_once, \
+first_exhausted, forever.
     """
     require(kind, name)
     held = _HELD[kind][name]

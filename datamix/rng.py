@@ -62,6 +62,21 @@ def draw(key: KeyWords, high: Words, low: Words) -> Words:
     return scramble(scramble(low ^ first) + scramble(high + second))
 
 
+def draw_at(key: tuple[int, int], position: np.ndarray) -> np.ndarray:
+    """`draw` on the host, for positions of 64 bits.
+
+    Args:
+      key: two words.
+      position: uint64 [count].
+
+    Returns:
+      uint32 [count].
+    """
+    words = np.asarray(key, np.uint32)
+    high, low = (position >> np.uint64(32)).astype(np.uint32), position.astype(np.uint32)
+    return np.asarray(draw((words[:1], words[1:]), high, low))
+
+
 def multiply_high(a: Words, b: Words) -> Words:
     """The upper 32 bits of the 64-bit product: maps a uniform word `a` onto [0, b).
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from datamix.build import build
 from datamix.compose import check_specs
 from datamix.config import Config
-from datamix.report.console import console, percent
+from datamix.report.console import console, percent, print_notes
 from datamix.report.contents import report_of
 from datamix.report.files import write_report, write_text
 
@@ -27,8 +25,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """
     out = console()
     built = build(config)
-    for note in built.notes:
-        out.print(f"[yellow]Stand-in:[/] {note}", soft_wrap=True)
+    print_notes(out, "Stand-in", built.notes)
     plan = built.make_plan(None)
     spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}
@@ -41,7 +38,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         f"{name} {share}" for name, share in shares.items()
     )
     notes["batch"] = f"{config.batch_size} × " + ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
-    out.print(escape(built.graph.tree(notes)), soft_wrap=True)
+    out.print(built.graph.tree(notes))
     ends = {([*built.graph.chain(name)] or [built.graph.nodes[name]])[-1].name: share for name, share in shares.items()}
     write_text(directory / "graph.mmd", built.graph.mermaid(notes, ends))
     told = plan.report()
@@ -54,5 +51,5 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         counts={name: row.samples for name, row in told.sources.items()},
         records=told.length,
     )
-    out.print(f"Diagram: {directory / 'graph.mmd'}\nReport: {write_report(directory, report)}", soft_wrap=True)
+    out.print(f"Diagram: {directory / 'graph.mmd'}\nReport: {write_report(directory, report)}")
     return report

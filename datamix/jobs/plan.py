@@ -8,7 +8,7 @@ from typing import Any
 from datamix.build import build
 from datamix.compose import check_specs
 from datamix.config import Config
-from datamix.report.console import console, percent, table
+from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 
@@ -25,8 +25,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """
     out = console()
     built = build(config)
-    for note in built.notes:
-        out.print(f"[yellow]Stand-in:[/] {note}", soft_wrap=True)
+    print_notes(out, "Stand-in", built.notes)
     plan = built.make_plan(None)
     spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
     told = plan.report()
@@ -54,8 +53,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out.print(f"{config.mix.order}, {config.mix.stop}: {length} of {config.batch_size}")
     over = "" if told.length is not None and told.walked >= told.length else f" (over the first {told.walked:,})"
     out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} records{over}")
-    for warning in told.warnings:
-        out.print(f"[yellow]Note:[/] {warning}", soft_wrap=True)
+    print_notes(out, "Note", told.warnings)
     report = report_of(
         built,
         plan,
@@ -66,5 +64,5 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         records=told.length,
     )
     report["plan"] = {"exhausted_in_batch": exhausted, "length": told.length, "warnings": list(told.warnings)}
-    out.print(f"Report: {write_report(directory, report)}", soft_wrap=True)
+    out.print(f"Report: {write_report(directory, report)}")
     return report

@@ -15,12 +15,13 @@ from datamix.config import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import Batch, Pipeline
 from datamix.report import figures
-from datamix.report.console import console, percent, table
+from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 
 _IMAGES_A_ROW = 10
 _MEASURE_S = 0.3
+_LABELS_OF = 2**14  # records whose labels are looked at
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
@@ -38,8 +39,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         raise ConfigError(f"job.batches = {batches}; it is 1 or more.")
     out = console()
     built = build(config)
-    for note in built.notes:
-        out.print(f"[yellow]Stand-in:[/] {note}", soft_wrap=True)
+    print_notes(out, "Stand-in", built.notes)
     built = built.completed()
     pipeline = built.pipeline()
     names = list(built.sources)
@@ -47,16 +47,16 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     seen: list[Batch] = list(islice(pipeline, batches))
     source_id = np.concatenate([batch["source_id"] for batch in seen])
     counts = {name: int((source_id == i).sum()) for i, name in enumerate(names)}
-    labels = _label_ranges(names, seen, source_id)
+    labels = _label_ranges(names, pipeline)
     rate = _samples_per_s(pipeline)
 
     out.print(_sources_table(built, pipeline, labels))
     shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
-    out.print(f"Each batch: {config.batch_size} × {shown}", soft_wrap=True)
+    out.print(f"Each batch: {config.batch_size} × {shown}")
     for i, batch in enumerate(seen):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         first = " ".join(str(label) for label in batch["label"][:8]) if _has_labels(batch) else "–"
-        out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}", soft_wrap=True)
+        out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
     total = len(source_id)
     report = report_of(
         built,
@@ -71,10 +71,10 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         figure=_draw(directory, built, pipeline, seen),
     )
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
-    out.print(f"\nIn {total} records: {mixed}; never more than {report['max_deviation']:.2f} records off.", soft_wrap=True)
+    out.print(f"\nIn {total} records: {mixed}; never more than {report['max_deviation']:.2f} records off.")
     out.print(f"{rate:,.0f} samples/s")
     path = write_report(directory, report)
-    out.print(f"Report: {path}" + (f"\nFigure: {directory / report['figure']}" if report["figure"] else ""), soft_wrap=True)
+    out.print(f"Report: {path}" + (f"\nFigure: {directory / report['figure']}" if report["figure"] else ""))
     return report
 
 
@@ -111,15 +111,15 @@ def _shapes(batch: Batch) -> str:
     return f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
 
 
-def _label_ranges(names: list[str], seen: list[Batch], source_id: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Smallest and largest label of each source in the batches seen."""
-    if not _has_labels(seen[0]):
+def _label_ranges(names: list[str], pipeline: Pipeline) -> dict[str, tuple[int, int]]:
+    """Smallest and largest label of each source among the first records of the mix."""
+    if (label := pipeline.spec.get("label")) is None or label.shape or not label.dtype.startswith(("int", "uint")):
         return {}
-    labels = np.concatenate([batch["label"] for batch in seen])
+    looked_at = list(islice(pipeline, max(1, _LABELS_OF // pipeline.batch_size)))
+    labels = np.concatenate([batch["label"] for batch in looked_at])
+    source_id = np.concatenate([batch["source_id"] for batch in looked_at])
     return {
-        name: (int(own.min()), int(own.max()))
-        for i, name in enumerate(names)
-        if len(own := labels[source_id == i])
+        name: (int(own.min()), int(own.max())) for i, name in enumerate(names) if len(own := labels[source_id == i])
     }
 
 
@@ -153,14 +153,15 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
         offset = built.offset(name) or 0
         images = []
         for pixels, label in found[:_IMAGES_A_ROW]:
-            known = label is not None and 0 <= label - offset < len(source.class_names)
             title = "" if label is None else str(label)
-            if known and source.class_names[label - offset] != title:
+            if label is not None and 0 <= label - offset < len(source.class_names):
                 title += f"\n{source.class_names[label - offset]}"
             images.append((_shown(pixels, built, name), title))
         rows[f"{name}\n({source.provenance})"] = images
     stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
-    title = "Samples of the mix" + (f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else "")
+    title = "Samples of the mix" + (
+        f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else ""
+    )
     figures.samples(directory / "samples.png", rows, title)
     return "samples.png"
 
@@ -176,11 +177,11 @@ def _own(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | None
 
 def _shown(pixels: np.ndarray, built: Built, name: str) -> np.ndarray:
     """Pixels in [0, 1], with normalization undone."""
-    values = pixels.astype(np.float32)
+    values: np.ndarray = pixels.astype(np.float32)
     chain = [*built.graph.chain(name), *built.graph.chain("mix")]
     for node in reversed(chain):
         if node.operation and node.operation.operator == "normalize":
             values = values * np.float32(node.operation.settings["std"]) + np.float32(node.operation.settings["mean"])
     if np.issubdtype(pixels.dtype, np.integer):
         values = values / np.iinfo(pixels.dtype).max
-    return np.clip(values, 0, 1)
+    return np.asarray(np.clip(values, 0, 1))

@@ -19,7 +19,7 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.weights import integer_weights
-from datamix.rng import draw, key_for
+from datamix.rng import draw_at, key_for
 
 Shares = Sequence[Fraction]
 """Share of each source, adding up to 1; zero for a source that does not take part."""
@@ -174,9 +174,7 @@ class Draws:
 
     def sources(self, start: int, count: int) -> np.ndarray:
         """Sources of the positions [start, start + count), int32 [count]."""
-        position = np.uint64(self.first + start) + np.arange(count, dtype=np.uint64)
-        high, low = (position >> np.uint64(32)).astype(np.uint32), position.astype(np.uint32)
-        word = draw((np.uint32(self.key[0]), np.uint32(self.key[1])), high, low) >> np.uint32(1)
+        word = draw_at(self.key, np.uint64(self.first + start) + np.arange(count, dtype=np.uint64)) >> np.uint32(1)
         return np.searchsorted(self.thresholds, word, side="right").astype(np.int32)
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -248,10 +246,9 @@ def proportional(demand: Demand, *, window: int | None = None) -> Table:
     if window is None or window == 1:
         return Table.unrolled(source_of, len(demand.shares))
     table = Table.unrolled(source_of, len(demand.shares), TABLE_SLOTS)
-    slot = np.arange(table.length, dtype=np.uint32)
-    first, second = key_for(demand.seed, "mix", "window", demand.first)
-    word = draw((np.uint32(first), np.uint32(second)), np.zeros_like(slot), slot)
-    return Table(table.source_of[np.lexsort((word, slot // np.uint32(window)))], table.num_sources)
+    slot = np.arange(table.length, dtype=np.uint64)
+    word = draw_at(key_for(demand.seed, "mix", "window", demand.first), slot)
+    return Table(table.source_of[np.lexsort((word, slot // np.uint64(window)))], table.num_sources)
 
 
 def round_robin(demand: Demand) -> Table:
@@ -313,7 +310,7 @@ def tijdeman(shares: Shares) -> np.ndarray:
     length = min(total, slots)
     if min(shares) * length < 1:
         raise ConfigError(
-            f"a share of {float(min(shares)):.3g} is below one record in {LONG_TABLE_SLOTS:,}; raise it, or set it to 0."
+            f"a share of {float(min(shares)):.3g} is below one record in {LONG_TABLE_SLOTS:,}; raise it, or make it 0."
         )
     slack = 2 * len(weights) - 2
     releases, tickets = [], []

@@ -22,10 +22,10 @@ def as_fraction(value: object, where: str) -> Fraction:
     Fraction(7, 10)
     """
     try:
-        if isinstance(value, bool) or not isinstance(value, Number | Sequence) and not hasattr(value, "__float__"):
+        if isinstance(value, bool) or (not isinstance(value, Number | Sequence) and not hasattr(value, "__float__")):
             raise ValueError
         if isinstance(value, float) or not isinstance(value, int | str | Fraction):
-            value = repr(float(value))  # type: ignore[arg-type]
+            value = repr(float(value))
         number = Fraction(value)
     except (TypeError, ValueError, ZeroDivisionError):
         raise ConfigError(f"{where} = {value!r}; a weight is a number, 0 or more.") from None
@@ -101,21 +101,27 @@ def resolve_shares(
     total = sum(shares.values(), Fraction(0))
     for name, value in shares.items():
         if value > 1:
-            raise ConfigError(f"mix.share.{name} = {float(value):g}; a share lies in [0, 1]. For a relative weight, set "
-                              f"mix.weights.{name}.")
+            raise ConfigError(
+                f"mix.share.{name} = {float(value):g}; a share lies in [0, 1]. For a relative weight, set "
+                f"mix.weights.{name}."
+            )
     if total > 1:
         listed = " + ".join(f"{float(value):g}" for value in shares.values())
         raise ConfigError(f"mix.share: {listed} = {float(total):g}; shares may add up to 1 at most.")
 
-    relative = parse_ratio(ratio, names) if ratio is not None else {
-        name: as_fraction(given.get(name, 1), f"mix.weights.{name}") for name in names if name not in shares
-    }
+    relative = (
+        parse_ratio(ratio, names)
+        if ratio is not None
+        else {name: as_fraction(given.get(name, 1), f"mix.weights.{name}") for name in names if name not in shares}
+    )
     whole = sum(relative.values(), Fraction(0))
     if whole == 0 and total < 1:
         if not shares:
             raise ConfigError("all weights are 0; at least one source needs a weight above 0.")
-        raise ConfigError(f"mix.share adds up to {float(total):g} and no other source has a weight to take the rest; "
-                          "make the shares add up to 1, or give another source a weight.")
+        raise ConfigError(
+            f"mix.share adds up to {float(total):g} and no other source has a weight to take the rest; "
+            "make the shares add up to 1, or give another source a weight."
+        )
     rest = 1 - total
     return {name: shares[name] if name in shares else relative[name] * rest / (whole or 1) for name in names}
 

@@ -39,7 +39,12 @@ def operator(
     *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
 ) -> Callable[[Function], Function]: ...
 def operator(
-    function: Function | None = None, /, *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
+    function: Function | None = None,
+    /,
+    *,
+    random: bool = False,
+    elementwise: bool = False,
+    traced: tuple[str, ...] = (),
 ) -> Function | Callable[[Function], Function]:
     """Register a function as an operator, under its own name.
 

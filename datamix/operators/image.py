@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from datamix.errors import ConfigError, SpecError
 from datamix.operators.base import Record, leaf_of, operator
@@ -13,13 +14,20 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 @operator(elementwise=True)
-def to_float(record: Record, *, leaf: str = "image") -> Record:
-    """Numbers to float32; integers are divided by their type's largest value, so uint8 becomes [0, 1]."""
+def to_float(record: Record, *, largest: float | None = None, leaf: str = "image") -> Record:
+    """Numbers to float32 in [0, 1].
+
+    Args:
+      record: with numbers in `leaf`.
+      largest: the value that becomes 1; if not given, an integer type's largest value (255 for uint8), and 1 for
+        floats, which keep their values.
+      leaf: which leaf.
+    """
     value = leaf_of(record, leaf, "to_float")
-    if jnp.issubdtype(value.dtype, jnp.integer):
-        # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.
-        return record | {leaf: value.astype(jnp.float32) * (1.0 / jnp.iinfo(value.dtype).max)}
-    return record | {leaf: value.astype(jnp.float32)}
+    if largest is None:
+        largest = np.iinfo(value.dtype).max if jnp.issubdtype(value.dtype, jnp.integer) else 1
+    # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.
+    return record | {leaf: value.astype(jnp.float32) * (1 / largest)}
 
 
 @operator(elementwise=True)
@@ -37,9 +45,7 @@ def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
 
 
 @operator(elementwise=True, traced=("mean", "std"))
-def normalize(
-    record: Record, *, mean: float | list[float], std: float | list[float], leaf: str = "image"
-) -> Record:
+def normalize(record: Record, *, mean: float | list[float], std: float | list[float], leaf: str = "image") -> Record:
     """(x - mean) / std, to float32.
 
     Args:
@@ -76,7 +82,7 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
         raise ConfigError(f"operator 'resize': height = {height}, width = {width}; both are 1 or more.")
     resized = jax.image.resize(value.astype(jnp.float32), (height, width, value.shape[2]), method)
     if jnp.issubdtype(value.dtype, jnp.integer):
-        limits = jnp.iinfo(value.dtype)
+        limits = np.iinfo(value.dtype)
         resized = jnp.clip(jnp.round(resized), limits.min, limits.max)
     return record | {leaf: resized.astype(value.dtype)}
 

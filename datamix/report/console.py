@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _PIPED_WIDTH = 110  # columns, where the output is no terminal and nothing says how wide it is
 
 
 def console() -> Console:
     """The terminal, or what the output is piped into."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=max(out.width, _PIPED_WIDTH))
+    # Plain text: a shape such as [28, 28, 1] or a path is no markup.
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = max(out.width, _PIPED_WIDTH)
+    return out
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
@@ -24,8 +27,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         numeric = bool(rows) and all(str(row[i])[:1] in "0123456789∞–" for row in rows)
         shown.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
     for row in rows:
-        shown.add_row(*(escape(str(cell)) for cell in row))
+        shown.add_row(*(str(cell) for cell in row))
     return shown
+
+
+def print_notes(out: Console, head: str, notes: Sequence[str]) -> None:
+    """Print what a user must not overlook, a line each."""
+    for note in notes:
+        out.print(Text.assemble((f"{head}:", "bold yellow"), f" {note}"))
 
 
 def percent(share: float) -> str:

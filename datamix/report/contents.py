@@ -58,7 +58,7 @@ def report_of(
                 "samples": counts[name],
                 "share": whole[name].share if records is None else (counts[name] or 0) / max(records, 1),
                 "target": float(plan.targets[i]),
-                "epochs": None if counts[name] is None else counts[name] / max(source.num_records, 1),
+                "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
                 "labels": list(labels[name]) if labels and name in labels else None,
             }
             for i, (name, source) in enumerate(built.sources.items())

@@ -1,0 +1,1 @@
+"""Sources: whole datasets, read as arrays of records of one spec."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import tokenize
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -15,6 +18,11 @@ from numpy.lib import format as npy
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.base import Arrays, LeafSpec, Spec, spec_of
 from datamix.sources.splits import resolve_split
+
+_Header = tuple[tuple[int, ...], np.dtype]
+
+# What NumPy and zipfile raise on a damaged file; RuntimeError on one that is encrypted or packed in an unknown way.
+_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 def arrays(
@@ -33,25 +41,33 @@ def arrays(
       split: TFDS's syntax; the one split is called `train`.
 
     Raises:
-      ConfigError: not exactly one of `path` and `files`, or a leaf that the file does not hold.
-      DataError: a file is missing or damaged, or the arrays differ in length.
+      ConfigError: not exactly one of `path` and `files`, `leaves` without `path`, or a leaf that the file does not
+        hold.
+      DataError: a file is missing or damaged, or the arrays hold Python objects or differ in length.
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
+    where: dict[str, tuple[Path, str | None]] = {}
+    headers: dict[str, _Header] = {}
     if path is not None:
-        held = _headers(Path(path))
+        archive = Path(path).expanduser()
+        held = _names(archive)
         chosen = dict(leaves) if leaves is not None else {name: name for name in held}
         for leaf, name in chosen.items():
             if name not in held:
                 raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, held)}")
-        where = {leaf: (Path(path), name) for leaf, name in chosen.items()}
-        headers = {leaf: held[name] for leaf, name in chosen.items()}
+            where[leaf] = (archive, name)
+        found = _npz_headers(archive, set(chosen.values()))
+        headers = {leaf: found[name] for leaf, name in chosen.items()}
+    elif leaves is not None:
+        raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
     else:
-        where = {leaf: (Path(file), None) for leaf, file in (files or {}).items()}
-        headers = {leaf: _headers(file)[""] for leaf, (file, _) in where.items()}
+        for leaf, file in (files or {}).items():
+            where[leaf] = (Path(file).expanduser(), None)
+            headers[leaf] = _npy_header(where[leaf][0])
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
-        shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items())
+        shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
         raise DataError(f"{path or 'files'}: the arrays need the same length along their first axis; found {shapes}.")
     size = next(iter(lengths.values()))
     ranges = [(start, stop) for _, start, stop in resolve_split(split, {"train": size}, where="split")]
@@ -84,7 +100,7 @@ class ArrayFiles:
             else:
                 with np.load(path, allow_pickle=False) as archive:
                     whole = archive[name]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise DataError(f"{path} cannot be read: {error}.") from error
         parts = [whole[start:stop] for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -123,27 +139,46 @@ class MemoryArrays:
         return self.arrays
 
 
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of each array in a file, without reading the arrays; the array of an `.npy` file is called ""."""
-    try:
-        if path.suffix != ".npz":
-            with path.open("rb") as file:
-                return {"": _header(file)}
-        with zipfile.ZipFile(path) as archive:
-            found = {}
-            for entry in archive.namelist():
-                with archive.open(entry) as file:
-                    found[re.sub(r"\.npy$", "", entry)] = _header(file)
-            return found
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file (looked for it at {path.absolute()}).") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no array file, or a damaged one: {error}.") from error
+def _names(path: Path) -> list[str]:
+    """Names of the arrays in an `.npz` file."""
+    with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
+        return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
 
 
-def _header(file: object) -> tuple[tuple[int, ...], np.dtype]:
+def _npz_headers(path: Path, names: Collection[str]) -> dict[str, _Header]:
+    """Shape and dtype of arrays in an `.npz` file, without reading the arrays."""
+    headers = {}
+    for name in names:
+        with _explained(path, ".npz"), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            headers[name] = _header(file)
+        if headers[name][1].hasobject:
+            raise DataError(
+                f"{path}: array {name!r} holds Python objects, which are never unpickled; choose others with leaves."
+            )
+    return headers
+
+
+def _npy_header(path: Path) -> _Header:
+    """Shape and dtype of the array in an `.npy` file, without reading the array."""
+    with _explained(path, ".npy"), path.open("rb") as file:
+        header = _header(file)
+    if header[1].hasobject:
+        raise DataError(f"{path} holds Python objects, which are never unpickled; save numbers.")
+    return header
+
+
+def _header(file: IO[bytes]) -> _Header:
     version = npy.read_magic(file)
     shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never unpickled")
     return shape, dtype
+
+
+@contextmanager
+def _explained(path: Path, kind: str) -> Iterator[None]:
+    """Say of a file that is missing or damaged that it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file (looked for it at {path.absolute()}).") from None
+    except _DAMAGE as error:
+        raise DataError(f"{path} is no {kind} file, or a damaged one: {error}.") from error

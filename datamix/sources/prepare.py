@@ -40,7 +40,15 @@ _dead: tuple[float, str] | None = None  # when, and how, the network was found d
 
 
 class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
-    """The dataset is neither on disk nor to be had; a stand-in may take its place."""
+    """The dataset is neither on disk nor to be had; a stand-in may take its place.
+
+    Attributes:
+      tried: what was tried, and where.
+    """
+
+    def __init__(self, message: str, tried: str) -> None:
+        super().__init__(message)
+        self.tried = tried
 
 
 @dataclass(frozen=True)
@@ -140,10 +148,12 @@ def prepare(
 
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     """The error that says why there is no such dataset, and the three ways out."""
+    tried = f"not prepared in {data_dir}, and not to be had: {reason}"
     return Unavailable(
-        f"source {name!r}: not prepared in {data_dir}, and not to be had: {reason}. Point data.dir= at a directory "
-        "that holds it prepared; or pip install 'datamix[prepare]' and run once with a network; "
-        "or set data.stand_in=true to go on with the built-in look-alike."
+        f"source {name!r}: {tried}. Point data.dir= at a directory that holds it prepared; or pip install "
+        "'datamix[prepare]' and run once with a network; or set data.stand_in=true to go on with the built-in "
+        "look-alike.",
+        tried,
     )
 
 
@@ -263,7 +273,7 @@ def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s:
 
 def _stalls(child: subprocess.Popen[bytes], name: str, directory: Path, stall_s: float) -> bool:
     """Wait for the child and show how far it is; True once nothing has moved for `stall_s`."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
     from rich.console import Console
 
     console = Console(stderr=True)

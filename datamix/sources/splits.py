@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from datamix.errors import ConfigError, hint
 
-_PART = re.compile(r"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>-?\d+%?)?\s*:\s*(?P<stop>-?\d+%?)?\s*\])?\s*$")
+_BOUND = r"-?\d+(?:_\d+)*(?:\.\d+)?%?"
+_PART = re.compile(rf"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>{_BOUND})?\s*:\s*(?P<stop>{_BOUND})?\s*\])?\s*$")
 
 
 def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tuple[str, int, int]]:
@@ -16,7 +17,8 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
     A slice that reaches past the end of its split holds what there is, as a Python slice does.
 
     Args:
-      text: names joined by `+`, each with an optional slice in records or percent; `all` is every split.
+      text: names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
+        ends; `all` is every split.
       sizes: records in each split that there is.
       where: the setting's full key, for the error.
 
@@ -32,7 +34,8 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
     ranges = []
     for part in text.split("+"):
         match = _PART.match(part)
-        if match is None:
+        percent = "%" in part
+        if match is None or (not percent and "." in f"{match['start']}{match['stop']}"):
             raise ConfigError(
                 f"{where} = {text!r}: {part.strip()!r} is not a split; "
                 "write train, train[:2000], train[10%:90%] or several joined by +."
@@ -42,12 +45,15 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
             raise ConfigError(f"{where} = {text!r}: there is no split {name!r}. {hint(name, sizes)}")
         for split in sizes if name == "all" and "all" not in sizes else [name]:
             size = sizes[split]
-            start = _bound(match["start"] or "0", size)
-            ranges.append((split, start, max(start, _bound(match["stop"] or str(size), size))))
+            start = _bound(match["start"], size, percent=percent, default=0)
+            stop = _bound(match["stop"], size, percent=percent, default=size)
+            ranges.append((split, start, max(start, stop)))
     return ranges
 
 
-def _bound(text: str, size: int) -> int:
+def _bound(text: str | None, size: int, *, percent: bool, default: int) -> int:
+    if text is None:
+        return default
     # Percentages round to the nearest record, half to even, as TFDS's default ("closest") does.
-    value = round(int(text[:-1]) * size / 100) if text.endswith("%") else int(text)
+    value = round(float(text.rstrip("%")) * size / 100) if percent else int(text)
     return min(max(value + size if value < 0 else value, 0), size)

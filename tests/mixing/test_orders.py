@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamix.errors import ConfigError
+from datamix.mixing.orders import (
+    LONG_TABLE_SLOTS,
+    TABLE_SLOTS,
+    Demand,
+    Draws,
+    Period,
+    Runs,
+    Table,
+    concat,
+    proportional,
+    random,
+    round_robin,
+    tijdeman,
+)
+from datamix.mixing.weights import integer_weights, resolve_shares
+from datamix.plan import Plan
+
+CHECK = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def shares_of(weights: Sequence[float | Fraction]) -> list[Fraction]:
+    return list(resolve_shares([str(i) for i in range(len(weights))], ratio=list(weights)).values())
+
+
+def demand(weights: Sequence[float | Fraction], lengths: Sequence[int] | None = None, seed: int = 0) -> Demand:
+    return Demand(shares=shares_of(weights), lengths=lengths or [100] * len(weights), first=0, seed=seed)
+
+
+def seats(period: Period, count: int, start: int = 0) -> list[int]:
+    return [int(source) for source in period.take(start, count)[0]]
+
+
+def bound(num_sources: int) -> Fraction:
+    return 1 - Fraction(1, 2 * num_sources - 2)
+
+
+def reference(shares: Sequence[Fraction]) -> list[int]:
+    """Tijdeman's rule as the paper tells it, seat by seat and slowly, over one period.
+
+    Allowed is who would otherwise be at least 1/(2S-2) behind after this seat; of those, the seat goes to the one
+    that would be the first to fall more than 1 - 1/(2S-2) behind. Ties go to the first source.
+    """
+    slack = Fraction(1, 2 * len(shares) - 2)
+    seated = [0] * len(shares)
+    sequence = []
+    for t in range(1, math.lcm(*(share.denominator for share in shares)) + 1):
+        allowed = [i for i, share in enumerate(shares) if share * t - seated[i] >= slack]
+        deadlines = {i: (seated[i] + 1 - slack) / shares[i] for i in allowed}
+        chosen = min(allowed, key=lambda i: (math.floor(deadlines[i]), i))
+        seated[chosen] += 1
+        sequence.append(chosen)
+    return sequence
+
+
+def worst_deviation(sequence: Sequence[int] | np.ndarray, shares: Sequence[Fraction]) -> Fraction:
+    """The largest distance of any source's count from its share over all prefixes, exactly."""
+    scale = math.lcm(*(share.denominator for share in shares))
+    positions = np.arange(1, len(sequence) + 1)
+    exact = object if scale * len(sequence) >= 2**62 else np.int64
+    worst = 0
+    for source, share in enumerate(shares):
+        count = np.cumsum(np.asarray(sequence) == source).astype(exact)
+        off = count * scale - positions.astype(exact) * int(share * scale)
+        worst = max(worst, int(np.abs(off).max()))
+    return Fraction(worst, scale)
+
+
+# Exact small sequences.
+
+
+@pytest.mark.parametrize(
+    ("weights", "sequence"),
+    [
+        ([1], "0"),
+        ([1, 1], "01"),
+        ([2, 1], "010"),
+        ([3, 1], "0010"),
+        ([7, 3], "0100010010"),
+        ([0.7, 0.3], "0100010010"),
+        ([1, 1, 1], "012"),
+        ([2, 1, 1], "0102"),
+        ([5, 3, 2], "0102010201"),
+        ([6, 2, 1, 1], "0010200301"),
+    ],
+)
+def test_proportional_in_full(weights: list[float], sequence: str) -> None:
+    expected = [int(source) for source in sequence]
+    assert tijdeman(shares_of(weights)).tolist() == expected
+    assert seats(proportional(demand(weights)), 3 * len(expected)) == 3 * expected
+
+
+def test_a_source_without_a_share_is_never_seated() -> None:
+    for weights, sequence in (([0, 2, 1], [1, 2, 1]), ([2, 0, 1], [0, 2, 0]), ([2, 1, 0], [0, 1, 0])):
+        assert seats(proportional(demand(weights)), 6) == 2 * sequence
+    for weights, sequence in (([0, 1, 1], [1, 2]), ([1, 0, 1], [0, 2]), ([1, 1, 0], [0, 1])):
+        assert seats(round_robin(demand(weights)), 6) == 3 * sequence
+
+
+def test_round_robin_in_full() -> None:
+    assert seats(round_robin(demand([1, 1, 1])), 7) == [0, 1, 2, 0, 1, 2, 0]
+    assert seats(round_robin(demand([1])), 3) == [0, 0, 0]
+
+
+def test_concat_in_full() -> None:
+    period = concat(demand([1, 1, 1], [2, 1, 3]))
+    source, number = period.take(0, 14)
+    assert source.tolist() == [0, 0, 1, 2, 2, 2, 0, 0, 1, 2, 2, 2, 0, 0]
+    assert number.tolist() == [0, 1, 0, 0, 1, 2, 2, 3, 1, 3, 4, 5, 4, 5]
+
+
+@pytest.mark.parametrize(("weights", "kept"), [([0, 1, 1], [1, 2]), ([1, 0, 1], [0, 2]), ([1, 1, 0], [0, 1])])
+def test_concat_skips_a_source_without_a_share(weights: list[int], kept: list[int]) -> None:
+    first, second = kept
+    assert seats(concat(demand(weights, [2, 2, 2])), 8) == [first, first, second, second] * 2
+
+
+def test_random_in_full() -> None:
+    """Pinned: the draws depend on the seed and the position alone."""
+    expected = [0, 0, 2, 0, 0, 2, 2, 1, 0, 0, 0, 2, 2, 2, 1, 2]
+    assert seats(random(demand([1, 1, 2])), 16) == expected
+    assert seats(random(demand([1, 1, 2])), 6, start=10) == expected[10:]
+    assert seats(random(demand([1, 1, 2], seed=1)), 16) != expected
+
+
+# Tijdeman's rule.
+
+
+@CHECK
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=7))
+def test_proportional_follows_the_rule(weights: list[int]) -> None:
+    shares = shares_of(weights)
+    expected = reference(shares)
+    sequence = tijdeman(shares).tolist()
+    assert sequence == expected
+    assert [sequence.count(i) for i in range(len(weights))] == integer_weights(shares)
+    assert worst_deviation(sequence, shares) <= bound(len(weights))
+
+
+@CHECK
+@given(st.lists(st.integers(1, 500), min_size=2, max_size=40))
+def test_integer_weights_keep_the_bound_and_the_exact_quotas(weights: list[int]) -> None:
+    shares = shares_of(weights)
+    sequence = tijdeman(shares)
+    assert len(sequence) == sum(integer_weights(shares))
+    assert np.bincount(sequence).tolist() == integer_weights(shares)
+    assert worst_deviation(sequence, shares) <= bound(len(weights))
+
+
+@pytest.mark.parametrize("num_sources", [2, 3, 5, 8, 17, 64])
+def test_float_weights_keep_the_bound(num_sources: int) -> None:
+    """Their common denominator has up to 18 digits: no table holds a period, and 64 bits overflow."""
+    generator = np.random.default_rng(num_sources)
+    weights = np.exp(generator.uniform(np.log(1e-4), 0, num_sources))
+    weights[0] = 1
+    shares = shares_of([float(weight) for weight in weights])
+    assert sum(integer_weights(shares)) > 2**50
+    sequence, _ = proportional(demand(weights.tolist())).take(0, 20_000)
+    assert worst_deviation(sequence, shares) <= bound(num_sources)
+
+
+def test_256_sources_keep_the_bound() -> None:
+    weights = np.random.default_rng(0).uniform(0.1, 1, 256).tolist()
+    sequence, _ = proportional(demand(weights)).take(0, 20_000)
+    assert set(sequence.tolist()) == set(range(256))
+    assert worst_deviation(sequence, shares_of(weights)) <= bound(256)
+
+
+def test_the_bound_is_the_best_there_is() -> None:
+    """For equal weights no order does better at the first seat of the last source."""
+    for num_sources in range(2, 9):
+        shares = [Fraction(1, num_sources)] * num_sources
+        assert worst_deviation(tijdeman(shares), shares) == 1 - Fraction(1, num_sources)
+
+
+def test_a_long_period_is_cut_where_the_counts_are_closest() -> None:
+    """0.2500001 has a period of ten million seats; its table is shorter and repeats."""
+    share = Fraction(2_500_001, 10_000_000)
+    table = proportional(demand([share, 1 - share]))
+    assert TABLE_SLOTS // 2 < table.length <= TABLE_SLOTS
+    assert abs(Fraction(int(table.quota[0]), table.length) - share) < share / 10**5
+    begin = 7 * table.length - 5
+    np.testing.assert_array_equal(table.take(begin, 10)[0], np.concatenate([table.source_of[-5:], table.source_of[:5]]))
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1e-4, 3.3e-5, 1e-5, 3e-6, 1.3e-6, 1e-6, 9.7e-7, 5e-7, 1e-7, 1e-12, 1e-300])
+def test_a_tiny_weight_is_never_silently_dropped(weight: float) -> None:
+    """It gets its share within a percent, or the plan warns, or it is refused."""
+    try:
+        plan = Plan({"large": 10, "tiny": 10, "other": 10}, {"tiny": weight, "other": 0.3}, stop="forever")
+    except ConfigError as error:
+        assert weight < 1e-6
+        assert "below one record in 1,048,576; raise it, or set it to 0." in str(error)
+        return
+    assert weight > 9e-7
+    share = float(plan.shares[1])
+    period = plan.stages[0].period
+    assert isinstance(period, Table)
+    got = period.quota[1] / period.length
+    assert got > 0
+    warned = any(warning.startswith("tiny gets a share of ") for warning in plan.report().warnings)
+    assert warned == (abs(got - share) > 0.01 * share)
+    assert abs(got - share) < 0.35 * share
+
+
+def test_many_tiny_weights_are_all_seated() -> None:
+    weights = {f"tiny{i}": 1e-5 * (i + 1) for i in range(10)}
+    plan = Plan({"large": 10} | dict.fromkeys(weights, 10), weights, stop="forever")
+    period = plan.stages[0].period
+    assert isinstance(period, Table)
+    assert period.length > TABLE_SLOTS
+    assert period.length <= LONG_TABLE_SLOTS
+    for share, quota in zip(plan.shares, period.quota, strict=True):
+        assert abs(quota / period.length - share) < 0.03 * share
+
+
+def test_a_share_below_the_table_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^a share of 1e-09 is below one record in 1,048,576; raise it, or set it to 0\.$"
+    ):
+        proportional(demand([Fraction(1, 10**9), 1 - Fraction(1, 10**9)]))
+
+
+# Windows.
+
+
+@pytest.mark.parametrize("window", [2, 3, 6, 10, 64, 1000])
+def test_a_window_keeps_its_counts(window: int) -> None:
+    plain = proportional(demand([5, 3, 2]))
+    shuffled = proportional(demand([5, 3, 2]), window=window)
+    for begin in range(0, 50 * window, window):
+        assert sorted(seats(shuffled, window, begin)) == sorted(seats(plain, window, begin))
+    assert shuffled.length % 10 == 0
+    np.testing.assert_array_equal(shuffled.quota * 10, np.array([5, 3, 2]) * shuffled.length)
+
+
+def test_a_window_is_shuffled_and_not_sorted() -> None:
+    shuffled = proportional(demand([5, 3, 2]), window=10)
+    windows = np.asarray(seats(shuffled, 10_000)).reshape(1000, 10)
+    assert len({tuple(row) for row in windows}) > 700  # of 2520
+    first = np.bincount(windows[:, 0], minlength=3) / 1000
+    np.testing.assert_allclose(first, [0.5, 0.3, 0.2], atol=0.08)
+    last = np.bincount(windows[:, 9], minlength=3) / 1000
+    np.testing.assert_allclose(last, [0.5, 0.3, 0.2], atol=0.08)
+
+
+def test_the_windows_depend_on_the_seed() -> None:
+    one, other = (seats(proportional(demand([5, 3, 2], seed=seed), window=10), 100) for seed in (0, 1))
+    assert one != other
+    assert seats(proportional(demand([5, 3, 2], seed=0), window=10), 100) == one
+
+
+def test_a_window_of_one_is_none() -> None:
+    plain = seats(proportional(demand([5, 3, 2])), 100)
+    assert seats(proportional(demand([5, 3, 2]), window=1), 100) == plain
+    assert seats(proportional(demand([5, 3, 2]), window=None), 100) == plain
+
+
+@pytest.mark.parametrize("window", [0, -5])
+def test_a_window_that_is_none(window: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^mix\.window = {window}; it is 1 or more, or null for none\.$"):
+        proportional(demand([5, 3, 2]), window=window)
+
+
+# Orders that know no ratio.
+
+
+@pytest.mark.parametrize(("order", "does"), [(round_robin, "one of each source in turn"), (concat, "every source whole")])
+def test_an_order_without_a_ratio_refuses_one(order: object, does: str) -> None:
+    name = order.__name__  # type: ignore[attr-defined]
+    with pytest.raises(
+        ConfigError,
+        match=rf"^mix={name} takes {does}.* and knows no ratio; use mix=proportional, or leave the ratio out\.$",
+    ):
+        order(demand([2, 1, 0]))  # type: ignore[operator]
+
+
+# Random draws.
+
+
+@pytest.mark.parametrize(
+    "weights", [[1, 1], [7, 3], [0.999, 0.001], [1, 2, 3, 4], [0, 1, 3], [1, 3, 0], [1, 0, 3], [0, 0, 1, 0]]
+)
+def test_draws_keep_the_shares_and_never_draw_a_zero_weight(weights: list[float]) -> None:
+    count = 200_000
+    drawn = np.bincount(random(demand(weights)).take(0, count)[0], minlength=len(weights))
+    expected = np.array([float(share) for share in shares_of(weights)]) * count
+    positive = expected > 0
+    assert drawn[~positive].sum() == 0
+    chi_square = float(((drawn - expected)[positive] ** 2 / expected[positive]).sum())
+    freedom = positive.sum() - 1
+    assert chi_square <= freedom + 5 * np.sqrt(2 * freedom)
+
+
+def test_the_lowest_and_highest_word_never_draw_a_zero_weight() -> None:
+    for weights in ([0, 1, 1, 0], [0, 0, 1, 2, 0, 0], [0, 1, 0]):
+        thresholds = random(demand(weights)).thresholds
+        word = np.array([0, 2**31 - 1], np.uint32)
+        lowest, highest = np.searchsorted(thresholds, word, side="right")
+        assert weights[lowest] > 0
+        assert weights[highest] > 0
+
+
+def test_draws_are_independent_of_each_other() -> None:
+    drawn = np.asarray(random(demand([1, 1, 1, 1])).take(0, 100_001)[0])
+    pairs = np.bincount(drawn[1:] * 4 + drawn[:-1], minlength=16)
+    chi_square = float(((pairs - 6250) ** 2 / 6250).sum())
+    assert abs(chi_square - 15) / np.sqrt(30) < 5
+
+
+def test_a_share_below_the_draws_resolution_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^mix=random cannot draw a share below 2\^-31; raise it, or set it to 0\.$"):
+        random(demand([Fraction(1, 2**32), 1]))
+    assert random(demand([Fraction(1, 2**31), 1 - Fraction(1, 2**31)])).thresholds.tolist() == [1, 2**31]
+
+
+# Every period answers its three questions alike.
+
+TABLE = proportional(demand([5, 0, 3, 2]))
+LONG_TABLE = proportional(demand([0.123456789, 0, 0.3, 0.576543211]))
+WINDOWED = proportional(demand([5, 0, 3, 2]), window=7)
+RUNS = Runs((3, 0, 5, 1000))
+LONG_RUNS = Runs((3_000_000_000, 0, 5, 4_000_000_000))
+DRAWS = random(demand([5, 0, 3, 2]))
+LATER_DRAWS = Draws(DRAWS.thresholds, 2**32 - 1000, DRAWS.key, False)
+
+
+def check_period(period: Period, start: int, count: int) -> None:
+    source, number = period.take(start, count)
+    assert source.dtype == np.int32
+    assert number.dtype == np.int64
+    before = period.counts(start)
+    assert sum(before) == start
+    assert before[1] == 0
+    for offset, (seated, rank) in enumerate(zip(source.tolist(), number.tolist(), strict=True)):
+        assert rank == before[seated]
+        assert period.position_of(seated, rank) == start + offset
+        before[seated] += 1
+    assert period.counts(start + count) == before
+
+
+@pytest.mark.parametrize("period", [TABLE, LONG_TABLE, WINDOWED, RUNS, LONG_RUNS], ids=str)
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(start=st.one_of(st.integers(0, 10**6), st.integers(2**40, 2**60)), count=st.integers(0, 40))
+def test_a_period_agrees_with_itself(period: Period, start: int, count: int) -> None:
+    check_period(period, start, count)
+
+
+@pytest.mark.parametrize("period", [DRAWS, LATER_DRAWS], ids=["from the start", "from seat 2^32 - 1000"])
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(start=st.integers(0, 300_000), count=st.integers(0, 40))
+def test_draws_agree_with_themselves(period: Period, start: int, count: int) -> None:
+    check_period(period, start, count)
+
+
+@pytest.mark.parametrize("period", [TABLE, LONG_TABLE, WINDOWED, RUNS, DRAWS, LATER_DRAWS])
+def test_a_period_is_walked_the_same_in_any_pieces(period: Period) -> None:
+    whole_source, whole_number = period.take(0, 3000)
+    for size in (1, 7, 1000):
+        pieces = [period.take(start, size) for start in range(0, 3000 - 3000 % size, size)]
+        assert np.concatenate([piece[0] for piece in pieces]).tolist() == whole_source[: 3000 - 3000 % size].tolist()
+        assert np.concatenate([piece[1] for piece in pieces]).tolist() == whole_number[: 3000 - 3000 % size].tolist()
+
+
+def test_draws_cross_the_32_bit_border() -> None:
+    across = LATER_DRAWS.sources(990, 20)
+    np.testing.assert_array_equal(across, DRAWS.sources(2**32 - 10, 20))
+    assert across[10:].tolist() != DRAWS.sources(0, 10).tolist()
