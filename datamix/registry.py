@@ -80,16 +80,15 @@ def require(kind: str, name: str, where: str = "") -> None:
 
 
 def lookup(kind: str, name: str) -> Callable[..., Any]:
-    r"""The component of a name.
+    """The component of a name.
 
     Raises:
       RegistryError: nothing of that kind is held under that name.
 
-    >>> lookup("stop", "foreve")
+    >>> lookup("job", "plam")
     Traceback (most recent call last):
     ...
-    datamix.errors.RegistryError: no stop 'foreve'. Did you mean 'forever'? Known: all_exhausted, exhaust_once, \
-first_exhausted, forever.
+    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: graph, plan, preview.
     """
     require(kind, name)
     held = _HELD[kind][name]
