@@ -73,6 +73,8 @@ def _after(
             lambda record, key, own: step.function(record, *key, **dict(step.static), **own),
             record, key, {setting: jnp.asarray(value) for setting, value in traced.items()},
         )  # fmt: skip
+    except (ConfigError, SpecError) as error:
+        raise type(error)(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:
         what = ", ".join(f"{leaf}: {part}" for leaf, part in spec.items())
         raise SpecError(f"{name} cannot take these records ({what}): {str(error).splitlines()[0]}") from error

@@ -125,8 +125,10 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
     Raises:
       ConfigError: the plan's numbers do not fit 32 bits.
     """
-    periods = [stage.period for stage in plan.stages]
-    num_stages, num_sources, unit = len(plan.stages), len(plan.names), plan.batch_records
+    # As many stages for every ratio: the last one is there again, and never reached.
+    stages = [*plan.stages, *[plan.stages[-1]] * (plan.max_stages - len(plan.stages))]
+    periods = [stage.period for stage in stages]
+    num_stages, num_sources, unit = len(stages), len(plan.names), plan.batch_records
     sizes = [max(size, 1) for size in plan.sizes]
     source_of = rank_of = begin = np.zeros(num_stages, np.uint32)
     ends = np.zeros((num_stages, 0), np.uint32)
@@ -134,10 +136,15 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
     lengths = [0] * num_stages
     first = periods[0]
     if isinstance(first, Table):
-        tables = [period for period in periods if isinstance(period, Table)]
-        lengths = [table.length for table in tables]
-        source_of, rank_of = _packed([table.source_of for table in tables]), _packed([t.rank_of for t in tables])
-        begin = np.cumsum([0, *lengths[:-1]]).astype(np.uint32)
+        lengths = [period.length for period in periods if isinstance(period, Table)]
+        # Of the tables, what their stages last; only the last stage goes on for ever.
+        used = [(stage.period, stage.length) for stage in plan.stages[:-1]] + [(plan.stages[-1].period, None)]
+        tables = [(table, length) for table, length in used if isinstance(table, Table)]
+        capacity = TABLE_SLOTS * min(num_stages, 2)
+        source_of = _packed([table.source_of[:length] for table, length in tables], capacity)
+        rank_of = _packed([table.rank_of[:length] for table, length in tables], capacity)
+        ends_at = np.cumsum([0, *(len(table.source_of[:length]) for table, length in tables[:-1])])
+        begin = np.pad(ends_at, (0, num_stages - len(tables)), mode="edge").astype(np.uint32)
     elif isinstance(first, Runs):
         runs = [period for period in periods if isinstance(period, Runs)]
         kind, lengths = "runs", [run.length for run in runs]
@@ -152,9 +159,10 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
             f"this mix passes {largest * unit:,} records of one source in a period of its plan, more than the pipeline "
             "can count; use weights with fewer digits, or a smaller batch.size."
         )
-    stage_ends = [stage.first + stage.length if stage.length is not None else _NEVER for stage in plan.stages]
-    stage_ends[-1] = _NEVER  # past the end a cursor goes on; where the mix ends is for its reader to know
-    before = [[n * unit for n in stage.base] for stage in plan.stages]
+    # Past the end a cursor goes on with the last stage; where the mix ends is for its reader to know.
+    stage_ends = [stage.first + (stage.length or 0) for stage in plan.stages[:-1]]
+    stage_ends += [_NEVER] * (num_stages - len(stage_ends))
+    before = [[n * unit for n in stage.base] for stage in stages]
     shape = (num_stages, num_sources)
     return Lookup(kind, plan.shuffle and not replacement, replacement, unit), PlanArrays(
         seats=Seats(source_of, rank_of, begin, ends.astype(np.uint32)),
@@ -351,10 +359,10 @@ def _rank(source: jax.Array) -> jax.Array:
     return jnp.zeros(count, jnp.uint32).at[order].set(lane - begin, unique_indices=True)
 
 
-def _packed(tables: list[np.ndarray]) -> np.ndarray:
-    """Tables one after the other, in an array whose size depends on them as little as can be."""
+def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:
+    """Tables one after the other, in an array of `capacity` slots or, if they need more, the next power of two."""
     packed = np.concatenate(tables)
-    capacity = max(TABLE_SLOTS, 1 << (len(packed) - 1).bit_length())
+    capacity = max(capacity, 1 << (len(packed) - 1).bit_length())
     return np.pad(packed, (0, capacity - len(packed))).astype(np.uint32)
 
 

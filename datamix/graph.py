@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import graphlib
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,8 +60,8 @@ class Graph:
       nodes: in any order.
 
     Raises:
-      ConfigError: names clash, an input does not exist, a node has too many or too few, there is a cycle, or there is
-        not exactly one batch.
+      ConfigError: names clash, an input does not exist, a node has too many or too few, there is a cycle, there is not
+        exactly one batch, or a node does not lead to it in one way.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -81,6 +83,13 @@ class Graph:
             self.order = tuple(graphlib.TopologicalSorter({n.name: n.inputs for n in nodes}).static_order())
         except graphlib.CycleError as error:
             raise ConfigError(f"the pipeline graph has a cycle: {' -> '.join(error.args[1])}.") from None
+        readers = Counter(name for node in nodes for name in node.inputs)
+        for name, node in self.nodes.items():
+            if readers[name] != (node.kind != "batch"):
+                raise ConfigError(
+                    f"node {name!r} is read by {readers[name]} nodes; in a pipeline graph each leads on to one, "
+                    "and the batch to none."
+                )
 
     @classmethod
     def of(cls, branches: Mapping[str, Sequence[Operation]], shared: Sequence[Operation]) -> Graph:
@@ -95,12 +104,14 @@ class Graph:
             └── b
         """
         nodes: list[Node] = []
+        taken = {*branches, "mix", "batch"}
 
         def chain(start: str, prefix: str, operations: Sequence[Operation]) -> str:
             for operation in operations:
-                name = prefix + operation.operator
-                count = sum(node.name == name or node.name.startswith(f"{name}_") for node in nodes)
-                name = f"{name}_{count + 1}" if count else name
+                first = prefix + operation.operator
+                names = itertools.chain([first], (f"{first}_{i}" for i in itertools.count(2)))
+                name = next(name for name in names if name not in taken)
+                taken.add(name)
                 nodes.append(Node(name=name, kind="operator", inputs=(start,), operation=operation))
                 start = name
             return start

@@ -31,10 +31,14 @@ Remainder = Literal["drop", "keep"]
 
 # Enough work a call that its overhead, 100 µs, does not count; little enough that two chunks in flight stay small.
 _CHUNK_BYTES = 8 * 2**20
+_CHUNK_STEPS = 256
 
 
 class Pipeline:
     """Mixed batches of several sources.
+
+    A pipeline is a pytree of its data, plan and numbers. Hand it to a jitted function as an argument, and pipelines
+    that differ in ratio or seed share the compiled code; closed over, its data would be copied into the code.
 
     Args:
       sources: by name, in order.
@@ -81,10 +85,8 @@ class Pipeline:
 
     def _set(self, program: Program, plan: PlanArrays, reader: Resident, numbers: tuple[Numbers, ...]) -> None:
         batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
-        num_steps = max(1, _CHUNK_BYTES // max(1, batch_bytes))
+        num_steps = min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
         self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)
-        if self._num_batches is not None:
-            num_steps = min(num_steps, self._num_batches)
         self._program = program.resized(num_steps)
         self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
 
@@ -170,6 +172,29 @@ class Pipeline:
         return parts(self._identity, self.plan, self.batch_size, self.remainder)
 
 
+class _Rest:
+    """A pipeline without its arrays; equal to that of any pipeline that runs the same program."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.fields = {name: value for name, value in pipeline.__dict__.items() if name != "_arguments"}
+        self.program = pipeline._program.resized(1)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rest) and self.program == other.program
+
+    def __hash__(self) -> int:
+        return hash(self.program)
+
+
+def _unflatten(rest: _Rest, children: tuple[Arguments]) -> Pipeline:
+    pipeline = object.__new__(Pipeline)
+    pipeline.__dict__.update(rest.fields, _arguments=children[0])
+    return pipeline
+
+
+jax.tree_util.register_pytree_node(Pipeline, lambda pipeline: ((pipeline._arguments,), _Rest(pipeline)), _unflatten)
+
+
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`."""
 
@@ -199,28 +224,30 @@ class BatchIterator(Iterator[Batch]):
     def _seek(self, step: int) -> None:
         if step < 0:
             raise ConfigError(f"start = {step}; it is 0 or more.")
-        self.step = step
+        self.step = self._begun = step
         self._ahead: list[dict[str, jax.Array]] = []
         self._ready: list[Batch] = []
         self._computed = step
         self._cursor = self._pipeline.start(step)
 
-    def _compute(self) -> None:
-        """Set the next chunk going; it is computed while the last one is used."""
+    def _compute(self) -> dict[str, jax.Array]:
+        """Set the next chunk going, without waiting for it."""
         turn = jnp.uint32((self._index + self._computed) % self._count)
+        flat: dict[str, jax.Array]
         flat, self._cursor = run_jitted(self._program, self._pipeline._arguments, self._cursor, turn)
-        self._ahead.append(flat)
         self._computed += self._program.num_steps
+        return flat
 
     def __next__(self) -> Batch:
         if self._end is not None and self.step >= self._end:
             raise StopIteration
         if not self._ready:
-            while len(self._ahead) < 2 and not (self._ahead and self._end is not None and self._computed >= self._end):
-                self._compute()
-            self._ready = self._batches(self._ahead.pop(0))
+            self._ready = self._batches(self._ahead.pop() if self._ahead else self._compute())
         batch = self._ready.pop()
         self.step += 1
+        # From the second batch on, the next chunk is computed while this one is used.
+        if not self._ahead and self.step > self._begun + 1 and (self._end is None or self._computed < self._end):
+            self._ahead.append(self._compute())
         if self._rest and self.step == self._end:
             batch = {leaf: value[: self._rest // self._count] for leaf, value in batch.items()}
         return batch

@@ -14,7 +14,7 @@ import numpy as np
 from datamix import permute, registry
 from datamix.errors import ConfigError
 from datamix.mixing.orders import Demand, Draws, Period, Runs, Table
-from datamix.mixing.stops import Stage, repeats
+from datamix.mixing.stops import Stage, most_stages, repeats
 from datamix.mixing.weights import Number, resolve_shares
 from datamix.rng import draw_at, fold, key_for, multiply_high
 
@@ -125,6 +125,8 @@ class Plan:
         fill, cut = registry.lookup("order", order), registry.lookup("stop", stop)
         if samples is not None and samples < 1:
             raise ConfigError(f"stop.samples = {samples}; it is at least 1, or null for no such limit.")
+        if batch_records < 1:
+            raise ConfigError(f"batch.size = {batch_records}; it is at least 1.")
         registry.check_settings("mix", fill, settings)
         self.names = tuple(sizes)
         self.sizes = tuple(int(size) for size in sizes.values())
@@ -148,6 +150,7 @@ class Plan:
         self.replacement_key = key_for(seed, "mix", "replacement")
         demand = Demand(shares=self.shares, lengths=lengths, first=0, seed=seed)
         self.stages: tuple[Stage, ...] = tuple(cut(partial(fill, **settings), demand))
+        self.max_stages = max(most_stages(cut, len(self.names)), len(self.stages))
         last = self.stages[-1]
         ends = [] if samples is None else [samples]
         if last.length is not None:
@@ -171,6 +174,8 @@ class Plan:
             count = max(0, min(count, self.length - start))
         unit = self.batch_records
         first, last = start // unit, -(-(start + count) // unit)
+        if not count:
+            last = first  # a start within a batch reaches into it, and past the end there is none
         source, number = self._seats(first, last - first)
         if unit > 1:
             within = np.tile(np.arange(unit), last - first)
@@ -204,7 +209,7 @@ class Plan:
                 share=self._long_run(source) if counts is None or not self.length else counts[source] / self.length,
                 samples=samples,
                 epochs=None if samples is None else (samples / size if size else 0.0),
-                exhausted_at=self._exhausted_at(source),
+                exhausted_at=self._exhausted_at(source, samples),
             )
         deviation, walked = self.max_deviation()
         return PlanReport(
@@ -258,17 +263,14 @@ class Plan:
         """The shuffle's grid for each source, uint32 [num_sources]."""
         return permute.domain([max(size, 1) for size in self.sizes])
 
-    def _exhausted_at(self, source: int) -> int | None:
+    def _exhausted_at(self, source: int, samples: int | None) -> int | None:
         last_record = self.sizes[source] - 1
+        if not self.shares[source] or (samples is not None and samples <= last_record):
+            return None
         number, within = divmod(last_record, self.batch_records)
-        for stage in self.stages:
-            if not stage.shares[source] or number < stage.base[source]:
-                continue
-            seat = stage.period.position_of(source, number - stage.base[source])
-            if stage.length is None or seat < stage.length:
-                position = (stage.first + seat) * self.batch_records + within + 1
-                return position if self.length is None or position <= self.length else None
-        return None
+        stage = next(stage for stage in reversed(self.stages) if stage.base[source] <= number)
+        seat = stage.period.position_of(source, number - stage.base[source])
+        return (stage.first + seat) * self.batch_records + within + 1
 
     def _long_run(self, source: int) -> float:
         period = self.stages[-1].period
@@ -305,7 +307,11 @@ class Plan:
                     f"{name} gets a share of {got:.3g} in the long run, not {float(share):.3g}: it is too small "
                     "for the plan's table."
                 )
-        found += [f"{name} has no share and gives no record." for name, row in sources.items() if row.samples == 0]
+        for name, share in zip(self.names, self.shares, strict=True):
+            if not share:
+                found.append(f"{name} has no share and gives no record.")
+            elif sources[name].samples == 0:
+                found.append(f"{name} gives no record: the mix ends before its turn.")
         late = max((row.exhausted_at or 0, name) for name, row in sources.items())
         repeats = [
             (count / row.records, name)
@@ -337,8 +343,11 @@ def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
     >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
     0.5
     """
-    positions = np.arange(1, len(source) + 1)
-    return max(
-        (float(np.abs(np.cumsum(source == i) - share * positions).max(initial=0)) for i, share in enumerate(shares)),
-        default=0.0,
-    )
+    # A source's count is farthest above its share right after one of its seats, and farthest below right before one or
+    # at the end: no need to look at every source at every position.
+    table = Table(source, len(shares))
+    share, before = np.asarray(shares)[source], np.arange(len(source))
+    above = (table.rank_of + 1 - share * (before + 1)).max(initial=0)
+    below = (share * before - table.rank_of).max(initial=0)
+    end = np.abs(table.quota - np.asarray(shares) * len(source)).max(initial=0)
+    return float(max(above, below, end))

@@ -60,7 +60,8 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     held = _HELD[kind].get(name)
     path = _path(component)
     if held is not None and held != path and not (callable(held) and _path(held) == path):
-        raise RegistryError(f"{kind} {name!r} is registered twice: as {held} and as {path}; rename one.")
+        first = held if isinstance(held, str) else _path(held)
+        raise RegistryError(f"{kind} {name!r} is registered twice: as {first} and as {path}; rename one.")
     _HELD[kind][name] = component
 
 
@@ -128,13 +129,13 @@ def load_plugins(modules: Iterable[str]) -> None:
     """
     _load_entry_points()
     for module in modules:
-        if not isinstance(module, str):
+        if not isinstance(module, str) or not module or module.startswith("."):
             raise ConfigError(f"plugins: {module!r} is not the name of a module.")
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there, and lacks another
             raise ConfigError(
                 f"plugins: there is no module {module!r}; install it, or run from the folder that holds it with "
                 "`python -m datamix`."

@@ -79,7 +79,7 @@ def test_the_grid_is_tight(size: int) -> None:
     assert columns <= 2**16
     assert rows <= 2**16
     assert size <= columns * rows < size + rows
-    assert rows**2 <= size or rows == 1  # so that the walk outside is short
+    assert rows**2 < 2 * size  # so that the grid is nearly square, and both halves are well mixed
 
 
 def test_sizes_and_keys_of_many_sources_at_once() -> None:
@@ -117,7 +117,10 @@ def test_traced_gives_the_same_order() -> None:
 def test_every_record_comes_as_often_at_every_position(size: int) -> None:
     epochs = orders(size, 3000)
     cells = np.bincount((np.arange(size) * size + epochs).ravel(), minlength=size**2)
-    assert abs(chi_square_z(cells, (size - 1) ** 2)) < 5
+    expected = 3000 / size
+    # Rows and columns add up by themselves, which leaves less room than independent cells have.
+    chi_square = float(((cells - expected) ** 2).sum()) / expected * (size - 1) / size
+    assert abs(chi_square - (size - 1) ** 2) / (np.sqrt(2) * (size - 1)) < 5
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])

@@ -38,9 +38,17 @@ def repeats(stop: object) -> bool:
     return bool(getattr(stop, "repeats", False))
 
 
-def _repeating(stop: Cut) -> Cut:
-    stop.repeats = True  # type: ignore[attr-defined]
-    return stop
+def most_stages(stop: object, num_sources: int) -> int:
+    """Into how many stages a stop cuts a mix at most, whatever the weights."""
+    return 1 if getattr(stop, "one_stage", False) else num_sources
+
+
+def _of_one_stage(*, repeats: bool) -> Callable[[Cut], Cut]:
+    def mark(stop: Cut) -> Cut:
+        stop.one_stage, stop.repeats = True, repeats  # type: ignore[attr-defined]
+        return stop
+
+    return mark
 
 
 def _exhausted(demand: Demand, period: Period, source: int) -> int:
@@ -48,24 +56,43 @@ def _exhausted(demand: Demand, period: Period, source: int) -> int:
     return period.position_of(source, demand.lengths[source] - 1) + 1
 
 
-def _one_stage(order: Order, demand: Demand, pick: Callable[[list[int]], int] | None) -> list[Stage]:
+def _first_exhausted(demand: Demand, period: Period) -> int:
+    """Seats until any source has given all its records once."""
+    soonest, *others = sorted(demand.seated, key=lambda source: demand.lengths[source] / demand.shares[source])
+    length = _exhausted(demand, period, soonest)
+    used = period.counts(length)
+    for source in others:
+        # Random draws have to be walked to find a seat: do not walk past the end for sources that last longer.
+        if used[source] >= demand.lengths[source]:
+            length = _exhausted(demand, period, source)
+            used = period.counts(length)
+    return length
+
+
+def _all_exhausted(demand: Demand, period: Period) -> int:
+    """Seats until every source has given all its records once."""
+    return max(_exhausted(demand, period, source) for source in demand.seated)
+
+
+def _one_stage(order: Order, demand: Demand, end: Callable[[Demand, Period], int] | None) -> list[Stage]:
     period = order(demand)
-    length = pick([_exhausted(demand, period, source) for source in demand.seated]) if pick else None
+    length = end(demand, period) if end else None
     return [Stage(first=0, length=length, base=(0,) * len(demand.shares), shares=demand.shares, period=period)]
 
 
+@_of_one_stage(repeats=False)
 def first_exhausted(order: Order, demand: Demand) -> list[Stage]:
     """End right after the last unseen record of any source."""
-    return _one_stage(order, demand, min)
+    return _one_stage(order, demand, _first_exhausted)
 
 
-@_repeating
+@_of_one_stage(repeats=True)
 def all_exhausted(order: Order, demand: Demand) -> list[Stage]:
     """A finished source starts its next epoch; end when every source has finished once."""
-    return _one_stage(order, demand, max)
+    return _one_stage(order, demand, _all_exhausted)
 
 
-@_repeating
+@_of_one_stage(repeats=True)
 def forever(order: Order, demand: Demand) -> list[Stage]:
     """Epochs without end."""
     return _one_stage(order, demand, None)
@@ -78,7 +105,7 @@ def exhaust_once(order: Order, demand: Demand) -> list[Stage]:
     while any(shares):
         now = Demand(shares=shares, lengths=left, first=first, seed=demand.seed)
         period = order(now)
-        length = min(_exhausted(now, period, source) for source in now.seated)
+        length = _first_exhausted(now, period)
         base = tuple(whole - rest for whole, rest in zip(demand.lengths, left, strict=True))
         stages.append(Stage(first=first, length=length, base=base, shares=shares, period=period))
         left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]

@@ -9,11 +9,18 @@ from typing import TypeAlias
 
 from datamix.errors import ConfigError, hint
 
+_DENOMINATOR = 10_000  # a fraction this simple that is the same float is what was meant
+
 Number: TypeAlias = int | float | str | Fraction
 
 
-def as_fraction(value: object, where: str) -> Fraction:
-    """Read a weight exactly as it was written: 0.7 is 7/10, not the nearest binary number.
+def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
+    """Read a weight as it was meant: 0.7 is 7/10, and 1 / 3 is a third, not the nearest binary number.
+
+    Args:
+      value: number or text.
+      where: its key.
+      name: the source it is for; by default, the last part of the key.
 
     Raises:
       ConfigError: not a number, negative, infinite or NaN.
@@ -25,12 +32,14 @@ def as_fraction(value: object, where: str) -> Fraction:
         if isinstance(value, bool) or (not isinstance(value, Number | Sequence) and not hasattr(value, "__float__")):
             raise ValueError
         if isinstance(value, float) or not isinstance(value, int | str | Fraction):
-            value = repr(float(value))
+            value = float(value)
+            simple = Fraction(value).limit_denominator(_DENOMINATOR)
+            value = simple if float(simple) == value else repr(value)
         number = Fraction(value)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError):
         raise ConfigError(f"{where} = {value!r}; a weight is a number, 0 or more.") from None
     if number < 0:
-        name = where.rpartition(".")[2]
+        name = name or where.rpartition(".")[2]
         raise ConfigError(f"{where} = {value}; a weight is 0 or more. To drop {name}, set it to 0.")
     return number
 
@@ -57,7 +66,7 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
         raise ConfigError(
             f"{where} has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)}); give one each."
         )
-    return {name: as_fraction(part, where) for name, part in zip(names, parts, strict=True)}
+    return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
 
 def resolve_shares(

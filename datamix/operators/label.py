@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from datamix.errors import SpecError
+from datamix.errors import ConfigError, SpecError
 from datamix.operators.base import Record, leaf_of, operator
 
 
@@ -28,4 +28,6 @@ def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
     label = leaf_of(record, leaf, "one_hot")
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise SpecError(f"operator 'one_hot' takes integers; leaf {leaf!r} is {label.dtype}.")
+    if num_classes < 1:
+        raise ConfigError(f"operator 'one_hot': num_classes = {num_classes}; it is 1 or more.")
     return record | {leaf: jax.nn.one_hot(label, num_classes, dtype=jnp.float32)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +57,7 @@ def arrays(
             if name not in held:
                 raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, held)}")
             where[leaf] = (archive, name)
-        found = _npz_headers(archive, set(chosen.values()))
+        found = _npz_headers(archive, chosen.values())
         headers = {leaf: found[name] for leaf, name in chosen.items()}
     elif leaves is not None:
         raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
@@ -145,7 +145,7 @@ def _names(path: Path) -> list[str]:
         return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
 
 
-def _npz_headers(path: Path, names: Collection[str]) -> dict[str, _Header]:
+def _npz_headers(path: Path, names: Iterable[str]) -> dict[str, _Header]:
     """Shape and dtype of arrays in an `.npz` file, without reading the arrays."""
     headers = {}
     for name in names:

@@ -194,16 +194,15 @@ def test_a_long_period_is_cut_where_the_counts_are_closest() -> None:
     np.testing.assert_array_equal(table.take(begin, 10)[0], np.concatenate([table.source_of[-5:], table.source_of[:5]]))
 
 
-@pytest.mark.parametrize("weight", [1e-3, 1e-4, 3.3e-5, 1e-5, 3e-6, 1.3e-6, 1e-6, 9.7e-7, 5e-7, 1e-7, 1e-12, 1e-300])
+@pytest.mark.parametrize("weight", [1e-3, 1e-4, 3.3e-5, 1e-5, 3e-6, 1.24e-6, 1.239e-6, 1e-7, 1e-12, 1e-300])
 def test_a_tiny_weight_is_never_silently_dropped(weight: float) -> None:
     """It gets its share within a percent, or the plan warns, or it is refused."""
-    try:
-        plan = Plan({"large": 10, "tiny": 10, "other": 10}, {"tiny": weight, "other": 0.3}, stop="forever")
-    except ConfigError as error:
-        assert weight < 1e-6
-        assert "below one record in 1,048,576; raise it, or set it to 0." in str(error)
+    sizes, weights = {"large": 10, "tiny": 10, "other": 10}, {"tiny": weight, "other": 0.3}
+    if weight / (1.3 + weight) < 1 / LONG_TABLE_SLOTS:
+        with pytest.raises(ConfigError, match=r"is below one record in 1,048,576; raise it, or make it 0\.$"):
+            Plan(sizes, weights, stop="forever")
         return
-    assert weight > 9e-7
+    plan = Plan(sizes, weights, stop="forever")
     share = float(plan.shares[1])
     period = plan.stages[0].period
     assert isinstance(period, Table)
@@ -227,7 +226,7 @@ def test_many_tiny_weights_are_all_seated() -> None:
 
 def test_a_share_below_the_table_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"^a share of 1e-09 is below one record in 1,048,576; raise it, or set it to 0\.$"
+        ConfigError, match=r"^a share of 1e-09 is below one record in 1,048,576; raise it, or make it 0\.$"
     ):
         proportional(demand([Fraction(1, 10**9), 1 - Fraction(1, 10**9)]))
 
@@ -367,7 +366,7 @@ def test_draws_agree_with_themselves(period: Period, start: int, count: int) -> 
 @pytest.mark.parametrize("period", [TABLE, LONG_TABLE, WINDOWED, RUNS, DRAWS, LATER_DRAWS])
 def test_a_period_is_walked_the_same_in_any_pieces(period: Period) -> None:
     whole_source, whole_number = period.take(0, 3000)
-    for size in (1, 7, 1000):
+    for size in (9, 1000):
         pieces = [period.take(start, size) for start in range(0, 3000 - 3000 % size, size)]
         assert np.concatenate([piece[0] for piece in pieces]).tolist() == whole_source[: 3000 - 3000 % size].tolist()
         assert np.concatenate([piece[1] for piece in pieces]).tolist() == whole_number[: 3000 - 3000 % size].tolist()

@@ -175,7 +175,7 @@ def test_what_is_no_ratio(ratio: object) -> None:
         parse_ratio(ratio, ["mnist", "fashion"])
 
 
-@pytest.mark.parametrize("ratio", ["7:", "7:x", [7, "x"], [7, None], [True, 1], "7::3"[:3], [7, math.nan]])
+@pytest.mark.parametrize("ratio", ["7:", "7:x", [7, "x"], [7, None], [True, 1], [7, math.nan]])
 def test_a_ratio_with_something_else_than_numbers(ratio: object) -> None:
     with pytest.raises(ConfigError, match=r"^mix\.ratio = .*; a weight is a number, 0 or more\.$"):
         parse_ratio(ratio, ["mnist", "fashion"])

@@ -206,14 +206,13 @@ def test_a_damaged_byte_is_a_data_error_or_harmless(whole_file: tuple[str, Path,
     place = data.draw(st.integers(0, 127 if kind == "npy" else len(content) - 1))
     damaged[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(damaged)
+    error, read = "", {}
     try:
         read = (arrays(files={"x": str(path)}) if kind == "npy" else arrays(path=str(path), leaves={"x": "x"})).read()
-    except DataError as error:
-        assert "x.np" in str(error)  # noqa: PT017: most damage is an error, some is not
-    except ConfigError as error:
-        assert "holds no array 'x'" in str(error)  # noqa: PT017: the damage is in the array's name
-    else:
-        assert read.keys() == {"x"}
+    except (ConfigError, DataError) as raised:
+        error = str(raised)
+    # Any damage may be to the array's name, and some is to bytes that nobody reads.
+    assert (str(path) in error) if error else (read.keys() == {"x"})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamix.errors import ConfigError
+from datamix.mixing import stops
+from datamix.mixing.orders import Draws
+from datamix.mixing.stops import repeats
+from datamix.plan import Plan
+
+NAMES = "abcdefgh"
+
+
+def plan_of(sizes: tuple[int, ...], weights: tuple[float, ...] | None = None, **settings: Any) -> Plan:
+    named = dict(zip(NAMES, weights, strict=False)) if weights else None
+    return Plan(dict(zip(NAMES, sizes, strict=False)), named, shuffle=False, **settings)
+
+
+def records(plan: Plan, count: int | None = None) -> list[int]:
+    """Ten times the source and the record: 21 is record 1 of source 2."""
+    selection = plan.take(0, plan.length if count is None else count)  # type: ignore[arg-type]
+    return (selection.source * 10 + selection.record).tolist()
+
+
+# Exact small sequences.
+
+ROUND_ROBIN, CONCAT, TWO_TO_ONE = ("round_robin", None), ("concat", None), ("proportional", (2, 1))
+
+
+@pytest.mark.parametrize(
+    ("order", "stop", "expected"),
+    [
+        (ROUND_ROBIN, "first_exhausted", [0, 10, 1, 11, 2, 12]),
+        (ROUND_ROBIN, "all_exhausted", [0, 10, 1, 11, 2, 12, 3, 10, 4]),
+        (ROUND_ROBIN, "exhaust_once", [0, 10, 1, 11, 2, 12, 3, 4]),
+        (CONCAT, "first_exhausted", [0, 1, 2, 3, 4]),
+        (CONCAT, "all_exhausted", [0, 1, 2, 3, 4, 10, 11, 12]),
+        (CONCAT, "exhaust_once", [0, 1, 2, 3, 4, 10, 11, 12]),
+        (TWO_TO_ONE, "first_exhausted", [0, 10, 1, 2, 11, 3, 4]),
+        (TWO_TO_ONE, "all_exhausted", [0, 10, 1, 2, 11, 3, 4, 12]),
+        (TWO_TO_ONE, "exhaust_once", [0, 10, 1, 2, 11, 3, 4, 12]),
+    ],
+)
+def test_record_by_record(order: tuple[str, Any], stop: str, expected: list[int]) -> None:
+    plan = plan_of((5, 3), order[1], order=order[0], stop=stop)
+    assert plan.length == len(expected)
+    assert records(plan) == expected
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (ROUND_ROBIN, [0, 10, 1, 11, 2, 12, 3, 10, 4, 11, 0, 12, 1, 10]),
+        (CONCAT, [0, 1, 2, 3, 4, 10, 11, 12, 0, 1, 2, 3, 4, 10]),
+        (TWO_TO_ONE, [0, 10, 1, 2, 11, 3, 4, 12, 0, 1, 10, 2, 3, 11]),
+    ],
+)
+def test_forever(order: tuple[str, Any], expected: list[int]) -> None:
+    plan = plan_of((5, 3), order[1], order=order[0], stop="forever")
+    assert plan.length is None
+    assert records(plan, 14) == expected
+    source = plan.take(10**15, 1000).source
+    assert abs(int((source == 0).sum()) / 1000 - float(plan.targets[0])) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("order", "stop", "expected"),
+    [
+        ("round_robin", "first_exhausted", [0, 1, 10, 11]),
+        ("round_robin", "all_exhausted", [0, 1, 10, 11, 2, 3, 12, 10, 4, 0]),
+        ("round_robin", "exhaust_once", [0, 1, 10, 11, 2, 3]),
+        ("concat", "first_exhausted", [0, 1, 2, 3]),
+        ("concat", "all_exhausted", [0, 1, 2, 3, 4, 0, 10, 11, 12, 10]),
+        ("concat", "exhaust_once", [0, 1, 2, 3, 10, 11]),
+    ],
+)
+def test_batch_by_batch(order: str, stop: str, expected: list[int]) -> None:
+    """Five and three records in batches of two.
+
+    Where nothing may repeat, the last record of both is left out; elsewhere a batch straddles two epochs.
+    """
+    plan = plan_of((5, 3), order=order, stop=stop, batch_records=2)
+    assert plan.length == len(expected)
+    assert records(plan) == expected
+
+
+def test_forever_batch_by_batch() -> None:
+    plan = plan_of((5, 3), order="round_robin", stop="forever", batch_records=2)
+    selection = plan.take(0, 16)
+    assert (selection.source * 10 + selection.record).tolist() == [0, 1, 10, 11, 2, 3, 12, 10, 4, 0, 11, 12, 1, 2, 10, 11]
+    assert selection.epoch.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 2, 2]
+
+
+def test_a_finished_source_drops_out_and_the_rest_keep_their_weights() -> None:
+    plan = plan_of((2, 20, 10), (2, 2, 1), stop="exhaust_once")
+    sequence = plan.take(0, 32).source
+    assert plan.length == 32
+    assert sequence[:4].tolist().count(0) == 2
+    rest = sequence[5:]
+    assert 0 not in rest
+    for end in range(3, 28, 3):
+        assert rest[:end].tolist().count(1) == 2 * end // 3
+    assert [float(stage.shares[1] / sum(stage.shares[1:])) for stage in plan.stages[:2]] == [2 / 3, 2 / 3]
+
+
+@pytest.mark.parametrize(
+    ("stop", "repeating"),
+    [("first_exhausted", False), ("exhaust_once", False), ("all_exhausted", True), ("forever", True)],
+)
+def test_which_stops_repeat(stop: str, repeating: bool) -> None:
+    assert repeats(getattr(stops, stop)) is repeating
+    assert repeats(object()) is False
+
+
+def test_a_source_that_fills_no_batch() -> None:
+    for stop in ("first_exhausted", "exhaust_once"):
+        with pytest.raises(
+            ConfigError,
+            match=r"^source 'b' has 3 records, which fill no batch of 4; make batch\.size 3 or less, or use "
+            r"mix\.granularity=record\.$",
+        ):
+            plan_of((5, 3), stop=stop, batch_records=4)
+    assert records(plan_of((5, 3), stop="all_exhausted", batch_records=4))[:8] == [0, 1, 2, 3, 10, 11, 12, 10]
+
+
+# Side by side with others, on three lists [0, 1, 2], [10, 11, 12, 13], [20, 21, 22, 23, 24].
+
+SAME, PREFIX, REORDERED = "the same", "ours ends sooner", "the same records in another order"
+UP_TO_22 = [0, 10, 20, 1, 11, 21, 2, 12, 22]
+UP_TO_24 = [*UP_TO_22, 0, 13, 23, 1, 10, 24]
+ONCE = [*UP_TO_22, 13, 23, 24]
+
+
+def related(ours: list[int], theirs: list[int]) -> str:
+    if ours == theirs:
+        return SAME
+    if ours == theirs[: len(ours)]:
+        return PREFIX
+    return REORDERED if sorted(ours) == sorted(theirs) else "something else"
+
+
+@pytest.mark.parametrize(
+    ("library", "theirs", "stop", "relation"),
+    [
+        ("HF map-style first_exhausted", UP_TO_22, "first_exhausted", PREFIX),
+        ("HF iterable first_exhausted", UP_TO_22[:7], "first_exhausted", SAME),
+        ("HF all_exhausted", UP_TO_24, "all_exhausted", SAME),
+        ("HF all_exhausted_without_replacement", ONCE, "exhaust_once", SAME),
+        ("torchdata FIRST_DATASET_EXHAUSTED", UP_TO_22, "first_exhausted", PREFIX),
+        ("torchdata ALL_DATASETS_EXHAUSTED", ONCE, "exhaust_once", SAME),
+        ("torchdata CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED", [*UP_TO_24, 2, 11], "all_exhausted", PREFIX),
+    ],
+)
+def test_round_robin_beside_others(library: str, theirs: list[int], stop: str, relation: str) -> None:
+    """Round robin over lists of three, four and five.
+
+    We stop right after a source's last unseen record. Of Hugging Face datasets' `interleave_datasets`, the iterable
+    does so too; the map-style one finishes the round. torchdata's `MultiNodeWeightedSampler`, here under the draws
+    a, b, c, a, …, finds out that a source is exhausted when it is drawn once more, and gives what comes between.
+    """
+    ours = records(plan_of((3, 4, 5), order="round_robin", stop=stop))
+    assert related(ours, theirs) == relation
+    assert ours == (theirs if relation == SAME else theirs[: {"first_exhausted": 7, "all_exhausted": 15}[stop]])
+
+
+def test_forever_beside_torchdata() -> None:
+    """CYCLE_FOREVER under the draws a, b, c, a, …: no end, and every source goes round by itself."""
+    theirs = [*UP_TO_24, 2, 11, 20, 0, 12, 21, 1, 13, 22, 2, 10, 23, 0, 11, 24]
+    assert records(plan_of((3, 4, 5), order="round_robin", stop="forever"), 30) == theirs
+
+
+def test_round_robin_goes_back_to_the_first_when_one_drops_out() -> None:
+    """Where the source that finishes is not the last of its round, the others go on with the next one in turn, c.
+
+    Ours begins a new stage, and a stage begins with its first source, a.
+    """
+    theirs = [0, 10, 20, 1, 11, 21, 2, 22, 3, 23]
+    ours = records(plan_of((4, 2, 4), order="round_robin", stop="exhaust_once"))
+    assert related(ours, theirs) == REORDERED
+    assert ours == [0, 10, 20, 1, 11, 2, 21, 3, 22, 23]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "theirs", "ours", "relation"),
+    [
+        # list(MapDataset.mix([MapDataset.range(5), MapDataset.range(7, 10)])) of its documentation: [0, 7, 1, 8, 2, 9]
+        ((5, 3), (1, 1), [0, 10, 1, 11, 2, 12], [0, 10, 1, 11, 2, 12], SAME),
+        (
+            (5, 6),
+            (1, 2),
+            [0, 10, 11, 1, 12, 13, 2, 14, 15],
+            [10, 0, 11, 12, 1, 13, 14, 2, 15],
+            REORDERED,
+        ),
+        (
+            (6, 3),
+            (2, 1),
+            [0, 1, 10, 2, 3, 11, 4, 5, 12],
+            [0, 10, 1, 2, 11, 3, 4, 12],
+            "something else",
+        ),
+    ],
+)
+def test_first_exhausted_beside_grain(
+    sizes: tuple[int, ...], weights: tuple[int, ...], theirs: list[int], ours: list[int], relation: str
+) -> None:
+    """`MapDataset.mix` seats the first source as early as it can and ends at min(size / share).
+
+    Tijdeman's rule seats each source in the middle of its turn; the last record of a source comes no later, and we end
+    with it.
+    """
+    mine = records(plan_of(sizes, weights, stop="first_exhausted"))
+    assert mine == ours
+    assert related(ours, theirs) == relation
+    assert len(theirs) - 1 <= len(ours) <= len(theirs)
+
+
+@pytest.mark.parametrize(
+    ("weights", "theirs", "ours", "theirs_keep_the_bound"),
+    [
+        ((1, 1, 1, 1), [0, 10, 20, 30, 1, 11, 21, 31, 2, 12], [0, 10, 20, 30, 1, 11, 21, 31, 2, 12], True),
+        ((5, 3, 2), [0, 10, 20, 1, 11, 2, 21, 3, 12, 4], [0, 10, 1, 20, 2, 11, 3, 21, 4, 12], True),
+        ((6, 2, 1, 1), [0, 10, 20, 1, 30, 2, 3, 11, 4, 5], [0, 1, 10, 2, 20, 3, 4, 30, 5, 11], False),
+        ((1, 1, 1, 7), [30, 0, 31, 10, 32, 20, 33, 34, 35, 36], [30, 31, 0, 32, 33, 34, 10, 20, 35, 36], False),
+    ],
+)
+def test_proportional_beside_megatron(
+    weights: tuple[int, ...], theirs: list[int], ours: list[int], theirs_keep_the_bound: bool
+) -> None:
+    """Megatron's blended index seats whoever is furthest behind: the same counts in the end, but unbounded between."""
+    assert records(plan_of((50,) * len(weights), weights, stop="forever"), 10) == ours
+    assert related(ours, theirs) in (SAME, REORDERED)
+    shares = np.array(weights) / sum(weights)
+
+    def keeps_the_bound(sequence: list[int]) -> bool:
+        seated = np.array(sequence)[:, None] // 10 == np.arange(len(weights))
+        off = np.abs(seated.cumsum(axis=0) - shares * np.arange(1, 11)[:, None])
+        return bool(off.max() <= 1 - 1 / (2 * len(weights) - 2) + 1e-12)
+
+    assert keeps_the_bound(ours)
+    assert keeps_the_bound(theirs) is theirs_keep_the_bound
+
+
+@pytest.mark.parametrize(
+    ("sizes", "theirs", "ours"),
+    [
+        ((5, 3), [0, 10, 1, 11, 2, 3, 12, 4], [0, 10, 1, 2, 11, 3, 12, 4]),
+        ((3, 2, 5), [20, 0, 10, 21, 1, 22, 11, 23, 2, 24], [20, 0, 10, 21, 1, 22, 23, 11, 24, 2]),
+    ],
+)
+def test_exhaust_once_beside_megatron(sizes: tuple[int, ...], theirs: list[int], ours: list[int]) -> None:
+    """Its exhaustive index and ours, with the sizes as weights: every record once, spread over the whole mix."""
+    assert records(plan_of(sizes, sizes, stop="exhaust_once")) == ours
+    assert related(ours, theirs) == REORDERED
+
+
+# Properties, against a walk record by record.
+
+mixes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 9)), min_size=1, max_size=5)
+orders = st.sampled_from(["proportional", "round_robin", "concat", "random"])
+
+
+@settings(derandomize=True, deadline=None, max_examples=120)
+@given(mixes, orders, st.sampled_from(["first_exhausted", "all_exhausted"]), st.sampled_from([1, 1, 2, 3]))
+def test_a_mix_ends_with_the_first_or_the_last_source(
+    mix: list[tuple[int, int]], order: str, stop: str, unit: int
+) -> None:
+    """The same order without end, walked seat by seat, is exhausted where the plan says."""
+    sizes = tuple(max(size, unit) for size, _ in mix)
+    weights = tuple(weight for _, weight in mix) if order in ("proportional", "random") else None
+    plan = plan_of(sizes, weights, order=order, stop=stop, batch_records=unit)
+    assert plan.length is not None
+    batches = [size // unit if stop == "first_exhausted" else -(-size // unit) for size in sizes]
+    endless = plan_of(tuple(n * unit for n in batches), weights, order=order, stop="forever", batch_records=unit)
+    seats = endless.take(0, plan.length + 5 * unit).source[::unit].tolist()
+    finished = [0] * len(sizes)
+    finish = min if stop == "first_exhausted" else max
+    ends = []
+    for source, count in enumerate(batches):
+        places = [i + 1 for i, seat in enumerate(seats) if seat == source]
+        ends.append(places[count - 1] if len(places) >= count else len(seats) + 1)
+        finished[source] = len(places)
+    assert plan.length == finish(ends) * unit
+
+
+@settings(derandomize=True, deadline=None, max_examples=120)
+@given(mixes, orders, st.sampled_from([1, 1, 2, 3]))
+def test_exhaust_once_gives_every_record_of_a_whole_batch_once(
+    mix: list[tuple[int, int]], order: str, unit: int
+) -> None:
+    sizes = tuple(max(size, unit) for size, _ in mix)
+    weights = tuple(weight for _, weight in mix) if order in ("proportional", "random") else None
+    plan = plan_of(sizes, weights, order=order, stop="exhaust_once", batch_records=unit)
+    selection = plan.take(0, 10**6)
+    assert len(selection.source) == plan.length
+    assert not selection.epoch.any()
+    for source, size in enumerate(sizes):
+        assert selection.record[selection.source == source].tolist() == list(range(size - size % unit))
+
+
+def test_a_short_random_mix_is_not_walked_to_the_end_of_its_largest_source() -> None:
+    """Only draws before the end of the mix are of interest; all of b's would take hours."""
+    plan = plan_of((1000, 4 * 10**9), order="random", stop="first_exhausted")
+    assert plan.length is not None
+    assert 1500 < plan.length < 2500
+    once = plan_of((1000, 2000, 2**20), order="random", stop="exhaust_once")
+    assert once.length == 3000 + 2**20
+    for built in (plan, once):
+        report = built.report()
+        first = built.stages[0].period
+        assert isinstance(first, Draws)
+        assert len(first._sums) < 5  # blocks of 2^16 draws
+        assert report.sources["a"].exhausted_at is not None
+    assert plan.report().sources["b"].exhausted_at is None

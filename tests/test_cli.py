@@ -1,0 +1,584 @@
+"""The command line: what it prints, writes and refuses, in processes of its own and, where many, in this one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+LIGHT_WITHOUT = ["flax", "jax", "matplotlib", "tensorflow", "tensorflow_datasets"]
+
+
+def only(directory, pattern):
+    (path,) = directory.glob(pattern)
+    return path
+
+
+# The mix that the README begins with
+
+
+@pytest.fixture(scope="module")
+def preview(run_datamix, tmp_path_factory):
+    return run_datamix("source=mnist+fashion", cwd=tmp_path_factory.mktemp("preview"))
+
+
+def test_the_report_is_whole(preview):
+    report = preview.report
+    assert report.pop("samples_per_s") > 1000
+    assert re.fullmatch(r"[0-9a-f]{16}", report.pop("fingerprint"))
+    source = {"provenance": "tfds", "samples": 80, "share": 0.5, "target": 0.5}
+    assert report == {
+        "job": "preview",
+        "seed": 0,
+        "batches": 10,
+        "samples": 160,
+        "max_deviation": 0.5,  # 1 - 1/(2S-2), the bound of two sources
+        "figure": "samples.png",
+        "batch": {
+            "image": {"shape": [16, 28, 28, 1], "dtype": "float32"},
+            "label": {"shape": [16], "dtype": "int32"},
+            "source_id": {"shape": [16], "dtype": "int32"},
+        },
+        "sources": {
+            "mnist": source | {"source_id": 0, "records": 8000, "epochs": 0.01, "labels": [0, 9]},
+            "fashion": source | {"source_id": 1, "records": 800, "epochs": 0.1, "labels": [10, 19]},
+        },
+    }
+
+
+def test_the_figure_is_a_picture(preview):
+    from matplotlib.image import imread
+
+    directory = Path(re.search(r"^Report: (.+)$", preview.out, re.MULTILINE)[1]).parent
+    assert (directory / "samples.png").read_bytes().startswith(b"\x89PNG\r\n")
+    height, width, _ = imread(directory / "samples.png").shape
+    assert 800 < width < 2400
+    assert 300 < height < 1200
+    assert imread(directory / "samples.png")[..., :3].std() > 0.1
+    assert sorted(path.name for path in directory.iterdir()) == [".hydra", "report.json", "samples.png"]
+
+
+def test_the_output_says_what_is_in_the_mix(preview):
+    lines = preview.out.splitlines()
+    assert lines[0] == "Sources"
+    assert "Each batch: 16 × image float32 [28, 28, 1], label int32 [], source_id int32 []" in lines
+    assert "In 160 records: mnist 80 (50.0 %), fashion 80 (50.0 %); never more than 0.50 records off." in lines
+    assert len([line for line in lines if re.match(r"batch +\d+ .* mnist 8  fashion 8$", line)]) == 10
+    assert all(line.startswith("Reading ") for line in preview.err.splitlines())
+
+
+def test_without_arguments_it_is_the_same_mix(call_datamix, preview):
+    alone = call_datamix().report
+    assert alone["fingerprint"] == preview.report["fingerprint"]
+    assert alone["sources"] == preview.report["sources"]
+
+
+def test_three_batches(call_datamix):
+    report = call_datamix("job.batches=3", "mix.ratio=3:1").report
+    assert (report["batches"], report["samples"]) == (3, 48)
+    assert {name: source["samples"] for name, source in report["sources"].items()} == {"mnist": 36, "fashion": 12}
+    assert [source["share"] for source in report["sources"].values()] == [0.75, 0.25]
+
+
+def test_every_prefix_is_within_the_bound(call_datamix):
+    report = call_datamix("source=mnist+fashion+digits", "mix.ratio=5:3:2", "source.digits.split=train[:500]").report
+    assert report["max_deviation"] <= 1 - 1 / (2 * 3 - 2)
+    for source, share in zip(report["sources"].values(), (0.5, 0.3, 0.2), strict=True):
+        assert source["target"] == share
+        assert abs(source["samples"] - share * 160) <= 0.75
+    assert [source["labels"] for source in report["sources"].values()] == [[0, 9], [10, 19], [20, 29]]
+
+
+# Where the data is not to be had
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A home without datasets."""
+    (tmp_path / "home").mkdir()
+    return {"HOME": str(tmp_path / "home"), "TFDS_DATA_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
+    ended = run_datamix(cwd=tmp_path, env=bare)
+    first, second = ended.out.splitlines()[:2]
+    place = tmp_path / "home" / "tensorflow_datasets"
+    assert first.startswith(
+        "Stand-in: mnist: the built-in look-alike 'digits' stands in for the real data, which is not prepared in "
+        f"{place}, and not to be had: "
+    )
+    assert second.startswith("Stand-in: fashion: the built-in look-alike 'garments' stands in")
+    assert {name: source["provenance"] for name, source in ended.report["sources"].items()} == {
+        "mnist": "stand-in",
+        "fashion": "stand-in",
+    }
+    assert [source["labels"] for source in ended.report["sources"].values()] == [[0, 9], [10, 19]]
+    assert ended.err == ""
+    assert not place.exists()
+
+
+def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(run_datamix, tmp_path, bare):
+    ended = run_datamix("data.stand_in=false", cwd=tmp_path, env=bare)
+    assert ended.mistake.startswith(
+        f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'}, and not to be had: "
+    )
+    for way_out in ("data.dir=", "pip install 'datamix[prepare]'", "data.stand_in=true"):
+        assert way_out in ended.mistake
+    assert ended.out == ""
+    assert not list(tmp_path.rglob("report.json"))
+
+
+def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
+    mistake = call_datamix("source=mnist+cifar10").mistake
+    assert mistake.startswith("DataError: source 'cifar10': not prepared in ")
+    assert "look-alike" not in mistake
+
+
+# Other jobs, other ways to write a mix
+
+
+def test_the_tutorial_takes_whole_batches_in_turn(call_datamix):
+    ended = call_datamix("experiment=interleaved_tutorial")
+    sources = ended.report["sources"]
+    assert {name: (source["records"], source["samples"]) for name, source in sources.items()} == {
+        "mnist": (2000, 80),
+        "fashion": (800, 80),
+    }
+    batches = re.findall(r"^batch .*  (mnist \d+  fashion \d+)$", ended.out, re.MULTILINE)
+    assert batches == ["mnist 16  fashion 0", "mnist 0  fashion 16"] * 5
+
+
+def test_a_plan_says_when_each_source_ends(call_datamix):
+    ended = call_datamix("job=plan", "mix.ratio=3:1", "source.mnist.split=test[:300]", "source.fashion.limit=200")
+    report = ended.report
+    # Of each four records three are MNIST's, the last one too: its 300th ends the 100th four.
+    assert report["plan"] == {"exhausted_in_batch": {"mnist": 24, "fashion": None}, "length": 400, "warnings": []}
+    assert (report["batches"], report["samples"]) == (25, 400)
+    assert [source["samples"] for source in report["sources"].values()] == [300, 100]
+    assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
+
+
+def test_a_plan_without_end(call_datamix):
+    report = call_datamix("job=plan", "stop=forever", "mix.share.mnist=0.25").report
+    assert (report["batches"], report["samples"]) == (None, None)
+    assert {name: (source["samples"], source["share"]) for name, source in report["sources"].items()} == {
+        "mnist": (None, 0.25),
+        "fashion": (None, 0.75),
+    }
+
+
+def test_the_graph_is_a_tree_and_a_diagram(call_datamix, tmp_path):
+    ended = call_datamix("job=graph", "mix.ratio=7:3")
+    assert ended.out.splitlines()[0].startswith("batch")
+    head, *lines = only(tmp_path, "outputs/*/*/graph.mmd").read_text().splitlines()
+    assert head == "flowchart LR"
+    text = "\n".join(lines)
+    nodes = dict(re.findall(r'^ +(n\d+)[\[({]+"(\w+)', text, re.MULTILINE))
+    edges = re.findall(r"^ +(n\d+) -->(?:\|(.*?)\|)? (n\d+)$", text, re.MULTILINE)
+    assert len(nodes) + len(edges) == len(lines)
+    assert sorted(nodes.values()) == sorted(
+        ["mnist", "fashion", *2 * ["to_float", "normalize", "offset_label", "tag_source"], "mix", "batch"]
+    )
+    after = {start: end for start, _, end in edges}
+    for name, share in (("mnist", "70.0 %"), ("fashion", "30.0 %")):
+        chain = [next(node for node, kind in nodes.items() if kind == name)]
+        while chain[-1] in after:
+            chain.append(after[chain[-1]])
+        expected = [name, "to_float", "normalize", "offset_label", "tag_source", "mix", "batch"]
+        assert [nodes[node] for node in chain] == expected
+        assert (chain[-3], share, chain[-2]) in edges
+
+
+def test_the_first_run_directory_is_hydras(call_datamix, tmp_path):
+    assert call_datamix("job=plan", "hydra.run.dir=here/it/is").report["job"] == "plan"
+    assert (tmp_path / "here" / "it" / "is" / "report.json").is_file()
+
+
+def test_a_list_of_sources_is_their_sum(call_datamix):
+    as_list = call_datamix("job=plan", "source=[fashion,mnist]").report
+    assert list(as_list["sources"]) == ["fashion", "mnist"]
+    assert as_list["fingerprint"] == call_datamix("job=plan", "source=fashion+mnist").report["fingerprint"]
+
+
+def test_a_split_needs_no_quotes(call_datamix):
+    report = call_datamix("job=plan", "source.mnist.split=train[:2000]", "source.fashion.split=train[10%:20%]").report
+    assert [source["records"] for source in report["sources"].values()] == [2000, 80]
+
+
+def test_more_than_ten_batches_than_there_are(call_datamix):
+    report = call_datamix("source.fashion.limit=20", "job.batches=9").report  # 40 records
+    assert (report["batches"], report["samples"]) == (2, 32)
+
+
+# Help and what Hydra shows
+
+
+def test_help_lists_choices_and_settings(run_datamix, tmp_path):
+    ended = run_datamix("--help", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0] == "datamix mixes datasets in an exact ratio, in one compiled pipeline."
+    assert "mix: concat, proportional, random, round_robin" in lines
+    assert "stop: all_exhausted, exhaust_once, first_exhausted, forever" in lines
+    assert any(re.match(r"dataset: .*\bfashion\b.*\bmnist\b", line) for line in lines)
+    assert "  size: 16" in lines
+    assert "${" not in ended.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_cfg_shows_the_configuration_and_does_nothing(call_datamix, tmp_path):
+    ended = call_datamix("--cfg", "job", "source=digits+garments", "mix.ratio=7:3", "batch.size=9")
+    shown = yaml.safe_load(ended.out)
+    assert list(shown["source"]) == ["digits", "garments"]
+    assert shown["mix"]["ratio"] == "7:3"
+    assert shown["mix"]["weights"] == shown["mix"]["share"] == {"digits": None, "garments": None}
+    assert shown["batch"] == {"size": 9, "remainder": "drop"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_info_shows_which_files_were_used(call_datamix):
+    ended = call_datamix("--info", "defaults-tree", "source=mnist+digits")
+    lines = [line.strip() for line in ended.out.splitlines()]
+    assert ended.code == 0
+    for line in (
+        "source: mnist+digits:",
+        "dataset@source.mnist: mnist",
+        "dataset@source.digits: digits",
+        "job: preview",
+    ):
+        assert line in lines
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cli.main()  # --help",
+        "cli.main()  # --cfg job",
+        "cli.main()  # --info defaults-tree",
+        "cli.main()  # --shell-completion install=bash",
+        "config.compose(['source=mnist+cifar10+my_npz', 'mix.ratio=1:2:3', 'job=plan'])",
+    ],
+)
+def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code):
+    call, _, arguments = code.partition("  # ")
+    program = f"""
+        import sys
+        from datamix import cli, config
+        try:
+            {call}
+        finally:
+            print(sorted(set(sys.modules) & set({LIGHT_WITHOUT})), file=sys.stderr)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+# Sweeps
+
+
+def test_a_sweep_over_a_share(call_datamix, tmp_path):
+    ended = call_datamix("-m", "mix.share.mnist=0.1,0.5", "batch.size=20", "job.batches=5")
+    assert ended.code == 0
+    sweep = only(tmp_path, "multirun/*/*")
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    assert all((sweep / job / name).is_file() for job in "01" for name in ("report.json", "samples.png"))
+    samples = [{name: source["samples"] for name, source in it["sources"].items()} for it in ended.reports]
+    assert samples == [{"mnist": 10, "fashion": 90}, {"mnist": 50, "fashion": 50}]
+
+
+def test_a_sweep_over_sources_and_unquoted_splits(call_datamix):
+    mixes = call_datamix("-m", "source=digits,garments", "job=plan")
+    assert [list(report["sources"]) for report in mixes.reports] == [["digits"], ["garments"]]
+    splits = call_datamix("-m", "source.mnist.split=train[:2000],test[:30]", "job=plan")
+    assert [report["sources"]["mnist"]["records"] for report in splits.reports] == [2000, 30]
+    assert (mixes.code, splits.code) == (0, 0)
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(call_datamix, tmp_path):
+    ended = call_datamix("-m", "mix.share.mnist=7,0.5", "job=plan")
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith("ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. ")
+    assert "Traceback" not in ended.err
+    assert [report["sources"]["mnist"]["target"] for report in ended.reports] == [0.5]
+    assert [path.parent.name for path in tmp_path.rglob("report.json")] == ["1"]
+
+
+# A user's own
+
+
+OWN = """
+    import numpy as np
+    import datamix
+
+    @datamix.source
+    def ramps(*, num_records: int = 60):
+        image = np.zeros((num_records, 28, 28, 1), np.uint8) + np.arange(28, dtype=np.uint8)[:, None]
+        return {"image": image, "label": np.arange(num_records) % 3}
+
+    @datamix.operator(elementwise=True)
+    def halve(record, *, leaf: str = "image"):
+        return record | {leaf: record[leaf] / 2}
+    """
+
+
+def test_a_dataset_source_and_operator_of_ones_own(run_datamix, tmp_path):
+    (tmp_path / "own_parts.py").write_text(textwrap.dedent(OWN))
+    directory = tmp_path / "own" / "dataset"
+    directory.mkdir(parents=True)
+    (directory / "slopes.yaml").write_text("_target_: ramps\nnum_records: 40\noperators: [to_float, halve]\n")
+    ended = run_datamix("--config-dir", "own", "plugins=[own_parts]", "source=fashion+slopes", cwd=tmp_path)
+    assert ended.report["sources"]["slopes"] == {
+        "source_id": 1,
+        "provenance": "ramps",
+        "records": 40,
+        "samples": 40,
+        "share": 0.5,
+        "target": 0.5,
+        "epochs": 1.0,
+        "labels": [10, 12],
+    }
+
+
+# Mistakes
+
+
+MISTAKES = {
+    "source=mnits": "ConfigError: source=mnits: there is no dataset 'mnits'. Did you mean 'mnist'? Known: cifar10, ",
+    "source=mnist+fahsion": "ConfigError: source=fahsion: there is no dataset 'fahsion'. Did you mean 'fashion'? ",
+    "source=[mnist,fahsion]": "ConfigError: source=fahsion: there is no dataset 'fahsion'. Did you mean 'fashion'? ",
+    "source=mnist+mnist": "ConfigError: source: 'mnist' is named twice; ",
+    "source=": "ConfigError: source: '' is not the name of a dataset; ",
+    "-m source=mnist,mnits": "ConfigError: source=mnits: there is no dataset 'mnits'. Did you mean 'mnist'? ",
+    "mix=randm": "ConfigError: mix=randm: there is no mix 'randm'. Did you mean 'random'? Known: concat, ",
+    "mix.order=randm": "RegistryError: mix.order: no order 'randm'. Did you mean 'random'? Known: concat, ",
+    "stop=for_ever": "ConfigError: stop=for_ever: there is no stop 'for_ever'. Did you mean 'forever'? Known: all_",
+    "stop.rule=for_ever": "RegistryError: stop.rule: no stop 'for_ever'. Did you mean 'forever'? Known: all_",
+    "job=previw": "ConfigError: job=previw: there is no job 'previw'. Did you mean 'preview'? Known: ",
+    "job.name=previw": "RegistryError: job.name: no job 'previw'. Did you mean 'preview'? Known: ",
+    "experiment=interleaved": "ConfigError: experiment=interleaved: there is no experiment 'interleaved'. Did ",
+    "sede=1": "ConfigError: sede: there is no key 'sede'. Did you mean 'seed'? Known: ",
+    "batch.sise=3": "ConfigError: batch.sise: there is no key 'sise' in batch. Did you mean 'size'? Known: ",
+    "source.mnist.limt=5": "ConfigError: source.mnist.limt: there is no key 'limt' in source.mnist. Did you mean ",
+    "source.mnst.limit=5": "ConfigError: source.mnst.limit: there is no source 'mnst' in source. Did you mean ",
+    "+source.mnist.splt=x": "ConfigError: source.mnist.splt: there is no such setting. Did you mean 'split'? Known: ",
+    "+batch.sise=3": "ConfigError: batch.sise: there is no such key. Did you mean 'size'? Known: ",
+    "job.batchs=1": "ConfigError: job.batchs: there is no key 'batchs' in job. Did you mean 'batches'? Known: ",
+    "mix.weights.mnst=2": "ConfigError: mix.weights.mnst: there is no source 'mnst' in mix.weights. Did you ",
+    "mix.weights.digits=2": "ConfigError: mix.weights.digits: there is no source 'digits' in mix.weights. Known: ",
+    "mix.share.digits=.2": "ConfigError: mix.share.digits: there is no source 'digits' in mix.share. Known: fashion, ",
+    "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in this mix. Did ",
+    "mix.weights.mnist=-0.2": "ConfigError: mix.weights.mnist = -0.2; a weight is 0 or more. ",
+    "mix.weights.mnist=nan": "ConfigError: mix.weights.mnist = ",
+    "mix.weights.mnist=inf": "ConfigError: mix.weights.mnist = ",
+    "mix.weights.mnist=much": "ConfigError: mix.weights.mnist = 'much'; a weight is a number, 0 or more.",
+    "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: all weights are 0; ",
+    "mix.ratio=0:0": "ConfigError: all weights are 0; ",
+    "mix.share.mnist=1.5": "ConfigError: mix.share.mnist = 1.5; a share lies in [0, 1]. ",
+    "mix.share.mnist=-0.1": "ConfigError: mix.share.mnist = -0.1; ",
+    "mix.share.mnist=0.8 mix.share.fashion=0.7": "ConfigError: mix.share: 0.8 + 0.7 = 1.5; ",
+    "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio and mix.share.mnist both say how much ",
+    "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist and mix.share.mnist both say how much ",
+    "mix.ratio=1:2:3": "ConfigError: mix.ratio has 3 numbers, but there are 2 sources (mnist, fashion); ",
+    "mix.ratio=7": "ConfigError: mix.ratio = 7 is not a ratio; write '7:3' or [7, 3]. ",
+    "mix.ratio=7:x": "ConfigError: mix.ratio = 'x'; ",
+    "mix.granularity=bach": "ConfigError: mix.granularity = 'bach'. Did you mean 'batch'? Known: batch, record.",
+    "mix.window=0": "ConfigError: mix.window = 0; it is 1 or more",
+    "mix.window=wide": "ConfigError: mix.window = 'wide'; ",
+    "labels=unoin": "ConfigError: labels = 'unoin'. Did you mean 'union'? Known: keep, union.",
+    "source.mnist.split=train[:0]": "DataError: source 'mnist' is empty (split train[:0]); ",
+    "source.mnist.split=trian": "ConfigError: source 'mnist': split = 'trian': there is no split 'trian'. Did ",
+    "source.mnist.split=train[": "ConfigError: source 'mnist': split = 'train[': 'train[' is not a split; ",
+    "source.mnist.limit=0": "ConfigError: source.mnist.limit = 0; it is 1 or more.",
+    "source=mnist source.mnist.name=mnits": "ConfigError: source 'mnist': name = 'mnits': TFDS knows no such dataset",
+    "source=my_npz": "ConfigError: source.my_npz.path is missing; ",
+    "source=my_npz source.my_npz.path=none.npz": "DataError: source 'my_npz': none.npz: there is no such file ",
+    "source.mnist.operators=[rotat]": "RegistryError: source.mnist.operators[0]: no operator 'rotat'. ",
+    "operators=[to_flaot]": "RegistryError: operators[0]: no operator 'to_flaot'. Did you mean 'to_float'? ",
+    "operators=[{normalize:{mean:0,sdt:1}}]": "ConfigError: operators[0].normalize.sdt: there is no such setting. Did",
+    "operators=[{normalize:{mean:0}}]": "ConfigError: operators[0].normalize.std is missing; it has no default.",
+    "batch.size=0": "ConfigError: batch.size = 0; it is 1 or more.",
+    "batch.size=many": "ConfigError: batch.size = 'many'; it is a whole number.",
+    "batch.size=1601": "ConfigError: batch.size = 1601 is more than the 1600 records of the whole mix; ",
+    "batch.remainder=dorp": "ConfigError: batch.remainder = 'dorp'. Did you mean 'drop'? Known: drop, keep.",
+    "stop.samples=0": "ConfigError: stop.samples = 0; it is 1 or more.",
+    "seed=x": "ConfigError: seed = 'x'; it is a whole number.",
+    "data.stand_in=perhaps": "ConfigError: data.stand_in = 'perhaps'; it is true or false.",
+    "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more.",
+    "job.batches=few": "ConfigError: job.batches = 'few'; ",
+    "plugins=[no_such_module]": "ConfigError: plugins: there is no module 'no_such_module'; ",
+    "mnist": "ConfigError: 'mnist' is not an override; write key=value, ",
+    "--config-dir nowhere": "ConfigError: ",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_key_and_the_nearest_name(call_datamix, tmp_path, arguments):
+    ended = call_datamix(*arguments.split())
+    assert ended.mistake.startswith(MISTAKES[arguments])
+    assert len(ended.mistake) < 500
+    assert not list(tmp_path.rglob("report.json"))
+
+
+@pytest.mark.parametrize("arguments", ["source=mnist+fahsion", "mix.weights.mnist=-0.2"])
+def test_a_process_ends_with_one_line_and_2(run_datamix, tmp_path, arguments):
+    ended = run_datamix(arguments, cwd=tmp_path)
+    assert ended.mistake.startswith(MISTAKES[arguments])
+    assert ended.out == ""
+
+
+def test_the_whole_error_is_shown_on_demand(run_datamix, tmp_path):
+    ended = run_datamix("mix.ratio=1:2:3", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
+    assert ended.code == 1
+    assert "Traceback (most recent call last):" in ended.err
+    assert ended.err.splitlines()[-1].startswith("datamix.errors.ConfigError: mix.ratio has 3 numbers, ")
+
+
+def test_an_unquoted_ratio_in_a_file_is_no_ratio(call_datamix, tmp_path):
+    directory = tmp_path / "own" / "experiment"
+    directory.mkdir(parents=True)
+    (directory / "seven.yaml").write_text("# @package _global_\nmix:\n  ratio: 7:3\n")
+    mistake = call_datamix("--config-dir", "own", "experiment=seven").mistake
+    assert mistake.startswith("ConfigError: mix.ratio = 423 is not a ratio; write '7:3' or [7, 3]. ")
+    (directory / "seven.yaml").write_text("# @package _global_\nmix:\n  ratio: '7:3'\n")
+    report = call_datamix("--config-dir", "own", "experiment=seven", "job=plan").report
+    assert [source["target"] for source in report["sources"].values()] == [0.7, 0.3]
+
+
+def test_a_damaged_npz_file_is_named(call_datamix, shared_data, tmp_path):
+    whole = (shared_data / "digits8x8.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    mistake = call_datamix("source=my_npz", "source.my_npz.path=half.npz").mistake
+    assert mistake.startswith("DataError: source 'my_npz': half.npz is no .npz file, or a damaged one: ")
+
+
+def test_a_damaged_dataset_is_named(call_datamix, shared_data, tmp_path):
+    directory = tmp_path / "data" / "fashion_mnist" / "3.0.1"
+    shutil.copytree(shared_data / "tensorflow_datasets" / "fashion_mnist" / "3.0.1", directory)
+    path = only(directory, "*train.array_record*")
+    path.chmod(0o644)
+    os.truncate(path, path.stat().st_size // 2)
+    mistake = call_datamix("source=fashion", "data.dir=data").mistake
+    assert mistake.startswith("DataError: source 'fashion': ")
+    assert f"{path} is damaged: " in mistake
+    assert mistake.endswith(f"To have it prepared again, delete {directory}.")
+
+
+def test_formats_that_differ_name_the_operator_that_mends_it(call_datamix, shared_data):
+    mistake = call_datamix("source=mnist+my_npz", f"source.my_npz.path={shared_data / 'photo_patches32.npz'}",
+                           "source.my_npz.operators=[to_float]").mistake  # fmt: skip
+    assert mistake.startswith("SpecError: ")
+    assert "resize" in mistake
+
+
+EVIL = "from pathlib import Path\nPath('ran').touch()\ndef make(**_):\n    Path('called').touch()\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("source.digits._target_=evil.make", "source.digits._target_: no source 'evil.make'. Known: "),
+        ("source.digits._target_=evil:make", "source.digits._target_: no source 'evil:make'. Known: "),
+        ("source.digits.stand_in=evil.make", "source.digits.stand_in: no source 'evil.make'. Known: "),
+        ("source.digits.operators=[evil.make]", "source.digits.operators[0]: no operator 'evil.make'. Known: "),
+        (
+            "source.digits.operators=[{_target_:evil.make}]",
+            "source.digits.operators[0]: no operator 'evil.make'. Known:",
+        ),
+        ("operators=[{_target_:evil.make}]", "operators[0]: no operator 'evil.make'. Known: "),
+        ("operators=[{cast:{dtype:{_target_:evil.make}}}]", "operators[0].dtype._target_ = 'evil.make': nothing can "),
+        ("+source.digits.split={_target_:evil.make}", "source.digits.split._target_ = 'evil.make': nothing can be "),
+        ("+job._target_=evil.make", "job._target_ = 'evil.make': nothing can be built here; "),
+        ("job.name=evil.make", "job.name: no job 'evil.make'. Known: "),
+        ("mix.order=evil.make", "mix.order: no order 'evil.make'. Known: "),
+        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make': nothing can be built here; "),
+        ("stop.rule=evil.make", "stop.rule: no stop 'evil.make'. Known: "),
+        ("+stop._target_=evil.make", "stop._target_ = 'evil.make': nothing can be built here; "),
+        ("+_target_=evil.make", "_target_ = 'evil.make': nothing can be built here; "),
+        ("+other._target_=evil.make", "other._target_ = 'evil.make': nothing can be built here; "),
+    ],
+)
+def test_a_config_builds_what_the_registry_holds_and_nothing_else(call_datamix, tmp_path, monkeypatch, key, message):
+    (tmp_path / "evil.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert call_datamix("source=digits", key).mistake.startswith(f"RegistryError: {message}")
+    assert not list(tmp_path.glob("*ed")) + list(tmp_path.glob("ran"))
+    assert "evil" not in sys.modules
+
+
+def test_a_function_of_the_standard_library_is_not_called(call_datamix, tmp_path):
+    ended = call_datamix("source=digits", "source.digits._target_=os.mkdir", f"+source.digits.path={tmp_path / 'made'}")
+    assert ended.mistake.startswith("RegistryError: source.digits._target_: no source 'os.mkdir'. Known: arrays, ")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(call_datamix, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    mistake = call_datamix("job=plan", f"hydra.run.dir={tmp_path / 'file' / 'run'}").mistake
+    assert mistake.startswith("ConfigError: hydra.run.dir: ")
+    assert str(tmp_path / "file" / "run") in mistake
+
+
+# Two at once, and one that is stopped
+
+
+def test_two_processes_share_one_cold_cache(environment, tmp_path):
+    arguments = ["source=mnist+fashion", "source.mnist.split=train[:900]", "data.cache=cache", "job.batches=1"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "datamix", *arguments, f"hydra.run.dir={i}"],
+            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    reports = [yaml.safe_load((tmp_path / f"{i}" / "report.json").read_text()) for i in range(2)]
+    assert reports[0]["fingerprint"] == reports[1]["fingerprint"]
+    assert reports[0]["sources"] == reports[1]["sources"]
+    entries = sorted(
+        re.sub(r"-+[0-9a-f]{16}$", "", path.name) for path in (tmp_path / "cache").iterdir() if path.is_dir()
+    )
+    assert entries == ["fashion_mnist-train", "mnist-train-900"]
+    assert len(np.load(only(tmp_path, "cache/mnist-train-900-*/0.npy"), mmap_mode="r")) == 900
+
+
+ENDLESS = """
+    import time
+    import datamix
+
+    @datamix.source
+    def endless():
+        print("begun", flush=True)
+        time.sleep(60)
+    """
+
+
+def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_path):
+    (tmp_path / "own_parts.py").write_text(textwrap.dedent(ENDLESS))
+    command = [
+        sys.executable,
+        "-m",
+        "datamix",
+        "plugins=[own_parts]",
+        "source=digits",
+        "source.digits._target_=endless",
+    ]
+    process = subprocess.Popen(
+        [*command, "source.digits.class_names=[]", "hydra.run.dir=run"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode in (130, -signal.SIGINT), out, err) == (True, "", "interrupted\n")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".hydra"]

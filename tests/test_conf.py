@@ -1,0 +1,191 @@
+"""Every file of conf/: composed, built and used; a new file is tested because it is there."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import datamix
+from datamix import registry
+from datamix.build import build
+from datamix.config import compose, parse
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape
+REAL = ("mnist", "fashion")  # the other datasets of TFDS are noise here
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+STAND_INS = {
+    name: held["stand_in"]
+    for name in names("dataset")
+    if "stand_in" in (held := yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text()))
+}
+
+
+@pytest.fixture
+def load(every_dataset, cache_dir, shared_data):
+    """Loads a mix of any datasets of conf/."""
+
+    def load_all(*overrides):
+        return datamix.load(*overrides, *places(every_dataset, cache_dir, shared_data, overrides))
+
+    return load_all
+
+
+@pytest.fixture
+def settle(every_dataset, cache_dir, shared_data):
+    """Composes and checks a configuration of any datasets of conf/."""
+
+    def settled(*overrides):
+        return parse(compose([*overrides, *places(every_dataset, cache_dir, shared_data, overrides)]))
+
+    return settled
+
+
+def places(data_dir, cache_dir, shared_data, overrides):
+    """Where the data lies; what a dataset of conf/ leaves for its user to set."""
+    own = [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"] if "source=my_npz" in overrides else []
+    return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *own]
+
+
+def test_every_file_belongs_to_a_group_that_is_tested_here():
+    groups = {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*") if path.is_file()}
+    assert groups == {".", "dataset", "mix", "stop", "job", "experiment", "hydra/help", "hydra/job_logging"}
+    assert {path.suffix for path in CONF.rglob("*") if path.is_file()} == {".yaml"}
+    assert [path.name for path in CONF.glob("*.yaml")] == ["config.yaml"]
+
+
+def test_the_defaults_are_the_mix_of_mnist_and_fashion():
+    config = parse(compose([]))
+    assert [source.name for source in config.sources] == ["mnist", "fashion"]
+    assert (config.job, config.mix.order, config.mix.stop) == ("preview", "proportional", "first_exhausted")
+    assert (config.batch_size, config.remainder, config.seed, config.labels) == (16, "drop", 0, "union")
+    assert config.stand_in  # a preview may go on with look-alikes
+    assert (config.data_dir, config.cache_dir) == (None, None)
+
+
+@pytest.mark.parametrize("name", names("dataset"))
+def test_a_dataset_alone_gives_batches_of_float_images(load, settle, name):
+    pipeline = load(f"source={name}", "batch.size=80")
+    (source,) = build(settle(f"source={name}")).sources.values()
+    batch = pipeline[0]
+    shape = SHAPES.get(name, source.spec["image"].shape)
+    assert (batch["image"].shape, batch["image"].dtype) == ((80, *shape), np.float32)
+    assert (batch["label"].shape, batch["label"].dtype) == ((80,), np.int32)
+    assert batch["source_id"].tolist() == [0] * 80
+    assert np.isfinite(batch["image"]).all()
+    assert 0 <= batch["label"].min() < batch["label"].max() < source.num_classes()
+    assert source.read()["label"].max() == source.num_classes() - 1
+    if name in REAL or source.provenance == "procedural":
+        images = np.concatenate([batch["image"] for batch in islice(pipeline, 10)])
+        assert abs(images.mean()) < 0.2
+        assert abs(images.std() - 1) < 0.2
+
+
+@pytest.mark.parametrize("name", names("dataset"))
+def test_class_names_are_those_of_the_data(settle, name):
+    (config,) = settle(f"source={name}").sources
+    (source,) = build(settle(f"source={name}")).sources.values()
+    held = source.source.class_names
+    if not config.class_names:
+        assert source.class_names == held
+        return
+    assert len(set(config.class_names)) == len(held)
+    assert source.class_names == config.class_names
+    if not all(name.isdecimal() for name in held):  # TFDS numbers the classes of which it knows no names
+        assert config.class_names == held
+
+
+@pytest.mark.parametrize(("name", "look_alike"), STAND_INS.items())
+def test_a_stand_in_looks_like_what_it_stands_in_for(settle, name, look_alike):
+    real, drawn = (build(settle(f"source={each}")).sources[each] for each in (name, look_alike))
+    assert drawn.spec == real.spec
+    assert len(drawn.class_names) == len(real.class_names)
+    assert settle(f"source={look_alike}").sources[0].operators == settle(f"source={name}").sources[0].operators
+
+
+# Records of a mix of 12 and 6 records, one to one; the stops' rules tell them without an order drawn at random.
+LENGTHS = {
+    "proportional": {"first_exhausted": 12, "all_exhausted": 23, "exhaust_once": 18},
+    "round_robin": {"first_exhausted": 12, "all_exhausted": 23, "exhaust_once": 18},
+    "concat": {"first_exhausted": 12, "all_exhausted": 18, "exhaust_once": 18},
+    "random": {"exhaust_once": 18},
+}
+
+
+@pytest.mark.parametrize("stop", names("stop"))
+@pytest.mark.parametrize("mix", names("mix"))
+def test_every_order_goes_with_every_stop(mix, stop):
+    few = {"image": np.zeros((12, 2, 2, 1), np.float32), "label": np.arange(12)}
+    fewer = {leaf: values[:6] for leaf, values in few.items()}
+    pipeline = datamix.load(f"mix={mix}", f"stop={stop}", "batch.size=4", sources={"few": few, "fewer": fewer})
+    batch = pipeline[0]
+    assert batch["image"].shape == (4, 2, 2, 1)
+    if mix != "random":
+        assert batch["source_id"].tolist() == ([0, 0, 0, 0] if mix == "concat" else [0, 1, 0, 1])
+    if stop == "forever":
+        with pytest.raises(TypeError, match="never ends"):
+            len(pipeline)
+    elif (length := LENGTHS[mix].get(stop)) is not None:
+        assert pipeline.plan.length == length
+    else:  # the draws decide, within what the stop allows
+        least, most = {"first_exhausted": (6, 17), "all_exhausted": (18, 200)}[stop]
+        assert least <= pipeline.plan.length <= most
+
+
+def test_concat_ends_after_all_of_them_unless_another_stop_is_asked_for():
+    assert parse(compose(["mix=concat"])).mix.stop == "exhaust_once"
+    assert parse(compose(["mix=concat", "stop=forever"])).mix.stop == "forever"
+
+
+@pytest.mark.parametrize("name", names("mix"))
+def test_a_mix_names_the_order_of_its_name_with_all_its_settings(name):
+    mix = parse(compose([f"mix={name}"])).mix
+    assert mix.order == name
+    registry.check_settings(f"mix={name}", registry.lookup("order", mix.order), mix.settings)
+
+
+@pytest.mark.parametrize("name", names("stop"))
+def test_a_stop_names_the_rule_of_its_name(name):
+    assert parse(compose([f"stop={name}"])).mix.stop == name
+
+
+@pytest.mark.parametrize("name", names("job"))
+def test_every_job_runs(settle, tmp_path, name):
+    run(settle(f"job={name}", "source=mnist+fashion"), tmp_path)
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert (report["job"], list(report["sources"])) == (name, ["mnist", "fashion"])
+    assert {source["provenance"] for source in report["sources"].values()} == {"tfds"}
+
+
+@pytest.mark.parametrize("name", names("job"))
+def test_a_job_has_all_its_settings_in_its_file(settle, name):
+    config = settle(f"job={name}")
+    assert config.job == name
+    assert set(config.job_settings) == set(registry.settings(registry.lookup("job", name)))
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_every_experiment_runs(settle, tmp_path, name):
+    run(settle(f"experiment={name}"), tmp_path)
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert report["samples"] == sum(source["samples"] for source in report["sources"].values()) > 0
+
+
+def run(config, directory):
+    registry.lookup("job", config.job)(config, directory, **config.job_settings)
+
+
+def test_every_registered_order_stop_and_job_has_a_file():
+    assert registry.names("order") == names("mix")
+    assert registry.names("stop") == names("stop")
+    assert registry.names("job") == names("job")

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamix import registry
+from datamix.errors import ConfigError, RegistryError
+from datamix.operators.image import resize
+from datamix.sources.base import source
+
+KINDS = ("source", "operator", "order", "stop", "job")
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A registry, modules and entry points that no other test sees."""
+
+    def built_in(name: str, component: str | Callable[..., Any]) -> bool:
+        path = component if isinstance(component, str) else registry._path(component)
+        return path.startswith("datamix.") and not name.endswith("_for_doctest")
+
+    held = {kind: {n: c for n, c in held.items() if built_in(n, c)} for kind, held in registry._HELD.items()}
+    monkeypatch.setattr(registry, "_HELD", held)
+    before = set(sys.modules)
+    registry._load_entry_points.cache_clear()
+    yield
+    registry._load_entry_points.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.startswith("plugin"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Writes a module that can be imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda name, text: (tmp_path / f"{name}.py").write_text(text) and None
+
+
+PLUGIN = """
+from datamix.registry import register
+
+def blur(record, *, radius, leaf="image"):
+    return record
+
+register("operator", "blur", blur)
+"""
+
+
+def test_built_in_names() -> None:
+    assert registry.names("source") == ["arrays", "digits", "garments", "tfds"]
+    assert registry.names("order") == ["concat", "proportional", "random", "round_robin"]
+    assert registry.names("stop") == ["all_exhausted", "exhaust_once", "first_exhausted", "forever"]
+    assert "resize" in registry.names("operator")
+    assert registry.lookup("operator", "resize") is resize
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_built_in_name_stands_for_something(kind: str) -> None:
+    assert registry.names(kind)
+    for name in registry.names(kind):
+        assert callable(registry.lookup(kind, name))
+
+
+def test_names_and_their_check_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from datamix import registry; registry.names('operator'); registry.require('operator', 'resize'); "
+        "sys.exit(bool({'jax', 'numpy', 'datamix.operators'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unknown_name() -> None:
+    message = (
+        r"no stop 'forevr'\. Did you mean 'forever'\? Known: all_exhausted, exhaust_once, first_exhausted, forever\.$"
+    )
+    for look in (registry.lookup, registry.require):
+        with pytest.raises(RegistryError, match=f"^{message}"):
+            look("stop", "forevr")
+    with pytest.raises(RegistryError, match=rf"^stop: {message}"):
+        registry.require("stop", "forevr", where="stop")
+
+
+def test_register() -> None:
+    def blur(record: Any) -> Any:
+        return record
+
+    registry.register("operator", "blur", blur)
+    assert registry.lookup("operator", "blur") is blur
+    assert "blur" in registry.names("operator")
+    assert "blur" not in registry.names("source")  # each kind has names of its own
+
+
+def test_registered_twice() -> None:
+    def first() -> None: ...
+    def second() -> None: ...
+
+    here = __name__ + r":test_registered_twice\.<locals>"
+    registry.register("operator", "blur", first)
+    message = rf"^operator 'blur' is registered twice: as {here}\.first and as {here}\.second; rename one\.$"
+    with pytest.raises(RegistryError, match=message):
+        registry.register("operator", "blur", second)
+    assert registry.lookup("operator", "blur") is first
+    message = rf"^order 'random' is registered twice: as datamix\.mixing\.orders:random and as {here}\.first; rename"
+    with pytest.raises(RegistryError, match=message):
+        registry.register("order", "random", first)
+
+
+def test_the_same_place_may_register_again() -> None:
+    def make() -> Callable[..., None]:
+        def blur() -> None: ...
+
+        return blur
+
+    before, after = make(), make()  # as when a module is loaded again
+    registry.register("operator", "blur", before)
+    registry.register("operator", "blur", after)
+    assert registry.lookup("operator", "blur") is after
+    registry.register("operator", "resize", resize)  # what the name stood for all along
+    assert registry.lookup("operator", "resize") is resize
+
+
+def test_a_component_need_not_be_a_function() -> None:
+    blur = functools.partial(resize, height=1)
+    registry.register("operator", "blur", blur)
+    assert registry.lookup("operator", "blur") is blur
+    with pytest.raises(RegistryError, match=r"^operator 'blur' is registered twice: as functools:partial and as "):
+        registry.register("operator", "blur", resize)
+
+
+def test_a_source_is_registered_in_snake_case() -> None:
+    @source
+    class TwoDigitNumbers2D: ...
+
+    @source
+    def ramp() -> None: ...
+
+    assert registry.lookup("source", "two_digit_numbers2_d") is TwoDigitNumbers2D
+    assert registry.lookup("source", "ramp") is ramp
+
+
+def component(record: Any, key: Any = None, *, size: int, leaf: str = "image") -> None: ...
+
+
+def test_settings_are_the_keywords() -> None:
+    assert list(registry.settings(component)) == ["size", "leaf"]
+    assert list(registry.settings(registry.lookup("source", "arrays"))) == ["path", "files", "leaves", "split"]
+
+
+def test_check_settings() -> None:
+    registry.check_settings("operators.blur", component, ["size"])
+    registry.check_settings("operators.blur", component, iter(["leaf", "size"]))
+    message = r"^operators\.blur\.sizes: there is no such setting\. Did you mean 'size'\? Known: leaf, size\.$"
+    with pytest.raises(ConfigError, match=message):
+        registry.check_settings("operators.blur", component, ["size", "sizes"])
+    with pytest.raises(ConfigError, match=r"^operators\.blur\.key: there is no such setting\. Known: leaf, size\.$"):
+        registry.check_settings("operators.blur", component, ["size", "key"])
+    with pytest.raises(ConfigError, match=r"^operators\.blur\.size is missing; it has no default\.$"):
+        registry.check_settings("operators.blur", component, ["leaf"])
+
+
+def test_a_plugin_registers_what_it_defines(write: Callable[[str, str], None]) -> None:
+    write("plugin_blur", PLUGIN)
+    registry.load_plugins(["plugin_blur", "plugin_blur"])
+    assert registry.lookup("operator", "blur").__module__ == "plugin_blur"
+    assert list(registry.settings(registry.lookup("operator", "blur"))) == ["radius", "leaf"]
+
+
+def test_a_plugin_that_is_not_there(write: Callable[[str, str], None]) -> None:
+    message = (
+        r"^plugins: there is no module 'plugin_none'; install it, or run from the folder that holds it with `python"
+    )
+    with pytest.raises(ConfigError, match=message):
+        registry.load_plugins(["plugin_none"])
+    write("plugin_blur", PLUGIN)
+    with pytest.raises(ConfigError, match=r"^plugins: there is no module 'plugin_blur\.none'; "):
+        registry.load_plugins(["plugin_blur.none"])
+    with pytest.raises(ConfigError, match=r"^plugins: there is no module 'plugin_none\.blur'; "):
+        registry.load_plugins(["plugin_none.blur"])
+
+
+@pytest.mark.parametrize("missing", ["plugin", "plugin_blu", "plugin_blurs", "nowhere_to_be_found"])
+def test_a_plugin_that_lacks_a_module_is_there(write: Callable[[str, str], None], missing: str) -> None:
+    write("plugin_blur", f"import {missing}")
+    with pytest.raises(ModuleNotFoundError, match=rf"^No module named '{missing}'$"):
+        registry.load_plugins(["plugin_blur"])
+
+
+@pytest.mark.parametrize("module", [3, None, "", ".plugin_blur"])
+def test_not_the_name_of_a_module(module: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^plugins: .* is not the name of a module\.$") as error:
+        registry.load_plugins([module])
+    assert repr(module) in str(error.value)
+
+
+def test_an_installed_plugin_is_loaded_once(write: Callable[[str, str], None], tmp_path: Path) -> None:
+    write("plugin_blur", PLUGIN)
+    write("plugin_other", "raise AssertionError('of another group')")
+    installed = tmp_path / "plugin_blur-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-blur\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        f"[{registry.ENTRY_POINTS}]\nblur = plugin_blur\n\n[other.plugins]\nother = plugin_other\n"
+    )
+    registry.load_plugins([])
+    held = registry.lookup("operator", "blur")
+    assert held.__module__ == "plugin_blur"
+    del sys.modules["plugin_blur"]
+    registry.load_plugins([])
+    assert "plugin_blur" not in sys.modules
