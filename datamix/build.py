@@ -81,13 +81,15 @@ class Built:
       config: it was built from.
       sources: by name, in order.
       graph: with the settings known before the data is read.
-      make_plan: weights by name, None for the configured ones -> plan.
+      plan: of the mix.
+      reweighed: relative weights by name -> the same plan with those weights.
     """
 
     config: Config
     sources: Mapping[str, OpenSource]
     graph: Graph
-    make_plan: Callable[[Mapping[str, Number] | None], Plan]
+    plan: Plan
+    reweighed: Callable[[Mapping[str, Number]], Plan]
 
     @property
     def notes(self) -> list[str]:
@@ -114,13 +116,13 @@ class Built:
         counts = [source.num_classes() for source in read.values()]
         return replace(self, sources=read, graph=_with_offsets(self.graph, _offsets(list(read), counts)))
 
-    def num_batches(self, plan: Plan) -> int | None:
-        """Batches of a plan; None without end."""
-        return num_batches(plan.length, self.config.batch_size, self.config.remainder)
+    def num_batches(self) -> int | None:
+        """Batches in the whole mix; None without end."""
+        return num_batches(self.plan.length, self.config.batch_size, self.config.remainder)
 
-    def fingerprint(self, plan: Plan) -> str:
+    def fingerprint(self) -> str:
         """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
-        return fingerprint(self._identity(), plan, self.config.batch_size, self.config.remainder)
+        return fingerprint(self._identity(), self.plan, self.config.batch_size, self.config.remainder)
 
     def pipeline(self) -> Pipeline:
         """Read the data and compile; see `Pipeline` for errors."""
@@ -128,7 +130,8 @@ class Built:
         return Pipeline(
             built.sources,
             built.graph,
-            built.make_plan,
+            built.plan,
+            built.reweighed,
             batch_size=self.config.batch_size,
             remainder=self.config.remainder,
             seeds=_seeds(self.config),
@@ -211,10 +214,10 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
     # Weights and shares first: their mistakes are found before a dataset's.
     shares = resolve_shares(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
 
-    def make_plan(weights: Mapping[str, Number] | None) -> Plan:
+    def planned(weights: Mapping[str, Number]) -> Plan:
         return Plan(
             sizes,
-            shares if weights is None else resolve_shares(names, weights=weights),
+            weights,
             order=mix.order,
             stop=mix.stop,
             seed=config.seed,
@@ -239,7 +242,8 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
         config=config,
         sources=opened,
         graph=_with_offsets(graph, known),
-        make_plan=make_plan,
+        plan=planned(shares),
+        reweighed=planned,
     )
 
 

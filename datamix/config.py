@@ -420,10 +420,10 @@ class _Reader:
         value = self.node.pop(name, None)
         if value is None:
             if default is ...:
-                raise ConfigError(f"{self._key(name)} is missing; it is {_KINDS[kind]}.")
+                raise ConfigError(f"{self._key(name)} is missing; it is {registry.KINDS[kind]}.")
             return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigError(f"{self._key(name)} = {value!r}; it is {_KINDS[kind]}.")
+        if kind is not object and not registry.is_kind(value, kind):
+            raise ConfigError(f"{self._key(name)} = {value!r}; it is {registry.KINDS[kind]}.")
         if least is not None and value < least:
             raise ConfigError(f"{self._key(name)} = {value}; it is {least} or more.")
         return value
@@ -449,6 +449,3 @@ class _Reader:
             known = [key for key in self._known if key not in self.node]
             _refuse_targets(self.node, self.where)
             raise ConfigError(f"{self._key(name)}: there is no such key. {hint(name, known)}")
-
-
-_KINDS = {int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "a group of keys"}

@@ -43,7 +43,8 @@ class Pipeline:
     Args:
       sources: by name, in order.
       graph: their operators and the shared ones.
-      make_plan: weights by name (None for the configured ones) -> plan.
+      plan: of the mix.
+      reweighed: relative weights by name -> the same plan with those weights.
       batch_size: records a batch.
       remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
       seeds: of each source's random operators, by name.
@@ -59,16 +60,17 @@ class Pipeline:
         self,
         sources: Mapping[str, Source],
         graph: Graph,
-        make_plan: Callable[[Mapping[str, Number] | None], Plan],
+        plan: Plan,
+        reweighed: Callable[[Mapping[str, Number]], Plan],
         *,
         batch_size: int,
         remainder: Remainder = "drop",
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
     ) -> None:
-        self.graph, self.plan, self.batch_size, self.remainder = graph, make_plan(None), batch_size, remainder
+        self.graph, self.plan, self.batch_size, self.remainder = graph, plan, batch_size, remainder
         self.source_names = tuple(sources)
-        self._make_plan = make_plan
+        self._reweighed = reweighed
         self._identity = dict(identity or {})
         if num_batches(self.plan.length, batch_size, remainder) == 0:
             raise ConfigError(
@@ -111,9 +113,9 @@ class Pipeline:
         """
         other = object.__new__(Pipeline)
         other.__dict__.update(self.__dict__)
-        other.plan = self._make_plan(weights)
-        _, plan = arrays_of(other.plan)
-        other._set(self._program, plan, self._arguments.reader, self._arguments.numbers)
+        other.plan = self._reweighed(weights)
+        _, arrays = arrays_of(other.plan)
+        other._set(self._program, arrays, self._arguments.reader, self._arguments.numbers)
         return other
 
     def __len__(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterable
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -106,19 +108,58 @@ def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {parameter.name: parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def check_settings(where: str, component: Callable[..., Any], given: Iterable[str]) -> None:
-    """Refuse settings that a component does not take, and the lack of those it needs.
+def check_settings(where: str, component: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse settings that a component does not take or not of that type, and the lack of those it needs.
 
     Raises:
       ConfigError: naming the setting's full key.
     """
-    takes, given = settings(component), list(given)
+    takes = settings(component)
     for name in given:
         if name not in takes:
             raise ConfigError(f"{where}.{name}: there is no such setting. {hint(name, takes)}")
     for name, parameter in takes.items():
         if parameter.default is inspect.Parameter.empty and name not in given:
             raise ConfigError(f"{where}.{name} is missing; it has no default.")
+    try:
+        hints = typing.get_type_hints(component)
+    except (NameError, TypeError):  # annotations for a type checker's eyes only
+        return
+    for name, value in given.items():
+        if name in hints and (wanted := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in wanted):
+            raise ConfigError(f"{where}.{name} = {value!r}; it is {' or '.join(KINDS[kind] for kind in wanted)}.")
+
+
+KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a group of keys",
+    type(None): "null",
+}
+"""The types that a config can hold, as a user knows them."""
+
+
+def is_kind(value: object, kind: type) -> bool:
+    """Whether a config's value is of a type; a whole number is a number, true is not."""
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else (list, tuple) if kind is list else kind)
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """The types a config may give for an annotation; none where it says something else."""
+    if annotation in KINDS:
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_kinds(part) for part in typing.get_args(annotation)]
+        return [kind for part in parts for kind in part] if all(parts) else []
+    if origin in (list, tuple, Sequence):
+        return [list]
+    return [dict] if origin in (dict, Mapping) else []
 
 
 def load_plugins(modules: Iterable[str]) -> None:

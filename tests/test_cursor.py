@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from datamix.cursor import Cursor, Located, Lookup, PlanArrays, arrays_of, cursor_at, locate
 from datamix.errors import ConfigError
-from datamix.mixing.orders import TABLE_SLOTS, Draws, Table
+from datamix.mixing.orders import TABLE_SLOTS, Draws, Runs, Table
 from datamix.plan import Plan
 from datamix.rng import draw_at, multiply_high
 
-located = jax.jit(locate, static_argnums=(0, 3))
+# These tests compile more than they run. Those of one trace, below, compile as everybody does.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+located = jax.jit(locate, static_argnums=(0, 3), compiler_options=QUICK)
 
 SIZES = {"a": 37, "b": 5, "c": 1000}
 WEIGHTS = {"a": 2.5, "b": 0.3, "c": 3}
@@ -96,7 +98,7 @@ def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: L
 
 
 @pytest.mark.parametrize(("order", "settings"), SETTINGS)
-@pytest.mark.parametrize(("unit", "shuffle"), [(1, True), (1, False), (4, True)])
+@pytest.mark.parametrize(("unit", "shuffle"), [(1, True), (4, False)])
 def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle: bool) -> None:
     generator = np.random.default_rng(0)
     for stop in ("first_exhausted", "all_exhausted", "exhaust_once", "forever"):
@@ -109,23 +111,29 @@ def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle
                 walk(plan, begin, 48, 3)
 
 
-@pytest.mark.parametrize(("order", "num_seats"), [("round_robin", 20_000), ("concat", 3000), ("random", 3000)])
-@pytest.mark.parametrize("unit", [1, 3])
-def test_a_chunk_longer_than_a_period(order: str, num_seats: int, unit: int) -> None:
+@pytest.mark.parametrize(("order", "unit", "num_seats"), [("round_robin", 1, 20_000), ("concat", 3, 2000)])
+def test_a_chunk_longer_than_two_periods(order: str, unit: int, num_seats: int) -> None:
     plan = plan_of(order, batch_records=unit)
     period = plan.stages[0].period
-    assert isinstance(period, Draws) or 2 * period.length < num_seats  # type: ignore[attr-defined]
+    assert isinstance(period, Table | Runs)
+    assert 2 * period.length < num_seats
     walk(plan, 0, num_seats, 2)
     walk(plan, 7000 * unit, num_seats, 2)
 
 
-@pytest.mark.parametrize("order", ["proportional", "random", "round_robin", "concat"])
-def test_a_chunk_across_several_stages(order: str) -> None:
-    plan = plan_of(order, "exhaust_once", {"a": 5, "b": 3, "c": 12})
+@pytest.mark.parametrize(("order", "settings"), SETTINGS)
+def test_a_chunk_across_several_stages(order: str, settings: dict[str, Any]) -> None:
+    plan = plan_of(order, "exhaust_once", {"a": 5, "b": 3, "c": 47}, **settings)
     assert len(plan.stages) == 3
-    for start in range(20):
-        walk(plan, start, 20, 1)
-    walk(plan, 0, 1, 20)
+    assert plan.stages[2].first < 48
+    for start in range(0, 55, 3):
+        walk(plan, start, 48, 1)
+
+
+def test_one_seat_at_a_time() -> None:
+    plan = plan_of("random", "exhaust_once", {"a": 5, "b": 3, "c": 12})
+    cursor = walk(plan, 0, 1, 20)
+    assert (cursor.seat.tolist(), int(cursor.stage)) == ([0, 20], 2)
 
 
 def test_a_table_that_wraps_round_late() -> None:
@@ -187,26 +195,18 @@ def test_the_largest_source() -> None:
 @pytest.mark.parametrize("stop", ["exhaust_once", "forever"])
 def test_any_way_to_a_position_is_the_same(order: str, settings: dict[str, Any], stop: str) -> None:
     """However a cursor came to a position, what comes after is the same."""
-    plan = plan_of(order, stop, {"a": 37, "b": 5, "c": 120}, **settings)
+    plan = plan_of(order, stop, {"a": 37, "b": 15, "c": 200}, **settings)
     lookup, arrays = arrays_of(plan)
-    for position in (0, 16, 48, 96, 144):
+    walked = cursor_at(plan, 0)
+    for position in (48, 96, 144, 192):
+        _, walked = located(lookup, arrays, walked, 48)
         direct = cursor_at(plan, position)
-        walked = cursor_at(plan, 0)
-        for _ in range(position // 16):
-            _, walked = located(lookup, arrays, walked, 16)
         np.testing.assert_array_equal(walked.seat, direct.seat)
-        np.testing.assert_array_equal(walked.epoch.astype(int) * 0 + walked.stage, walked.epoch.astype(int) * 0 + direct.stage)
-        for mine, theirs in zip(
-            located(lookup, arrays, walked, 16)[0], located(lookup, arrays, direct, 16)[0], strict=True
-        ):
+        assert int(walked.stage) == int(direct.stage)
+        from_walked, from_direct = (located(lookup, arrays, cursor, 48)[0] for cursor in (walked, direct))
+        assert_located(from_walked, plan, position, 48)
+        for mine, theirs in zip(from_walked, from_direct, strict=True):
             np.testing.assert_array_equal(mine, theirs)
-
-
-@pytest.mark.parametrize(("order", "settings"), SETTINGS)
-def test_steps_of_any_size_give_the_same_records(order: str, settings: dict[str, Any]) -> None:
-    plan = plan_of(order, **settings)
-    for num_seats in (1, 7, 48):
-        walk(plan, 4, num_seats, -(-60 // num_seats))
 
 
 def test_a_cursor_crosses_the_32_bit_border_of_seats() -> None:
@@ -233,17 +233,18 @@ def test_draws_across_the_32_bit_border_of_seats(unit: int) -> None:
     np.testing.assert_array_equal(got.record, multiply_high(word, np.array(plan.sizes, np.uint32)[source]))
 
 
-@pytest.mark.parametrize(("order", "settings"), SETTINGS)
-def test_vmap_over_cursors_is_a_loop(order: str, settings: dict[str, Any]) -> None:
-    plan = plan_of(order, "exhaust_once", **settings)
+@pytest.mark.parametrize("order", ["proportional", "random"])
+def test_vmap_over_cursors_is_a_loop(order: str) -> None:
+    plan = plan_of(order, "exhaust_once")
     lookup, arrays = arrays_of(plan)
-    starts = [0, 5, 36, 37, 40, 300, 1000]
+    starts = [0, 5, 36, 37, 40, 300, 990]
     cursors = [cursor_at(plan, start) for start in starts]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cursors)
-    got, behind = jax.jit(jax.vmap(lambda cursor: locate(lookup, arrays, cursor, 16)))(stacked)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *cursors)
+    many = jax.jit(jax.vmap(lambda arrays, cursor: locate(lookup, arrays, cursor, 48), in_axes=(None, 0)), compiler_options=QUICK)
+    got, behind = many(arrays, stacked)
     for i, (start, cursor) in enumerate(zip(starts, cursors, strict=True)):
-        assert_located(Located(*(field[i] for field in got)), plan, start, 16)
-        _, alone = located(lookup, arrays, cursor, 16)
+        assert_located(Located(*(field[i] for field in got)), plan, start, 48)
+        _, alone = located(lookup, arrays, cursor, 48)
         for mine, theirs in zip(behind, alone, strict=True):
             np.testing.assert_array_equal(mine[i], theirs)
 
@@ -254,7 +255,7 @@ def test_vmap_over_ratios_is_a_loop() -> None:
     assert len(set(lookups)) == 1
     stacked: PlanArrays = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
     cursors = jax.tree.map(lambda *leaves: np.stack(leaves), *(cursor_at(plan, 500) for plan in plans))
-    got, _ = jax.jit(jax.vmap(lambda a, c: locate(lookups[0], a, c, 48)))(stacked, cursors)
+    got, _ = jax.jit(jax.vmap(lambda a, c: locate(lookups[0], a, c, 48)), compiler_options=QUICK)(stacked, cursors)
     for i, plan in enumerate(plans):
         assert_located(Located(*(field[i] for field in got)), plan, 500, 48)
 
@@ -263,16 +264,16 @@ def test_locate_inside_scan() -> None:
     plan = plan_of("proportional")
     lookup, arrays = arrays_of(plan)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK)
     def run(arrays: PlanArrays, cursor: Cursor) -> Located:
         def step(cursor: Cursor, _: None) -> tuple[Cursor, Located]:
-            got, cursor = locate(lookup, arrays, cursor, 16)
+            got, cursor = locate(lookup, arrays, cursor, 48)
             return cursor, got
 
         return jax.lax.scan(step, cursor, None, length=20)[1]
 
     cursor = jax.tree.map(jnp.asarray, cursor_at(plan, 123))
-    assert_located(Located(*(field.reshape(-1) for field in run(arrays, cursor))), plan, 123, 320)
+    assert_located(Located(*(field.reshape(-1) for field in run(arrays, cursor))), plan, 123, 960)
 
 
 # One program for every ratio.
@@ -333,15 +334,3 @@ def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
         arrays_of(plan)
     with pytest.raises(ConfigError, match=r"^this mix passes 2,147,483,648 records of one source in a period"):
         arrays_of(Plan({"a": 2**31, "b": 2**31}, order="round_robin", stop="all_exhausted", batch_records=2**19))
-
-
-def test_a_random_source_close_to_the_32_bit_border_keeps_its_place() -> None:
-    """A cursor at the last records of the largest source that the pipeline takes."""
-    plan = Plan({"a": 2**32 - 3}, order="random", stop="forever", shuffle=False)
-    lookup, arrays = arrays_of(plan)
-    offset = np.array([2**32 - 10], np.uint32)
-    cursor = Cursor(np.array([0, 2**32 - 10], np.uint32), np.uint32(0), np.uint32(0), np.zeros(1, np.uint32), offset)
-    got, behind = located(lookup, arrays, cursor, 48)
-    assert got.record.tolist() == [*range(2**32 - 10, 2**32 - 3), *range(41)]
-    assert got.epoch.tolist() == [0] * 7 + [1] * 41
-    assert (behind.epoch.tolist(), behind.offset.tolist()) == ([1], [41])

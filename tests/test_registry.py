@@ -154,15 +154,15 @@ def test_settings_are_the_keywords() -> None:
 
 
 def test_check_settings() -> None:
-    registry.check_settings("operators.blur", component, ["size"])
-    registry.check_settings("operators.blur", component, iter(["leaf", "size"]))
+    registry.check_settings("operators.blur", component, {"size": 1})
+    registry.check_settings("operators.blur", component, {"leaf": "x", "size": 1})
     message = r"^operators\.blur\.sizes: there is no such setting\. Did you mean 'size'\? Known: leaf, size\.$"
     with pytest.raises(ConfigError, match=message):
-        registry.check_settings("operators.blur", component, ["size", "sizes"])
+        registry.check_settings("operators.blur", component, {"size": 1, "sizes": 1})
     with pytest.raises(ConfigError, match=r"^operators\.blur\.key: there is no such setting\. Known: leaf, size\.$"):
-        registry.check_settings("operators.blur", component, ["size", "key"])
+        registry.check_settings("operators.blur", component, {"size": 1, "key": 1})
     with pytest.raises(ConfigError, match=r"^operators\.blur\.size is missing; it has no default\.$"):
-        registry.check_settings("operators.blur", component, ["leaf"])
+        registry.check_settings("operators.blur", component, {"leaf": "x"})
 
 
 def test_a_plugin_registers_what_it_defines(write: Callable[[str, str], None]) -> None:

@@ -26,7 +26,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
-    plan = built.make_plan(None)
+    plan = built.plan
     spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}
     notes = {
@@ -46,8 +46,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         built,
         plan,
         spec,
-        fingerprint=built.fingerprint(plan),
-        batches=built.num_batches(plan),
+        fingerprint=built.fingerprint(),
+        batches=built.num_batches(),
         counts={name: row.samples for name, row in told.sources.items()},
         records=told.length,
     )

@@ -26,10 +26,10 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
-    plan = built.make_plan(None)
+    plan = built.plan
     spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
     told = plan.report()
-    batches = built.num_batches(plan)
+    batches = built.num_batches()
     exhausted = {
         name: None if row.exhausted_at is None else (row.exhausted_at - 1) // config.batch_size
         for name, row in told.sources.items()
@@ -58,7 +58,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         built,
         plan,
         spec,
-        fingerprint=built.fingerprint(plan),
+        fingerprint=built.fingerprint(),
         batches=batches,
         counts={name: row.samples for name, row in told.sources.items()},
         records=told.length,

@@ -40,7 +40,7 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
         raise ConfigError(f"{where} = {value!r}; a weight is a number, 0 or more.") from None
     if number < 0:
         name = name or where.rpartition(".")[2]
-        raise ConfigError(f"{where} = {value}; a weight is 0 or more. To drop {name}, set it to 0.")
+        raise ConfigError(f"{where} = {float(number):g}; a weight is 0 or more. To drop {name}, set it to 0.")
     return number
 
 

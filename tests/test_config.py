@@ -1,0 +1,127 @@
+"""Composing and checking configurations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datamix import config, registry
+from datamix.build import build
+from datamix.errors import ConfigError, DatamixError, RegistryError
+
+
+def parsed(*overrides: str, config_dir: Path | None = None) -> config.Config:
+    return config.parse(config.compose(overrides, config_dir=config_dir))
+
+
+def test_defaults() -> None:
+    found = parsed()
+    assert [source.name for source in found.sources] == ["mnist", "fashion"]
+    assert (found.job, found.mix.order, found.mix.stop) == ("preview", "proportional", "first_exhausted")
+    assert (found.batch_size, found.remainder, found.seed, found.labels) == (16, "drop", 0, "union")
+
+
+@pytest.mark.parametrize("source", ["source=fashion+digits+mnist", "source=[fashion,digits,mnist]"])
+def test_sources_keep_their_order(source: str) -> None:
+    assert [one.name for one in parsed(source).sources] == ["fashion", "digits", "mnist"]
+
+
+def test_what_a_source_is_told() -> None:
+    mnist = parsed("source.mnist.split=train[:20%]", "source.mnist.limit=7", "source.mnist.seed=3").sources[0]
+    assert (mnist.target, mnist.limit, mnist.seed, mnist.stand_in) == ("tfds", 7, 3, "digits")
+    assert mnist.settings["split"] == "train[:20%]"
+    assert [(one.name, dict(one.settings)) for one in mnist.operators] == [
+        ("to_float", {}),
+        ("normalize", {"mean": 0.1307, "std": 0.3081}),
+    ]
+
+
+def test_operators_may_be_written_as_hydra_does() -> None:
+    both = [
+        parsed(f"source.mnist.operators=[{text}]").sources[0].operators
+        for text in ("{normalize:{mean:0,std:2}}", "{_target_:normalize,mean:0,std:2}")
+    ]
+    assert both[0] == both[1]
+
+
+def test_stand_ins_are_for_looking() -> None:
+    assert all(parsed(f"job={job}").stand_in for job in ("preview", "plan", "graph"))
+    assert not parsed("data.stand_in=false").stand_in
+
+
+def test_concat_takes_everything_unless_told_otherwise() -> None:
+    assert parsed("mix=concat").mix.stop == "exhaust_once"
+    assert parsed("mix=concat", "stop=forever").mix.stop == "forever"
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("source=mnist+fashon", ConfigError, r"source=fashon: there is no dataset 'fashon'\. Did you mean 'fashion'\?"),
+        ("source=mnist+mnist", ConfigError, r"source: 'mnist' is named twice"),
+        ("source=mnist+", ConfigError, r"source: '' is not the name of a dataset"),
+        ("mix=propotional", ConfigError, r"mix=propotional: .* Did you mean 'proportional'\?"),
+        ("mix.weigths.mnist=3", ConfigError, r"no key 'weigths' in mix\. Did you mean 'weights'\?"),
+        ("mix.weights.mnst=3", ConfigError, r"no source 'mnst' in mix\.weights\. Did you mean 'mnist'\?"),
+        ("mix.window=3.5", ConfigError, r"mix\.window = 3\.5"),
+        ("source.mnist.splt=a", ConfigError, r"no key 'splt' in source\.mnist\. Did you mean 'split'\?"),
+        ("source.mnist.limit=0", ConfigError, r"source\.mnist\.limit = 0; it is 1 or more\."),
+        ("batch.size=abc", ConfigError, r"batch\.size = 'abc'; it is a whole number\."),
+        ("batch.size=true", ConfigError, r"batch\.size = True; it is a whole number\."),
+        ("batch.size=0", ConfigError, r"batch\.size = 0; it is 1 or more\."),
+        ("batch.size=null", ConfigError, r"batch\.size is missing; it is a whole number\."),
+        ("stop.samples=0", ConfigError, r"stop\.samples = 0; it is 1 or more\."),
+        ("labels=unoin", ConfigError, r"labels = 'unoin'\. Did you mean 'union'\?"),
+        ("mix.granularity=bath", ConfigError, r"mix\.granularity = 'bath'\. Did you mean 'batch'\?"),
+        ("+sed=1", ConfigError, r"sed: there is no such key\. Did you mean 'seed'\?"),
+        ("+seed=1", ConfigError, r"\+seed: this key exists already; leave out the \+\."),
+        ("batch", ConfigError, r"'batch' is not an override; write key=value"),
+        ("job.batches=x", ConfigError, r"job\.batches = 'x'"),
+        ("plugins=[no_such_module]", ConfigError, r"plugins: there is no module 'no_such_module'"),
+        ("source=my_npz", ConfigError, r"source\.my_npz\.path is missing; it has no default\."),
+        ("source.mnist.operators=[normalise]", RegistryError, r"\[0\]: no operator 'normalise'\. Did you mean"),
+        ("source.mnist.operators=[normalize]", ConfigError, r"operators\[0\]\.normalize\.mean is missing"),
+        ("source.mnist.operators=[[to_float]]", ConfigError, r"operators\[0\] = \['to_float'\] is no operator"),
+        ("source.mnist.operators=[{normalize:{men:1,std:1}}]", ConfigError, r"\.men: .* Did you mean 'mean'\?"),
+        ("source.mnist._target_=os.system", RegistryError, r"source\.mnist\._target_: no source 'os\.system'"),
+        ("source.mnist.stand_in=os.system", RegistryError, r"source\.mnist\.stand_in: no source 'os\.system'"),
+        ("operators=[{_target_:os.system,command:ls}]", RegistryError, r"operators\[0\]: no operator 'os\.system'"),
+        ("+batch._target_=os.system", RegistryError, r"batch\._target_ = 'os\.system': nothing can be built here"),
+        ("+mix._target_=os.system", RegistryError, r"mix\._target_ = 'os\.system': nothing can be built here"),
+        ("+job._target_=os.system", RegistryError, r"job\._target_ = 'os\.system': nothing can be built here"),
+        ("+other._target_=os.system", RegistryError, r"other\._target_ = 'os\.system': nothing can be built here"),
+        (
+            "source.mnist.operators=[{normalize:{mean:{_target_:os.system},std:1}}]",
+            RegistryError,
+            r"operators\[0\]\.mean\._target_ = 'os\.system': nothing can be built here",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(override: str, error: type[DatamixError], message: str) -> None:
+    def run() -> None:
+        found = parsed("source=digits+garments" if "mix.window" in override else "seed=0", override)
+        registry.check_settings("job", registry.lookup("job", found.job), found.job_settings)
+        build(found)
+
+    with pytest.raises(error, match=message) as caught:
+        run()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nmix:\n  ratio: 7:3\n")
+    with pytest.raises(ConfigError, match=r"mix\.ratio = 423 is not a ratio; write '7:3' or \[7, 3\]\. In YAML"):
+        build(parsed("source=digits+garments", "experiment=mine", config_dir=tmp_path))
+
+
+def test_composing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from datamix import config; config.compose(['mix.ratio=7:3']);"
+        "print([m for m in ('jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+"""The README: its commands and code run as they are written, and what it points at exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+LINES = [line for kind, text in FENCES if kind == "bash" for line in text.splitlines()]
+COMMANDS = [line for line in LINES if not line.startswith("python3 -m venv")]
+FILES = {match[1]: text for _, text in FENCES if (match := re.match(r"# (\S+\.\w+)\n", text))}
+PYTHON = [text for kind, text in FENCES if kind == "python" and text not in FILES.values()]
+
+
+def words(line: str) -> list[str]:
+    """The words of a command line as bash makes them: with its braces, brackets and quotes."""
+    script = f'printf "%s\\0" {line}'
+    split = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return split.stdout.split("\0")[:-1]
+
+
+@pytest.fixture
+def in_reach(every_dataset, tmp_path, monkeypatch):
+    """A folder with the README's files, and a home with every dataset."""
+
+    def prepare():
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "tensorflow_datasets").symlink_to(every_dataset)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("TFDS_DATA_DIR", str(every_dataset))
+        for path, text in FILES.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+
+    return prepare
+
+
+def test_it_has_commands_files_and_code():
+    assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
+    assert len(COMMANDS) >= 10
+    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_parts.py"]
+    assert len(PYTHON) == 2
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_runs(call_datamix, in_reach, line):
+    in_reach()
+    program, *arguments = words(line)
+    assert program == "datamix"
+    report = call_datamix(*arguments).report
+    assert {source["provenance"] for source in report["sources"].values()} <= {"tfds", "procedural", "stripes"}
+
+
+def test_the_first_two_commands_are_tested_elsewhere():
+    """The first one's last part is the mix of test_cli; the second one is what every change must pass."""
+    first, second = (line for line in LINES if line.startswith("python3 -m venv"))
+    assert first.endswith(" && .venv/bin/python -m datamix source=mnist+fashion")
+    assert '("source=mnist+fashion", cwd=' in (ROOT / "tests" / "test_cli.py").read_text(encoding="utf-8")
+    assert second.endswith(" && .venv/bin/python -m pytest")
+    assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_pipeline_in_python_is_as_it_says(call_datamix, in_reach):
+    in_reach()
+    names = run(PYTHON[0])
+    batch, state = names["batch"], names["state"]
+    assert {leaf: (str(values.dtype), values.shape) for leaf, values in batch.items()} == {
+        "image": ("float32", (256, 28, 28, 1)),
+        "label": ("int32", (256,)),
+        "source_id": ("int32", (256,)),
+    }
+    assert len(str(state)) < 200
+    pipeline, iterator = names["pipeline"], names["iterator"]
+    np.testing.assert_array_equal(next(iterator)["label"], pipeline[11]["label"][:128])
+    share = np.mean([batch["source_id"] for _, batch in zip(range(10), names["other"], strict=False)])
+    assert share == pytest.approx(0.9, abs=0.001)
+
+
+def test_arrays_in_memory_mix_as_it_says(capsys):
+    names = run(PYTHON[1])
+    assert capsys.readouterr().out == f"{len(names['pipeline'])} batches\n"
+    assert names["pipeline"].plan.report().sources["noise"].target == 0.1
+
+
+def run(code: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_what_it_links_to_exists():
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not re.match(r"https?:|#", link)]
+    assert ".github/samples.png" in links
+    assert len(links) >= 3
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert (ROOT / ".github" / "samples.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_it_names_every_choice():
+    from datamix import registry
+
+    shown = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`[^`]+`|^datamix .*$", README, re.MULTILINE))))
+    choices = [path.stem for group in ("dataset", "mix", "stop", "experiment", "job")
+               for path in (ROOT / "conf" / group).glob("*.yaml")]  # fmt: skip
+    assert sorted(set(choices + registry.names("operator")) - shown - {"preview"}) == []
+
+
+def test_the_diagram_is_the_one_that_is_drawn(call_datamix, in_reach, tmp_path):
+    in_reach()
+    (diagram,) = (text for kind, text in FENCES if kind == "mermaid")
+    call_datamix("job=graph", "hydra.run.dir=run")
+    assert labels((tmp_path / "run" / "graph.mmd").read_text()) == labels(diagram)
+
+
+def labels(diagram: str) -> list[str]:
+    """What the nodes of a diagram are called, in order; not what they say of themselves on further lines."""
+    return [text.split("<br/>")[0] for text in re.findall(r'"(.*?)"|\{\{"?(.*?)"?\}\}', diagram) for text in text if text]
+
+
+def test_the_second_reader_has_the_other_half():
+    """The README's comment on shards: both readers' parts together are the batch."""
+    import datamix
+
+    small = {"image": np.zeros((40, 2, 2, 1), np.float32), "label": np.arange(40)}
+    pipeline = datamix.load("batch.size=8", sources={"small": small})
+    halves = [next(pipeline.iterator(start=2, shard=(reader, 2)))["label"] for reader in range(2)]
+    np.testing.assert_array_equal(np.concatenate(halves), pipeline[2]["label"])
+
+
+def test_the_console_script_is_short_for_the_module(environment, tmp_path):
+    """A module in the current folder is found by either, as the README's own dataset needs."""
+    (tmp_path / "my_parts.py").write_text(FILES["my_parts.py"])
+    script = tmp_path / "bin" / "datamix"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom datamix.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    environment = {key: value for key, value in environment.items() if key != "HYDRA_FULL_ERROR"}
+    arguments = ["plugins=[my_parts]", "source=digits", "operators=[invert]", "--cfg", "job"]
+    done = subprocess.run(
+        [script, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.access(script, os.X_OK)
