@@ -190,7 +190,7 @@ def register_with_hydra() -> None:
 
 
 def quote_splits(overrides: Sequence[str]) -> list[str]:
-    """Quote the values of `….split=`, whose brackets and colons Hydra's grammar would refuse.
+    """Quote what Hydra's grammar would refuse: the brackets and colons of `….split=`, the tilde of a home.
 
     >>> quote_splits(["source.mnist.split=train[:10],test", "seed=1"])
     ["source.mnist.split='train[:10]','test'", 'seed=1']
@@ -198,7 +198,8 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     quoted = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        if equals and key.endswith(".split") and "[" in value and not re.match(r"['\"]|\w+\(", value):
+        needed = (key.endswith(".split") and "[" in value) or value.startswith("~/")
+        if equals and needed and not re.match(r"['\"]|\w+\(", value):
             value = ",".join(f"'{part}'" for part in value.split(","))
         quoted.append(key + equals + value)
     return quoted

@@ -154,6 +154,8 @@ def call_datamix(environment, tmp_path, monkeypatch, capsys) -> Iterator[Callabl
     monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
+    # Hydra sets logging up anew, which would close the streams of handlers that are not its own: pytest's stderr.
+    monkeypatch.setattr(logging, "shutdown", lambda *_: None)
     handlers, level = logging.root.handlers[:], logging.root.level
 
     def call(*arguments: str) -> Ended:

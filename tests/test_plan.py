@@ -110,7 +110,9 @@ def test_no_source() -> None:
 def test_names_that_are_not_known() -> None:
     with pytest.raises(RegistryError, match=r"^no order 'proportionl'\. Did you mean 'proportional'\?"):
         Plan({"a": 1}, order="proportionl")
-    with pytest.raises(RegistryError, match=r"^no stop 'sometime'\. Known: all_exhausted, exhaust_once, first_exhausted, forever\.$"):
+    with pytest.raises(
+        RegistryError, match=r"^no stop 'sometime'\. Known: all_exhausted, exhaust_once, first_exhausted, forever\.$"
+    ):
         Plan({"a": 1}, stop="sometime")
     with pytest.raises(ConfigError, match=r"^mix\.weights\.bb: there is no source 'bb' in this mix\. "):
         Plan({"a": 1, "b": 1}, {"bb": 2})
@@ -145,7 +147,9 @@ def test_a_size_that_is_none(size: int) -> None:
 
 @pytest.mark.parametrize("samples", [0, -3])
 def test_a_limit_that_is_none(samples: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^stop\.samples = {samples}; it is at least 1, or null for no such limit\.$"):
+    with pytest.raises(
+        ConfigError, match=rf"^stop\.samples = {samples}; it is at least 1, or null for no such limit\.$"
+    ):
         Plan({"a": 5}, samples=samples)
 
 
@@ -418,7 +422,7 @@ def test_the_report_is_what_a_walk_finds(
         assert row.target == float(plan.targets[plan.names.index(name)])
 
 
-@CHECK
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(mixes, st.sampled_from(["proportional", "random", "round_robin"]), st.sampled_from(ENDING), units)
 def test_the_largest_deviation_is_what_a_walk_finds(
     mix: list[tuple[int, int]], order: str, stop: str, unit: int

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +27,16 @@ def words(line: str) -> list[str]:
 
 
 @pytest.fixture
-def in_reach(every_dataset, tmp_path, monkeypatch):
-    """A folder with the README's files, and a home with every dataset."""
-
-    def prepare():
-        (tmp_path / "home").mkdir()
-        (tmp_path / "home" / "tensorflow_datasets").symlink_to(every_dataset)
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("TFDS_DATA_DIR", str(every_dataset))
-        for path, text in FILES.items():
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).write_text(text)
-
-    return prepare
+def call_in_reach(call_datamix, every_dataset, tmp_path, monkeypatch):
+    """`call_datamix` in a folder with the README's files, and with every dataset at home."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "tensorflow_datasets").symlink_to(every_dataset)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(every_dataset))
+    for path, text in FILES.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return call_datamix
 
 
 def test_it_has_commands_files_and_code():
@@ -51,11 +47,10 @@ def test_it_has_commands_files_and_code():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_runs(call_datamix, in_reach, line):
-    in_reach()
+def test_a_command_runs(call_in_reach, line):
     program, *arguments = words(line)
     assert program == "datamix"
-    report = call_datamix(*arguments).report
+    report = call_in_reach(*arguments).report
     assert {source["provenance"] for source in report["sources"].values()} <= {"tfds", "procedural", "stripes"}
 
 
@@ -68,8 +63,7 @@ def test_the_first_two_commands_are_tested_elsewhere():
     assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-def test_the_pipeline_in_python_is_as_it_says(call_datamix, in_reach):
-    in_reach()
+def test_the_pipeline_in_python_is_as_it_says():
     names = run(PYTHON[0])
     batch, state = names["batch"], names["state"]
     assert {leaf: (str(values.dtype), values.shape) for leaf, values in batch.items()} == {
@@ -77,9 +71,10 @@ def test_the_pipeline_in_python_is_as_it_says(call_datamix, in_reach):
         "label": ("int32", (256,)),
         "source_id": ("int32", (256,)),
     }
-    assert len(str(state)) < 200
+    assert len(json.dumps(state)) < 1000
     pipeline, iterator = names["pipeline"], names["iterator"]
-    np.testing.assert_array_equal(next(iterator)["label"], pipeline[11]["label"][:128])
+    other_half = next(pipeline.iterator(start=11, shard=(1, 2)))
+    assert sorted([*next(iterator)["label"], *other_half["label"]]) == sorted(pipeline[11]["label"])
     share = np.mean([batch["source_id"] for _, batch in zip(range(10), names["other"], strict=False)])
     assert share == pytest.approx(0.9, abs=0.001)
 
@@ -107,45 +102,8 @@ def test_what_it_links_to_exists():
 def test_it_names_every_choice():
     from datamix import registry
 
-    shown = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`[^`]+`|^datamix .*$", README, re.MULTILINE))))
-    choices = [path.stem for group in ("dataset", "mix", "stop", "experiment", "job")
-               for path in (ROOT / "conf" / group).glob("*.yaml")]  # fmt: skip
-    assert sorted(set(choices + registry.names("operator")) - shown - {"preview"}) == []
-
-
-def test_the_diagram_is_the_one_that_is_drawn(call_datamix, in_reach, tmp_path):
-    in_reach()
-    (diagram,) = (text for kind, text in FENCES if kind == "mermaid")
-    call_datamix("job=graph", "hydra.run.dir=run")
-    assert labels((tmp_path / "run" / "graph.mmd").read_text()) == labels(diagram)
-
-
-def labels(diagram: str) -> list[str]:
-    """What the nodes of a diagram are called, in order; not what they say of themselves on further lines."""
-    return [text.split("<br/>")[0] for text in re.findall(r'"(.*?)"|\{\{"?(.*?)"?\}\}', diagram) for text in text if text]
-
-
-def test_the_second_reader_has_the_other_half():
-    """The README's comment on shards: both readers' parts together are the batch."""
-    import datamix
-
-    small = {"image": np.zeros((40, 2, 2, 1), np.float32), "label": np.arange(40)}
-    pipeline = datamix.load("batch.size=8", sources={"small": small})
-    halves = [next(pipeline.iterator(start=2, shard=(reader, 2)))["label"] for reader in range(2)]
-    np.testing.assert_array_equal(np.concatenate(halves), pipeline[2]["label"])
-
-
-def test_the_console_script_is_short_for_the_module(environment, tmp_path):
-    """A module in the current folder is found by either, as the README's own dataset needs."""
-    (tmp_path / "my_parts.py").write_text(FILES["my_parts.py"])
-    script = tmp_path / "bin" / "datamix"
-    script.parent.mkdir()
-    script.write_text(f"#!{sys.executable}\nimport sys\nfrom datamix.cli import main\nsys.exit(main())\n")
-    script.chmod(0o755)
-    environment = {key: value for key, value in environment.items() if key != "HYDRA_FULL_ERROR"}
-    arguments = ["plugins=[my_parts]", "source=digits", "operators=[invert]", "--cfg", "job"]
-    done = subprocess.run(
-        [script, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert os.access(script, os.X_OK)
+    groups = ("dataset", "mix", "stop", "experiment", "job")
+    choices = [path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")]
+    choices.remove("preview")  # the default
+    for name in choices + registry.names("operator"):
+        assert re.search(rf"(?<!\w){name}(?!\w)", README), name

@@ -158,7 +158,7 @@ def test_integer_weights_keep_the_bound_and_the_exact_quotas(weights: list[int])
     assert worst_deviation(sequence, shares) <= bound(len(weights))
 
 
-@pytest.mark.parametrize("num_sources", [2, 3, 5, 8, 17, 64])
+@pytest.mark.parametrize("num_sources", [2, 3, 8, 64])
 def test_float_weights_keep_the_bound(num_sources: int) -> None:
     """Their common denominator has up to 18 digits: no table holds a period, and 64 bits overflow."""
     generator = np.random.default_rng(num_sources)
@@ -172,7 +172,7 @@ def test_float_weights_keep_the_bound(num_sources: int) -> None:
 
 def test_256_sources_keep_the_bound() -> None:
     weights = np.random.default_rng(0).uniform(0.1, 1, 256).tolist()
-    sequence, _ = proportional(demand(weights)).take(0, 20_000)
+    sequence, _ = proportional(demand(weights)).take(0, 6000)
     assert set(sequence.tolist()) == set(range(256))
     assert worst_deviation(sequence, shares_of(weights)) <= bound(256)
 
@@ -194,7 +194,7 @@ def test_a_long_period_is_cut_where_the_counts_are_closest() -> None:
     np.testing.assert_array_equal(table.take(begin, 10)[0], np.concatenate([table.source_of[-5:], table.source_of[:5]]))
 
 
-@pytest.mark.parametrize("weight", [1e-3, 1e-4, 3.3e-5, 1e-5, 3e-6, 1.24e-6, 1.239e-6, 1e-7, 1e-12, 1e-300])
+@pytest.mark.parametrize("weight", [1e-3, 1e-5, 3e-6, 1.24e-6, 1.239e-6, 1e-7, 1e-12, 1e-300])
 def test_a_tiny_weight_is_never_silently_dropped(weight: float) -> None:
     """It gets its share within a percent, or the plan warns, or it is refused."""
     sizes, weights = {"large": 10, "tiny": 10, "other": 10}, {"tiny": weight, "other": 0.3}
@@ -275,7 +275,9 @@ def test_a_window_that_is_none(window: int) -> None:
 # Orders that know no ratio.
 
 
-@pytest.mark.parametrize(("order", "does"), [(round_robin, "one of each source in turn"), (concat, "every source whole")])
+@pytest.mark.parametrize(
+    ("order", "does"), [(round_robin, "one of each source in turn"), (concat, "every source whole")]
+)
 def test_an_order_without_a_ratio_refuses_one(order: object, does: str) -> None:
     name = order.__name__  # type: ignore[attr-defined]
     with pytest.raises(

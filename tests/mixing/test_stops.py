@@ -92,7 +92,24 @@ def test_batch_by_batch(order: str, stop: str, expected: list[int]) -> None:
 def test_forever_batch_by_batch() -> None:
     plan = plan_of((5, 3), order="round_robin", stop="forever", batch_records=2)
     selection = plan.take(0, 16)
-    assert (selection.source * 10 + selection.record).tolist() == [0, 1, 10, 11, 2, 3, 12, 10, 4, 0, 11, 12, 1, 2, 10, 11]
+    assert (selection.source * 10 + selection.record).tolist() == [
+        0,
+        1,
+        10,
+        11,
+        2,
+        3,
+        12,
+        10,
+        4,
+        0,
+        11,
+        12,
+        1,
+        2,
+        10,
+        11,
+    ]
     assert selection.epoch.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 2, 2]
 
 

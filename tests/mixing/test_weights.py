@@ -151,7 +151,9 @@ def test_ten_shares_of_a_tenth_are_one() -> None:
 
 
 def test_two_rules_for_one_source() -> None:
-    with pytest.raises(ConfigError, match=r"^mix\.weights\.mnist and mix\.share\.mnist both say how much of mnist; give"):
+    with pytest.raises(
+        ConfigError, match=r"^mix\.weights\.mnist and mix\.share\.mnist both say how much of mnist; give"
+    ):
         resolve_shares(NAMES, weights={"mnist": 1}, share={"mnist": 0.5})
     for rules, other in (({"weights": {"svhn": 1}}, "weights.svhn"), ({"share": {"svhn": 1}}, "share.svhn")):
         with pytest.raises(ConfigError, match=rf"^mix\.ratio and mix\.{other} both say how much of each source; give"):
@@ -171,7 +173,9 @@ def test_a_ratio_of_the_wrong_length(ratio: object) -> None:
 def test_what_is_no_ratio(ratio: object) -> None:
     """YAML reads an unquoted 7:3 in base 60."""
     assert 7 * 60 + 3 == 423
-    with pytest.raises(ConfigError, match=r"is not a ratio; write '7:3' or \[7, 3\]\. .*unquoted, 7:3 is the number 423"):
+    with pytest.raises(
+        ConfigError, match=r"is not a ratio; write '7:3' or \[7, 3\]\. .*unquoted, 7:3 is the number 423"
+    ):
         parse_ratio(ratio, ["mnist", "fashion"])
 
 
@@ -207,9 +211,7 @@ def test_shares_add_up_to_one_and_keep_the_ratio(weights: list[float]) -> None:
 @given(weights_of_sources, st.fractions(0, 1))
 def test_a_share_is_taken_as_it_is(weights: list[float], share: Fraction) -> None:
     names = [f"s{i}" for i in range(len(weights))]
-    resolved = resolve_shares(
-        ["fixed", *names], share={"fixed": share}, weights=dict(zip(names, weights, strict=True))
-    )
+    resolved = resolve_shares(["fixed", *names], share={"fixed": share}, weights=dict(zip(names, weights, strict=True)))
     assert resolved["fixed"] == share
     assert sum(resolved.values()) == 1
     others = list(resolve_shares(names, weights=dict(zip(names, weights, strict=True))).values())

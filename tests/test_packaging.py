@@ -1,0 +1,116 @@
+"""What is shipped: the wheel, the console script, the layout of the repository."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "datamix").rglob("*.py"))
+
+
+def python(*arguments, cwd, env):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr or done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(environment, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("wheel")
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT, cwd=directory, env=environment)
+    (path,) = directory.glob("datamix-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, environment, tmp_path_factory):
+    """A folder with what the wheel installs, and the environment of a process that finds datamix there alone."""
+    target = tmp_path_factory.mktemp("installed")
+    python("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--disable-pip-version-check",
+           "--target", target, wheel, cwd=target, env=environment)  # fmt: skip
+    return target, environment | {"PYTHONPATH": str(target)}
+
+
+def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    files = [*MODULES, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
+    ours = {path.relative_to(ROOT).as_posix() for path in files}
+    assert held == {f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+
+
+def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
+    target, env = installed
+    code = "import datamix.config, json; print(json.dumps([datamix.__file__, str(datamix.config.conf_dir())]))"
+    where = json.loads(python("-c", code, cwd=tmp_path, env=env))
+    assert where == [str(target / "datamix" / "__init__.py"), str(target / "datamix" / "conf")]
+
+
+def test_an_installed_datamix_runs(installed, tmp_path):
+    _, env = installed
+    arguments = ["source=digits+garments", "job.batches=1", "hydra.run.dir=run"]
+    out = python("-m", "datamix", *arguments, cwd=tmp_path, env=env)
+    assert out.startswith("Sources\n")
+    report = json.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert {name: source["samples"] for name, source in report["sources"].items()} == {"digits": 8, "garments": 8}
+
+
+def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(installed, tmp_path):
+    target, env = installed
+    (found,) = importlib.metadata.distributions(name="datamix", path=[str(target)])
+    (script,) = found.entry_points.select(group="console_scripts")
+    assert (script.name, script.value) == ("datamix", "datamix.cli:main")
+    assert found.version == re.search(r'^__version__ = "(.+)"$', (ROOT / "datamix/__init__.py").read_text(), re.M)[1]
+    (tmp_path / "own.py").write_text("print('imported')\n")
+    arguments = ["plugins=[own]", "job=plan", "source=digits", "hydra.run.dir=run"]
+    done = subprocess.run(
+        [target / "bin" / "datamix", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "imported"
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """Paths of the files under version control."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return listed.stdout.split("\0")[:-1]
+
+
+def test_the_top_of_the_repository_holds_what_it_should(tracked):
+    top = {path.split("/")[0] for path in tracked}
+    kept = {"conf", "datamix", "tests", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".ci"}
+    assert kept <= top
+    assert {name for name in top - kept if not name.startswith(".")} == set()
+
+
+def test_no_file_names_a_place_on_one_machine(tracked):
+    place = re.compile(rb"(?<![\w.~*-])/(?:work|root|home/\w+|tmp/dev)/")
+    assert place.search(b'open("/' + b'work/main")')
+    assert not place.search(b"tests/work/x ~/work/ https://a.org/work/")
+    found = [path for path in tracked if (ROOT / path).is_file() and place.search((ROOT / path).read_bytes())]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", [path.relative_to(ROOT).as_posix() for path in MODULES])
+def test_no_module_is_long(path):
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 400
+
+
+def test_importing_the_package_imports_no_heavy_library(environment, tmp_path):
+    code = """import datamix, json, sys; print(json.dumps(sorted(sys.modules)))"""
+    imported = json.loads(python("-c", code, cwd=tmp_path, env=environment))
+    heavy = {"jax", "flax", "optax", "numpy", "hydra", "tensorflow", "tensorflow_datasets", "matplotlib"}
+    assert heavy & set(imported) == set()
+    assert "datamix" in imported
