@@ -70,9 +70,11 @@ def _after(
     key = (jax.eval_shape(lambda: jax.random.key(0)),) if step.random else ()
     try:
         result = jax.eval_shape(
-            lambda record, key, own: step.function(record, *key, **dict(step.static), **own),
-            record, key, {setting: jnp.asarray(value) for setting, value in traced.items()},
-        )  # fmt: skip
+            # The numbers as they are, so that an operator can refuse them here, where it is built.
+            lambda record, key: step.function(record, *key, **dict(step.static), **traced),
+            record,
+            key,
+        )
     except (ConfigError, SpecError) as error:
         raise type(error)(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -183,7 +185,7 @@ def stored_spec(name: str, spec: Spec) -> Spec:
     """
     stored = {}
     for leaf, part in spec.items():
-        dtype = np.dtype(part.dtype)
+        dtype = np.dtype(part.dtype).newbyteorder("=")
         if dtype.kind not in "biuf" and dtype.name != "bfloat16":
             raise DataError(
                 f"source {name!r}: leaf {leaf!r} is {dtype}; a pipeline computes with numbers. Choose others "

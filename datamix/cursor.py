@@ -154,6 +154,8 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
         ends = np.stack([period.thresholds for period in periods if isinstance(period, Draws)])
     quotas = [period.counts(length) for period, length in zip(periods, lengths, strict=True)]
     largest = max((max(quota) for quota in quotas), default=0)
+    if kind == "draws" and max(sizes) >= 2**31:
+        raise ConfigError("mix=random takes sources of fewer than 2^31 records; use mix=proportional with mix.window.")
     if 2 * (largest + 1) * unit + max(sizes) >= 2**32 or max(lengths) >= 2**31:
         raise ConfigError(
             f"this mix passes {largest * unit:,} records of one source in a period of its plan, more than the pipeline "

@@ -166,7 +166,7 @@ class Graph:
         for name in self.order:
             for below in self.nodes[name].inputs:
                 label = (edges or {}).get(below)
-                arrow = f"-->|{label}|" if label else "-->"
+                arrow = f'-->|"{label}"|' if label else "-->"
                 lines.append(f"    {number[below]} {arrow} {number[name]}")
         return "\n".join(lines) + "\n"
 

@@ -92,6 +92,17 @@ def test_records_without_labels() -> None:
     assert {leaf: value.shape for leaf, value in batch.items()} == {"tokens": (3, 3), "source_id": (3,)}
 
 
+def test_narrow_labels_do_not_wrap_round() -> None:
+    narrow = few(200, 200) | {"label": np.arange(200, dtype=np.uint8)}
+    batch = datamix.load("batch.size=400", "stop=exhaust_once", sources={"a": narrow, "b": narrow})[0]
+    assert batch["label"].max() == 399
+
+
+def test_a_deviation_of_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a/normalize: operator 'normalize': std = 0; it is above 0\."):
+        datamix.load("source.a.operators=[{normalize:{mean:0,std:0}}]", "batch.size=4", sources={"a": few()})
+
+
 def test_limit_takes_the_first_records() -> None:
     pipeline = datamix.load("source.a.limit=4", "stop=exhaust_once", "batch.size=4", "shuffle=false",
                             sources={"a": few(classes=6)})  # fmt: skip

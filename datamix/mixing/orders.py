@@ -213,12 +213,14 @@ class Demand:
       lengths: seats each source can fill once over.
       first: position in the whole mix at which the stage begins.
       seed: of the mix.
+      last: the source that was seated last before the stage, None at the beginning.
     """
 
     shares: Shares
     lengths: Sequence[int]
     first: int
     seed: int
+    last: int | None = None
 
     @property
     def seated(self) -> np.ndarray:
@@ -252,9 +254,10 @@ def proportional(demand: Demand, *, window: int | None = None) -> Table:
 
 
 def round_robin(demand: Demand) -> Table:
-    """One seat for each source in turn."""
+    """One seat for each source in turn, going on where the last stage left off."""
     _refuse_weights(demand, "round_robin", "takes one of each source in turn")
-    return Table.unrolled(demand.seated, len(demand.shares))
+    turn = 0 if demand.last is None else int(np.searchsorted(demand.seated, demand.last, side="right"))
+    return Table.unrolled(np.roll(demand.seated, -turn), len(demand.shares))
 
 
 def concat(demand: Demand) -> Runs:

@@ -101,15 +101,16 @@ def forever(order: Order, demand: Demand) -> list[Stage]:
 def exhaust_once(order: Order, demand: Demand) -> list[Stage]:
     """A finished source drops out and the rest keep their relative weights: every record exactly once."""
     stages: list[Stage] = []
-    shares, left, first = list(demand.shares), list(demand.lengths), demand.first
+    shares, left, first, last = list(demand.shares), list(demand.lengths), demand.first, demand.last
     while any(shares):
-        now = Demand(shares=shares, lengths=left, first=first, seed=demand.seed)
+        now = Demand(shares=shares, lengths=left, first=first, seed=demand.seed, last=last)
         period = order(now)
         length = _first_exhausted(now, period)
         base = tuple(whole - rest for whole, rest in zip(demand.lengths, left, strict=True))
         stages.append(Stage(first=first, length=length, base=base, shares=shares, period=period))
         left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]
         first += length
+        last = int(period.take(length - 1, 1)[0][0])
         shares = _normalised([share if rest else Fraction(0) for share, rest in zip(shares, left, strict=True)])
     return stages
 

@@ -47,7 +47,9 @@ def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
 
 
 @operator(elementwise=True, traced=("mean", "std"))
-def normalize(record: Record, *, mean: float | list[float], std: float | list[float], leaf: str = "image") -> Record:
+def normalize(
+    record: Record, *, mean: float | list[float] | jax.Array, std: float | list[float] | jax.Array, leaf: str = "image"
+) -> Record:
     """(x - mean) / std, to float32.
 
     Args:
@@ -55,7 +57,12 @@ def normalize(record: Record, *, mean: float | list[float], std: float | list[fl
       mean: one number, or one a channel.
       std: the same, above 0.
       leaf: which leaf.
+
+    Raises:
+      ConfigError: `std` is not above 0.
     """
+    if not isinstance(std, jax.Array) and not (np.asarray(std) > 0).all():
+        raise ConfigError(f"operator 'normalize': std = {std}; it is above 0.")
     value = leaf_of(record, leaf, "normalize").astype(jnp.float32)
     factor = 1.0 / jnp.asarray(std, jnp.float32)
     return record | {leaf: value * factor - jnp.asarray(mean, jnp.float32) * factor}

@@ -11,8 +11,13 @@ from datamix.operators.base import Record, leaf_of, operator
 
 @operator(elementwise=True, traced=("offset",))
 def offset_label(record: Record, *, offset: int, leaf: str = "label") -> Record:
-    """Add a number to the label, so that the classes of several sources do not fall together."""
+    """Add a number to the label, so that the classes of several sources do not fall together.
+
+    Integers of fewer than 32 bits become int32, lest they wrap round.
+    """
     label = leaf_of(record, leaf, "offset_label")
+    if jnp.issubdtype(label.dtype, jnp.integer) and label.dtype.itemsize < 4:
+        label = label.astype(jnp.int32)
     return record | {leaf: label + jnp.asarray(offset, label.dtype)}
 
 

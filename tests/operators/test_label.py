@@ -14,10 +14,10 @@ from datamix.operators.label import offset_label, one_hot, tag_source
 LABEL: Record = {"label": jnp.array(2, jnp.int32)}
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
-def test_offset_label(dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "to"), [("uint8", "int32"), ("int32", "int32"), ("float32", "float32")])
+def test_offset_label(dtype: str, to: str) -> None:
     result = offset_label({"label": jnp.array(2, dtype), "image": jnp.ones(3)}, offset=10)
-    assert (result["label"].item(), result["label"].dtype, result["label"].shape) == (12, dtype, ())
+    assert (result["label"].item(), result["label"].dtype, result["label"].shape) == (12, to, ())
     assert result["image"].tolist() == [1, 1, 1]
     assert offset_label(LABEL, offset=-2)["label"].item() == 0
     assert offset_label({"class": jnp.array([0, 5])}, offset=3, leaf="class")["class"].tolist() == [3, 8]
