@@ -147,7 +147,7 @@ def test_a_source_that_fills_no_batch() -> None:
 
 # Side by side with others, on three lists [0, 1, 2], [10, 11, 12, 13], [20, 21, 22, 23, 24].
 
-SAME, PREFIX = "the same", "ours ends sooner"
+SAME, PREFIX, REORDERED = "the same", "ours ends sooner", "the same records in another order"
 UP_TO_22 = [0, 10, 20, 1, 11, 21, 2, 12, 22]
 UP_TO_24 = [*UP_TO_22, 0, 13, 23, 1, 10, 24]
 ONCE = [*UP_TO_22, 13, 23, 24]
@@ -156,7 +156,9 @@ ONCE = [*UP_TO_22, 13, 23, 24]
 def related(ours: list[int], theirs: list[int]) -> str:
     if ours == theirs:
         return SAME
-    return PREFIX if ours == theirs[: len(ours)] else "something else"
+    if ours == theirs[: len(ours)]:
+        return PREFIX
+    return REORDERED if sorted(ours) == sorted(theirs) else "something else"
 
 
 @pytest.mark.parametrize(
