@@ -83,7 +83,7 @@ def _noise(features: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory) -> Path:
     """A cache of decoded records for all tests that do not look at the cache itself."""
-    return tmp_path_factory.mktemp("cache")
+    return tmp_path_factory.mktemp("cache") / "datamix"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def environment(shared_data, tmp_path_factory, cache_dir) -> dict[str, str]:
         "HOME": str(tmp_path_factory.mktemp("home")),
         "PYTHONPATH": str(ROOT),
         "TFDS_DATA_DIR": str(shared_data / "tensorflow_datasets"),
-        "XDG_CACHE_HOME": str(cache_dir),
+        "XDG_CACHE_HOME": str(cache_dir.parent),
         "MPLCONFIGDIR": matplotlib.get_cachedir(),  # a new one would look for fonts for seconds
     }
     theirs = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}

@@ -53,8 +53,12 @@ def settle(every_dataset, cache_dir, shared_data):
 
 def places(data_dir, cache_dir, shared_data, overrides):
     """Where the data lies; what a dataset of conf/ leaves for its user to set."""
-    own = [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"] if "source=my_npz" in overrides else []
-    return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *own]
+    own = {
+        "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
+        "source=digits": ["source.digits.split=train[:1000]"],  # drawn each time: no more than are looked at
+        "source=garments": ["source.garments.split=train[:1000]"],
+    }
+    return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *own.get(overrides[0], [])]
 
 
 def test_every_file_belongs_to_a_group_that_is_tested_here():

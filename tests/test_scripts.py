@@ -15,9 +15,9 @@ TUTORIAL = ROOT / "scripts" / "interleaved_tutorial.py"
 
 
 @pytest.fixture(scope="module")
-def told(environment, shared_data, tmp_path_factory):
+def told(environment, shared_data, cache_dir, tmp_path_factory):
     """What the tutorial prints."""
-    places = [f"data.dir={shared_data / 'tensorflow_datasets'}", f"data.cache={environment['XDG_CACHE_HOME']}/datamix"]
+    places = [f"data.dir={shared_data / 'tensorflow_datasets'}", f"data.cache={cache_dir}"]
     done = subprocess.run(
         [sys.executable, TUTORIAL, *places],
         cwd=tmp_path_factory.mktemp("tutorial"), env=environment, capture_output=True, text=True, check=False,
@@ -47,7 +47,7 @@ def test_the_tutorial_shows_the_pipeline(told):
     assert [line.split()[-1] for line in tree if line.endswith(("mnist", "fashion"))] == ["mnist", "fashion"]
 
 
-def test_the_tutorial_is_the_experiment_of_its_name(call_datamix, environment, shared_data):
+def test_the_tutorial_is_the_experiment_of_its_name(call_datamix):
     import datamix
 
     code = TUTORIAL.read_text(encoding="utf-8")
