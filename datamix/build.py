@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from datamix import config as configs
 from datamix import registry
 from datamix.compose import check_specs
-from datamix.config import Config, OperatorConfig, SourceConfig
+from datamix.config import Config, OperatorConfig, SourceConfig, parse
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.graph import Graph, Operation
 from datamix.mixing.weights import Number, resolve_shares
+from datamix.overrides import compose
 from datamix.pipeline import Pipeline, fingerprint, num_batches
 from datamix.plan import Plan
 from datamix.sources.arrays import MemoryArrays
@@ -188,7 +189,7 @@ def load(
     if memory and not any(argument.startswith("source=") for argument in arguments):
         arguments.insert(0, f"source={'+'.join(memory)}")
     datasets = {name: {"_target_": "arrays"} for name in memory}
-    config = configs.parse(configs.compose(arguments, config_dir=config_dir, datasets=datasets))
+    config = parse(compose(arguments, config_dir=config_dir, datasets=datasets))
     built = build(config, memory)
     for note in built.notes:
         warnings.warn(note, stacklevel=2)
@@ -276,7 +277,15 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
         return opened
     except Unavailable as error:
         if source.stand_in is None or not config.stand_in:
-            raise
+            way_out = (
+                f"leave {source.name} out of source="
+                if source.stand_in is None
+                else f"set data.stand_in=true to go on with the built-in look-alike {source.stand_in!r}"
+            )
+            raise DataError(
+                f"source {source.name!r}: {error.tried}. Point data.dir= at a directory that holds it prepared; or pip "
+                f"install 'datamix[prepare]' and run once with a network; or {way_out}."
+            ) from error
         look_alike = registry.lookup("source", source.stand_in)
         split = {key: settings[key] for key in ("split",) if key in settings}
         note = (
@@ -300,9 +309,9 @@ def _checked(source: SourceConfig, made: object) -> Arrays:
 
 
 def _named(name: str, error: DatamixError) -> DatamixError:
-    """The same error, with the source's name in front."""
-    text = str(error)
-    return error if text.startswith(f"source {name!r}") else type(error)(f"source {name!r}: {text}")
+    """The same error, under the name that the source has in the mix."""
+    text = re.sub(r"^source '[^']*': ", "", str(error))
+    return type(error)(f"source {name!r}: {text}")
 
 
 def _operation(operator: OperatorConfig) -> Operation:

@@ -15,28 +15,33 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from datamix import config as configs
-from datamix import registry
+from datamix import overrides, registry
+from datamix.config import parse
 from datamix.errors import ConfigError, DatamixError
 
+_running = False  # whether Hydra has handed over to a job
 _full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    configs.register_with_hydra()
+    overrides.register_with_hydra()
     sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it
-    sys.argv[1:] = configs.quote_splits(sys.argv[1:])
+    sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     start: Callable[[], Any] = hydra.main(
-        version_base="1.3", config_path=str(configs.conf_dir()), config_name="config"
+        version_base="1.3", config_path=str(overrides.conf_dir()), config_name="config"
     )(run)
     try:
         start()
     except DatamixError as error:
         _end(error, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _end(error, configs.explain(error))
+        _end(error, overrides.explain(error))
+    except OSError as error:
+        if _running or error.filename is None:
+            raise
+        _end(error, f"hydra.run.dir: {error.filename} cannot be made: {error.strerror}.")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -44,9 +49,11 @@ def main() -> None:
 
 def run(node: DictConfig) -> Any:
     """Run the job that a composed configuration names, in Hydra's run directory."""
+    global _running
+    _running = True
     hydra_config = HydraConfig.get()
     try:
-        config = configs.parse(node)
+        config = parse(node)
         job = registry.lookup("job", config.job)
         registry.check_settings("job", job, config.job_settings)
         directory = Path(hydra_config.runtime.output_dir)

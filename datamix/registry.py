@@ -178,8 +178,7 @@ def load_plugins(modules: Iterable[str]) -> None:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there, and lacks another
             raise ConfigError(
-                f"plugins: there is no module {module!r}; install it, or run from the folder that holds it with "
-                "`python -m datamix`."
+                f"plugins: there is no module {module!r}; install it, or run from the folder that holds it."
             ) from None
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix import config, registry
+from datamix import registry
 from datamix.build import Built, build
+from datamix.config import parse
 from datamix.errors import ConfigError, DataError
-from datamix.sources.prepare import Unavailable
+from datamix.overrides import compose
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[st
 
 
 def built(*overrides: str) -> Built:
-    return build(config.parse(config.compose(overrides)))
+    return build(parse(compose(overrides)))
 
 
 def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
@@ -45,7 +46,7 @@ def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
 
 def test_without_stand_ins_the_three_ways_out_are_named(nothing_prepared: list[str], tmp_path: Path) -> None:
     with pytest.raises(
-        Unavailable,
+        DataError,
         match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "
         r"'datamix\[prepare\]' .*data\.stand_in=true",
     ):
@@ -53,7 +54,7 @@ def test_without_stand_ins_the_three_ways_out_are_named(nothing_prepared: list[s
 
 
 def test_a_dataset_without_a_look_alike_is_missed(nothing_prepared: list[str]) -> None:
-    with pytest.raises(Unavailable, match="source 'kmnist': not prepared"):
+    with pytest.raises(DataError, match="source 'kmnist': not prepared .* or leave kmnist out of source="):
         built("source=digits+kmnist", *nothing_prepared)
 
 

@@ -262,14 +262,14 @@ def test_info_shows_which_files_were_used(call_datamix):
         "cli.main()  # --cfg job",
         "cli.main()  # --info defaults-tree",
         "cli.main()  # --shell-completion install=bash",
-        "config.compose(['source=mnist+cifar10+my_npz', 'mix.ratio=1:2:3', 'job=plan'])",
+        "overrides.compose(['source=mnist+cifar10+my_npz', 'mix.ratio=1:2:3', 'job=plan'])",
     ],
 )
 def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code):
     call, _, arguments = code.partition("  # ")
     program = f"""
         import sys
-        from datamix import cli, config
+        from datamix import cli, overrides
         try:
             {call}
         finally:

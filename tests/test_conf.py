@@ -13,7 +13,8 @@ import yaml
 import datamix
 from datamix import registry
 from datamix.build import build
-from datamix.config import compose, parse
+from datamix.config import parse
+from datamix.overrides import compose
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape

@@ -11,10 +11,11 @@ import pytest
 from datamix import config, registry
 from datamix.build import build
 from datamix.errors import ConfigError, DatamixError, RegistryError
+from datamix.overrides import compose
 
 
 def parsed(*overrides: str, config_dir: Path | None = None) -> config.Config:
-    return config.parse(config.compose(overrides, config_dir=config_dir))
+    return config.parse(compose(overrides, config_dir=config_dir))
 
 
 def test_defaults() -> None:
@@ -92,6 +93,10 @@ def test_concat_takes_everything_unless_told_otherwise() -> None:
         ("+batch._target_=os.system", RegistryError, r"batch\._target_ = 'os\.system': nothing can be built here"),
         ("+mix._target_=os.system", RegistryError, r"mix\._target_ = 'os\.system': nothing can be built here"),
         ("+job._target_=os.system", RegistryError, r"job\._target_ = 'os\.system': nothing can be built here"),
+        ("+hydra.callbacks.x._target_=evil.C", RegistryError, r"callbacks\.x\._target_ = 'evil\.C': nothing but"),
+        ("+hydra.job_logging.handlers.x.class=evil.C", RegistryError, r"handlers\.x\.class = 'evil\.C': nothing but"),
+        ("+hydra.sweeper.x._target_=evil.C", RegistryError, r"hydra\.sweeper\.x\._target_ = 'evil\.C': nothing but"),
+        ("[x", ConfigError, r"'\[x' is not an override; write key=value"),
         ("+other._target_=os.system", RegistryError, r"other\._target_ = 'os\.system': nothing can be built here"),
         (
             "source.mnist.operators=[{normalize:{mean:{_target_:os.system},std:1}}]",
@@ -120,7 +125,7 @@ def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
 
 def test_composing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from datamix import config; config.compose(['mix.ratio=7:3']);"
+        "import sys; from datamix import config, overrides; overrides.compose(['mix.ratio=7:3']);"
         "print([m for m in ('jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

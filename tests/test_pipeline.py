@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError, StateError
 from datamix.program import run_jitted
+from datamix.sources.base import LeafSpec
 
 SIZES = {"a": 37, "b": 20, "c": 50}
 SCALE = {"a": 2.0, "b": 3.0, "c": 5.0}
@@ -330,14 +331,17 @@ def test_records_that_do_not_fit(shape: tuple[int, ...], operators: str, message
 
 
 def test_a_leaf_that_one_source_lacks() -> None:
-    with pytest.raises(SpecError, match="a has a leaf 'label', z has none; choose the leaves of source.a"):
+    with pytest.raises(SpecError, match=r"a has a leaf 'label', z has none; choose the leaves of source\.a"):
         datamix.load(sources={"a": ARRAYS["a"], "z": {"image": ARRAYS["b"]["image"]}})
 
 
 def test_specs_are_checked_before_data_is_read() -> None:
     class Unread:
         provenance, num_records, class_names = "unread", 5, ()
-        spec = {"image": datamix.sources.base.LeafSpec((2, 2, 1), "uint8")}
+
+        @property
+        def spec(self) -> Mapping[str, LeafSpec]:
+            return {"image": LeafSpec((2, 2, 1), "uint8")}
 
         def read(self) -> dict[str, np.ndarray]:
             raise AssertionError("read before the specs were checked")

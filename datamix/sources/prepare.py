@@ -147,12 +147,11 @@ def prepare(
 
 
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
-    """The error that says why there is no such dataset, and the three ways out."""
+    """The error that says why there is no such dataset, and the ways out."""
     tried = f"not prepared in {data_dir}, and not to be had: {reason}"
     return Unavailable(
-        f"source {name!r}: {tried}. Point data.dir= at a directory that holds it prepared; or pip install "
-        "'datamix[prepare]' and run once with a network; or set data.stand_in=true to go on with the built-in "
-        "look-alike.",
+        f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or pip install "
+        "'datamix[prepare]' and run once with a network.",
         tried,
     )
 
