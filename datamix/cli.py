@@ -25,6 +25,8 @@ _full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    global _running
+    _running = False
     overrides.register_with_hydra()
     sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it
     sys.argv[1:] = overrides.quote_splits(sys.argv[1:])

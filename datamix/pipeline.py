@@ -32,6 +32,7 @@ Remainder = Literal["drop", "keep"]
 # Enough work a call that its overhead, 100 µs, does not count; little enough that two chunks in flight stay small.
 _CHUNK_BYTES = 8 * 2**20
 _CHUNK_STEPS = 256
+_JAX_STEPS = 16  # an array on the device for each leaf of each batch: more of them take seconds to compile
 
 
 class Pipeline:
@@ -218,7 +219,8 @@ class BatchIterator(Iterator[Batch]):
         if output not in ("numpy", "jax"):
             raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
         self._pipeline, self._index, self._count, self._output = pipeline, index, count, output
-        self._program = pipeline._program.resized(pipeline._program.num_steps, count)
+        num_steps = pipeline._program.num_steps if output == "numpy" else min(pipeline._program.num_steps, _JAX_STEPS)
+        self._program = pipeline._program.resized(num_steps, count)
         self._end = pipeline._num_batches
         self._rest = rest
         self._seek(start)

@@ -54,7 +54,7 @@ def test_without_stand_ins_the_three_ways_out_are_named(nothing_prepared: list[s
 
 
 def test_a_dataset_without_a_look_alike_is_missed(nothing_prepared: list[str]) -> None:
-    with pytest.raises(DataError, match="source 'kmnist': not prepared .* or leave kmnist out of source="):
+    with pytest.raises(DataError, match=r"source 'kmnist': not prepared .* or leave kmnist out of source="):
         built("source=digits+kmnist", *nothing_prepared)
 
 
