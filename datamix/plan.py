@@ -302,7 +302,8 @@ class Plan:
         found = []
         period, shares = self.stages[0].period, self.stages[0].shares
         for name, share, got in zip(self.names, shares, _realised(period, shares), strict=True):
-            if share and isinstance(period, Table) and abs(got - share) > 0.01 * share:
+            endless = isinstance(period, Table) and (self.length is None or self.length > period.length)
+            if share and endless and abs(got - share) > 0.01 * share:
                 found.append(
                     f"{name} gets a share of {got:.3g} in the long run, not {float(share):.3g}: it is too small "
                     "for the plan's table."

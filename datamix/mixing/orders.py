@@ -214,6 +214,7 @@ class Demand:
       first: position in the whole mix at which the stage begins.
       seed: of the mix.
       last: the source that was seated last before the stage, None at the beginning.
+      horizon: seats within which the stage ends if every source keeps within one seat of its share; None without end.
     """
 
     shares: Shares
@@ -221,6 +222,7 @@ class Demand:
     first: int
     seed: int
     last: int | None = None
+    horizon: int | None = None
 
     @property
     def seated(self) -> np.ndarray:
@@ -242,9 +244,11 @@ def proportional(demand: Demand, *, window: int | None = None) -> Table:
     Raises:
       ConfigError: the window is not positive, or a share is too small, see `tijdeman`.
     """
-    source_of = demand.seated[tijdeman([share for share in demand.shares if share])]
     if window is not None and window < 1:
         raise ConfigError(f"mix.window = {window}; it is 1 or more, or null for none.")
+    # The windows past the stage's end reach into it.
+    horizon = None if demand.horizon is None else demand.horizon + (window or 0)
+    source_of = demand.seated[tijdeman([share for share in demand.shares if share], horizon)]
     if window is None or window == 1:
         return Table.unrolled(source_of, len(demand.shares))
     table = Table.unrolled(source_of, len(demand.shares), TABLE_SLOTS)
@@ -287,7 +291,7 @@ def _refuse_weights(demand: Demand, order: str, does: str) -> None:
         raise ConfigError(f"mix={order} {does} and knows no ratio; use mix=proportional, or leave the ratio out.")
 
 
-def tijdeman(shares: Shares) -> np.ndarray:
+def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
     """Fill one period by Tijdeman's rule.
 
     Each source's n-th seat has an earliest and a latest position; the free seat goes to the earliest deadline among
@@ -296,6 +300,7 @@ def tijdeman(shares: Shares) -> np.ndarray:
 
     Args:
       shares: positive, adding up to 1, shape [num_sources].
+      horizon: seats that will be used; a longer period is cut there.
 
     Returns:
       Source ids, int32 [period]. At every prefix each source is within 1 - 1/(2S-2) of its share.
@@ -310,8 +315,9 @@ def tijdeman(shares: Shares) -> np.ndarray:
     if len(weights) == 1:
         return np.zeros(1, np.int32)
     slots = TABLE_SLOTS if min(shares) * TABLE_SLOTS >= 100 else LONG_TABLE_SLOTS
-    length = min(total, slots)
-    if min(shares) * length < 1:
+    cut = horizon is not None and horizon <= min(total, slots)
+    length = horizon if horizon is not None and cut else min(total, slots)
+    if not cut and min(shares) * length < 1:
         raise ConfigError(
             f"a share of {float(min(shares)):.3g} is below one record in {LONG_TABLE_SLOTS:,}; raise it, or make it 0."
         )
@@ -334,7 +340,7 @@ def tijdeman(shares: Shares) -> np.ndarray:
             upcoming += 1
         seats[seat] = heapq.heappop(waiting)
     seats = (seats % len(weights)).astype(np.int32)
-    return seats if length == total else seats[: _best_end(seats, shares)]
+    return seats if cut or length == total else seats[: _best_end(seats, shares)]
 
 
 def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from datamix.mixing.orders import Demand, Period, Shares
@@ -74,6 +75,12 @@ def _all_exhausted(demand: Demand, period: Period) -> int:
     return max(_exhausted(demand, period, source) for source in demand.seated)
 
 
+def _within(demand: Demand, pick: Callable[[list[int]], int]) -> Demand:
+    """The demand of a stage that ends when the source that `pick` takes has given all its records once."""
+    ends = [math.ceil((demand.lengths[source] + 1) / demand.shares[source]) for source in demand.seated]
+    return replace(demand, horizon=pick(ends))
+
+
 def _one_stage(order: Order, demand: Demand, end: Callable[[Demand, Period], int] | None) -> list[Stage]:
     period = order(demand)
     length = end(demand, period) if end else None
@@ -83,13 +90,13 @@ def _one_stage(order: Order, demand: Demand, end: Callable[[Demand, Period], int
 @_of_one_stage(repeats=False)
 def first_exhausted(order: Order, demand: Demand) -> list[Stage]:
     """End right after the last unseen record of any source."""
-    return _one_stage(order, demand, _first_exhausted)
+    return _one_stage(order, _within(demand, min), _first_exhausted)
 
 
 @_of_one_stage(repeats=True)
 def all_exhausted(order: Order, demand: Demand) -> list[Stage]:
     """A finished source starts its next epoch; end when every source has finished once."""
-    return _one_stage(order, demand, _all_exhausted)
+    return _one_stage(order, _within(demand, max), _all_exhausted)
 
 
 @_of_one_stage(repeats=True)
@@ -103,7 +110,7 @@ def exhaust_once(order: Order, demand: Demand) -> list[Stage]:
     stages: list[Stage] = []
     shares, left, first, last = list(demand.shares), list(demand.lengths), demand.first, demand.last
     while any(shares):
-        now = Demand(shares=shares, lengths=left, first=first, seed=demand.seed, last=last)
+        now = _within(Demand(shares=shares, lengths=left, first=first, seed=demand.seed, last=last), min)
         period = order(now)
         length = _first_exhausted(now, period)
         base = tuple(whole - rest for whole, rest in zip(demand.lengths, left, strict=True))
