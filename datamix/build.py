@@ -202,6 +202,9 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
     Raises:
       DatamixError: in one line, what is wrong and how to mend it.
     """
+    names, mix = [source.name for source in config.sources], config.mix
+    # Before any dataset is looked for, which may take seconds.
+    shares = resolve_shares(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
     opened = {source.name: _open(source, config, memory or {}) for source in config.sources}
     sizes = {name: source.num_records for name, source in opened.items()}
     for name, size in sizes.items():
@@ -211,9 +214,6 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
                 f"source {name!r} is empty{f' (split {split})' if split else ''}; leave it out of source=, "
                 f"or choose other records with source.{name}.split."
             )
-    names, mix = list(sizes), config.mix
-    # Weights and shares first: their mistakes are found before a dataset's.
-    shares = resolve_shares(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
 
     def planned(weights: Mapping[str, Number]) -> Plan:
         return Plan(
@@ -276,28 +276,40 @@ def _open(source: SourceConfig, config: Config, memory: Mapping[str, Source | Ma
         _ = opened.num_records, opened.spec  # a source may look only now whether its data is there
         return opened
     except Unavailable as error:
-        if source.stand_in is None or not config.stand_in:
-            way_out = (
-                f"leave {source.name} out of source="
-                if source.stand_in is None
-                else f"set data.stand_in=true to go on with the built-in look-alike {source.stand_in!r}"
-            )
-            raise DataError(
-                f"source {source.name!r}: {error.tried}. Point data.dir= at a directory that holds it prepared; or pip "
-                f"install 'datamix[prepare]' and run once with a network; or {way_out}."
-            ) from error
-        look_alike = registry.lookup("source", source.stand_in)
-        split = {key: settings[key] for key in ("split",) if key in settings}
-        note = (
-            f"{source.name}: the built-in look-alike {source.stand_in!r} stands in for the real data, which is "
-            f"{error.tried}. For the real data, set data.dir=, or pip install 'datamix[prepare]' and run once with a "
-            "network."
-        )
-        return OpenSource(
-            name=source.name, source=look_alike(**split), provenance="stand-in", limit=source.limit, note=note
-        )
+        return _stand_in(source, config, error)
     except DatamixError as error:
         raise _named(source.name, error) from error
+
+
+def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
+    """The look-alike of a source that cannot be had, where one is allowed.
+
+    Raises:
+      DataError: none is; names the ways out.
+    """
+    if source.stand_in is None or not config.stand_in:
+        way_out = (
+            f"leave {source.name} out of source="
+            if source.stand_in is None
+            else f"set data.stand_in=true to go on with the built-in look-alike {source.stand_in!r}"
+        )
+        raise DataError(
+            f"source {source.name!r}: {missing.tried}. Point data.dir= at a directory that holds it prepared; or pip "
+            f"install 'datamix[prepare]' and run once with a network; or {way_out}."
+        ) from missing
+    split = {key: value for key, value in source.settings.items() if key == "split"}
+    note = (
+        f"{source.name}: the built-in look-alike {source.stand_in!r} stands in for the real data, which is "
+        f"{missing.tried}. For the real data, set data.dir=, or pip install 'datamix[prepare]' and run once with a "
+        "network."
+    )
+    return OpenSource(
+        name=source.name,
+        source=registry.lookup("source", source.stand_in)(**split),
+        provenance="stand-in",
+        limit=source.limit,
+        note=note,
+    )
 
 
 def _checked(source: SourceConfig, made: object) -> Arrays:

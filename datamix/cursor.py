@@ -233,7 +233,7 @@ def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> 
         source, offset = _seats(lookup, plan, cursor, jnp.where(here, ahead, 0), here)
         found = (
             jnp.where(here, source, found[0]),
-            jnp.where(here, plan_take(cursor.epoch, source), found[1]),
+            jnp.where(here, look_up(cursor.epoch, source), found[1]),
             jnp.where(here, offset, found[2]),
         )
         return filled + taken, _advance(lookup, plan, cursor, taken, source, here), found
@@ -245,13 +245,13 @@ def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> 
         within = jnp.arange(lookup.unit, dtype=jnp.uint32)
         source, epoch = (jnp.repeat(field, lookup.unit) for field in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
-    size = plan_take(plan.grid.size, source)
+    size = look_up(plan.grid.size, source)
     passed = offset // size
     epoch, index = epoch + passed, offset - passed * size
     return Located(source, epoch, _record(lookup, plan, begun, source, epoch, index)), cursor
 
 
-def plan_take(table: Words, index: Words) -> jax.Array:
+def look_up(table: Words, index: Words) -> jax.Array:
     """`table[index]` for indices known to be inside: without the checks it costs a third."""
     return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
 
@@ -265,24 +265,24 @@ def _seats(
         low = cursor.seat[1] + ahead
         high = cursor.seat[0] + (low < cursor.seat[1])
         word = draw(plan.draw_key, high, low) >> jnp.uint32(1)
-        source = _searchsorted(plan_take(plan.seats.ends, cursor.stage), word)
+        source = _searchsorted(look_up(plan.seats.ends, cursor.stage), word)
         rank = _rank(jnp.where(here, source, jnp.uint32(plan.seats.ends.shape[1])))
-        return source, plan_take(cursor.offset, source) + rank * unit
+        return source, look_up(cursor.offset, source) + rank * unit
     slot = cursor.slot + ahead
-    period = plan_take(plan.period, cursor.stage)
+    period = look_up(plan.period, cursor.stage)
     wrapped = slot >= period
     slot = jnp.where(wrapped, slot - period, slot)
     if lookup.kind == "table":
-        place = plan_take(plan.seats.begin, cursor.stage) + slot
-        source, rank = plan_take(plan.seats.source_of, place), plan_take(plan.seats.rank_of, place)
+        place = look_up(plan.seats.begin, cursor.stage) + slot
+        source, rank = look_up(plan.seats.source_of, place), look_up(plan.seats.rank_of, place)
     else:
-        ends = plan_take(plan.seats.ends, cursor.stage)
+        ends = look_up(plan.seats.ends, cursor.stage)
         source = _searchsorted(ends, slot)
         starts = jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]])
-        rank = slot - plan_take(starts, source)
-    quota = plan_take(plan.quota, cursor.stage)
-    further = jnp.where(wrapped, plan_take(quota, source), 0)
-    return source, plan_take(cursor.offset, source) + further + rank * unit
+        rank = slot - look_up(starts, source)
+    quota = look_up(plan.quota, cursor.stage)
+    further = jnp.where(wrapped, look_up(quota, source), 0)
+    return source, look_up(cursor.offset, source) + further + rank * unit
 
 
 def _advance(
@@ -297,32 +297,32 @@ def _advance(
         used = jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32)) * jnp.uint32(lookup.unit)
     else:
         slot = cursor.slot + taken
-        blocks = slot // plan_take(plan.period, cursor.stage)  # at most 2
-        slot = slot - blocks * plan_take(plan.period, cursor.stage)
-        used = blocks * plan_take(plan.quota, cursor.stage)
+        blocks = slot // look_up(plan.period, cursor.stage)  # at most 2
+        slot = slot - blocks * look_up(plan.period, cursor.stage)
+        used = blocks * look_up(plan.quota, cursor.stage)
     offset = cursor.offset + used
     epoch, offset = cursor.epoch + offset // size, offset % size
-    end = plan_take(plan.end, cursor.stage)
+    end = look_up(plan.end, cursor.stage)
     over = (high == end[0]) & (low == end[1])
     stage = cursor.stage + over
     return Cursor(
         seat=jnp.stack([high, low]),
         stage=stage,
         slot=jnp.where(over, 0, slot),
-        epoch=jnp.where(over, plan_take(plan.base_epoch, stage), epoch),
-        offset=jnp.where(over, plan_take(plan.base_offset, stage), offset),
+        epoch=jnp.where(over, look_up(plan.base_epoch, stage), epoch),
+        offset=jnp.where(over, look_up(plan.base_offset, stage), offset),
     )
 
 
 def _room(lookup: Lookup, plan: PlanArrays, cursor: Cursor) -> jax.Array:
     """Seats to the end of the stage or of the next period, whichever comes first."""
-    end = plan_take(plan.end, cursor.stage)
+    end = look_up(plan.end, cursor.stage)
     low = end[1] - cursor.seat[1]
     high = end[0] - cursor.seat[0] - (end[1] < cursor.seat[1])
     left = jnp.where(high > 0, jnp.uint32(2**32 - 1), low)
     if lookup.kind == "draws":
         return left
-    return jnp.minimum(left, 2 * plan_take(plan.period, cursor.stage) - cursor.slot)
+    return jnp.minimum(left, 2 * look_up(plan.period, cursor.stage) - cursor.slot)
 
 
 def _record(
@@ -335,12 +335,12 @@ def _record(
         high = begun[0] * unit + multiply_high(begun[1], unit)
         lane = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (lane < low), lane)
-        return jnp.asarray(multiply_high(word, plan_take(plan.grid.size, source)))
+        return jnp.asarray(multiply_high(word, look_up(plan.grid.size, source)))
     if not lookup.shuffle:
         return index
-    grid = permute.Domain(*(plan_take(field, source) for field in plan.grid))
+    grid = permute.Domain(*(look_up(field, source) for field in plan.grid))
     first, second = plan.shuffle_keys
-    key = fold((plan_take(first, source), plan_take(second, source)), epoch)
+    key = fold((look_up(first, source), look_up(second, source)), epoch)
     return jnp.asarray(permute.permute_traced(index, grid, key))
 
 

@@ -17,7 +17,7 @@ from datamix.errors import ConfigError, DataError, StateError
 from datamix.graph import Graph
 from datamix.mixing.weights import Number
 from datamix.plan import Plan
-from datamix.program import Arguments, Numbers, Program, Resident, run_jitted
+from datamix.program import Arguments, Numbers, Program, Reader, Resident, run_jitted
 from datamix.sources.base import Arrays, LeafSpec, Source, Spec
 
 Batch = dict[str, Any]
@@ -86,7 +86,7 @@ class Pipeline:
         flat = [_flat(name, arrays[name], stored[name]) for name in names]
         self._set(program, plan_arrays, _resident(flat, groups), numbers)
 
-    def _set(self, program: Program, plan: PlanArrays, reader: Resident, numbers: tuple[Numbers, ...]) -> None:
+    def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
         batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
         num_steps = min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
         self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)

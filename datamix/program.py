@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from datamix.cursor import Cursor, Located, Lookup, PlanArrays, locate, plan_take
+from datamix.cursor import Cursor, Located, Lookup, PlanArrays, locate, look_up
 from datamix.operators.base import Record
 from datamix.rng import KeyWords, fold
 from datamix.sources.base import LeafSpec
@@ -115,10 +115,10 @@ class Resident(NamedTuple):
 
     def read(self, group: int, located: Located, member: jax.Array | None) -> Record:
         """See `Reader`."""
-        row = plan_take(self.first, located.source) + located.record
+        row = look_up(self.first, located.source) + located.record
         if member is not None:
             row = jnp.where(member, row, 0)
-        return {leaf: plan_take(rows, row) for leaf, rows in self.groups[group].items()}
+        return {leaf: look_up(rows, row) for leaf, rows in self.groups[group].items()}
 
 
 class Numbers(NamedTuple):
@@ -143,7 +143,7 @@ class Arguments(NamedTuple):
     """
 
     plan: PlanArrays
-    reader: Resident
+    reader: Reader
     numbers: tuple[Numbers, ...]
 
 
@@ -204,11 +204,11 @@ def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, lane: Locate
     """Apply a chain of operators to one record with flat leaves."""
     for step, settings, words in zip(steps, numbers.settings, numbers.keys, strict=True):
         record = {leaf: record[leaf].reshape(shape) for leaf, shape in step.shapes}
-        own = {name: plan_take(table, lane.source) for name, table in settings.items()}
+        own = {name: look_up(table, lane.source) for name, table in settings.items()}
         keys: tuple[jax.Array, ...] = ()
         if step.random:
             # From the record's own place, so that it is augmented the same in any batch, on any host.
-            word = plan_take(words[0], lane.source), plan_take(words[1], lane.source)
+            word = look_up(words[0], lane.source), look_up(words[1], lane.source)
             keys = (jax.random.wrap_key_data(jnp.stack(fold(fold(word, lane.epoch), lane.record))),)
         record = step.function(record, *keys, **dict(step.static), **own)
     return {leaf: value.reshape(-1) if value.ndim else value for leaf, value in record.items()}
