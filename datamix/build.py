@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datamix import registry
-from datamix.compose import check_specs
+from datamix.assemble import check_specs
 from datamix.config import Config, OperatorConfig, SourceConfig, parse
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.graph import Graph, Operation
@@ -95,7 +95,10 @@ class Built:
     @property
     def notes(self) -> list[str]:
         """What a user must know of the sources."""
-        return [source.note for source in self.sources.values() if source.note]
+        notes = [source.note for source in self.sources.values() if source.note]
+        if notes:
+            notes[-1] += " For the real data, set data.dir=, or pip install 'datamix[prepare]' and run with a network."
+        return notes
 
     def offset(self, source: str) -> int | None:
         """What is added to a source's labels; None if that depends on data not yet read."""
@@ -120,6 +123,12 @@ class Built:
     def num_batches(self) -> int | None:
         """Batches in the whole mix; None without end."""
         return num_batches(self.plan.length, self.config.batch_size, self.config.remainder)
+
+    def num_records(self) -> int | None:
+        """Records that these batches hold; None without end."""
+        if self.plan.length is None or self.config.remainder == "keep":
+            return self.plan.length
+        return self.plan.length // self.config.batch_size * self.config.batch_size
 
     def fingerprint(self) -> str:
         """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
@@ -300,14 +309,14 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
     split = {key: value for key, value in source.settings.items() if key == "split"}
     note = (
         f"{source.name}: the built-in look-alike {source.stand_in!r} stands in for the real data, which is "
-        f"{missing.tried}. For the real data, set data.dir=, or pip install 'datamix[prepare]' and run once with a "
-        "network."
+        f"{missing.tried}."
     )
     return OpenSource(
         name=source.name,
         source=registry.lookup("source", source.stand_in)(**split),
         provenance="stand-in",
         limit=source.limit,
+        named=source.class_names,
         note=note,
     )
 

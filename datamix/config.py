@@ -167,6 +167,10 @@ def parse(node: DictConfig) -> Config:
 
 
 def _source(name: str, reader: _Reader) -> SourceConfig:
+    if "_target_" not in reader.node:
+        raise ConfigError(
+            f"source.{name}: settings for a source that is not in this mix; name {name} in source=, or leave them out."
+        )
     target = reader.registered("_target_", "source")
     operators = _operators(reader.take("operators", list, default=[]), f"{reader.where}.operators")
     limit = reader.take("limit", int, default=None, least=1)

@@ -28,6 +28,7 @@ _SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in"
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
 _HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.")
 _HYDRA_PARTS = ("optuna.",)
+_ORDER_KEYS = {"mix.window": "proportional", "mix.replacement": "random"}
 _LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
 
 
@@ -201,6 +202,8 @@ def explain(error: BaseException) -> str:
         if "is not in struct" in str(cause):
             node = getattr(cause, "parent_node", None)
             known = [str(key) for key in node] if isinstance(node, DictConfig) else []
+            if (home := _ORDER_KEYS.get(missing)) is not None:
+                return f"{missing} belongs to mix={home}; add mix={home}, or leave it out."
             kind = "source" if parent in ("source", "mix.weights", "mix.share") else "key"
             return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
         return f"{match[1]}: {str(cause).splitlines()[0]}"
@@ -208,6 +211,11 @@ def explain(error: BaseException) -> str:
         return (
             f"{match[1] or match[2]!r} is not an override; write key=value, and put quotes around a value with special "
             "characters: key='[a]'."
+        )
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
+        return (
+            f"{match[1]}={match[2]} lists several values: -m runs one job for each. For one value write mix.ratio=7:3, "
+            f"source=mnist+fashion or {match[1]}=[…]."
         )
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"+{match[1]}: this key exists already; leave out the +."

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.compose import compose, stored_spec
+from datamix.assemble import assemble, stored_spec
 from datamix.cursor import Cursor, PlanArrays, arrays_of, cursor_at
 from datamix.errors import ConfigError, DataError, StateError
 from datamix.graph import Graph
@@ -81,7 +81,7 @@ class Pipeline:
         lookup, plan_arrays = arrays_of(self.plan)
         names, own_seeds = list(sources), [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
-        program, numbers, groups = compose(graph, stored, own_seeds, lookup, batch_size)
+        program, numbers, groups = assemble(graph, stored, own_seeds, lookup, batch_size)
         arrays = {name: source.read() for name, source in sources.items()}
         flat = [_flat(name, arrays[name], stored[name]) for name in names]
         self._set(program, plan_arrays, _resident(flat, groups), numbers)
@@ -112,9 +112,7 @@ class Pipeline:
         Raises:
           ConfigError: an unknown source, or numbers that make no mix.
         """
-        other = object.__new__(Pipeline)
-        other.__dict__.update(self.__dict__)
-        other.plan = self._reweighed(weights)
+        other = _copied(self.__dict__, plan=self._reweighed(weights))
         _, arrays = arrays_of(other.plan)
         other._set(self._program, arrays, self._arguments.reader, self._arguments.numbers)
         return other
@@ -129,6 +127,9 @@ class Pipeline:
             raise TypeError("this mix never ends, so it has no length; see stop=, or take batches by iterator()")
         return self._num_batches
 
+    def __repr__(self) -> str:
+        return f"<Pipeline of {self.plan!r}, batches of {self.batch_size}>"
+
     def __iter__(self) -> BatchIterator:
         return self.iterator()
 
@@ -138,6 +139,8 @@ class Pipeline:
         Raises:
           IndexError: there is no such batch.
         """
+        if not isinstance(step, int | np.integer):
+            raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
         length = self._num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
@@ -190,8 +193,12 @@ class _Rest:
 
 
 def _unflatten(rest: _Rest, children: tuple[Arguments]) -> Pipeline:
+    return _copied(rest.fields, _arguments=children[0])
+
+
+def _copied(fields: Mapping[str, Any], **changed: Any) -> Pipeline:
     pipeline = object.__new__(Pipeline)
-    pipeline.__dict__.update(rest.fields, _arguments=children[0])
+    pipeline.__dict__.update(fields, **changed)
     return pipeline
 
 

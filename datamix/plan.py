@@ -157,6 +157,10 @@ class Plan:
             ends.append((last.first + last.length) * batch_records)
         self.length: int | None = min(ends, default=None)
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{name} {float(share):.4g}" for name, share in zip(self.names, self.targets, strict=True))
+        return f"<Plan: {shares}; {'without end' if self.length is None else f'{self.length:,} records'}>"
+
     def take(self, start: int, count: int) -> Selection:
         """The records at the positions [start, start + count).
 
@@ -265,8 +269,11 @@ class Plan:
 
     def _exhausted_at(self, source: int, samples: int | None) -> int | None:
         last_record = self.sizes[source] - 1
+        period = self.stages[0].period
         if not self.shares[source] or (samples is not None and samples <= last_record):
             return None
+        if isinstance(period, Draws) and period.replacement:
+            return None  # of records drawn with replacement, some are never seen
         number, within = divmod(last_record, self.batch_records)
         stage = next(stage for stage in reversed(self.stages) if stage.base[source] <= number)
         seat = stage.period.position_of(source, number - stage.base[source])
@@ -313,6 +320,12 @@ class Plan:
                 found.append(f"{name} has no share and gives no record.")
             elif sources[name].samples == 0:
                 found.append(f"{name} gives no record: the mix ends before its turn.")
+        for name, row in sources.items():
+            if row.samples and row.epochs is not None and row.epochs < 0.5:
+                found.append(
+                    f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
+                    "stop the mix goes on."
+                )
         late = max((row.exhausted_at or 0, name) for name, row in sources.items())
         repeats = [
             (count / row.records, name)

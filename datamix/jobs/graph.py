@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from datamix.assemble import check_specs
 from datamix.build import build
-from datamix.compose import check_specs
 from datamix.config import Config
 from datamix.report.console import console, percent, print_notes
-from datamix.report.contents import report_of
+from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report, write_text
 
 
@@ -41,15 +41,6 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out.print(built.graph.tree(notes))
     ends = {([*built.graph.chain(name)] or [built.graph.nodes[name]])[-1].name: share for name, share in shares.items()}
     write_text(directory / "graph.mmd", built.graph.mermaid(notes, ends))
-    told = plan.report()
-    report = report_of(
-        built,
-        plan,
-        spec,
-        fingerprint=built.fingerprint(),
-        batches=built.num_batches(),
-        counts={name: row.samples for name, row in told.sources.items()},
-        records=told.length,
-    )
+    report = report_of_whole_mix(built, spec)
     out.print(f"Diagram: {directory / 'graph.mmd'}\nReport: {write_report(directory, report)}")
     return report

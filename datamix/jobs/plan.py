@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from datamix.assemble import check_specs
 from datamix.build import build
-from datamix.compose import check_specs
 from datamix.config import Config
 from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of
+from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 
 
@@ -29,40 +29,34 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     plan = built.plan
     spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
     told = plan.report()
-    batches = built.num_batches()
+    report = report_of_whole_mix(built, spec)
+    batches, records = report["batches"], report["samples"]
     exhausted = {
-        name: None if row.exhausted_at is None else (row.exhausted_at - 1) // config.batch_size
+        name: None if (end := row.exhausted_at) is None or end > (records or end) else (end - 1) // config.batch_size
         for name, row in told.sources.items()
     }
     rows = [
         (
             name,
-            built.sources[name].provenance,
-            f"{row.records:,}",
-            percent(row.target),
-            percent(row.share),
-            "∞" if row.samples is None else f"{row.samples:,}",
-            "∞" if row.epochs is None else f"{row.epochs:.2f}",
+            row["provenance"],
+            f"{row['records']:,}",
+            percent(row["target"]),
+            percent(row["share"]),
+            "∞" if row["samples"] is None else f"{row['samples']:,}",
+            "∞" if row["epochs"] is None else f"{row['epochs']:.2f}",
             "–" if exhausted[name] is None else f"{exhausted[name]:,}",
         )
-        for name, row in told.sources.items()
+        for name, row in report["sources"].items()
     ]
     columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
-    out.print(table("What this mix will do", columns, rows))
-    length = "without end" if told.length is None else f"{told.length:,} records in {batches:,} batches"
+    out.print(table("What this mix will do (batches count from 0)", columns, rows))
+    length = "without end, in batches" if records is None else f"{records:,} records in {batches:,} batches"
     out.print(f"{config.mix.order}, {config.mix.stop}: {length} of {config.batch_size}")
+    if rest := (told.length or 0) - (records or 0):
+        out.print(f"The last {rest} records fill no batch and are dropped; batch.remainder=keep keeps them.")
     over = "" if told.length is not None and told.walked >= told.length else f" (over the first {told.walked:,})"
     out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} records{over}")
     print_notes(out, "Note", told.warnings)
-    report = report_of(
-        built,
-        plan,
-        spec,
-        fingerprint=built.fingerprint(),
-        batches=batches,
-        counts={name: row.samples for name, row in told.sources.items()},
-        records=told.length,
-    )
     report["plan"] = {"exhausted_in_batch": exhausted, "length": told.length, "warnings": list(told.warnings)}
     out.print(f"Report: {write_report(directory, report)}")
     return report

@@ -47,7 +47,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     seen: list[Batch] = list(islice(pipeline, batches))
     source_id = np.concatenate([batch["source_id"] for batch in seen])
     counts = {name: int((source_id == i).sum()) for i, name in enumerate(names)}
-    labels = _label_ranges(names, pipeline)
+    labels = _label_ranges(names, pipeline, seen)
     rate = _samples_per_s(pipeline)
 
     out.print(_sources_table(built, pipeline, labels))
@@ -71,8 +71,13 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         figure=_draw(directory, built, pipeline, seen),
     )
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
-    out.print(f"\nIn {total} records: {mixed}; never more than {report['max_deviation']:.2f} records off.")
-    out.print(f"{rate:,.0f} samples/s")
+    off = report["max_deviation"]
+    out.print(f"\nIn {total} records: {mixed}; at no point more than {off:.2f} records from the exact shares.")
+    whole, length = built.num_batches(), pipeline.plan.length
+    out.print(
+        "The whole mix never ends." if whole is None else f"The whole mix: {length:,} records, {whole:,} batches."
+    )
+    out.print(f"About {round(rate, -4):,.0f} samples/s, at a first look.")
     path = write_report(directory, report)
     out.print(f"Report: {path}" + (f"\nFigure: {directory / report['figure']}" if report["figure"] else ""))
     return report
@@ -111,16 +116,19 @@ def _shapes(batch: Batch) -> str:
     return f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
 
 
-def _label_ranges(names: list[str], pipeline: Pipeline) -> dict[str, tuple[int, int]]:
-    """Smallest and largest label of each source among the first records of the mix."""
+def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> dict[str, tuple[int, int]]:
+    """Smallest and largest label among each source's first records."""
     if (label := pipeline.spec.get("label")) is None or label.shape or not label.dtype.startswith(("int", "uint")):
         return {}
-    looked_at = list(islice(pipeline, max(1, _LABELS_OF // pipeline.batch_size)))
-    labels = np.concatenate([batch["label"] for batch in looked_at])
-    source_id = np.concatenate([batch["source_id"] for batch in looked_at])
-    return {
-        name: (int(own.min()), int(own.max())) for i, name in enumerate(names) if len(own := labels[source_id == i])
-    }
+    ranges = {}
+    for i, name in enumerate(names):
+        # Each source by itself, so that a small share or a late turn hides nothing.
+        alone = pipeline.with_weights({other: int(other == name) for other in names})
+        looked_at = list(islice(alone, max(1, _LABELS_OF // pipeline.batch_size))) or seen
+        own = [batch["label"][batch["source_id"] == i] for batch in looked_at]
+        if len(labels := np.concatenate(own)):
+            ranges[name] = (int(labels.min()), int(labels.max()))
+    return ranges
 
 
 def _samples_per_s(pipeline: Pipeline) -> float:
@@ -157,7 +165,7 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
             if label is not None and 0 <= label - offset < len(source.class_names):
                 title += f"\n{source.class_names[label - offset]}"
             images.append((_shown(pixels, built, name), title))
-        rows[f"{name}\n({source.provenance})"] = images
+        rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
     stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
     title = "Samples of the mix" + (
         f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else ""

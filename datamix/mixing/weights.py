@@ -64,7 +64,8 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
         )
     if len(parts) != len(names):
         raise ConfigError(
-            f"{where} has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)}); give one each."
+            f"{where} has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)}); give one "
+            "each, as in 7:3."
         )
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 

@@ -10,6 +10,16 @@ from datamix.plan import Plan
 from datamix.sources.base import Spec
 
 
+def report_of_whole_mix(built: Built, spec: Spec) -> dict[str, Any]:
+    """The report on all that a mix will hand out; records that fill no batch and are dropped do not count."""
+    plan, batches = built.plan, built.num_batches()
+    records = built.num_records()
+    counts = dict.fromkeys(plan.names) if records is None else dict(zip(plan.names, plan.counts(records), strict=True))
+    return report_of(
+        built, plan, spec, fingerprint=built.fingerprint(), batches=batches, counts=counts, records=records
+    )
+
+
 def report_of(
     built: Built,
     plan: Plan,

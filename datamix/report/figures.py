@@ -22,11 +22,12 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
     from matplotlib.figure import Figure
 
     width = max(len(images) for images in rows.values())
-    figure = Figure(figsize=(1.15 * width + 1.4, 1.6 * len(rows) + 0.5), dpi=110)
+    height = 1.6 * len(rows) + 0.5
+    figure = Figure(figsize=(1.15 * width + 1.4, height), dpi=110)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
     # One axis for all: an axis for each image takes four times as long to draw.
-    axis = figure.add_axes((0, 0, 1, 1 - 0.4 / (1.6 * len(rows) + 0.5)))
+    axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height))
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0), aspect="equal")
     axis.axis("off")
     for row, (name, images) in enumerate(rows.items()):
@@ -36,7 +37,7 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
             place = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
             shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
-            axis.text(column + 0.5, top, label, ha="center", va="bottom", fontsize=8, linespacing=1.1)
+            axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
     with whole_file(path) as part:
         figure.savefig(part)

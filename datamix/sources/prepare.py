@@ -148,7 +148,8 @@ def prepare(
 
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     """The error that says why there is no such dataset, and the ways out."""
-    tried = f"not prepared in {data_dir}, and not to be had: {reason}"
+    where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
+    tried = f"not prepared in {where}, and not to be had: {reason}"
     return Unavailable(
         f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or pip install "
         "'datamix[prepare]' and run once with a network.",

@@ -164,6 +164,7 @@ class Tfds:
     def _described(self) -> tuple[Spec, tuple[str, ...]]:
         if known := self._slot.peek():
             return known[0], tuple(known[1]["class_names"])
+        self._require_reader()
         features = self._builder.info.features
         spec = {}
         for leaf, feature in sorted(features.items()):
@@ -201,6 +202,14 @@ class Tfds:
         formats: list[str] = [self._info.get("fileFormat", "tfrecord"), *self._info.get("alternativeFileFormats", [])]
         return next((each for each in formats if each in _RANDOM_ACCESS), formats[0])
 
+    def _require_reader(self) -> None:
+        """Raise DataError if the records cannot be read here."""
+        if self._file_format not in _RANDOM_ACCESS and importlib.util.find_spec("tensorflow") is None:
+            raise DataError(
+                f"source {self.name!r}: {self._directory} is stored as {self._file_format}, which TensorFlow alone "
+                "reads, and it is not installed: pip install 'datamix[prepare]'."
+            )
+
     def _decode(self) -> tuple[Arrays, dict[str, Any]]:
         spec, class_names = self._described
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
@@ -236,11 +245,7 @@ class Tfds:
 
     def _read_in_order(self, part: _Part, arrays: Arrays) -> Iterator[int]:
         """The same for formats that only TensorFlow reads, from first to last."""
-        if importlib.util.find_spec("tensorflow") is None:
-            raise DataError(
-                f"source {self.name!r}: {self._directory} is stored as {self._file_format}, which TensorFlow alone "
-                "reads, and it is not installed: pip install 'datamix[prepare]'."
-            )
+        self._require_reader()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
         import tensorflow_datasets as tfds

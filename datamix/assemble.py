@@ -108,26 +108,29 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             if mine != theirs:
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {leaf} is {mine} in {first}, "
-                    f"but {theirs} in {name}; {_remedy(leaf, mine, theirs, name)}"
+                    f"but {theirs} in {name}; {_remedy(leaf, first, mine, name, theirs)}"
                 )
     return chain.spec
 
 
-def _remedy(leaf: str, wanted: LeafSpec, found: LeafSpec, name: str) -> str:
-    """Which operator turns `found` into `wanted`."""
-    where = f"add it to source.{name}.operators"
-    if len(wanted.shape) == len(found.shape) == 3:
-        if wanted.shape[:2] != found.shape[:2]:
-            return f"resize: {{height: {wanted.shape[0]}, width: {wanted.shape[1]}}} would mend it: {where}."
-        if wanted.shape != found.shape:
-            return f"{'to_rgb' if wanted.shape[2] == 3 else 'to_grayscale'} would mend it: {where}."
-    if wanted.shape == found.shape:
-        to_float = wanted.dtype == "float32" and not found.dtype.startswith("float") and leaf == "image"
-        mend = "to_float" if to_float else f"cast: {{dtype: {wanted.dtype}, leaf: {leaf}}}"
-        return f"{mend} would mend it: {where}."
-    if wanted.dtype == "float32" and len(wanted.shape) == 1 and not found.shape:
-        return f"one_hot: {{num_classes: {wanted.shape[0]}, leaf: {leaf}}} would mend it: {where}."
-    return f"give both the same operators, or write one that mends it and {where}."
+def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
+    """Which operators, in which source, would make two leaves agree."""
+    if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
+        first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
+    images = len(mine.shape) == len(theirs.shape) == 3
+    mend = []
+    if images and mine.shape[:2] != theirs.shape[:2]:
+        mend.append(f"resize: {{height: {mine.shape[0]}, width: {mine.shape[1]}}}")
+    if images and mine.shape[2] != theirs.shape[2]:
+        mend.append("to_rgb" if mine.shape[2] == 3 else "to_grayscale")
+    if len(mine.shape) == 1 and not theirs.shape and mine.dtype == "float32":
+        mend.append(f"one_hot: {{num_classes: {mine.shape[0]}, leaf: {leaf}}}")
+    elif mine.dtype != theirs.dtype and (images or mine.shape == theirs.shape):
+        to_float = mine.dtype == "float32" and "float" not in theirs.dtype and leaf == "image"
+        mend.append("to_float" if to_float else f"cast: {{dtype: {mine.dtype}, leaf: {leaf}}}")
+    if not mend:
+        return f"write an operator that mends it, and add it to source.{name}.operators."
+    return f"{' and '.join(mend)} would mend it: add {'it' if len(mend) == 1 else 'them'} to source.{name}.operators."
 
 
 def numbers_of(
@@ -195,10 +198,10 @@ def stored_spec(name: str, spec: Spec) -> Spec:
     return stored
 
 
-def compose(
+def assemble(
     graph: Graph, specs: Mapping[str, Spec], seeds: Sequence[int], lookup: Lookup, batch_size: int
 ) -> tuple[Program, tuple[Numbers, ...], list[list[int]]]:
-    """Compose the operators of a graph into a program, by shapes and dtypes alone.
+    """Assemble the operators of a graph into a program, by shapes and dtypes alone.
 
     Args:
       graph: of the pipeline.
