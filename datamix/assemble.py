@@ -44,15 +44,18 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
         assert node.operation is not None
         function, settings = node.operation.function, dict(node.operation.settings)
         holds = traits(function)
-        # An offset that is known only once the labels are read has no value yet, but a shape.
-        traced = {
-            name: np.asarray(0 if (value := settings.pop(name)) is None else value)
-            for name in holds.traced
-            if name in settings
-        }
-        for name, value in traced.items():
-            if value.dtype.kind not in "iuf":
-                raise ConfigError(f"{node.name}: {name} = {node.operation.settings[name]!r} is not a number.")
+        traced = {}
+        for name in [name for name in holds.traced if name in settings]:
+            # An offset that is known only once the labels are read has no value yet, but a shape.
+            value = 0 if settings[name] is None else settings[name]
+            try:
+                traced[name] = np.asarray(value)
+                numeric = traced[name].dtype.kind in "iuf"
+            except ValueError:  # lists of different lengths
+                numeric = False
+            if not numeric:
+                raise ConfigError(f"{node.name}: {name} = {settings[name]!r} is not a number, or one a channel.")
+            del settings[name]
         flat = holds.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
         step = Step(function=function, static=_frozen(settings), random=holds.random, shapes=tuple(shapes.items()))
@@ -188,10 +191,13 @@ def stored_spec(name: str, spec: Spec) -> Spec:
     """
     stored = {}
     for leaf, part in spec.items():
-        dtype = np.dtype(part.dtype).newbyteorder("=")
-        if dtype.kind not in "biuf" and dtype.name != "bfloat16":
+        try:
+            dtype = np.dtype(part.dtype).newbyteorder("=")
+        except TypeError:  # structured, or of no type that NumPy reads back
+            dtype = np.dtype(object)
+        if (dtype.kind not in "biuf" and dtype.name != "bfloat16") or dtype.itemsize > 8:
             raise DataError(
-                f"source {name!r}: leaf {leaf!r} is {dtype}; a pipeline computes with numbers. Choose others "
+                f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Choose others "
                 f"with source.{name}.leaves."
             )
         stored[leaf] = LeafSpec(part.shape, str(jax.dtypes.canonicalize_dtype(dtype)))
@@ -248,4 +254,7 @@ def assemble(
 
 
 def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in settings.items())
+    def freeze(value: Any) -> Any:
+        return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value
+
+    return tuple((name, freeze(value)) for name, value in settings.items())

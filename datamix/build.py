@@ -14,10 +14,10 @@ import numpy as np
 from datamix import registry
 from datamix.assemble import check_specs
 from datamix.config import Config, OperatorConfig, SourceConfig, parse
-from datamix.errors import ConfigError, DataError, DatamixError
+from datamix.errors import ConfigError, DataError, DatamixError, SpecError
 from datamix.graph import Graph, Operation
 from datamix.mixing.weights import Number, resolve_shares
-from datamix.overrides import compose
+from datamix.overrides import compose, conf_dir
 from datamix.pipeline import Pipeline, fingerprint, num_batches
 from datamix.plan import Plan
 from datamix.sources.arrays import MemoryArrays
@@ -69,9 +69,16 @@ class OpenSource:
     def read(self) -> Arrays:
         """See `datamix.sources.base.Source`."""
         try:
-            return {leaf: values[: self.num_records] for leaf, values in self.source.read().items()}
+            arrays = {leaf: values[: self.num_records] for leaf, values in self.source.read().items()}
         except DatamixError as error:
             raise _named(self.name, error) from error
+        labels, known = arrays.get("label"), len(self.class_names)
+        if known and labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" and labels.max() >= known:
+            raise DataError(
+                f"source {self.name!r}: label {labels.max()} has no name among the {known} class_names; name every "
+                f"class in source.{self.name}.class_names."
+            )
+        return arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +110,15 @@ class Built:
     def offset(self, source: str) -> int | None:
         """What is added to a source's labels; None if that depends on data not yet read."""
         return next(
-            (node.operation.settings["offset"] for node in self.graph.chain(source)
-             if node.operation and node.operation.operator == "offset_label"), 0,
-        )  # fmt: skip
+            (
+                node.operation.settings["offset"]
+                for node in self.graph.chain(source)
+                if node.operation
+                and node.operation.operator == "offset_label"
+                and "leaf" not in node.operation.settings
+            ),
+            0,
+        )
 
     def completed(self) -> Built:
         """The same, with the label offsets that need the labels themselves to be read.
@@ -152,6 +165,7 @@ class Built:
         """What determines the sequence, by the key that sets it; not where the data lies."""
         config = self.config
         identity: dict[str, object] = {
+            "source": [source.name for source in config.sources],
             "seed": config.seed,
             "shuffle": config.shuffle,
             "labels": config.labels,
@@ -163,7 +177,7 @@ class Built:
         for source in config.sources:
             opened = self.sources[source.name]
             identity[f"source.{source.name}"] = [
-                source.target, opened.provenance, opened.num_records, source.seed,
+                source.target, opened.provenance, opened.num_records, len(opened.class_names), source.seed,
                 {key: value for key, value in source.settings.items() if key not in places},
                 {leaf: str(part) for leaf, part in opened.spec.items()},
                 [[operator.name, dict(operator.settings)] for operator in source.operators],
@@ -194,6 +208,9 @@ def load(
     (3, [0, 1, 0, 1])
     """
     memory = dict(sources or {})
+    for name in memory:
+        if (conf_dir() / "dataset" / f"{name}.yaml").exists():
+            raise ConfigError(f"sources: {name!r} is the name of a dataset that is shipped; give yours another.")
     arguments = list(overrides)
     if memory and not any(argument.startswith("source=") for argument in arguments):
         arguments.insert(0, f"source={'+'.join(memory)}")
@@ -238,13 +255,7 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
             **mix.settings,
         )
 
-    branches = {
-        source.name: [
-            *(_operation(operator) for operator in source.operators),
-            *_implied(config, i, opened[source.name].spec),
-        ]
-        for i, source in enumerate(config.sources)
-    }
+    branches = {source.name: _chain(config, i, opened[source.name].spec) for i, source in enumerate(config.sources)}
     graph = Graph.of(branches, [_operation(operator) for operator in config.operators])
     counts = [len(source.class_names) for source in opened.values()]
     known = _offsets(names, counts) if all(counts[:-1]) else {}
@@ -341,15 +352,28 @@ def _operation(operator: OperatorConfig) -> Operation:
     )
 
 
-def _implied(config: Config, source_id: int, spec: Spec) -> list[Operation]:
-    """What every source does after its own operators: number its classes apart, and say which source it is."""
-    implied = []
+def _chain(config: Config, source_id: int, spec: Spec) -> list[Operation]:
+    """A source's operators, with those that every source has: numbering its classes apart, and saying which it is.
+
+    Raises:
+      SpecError: the source has a leaf of the name that is given to the source's number.
+    """
+    source = config.sources[source_id]
+    if "source_id" in spec:
+        raise SpecError(
+            f"source {source.name!r} has a leaf 'source_id' of its own, which the source's number would overwrite; "
+            f"choose its leaves with source.{source.name}.leaves."
+        )
+    own = {operator.name for operator in source.operators if "leaf" not in operator.settings}
     label = spec.get("label")
-    if config.labels == "union" and label is not None and not label.shape and np.dtype(label.dtype).kind in "iu":
-        implied.append(OperatorConfig(name="offset_label", settings={"offset": None}))
-    implied.append(OperatorConfig(name="tag_source", settings={"source_id": source_id}))
-    own = {operator.name for operator in config.sources[source_id].operators}
-    return [_operation(operator) for operator in implied if operator.name not in own]
+    classes = label is not None and not label.shape and np.dtype(label.dtype).kind in "biu"
+    chain = list(source.operators)
+    if config.labels == "union" and classes and "offset_label" not in own:
+        # Before the others, which may make a vector of the label.
+        chain.insert(0, OperatorConfig(name="offset_label", settings={"offset": None}))
+    if "tag_source" not in own:
+        chain.append(OperatorConfig(name="tag_source", settings={"source_id": source_id}))
+    return [_operation(operator) for operator in chain]
 
 
 def _offsets(names: Sequence[str], num_classes: Sequence[int]) -> dict[str, int]:

@@ -41,9 +41,9 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _end(error, overrides.explain(error))
     except OSError as error:
-        if _running or error.filename is None:
+        if _running:
             raise
-        _end(error, f"hydra.run.dir: {error.filename} cannot be made: {error.strerror}.")
+        _end(error, f"hydra.run.dir: {error.filename or 'it'} cannot be written: {error.strerror}.")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -73,11 +74,7 @@ class Pipeline:
         self.source_names = tuple(sources)
         self._reweighed = reweighed
         self._identity = dict(identity or {})
-        if num_batches(self.plan.length, batch_size, remainder) == 0:
-            raise ConfigError(
-                f"batch.size = {batch_size} is more than the {self.plan.length} records of the whole mix; make it "
-                "smaller, or set batch.remainder=keep."
-            )
+        self._count_batches()
         lookup, plan_arrays = arrays_of(self.plan)
         names, own_seeds = list(sources), [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
@@ -89,9 +86,17 @@ class Pipeline:
     def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
         batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
         num_steps = min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
-        self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)
+        self._count_batches()
         self._program = program.resized(num_steps)
         self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
+
+    def _count_batches(self) -> None:
+        self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)
+        if self._num_batches == 0:
+            raise ConfigError(
+                f"batch.size = {self.batch_size} is more than the {self.plan.length} records of the whole mix; make it "
+                "smaller, or set batch.remainder=keep."
+            )
 
     @property
     def spec(self) -> dict[str, LeafSpec]:
@@ -141,7 +146,7 @@ class Pipeline:
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
-        length = self._num_batches
+        step, length = int(step), self._num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
@@ -163,6 +168,9 @@ class Pipeline:
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
+        step = operator.index(step)
+        if step < 0:
+            raise ConfigError(f"start = {step}; it is 0 or more.")
         cursor = cursor_at(self.plan, step * self.batch_size)
         return Cursor(*(jnp.asarray(field) for field in cursor))
 
@@ -233,8 +241,7 @@ class BatchIterator(Iterator[Batch]):
         self._seek(start)
 
     def _seek(self, step: int) -> None:
-        if step < 0:
-            raise ConfigError(f"start = {step}; it is 0 or more.")
+        step = operator.index(step)
         self.step = self._begun = step
         self._ahead: list[dict[str, jax.Array]] = []
         self._ready: list[Batch] = []
@@ -260,8 +267,17 @@ class BatchIterator(Iterator[Batch]):
         if not self._ahead and self.step > self._begun + 1 and (self._end is None or self._computed < self._end):
             self._ahead.append(self._compute())
         if self._rest and self.step == self._end:
-            batch = {leaf: value[: self._rest // self._count] for leaf, value in batch.items()}
+            batch = self._short_batch(batch)
         return batch
+
+    def _short_batch(self, batch: Batch) -> Batch:
+        """This reader's rows of the last batch, which is not full."""
+        if self._count > 1:
+            whole = next(BatchIterator(self._pipeline, self.step - 1, (0, 1), self._output))
+            rows = self._rest // self._count
+            first = (self._index + self.step - 1) % self._count * rows
+            return {leaf: value[first : first + rows] for leaf, value in whole.items()}
+        return {leaf: value[: self._rest] for leaf, value in batch.items()}
 
     def _batches(self, flat: dict[str, jax.Array]) -> list[Batch]:
         """The batches of a chunk, last first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,13 +14,14 @@ import numpy as np
 
 from datamix import permute, registry
 from datamix.errors import ConfigError
-from datamix.mixing.orders import Demand, Draws, Period, Runs, Table
+from datamix.mixing.orders import MAX_DRAWS, Demand, Draws, Period, Runs, Table
 from datamix.mixing.stops import Stage, most_stages, repeats
 from datamix.mixing.weights import Number, resolve_shares
 from datamix.rng import draw_at, fold, key_for, multiply_high
 
 # How many positions `report` walks for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20
+_MOST = 2**62
 
 
 class Selection(NamedTuple):
@@ -172,8 +174,9 @@ class Plan:
         Returns:
           int32 and int64 arrays of shape [count].
         """
-        if start < 0 or count < 0:
-            raise ValueError(f"take({start}, {count}): start and count are 0 or more")
+        start, count = operator.index(start), operator.index(count)
+        if start < 0 or count < 0 or start + count >= _MOST:
+            raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
         if self.length is not None:
             count = max(0, min(count, self.length - start))
         unit = self.batch_records
@@ -272,8 +275,11 @@ class Plan:
         period = self.stages[0].period
         if not self.shares[source] or (samples is not None and samples <= last_record):
             return None
-        if isinstance(period, Draws) and period.replacement:
-            return None  # of records drawn with replacement, some are never seen
+        if isinstance(period, Draws):
+            if period.replacement:
+                return None  # of records drawn with replacement, some are never seen
+            if self.length is None and last_record / self.shares[source] > MAX_DRAWS * self.batch_records:
+                return None  # too far to walk
         number, within = divmod(last_record, self.batch_records)
         stage = next(stage for stage in reversed(self.stages) if stage.base[source] <= number)
         seat = stage.period.position_of(source, number - stage.base[source])
@@ -309,8 +315,15 @@ class Plan:
         found = []
         period, shares = self.stages[0].period, self.stages[0].shares
         for name, share, got in zip(self.names, shares, _realised(period, shares), strict=True):
-            endless = isinstance(period, Table) and (self.length is None or self.length > period.length)
-            if share and endless and abs(got - share) > 0.01 * share:
+            if not isinstance(period, Table) or (self.length is not None and self.length <= period.length):
+                break
+            drift = abs(got - float(share)) * period.length
+            if drift > 1e-6 and abs(got - share) <= 0.01 * share:
+                found.append(
+                    f"{name} follows its share exactly for {period.length:,} records, and then drifts by {drift:.2g} "
+                    "records in as many; use weights with fewer digits to avoid it."
+                )
+            if abs(got - share) > 0.01 * share:
                 found.append(
                     f"{name} gets a share of {got:.3g} in the long run, not {float(share):.3g}: it is too small "
                     "for the plan's table."

@@ -12,7 +12,7 @@ import datamix
 from datamix import registry
 from datamix.build import Built, build
 from datamix.config import parse
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, SpecError
 from datamix.overrides import compose
 
 
@@ -104,6 +104,25 @@ def test_a_deviation_of_zero_is_refused() -> None:
         datamix.load("source.a.operators=[{normalize:{mean:0,std:0}}]", "batch.size=4", sources={"a": few()})
 
 
+def test_labels_union_before_one_hot() -> None:
+    one_hot = "[{one_hot:{num_classes:6}}]"
+    pipeline = datamix.load(
+        f"source.a.operators={one_hot}", f"source.b.operators={one_hot}", "batch.size=12", "stop=exhaust_once",
+        sources={"a": few(), "b": few()},
+    )  # fmt: skip
+    batch = pipeline[0]
+    assert (batch["label"].sum(axis=1) == 1).all()
+    assert set(batch["label"].argmax(axis=1)[batch["source_id"] == 1].tolist()) == {3, 4, 5}
+
+
+def test_the_order_of_sources_and_their_classes_is_part_of_the_fingerprint() -> None:
+    one, other = (datamix.load(f"source={s}", "batch.size=4", sources={"a": few(), "b": few()}) for s in ("a+b", "b+a"))
+    with pytest.raises(datamix.StateError, match="source differ"):
+        other.iterator().restore(one.iterator().state())
+    named = datamix.load("source.a.class_names=[x,y,z,w]", "batch.size=4", sources={"a": few(), "b": few()})
+    assert named.fingerprint != one.fingerprint
+
+
 def test_limit_takes_the_first_records() -> None:
     pipeline = datamix.load("source.a.limit=4", "stop=exhaust_once", "batch.size=4", "shuffle=false",
                             sources={"a": few(classes=6)})  # fmt: skip
@@ -127,6 +146,32 @@ def test_seeds_of_sources() -> None:
     ("overrides", "sources", "error", "message"),
     [
         (["source.a.split=train[:3]"], {"a": few()}, ConfigError, r"source\.a\.split: a was given in memory"),
+        (
+            ["source.a.class_names=[x,y]", "batch.size=4"],
+            {"a": few()},
+            DataError,
+            r"label 2 has no name among the 2 class_names",
+        ),
+        ([], {"a": few(source_id=np.zeros(6))}, SpecError, r"'a' has a leaf 'source_id' of its own"),
+        (
+            ["batch.size=4"],
+            {"a": few(odd=np.zeros(6, [("x", "i4")]))},
+            DataError,
+            r"leaf 'odd' is \[\('x', '<i4'\)\]; a pipeline",
+        ),
+        (
+            ["batch.size=4", "operators=[{to_float:{largest:0}}]"],
+            {"a": few()},
+            ConfigError,
+            r"largest = 0; it is above 0",
+        ),
+        (
+            ["batch.size=4", "operators=[{normalize:{mean:[[1],[2,3]],std:1}}]"],
+            {"a": few()},
+            ConfigError,
+            r"normalize: mean = .* is not a number, or one a channel",
+        ),
+        ([], {"mnist": few()}, ConfigError, r"sources: 'mnist' is the name of a dataset that is shipped"),
         ([], {"a": few(0)}, DataError, r"source 'a' is empty; leave it out of source="),
         ([], {"a": few(extra=np.zeros(5))}, DataError, r"need the same length along their first axis; found image \[6"),
         ([], {"a": {}}, DataError, r"need the same length along their first axis; found none"),
@@ -135,7 +180,7 @@ def test_seeds_of_sources() -> None:
         (["mix.granularity=batch", "batch.size=7"], {"a": few()}, ConfigError, r"6 records, which fill no batch of 7"),
         (["mix=round_robin", "mix.ratio=2:1"], {"a": few(), "b": few()}, ConfigError, r"mix=round_robin .* no ratio"),
     ],
-)  # fmt: skip
+)
 def test_mistakes(overrides: list[str], sources: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         datamix.load(*overrides, sources=sources)

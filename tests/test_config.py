@@ -123,6 +123,14 @@ def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
         build(parsed("source=digits+garments", "experiment=mine", config_dir=tmp_path))
 
 
+def test_hydras_own_keys_cannot_bring_in_a_node_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nevil: {_target_: evil.C}\nhydra:\n  callbacks:\n    x: ${evil}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(RegistryError, match=r"hydra\.callbacks\.x = '\$\{evil\}': nothing but Hydra's own plugins"):
+        parsed("experiment=mine", config_dir=tmp_path)
+
+
 def test_composing_imports_nothing_heavy() -> None:
     code = (
         "import sys; from datamix import config, overrides; overrides.compose(['mix.ratio=7:3']);"

@@ -135,6 +135,12 @@ def test_every_for_starts_afresh() -> None:
         assert_same(next(iter(pipeline)), reference(pipeline, 0))
 
 
+def test_positions_may_be_of_numpy() -> None:
+    pipeline = load("stop=forever")
+    assert_same(pipeline[np.int32(2**28 + 5)], pipeline[2**28 + 5])
+    assert json.dumps(pipeline.iterator(start=np.int64(3)).state())  # type: ignore[arg-type]
+
+
 def test_far_ahead() -> None:
     pipeline = load("stop=forever", "mix.ratio=5:2:1")
     assert_same(pipeline[10**12], reference(pipeline, 10**12))
@@ -161,6 +167,15 @@ def test_shards_make_up_the_batch_whatever_their_number(mix: tuple[str, ...]) ->
                 for leaf in pipeline.spec
             }
             assert_same(rows, pipeline[step])
+
+
+def test_shards_of_a_short_last_batch() -> None:
+    pipeline = load("stop=exhaust_once", "batch.remainder=keep", "source.c.limit=49", names=("a", "b", "c"))
+    parts = [list(pipeline.iterator(shard=(i, 2)))[-1] for i in range(2)]
+    last = len(pipeline) - 1
+    rows = {leaf: np.concatenate([parts[(b - last) % 2][leaf] for b in range(2)]) for leaf in pipeline.spec}
+    assert len(pipeline[last]["label"]) == (37 + 20 + 49) % 8 == 2
+    assert_same(rows, pipeline[last])
 
 
 def test_no_shard_is_left_to_one_source() -> None:

@@ -31,6 +31,7 @@ TABLE_SLOTS = 2**18
 LONG_TABLE_SLOTS = 2**20
 SHORT_TABLE_SLOTS = 2**13
 _DRAW_BLOCK = 2**16
+MAX_DRAWS = 2**27  # draws that may be walked to find a seat: some seconds
 
 
 class Period(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from datamix.mixing.orders import Demand, Period, Shares
+from datamix.errors import ConfigError
+from datamix.mixing.orders import MAX_DRAWS, Demand, Draws, Period, Shares
 
 Order = Callable[[Demand], Period]
 
@@ -72,6 +73,11 @@ def _first_exhausted(demand: Demand, period: Period) -> int:
 
 def _all_exhausted(demand: Demand, period: Period) -> int:
     """Seats until every source has given all its records once."""
+    if isinstance(period, Draws) and (demand.horizon or 0) > MAX_DRAWS:
+        raise ConfigError(
+            f"mix=random with stop=all_exhausted would draw some {demand.horizon:,} records until every source is seen "
+            "once; make the smallest share larger, or choose another stop."
+        )
     return max(_exhausted(demand, period, source) for source in demand.seated)
 
 

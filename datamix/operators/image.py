@@ -24,6 +24,8 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
       leaf: which leaf.
     """
     value = leaf_of(record, leaf, "to_float")
+    if largest is not None and not largest > 0:
+        raise ConfigError(f"operator 'to_float': largest = {largest}; it is above 0.")
     if largest is None:
         largest = np.iinfo(value.dtype).max if jnp.issubdtype(value.dtype, jnp.integer) else 1
     # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.

@@ -16,7 +16,7 @@ def offset_label(record: Record, *, offset: int, leaf: str = "label") -> Record:
     Integers of fewer than 32 bits become int32, lest they wrap round.
     """
     label = leaf_of(record, leaf, "offset_label")
-    if jnp.issubdtype(label.dtype, jnp.integer) and label.dtype.itemsize < 4:
+    if label.dtype == jnp.bool_ or (jnp.issubdtype(label.dtype, jnp.integer) and label.dtype.itemsize < 4):
         label = label.astype(jnp.int32)
     return record | {leaf: label + jnp.asarray(offset, label.dtype)}
 

@@ -164,7 +164,7 @@ def test_two_rules_for_one_source() -> None:
 def test_a_ratio_of_the_wrong_length(ratio: object) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^mix\.ratio has [0124] numbers, but there are 3 sources \(mnist, fashion, svhn\); give one each\.$",
+        match=r"^mix\.ratio has [0124] numbers, but there are 3 sources \(mnist, fashion, svhn\); give one each, as",
     ):
         parse_ratio(ratio, NAMES)
 
