@@ -71,7 +71,9 @@ def test_the_output_says_what_is_in_the_mix(preview):
     lines = preview.out.splitlines()
     assert lines[0] == "Sources"
     assert "Each batch: 16 × image float32 [28, 28, 1], label int32 [], source_id int32 []" in lines
-    assert "In 160 records: mnist 80 (50.0 %), fashion 80 (50.0 %); never more than 0.50 records off." in lines
+    shares = "mnist 80 (50.0 %), fashion 80 (50.0 %)"
+    assert f"In 160 records: {shares}; at no point more than 0.50 records from the exact shares." in lines
+    assert "The whole mix: 1,600 records, 100 batches." in lines
     assert len([line for line in lines if re.match(r"batch +\d+ .* mnist 8  fashion 8$", line)]) == 10
     assert all(line.startswith("Reading ") for line in preview.err.splitlines())
 
@@ -114,7 +116,7 @@ def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
     place = tmp_path / "home" / "tensorflow_datasets"
     assert first.startswith(
         "Stand-in: mnist: the built-in look-alike 'digits' stands in for the real data, which is not prepared in "
-        f"{place}, and not to be had: "
+        f"{place} (there is no such directory), and not to be had: "
     )
     assert second.startswith("Stand-in: fashion: the built-in look-alike 'garments' stands in")
     assert {name: source["provenance"] for name, source in ended.report["sources"].items()} == {
@@ -131,7 +133,8 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
         monkeypatch.setenv(key, value)
     ended = call_datamix("data.stand_in=false")
     assert ended.mistake.startswith(
-        f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'}, and not to be had: "
+        f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
+        "directory), and not to be had: "
     )
     for way_out in ("data.dir=", "pip install 'datamix[prepare]'", "data.stand_in=true"):
         assert way_out in ended.mistake
@@ -195,7 +198,7 @@ def test_the_graph_is_a_tree_and_a_diagram(call_datamix, tmp_path):
         chain = [next(node for node, kind in nodes.items() if kind == name)]
         while chain[-1] in after:
             chain.append(after[chain[-1]])
-        expected = [name, "to_float", "normalize", "offset_label", "tag_source", "mix", "batch"]
+        expected = [name, "offset_label", "to_float", "normalize", "tag_source", "mix", "batch"]
         assert [nodes[node] for node in chain] == expected
         assert (chain[-3], share, chain[-2]) in edges
 
