@@ -21,7 +21,7 @@ from datamix.overrides import compose, conf_dir
 from datamix.pipeline import Pipeline, fingerprint, num_batches
 from datamix.plan import Plan
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import Arrays, Source, Spec
+from datamix.sources.base import Arrays, LeafSpec, Source, Spec
 from datamix.sources.prepare import Unavailable
 
 
@@ -120,6 +120,14 @@ class Built:
             0,
         )
 
+    def spec(self) -> dict[str, LeafSpec]:
+        """Shape and dtype of each leaf of a finished record, without reading any.
+
+        Raises:
+          SpecError: the sources do not fit together.
+        """
+        return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
+
     def completed(self) -> Built:
         """The same, with the label offsets that need the labels themselves to be read.
 
@@ -128,7 +136,7 @@ class Built:
         """
         if None not in (self.offset(name) for name in self.sources):
             return self
-        check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
+        self.spec()
         read = {name: replace(source, source=source.in_memory()) for name, source in self.sources.items()}
         counts = [source.num_classes() for source in read.values()]
         return replace(self, sources=read, graph=_with_offsets(self.graph, _offsets(list(read), counts)))

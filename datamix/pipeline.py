@@ -86,7 +86,6 @@ class Pipeline:
     def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
         batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
         num_steps = min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
-        self._count_batches()
         self._program = program.resized(num_steps)
         self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
 
@@ -118,6 +117,7 @@ class Pipeline:
           ConfigError: an unknown source, or numbers that make no mix.
         """
         other = _copied(self.__dict__, plan=self._reweighed(weights))
+        other._count_batches()
         _, arrays = arrays_of(other.plan)
         other._set(self._program, arrays, self._arguments.reader, self._arguments.numbers)
         return other

@@ -214,7 +214,9 @@ class Plan:
             sources[name] = SourceReport(
                 records=size,
                 target=float(self.targets[source]),
-                share=self._long_run(source) if counts is None or not self.length else counts[source] / self.length,
+                share=self.long_run_share(source)
+                if counts is None or not self.length
+                else counts[source] / self.length,
                 samples=samples,
                 epochs=None if samples is None else (samples / size if size else 0.0),
                 exhausted_at=self._exhausted_at(source, samples),
@@ -286,7 +288,8 @@ class Plan:
         seat = stage.period.position_of(source, number - stage.base[source])
         return (stage.first + seat) * self.batch_records + within + 1
 
-    def _long_run(self, source: int) -> float:
+    def long_run_share(self, source: int) -> float:
+        """The share that a source gets over a whole period of the last stage."""
         period = self.stages[-1].period
         return _realised(period, self.stages[-1].shares)[source]
 

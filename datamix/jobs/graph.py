@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.assemble import check_specs
 from datamix.build import build
 from datamix.config import Config
 from datamix.report.console import console, percent, print_notes
@@ -27,7 +26,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
     plan = built.plan
-    spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
+    spec = built.spec()
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}
     notes = {
         name: f"{source.provenance}, {source.num_records:,} records of "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.assemble import check_specs
 from datamix.build import build
 from datamix.config import Config
 from datamix.report.console import console, percent, print_notes, table
@@ -27,7 +26,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
     plan = built.plan
-    spec = check_specs(built.graph, {name: source.spec for name, source in built.sources.items()})
+    spec = built.spec()
     told = plan.report()
     report = report_of_whole_mix(built, spec)
     batches, records = report["batches"], report["samples"]

@@ -47,7 +47,6 @@ def report_of(
       samples_per_s: measured.
       figure: name of a file beside the report.
     """
-    whole = plan.report().sources if records is None else {}
     return {
         "job": built.config.job,
         "seed": built.config.seed,
@@ -66,7 +65,7 @@ def report_of(
                 "provenance": source.provenance,
                 "records": source.num_records,
                 "samples": counts[name],
-                "share": whole[name].share if records is None else (counts[name] or 0) / max(records, 1),
+                "share": plan.long_run_share(i) if records is None else (counts[name] or 0) / max(records, 1),
                 "target": float(plan.targets[i]),
                 "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
                 "labels": list(labels[name]) if labels and name in labels else None,
