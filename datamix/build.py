@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 from datamix import registry
 from datamix.assemble import check_specs
 from datamix.config import Config, OperatorConfig, parse
-from datamix.errors import ConfigError, DataError, SpecError
+from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.graph import Graph, Operation
-from datamix.mixing.weights import Number, resolve_shares
+from datamix.mixing.groups import resolve
+from datamix.mixing.weights import Number
 from datamix.opening import OpenSource, open_source
 from datamix.overrides import compose, conf_dir
 from datamix.pipeline import Pipeline, fingerprint, num_batches
@@ -120,7 +122,8 @@ class Built:
             "shuffle": config.shuffle,
             "labels": config.labels,
             "mix.order": [config.mix.order, dict(config.mix.settings), config.mix.granularity],
-            "stop": [config.mix.stop, config.mix.samples],
+            "stop": [config.mix.stop, config.mix.samples, dict(config.mix.epochs)],
+            "mix.unit": config.mix.unit,
             "operators": [[operator.name, dict(operator.settings)] for operator in config.operators],
         }
         places = ("data_dir", "cache_dir", "path", "files", "url")
@@ -180,7 +183,7 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
     """
     names, mix = [source.name for source in config.sources], config.mix
     # Before any dataset is looked for, which may take seconds.
-    shares = resolve_shares(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
+    resolve(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)
     opened = {source.name: open_source(source, config, memory or {}) for source in config.sources}
     sizes = {name: source.num_records for name, source in opened.items()}
     for name, size in sizes.items():
@@ -191,19 +194,25 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
                 f"or choose other records with source.{name}.split."
             )
 
-    def planned(weights: Mapping[str, Number]) -> Plan:
-        return Plan(
-            sizes,
-            weights,
-            order=mix.order,
-            stop=mix.stop,
-            seed=config.seed,
-            shuffle=config.shuffle,
-            samples=mix.samples,
-            seeds=_seeds(config),
-            batch_records=config.batch_size if mix.granularity == "batch" else 1,
-            **mix.settings,
-        )
+    lengths = None
+    if mix.unit != "record":
+        lengths = {name: _lengths(source, mix.unit) for name, source in opened.items()}
+    planned = partial(
+        Plan,
+        sizes=sizes,
+        group_weights=mix.group_weights,
+        order=mix.order,
+        stop=mix.stop,
+        epochs=mix.epochs,
+        samples=mix.samples,
+        seed=config.seed,
+        shuffle=config.shuffle,
+        seeds=_seeds(config),
+        batch_size=config.batch_size,
+        granularity=mix.granularity,
+        lengths=lengths,
+        **mix.settings,
+    )
 
     branches = {source.name: _chain(config, i, opened[source.name].spec) for i, source in enumerate(config.sources)}
     graph = Graph.of(branches, [_operation(operator) for operator in config.operators])
@@ -213,9 +222,27 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
         config=config,
         sources=opened,
         graph=_with_offsets(graph, known),
-        plan=planned(shares),
-        reweighed=planned,
+        plan=planned(
+            weights=mix.weights, ratio=mix.ratio, share=mix.share, weighting=mix.weighting, schedule=mix.schedule
+        ),
+        reweighed=lambda weights: planned(weights=weights),
     )
+
+
+def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
+    """The lengths of a source's records.
+
+    Raises:
+      SpecError: it has no such leaf.
+    """
+    spec = source.spec
+    if leaf not in spec or spec[leaf].shape:
+        whole = [name for name, part in spec.items() if not part.shape]
+        raise SpecError(
+            f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
+            f"{hint(leaf, ['record', *whole])}"
+        )
+    return source.read()[leaf]
 
 
 def _operation(operator: OperatorConfig) -> Operation:

@@ -5,7 +5,7 @@ Importing it imports neither JAX nor TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
 from datamix.errors import ConfigError, RegistryError, hint
+from datamix.mixing.groups import by_path, resolve
+from datamix.mixing.weights import parse_ratio
+from datamix.plus import MIX
+
+_RULES = ("ratio", "weights", "share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,12 @@ class MixConfig:
       ratio: of all sources, or None.
       weights: relative, by source.
       share: absolute, by source.
+      group_weights: that sources which are themselves mixes give their members, by path.
+      weighting: registered name under "rule", and its settings.
+      schedule: entries, see `datamix.mixing.schedules.phases`, or None.
+      unit: "record", or the leaf that holds the lengths which follow the ratio.
       stop: registered name.
+      epochs: how often a source has to be gone through, by source.
       samples: records after which the mix ends, or None.
     """
 
@@ -75,7 +85,12 @@ class MixConfig:
     ratio: object
     weights: Mapping[str, Any]
     share: Mapping[str, Any]
+    group_weights: Mapping[str, Any]
+    weighting: Mapping[str, Any]
+    schedule: Sequence[Mapping[str, Any]] | None
+    unit: str
     stop: str
+    epochs: Mapping[str, int]
     samples: int | None
 
 
@@ -87,7 +102,7 @@ class Config:
       job: registered name.
       job_settings: keyword settings of the job.
       seed: of everything that is drawn.
-      shuffle: whether sources are shuffled.
+      shuffle: how records are shuffled within their source, see `datamix.plan.Plan`.
       labels: "union" or "keep".
       sources: in order.
       mix: how they are mixed.
@@ -102,7 +117,7 @@ class Config:
     job: str
     job_settings: Mapping[str, Any]
     seed: int
-    shuffle: bool
+    shuffle: bool | str
     labels: str
     sources: tuple[SourceConfig, ...]
     mix: MixConfig
@@ -136,26 +151,37 @@ def parse(node: DictConfig) -> Config:
     if not sources.node:
         raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
     mix, stop, batch, data = (top.child(name) for name in ("mix", "stop", "batch", "data"))
-    job = top.child("job")
+    job, weighting = top.child("job"), top.child("weighting")
+    group_weights: dict[str, Any] = {}
+    batch_size = batch.take("size", int, least=1)
+    samples = [
+        stop.take("samples", int, default=None, least=1),
+        None if (batches := stop.take("batches", int, default=None, least=1)) is None else batches * batch_size,
+    ]
     result = Config(
         job=job.registered("name", "job"),
         job_settings=job.rest(),
         seed=top.take("seed", int),
-        shuffle=top.take("shuffle", bool),
+        shuffle=top.take("shuffle", object),
         labels=top.choice("labels", ("union", "keep")),
-        sources=tuple(_source(name, sources.child(name)) for name in list(sources.node)),
+        sources=tuple(_sources(sources, "", group_weights)),
         mix=MixConfig(
             granularity=mix.choice("granularity", ("record", "batch")),
             ratio=mix.take("ratio", object, default=None),
             weights=mix.take("weights", dict, default={}),
             share=mix.take("share", dict, default={}),
+            group_weights=group_weights,
+            weighting={"rule": weighting.registered("rule", "weighting"), **weighting.rest()},
+            schedule=mix.take("schedule", list, default=None),
+            unit=mix.take("unit", str),
             order=mix.registered("order", "order"),
             settings=mix.rest(),
             stop=stop.registered("rule", "stop"),
-            samples=stop.take("samples", int, default=None, least=1),
+            epochs=by_path(stop.take("epochs", dict, default={})),
+            samples=min((end for end in samples if end is not None), default=None),
         ),
         operators=_operators(top.take("operators", list, default=[]), "operators"),
-        batch_size=batch.take("size", int, least=1),
+        batch_size=batch_size,
         remainder=batch.choice("remainder", ("drop", "keep")),  # type: ignore[arg-type]
         data_dir=data.take("dir", str, default=None),
         cache_dir=data.take("cache", str, default=None),
@@ -164,6 +190,31 @@ def parse(node: DictConfig) -> Config:
     for reader in (top, stop, batch, data):
         reader.finish()
     return result
+
+
+def _sources(reader: _Reader, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
+    """The sources under a node, those of a mix within the mix by their path; what it weighs them by is put aside."""
+    for name in list(reader.node):
+        path, child = prefix + name, reader.child(name)
+        if child.node.get("_target_") != MIX:
+            yield _source(path, child)
+            continue
+        child.node.pop("_target_")
+        names = [key for key, value in child.node.items() if isinstance(value, Mapping) and key not in _RULES]
+        ratio, weights, share = (child.take(key, object, default=None) for key in _RULES)
+        for key, value in list(child.node.items()):
+            if not isinstance(value, Mapping) and child.node.pop(key) is not None:
+                raise ConfigError(
+                    f"source.{path}.{key}: {path} is a mix, and takes ratio, weights and share; set {key} of what it "
+                    f"is made of: source.{path}.{next(iter(names), 'NAME')}.{key}."
+                )
+        own: tuple[Any, ...] = resolve(names, ratio=ratio, weights=weights, share=share, where=f"source.{path}").shares
+        if not share:
+            # As they were given, so that a weight set beside them counts in the same unit.
+            numbers = parse_ratio(ratio, names) if ratio is not None else dict.fromkeys(names, 1) | dict(weights or {})
+            own = tuple(numbers[key] for key in names)
+        group_weights.update((f"{path}.{key}", number) for key, number in zip(names, own, strict=True))
+        yield from _sources(child, f"{path}.", group_weights)
 
 
 def _source(name: str, reader: _Reader) -> SourceConfig:

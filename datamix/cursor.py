@@ -16,7 +16,8 @@ from jax import lax
 
 from datamix import permute
 from datamix.errors import ConfigError
-from datamix.mixing.orders import TABLE_SLOTS, Draws, Runs, Table
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.periods import Draws, Runs, Table
 from datamix.plan import Plan
 from datamix.rng import KeyWords, Words, draw, fold, multiply_high
 
@@ -68,7 +69,10 @@ class PlanArrays(NamedTuple):
       end: seat at which each stage ends, high and low word, uint32 [num_stages, 2].
       base_epoch: epoch of each source when the stage begins, uint32 [num_stages, num_sources].
       base_offset: and its offset there, the same.
-      grid: of the shuffle of each source, uint32 [num_sources] each.
+      size: of each source, uint32 [num_sources].
+      grid: of the shuffle of each source, or of its whole windows, uint32 [num_sources] each.
+      tail: of the shuffle of its last window, the same.
+      window: records of a window, uint32 [].
       shuffle_keys: two words, uint32 [num_sources] each.
       draw_key: two words, uint32 [] each.
       replacement_key: the same.
@@ -80,7 +84,10 @@ class PlanArrays(NamedTuple):
     end: Words
     base_epoch: Words
     base_offset: Words
+    size: Words
     grid: permute.Domain
+    tail: permute.Domain
+    window: Words
     shuffle_keys: KeyWords
     draw_key: KeyWords
     replacement_key: KeyWords
@@ -91,13 +98,13 @@ class Lookup(NamedTuple):
 
     Attributes:
       kind: "table", "runs" or "draws".
-      shuffle: whether records are shuffled within their source.
+      shuffle: how records are shuffled within their source: "full", "window" or "none".
       replacement: whether they are drawn instead.
       unit: records a seat.
     """
 
     kind: str
-    shuffle: bool
+    shuffle: str
     replacement: bool
     unit: int
 
@@ -140,7 +147,8 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
         # Of the tables, what their stages last; only the last stage goes on for ever.
         used = [(stage.period, stage.length) for stage in plan.stages[:-1]] + [(plan.stages[-1].period, None)]
         tables = [(table, length) for table, length in used if isinstance(table, Table)]
-        capacity = TABLE_SLOTS * min(num_stages, 2)
+        # Whatever the shares, so that another ratio is no other program.
+        capacity = TABLE_SLOTS if num_stages == 1 else 2 * TABLE_SLOTS << (len(plan.phases) > 2)
         source_of = _packed([table.source_of[:length] for table, length in tables], capacity)
         rank_of = _packed([table.rank_of[:length] for table, length in tables], capacity)
         ends_at = np.cumsum([0, *(len(table.source_of[:length]) for table, length in tables[:-1])])
@@ -166,14 +174,17 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
     stage_ends += [_NEVER] * (num_stages - len(stage_ends))
     before = [[n * unit for n in stage.base] for stage in stages]
     shape = (num_stages, num_sources)
-    return Lookup(kind, plan.shuffle and not replacement, replacement, unit), PlanArrays(
+    return Lookup(kind, "none" if replacement else plan.shuffle, replacement, unit), PlanArrays(
         seats=Seats(source_of, rank_of, begin, ends.astype(np.uint32)),
         period=np.asarray(lengths, np.uint32),
         quota=_words([[n * unit for n in quota] for quota in quotas], shape),
         end=np.asarray([[end >> 32, end % 2**32] for end in stage_ends], np.uint32),
         base_epoch=_words([[n // size for n, size in zip(row, sizes, strict=True)] for row in before], shape),
         base_offset=_words([[n % size for n, size in zip(row, sizes, strict=True)] for row in before], shape),
+        size=np.asarray(sizes, np.uint32),
         grid=plan.grid,
+        tail=plan.tail,
+        window=np.uint32(plan.shuffle_window),
         shuffle_keys=_columns(plan.shuffle_keys),
         draw_key=(np.uint32(draw_key[0]), np.uint32(draw_key[1])),
         replacement_key=(np.uint32(plan.replacement_key[0]), np.uint32(plan.replacement_key[1])),
@@ -192,7 +203,8 @@ def cursor_at(plan: Plan, position: int) -> Cursor:
     stage = plan.stages[index]
     within = seat - stage.first
     slot = within % stage.period.length if isinstance(stage.period, Table | Runs) else 0
-    used = stage.period.counts(within - slot)
+    drawn = isinstance(stage.period, Draws) and stage.period.replacement
+    used = [within] * len(plan.sizes) if drawn else stage.period.counts(within - slot)
     numbers = [(base + n) * plan.batch_records for base, n in zip(stage.base, used, strict=True)]
     sizes = [max(size, 1) for size in plan.sizes]
     return Cursor(
@@ -245,7 +257,7 @@ def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> 
         within = jnp.arange(lookup.unit, dtype=jnp.uint32)
         source, epoch = (jnp.repeat(field, lookup.unit) for field in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
-    size = look_up(plan.grid.size, source)
+    size = look_up(plan.size, source)
     passed = offset // size
     epoch, index = epoch + passed, offset - passed * size
     return Located(source, epoch, _record(lookup, plan, begun, source, epoch, index)), cursor
@@ -266,6 +278,8 @@ def _seats(
         high = cursor.seat[0] + (low < cursor.seat[1])
         word = draw(plan.draw_key, high, low) >> jnp.uint32(1)
         source = _searchsorted(look_up(plan.seats.ends, cursor.stage), word)
+        if lookup.replacement:
+            return source, look_up(cursor.offset, source) + ahead * unit
         rank = _rank(jnp.where(here, source, jnp.uint32(plan.seats.ends.shape[1])))
         return source, look_up(cursor.offset, source) + rank * unit
     slot = cursor.slot + ahead
@@ -291,8 +305,11 @@ def _advance(
     """The cursor `taken` seats on, at most to the end of its stage or of the next period."""
     low = cursor.seat[1] + taken
     high = cursor.seat[0] + (low < cursor.seat[1])
-    size = plan.grid.size
-    if lookup.kind == "draws":
+    size = plan.size
+    if lookup.replacement:
+        slot = cursor.slot
+        used = jnp.full_like(cursor.offset, taken * jnp.uint32(lookup.unit))
+    elif lookup.kind == "draws":
         slot = cursor.slot
         used = jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32)) * jnp.uint32(lookup.unit)
     else:
@@ -335,13 +352,20 @@ def _record(
         high = begun[0] * unit + multiply_high(begun[1], unit)
         lane = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (lane < low), lane)
-        return jnp.asarray(multiply_high(word, look_up(plan.grid.size, source)))
-    if not lookup.shuffle:
+        return jnp.asarray(multiply_high(word, look_up(plan.size, source)))
+    if lookup.shuffle == "none":
         return index
     grid = permute.Domain(*(look_up(field, source) for field in plan.grid))
     first, second = plan.shuffle_keys
     key = fold((look_up(first, source), look_up(second, source)), epoch)
-    return jnp.asarray(permute.permute_traced(index, grid, key))
+    if lookup.shuffle == "full":
+        return jnp.asarray(permute.permute_traced(index, grid, key))
+    block = index // plan.window
+    last = block == look_up(plan.size, source) // plan.window
+    tail = permute.Domain(*(look_up(field, source) for field in plan.tail))
+    grid = permute.Domain(*(jnp.where(last, short, whole) for short, whole in zip(tail, grid, strict=True)))
+    begin = jnp.asarray(block * plan.window)
+    return begin + jnp.asarray(permute.permute_traced(index - begin, grid, fold(key, block)))
 
 
 def _searchsorted(ends: jax.Array, value: jax.Array) -> jax.Array:

@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix.errors import ConfigError, RegistryError, hint
+from datamix.plus import PlusSearchPath, PlusSource, remember_repository
 
-# What every source understands, whatever it is built from.
-_SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in")
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
 _HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.")
 _HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
 _HYDRA_PARTS = ("optuna.",)
-_ORDER_KEYS = {"mix.window": "proportional", "mix.replacement": "random"}
+_CHOICE_KEYS = {
+    "mix.window": "mix=proportional",
+    "mix.stratify": "mix=proportional",
+    "mix.replacement": "mix=random",
+    "weighting.temperature": "weighting=size",
+    "weighting.cap": "weighting=size",
+}
 _LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
 
 
@@ -39,62 +40,12 @@ def conf_dir() -> Path:
     return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
-class PlusSource(ConfigSource):
-    """The config group `source`: any datasets of the group `dataset`, joined by `+`.
-
-    `source=a+b` stands for the defaults `/dataset@source.a: a` and `/dataset@source.b: b`, and for the keys that every
-    source has, so that they can be overridden without Hydra's `+`.
-    """
-
-    @staticmethod
-    def scheme() -> str:
-        return "plus"
-
-    def available(self) -> bool:
-        return True
-
-    def is_group(self, config_path: str) -> bool:
-        return config_path == "source"
-
-    def is_config(self, config_path: str) -> bool:
-        return config_path.startswith("source/")
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:  # noqa: ARG002
-        return []
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        names = config_path.removeprefix("source/").removesuffix(".yaml").split("+")
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name):
-                raise ConfigError(f"source: {name!r} is not the name of a dataset; write source=mnist+fashion.")
-            if names.count(name) > 1:
-                raise ConfigError(f"source: {name!r} is named twice; give its second use a YAML file of its own name.")
-        defaults: list[Any] = ["_self_", *({f"/dataset@source.{name}": name} for name in names)]
-        node = {
-            "defaults": defaults,
-            "source": {name: dict.fromkeys(_SOURCE_KEYS) for name in names},
-            "mix": {"weights": dict.fromkeys(names), "share": dict.fromkeys(names)},
-        }
-        return ConfigResult(
-            provider=self.provider,
-            path=self.full_path(),
-            config=OmegaConf.create(node),
-            header={"package": "_global_"},
-        )
-
-
-class PlusSearchPath(SearchPathPlugin):
-    """Puts `PlusSource` where Hydra looks for configs."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append(provider="datamix", path="plus://")
-
-
 def register_with_hydra() -> None:
     """Make `source=a+b` known to Hydra, and what it may build; before `hydra.main` or `compose`."""
     for plugin in (PlusSource, PlusSearchPath):
         Plugins.instance().register(plugin)
     ConfigLoaderImpl.load_configuration = _load_checked  # type: ignore[method-assign]
+    remember_repository()
 
 
 _load_configuration = ConfigLoaderImpl.load_configuration
@@ -126,7 +77,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def quote_splits(overrides: Sequence[str]) -> list[str]:
-    """Quote what Hydra's grammar would refuse: the brackets and colons of `….split=`, the tilde of a home.
+    """Quote what Hydra's grammar would refuse: the brackets and colons of `….split=`, `window(n)`, the tilde of a home.
 
     >>> quote_splits(["source.mnist.split=train[:10],test", "seed=1"])
     ["source.mnist.split='train[:10]','test'", 'seed=1']
@@ -134,8 +85,10 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     quoted = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        needed = (key.endswith(".split") and "[" in value) or value.startswith("~/")
-        if equals and needed and not re.match(r"['\"]|\w+\(", value):
+        split = key.endswith(".split") and "[" in value and not re.match(r"\w+\(", value)
+        windows = key == "shuffle" and "window(" in value and not re.match(r"(choice|sort|shuffle)\(", value)
+        needed = split or windows or value.startswith("~/")
+        if equals and needed and not re.match(r"['\"]", value):
             value = ",".join(f"'{part}'" for part in value.split(","))
         quoted.append(key + equals + value)
     return quoted
@@ -205,9 +158,10 @@ def explain(error: BaseException) -> str:
         if "is not in struct" in str(cause):
             node = getattr(cause, "parent_node", None)
             known = [str(key) for key in node] if isinstance(node, DictConfig) else []
-            if (home := _ORDER_KEYS.get(missing)) is not None:
-                return f"{missing} belongs to mix={home}; add mix={home}, or leave it out."
-            kind = "source" if parent in ("source", "mix.weights", "mix.share") else "key"
+            if (home := _CHOICE_KEYS.get(missing)) is not None:
+                return f"{missing} belongs to {home}; add {home}, or leave it out."
+            by_source = parent == "source" or parent.startswith(("mix.weights", "mix.share", "stop.epochs"))
+            kind = "source" if by_source else "key"
             return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
         return f"{match[1]}: {str(cause).splitlines()[0]}"
     if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):

@@ -111,7 +111,8 @@ class Pipeline:
         """The same data and the same compiled program in another ratio.
 
         Args:
-          weights: relative weights; a source not named has 1.
+          weights: relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
+            from the first step to the last, in place of a schedule.
 
         Raises:
           ConfigError: an unknown source, or numbers that make no mix.
@@ -158,7 +159,8 @@ class Pipeline:
         Args:
           start: number of the first batch.
           shard: (index, count): of every batch, give the part of reader `index` among `count` alone. The parts of all
-            readers make up the batch, whatever their number.
+            readers make up the batch, whatever their number; where that does not divide it, they differ by one record
+            and take turns. A state can be restored under another number of readers.
           output: "numpy" gives read-only views without a copy, "jax" arrays on the device.
 
         Raises:
@@ -220,16 +222,17 @@ class BatchIterator(Iterator[Batch]):
         index, count = shard
         if not 0 <= index < count:
             raise ConfigError(f"shard = {shard}: the index lies in [0, {max(count, 0)}).")
-        if pipeline.batch_size % count:
+        if pipeline.batch_size < count:
             raise ConfigError(
-                f"shard = {shard}: a batch of {pipeline.batch_size} does not divide among {count} readers."
+                f"shard = {shard}: of a batch of {pipeline.batch_size}, some of {count} readers would get nothing; "
+                "make batch.size larger."
             )
         length = pipeline.plan.length
         rest = 0 if length is None or pipeline.remainder == "drop" else length % pipeline.batch_size
-        if rest % count:
+        if 0 < rest < count:
             raise ConfigError(
-                f"shard = {shard}: the last batch of {rest} does not divide among {count} readers; "
-                "set batch.remainder=drop."
+                f"shard = {shard}: of the last batch of {rest}, some of {count} readers would get nothing; set "
+                "batch.remainder=drop."
             )
         if output not in ("numpy", "jax"):
             raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
@@ -243,24 +246,25 @@ class BatchIterator(Iterator[Batch]):
     def _seek(self, step: int) -> None:
         step = operator.index(step)
         self.step = self._begun = step
-        self._ahead: list[dict[str, jax.Array]] = []
+        self._ahead: list[tuple[int, dict[str, jax.Array]]] = []
         self._ready: list[Batch] = []
         self._computed = step
         self._cursor = self._pipeline.start(step)
 
-    def _compute(self) -> dict[str, jax.Array]:
-        """Set the next chunk going, without waiting for it."""
+    def _compute(self) -> tuple[int, dict[str, jax.Array]]:
+        """Set the next chunk going, without waiting for it; with the number of its first batch."""
         turn = jnp.uint32((self._index + self._computed) % self._count)
         flat: dict[str, jax.Array]
         flat, self._cursor = run_jitted(self._program, self._pipeline._arguments, self._cursor, turn)
+        first = self._computed
         self._computed += self._program.num_steps
-        return flat
+        return first, flat
 
     def __next__(self) -> Batch:
         if self._end is not None and self.step >= self._end:
             raise StopIteration
         if not self._ready:
-            self._ready = self._batches(self._ahead.pop() if self._ahead else self._compute())
+            self._ready = self._batches(*(self._ahead.pop() if self._ahead else self._compute()))
         batch = self._ready.pop()
         self.step += 1
         # From the second batch on, the next chunk is computed while this one is used.
@@ -274,22 +278,33 @@ class BatchIterator(Iterator[Batch]):
         """This reader's rows of the last batch, which is not full."""
         if self._count > 1:
             whole = next(BatchIterator(self._pipeline, self.step - 1, (0, 1), self._output))
-            rows = self._rest // self._count
-            first = (self._index + self.step - 1) % self._count * rows
-            return {leaf: value[first : first + rows] for leaf, value in whole.items()}
+            rows = self._rows(self.step - 1, self._rest)
+            return {leaf: value[rows] for leaf, value in whole.items()}
         return {leaf: value[: self._rest] for leaf, value in batch.items()}
 
-    def _batches(self, flat: dict[str, jax.Array]) -> list[Batch]:
+    def _rows(self, step: int, size: int) -> slice:
+        """This reader's rows of a batch of some size."""
+        least, longer = divmod(size, self._count)
+        block = (self._index + step) % self._count
+        first = block * least + min(block, longer)
+        return slice(first, first + least + (block < longer))
+
+    def _batches(self, first: int, flat: dict[str, jax.Array]) -> list[Batch]:
         """The batches of a chunk, last first."""
-        num_steps = self._program.num_steps
-        rows = self._program.batch_size // self._count
+        num_steps, size = self._program.num_steps, self._program.batch_size
+        rows = -(-size // self._count)
         shaped: dict[str, Any] = {}
         for leaf, part in self._program.spec:
             values = np.asarray(flat[leaf]) if self._output == "numpy" else flat[leaf]
             shaped[leaf] = values.reshape(num_steps, rows, *part.shape)
         if self._output == "jax":
             shaped = _unstacked(shaped)
-        return [{leaf: values[i] for leaf, values in shaped.items()} for i in reversed(range(num_steps))]
+        batches = [{leaf: values[i] for leaf, values in shaped.items()} for i in reversed(range(num_steps))]
+        if size % self._count:
+            for i, batch in zip(reversed(range(num_steps)), batches, strict=True):
+                own = self._rows(first + i, size)
+                batch.update({leaf: values[: own.stop - own.start] for leaf, values in batch.items()})
+        return batches
 
     def state(self) -> State:
         """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
@@ -368,7 +383,8 @@ def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> in
 
 def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
     """A digest of each thing that determines the sequence, by the name a user knows it by."""
-    own = {"mix": [str(share) for share in plan.shares], "batch.size": batch_size, "batch.remainder": remainder}
+    shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
+    own = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
     return {key: _digest(value) for key, value in {**identity, **own}.items()}
 
 

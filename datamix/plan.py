@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from datamix import permute, registry
-from datamix.errors import ConfigError
-from datamix.mixing.orders import MAX_DRAWS, Demand, Draws, Period, Runs, Table
-from datamix.mixing.stops import Stage, most_stages, repeats
-from datamix.mixing.weights import Number, resolve_shares
+from datamix.errors import ConfigError, hint
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.groups import by_path, resolve
+from datamix.mixing.orders import Demand, Lengths
+from datamix.mixing.periods import Draws, Runs
+from datamix.mixing.schedules import Phase, phases
+from datamix.mixing.stops import Stage, cut, most_stages
+from datamix.mixing.weights import Number
 from datamix.rng import draw_at, fold, key_for, multiply_high
 
-# How many positions `report` walks for the largest deviation; the bound makes more of them tell nothing new.
-_WALKED = 2**20
+if TYPE_CHECKING:
+    from datamix.plan_report import PlanReport
+
 _MOST = 2**62
-_FAR = 10**9  # records of a mix without end over which a drift of one record would matter
 
 
 class Selection(NamedTuple):
@@ -30,7 +34,8 @@ class Selection(NamedTuple):
 
     Attributes:
       source: index of the source, int32 [count].
-      epoch: how often the source had been gone through before, int64 [count].
+      epoch: how often the source had been gone through before, int64 [count]; of records drawn with replacement, how
+        often it could have been.
       record: index of the record in its source, int64 [count].
     """
 
@@ -39,63 +44,36 @@ class Selection(NamedTuple):
     record: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceReport:
-    """What a mix makes of one source.
-
-    Attributes:
-      records: how many it has.
-      target: the share asked for.
-      share: the share it gets; in the long run for a mix without end.
-      samples: records it gives; None without end.
-      epochs: how often it is gone through; None without end.
-      exhausted_at: position right after its last unseen record; None if the mix ends before.
-    """
-
-    records: int
-    target: float
-    share: float
-    samples: int | None
-    epochs: float | None
-    exhausted_at: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanReport:
-    """What a mix will do.
-
-    Attributes:
-      length: records in the whole mix; None without end.
-      max_deviation: records by which any source is ever away from its exact share, since the current stage began, at
-        the end of any seat.
-      walked: positions over which `max_deviation` was taken.
-      sources: by name.
-      warnings: what a user would want to know.
-    """
-
-    length: int | None
-    max_deviation: float
-    walked: int
-    sources: dict[str, SourceReport]
-    warnings: tuple[str, ...]
-
-
 class Plan:
     """A mix as a pure function of (configuration, seed, position).
 
     Args:
-      sizes: records in each source, by name, in order.
-      weights: relative weight of each source; one not named has 1. Strings and fractions are taken exactly.
+      sizes: records in each source, by name, in order. A source named by a path, `vision.mnist`, belongs to the group
+        `vision`, which takes part in the mix as one source would and divides what falls to it.
+      weights: relative weights of sources, or of groups, among their neighbours; one not named has 1. Strings and
+        fractions are taken exactly.
+      ratio: in place of weights, of all there is to mix, as "7:3" or [7, 3].
+      share: absolute shares, in [0, 1]; the other sources divide what is left by their weights.
+      weighting: the rule that weighs those not named, in place of 1, see `datamix.mixing.weightings`: its name, or
+        `{"rule": "size", "temperature": 2}`.
+      group_weights: like `weights`, of what groups are made of; `weights` and `share` come before them.
+      schedule: shares that change with the step, see `datamix.mixing.schedules.phases`.
       order: "proportional", "random", "round_robin" or "concat".
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever".
-      seed: of everything that is drawn.
-      shuffle: visit each source in another order every epoch; otherwise as it is stored.
+      epochs: how often a source has to be gone through to be exhausted; one not named, once.
       samples: end after so many records, if the stop has not ended the mix before.
+      seed: of everything that is drawn.
+      shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the records inside
+        windows of n as they are stored; "none" or False: as stored.
       seeds: a seed of its own for the shuffle of some sources.
-      batch_records: records of one source in a row: the batch size where whole batches are mixed, otherwise 1. A
-        source then gives whole batches alone: under the stops that repeat nothing, records that fill none are left
-        out; under the others a batch may hold the end of one epoch and the beginning of the next.
-      settings: of the order: `window` for "proportional", `replacement` for "random"; see `datamix.mixing.orders`.
+      batch_size: records a batch: what steps, strata and batches of one source are counted in.
+      granularity: "record", or "batch": whole batches of one source. A source then gives whole batches alone: under the
+        stops that repeat nothing, records that fill none are left out; under the others a batch may hold the end of one
+        epoch and the beginning of the next.
+      lengths: of the records of each source, int [size] by name, such as numbers of tokens; the summed lengths then
+        follow the ratio, not the records.
+      settings: of the order: `window` and `stratify` for "proportional", `replacement` for "random"; see
+        `datamix.mixing.orders`.
 
     Raises:
       ConfigError: names, numbers or rules that make no mix.
@@ -112,53 +90,129 @@ class Plan:
     def __init__(
         self,
         sizes: Mapping[str, int],
-        weights: Mapping[str, Number] | None = None,
+        weights: Mapping[str, Any] | None = None,
         *,
+        ratio: object = None,
+        share: Mapping[str, Any] | None = None,
+        weighting: str | Mapping[str, Any] = "equal",
+        group_weights: Mapping[str, Number] | None = None,
+        schedule: Sequence[Mapping[str, Any]] | None = None,
         order: str = "proportional",
         stop: str = "first_exhausted",
-        seed: int = 0,
-        shuffle: bool = True,
+        epochs: Mapping[str, int] | None = None,
         samples: int | None = None,
+        seed: int = 0,
+        shuffle: bool | str = True,
         seeds: Mapping[str, int] | None = None,
-        batch_records: int = 1,
+        batch_size: int = 1,
+        granularity: str = "record",
+        lengths: Mapping[str, np.ndarray] | None = None,
         **settings: object,
     ) -> None:
         if not sizes:
             raise ConfigError("a mix needs at least one source.")
-        fill, cut = registry.lookup("order", order), registry.lookup("stop", stop)
+        fill, rule = registry.lookup("order", order), registry.lookup("stop", stop)
         if samples is not None and samples < 1:
             raise ConfigError(f"stop.samples = {samples}; it is at least 1, or null for no such limit.")
-        if batch_records < 1:
-            raise ConfigError(f"batch.size = {batch_records}; it is at least 1.")
+        if batch_size < 1:
+            raise ConfigError(f"batch.size = {batch_size}; it is at least 1.")
         registry.check_settings("mix", fill, settings)
         self.names = tuple(sizes)
         self.sizes = tuple(int(size) for size in sizes.values())
         self.seed = seed
-        self.shuffle = shuffle
-        self.batch_records = batch_records
-        shares = resolve_shares(self.names, weights=weights)
-        self.shares = tuple(shares.values())
-        lengths = [-(-size // batch_records) if repeats(cut) else size // batch_records for size in self.sizes]
-        for name, size, length, share in zip(self.names, self.sizes, lengths, self.shares, strict=True):
-            if size < 0 or size > permute.MAX_SIZE:
-                raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
-            if share and not size:
-                raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
-            if share and not length:
-                raise ConfigError(
-                    f"source {name!r} has {size} records, which fill no batch of {batch_records}; "
-                    f"make batch.size {size} or less, or use mix.granularity=record."
-                )
+        self.shuffle, self.shuffle_window = _shuffle(shuffle)
+        self.batch_size = batch_size
+        self.batch_records = batch_size if granularity == "batch" else 1
         self.shuffle_keys = tuple(key_for((seeds or {}).get(name, seed), "shuffle", name) for name in self.names)
         self.replacement_key = key_for(seed, "mix", "replacement")
-        demand = Demand(shares=self.shares, lengths=lengths, first=0, seed=seed)
-        self.stages: tuple[Stage, ...] = tuple(cut(partial(fill, **settings), demand))
-        self.max_stages = max(most_stages(cut, len(self.names)), len(self.stages))
+
+        known = partial(resolve, self.names, own=group_weights, rule=_weighing(weighting), sizes=sizes)
+        group = known(ratio=ratio, weights=weights, share=share)
+        given = ratio is not None or bool(by_path(weights)) or bool(by_path(share))
+        steps: list[Phase] = [(None, group)] if schedule is None else phases(schedule, group, given, known)
+        if schedule is not None and order in ("round_robin", "concat"):
+            raise ConfigError(f"mix.schedule: mix={order} knows no ratio; use mix=proportional or random.")
+        seats_a_step = batch_size // self.batch_records
+        self.phases = tuple((None if until is None else until * seats_a_step, part) for until, part in steps)
+        self.shares = self.phases[0][1].leaf_shares()
+        self.scheduled = schedule is not None
+
+        once = self._once_over(epochs or {}, repeats=rule.repeats)
+        self.lengths = self._checked_lengths(lengths)
+        demand = Demand(
+            group=self.phases[0][1],
+            lengths=once,
+            seed=seed,
+            batch=batch_size,
+            # As much room for all phases together as for two alone: another schedule is then no other program.
+            slots=TABLE_SLOTS if len(steps) <= 2 else max(2**13, 2 * TABLE_SLOTS >> (len(steps) - 1).bit_length()),
+            unit=None if lengths is None else Lengths(mean=self._mean_lengths(), of=self._length_of),
+        )
+        self.stages: tuple[Stage, ...] = tuple(cut(rule, partial(fill, **settings), self.phases, demand))
+        self.max_stages = max(most_stages(rule, len(self.names), len(self.phases)), len(self.stages))
         last = self.stages[-1]
         ends = [] if samples is None else [samples]
         if last.length is not None:
-            ends.append((last.first + last.length) * batch_records)
+            ends.append((last.first + last.length) * self.batch_records)
         self.length: int | None = min(ends, default=None)
+
+    def _once_over(self, epochs: Mapping[str, int], *, repeats: bool) -> list[int]:
+        """Seats until each source is exhausted.
+
+        Raises:
+          ConfigError: a source has too many records, none, or too few for a batch.
+        """
+        for name, times in epochs.items():
+            if name not in self.names:
+                raise ConfigError(
+                    f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, self.names)}"
+                )
+            if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+                raise ConfigError(f"stop.epochs.{name} = {times!r}; it is a whole number, 1 or more.")
+        unit = self.batch_records
+        taking = {source for _, group in self.phases for source, share in group.leaves() if share}
+        once = []
+        for source, (name, size) in enumerate(zip(self.names, self.sizes, strict=True)):
+            records = size * epochs.get(name, 1)
+            length = -(-records // unit) if repeats else records // unit
+            if size < 0 or size > permute.MAX_SIZE:
+                raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
+            if source in taking and not size:
+                raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
+            if source in taking and not length:
+                raise ConfigError(
+                    f"source {name!r} has {size} records, which fill no batch of {unit}; "
+                    f"make batch.size {size} or less, or use mix.granularity=record."
+                )
+            once.append(length)
+        return once
+
+    def _checked_lengths(self, lengths: Mapping[str, np.ndarray] | None) -> tuple[np.ndarray, ...] | None:
+        if lengths is None:
+            return None
+        if self.batch_records > 1:
+            raise ConfigError("mix.unit follows lengths record by record; set mix.granularity=record.")
+        found = []
+        for name, size in zip(self.names, self.sizes, strict=True):
+            own = np.asarray(lengths[name])
+            if own.shape != (size,) or own.dtype.kind not in "iu" or (size and (own.min() < 0 or not own.any())):
+                raise ConfigError(
+                    f"mix.unit: the lengths of source {name!r} are {own.dtype}{list(own.shape)}; they are whole "
+                    f"numbers, 0 or more, one for each of its {size} records, and not all 0."
+                )
+            found.append(own.astype(np.int64))
+        return tuple(found)
+
+    def _mean_lengths(self) -> tuple[Fraction, ...]:
+        assert self.lengths is not None
+        return tuple(Fraction(int(own.sum()) or 1, len(own) or 1) for own in self.lengths)
+
+    def _length_of(self, source: int, number: np.ndarray) -> np.ndarray:
+        """Lengths of the records that a source gives under some numbers."""
+        assert self.lengths is not None
+        epoch, index = np.divmod(number, self.sizes[source])
+        own: np.ndarray = self.lengths[source][self._shuffled(np.full(len(number), source), epoch, index)]
+        return own
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {float(share):.4g}" for name, share in zip(self.names, self.targets, strict=True))
@@ -168,8 +222,8 @@ class Plan:
         """The records at the positions [start, start + count).
 
         Args:
-          start: 0 or more; any start costs the same, but for `order="random"`, whose draws before it are summed up
-            once.
+          start: 0 or more; any start costs the same, but for `order="random"` without replacement, whose draws before
+            it are summed up once.
           count: 0 or more; positions past the plan's end are left out.
 
         Returns:
@@ -204,31 +258,43 @@ class Plan:
             counts[int(self._seats(seats, 1)[0][0])] += rest
         return counts
 
+    def amounts(self, position: int) -> list[int]:
+        """What each source gives before `position`, in the mix's unit: records, or their summed lengths."""
+        counts = self.counts(position)
+        if self.lengths is None:
+            return counts
+        found = []
+        for source, (count, size) in enumerate(zip(counts, self.sizes, strict=True)):
+            whole, rest = divmod(count, max(size, 1))
+            begun = self._length_of(source, whole * size + np.arange(rest)) if rest else np.zeros(1, np.int64)
+            found.append(whole * int(self.lengths[source].sum()) + int(begun.sum()))
+        return found
+
     def report(self) -> PlanReport:
-        """Realised shares, epochs, exhaustion and the largest deviation of the mix."""
-        counts = None if self.length is None else self.counts(self.length)
-        sources = {}
-        for source, name in enumerate(self.names):
-            size = self.sizes[source]
-            samples = None if counts is None else counts[source]
-            sources[name] = SourceReport(
-                records=size,
-                target=float(self.targets[source]),
-                share=self.long_run_share(source)
-                if counts is None or not self.length
-                else counts[source] / self.length,
-                samples=samples,
-                epochs=None if samples is None else (samples / size if size else 0.0),
-                exhausted_at=self._exhausted_at(source, samples),
-            )
-        deviation, walked = self.max_deviation()
-        return PlanReport(
-            length=self.length,
-            max_deviation=deviation,
-            walked=walked,
-            sources=sources,
-            warnings=tuple(self._warnings(sources)),
-        )
+        """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""
+        from datamix.plan_report import report
+
+        return report(self)
+
+    def max_deviation(self, records: int | None = None) -> tuple[float, int]:
+        """By how much a source is ever away from its exact share since the current stage began, at the end of a seat.
+
+        Args:
+          records: look at the first so many; at most, and by default, at the first 2^20 seats.
+
+        Returns:
+          The largest deviation, in records (or in the unit of their lengths), and over how many records it was looked
+          for.
+        """
+        from datamix.plan_report import max_deviation
+
+        return max_deviation(self, records)
+
+    def long_run_share(self, source: int) -> float:
+        """The share that a source gets over a whole period of the last stage."""
+        from datamix.plan_report import realised
+
+        return realised(self, self.stages[-1])[source]
 
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:
@@ -236,7 +302,17 @@ class Plan:
         period = self.stages[0].period
         if isinstance(period, Runs):
             return tuple(Fraction(length, period.length) for length in period.lengths)
-        return self.shares
+        if not self.scheduled:
+            return self.shares
+        if self.length is None:
+            return self.stages[-1].shares
+        seats = -(-self.length // self.batch_records)
+        spans = [max(0, min(stage.length or seats, seats - stage.first)) for stage in self.stages]
+        return tuple(
+            sum((span * stage.shares[source] for span, stage in zip(spans, self.stages, strict=True)), Fraction(0))
+            / seats
+            for source in range(len(self.names))
+        )
 
     def _seats(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Source of each seat in [first, first + count), int32, and its number among the source's, int64."""
@@ -252,7 +328,11 @@ class Plan:
         return np.concatenate(sources), np.concatenate(numbers)
 
     def _stage_at(self, seat: int) -> Stage:
-        return next(stage for stage in reversed(self.stages) if stage.first <= seat)
+        return self.stages[bisect_right(self._firsts, seat) - 1]
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [stage.first for stage in self.stages]
 
     def _record(self, start: int, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
         """The record that stands at `index` of its source's epoch."""
@@ -261,127 +341,58 @@ class Plan:
             position = np.uint64(start) + np.arange(len(source), dtype=np.uint64)
             sizes = np.asarray(self.sizes, np.uint32)[source]
             return np.asarray(multiply_high(draw_at(self.replacement_key, position), sizes), np.int64)
-        if not self.shuffle or not len(source):
+        return self._shuffled(source, epoch, index)
+
+    def _shuffled(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The record at `index` of an epoch's order."""
+        if self.shuffle == "none" or not len(source):
             return index
         words = np.asarray(self.shuffle_keys, np.uint32)[source]
         key = fold((words[:, 0], words[:, 1]), epoch.astype(np.uint32))
         grid = permute.Domain(*(field[source] for field in self.grid))
-        return permute.permute(index.astype(np.uint32), grid, key).astype(np.int64)
+        if self.shuffle == "full":
+            return permute.permute(index.astype(np.uint32), grid, key).astype(np.int64)
+        block, within = np.divmod(index, self.shuffle_window)
+        last = block == np.asarray(self.sizes, np.int64)[source] // self.shuffle_window
+        tail = permute.Domain(*(field[source] for field in self.tail))
+        grid = permute.Domain(*(np.where(last, short, whole) for short, whole in zip(tail, grid, strict=True)))
+        key = fold(key, block.astype(np.uint32))
+        moved = permute.permute(within.astype(np.uint32), grid, key).astype(np.int64)
+        begin: np.ndarray = block * self.shuffle_window
+        return begin + moved
 
     @cached_property
     def grid(self) -> permute.Domain:
-        """The shuffle's grid for each source, uint32 [num_sources]."""
+        """The shuffle's grid for each source, or for its whole windows, uint32 [num_sources]."""
+        if self.shuffle == "window":
+            return permute.domain([self.shuffle_window] * len(self.sizes))
         return permute.domain([max(size, 1) for size in self.sizes])
 
-    def _exhausted_at(self, source: int, samples: int | None) -> int | None:
-        last_record = self.sizes[source] - 1
-        period = self.stages[0].period
-        if not self.shares[source] or (samples is not None and samples <= last_record):
-            return None
-        if isinstance(period, Draws):
-            if period.replacement:
-                return None  # of records drawn with replacement, some are never seen
-            if self.length is None and last_record / self.shares[source] > MAX_DRAWS * self.batch_records:
-                return None  # too far to walk
-        number, within = divmod(last_record, self.batch_records)
-        stage = next(stage for stage in reversed(self.stages) if stage.base[source] <= number)
-        seat = stage.period.position_of(source, number - stage.base[source])
-        return (stage.first + seat) * self.batch_records + within + 1
-
-    def long_run_share(self, source: int) -> float:
-        """The share that a source gets over a whole period of the last stage."""
-        period = self.stages[-1].period
-        return _realised(period, self.stages[-1].shares)[source]
-
-    def max_deviation(self, records: int | None = None) -> tuple[float, int]:
-        """By how much a source is ever away from its exact share since the current stage began, at the end of a seat.
-
-        Args:
-          records: look at the first so many; at most, and by default, at the first 2^20 seats.
-
-        Returns:
-          The largest deviation, in records, and over how many records it was looked for.
-        """
-        worst, walked, unit = 0.0, 0, self.batch_records
-        ends = [end for end in (records, self.length) if end is not None]
-        seats = min([_WALKED, *(-(-end // unit) for end in ends)])
-        for stage in self.stages:
-            count = min(seats - stage.first, stage.length or seats)
-            if count <= 0:
-                break
-            source, _ = stage.period.take(0, count)
-            targets = self.targets if isinstance(stage.period, Runs) else stage.shares
-            worst = max(worst, largest_deviation(source, [float(share) for share in targets]) * unit)
-            walked += count
-        return worst, walked * unit
-
-    def _drift(self) -> str:
-        """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
-        stage = self.stages[0]
-        period = stage.period
-        if not isinstance(period, Table) or (self.length is not None and self.length <= period.length):
-            return ""
-        apart = [
-            (abs(got - float(share)), name, got, float(share))
-            for name, got, share in zip(self.names, _realised(period, stage.shares), stage.shares, strict=True)
-        ]
-        most, name, got, share = max(apart)
-        if most * (self.length or _FAR) < 1:
-            return ""
-        return (
-            f"the exact shares are followed for {period.length:,} records; from there on {name} gets {got:.6g}, not "
-            f"{share:.6g}. Weights of fewer digits avoid it."
-        )
-
-    def _warnings(self, sources: Mapping[str, SourceReport]) -> list[str]:
-        found = [drift] if (drift := self._drift()) else []
-        for name, share in zip(self.names, self.shares, strict=True):
-            if not share:
-                found.append(f"{name} has no share and gives no record.")
-            elif sources[name].samples == 0:
-                found.append(f"{name} gives no record: the mix ends before its turn.")
-        for name, row in sources.items():
-            if row.samples and row.epochs is not None and row.epochs < 0.5:
-                found.append(
-                    f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
-                    "stop the mix goes on."
-                )
-        late = max((row.exhausted_at or 0, name) for name, row in sources.items())
-        repeats = [
-            (count / row.records, name)
-            for count, (name, row) in zip(self.counts(late[0]), sources.items(), strict=True)
-            if row.records
-        ]
-        most, name = max(repeats, default=(0.0, ""))
-        if most >= 2:
-            found.append(f"{name} is repeated {math.floor(most)} times before {late[1]} is seen once.")
-        return found
+    @cached_property
+    def tail(self) -> permute.Domain:
+        """The grid of each source's last window, which may be shorter, uint32 [num_sources]."""
+        if self.shuffle != "window":
+            return self.grid
+        return permute.domain([size % self.shuffle_window or 1 for size in self.sizes])
 
 
-def _realised(period: Period, shares: object) -> list[float]:
-    """The share of each source over a whole period."""
-    if isinstance(period, Table):
-        return [float(quota) / period.length for quota in period.quota]
-    if isinstance(period, Runs):
-        return [length / period.length for length in period.lengths]
-    return [float(share) for share in shares]  # type: ignore[attr-defined]
+def _shuffle(value: object) -> tuple[str, int]:
+    """The kind of shuffle, and the records of a window.
 
-
-def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
-    """The largest distance of any source's count from its share, over all prefixes.
-
-    Args:
-      source: source of each record, int [count].
-      shares: exact share of each source.
-
-    >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
-    0.5
+    Raises:
+      ConfigError: it is none.
     """
-    # A source's count is farthest above its share right after one of its seats, and farthest below right before one or
-    # at the end: no need to look at every source at every position.
-    table = Table(source, len(shares))
-    share, before = np.asarray(shares)[source], np.arange(len(source))
-    above = (table.rank_of + 1 - share * (before + 1)).max(initial=0)
-    below = (share * before - table.rank_of).max(initial=0)
-    end = np.abs(table.quota - np.asarray(shares) * len(source)).max(initial=0)
-    return float(max(above, below, end))
+    if isinstance(value, bool):
+        value = "full" if value else "none"
+    found = re.fullmatch(r"full|none|window\((\d+)\)", str(value).replace(" ", ""))
+    if found is None or not 1 <= int(found[1] or 1) <= permute.MAX_SIZE:
+        raise ConfigError(f"shuffle = {value}; it is full, none, or window(n) with n at least 1, as in window(1000).")
+    return found[0].partition("(")[0], int(found[1] or 1)
+
+
+def _weighing(weighting: str | Mapping[str, Any]) -> Any:
+    """The rule that weighs the sources for whom nothing is said."""
+    settings = {"rule": weighting} if isinstance(weighting, str) else dict(weighting)
+    rule = registry.lookup("weighting", settings.pop("rule"))
+    registry.check_settings("weighting", rule, settings)
+    return partial(rule, **settings)

@@ -157,7 +157,8 @@ def run(program: Program, arguments: Arguments, cursor: Cursor, turn: jax.Array)
       turn: index of the reader plus the number of the first batch, modulo the number of readers.
 
     Returns:
-      Flat records, leaf name to array of shape [records of this reader, elements], and the cursor after them.
+      Flat records, leaf name to array of shape [records of this reader, elements], as many for every batch, and the
+      cursor after them.
     """
     count = program.num_steps * program.batch_size
     located, cursor = locate(program.lookup, arguments.plan, cursor, count // program.lookup.unit)
@@ -171,11 +172,16 @@ run_jitted = jax.jit(run, static_argnums=0)
 
 
 def _own_rows(program: Program, field: jax.Array, turn: jax.Array) -> jax.Array:
-    """This reader's rows of each batch: blocks in rotation, so that no reader meets one source alone."""
-    own = program.batch_size // program.num_shards
-    block = (turn + jnp.arange(program.num_steps)) % program.num_shards
-    rows = field.reshape(program.num_steps, program.num_shards, own)
-    return rows[jnp.arange(program.num_steps), block].reshape(-1)
+    """This reader's rows of each batch: blocks in rotation, so that no reader meets one source alone.
+
+    Where the batch does not divide evenly, the first blocks are a row longer; the others end with a row too many.
+    """
+    least, longer = divmod(program.batch_size, program.num_shards)
+    own = least + (longer > 0)
+    block = (turn + jnp.arange(program.num_steps, dtype=jnp.uint32)) % program.num_shards
+    begin = block * least + jnp.minimum(block, longer)
+    rows = jnp.minimum(begin[:, None] + jnp.arange(own, dtype=jnp.uint32), program.batch_size - 1)
+    return jnp.take_along_axis(field.reshape(program.num_steps, -1), rows, axis=1).reshape(-1)
 
 
 def _transform(program: Program, arguments: Arguments, located: Located) -> Record:

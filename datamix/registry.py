@@ -40,6 +40,7 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
         "one_hot": f"{_LABEL}:one_hot",
         "tag_source": f"{_LABEL}:tag_source",
     },
+    "weighting": {name: f"datamix.mixing.weightings:{name}" for name in ("equal", "size")},
     "order": {name: f"datamix.mixing.orders:{name}" for name in ("concat", "proportional", "random", "round_robin")},
     "stop": {
         name: f"datamix.mixing.stops:{name}" for name in ("all_exhausted", "exhaust_once", "first_exhausted", "forever")
@@ -52,7 +53,7 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """Add a component.
 
     Args:
-      kind: "source", "operator", "order", "stop" or "job".
+      kind: "source", "operator", "weighting", "order", "stop" or "job".
       name: what a config calls it.
       component: what is called with the config's settings as keywords.
 
@@ -82,7 +83,7 @@ def require(kind: str, name: str, where: str = "") -> None:
         raise RegistryError(f"{f'{where}: ' if where else ''}no {kind} {name!r}. {hint(name, names(kind))}")
 
 
-def lookup(kind: str, name: str) -> Callable[..., Any]:
+def lookup(kind: str, name: str) -> Any:
     """The component of a name.
 
     Raises:
@@ -97,8 +98,7 @@ def lookup(kind: str, name: str) -> Callable[..., Any]:
     held = _HELD[kind][name]
     if isinstance(held, str):
         module, _, attribute = held.partition(":")
-        component: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        return component
+        return getattr(importlib.import_module(module), attribute)
     return held
 
 

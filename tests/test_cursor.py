@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from datamix.cursor import Cursor, Located, Lookup, PlanArrays, arrays_of, cursor_at, locate
 from datamix.errors import ConfigError
-from datamix.mixing.orders import TABLE_SLOTS, Draws, Runs, Table
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.periods import Draws, Runs, Table
 from datamix.plan import Plan
 from datamix.rng import draw_at, multiply_high
 
@@ -68,7 +69,7 @@ def walk(plan: Plan, start: int, num_seats: int, times: int) -> Cursor:
 def test_exact_records() -> None:
     plan = Plan({"a": 2, "b": 3}, order="round_robin", stop="forever", shuffle=False)
     lookup, arrays = arrays_of(plan)
-    assert lookup == Lookup("table", False, False, 1)
+    assert lookup == Lookup("table", "none", False, 1)
     got, cursor = located(lookup, arrays, cursor_at(plan, 0), 8)
     assert got.source.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     assert got.epoch.tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
@@ -88,11 +89,11 @@ def test_exact_cursors() -> None:
 @pytest.mark.parametrize(
     ("order", "settings", "lookup"),
     [
-        ("proportional", {"batch_records": 4}, Lookup("table", True, False, 4)),
-        ("round_robin", {"shuffle": False}, Lookup("table", False, False, 1)),
-        ("concat", {}, Lookup("runs", True, False, 1)),
-        ("random", {}, Lookup("draws", True, False, 1)),
-        ("random", {"replacement": True}, Lookup("draws", False, True, 1)),
+        ("proportional", {"batch_size": 4, "granularity": "batch"}, Lookup("table", "full", False, 4)),
+        ("round_robin", {"shuffle": False}, Lookup("table", "none", False, 1)),
+        ("concat", {}, Lookup("runs", "full", False, 1)),
+        ("random", {}, Lookup("draws", "full", False, 1)),
+        ("random", {"replacement": True}, Lookup("draws", "none", True, 1)),
     ],
 )
 def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: Lookup) -> None:
@@ -107,7 +108,7 @@ def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: L
 def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle: bool) -> None:
     generator = np.random.default_rng(0)
     for stop in ("first_exhausted", "all_exhausted", "exhaust_once", "forever"):
-        plan = plan_of(order, stop, batch_records=unit, shuffle=shuffle, **settings)
+        plan = plan_of(order, stop, batch_size=unit, granularity="batch", shuffle=shuffle, **settings)
         far = [10**5, 2**31 - 64, 2**32 - 64, 12_345_678_900, 2**60 - 10**6] if order != "random" else [10**5, 150_000]
         starts = [0, 3, *generator.integers(0, 2000, 4).tolist(), *far]
         for start in starts:
@@ -118,7 +119,7 @@ def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle
 
 @pytest.mark.parametrize(("order", "unit", "num_seats"), [("round_robin", 1, 20_000), ("concat", 3, 2000)])
 def test_a_chunk_longer_than_two_periods(order: str, unit: int, num_seats: int) -> None:
-    plan = plan_of(order, batch_records=unit)
+    plan = plan_of(order, batch_size=unit, granularity="batch")
     period = plan.stages[0].period
     assert isinstance(period, Table | Runs)
     assert 2 * period.length < num_seats
@@ -223,7 +224,7 @@ def test_a_cursor_crosses_the_32_bit_border_of_seats() -> None:
 @pytest.mark.parametrize("unit", [1, 4])
 def test_draws_across_the_32_bit_border_of_seats(unit: int) -> None:
     """No plan walks so many draws in a test: the cursor is made by hand, and its counts begin afresh."""
-    plan = plan_of("random", replacement=True, batch_records=unit)
+    plan = plan_of("random", replacement=True, batch_size=unit, granularity="batch")
     lookup, arrays = arrays_of(plan)
     first = 3 * 2**32 - 20
     zeros = np.zeros(3, np.uint32)
@@ -288,7 +289,7 @@ def test_one_trace_for_a_whole_sweep_of_ratios() -> None:
         for start in (0, 10**6):
             got, _ = run(lookup, arrays, cursor_at(plan, start), 48)
             assert_located(got, plan, start, 48)
-    assert traces == [Lookup("table", True, False, 1)]
+    assert traces == [Lookup("table", "full", False, 1)]
 
 
 def test_one_trace_for_a_sweep_of_mixes_whose_sources_drop_out() -> None:
@@ -324,4 +325,12 @@ def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
     ):
         arrays_of(plan)
     with pytest.raises(ConfigError, match=r"^this mix passes 2,147,483,648 records of one source in a period"):
-        arrays_of(Plan({"a": 2**31, "b": 2**31}, order="round_robin", stop="all_exhausted", batch_records=2**19))
+        arrays_of(
+            Plan(
+                {"a": 2**31, "b": 2**31},
+                order="round_robin",
+                stop="all_exhausted",
+                batch_size=2**19,
+                granularity="batch",
+            )
+        )

@@ -394,7 +394,7 @@ def test_length_and_index_errors() -> None:
     [
         ({"shard": (2, 2)}, r"shard = \(2, 2\): the index lies in \[0, 2\)"),
         ({"shard": (0, 0)}, r"shard = \(0, 0\): the index lies in \[0, 0\)"),
-        ({"shard": (0, 3)}, "a batch of 8 does not divide among 3 readers"),
+        ({"shard": (0, 9)}, "of a batch of 8, some of 9 readers would get nothing"),
         ({"start": -1}, "start = -1; it is 0 or more"),
         ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
     ],

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError, RegistryError
-from datamix.mixing.orders import Draws, Table
-from datamix.plan import Plan, Selection, largest_deviation
+from datamix.mixing.periods import Draws, Table
+from datamix.plan import Plan, Selection
+from datamix.plan_report import largest_deviation
 
 ORDERS = ["proportional", "random", "round_robin", "concat"]
 STOPS = ["first_exhausted", "all_exhausted", "exhaust_once", "forever"]
@@ -27,7 +28,7 @@ def plan_of(mix: list[tuple[int, int]], order: str, unit: int = 1, **settings: A
     sizes = {name: max(size, unit) for name, (size, _) in zip(names, mix, strict=True)}
     weights = {name: weight for name, (_, weight) in zip(names, mix, strict=True)}
     known = weights if order in ("proportional", "random") else None
-    return Plan(sizes, known, order=order, batch_records=unit, **settings)
+    return Plan(sizes, known, order=order, batch_size=unit, granularity="batch", **settings)
 
 
 def rows(selection: Selection) -> list[tuple[int, int, int]]:
@@ -153,10 +154,10 @@ def test_a_limit_that_is_none(samples: int) -> None:
         Plan({"a": 5}, samples=samples)
 
 
-@pytest.mark.parametrize("batch_records", [0, -4])
-def test_batches_of_nothing(batch_records: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^batch\.size = {batch_records}; it is at least 1\.$"):
-        Plan({"a": 5}, batch_records=batch_records)
+@pytest.mark.parametrize("batch_size", [0, -4])
+def test_batches_of_nothing(batch_size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^batch\.size = {batch_size}; it is at least 1\.$"):
+        Plan({"a": 5}, batch_size=batch_size, granularity="batch")
 
 
 def test_positions_before_the_first() -> None:
@@ -237,7 +238,7 @@ def test_a_source_keeps_its_order_when_another_is_added_before_it() -> None:
 
 
 def test_the_batch_size_does_not_change_a_source_s_order() -> None:
-    one, four = (Plan({"a": 50, "b": 70}, stop="forever", batch_records=unit) for unit in (1, 4))
+    one, four = (Plan({"a": 50, "b": 70}, stop="forever", batch_size=unit, granularity="batch") for unit in (1, 4))
     for source in (0, 1):
         assert orders_of(four, source, 3) == orders_of(one, source, 3)
 
@@ -317,7 +318,7 @@ def test_random_draws_reach_the_same_seat_from_anywhere() -> None:
 @pytest.mark.parametrize("unit", [1, 4])
 @pytest.mark.parametrize("start", [0, 1, 38, 39, 40, 41, 43, 401, 402, 10**6 + 1])
 def test_nothing_comes_after_the_end(order: str, stop: str, unit: int, start: int) -> None:
-    plan = Plan({"a": 20, "b": 20}, order=order, stop=stop, batch_records=unit)
+    plan = Plan({"a": 20, "b": 20}, order=order, stop=stop, batch_size=unit, granularity="batch")
     left = 10 if plan.length is None else max(0, min(10, plan.length - start))
     selection = plan.take(start, 10)
     assert [len(field) for field in selection] == [left] * 3
@@ -330,9 +331,9 @@ def test_nothing_comes_after_the_end(order: str, stop: str, unit: int, start: in
 @pytest.mark.parametrize("unit", [1, 4])
 def test_a_limit_cuts_the_same_sequence(order: str, stop: str, unit: int) -> None:
     sizes = {"a": 20, "b": 32}
-    whole = Plan(sizes, order=order, stop=stop, batch_records=unit)
+    whole = Plan(sizes, order=order, stop=stop, batch_size=unit, granularity="batch")
     for samples in (1, 7, 16, 10**6):
-        plan = Plan(sizes, order=order, stop=stop, batch_records=unit, samples=samples)
+        plan = Plan(sizes, order=order, stop=stop, batch_size=unit, granularity="batch", samples=samples)
         assert plan.length == (samples if whole.length is None else min(samples, whole.length))
         assert rows(plan.take(0, 50)) == rows(whole.take(0, min(50, plan.length)))
         report = plan.report()
@@ -381,7 +382,7 @@ def test_a_batch_is_of_one_source(mix: list[tuple[int, int]], order: str, stop: 
 
 
 def test_a_batch_straddles_epochs() -> None:
-    plan = Plan({"a": 5, "b": 3}, order="round_robin", stop="forever", batch_records=4, shuffle=False)
+    plan = Plan({"a": 5, "b": 3}, order="round_robin", stop="forever", batch_size=4, granularity="batch", shuffle=False)
     assert rows(plan.take(0, 16)) == [
         *[(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3)],
         *[(1, 0, 0), (1, 0, 1), (1, 0, 2), (1, 1, 0)],

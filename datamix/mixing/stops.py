@@ -1,4 +1,4 @@
-"""When a mix ends: each stop cuts the plan into stages."""
+"""When a mix ends: a stop cuts the plan into stages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Literal
 
 from datamix.errors import ConfigError
-from datamix.mixing.orders import MAX_DRAWS, Demand, Draws, Period, Shares
+from datamix.mixing.groups import Group
+from datamix.mixing.orders import Demand
+from datamix.mixing.periods import MAX_DRAWS, Draws, Period
 
 Order = Callable[[Demand], Period]
 
@@ -21,113 +24,124 @@ class Stage:
       first: position at which it begins.
       length: seats it lasts, None without end.
       base: seats each source had before it.
-      shares: of the sources.
+      shares: of the sources, as asked for.
       period: its seats.
     """
 
     first: int
     length: int | None
     base: tuple[int, ...]
-    shares: Shares
+    shares: tuple[Fraction, ...]
     period: Period
 
 
-Cut = Callable[[Order, Demand], list[Stage]]
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """When a mix ends.
+
+    Attributes:
+      waits_for: which sources must have given all their records once: any, all, or none where it never ends.
+      drops: whether such a source drops out and the rest go on in their ratio, until none is left.
+      repeats: whether a source may give a record again before the mix ends.
+    """
+
+    waits_for: Literal["any", "all"] | None
+    drops: bool = False
+    repeats: bool = False
 
 
-def repeats(stop: object) -> bool:
-    """Whether a source may give a record again before the mix ends."""
-    return bool(getattr(stop, "repeats", False))
+first_exhausted = Stop(waits_for="any")
+"""End right after the last unseen record of any source."""
+
+all_exhausted = Stop(waits_for="all", repeats=True)
+"""A finished source starts its next epoch; end when every source has finished once."""
+
+exhaust_once = Stop(waits_for="any", drops=True)
+"""A finished source drops out and the rest keep their relative weights: every record exactly once."""
+
+forever = Stop(waits_for=None, repeats=True)
+"""Epochs without end."""
 
 
-def most_stages(stop: object, num_sources: int) -> int:
+def most_stages(stop: Stop, num_sources: int, num_phases: int = 1) -> int:
     """Into how many stages a stop cuts a mix at most, whatever the weights."""
-    return 1 if getattr(stop, "one_stage", False) else num_sources
+    return num_phases + (num_sources - 1 if stop.drops else 0)
 
 
-def _of_one_stage(*, repeats: bool) -> Callable[[Cut], Cut]:
-    def mark(stop: Cut) -> Cut:
-        stop.one_stage, stop.repeats = True, repeats  # type: ignore[attr-defined]
-        return stop
+def cut(stop: Stop, order: Order, phases: Sequence[tuple[int | None, Group]], demand: Demand) -> list[Stage]:
+    """Cut a mix into stages.
 
-    return mark
+    Args:
+      stop: when it ends.
+      order: what fills a stage.
+      phases: the seat at which each ends, None for the last, and how the mix is made up until then.
+      demand: of the whole mix.
+
+    Returns:
+      The stages; of the last, the length is that of the mix, or None without end.
+    """
+    stages: list[Stage] = []
+    left, first, last = list(demand.lengths), 0, None
+    for i, (until, phase) in enumerate(phases):
+        later = {source for _, group in phases[i:] for source, share in group.leaves() if share}
+        while until is None or first < until:
+            group = phase.without([source for source, rest in enumerate(left) if rest <= 0]) if stop.drops else phase
+            if group is None:
+                break  # nothing is left of what this phase is made of
+            waiting = [source for source in sorted(later) if left[source] > 0]
+            if stop.waits_for == "all" and not waiting:
+                return stages
+            base = tuple(whole - rest for whole, rest in zip(demand.lengths, left, strict=True))
+            now = replace(demand, group=group, lengths=left, first=first, base=base, last=last)
+            seated = set(now.seated.tolist())
+            if stop.waits_for == "any":
+                waiting = [source for source in waiting if source in seated]
+            ends = stop.waits_for is not None and seated.issuperset(waiting)
+            room = None if until is None else until - first
+            now = replace(now, horizon=_horizon(stop, now, waiting if ends else [], room))
+            period = order(now)
+            if ends and room is not None:
+                given = period.counts(room)
+                ends = (any if stop.waits_for == "any" else all)(given[source] >= left[source] for source in waiting)
+            length = _seats_to_end(stop, now, period, waiting) if ends else room
+            stages.append(Stage(first=first, length=length, base=base, shares=group.leaf_shares(), period=period))
+            if length is None or (ends and not stop.drops):
+                return stages
+            left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]
+            first += length
+            last = int(period.take(length - 1, 1)[0][0])
+    return stages
 
 
-def _exhausted(demand: Demand, period: Period, source: int) -> int:
-    """Seats until a source has given all its records once."""
-    return period.position_of(source, demand.lengths[source] - 1) + 1
+def _horizon(stop: Stop, demand: Demand, waiting: Sequence[int], room: int | None) -> int | None:
+    """Seats within which a stage ends, if every source keeps near its share; None without end."""
+    near = demand.group.depth  # a seat at each level
+    ends = [math.ceil((demand.lengths[source] + near) / demand.shares[source]) for source in waiting]
+    if demand.unit:
+        ends = [end + end // 4 for end in ends]  # records of other lengths than the mean may come first
+    expected = (min if stop.waits_for == "any" else max)(ends, default=None)
+    return min((end for end in (expected, room) if end is not None), default=None)
 
 
-def _first_exhausted(demand: Demand, period: Period) -> int:
-    """Seats until any source has given all its records once."""
-    soonest, *others = sorted(demand.seated, key=lambda source: demand.lengths[source] / demand.shares[source])
-    length = _exhausted(demand, period, soonest)
+def _seats_to_end(stop: Stop, demand: Demand, period: Period, waiting: Sequence[int]) -> int:
+    """Seats until one, or all, of the sources have given all their records."""
+
+    def exhausted(source: int) -> int:
+        return period.position_of(source, demand.lengths[source] - 1) + 1
+
+    if stop.waits_for == "all":
+        if isinstance(period, Draws) and (demand.horizon or 0) > MAX_DRAWS:
+            raise ConfigError(
+                f"mix=random with stop=all_exhausted would draw some {demand.horizon:,} records until every source is "
+                "seen once; make the smallest share larger, or choose another stop."
+            )
+        return max(exhausted(source) for source in waiting)
+    soonest, *others = sorted(waiting, key=lambda source: demand.lengths[source] / demand.shares[source])
+    length = exhausted(soonest)
     used = period.counts(length)
     for source in others:
         # Random draws have to be walked to find a seat: do not walk past the end for sources that last longer.
         if used[source] >= demand.lengths[source]:
-            length = _exhausted(demand, period, source)
+            length = exhausted(source)
             used = period.counts(length)
     return length
-
-
-def _all_exhausted(demand: Demand, period: Period) -> int:
-    """Seats until every source has given all its records once."""
-    if isinstance(period, Draws) and (demand.horizon or 0) > MAX_DRAWS:
-        raise ConfigError(
-            f"mix=random with stop=all_exhausted would draw some {demand.horizon:,} records until every source is seen "
-            "once; make the smallest share larger, or choose another stop."
-        )
-    return max(_exhausted(demand, period, source) for source in demand.seated)
-
-
-def _within(demand: Demand, pick: Callable[[list[int]], int]) -> Demand:
-    """The demand of a stage that ends when the source that `pick` takes has given all its records once."""
-    ends = [math.ceil((demand.lengths[source] + 1) / demand.shares[source]) for source in demand.seated]
-    return replace(demand, horizon=pick(ends))
-
-
-def _one_stage(order: Order, demand: Demand, end: Callable[[Demand, Period], int] | None) -> list[Stage]:
-    period = order(demand)
-    length = end(demand, period) if end else None
-    return [Stage(first=0, length=length, base=(0,) * len(demand.shares), shares=demand.shares, period=period)]
-
-
-@_of_one_stage(repeats=False)
-def first_exhausted(order: Order, demand: Demand) -> list[Stage]:
-    """End right after the last unseen record of any source."""
-    return _one_stage(order, _within(demand, min), _first_exhausted)
-
-
-@_of_one_stage(repeats=True)
-def all_exhausted(order: Order, demand: Demand) -> list[Stage]:
-    """A finished source starts its next epoch; end when every source has finished once."""
-    return _one_stage(order, _within(demand, max), _all_exhausted)
-
-
-@_of_one_stage(repeats=True)
-def forever(order: Order, demand: Demand) -> list[Stage]:
-    """Epochs without end."""
-    return _one_stage(order, demand, None)
-
-
-def exhaust_once(order: Order, demand: Demand) -> list[Stage]:
-    """A finished source drops out and the rest keep their relative weights: every record exactly once."""
-    stages: list[Stage] = []
-    shares, left, first, last = list(demand.shares), list(demand.lengths), demand.first, demand.last
-    while any(shares):
-        now = _within(Demand(shares=shares, lengths=left, first=first, seed=demand.seed, last=last), min)
-        period = order(now)
-        length = _first_exhausted(now, period)
-        base = tuple(whole - rest for whole, rest in zip(demand.lengths, left, strict=True))
-        stages.append(Stage(first=first, length=length, base=base, shares=shares, period=period))
-        left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]
-        first += length
-        last = int(period.take(length - 1, 1)[0][0])
-        shares = _normalised([share if rest else Fraction(0) for share, rest in zip(shares, left, strict=True)])
-    return stages
-
-
-def _normalised(shares: Sequence[Fraction]) -> list[Fraction]:
-    total = sum(shares, Fraction(0))
-    return [share / total for share in shares] if total else list(shares)

@@ -76,6 +76,8 @@ def resolve_shares(
     ratio: object = None,
     weights: Mapping[str, object] | None = None,
     share: Mapping[str, object] | None = None,
+    default: Mapping[str, Number] | None = None,
+    where: str = "mix",
 ) -> dict[str, Fraction]:
     """Turn what a user may say of the ratio into the exact share of every source.
 
@@ -84,6 +86,8 @@ def resolve_shares(
       ratio: of all sources, see `parse_ratio`.
       weights: relative weights; a source not named has 1; None counts as not named.
       share: absolute shares in [0, 1]; the other sources divide what is left by their weights.
+      default: weights of sources that are not named, in place of 1.
+      where: the key under which all this stands.
 
     Returns:
       Share of each source, in order; they add up to 1.
@@ -99,37 +103,45 @@ def resolve_shares(
     for group, entries in (("weights", given), ("share", fixed)):
         for name in entries:
             if name not in names:
-                raise ConfigError(f"mix.{group}.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
+                raise ConfigError(
+                    f"{where}.{group}.{name}: there is no source {name!r} in this mix. {hint(name, names)}"
+                )
     if ratio is not None and (given or fixed):
-        other = next(iter([f"mix.weights.{name}" for name in given] + [f"mix.share.{name}" for name in fixed]))
-        raise ConfigError(f"mix.ratio and {other} both say how much of each source; give one of them.")
+        other = next(iter([f"{where}.weights.{name}" for name in given] + [f"{where}.share.{name}" for name in fixed]))
+        raise ConfigError(f"{where}.ratio and {other} both say how much of each source; give one of them.")
     for name in given:
         if name in fixed:
-            raise ConfigError(f"mix.weights.{name} and mix.share.{name} both say how much of {name}; give one of them.")
+            raise ConfigError(
+                f"{where}.weights.{name} and {where}.share.{name} both say how much of {name}; give one of them."
+            )
 
-    shares = {name: as_fraction(value, f"mix.share.{name}") for name, value in fixed.items()}
+    shares = {name: as_fraction(value, f"{where}.share.{name}") for name, value in fixed.items()}
     total = sum(shares.values(), Fraction(0))
     for name, value in shares.items():
         if value > 1:
             raise ConfigError(
-                f"mix.share.{name} = {float(value):g}; a share lies in [0, 1]. For a relative weight, set "
-                f"mix.weights.{name}."
+                f"{where}.share.{name} = {float(value):g}; a share lies in [0, 1]. For a relative weight, set "
+                f"{where}.weights.{name}."
             )
     if total > 1:
         listed = " + ".join(f"{float(value):g}" for value in shares.values())
-        raise ConfigError(f"mix.share: {listed} = {float(total):g}; shares may add up to 1 at most.")
+        raise ConfigError(f"{where}.share: {listed} = {float(total):g}; shares may add up to 1 at most.")
 
     relative = (
-        parse_ratio(ratio, names)
+        parse_ratio(ratio, names, f"{where}.ratio")
         if ratio is not None
-        else {name: as_fraction(given.get(name, 1), f"mix.weights.{name}") for name in names if name not in shares}
+        else {
+            name: as_fraction(given.get(name, (default or {}).get(name, 1)), f"{where}.weights.{name}")
+            for name in names
+            if name not in shares
+        }
     )
     whole = sum(relative.values(), Fraction(0))
     if whole == 0 and total < 1:
         if not shares:
             raise ConfigError("all weights are 0; at least one source needs a weight above 0.")
         raise ConfigError(
-            f"mix.share adds up to {float(total):g} and no other source has a weight to take the rest; "
+            f"{where}.share adds up to {float(total):g} and no other source has a weight to take the rest; "
             "make the shares add up to 1, or give another source a weight."
         )
     rest = 1 - total

@@ -10,20 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.orders import (
-    LONG_TABLE_SLOTS,
-    TABLE_SLOTS,
-    Demand,
-    Draws,
-    Period,
-    Runs,
-    Table,
-    concat,
-    proportional,
-    random,
-    round_robin,
-    tijdeman,
-)
+from datamix.mixing.fills import LONG_TABLE_SLOTS, TABLE_SLOTS, tijdeman
+from datamix.mixing.groups import Group
+from datamix.mixing.orders import Demand, concat, proportional, random, round_robin
+from datamix.mixing.periods import Draws, Period, Runs, Table
 from datamix.mixing.weights import integer_weights, resolve_shares
 from datamix.plan import Plan
 
@@ -35,7 +25,7 @@ def shares_of(weights: Sequence[float | Fraction]) -> list[Fraction]:
 
 
 def demand(weights: Sequence[float | Fraction], lengths: Sequence[int] | None = None, seed: int = 0) -> Demand:
-    return Demand(shares=shares_of(weights), lengths=lengths or [100] * len(weights), first=0, seed=seed)
+    return Demand(group=Group.flat(shares_of(weights)), lengths=lengths or [100] * len(weights), seed=seed)
 
 
 def seats(period: Period, count: int, start: int = 0) -> list[int]:

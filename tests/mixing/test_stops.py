@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing import stops
-from datamix.mixing.orders import Draws
-from datamix.mixing.stops import repeats
+from datamix.mixing.periods import Draws
 from datamix.plan import Plan
 
 NAMES = "abcdefgh"
@@ -84,13 +83,13 @@ def test_batch_by_batch(order: str, stop: str, expected: list[int]) -> None:
 
     Where nothing may repeat, the last record of both is left out; elsewhere a batch straddles two epochs.
     """
-    plan = plan_of((5, 3), order=order, stop=stop, batch_records=2)
+    plan = plan_of((5, 3), order=order, stop=stop, batch_size=2, granularity="batch")
     assert plan.length == len(expected)
     assert records(plan) == expected
 
 
 def test_forever_batch_by_batch() -> None:
-    plan = plan_of((5, 3), order="round_robin", stop="forever", batch_records=2)
+    plan = plan_of((5, 3), order="round_robin", stop="forever", batch_size=2, granularity="batch")
     selection = plan.take(0, 16)
     assert (selection.source * 10 + selection.record).tolist() == [
         0,
@@ -130,8 +129,7 @@ def test_a_finished_source_drops_out_and_the_rest_keep_their_weights() -> None:
     [("first_exhausted", False), ("exhaust_once", False), ("all_exhausted", True), ("forever", True)],
 )
 def test_which_stops_repeat(stop: str, repeating: bool) -> None:
-    assert repeats(getattr(stops, stop)) is repeating
-    assert repeats(object()) is False
+    assert getattr(stops, stop).repeats is repeating
 
 
 def test_a_source_that_fills_no_batch() -> None:
@@ -141,8 +139,17 @@ def test_a_source_that_fills_no_batch() -> None:
             match=r"^source 'b' has 3 records, which fill no batch of 4; make batch\.size 3 or less, or use "
             r"mix\.granularity=record\.$",
         ):
-            plan_of((5, 3), stop=stop, batch_records=4)
-    assert records(plan_of((5, 3), stop="all_exhausted", batch_records=4))[:8] == [0, 1, 2, 3, 10, 11, 12, 10]
+            plan_of((5, 3), stop=stop, batch_size=4, granularity="batch")
+    assert records(plan_of((5, 3), stop="all_exhausted", batch_size=4, granularity="batch"))[:8] == [
+        0,
+        1,
+        2,
+        3,
+        10,
+        11,
+        12,
+        10,
+    ]
 
 
 # Side by side with others, on three lists [0, 1, 2], [10, 11, 12, 13], [20, 21, 22, 23, 24].
@@ -286,10 +293,12 @@ def test_a_mix_ends_with_the_first_or_the_last_source(
     """The same order without end, walked seat by seat, is exhausted where the plan says."""
     sizes = tuple(max(size, unit) for size, _ in mix)
     weights = tuple(weight for _, weight in mix) if order in ("proportional", "random") else None
-    plan = plan_of(sizes, weights, order=order, stop=stop, batch_records=unit)
+    plan = plan_of(sizes, weights, order=order, stop=stop, batch_size=unit, granularity="batch")
     assert plan.length is not None
     batches = [size // unit if stop == "first_exhausted" else -(-size // unit) for size in sizes]
-    endless = plan_of(tuple(n * unit for n in batches), weights, order=order, stop="forever", batch_records=unit)
+    endless = plan_of(
+        tuple(n * unit for n in batches), weights, order=order, stop="forever", batch_size=unit, granularity="batch"
+    )
     seats = endless.take(0, plan.length + 5 * unit).source[::unit].tolist()
     finished = [0] * len(sizes)
     finish = min if stop == "first_exhausted" else max
@@ -308,7 +317,7 @@ def test_exhaust_once_gives_every_record_of_a_whole_batch_once(
 ) -> None:
     sizes = tuple(max(size, unit) for size, _ in mix)
     weights = tuple(weight for _, weight in mix) if order in ("proportional", "random") else None
-    plan = plan_of(sizes, weights, order=order, stop="exhaust_once", batch_records=unit)
+    plan = plan_of(sizes, weights, order=order, stop="exhaust_once", batch_size=unit, granularity="batch")
     selection = plan.take(0, 10**6)
     assert len(selection.source) == plan.length
     assert not selection.epoch.any()

@@ -1,0 +1,286 @@
+"""How a period is filled: who sits where, seat by seat."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from datamix.errors import ConfigError
+from datamix.mixing.groups import Group
+from datamix.mixing.weights import integer_weights
+
+Shares = Sequence[Fraction]
+"""Share of each source, adding up to 1; zero for one that does not take part."""
+
+# The compiled pipeline has room for a table of the first size whatever the shares, so that another ratio is no other
+# program; only shares too small for it move on to the second.
+TABLE_SLOTS = 2**18
+LONG_TABLE_SLOTS = 2**20
+_QUEUED = 2**12  # records whose lengths are looked up at a time
+
+
+def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
+    """Fill one period by Tijdeman's rule at every level: groups take turns, and in its turns a group's own members.
+
+    Args:
+      group: who divides the seats.
+      horizon: see `tijdeman`.
+      slots: see `tijdeman`.
+
+    Returns:
+      Source ids, int32 [period]. At every prefix each member of a group of S is within 1 - 1/(2S-2) seats of its share
+      of the group's seats.
+
+    Raises:
+      ConfigError: see `tijdeman`.
+    """
+    if group.depth == 1:
+        seated, shares = _seated(group)
+        seats: np.ndarray = np.asarray(seated, np.int32)[tijdeman(shares, horizon, slots)]
+        return seats
+    leaves = [share for share in group.leaf_shares() if share]
+    length = min(_period(group), _enough(slots, min(leaves)))
+    if horizon is not None and horizon <= length:
+        return _filled(group, horizon)
+    _refuse_rare(leaves, length)
+    seats = _filled(group, length)
+    if length == _period(group):
+        return seats
+    ids, ranked = np.unique(seats, return_inverse=True)
+    return seats[: _best_end(ranked, [group.leaf_shares()[i] for i in ids])]
+
+
+def _seated(group: Group) -> tuple[list[int | Group], list[Fraction]]:
+    """The members that take part, and their shares."""
+    taking = [(member, share) for member, share in zip(group.members, group.shares, strict=True) if share]
+    return [member for member, _ in taking], [share for _, share in taking]
+
+
+def _period(group: int | Group) -> int:
+    """Seats after which a group's sequence repeats."""
+    if not isinstance(group, Group):
+        return 1
+    members, shares = _seated(group)
+    weights = integer_weights(shares)
+    rounds = [own // math.gcd(own, weight) for own, weight in zip(map(_period, members), weights, strict=True)]
+    return sum(weights) * math.lcm(*rounds)
+
+
+def _filled(group: Group, count: int) -> np.ndarray:
+    """The first seats of a group's sequence, int32 [count]."""
+    members, shares = _seated(group)
+    turns = np.resize(tijdeman(shares, max(count, 1), max(count, 1)), count)
+    seats = np.empty(count, np.int32)
+    for i, member in enumerate(members):
+        own = turns == i
+        seats[own] = _filled(member, int(own.sum())) if isinstance(member, Group) else member
+    return seats
+
+
+def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOTS) -> np.ndarray:
+    """Fill one period by Tijdeman's rule.
+
+    Each source's n-th seat has an earliest and a latest position; the free seat goes to the earliest deadline among
+    those allowed. Shares whose common denominator is larger than the table are followed exactly up to the table's
+    end, which is put where the counts come closest to the shares.
+
+    Args:
+      shares: positive, adding up to 1, shape [num_sources].
+      horizon: seats that will be used; a longer period is cut there.
+      slots: length at which a longer period is cut otherwise; where that is too short for the smallest share to come
+        within 1 % of what was asked, it is `TABLE_SLOTS` or `LONG_TABLE_SLOTS`.
+
+    Returns:
+      Source ids, int32 [period]. At every prefix each source is within 1 - 1/(2S-2) of its share.
+
+    Raises:
+      ConfigError: a share is so small that the longest table has no seat for it.
+
+    Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
+    """
+    weights = integer_weights(shares)
+    total = sum(weights)
+    if len(weights) == 1:
+        return np.zeros(1, np.int32)
+    slots = _enough(slots, min(shares))
+    cut = horizon is not None and horizon <= min(total, slots)
+    length = horizon if horizon is not None and cut else min(total, slots)
+    if not cut:
+        _refuse_rare(shares, length)
+    slack = 2 * len(weights) - 2
+    releases, tickets = [], []
+    for source, weight in enumerate(weights):
+        number = np.arange(length * weight // total + 2)
+        releases.append(_ceil_ratio(number * slack + 1, total, slack * weight) - 1)
+        # The deadline, and the source to break ties, in one integer.
+        tickets.append(-_ceil_ratio(1 - (number + 1) * slack, total, slack * weight) * len(weights) + source)
+    release = np.concatenate(releases)
+    order = np.argsort(release, kind="stable")
+    release_list, ticket_list = release[order].tolist(), np.concatenate(tickets)[order].tolist()
+    waiting: list[int] = []
+    seats = np.empty(length, np.int64)
+    upcoming = 0
+    for seat in range(length):
+        while upcoming < len(release_list) and release_list[upcoming] <= seat:
+            heapq.heappush(waiting, ticket_list[upcoming])
+            upcoming += 1
+        seats[seat] = heapq.heappop(waiting)
+    seats = (seats % len(weights)).astype(np.int32)
+    return seats if cut or length == total else seats[: _best_end(seats, shares)]
+
+
+def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
+    """ceil(numbers * total / divisor), exactly, int64 [count]."""
+    if int(np.abs(numbers).max()) * total < 2**62:
+        return -((-numbers * total) // divisor)
+    # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
+    quotient = numbers * (total / divisor)
+    result = np.ceil(quotient).astype(np.int64)
+    for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
+        result[i] = -((-int(numbers[i]) * total) // divisor)
+    return result
+
+
+def _best_end(seats: np.ndarray, shares: Shares) -> int:
+    """The length in the last quarter of `seats` whose counts come closest to the shares, relative to each share."""
+    three_quarters = len(seats) * 3 // 4
+    positions = np.arange(1, len(seats) + 1)
+    worst = np.zeros(len(seats))
+    for source, share in enumerate(shares):
+        off = np.cumsum(seats == source) - float(share) * positions
+        worst = np.maximum(worst, np.abs(off) / float(share))
+    return three_quarters + 1 + int(np.argmin((worst / positions)[three_quarters:]))
+
+
+def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slots: int) -> np.ndarray:
+    """Fill one period so that every batch holds each source's exact quota, rounded down or up.
+
+    What rounding leaves out is carried over: the sources with the largest remainders get the seats that are left.
+
+    Args:
+      shares: of all sources, shape [num_sources].
+      batch: seats of a batch.
+      first: position in the whole mix of the period's first slot; batches begin at multiples of `batch`.
+      horizon: see `tijdeman`.
+      slots: see `tijdeman`.
+
+    Returns:
+      Source ids, int32 [period]; within a batch, each source's seats are spread evenly.
+
+    Source: A. Hamilton's method of largest remainders (1792), with the remainders kept.
+    """
+    weights = np.asarray(_limited(integer_weights(shares)), np.int64)
+    total, seated = int(weights.sum()), int(np.count_nonzero(weights))
+    _refuse_rare([share for share in shares if share], max(horizon or 0, LONG_TABLE_SLOTS))
+    slots = _enough(slots, min(share for share in shares if share))
+    offset = first % batch
+    whole = total // math.gcd(total, batch)
+    num_batches = min(whole, max(1, slots // batch))
+    cut = horizon is not None and horizon + offset <= num_batches * batch
+    if cut and horizon is not None:
+        num_batches = -(-(horizon + offset) // batch)
+    quota, rest = np.divmod(weights * batch, total)
+    carried, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
+    batches = np.empty((num_batches, batch), np.int32)
+    source = np.arange(len(weights))
+    for i in range(num_batches):
+        carried += rest
+        counts = quota.copy()
+        if extra:
+            # A source that is owed nothing of this round's rest cannot be rounded up: its quota is a whole number.
+            owed = np.where(rest > 0, carried, -total * seated)
+            more = np.argpartition(-owed, extra - 1)[:extra] if extra < len(owed) else source
+            counts[more] += 1
+            carried[more] -= total
+        seats = np.repeat(source, counts)
+        within = np.arange(batch) - np.repeat(np.cumsum(counts) - counts, counts)
+        batches[i] = seats[np.argsort((2 * within + 1) / counts[seats], kind="stable")]
+    table = batches.reshape(-1)
+    return table[offset:] if cut else np.roll(table, -offset)
+
+
+def _limited(weights: list[int]) -> list[int]:
+    """The same ratio in integers that can be added up in 64 bits."""
+    excess = max(sum(weights).bit_length() - 40, 0)
+    return weights if not excess else [max(weight >> excess, int(weight > 0)) for weight in weights]
+
+
+def by_length(
+    shares: Shares,
+    seat_shares: Shares,
+    length_of: Callable[[int, np.ndarray], np.ndarray],
+    base: Sequence[int],
+    horizon: int | None,
+    slots: int,
+) -> np.ndarray:
+    """Fill one period so that what follows the shares is not the number of records, but the sum of their lengths.
+
+    Every source is a queue of its records. Of those that are not ahead of their share, the seat goes to the one whose
+    next record would first be due.
+
+    Args:
+      shares: of the summed lengths, shape [num_sources].
+      seat_shares: of the records that they come to, on average.
+      length_of: lengths of a source's records by their number in the mix, int64 [count] -> [count].
+      base: number of each source's first record here.
+      horizon: see `tijdeman`.
+      slots: see `tijdeman`.
+
+    Returns:
+      Source ids, int32 [period]. In the first pass through it, at every prefix, the summed length of every source is
+      within one longest record of its share.
+
+    Source: J. Bennett and H. Zhang, WF2Q: worst-case fair weighted fair queueing, INFOCOM (1996).
+    """
+    seated = [source for source, share in enumerate(shares) if share]
+    count = _enough(slots, min(seat_shares[source] for source in seated))
+    cut = horizon is not None and horizon <= LONG_TABLE_SLOTS
+    if cut and horizon is not None:
+        count = horizon
+    rate = [float(share) for share in shares]
+    queue: list[list[int]] = [[] for _ in shares]  # lengths that are known, last first
+    seen, given = list(base), [0] * len(shares)
+    waiting: list[tuple[float, float, int]] = []  # when a source's next record may begin, when it is due
+
+    def enqueue(source: int) -> None:
+        if not queue[source]:
+            numbers = np.arange(seen[source], seen[source] + _QUEUED)
+            queue[source] = length_of(source, numbers)[::-1].tolist()
+            seen[source] += _QUEUED
+        begin, end = given[source], given[source] + queue[source][-1]
+        heapq.heappush(waiting, (begin / rate[source], end / rate[source], source))
+
+    for source in seated:
+        enqueue(source)
+    seats, now = np.empty(count, np.int32), 0
+    ready: list[tuple[float, int]] = []
+    for seat in range(count):
+        while waiting and (waiting[0][0] <= now or not ready):
+            _, due, source = heapq.heappop(waiting)
+            heapq.heappush(ready, (due, source))
+        source = heapq.heappop(ready)[1]
+        seats[seat] = source
+        length = queue[source].pop()
+        given[source] += length
+        now += length
+        enqueue(source)
+    if cut:
+        return seats
+    ids, ranked = np.unique(seats, return_inverse=True)
+    return seats[: _best_end(ranked, [seat_shares[i] for i in ids])]
+
+
+def _enough(slots: int, least: Fraction) -> int:
+    """Slots of a table in which the smallest share comes within 1 % of what was asked, as far as there are."""
+    return next((n for n in (slots, TABLE_SLOTS) if n >= slots and least * n >= 100), max(slots, LONG_TABLE_SLOTS))
+
+
+def _refuse_rare(shares: Shares, length: int) -> None:
+    if min(shares) * length < 1:
+        raise ConfigError(
+            f"a share of {float(min(shares)):.3g} is below one record in {LONG_TABLE_SLOTS:,}; raise it, or make it 0."
+        )

@@ -1,0 +1,176 @@
+"""Mixes within a mix: a source named by a path, `vision.mnist`, belongs to the group `vision`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from datamix.errors import ConfigError, hint
+from datamix.mixing.weights import Number, as_fraction, resolve_shares
+
+Rule = Callable[[Mapping[str, int]], Mapping[str, Number]]
+"""Number of records by name -> relative weight by name."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sources, and groups of sources, that divide what falls to them.
+
+    Attributes:
+      members: index of a source among all of the mix, or a group.
+      shares: of the members within the group, adding up to 1; zero for one that does not take part.
+    """
+
+    members: tuple[int | Group, ...]
+    shares: tuple[Fraction, ...]
+
+    @classmethod
+    def flat(cls, shares: Sequence[Fraction]) -> Group:
+        """One group of all sources."""
+        return cls(tuple(range(len(shares))), tuple(shares))
+
+    @property
+    def depth(self) -> int:
+        """How many groups lie within each other, 1 for sources alone."""
+        return 1 + max((member.depth for member in self.members if isinstance(member, Group)), default=0)
+
+    def leaves(self, share: Fraction = Fraction(1)) -> Iterator[tuple[int, Fraction]]:
+        """Each source and its share of the whole mix."""
+        for member, part in zip(self.members, self.shares, strict=True):
+            if isinstance(member, Group):
+                yield from member.leaves(share * part)
+            else:
+                yield member, share * part
+
+    def leaf_shares(self) -> tuple[Fraction, ...]:
+        """The share of each source of the mix, in their order."""
+        return tuple(share for _, share in sorted(self.leaves()))
+
+    def without(self, sources: Collection[int]) -> Group | None:
+        """The same group when some sources have dropped out and the rest keep their ratio; None if nothing is left."""
+        members, shares = [], []
+        for member, share in zip(self.members, self.shares, strict=True):
+            kept = member.without(sources) if isinstance(member, Group) else None if member in sources else member
+            members.append(member if kept is None else kept)
+            shares.append(Fraction(0) if kept is None else share)
+        total = sum(shares, Fraction(0))
+        return Group(tuple(members), tuple(share / total for share in shares)) if total else None
+
+    def between(self, other: Group, blend: Callable[[Sequence[Fraction], Sequence[Fraction]], list[Fraction]]) -> Group:
+        """A group of the same members, with the shares that `blend` makes of both groups' at every level."""
+        members = tuple(
+            mine.between(theirs, blend) if isinstance(mine, Group) and isinstance(theirs, Group) else mine
+            for mine, theirs in zip(self.members, other.members, strict=True)
+        )
+        blended = blend(self.shares, other.shares)
+        total = sum(blended, Fraction(0))
+        return Group(members, tuple(share / total for share in blended) if total else tuple(blended))
+
+
+def resolve(
+    names: Sequence[str],
+    *,
+    ratio: object = None,
+    weights: Mapping[str, Any] | None = None,
+    share: Mapping[str, Any] | None = None,
+    own: Mapping[str, Number] | None = None,
+    rule: Rule | None = None,
+    sizes: Mapping[str, int] | None = None,
+    where: str = "mix",
+) -> Group:
+    """Turn what a user may say of the ratio into the exact share of every source, at every level.
+
+    Args:
+      names: paths of the sources, in order.
+      ratio: of what the mix itself is made of, see `datamix.mixing.weights.parse_ratio`.
+      weights: relative weights of sources and groups among their neighbours, by path or nested.
+      share: absolute shares of sources and groups in the group they belong to, by path or nested.
+      own: weights that groups give their members themselves, by path.
+      rule: weights of those for whom nothing is said, from sizes; otherwise they have 1.
+      sizes: records of each source, by path; for the rule.
+      where: the key under which all this stands.
+
+    Raises:
+      ConfigError: an unknown source, two rules for one source, or numbers that make no mix.
+
+    >>> group = resolve(["vision.mnist", "vision.fashion", "text"], weights={"vision": 3, "vision.mnist": 2})
+    >>> [str(share) for share in group.leaf_shares()]
+    ['1/2', '1/4', '1/4']
+    """
+    given, fixed = by_path(weights), by_path(share)
+    known = {path for name in names for path in _ancestry(name)}
+    for kind, entries in (("weights", given), ("share", fixed)):
+        for path in entries:
+            if path not in known:
+                raise ConfigError(
+                    f"{where}.{kind}.{path}: there is no source {path!r} in this mix. {hint(path, known)}"
+                )
+    at = {name: i for i, name in enumerate(names)}
+
+    def level(prefix: str) -> Group:
+        parts = [name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)]
+        members = [prefix + part for part in dict.fromkeys(parts)]
+        inner = {path: level(f"{path}.") for path in members if path not in at}
+        default: dict[str, Number] = {}
+        if rule is not None:
+            default.update(rule({path: _size(path, sizes or {}) for path in members}))
+        default.update({path: (own or {})[path] for path in members if path in (own or {})})
+        # A group of which no member takes part takes none itself.
+        default.update({path: 0 for path, group in inner.items() if not any(group.shares)})
+        chosen = {path: given[path] for path in members if path in given}
+        fixed_here = {path: fixed[path] for path in members if path in fixed}
+        weights = [as_fraction((default | chosen).get(path, 1), f"{where}.weights.{path}") for path in members]
+        if prefix and not any(weights) and not fixed_here:
+            shares = weights
+        else:
+            shares = list(
+                resolve_shares(
+                    members,
+                    ratio=None if prefix else ratio,
+                    weights=chosen,
+                    share=fixed_here,
+                    default=default,
+                    where=where,
+                ).values()
+            )
+        for path, group in inner.items():
+            if shares[members.index(path)] and not any(group.shares):
+                raise ConfigError(
+                    f"{where}: {path} has a share, but all weights in it are 0; give one of them a weight."
+                )
+        return Group(tuple(inner[path] if path in inner else at[path] for path in members), tuple(shares))
+
+    return level("")
+
+
+def groups_of(names: Sequence[str]) -> dict[str, list[int]]:
+    """Every group by its path, outermost first, and the indices of the sources in it.
+
+    >>> groups_of(["vision.mnist", "text", "vision.fashion"])
+    {'vision': [0, 2]}
+    """
+    paths = sorted({path for name in names for path in _ancestry(name)[:-1]}, key=lambda path: path.count("."))
+    return {path: [i for i, name in enumerate(names) if name.startswith(f"{path}.")] for path in paths}
+
+
+def _ancestry(name: str) -> list[str]:
+    """The path of a source, and those of the groups it belongs to, outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _size(path: str, sizes: Mapping[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if name == path or name.startswith(f"{path}."))
+
+
+def by_path(entries: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Any]:
+    """Nested or flat entries as flat ones; None counts as not given."""
+    found: dict[str, Any] = {}
+    for name, value in (entries or {}).items():
+        if isinstance(value, Mapping):
+            found.update(by_path(value, f"{prefix}{name}."))
+        elif value is not None:
+            found[f"{prefix}{name}"] = value
+    return found

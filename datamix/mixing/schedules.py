@@ -1,0 +1,125 @@
+"""Weights as a function of the step: a schedule becomes phases of fixed shares, and these the plan's stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from datamix.errors import ConfigError, hint
+from datamix.mixing.groups import Group
+
+RAMPS = ("linear", "cosine", "exponential")
+RAMP_PHASES = 64
+"""Phases of equal length that stand for a ramp, where it lasts so many steps."""
+
+_KEYS = ("until", "ratio", "weights", "share", "ramp")
+# A phase of a ramp takes its shares in whole parts of one of these, the first in which the smallest has 50: its period
+# is then exact, and short.
+_PARTS = (2**12, 2**16, 2**20)
+
+Phase = tuple[int | None, Group]
+"""The step at which it ends, None for never, and how the mix is made up until then."""
+
+
+def phases(schedule: object, start: Group, given: bool, resolve: Callable[..., Group]) -> list[Phase]:
+    """The phases of a schedule.
+
+    Args:
+      schedule: entries in order of time; each has the step `until` which it lasts (the last may have none), `ratio`,
+        `weights` or `share` as the mix itself, and may have a `ramp`: the way there from the entry before, "linear",
+        "cosine" (along half a wave) or "exponential" (by the same factor every step), on optax's schedules.
+      start: the mix before the schedule, where a ramp may begin.
+      given: whether a user chose the weights of `start`.
+      resolve: from an entry's ratio, weights and share, and the key they stand under, to a group.
+
+    Returns:
+      A ramp becomes up to 64 phases, each with the shares of its middle. What the last entry reaches stays.
+
+    Raises:
+      ConfigError: an entry that is none, by its key.
+    """
+    if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not schedule:
+        raise ConfigError(
+            f"mix.schedule = {schedule!r}; it is a list such as [{{until: 1000, weights: {{mnist: 9}}}}, "
+            "{weights: {mnist: 1}}]."
+        )
+    found: list[Phase] = []
+    begun, before = 0, start
+    for i, entry in enumerate(schedule):
+        where = f"mix.schedule[{i}]"
+        until, ramp = _checked(entry, where, begun, last=i == len(schedule) - 1)
+        if i == 0 and given and ramp is None:
+            raise ConfigError(
+                f"{where}: it sets the weights from the first step, and those of the mix itself would count for "
+                f"nothing; leave these out, or let them be where a ramp begins: {where}.ramp=linear."
+            )
+        target = resolve(**{key: entry.get(key) for key in ("ratio", "weights", "share")}, where=where)
+        if ramp is not None and until is not None:
+            found += _ramp(ramp, where, (begun, until), before, target)
+        if ramp is None or i == len(schedule) - 1:
+            found.append((None if i == len(schedule) - 1 else until, target))
+        begun, before = until or begun, target
+    return found
+
+
+def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | None, str | None]:
+    """The end and the ramp of an entry."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} = {entry!r}; it is a group of keys: {', '.join(_KEYS)}.")
+    for key in entry:
+        if key not in _KEYS:
+            raise ConfigError(f"{where}.{key}: there is no such key. {hint(str(key), _KEYS)}")
+    until, ramp = entry.get("until"), entry.get("ramp")
+    if ramp is not None and ramp not in RAMPS:
+        raise ConfigError(f"{where}.ramp = {ramp!r}. {hint(str(ramp), RAMPS)}")
+    if until is None and (ramp is not None or not last):
+        raise ConfigError(f"{where}.until is missing: the step at which it ends; only the last entry may go on.")
+    if until is not None and (isinstance(until, bool) or not isinstance(until, int) or until <= begun):
+        raise ConfigError(f"{where}.until = {until!r}; it is a step after {begun}, where the entry begins.")
+    return until, ramp
+
+
+def _ramp(ramp: str, where: str, steps: tuple[int, int], before: Group, target: Group) -> list[Phase]:
+    """The phases of the way from one group to another over the steps [begin, end)."""
+    begin, end = steps
+    num_phases = min(RAMP_PHASES, end - begin)
+    ends = [begin + (end - begin) * (i + 1) // num_phases for i in range(num_phases)]
+    middles = [(a + b) / 2 - begin for a, b in zip([begin, *ends[:-1]], ends, strict=True)]
+    if ramp == "exponential" and not _alike(before, target):
+        raise ConfigError(
+            f"{where}.ramp = 'exponential' reaches no share of 0; leave the source out, or choose linear."
+        )
+    return [
+        (until, before.between(target, partial(_blend, ramp, end - begin, middle)))
+        for until, middle in zip(ends, middles, strict=True)
+    ]
+
+
+def _alike(one: Group, other: Group) -> bool:
+    """Whether the same sources take part in both."""
+    return [bool(share) for share in one.leaf_shares()] == [bool(share) for share in other.leaf_shares()]
+
+
+def _blend(
+    ramp: str, num_steps: int, step: float, before: Sequence[Fraction], target: Sequence[Fraction]
+) -> list[Fraction]:
+    import optax  # type: ignore[import-untyped]
+
+    old, new = (np.asarray([float(share) for share in shares]) for shares in (before, target))
+    if ramp == "linear":
+        values = old + (new - old) * float(optax.linear_schedule(0.0, 1.0, num_steps)(step))
+    elif ramp == "cosine":
+        values = new + (old - new) * float(optax.cosine_decay_schedule(1.0, num_steps)(step))
+    else:
+        # A decay to 1/e, whose logarithm is how far along the way it is.
+        passed = -math.log(float(optax.exponential_decay(1.0, num_steps, math.exp(-1))(step)))
+        values = np.where(old > 0, old * (new / np.where(old > 0, old, 1)) ** passed, 0)
+    least = min((value for value in values.tolist() if value > 0), default=1.0)
+    parts = next((n for n in _PARTS if least * n >= 50), _PARTS[-1])
+    # No source is rounded away on the way.
+    return [Fraction(max(round(value * parts), int(value > 0)), parts) for value in values.tolist()]

@@ -1,0 +1,52 @@
+"""Rules that weigh the sources for whom a user says nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from datamix.errors import ConfigError
+from datamix.mixing.weights import Number
+
+
+def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
+    """Every source the same: a weight of 1.
+
+    >>> equal({"a": 5, "b": 3})
+    {'a': 1, 'b': 1}
+    """
+    return dict.fromkeys(sizes, 1)
+
+
+def size(sizes: Mapping[str, int], *, temperature: float = 1, cap: float | None = None) -> dict[str, Number]:
+    """As many records as a source has, up to a cap, then flattened by a temperature: min(n, cap)^(1/T).
+
+    A weight set by hand beside this rule counts in the same unit: records^(1/T).
+
+    Args:
+      sizes: records by source.
+      temperature: T, above 0; 1 mixes in proportion to size, the larger it is the more equal.
+      cap: records that count at most, above 0; None for no limit.
+
+    Raises:
+      ConfigError: a temperature or cap that is not above 0, or a temperature so low that a weight is beyond numbers.
+
+    Source: C. Raffel et al., Exploring the limits of transfer learning with a unified text-to-text transformer, JMLR
+    21 (2020), section 3.5.2; the order of the two is SeqIO's.
+
+    >>> size({"a": 10_000, "b": 100}, temperature=2)
+    {'a': 100.0, 'b': 10.0}
+    """
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"weighting.temperature = {temperature}; it is above 0: 1 for the sizes as they are.")
+    if cap is not None and not 0 < cap < math.inf:
+        raise ConfigError(f"weighting.cap = {cap}; it is above 0, or null for no limit.")
+    counted = {name: n if cap is None else min(n, cap) for name, n in sizes.items()}
+    if temperature == 1:
+        return dict(counted)
+    try:
+        return {name: n ** (1 / temperature) for name, n in counted.items()}
+    except OverflowError:
+        raise ConfigError(
+            f"weighting.temperature = {temperature}: weights of sources so large are beyond numbers; make it larger."
+        ) from None

@@ -1,0 +1,250 @@
+"""What a plan will do: shares, epochs, where sources are exhausted, how far they stray, and what to warn of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamix.mixing.groups import groups_of
+from datamix.mixing.periods import MAX_DRAWS, Draws, Runs, Table
+from datamix.mixing.stops import Stage
+from datamix.plan import Plan
+
+# How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
+_WALKED = 2**20
+_FAR = 10**9  # records of a mix without end over which a drift of one record would matter
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport:
+    """What a mix makes of one source.
+
+    Attributes:
+      records: how many it has.
+      target: the share asked for.
+      share: the share it gets; in the long run for a mix without end.
+      samples: records it gives; None without end.
+      amount: the same in the mix's unit, their summed lengths.
+      epochs: how often it is gone through; None without end.
+      exhausted_at: position right after its last unseen record; None if the mix ends before.
+    """
+
+    records: int
+    target: float
+    share: float
+    samples: int | None
+    amount: int | None
+    epochs: float | None
+    exhausted_at: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupReport:
+    """What a mix makes of a group of sources.
+
+    Attributes:
+      target: the share of the whole mix asked for.
+      share: the share it gets.
+      samples: records it gives; None without end.
+    """
+
+    target: float
+    share: float
+    samples: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """What a mix will do.
+
+    Attributes:
+      length: records in the whole mix; None without end.
+      max_deviation: records, or their lengths' unit, by which any source is ever away from its exact share, since the
+        current stage began, at the end of any seat.
+      walked: positions over which `max_deviation` was taken.
+      sources: by name.
+      groups: by path, where the mix holds mixes.
+      warnings: what a user would want to know.
+    """
+
+    length: int | None
+    max_deviation: float
+    walked: int
+    sources: dict[str, SourceReport]
+    groups: dict[str, GroupReport]
+    warnings: tuple[str, ...]
+
+
+def report(plan: Plan) -> PlanReport:
+    """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
+    counts = None if plan.length is None else plan.counts(plan.length)
+    amounts = None if plan.length is None else plan.amounts(plan.length)
+    sources = {}
+    for source, name in enumerate(plan.names):
+        size = plan.sizes[source]
+        samples = None if counts is None else counts[source]
+        sources[name] = SourceReport(
+            records=size,
+            target=float(plan.targets[source]),
+            share=plan.long_run_share(source) if not amounts or not sum(amounts) else amounts[source] / sum(amounts),
+            samples=samples,
+            amount=None if amounts is None else amounts[source],
+            epochs=None if samples is None else (samples / size if size else 0.0),
+            exhausted_at=_exhausted_at(plan, source, samples),
+        )
+    deviation, walked = max_deviation(plan)
+    rows = list(sources.values())
+    return PlanReport(
+        length=plan.length,
+        max_deviation=deviation,
+        walked=walked,
+        sources=sources,
+        groups={
+            path: GroupReport(
+                target=sum(rows[i].target for i in members),
+                share=sum(rows[i].share for i in members),
+                samples=None if counts is None else sum(counts[i] for i in members),
+            )
+            for path, members in groups_of(plan.names).items()
+        },
+        warnings=tuple(_warnings(plan, sources)),
+    )
+
+
+def _exhausted_at(plan: Plan, source: int, samples: int | None) -> int | None:
+    last_record = plan.sizes[source] - 1
+    period = plan.stages[0].period
+    taking = any(stage.shares[source] for stage in plan.stages)
+    if not taking or (samples is not None and samples <= last_record):
+        return None
+    if isinstance(period, Draws):
+        if period.replacement:
+            return None  # of records drawn with replacement, some are never seen
+        if plan.length is None and last_record > MAX_DRAWS * plan.batch_records * plan.stages[-1].shares[source]:
+            return None  # too far to walk
+    number, within = divmod(last_record, plan.batch_records)
+    stage = next(stage for stage in reversed(plan.stages) if stage.base[source] <= number and stage.shares[source])
+    seat = stage.period.position_of(source, number - stage.base[source])
+    return (stage.first + seat) * plan.batch_records + within + 1
+
+
+def max_deviation(plan: Plan, records: int | None = None) -> tuple[float, int]:
+    """See `Plan.max_deviation`."""
+    worst, walked, unit = 0.0, 0, plan.batch_records
+    ends = [end for end in (records, plan.length) if end is not None]
+    seats = min([_WALKED, *(-(-end // unit) for end in ends)])
+    for stage in plan.stages:
+        count = min(seats - stage.first, stage.length or seats)
+        if count <= 0:
+            break
+        chosen = plan.take(stage.first * unit, count * unit) if plan.lengths else None
+        source = stage.period.take(0, count)[0] if chosen is None else chosen.source
+        shares = [float(share) for share in (plan.targets if isinstance(stage.period, Runs) else stage.shares)]
+        if chosen is not None and plan.lengths is not None:
+            lengths = np.empty(count, np.int64)
+            for i, own in enumerate(plan.lengths):
+                lengths[source == i] = own[chosen.record[source == i]]
+            worst = max(worst, largest_deviation_of_lengths(source, lengths, shares))
+        else:
+            worst = max(worst, largest_deviation(source, shares) * unit)
+        walked += count
+    return worst, walked * unit
+
+
+def realised(plan: Plan, stage: Stage) -> list[float]:
+    """The share of each source over a whole period of a stage, in the mix's unit."""
+    period = stage.period
+    if isinstance(period, Runs):
+        return [length / period.length for length in period.lengths]
+    if not isinstance(period, Table):
+        return [float(share) for share in stage.shares]
+    amounts = period.quota.astype(np.float64)
+    if plan.lengths is not None:
+        amounts *= [float(own.mean()) if len(own) else 0.0 for own in plan.lengths]
+    return [float(amount) for amount in amounts / amounts.sum()]
+
+
+def _drift(plan: Plan) -> str:
+    """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
+    for stage in plan.stages:
+        period = stage.period
+        ends = [end for end in (stage.length, plan.length) if end is not None]
+        if not isinstance(period, Table) or min(ends, default=_FAR) <= period.length:
+            continue
+        apart = [
+            (abs(got - float(share)), name, got, float(share))
+            for name, got, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
+        ]
+        most, name, got, share = max(apart)
+        if most * min(ends, default=_FAR) >= 1 and plan.lengths is None:
+            return (
+                f"the exact shares are followed for {period.length:,} records; from there on {name} gets {got:.6g}, "
+                f"not {share:.6g}. Weights of fewer digits avoid it."
+            )
+        if plan.lengths is not None:
+            return (
+                f"lengths follow the shares record by record for {period.length:,} records, and on average from there "
+                f"on: {name} gets {got:.6g} of them where {share:.6g} was asked."
+            )
+    return ""
+
+
+def _warnings(plan: Plan, sources: Mapping[str, SourceReport]) -> list[str]:
+    found = [drift] if (drift := _drift(plan)) else []
+    for source, name in enumerate(plan.names):
+        if not any(stage.shares[source] for stage in plan.stages):
+            found.append(f"{name} has no share and gives no record.")
+        elif sources[name].samples == 0:
+            found.append(f"{name} gives no record: the mix ends before its turn.")
+    for name, row in sources.items():
+        if row.samples and row.epochs is not None and row.epochs < 0.5:
+            found.append(
+                f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
+                "stop the mix goes on."
+            )
+    late = max((row.exhausted_at or 0, name) for name, row in sources.items())
+    repeats = [
+        (count / row.records, name)
+        for count, (name, row) in zip(plan.counts(late[0]), sources.items(), strict=True)
+        if row.records
+    ]
+    most, name = max(repeats, default=(0.0, ""))
+    if most >= 2:
+        found.append(f"{name} is repeated {math.floor(most)} times before {late[1]} is seen once.")
+    return found
+
+
+def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
+    """The largest distance of any source's count from its share, over all prefixes.
+
+    Args:
+      source: source of each record, int [count].
+      shares: exact share of each source.
+
+    >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
+    0.5
+    """
+    # A source's count is farthest above its share right after one of its seats, and farthest below right before one or
+    # at the end: no need to look at every source at every position.
+    table = Table(source, len(shares))
+    share, before = np.asarray(shares)[source], np.arange(len(source))
+    above = (table.rank_of + 1 - share * (before + 1)).max(initial=0)
+    below = (share * before - table.rank_of).max(initial=0)
+    end = np.abs(table.quota - np.asarray(shares) * len(source)).max(initial=0)
+    return float(max(above, below, end))
+
+
+def largest_deviation_of_lengths(source: np.ndarray, lengths: np.ndarray, shares: Sequence[float]) -> float:
+    """The largest distance of any source's summed lengths from its share of all, over all prefixes.
+
+    >>> largest_deviation_of_lengths(np.array([0, 1]), np.array([4, 2]), [0.5, 0.5])
+    2.0
+    """
+    total = np.cumsum(lengths)
+    return max(
+        float(np.abs(np.cumsum(np.where(source == i, lengths, 0)) - share * total).max(initial=0))
+        for i, share in enumerate(shares)
+    )
