@@ -16,7 +16,7 @@ from datamix import permute, registry
 from datamix.errors import ConfigError, hint
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import by_path, resolve
-from datamix.mixing.orders import Demand, Lengths
+from datamix.mixing.orders import Demand, Lengths, checked_lengths
 from datamix.mixing.periods import Draws, Runs
 from datamix.mixing.schedules import Phase, phases
 from datamix.mixing.stops import Stage, cut, most_stages
@@ -138,7 +138,7 @@ class Plan:
         self.scheduled = schedule is not None
 
         once = self._once_over(epochs or {}, repeats=rule.repeats)
-        self.lengths = self._checked_lengths(lengths)
+        self.lengths = None if lengths is None else checked_lengths(lengths, sizes, by_batch=self.batch_records > 1)
         demand = Demand(
             group=self.phases[0][1],
             lengths=once,
@@ -148,7 +148,8 @@ class Plan:
             slots=TABLE_SLOTS if len(steps) <= 2 else max(2**13, 2 * TABLE_SLOTS >> (len(steps) - 1).bit_length()),
             unit=None if lengths is None else Lengths(mean=self._mean_lengths(), of=self._length_of),
         )
-        self.stages: tuple[Stage, ...] = tuple(cut(rule, partial(fill, **settings), self.phases, demand))
+        most = None if samples is None else -(-samples // self.batch_records)
+        self.stages: tuple[Stage, ...] = tuple(cut(rule, partial(fill, **settings), self.phases, demand, most))
         self.max_stages = max(most_stages(rule, len(self.names), len(self.phases)), len(self.stages))
         last = self.stages[-1]
         ends = [] if samples is None else [samples]
@@ -186,22 +187,6 @@ class Plan:
                 )
             once.append(length)
         return once
-
-    def _checked_lengths(self, lengths: Mapping[str, np.ndarray] | None) -> tuple[np.ndarray, ...] | None:
-        if lengths is None:
-            return None
-        if self.batch_records > 1:
-            raise ConfigError("mix.unit follows lengths record by record; set mix.granularity=record.")
-        found = []
-        for name, size in zip(self.names, self.sizes, strict=True):
-            own = np.asarray(lengths[name])
-            if own.shape != (size,) or own.dtype.kind not in "iu" or (size and (own.min() < 0 or not own.any())):
-                raise ConfigError(
-                    f"mix.unit: the lengths of source {name!r} are {own.dtype}{list(own.shape)}; they are whole "
-                    f"numbers, 0 or more, one for each of its {size} records, and not all 0."
-                )
-            found.append(own.astype(np.int64))
-        return tuple(found)
 
     def _mean_lengths(self) -> tuple[Fraction, ...]:
         assert self.lengths is not None
@@ -313,6 +298,11 @@ class Plan:
             / seats
             for source in range(len(self.names))
         )
+
+    def targets_at(self, position: int) -> tuple[Fraction, ...]:
+        """The share of each source that is asked for at a position."""
+        stage = self._stage_at(position // self.batch_records)
+        return self.targets if isinstance(stage.period, Runs) else stage.shares
 
     def _seats(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Source of each seat in [first, first + count), int32, and its number among the source's, int64."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,43 @@ class PlanReport:
     sources: dict[str, SourceReport]
     groups: dict[str, GroupReport]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverTime:
+    """A mix along its positions.
+
+    Attributes:
+      positions: in records, int64 [points + 1].
+      planned: share of each source that was asked for between two positions, float64 [points, num_sources].
+      realised: the share it gets there, the same.
+      epochs: how often it has been gone through, float64 [points + 1, num_sources].
+    """
+
+    positions: np.ndarray
+    planned: np.ndarray
+    realised: np.ndarray
+    epochs: np.ndarray
+
+
+def over_time(plan: Plan, points: int = 150) -> OverTime:
+    """What a mix does along the way: to its end, or until its last stage and every source's end have been seen."""
+    unit = plan.batch_size
+    end = plan.length
+    if end is None:
+        seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
+        end = max(100 * unit, 2 * plan.stages[-1].first * plan.batch_records, *seen)
+    batches = np.unique(np.linspace(0, max(end // unit, 1), points + 1).astype(np.int64))
+    positions = [min(int(batch) * unit, end) for batch in batches]
+    amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
+    given = np.diff(amounts, axis=0)
+    shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
+    return OverTime(
+        positions=np.asarray(positions),
+        planned=np.asarray([[float(share) for share in row] for row in shares]),
+        realised=given / np.maximum(given.sum(axis=1, keepdims=True), 1),
+        epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.sizes, 1),
+    )
 
 
 def report(plan: Plan) -> PlanReport:

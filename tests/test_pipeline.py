@@ -75,6 +75,15 @@ MIXES = [
     ("mix.granularity=batch", "mix.ratio=3:2:1", "stop=exhaust_once"),
     ("shuffle=false", "stop=forever", "mix.weights.a=0"),
     ("stop=forever", "stop.samples=300"),
+    ("shuffle=window(7)", "stop=all_exhausted"),
+    ("mix.stratify=true", "mix.ratio=5:2:2", "stop=exhaust_once"),
+    ("stop.epochs.b=3", "stop.batches=11"),
+    (
+        "mix.schedule=[{until:3,ratio:'8:1:1'},{until:9,ramp:cosine,weights:{b:5}},{until:12,share:{c:0.7}}]",
+        "stop=exhaust_once",
+        "batch.remainder=keep",
+    ),
+    ("mix=random", "mix.schedule=[{until:4,weights:{a:9}},{weights:{a:0}}]", "stop=all_exhausted"),
 ]
 mixes = pytest.mark.parametrize("mix", MIXES, ids=lambda mix: " ".join(mix) or "default")
 
@@ -141,10 +150,19 @@ def test_positions_may_be_of_numpy() -> None:
     assert json.dumps(pipeline.iterator(start=np.int64(3)).state())  # type: ignore[arg-type]
 
 
-def test_far_ahead() -> None:
-    pipeline = load("stop=forever", "mix.ratio=5:2:1")
+@pytest.mark.parametrize(
+    "mix",
+    [
+        ("mix.ratio=5:2:1",),
+        ("mix=random", "mix.replacement=true"),
+        ("shuffle=window(7)", "mix.stratify=true", "mix.schedule=[{until:9,ramp:linear,ratio:'5:2:1'}]"),
+    ],
+    ids=lambda mix: mix[0],
+)
+def test_far_ahead(mix: tuple[str, ...]) -> None:
+    pipeline = load("stop=forever", *mix)
     assert_same(pipeline[10**12], reference(pipeline, 10**12))
-    assert_same(pipeline[2**56], reference(pipeline, 2**56))
+    assert_same(next(pipeline.iterator(start=2**56)), reference(pipeline, 2**56))
 
 
 def test_batch_size_does_not_change_the_records() -> None:
@@ -159,7 +177,7 @@ def test_batch_size_does_not_change_the_records() -> None:
 @pytest.mark.parametrize("mix", [("stop=forever",), ("mix=round_robin", "stop=forever"), ("mix=random",)])
 def test_shards_make_up_the_batch_whatever_their_number(mix: tuple[str, ...]) -> None:
     pipeline = load(*mix)
-    for count in (1, 2, 4, 8):
+    for count in (1, 2, 3, 7, 8):
         parts = [list(itertools.islice(pipeline.iterator(shard=(i, count)), 6)) for i in range(count)]
         for step in range(6):
             rows = {
@@ -171,11 +189,18 @@ def test_shards_make_up_the_batch_whatever_their_number(mix: tuple[str, ...]) ->
 
 def test_shards_of_a_short_last_batch() -> None:
     pipeline = load("stop=exhaust_once", "batch.remainder=keep", "source.c.limit=49", names=("a", "b", "c"))
-    parts = [list(pipeline.iterator(shard=(i, 2)))[-1] for i in range(2)]
     last = len(pipeline) - 1
-    rows = {leaf: np.concatenate([parts[(b - last) % 2][leaf] for b in range(2)]) for leaf in pipeline.spec}
     assert len(pipeline[last]["label"]) == (37 + 20 + 49) % 8 == 2
+    parts = [list(pipeline.iterator(shard=(i, 2)))[-1] for i in range(2)]
+    rows = {leaf: np.concatenate([parts[(b - last) % 2][leaf] for b in range(2)]) for leaf in pipeline.spec}
     assert_same(rows, pipeline[last])
+    # A last batch of 5 among 3 readers: 2, 2 and 1.
+    pipeline = load("stop=forever", "stop.samples=21", "batch.remainder=keep")
+    parts = [list(pipeline.iterator(shard=(i, 3)))[-1] for i in range(3)]
+    assert sorted(len(part["label"]) for part in parts) == [1, 2, 2]
+    assert_same(
+        {leaf: np.concatenate([parts[(b - 2) % 3][leaf] for b in range(3)]) for leaf in pipeline.spec}, pipeline[2]
+    )
 
 
 def test_no_shard_is_left_to_one_source() -> None:
@@ -187,12 +212,18 @@ def test_no_shard_is_left_to_one_source() -> None:
 
 def test_the_number_of_readers_may_change_at_any_step() -> None:
     pipeline = load("stop=forever")
-    iterator = pipeline.iterator(shard=(0, 4))
-    for _ in range(5):
-        next(iterator)
-    alone = pipeline.iterator()
-    alone.restore(iterator.state())
-    assert_same(next(alone), pipeline[5])
+    state = pipeline.iterator(start=2).state()
+    for count in (4, 1, 3):
+        readers = [pipeline.iterator(shard=(i, count)) for i in range(count)]
+        for reader in readers:
+            reader.restore(state)
+        step = readers[0].step
+        for _ in range(3):
+            parts = [next(reader) for reader in readers]
+            whole = {leaf: np.concatenate([parts[(b - step) % count][leaf] for b in range(count)]) for leaf in parts[0]}
+            assert_same(whole, pipeline[step])
+            step += 1
+        state = readers[-1].state()
 
 
 def test_remainder() -> None:
@@ -226,6 +257,32 @@ def test_ratio_seed_and_constants_compile_nothing(stop: str) -> None:
     assert run_jitted._cache_size() == traces
 
 
+def test_schedules_temperatures_and_steps_compile_nothing() -> None:
+    ramp = "mix.schedule=[{{until:{},weights:{{a:{}}}}},{{until:{},ramp:{},weights:{{b:{}}}}}]"
+    first = load("stop=forever", ramp.format(5, 3, 205, "linear", 2))
+    next(iter(first))
+    warm = load("stop=all_exhausted", "weighting=size", "weighting.temperature=2")
+    next(iter(warm))
+    traces = run_jitted._cache_size()
+    for values in ((7, 0.123, 400, "cosine", 8), (1, 1 / 3, 100, "exponential", 0.001)):
+        other = load("stop=forever", ramp.format(*values))
+        assert_same(next(other.iterator(start=90)), reference(other, 90))
+    for temperature in (1, 1.7, 50):
+        next(iter(load("stop=all_exhausted", "weighting=size", f"weighting.temperature={temperature}")))
+    assert run_jitted._cache_size() == traces
+
+
+def test_vmap_over_weights_is_a_loop() -> None:
+    pipeline = load("stop=forever")
+    others = [pipeline.with_weights({"a": weight}) for weight in (0, 1 / 3, 7)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *others)
+    cursors = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[other.start(4) for other in others])
+    batches, after = jax.vmap(datamix.Pipeline.next)(stacked, cursors)
+    batches, _ = jax.vmap(datamix.Pipeline.next)(stacked, after)
+    for i, other in enumerate(others):
+        assert_same({leaf: values[i] for leaf, values in batches.items()}, other[5])
+
+
 def test_with_weights_gives_the_mix_of_those_weights() -> None:
     pipeline = load("stop=forever")
     other = pipeline.with_weights({"a": 7, "b": 2})
@@ -235,6 +292,8 @@ def test_with_weights_gives_the_mix_of_those_weights() -> None:
     assert set(alone[0]["source_id"].tolist()) == {1}
     with pytest.raises(ConfigError, match=r"no source 'z' in this mix\. Known: a, b, c\."):
         pipeline.with_weights({"z": 1})
+    scheduled = load("stop=forever", "mix.schedule=[{until:3,ratio:'8:1:1'},{ratio:'1:1:1'}]")
+    assert_same(scheduled.with_weights({"a": 7, "b": 2})[5], other[5])
 
 
 def test_next_under_jit_scan_and_vmap() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from datamix.errors import ConfigError, RegistryError
 from datamix.mixing.periods import Draws, Table
 from datamix.plan import Plan, Selection
-from datamix.plan_report import largest_deviation
+from datamix.plan_report import largest_deviation, over_time
 
 ORDERS = ["proportional", "random", "round_robin", "concat"]
 STOPS = ["first_exhausted", "all_exhausted", "exhaust_once", "forever"]
@@ -573,3 +574,77 @@ def test_draws_and_their_reports_keep_their_own_order() -> None:
     early = rows(plan.take(0, 250))
     assert early[200:] == late
     assert plan.report() == report
+
+
+# The shuffle's window.
+
+
+WINDOWS = [2, 1, 0, 4, 5, 3, 6, 2, 0, 1, 4, 5, 3, 6]
+
+
+def test_exact_windows() -> None:
+    plan = Plan({"a": 7}, shuffle="window(3)", stop="forever")
+    taken = plan.take(0, 14)
+    assert taken.record.tolist() == WINDOWS
+    assert [sorted(WINDOWS[i:j]) for i, j in ((0, 3), (3, 6), (6, 7), (7, 10))] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6],
+        [0, 1, 2],
+    ]
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 64, 65, 1000])
+@pytest.mark.parametrize("size", [1, 5, 63, 64, 65, 1000])
+def test_a_window_shuffles_inside_itself(window: int, size: int) -> None:
+    record = Plan({"a": size}, shuffle=f"window({window})", stop="forever").take(0, 3 * size).record.reshape(3, size)
+    for begin in range(0, size, window):
+        end = min(begin + window, size)
+        for epoch in record:
+            assert sorted(epoch[begin:end].tolist()) == list(range(begin, end))
+    if size >= 63 and window >= 5:
+        assert (record[0] != record[1]).any()
+        assert (record[0] != np.arange(size)).any()
+
+
+def test_every_place_of_a_window_is_as_likely() -> None:
+    # Chi-square of place against record, in whole and in last windows, over epochs and blocks.
+    record = Plan({"a": 43}, shuffle="window(8)", stop="forever").take(0, 43 * 2000).record.reshape(2000, 43)
+    for begin, size, limit in ((0, 8, 90), (16, 8, 90), (40, 3, 14)):  # above the 99.9th percentile
+        table = np.zeros((size, size))
+        for place in range(size):
+            table[place] = np.bincount(record[:, begin + place] - begin, minlength=size)
+        assert ((table - 2000 / size) ** 2 / (2000 / size)).sum() < limit
+    first, second = record[:, :8], record[:, 8:16] - 8
+    assert 0.08 < (first == second).mean() < 0.17  # windows are unrelated: one place in eight agrees
+
+
+@pytest.mark.parametrize(("value", "same"), [(True, "full"), (False, "none"), ("window( 7 )", "window(7)")])
+def test_other_ways_to_say_it(value: bool | str, same: str) -> None:
+    mine, theirs = (Plan({"a": 50}, shuffle=shuffle).take(0, 50).record.tolist() for shuffle in (value, same))
+    assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    "value", ["window", "window(0)", "window(-1)", "window(x)", "half", 3, None, "window(4294967296)"]
+)
+def test_a_shuffle_that_is_none(value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^shuffle = {re.escape(str(value))}; it is full, none, or window\(n\)"):
+        Plan({"a": 5}, shuffle=value)  # type: ignore[arg-type]
+
+
+def test_what_is_seen_along_the_way() -> None:
+    plan = Plan(
+        {"a": 100, "b": 100}, schedule=[{"until": 5, "ratio": "9:1"}, {"ratio": "1:1"}], batch_size=10, samples=100
+    )
+    seen = over_time(plan, points=10)
+    assert seen.positions.tolist() == list(range(0, 101, 10))
+    assert seen.planned.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
+    assert seen.realised.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
+    assert seen.epochs[-1].tolist() == [0.7, 0.3]
+
+
+def test_draws_with_replacement_are_reached_at_once() -> None:
+    plan = Plan({"a": 50, "b": 20}, order="random", replacement=True, stop="forever")
+    far = plan.take(10**15, 5)
+    assert far.record.tolist() == plan.take(10**15 - 2, 7).record[2:].tolist()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.build import build
+from datamix.build import Built, build
 from datamix.config import Config
+from datamix.plan_report import over_time
+from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
@@ -17,7 +19,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
 
     Args:
       config: of the run.
-      directory: where `report.json` goes.
+      directory: where `report.json` and `plan.png` go.
 
     Returns:
       The report, with `plan`: where each source is exhausted, how long the mix is, and warnings.
@@ -49,13 +51,35 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     ]
     columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
+    if report["groups"]:
+        inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
+        out.print(table("Mixes within it", ["mix", "target share", "share"], inner))
     length = "without end, in batches" if records is None else f"{records:,} records in {batches:,} batches"
     out.print(f"{config.mix.order}, {config.mix.stop}: {length} of {config.batch_size}")
     if rest := (told.length or 0) - (records or 0):
         out.print(f"The last {rest} records fill no batch and are dropped; batch.remainder=keep keeps them.")
     over = "" if told.length is not None and told.walked >= told.length else f" (over the first {told.walked:,})"
-    out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} records{over}")
+    unit = "records" if config.mix.unit == "record" else config.mix.unit
+    out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} {unit}{over}")
     print_notes(out, "Note", told.warnings)
     report["plan"] = {"exhausted_in_batch": exhausted, "length": told.length, "warnings": list(told.warnings)}
-    out.print(f"Report: {write_report(directory, report)}")
+    report["figure"] = _draw(directory, built)
+    out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")
     return report
+
+
+def _draw(directory: Path, built: Built) -> str:
+    """Draw the mix over its batches."""
+    shown, config = over_time(built.plan), built.config
+    stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
+    figures.plan(
+        directory / "plan.png",
+        built.plan.names,
+        shown.positions / config.batch_size,
+        shown.planned,
+        shown.realised,
+        shown.epochs,
+        f"{config.mix.order}, {config.mix.stop}, batches of {config.batch_size}"
+        + (f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else ""),
+    )
+    return "plan.png"

@@ -20,6 +20,7 @@ Shares = Sequence[Fraction]
 # program; only shares too small for it move on to the second.
 TABLE_SLOTS = 2**18
 LONG_TABLE_SLOTS = 2**20
+_STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
 _QUEUED = 2**12  # records whose lengths are looked up at a time
 
 
@@ -175,31 +176,37 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
     """
     weights = np.asarray(_limited(integer_weights(shares)), np.int64)
     total, seated = int(weights.sum()), int(np.count_nonzero(weights))
-    _refuse_rare([share for share in shares if share], max(horizon or 0, LONG_TABLE_SLOTS))
-    slots = _enough(slots, min(share for share in shares if share))
+    least = min(share for share in shares if share)
     offset = first % batch
     whole = total // math.gcd(total, batch)
-    num_batches = min(whole, max(1, slots // batch))
+    # Every batch is within one record of its quota: fewer of them than a table holds come as close as need be.
+    enough = min(max(_STRATA, math.ceil(100 / (least * batch))), max(1, _enough(slots, least) // batch), _MOST_STRATA)
+    num_batches = min(whole, enough)
     cut = horizon is not None and horizon + offset <= num_batches * batch
     if cut and horizon is not None:
         num_batches = -(-(horizon + offset) // batch)
+    else:
+        _refuse_rare([share for share in shares if share], num_batches * batch)
     quota, rest = np.divmod(weights * batch, total)
     carried, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
-    batches = np.empty((num_batches, batch), np.int32)
-    source = np.arange(len(weights))
-    for i in range(num_batches):
+    counts = np.tile(quota, (num_batches, 1))
+    off = np.zeros(num_batches)
+    # A source that is owed nothing of a batch's rest cannot be rounded up: its quota is a whole number.
+    never, relative = np.where(rest > 0, 0, -total * seated), 1 / np.maximum(weights, 1)
+    for i in range(num_batches if extra else 0):
         carried += rest
-        counts = quota.copy()
-        if extra:
-            # A source that is owed nothing of this round's rest cannot be rounded up: its quota is a whole number.
-            owed = np.where(rest > 0, carried, -total * seated)
-            more = np.argpartition(-owed, extra - 1)[:extra] if extra < len(owed) else source
-            counts[more] += 1
-            carried[more] -= total
-        seats = np.repeat(source, counts)
-        within = np.arange(batch) - np.repeat(np.cumsum(counts) - counts, counts)
-        batches[i] = seats[np.argsort((2 * within + 1) / counts[seats], kind="stable")]
-    table = batches.reshape(-1)
+        more = np.argpartition(-(carried + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
+        counts[i, more] += 1
+        carried[more] -= total
+        off[i] = np.abs(carried * relative).max() / (i + 1)
+    if not cut and num_batches < whole:
+        late = num_batches * 3 // 4
+        counts = counts[: late + 1 + int(np.argmin(off[late:]))]
+    each = counts.reshape(-1)
+    seats = np.repeat(np.tile(np.arange(len(weights), dtype=np.int32), len(counts)), each)
+    within = np.arange(len(seats)) - np.repeat(np.cumsum(each) - each, each)
+    place = (2 * within + 1) / np.repeat(each, each)
+    table = seats[np.lexsort((place, np.arange(len(seats)) // batch))]
     return table[offset:] if cut else np.roll(table, -offset)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -28,6 +28,28 @@ class Lengths:
 
     mean: tuple[Fraction, ...]
     of: Callable[[int, np.ndarray], np.ndarray]
+
+
+def checked_lengths(
+    lengths: Mapping[str, np.ndarray], sizes: Mapping[str, int], *, by_batch: bool
+) -> tuple[np.ndarray, ...]:
+    """The lengths of each source's records, int64 [size].
+
+    Raises:
+      ConfigError: they are none, or whole batches are mixed.
+    """
+    if by_batch:
+        raise ConfigError("mix.unit follows lengths record by record; set mix.granularity=record.")
+    found = []
+    for name, size in sizes.items():
+        own = np.asarray(lengths[name])
+        if own.shape != (size,) or own.dtype.kind not in "iu" or (size and (own.min() < 0 or not own.any())):
+            raise ConfigError(
+                f"mix.unit: the lengths of source {name!r} are {own.dtype}{list(own.shape)}; they are whole numbers, 0 "
+                f"or more, one for each of its {size} records, and not all 0."
+            )
+        found.append(own.astype(np.int64))
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

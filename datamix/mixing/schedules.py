@@ -94,9 +94,10 @@ def _ramp(ramp: str, where: str, steps: tuple[int, int], before: Group, target: 
         raise ConfigError(
             f"{where}.ramp = 'exponential' reaches no share of 0; leave the source out, or choose linear."
         )
+    passed = _passed(ramp, end - begin, np.asarray(middles))
     return [
-        (until, before.between(target, partial(_blend, ramp, end - begin, middle)))
-        for until, middle in zip(ends, middles, strict=True)
+        (until, before.between(target, partial(_blend, ramp, part)))
+        for until, part in zip(ends, passed.tolist(), strict=True)
     ]
 
 
@@ -105,21 +106,27 @@ def _alike(one: Group, other: Group) -> bool:
     return [bool(share) for share in one.leaf_shares()] == [bool(share) for share in other.leaf_shares()]
 
 
-def _blend(
-    ramp: str, num_steps: int, step: float, before: Sequence[Fraction], target: Sequence[Fraction]
-) -> list[Fraction]:
+def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
+    """How much of the way a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
     import optax  # type: ignore[import-untyped]
 
-    old, new = (np.asarray([float(share) for share in shares]) for shares in (before, target))
     if ramp == "linear":
-        values = old + (new - old) * float(optax.linear_schedule(0.0, 1.0, num_steps)(step))
-    elif ramp == "cosine":
-        values = new + (old - new) * float(optax.cosine_decay_schedule(1.0, num_steps)(step))
-    else:
-        # A decay to 1/e, whose logarithm is how far along the way it is.
-        passed = -math.log(float(optax.exponential_decay(1.0, num_steps, math.exp(-1))(step)))
-        values = np.where(old > 0, old * (new / np.where(old > 0, old, 1)) ** passed, 0)
-    least = min((value for value in values.tolist() if value > 0), default=1.0)
+        return np.asarray(optax.linear_schedule(0.0, 1.0, num_steps)(steps))
+    if ramp == "cosine":
+        return 1 - np.asarray(optax.cosine_decay_schedule(1.0, num_steps)(steps))
+    logarithm: np.ndarray = np.log(np.asarray(optax.exponential_decay(1.0, num_steps, math.exp(-1))(steps)))
+    return -logarithm
+
+
+def _blend(ramp: str, passed: float, before: Sequence[Fraction], target: Sequence[Fraction]) -> list[Fraction]:
+    """The shares on the way between two, in whole parts of a number that makes a short period."""
+    values = [
+        float(old) ** (1 - passed) * float(new) ** passed
+        if ramp == "exponential" and old
+        else old + (new - old) * passed
+        for old, new in zip(before, target, strict=True)
+    ]
+    least = min((value for value in values if value > 0), default=1)
     parts = next((n for n in _PARTS if least * n >= 50), _PARTS[-1])
     # No source is rounded away on the way.
-    return [Fraction(max(round(value * parts), int(value > 0)), parts) for value in values.tolist()]
+    return [Fraction(max(round(value * parts), int(value > 0)), parts) for value in values]

@@ -68,7 +68,9 @@ def most_stages(stop: Stop, num_sources: int, num_phases: int = 1) -> int:
     return num_phases + (num_sources - 1 if stop.drops else 0)
 
 
-def cut(stop: Stop, order: Order, phases: Sequence[tuple[int | None, Group]], demand: Demand) -> list[Stage]:
+def cut(
+    stop: Stop, order: Order, phases: Sequence[tuple[int | None, Group]], demand: Demand, most: int | None = None
+) -> list[Stage]:
     """Cut a mix into stages.
 
     Args:
@@ -76,13 +78,15 @@ def cut(stop: Stop, order: Order, phases: Sequence[tuple[int | None, Group]], de
       order: what fills a stage.
       phases: the seat at which each ends, None for the last, and how the mix is made up until then.
       demand: of the whole mix.
+      most: seats after which it ends in any case; None for no limit.
 
     Returns:
       The stages; of the last, the length is that of the mix, or None without end.
     """
     stages: list[Stage] = []
     left, first, last = list(demand.lengths), 0, None
-    for i, (until, phase) in enumerate(phases):
+    for i, (end, phase) in enumerate(phases):
+        until = min((seat for seat in (end, most) if seat is not None), default=None)
         later = {source for _, group in phases[i:] for source, share in group.leaves() if share}
         while until is None or first < until:
             group = phase.without([source for source, rest in enumerate(left) if rest <= 0]) if stop.drops else phase

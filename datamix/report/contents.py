@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datamix.build import Built
+from datamix.mixing.groups import groups_of
 from datamix.plan import Plan
 from datamix.sources.base import Spec
 
@@ -47,6 +48,24 @@ def report_of(
       samples_per_s: measured.
       figure: name of a file beside the report.
     """
+    given: dict[str, float | None] = dict(counts)
+    if plan.lengths is not None and records is not None:
+        given = dict(zip(plan.names, plan.amounts(records), strict=True))
+    whole = sum(amount or 0 for amount in given.values())
+    sources = {
+        name: {
+            "source_id": i,
+            "provenance": source.provenance,
+            "records": source.num_records,
+            "samples": counts[name],
+            "share": plan.long_run_share(i) if records is None else (given[name] or 0) / max(whole, 1),
+            "target": float(plan.targets[i]),
+            "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
+            "labels": list(labels[name]) if labels and name in labels else None,
+        }
+        for i, (name, source) in enumerate(built.sources.items())
+    }
+    groups = {path: [sources[plan.names[i]] for i in members] for path, members in groups_of(plan.names).items()}
     return {
         "job": built.config.job,
         "seed": built.config.seed,
@@ -59,17 +78,14 @@ def report_of(
         "batch": {
             leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
         },
-        "sources": {
-            name: {
-                "source_id": i,
-                "provenance": source.provenance,
-                "records": source.num_records,
-                "samples": counts[name],
-                "share": plan.long_run_share(i) if records is None else (counts[name] or 0) / max(records, 1),
-                "target": float(plan.targets[i]),
-                "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
-                "labels": list(labels[name]) if labels and name in labels else None,
+        "unit": built.config.mix.unit,
+        "sources": sources,
+        "groups": {
+            path: {
+                "samples": None if records is None else sum(row["samples"] for row in members),
+                "share": sum(row["share"] for row in members),
+                "target": sum(row["target"] for row in members),
             }
-            for i, (name, source) in enumerate(built.sources.items())
+            for path, members in groups.items()
         },
     }

@@ -10,6 +10,49 @@ import numpy as np
 from datamix.report.files import whole_file
 
 
+def plan(
+    path: Path,
+    names: Sequence[str],
+    steps: np.ndarray,
+    planned: np.ndarray,
+    realised: np.ndarray,
+    epochs: np.ndarray,
+    title: str,
+) -> None:
+    """Draw shares and epochs of each source over the steps of a mix.
+
+    Args:
+      path: of the PNG file.
+      names: of the sources.
+      steps: batches, shape [points + 1].
+      planned: share asked for between two steps, shape [points, num_sources].
+      realised: share got there, the same.
+      epochs: gone through at each step, shape [points + 1, num_sources].
+      title: above all.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    shares, passes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    middles = (steps[1:] + steps[:-1]) / 2
+    for i, name in enumerate(names):
+        color = f"C{i % 10}"
+        shares.stairs(planned[:, i], steps, color=color, linestyle="--", linewidth=1, alpha=0.8, baseline=None)
+        shares.plot(middles, realised[:, i], color=color, label=name)
+        passes.plot(steps, epochs[:, i], color=color)
+    shares.plot([], [], color="gray", linestyle="--", linewidth=1, label="asked for")
+    shares.set(ylabel="share of the mix", ylim=(-0.02, 1.02))
+    shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(names) // 20)
+    passes.set(ylabel="epochs", xlabel="batch", xlim=(steps[0], steps[-1]))
+    for axis in (shares, passes):
+        axis.grid(alpha=0.3)
+    with whole_file(path) as part:
+        figure.savefig(part)
+
+
 def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], title: str) -> None:
     """Draw a grid of samples, one row a source.
 

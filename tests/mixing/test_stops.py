@@ -339,3 +339,52 @@ def test_a_short_random_mix_is_not_walked_to_the_end_of_its_largest_source() -> 
         assert len(first._sums) < 5  # blocks of 2^16 draws
         assert report.sources["a"].exhausted_at is not None
     assert plan.report().sources["b"].exhausted_at is None
+
+
+# A source's own number of epochs, and limits.
+
+
+def test_a_source_may_be_gone_through_several_times() -> None:
+    sizes = {"a": 4, "b": 2}
+    plan = Plan(sizes, epochs={"b": 2}, order="round_robin", shuffle=False)
+    assert records(plan) == [0, 10, 1, 11, 2, 10, 3]  # ends with a's last record, b's second epoch is not over
+    assert Plan(sizes, order="round_robin").length == 4
+    once = Plan(sizes, epochs={"b": 3}, order="concat", stop="exhaust_once", shuffle=False)
+    assert records(once) == [0, 1, 2, 3, 10, 11, 10, 11, 10, 11]
+    every = Plan(sizes, epochs={"b": 5}, order="round_robin", stop="all_exhausted", shuffle=False)
+    assert every.length == 20
+    assert every.report().sources["a"].epochs == 2.5
+
+
+@given(times=st.tuples(st.integers(1, 4), st.integers(1, 4)), order=st.sampled_from(["proportional", "random"]))
+@settings(derandomize=True, deadline=None, max_examples=30)
+def test_exhaust_once_gives_every_record_as_often_as_its_source_says(times: tuple[int, int], order: str) -> None:
+    plan = Plan(
+        {"a": 9, "b": 14}, {"a": 3}, epochs=dict(zip("ab", times, strict=True)), stop="exhaust_once", order=order
+    )
+    taken = plan.take(0, 1000)
+    assert plan.length == len(taken.source) == 9 * times[0] + 14 * times[1]
+    for source, (size, often) in enumerate(zip((9, 14), times, strict=True)):
+        assert np.bincount(taken.record[taken.source == source], minlength=size).tolist() == [often] * size
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        ({"z": 2}, r"^stop\.epochs\.z: there is no source 'z' in this mix\. Known: a, b\.$"),
+        ({"a": 0}, r"^stop\.epochs\.a = 0; it is a whole number, 1 or more\.$"),
+        ({"a": 1.5}, r"^stop\.epochs\.a = 1\.5; it is a whole number, 1 or more\.$"),
+        ({"a": True}, r"^stop\.epochs\.a = True; it is a whole number, 1 or more\.$"),
+    ],
+)
+def test_epochs_that_are_none(epochs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Plan({"a": 4, "b": 2}, epochs=epochs)
+
+
+def test_a_limit_is_followed_exactly_to_its_end() -> None:
+    weights = {"a": 0.7310585786300049, "b": 0.2689414213699951}
+    plan = Plan({"a": 10**6, "b": 10**6}, weights, stop="forever", samples=250_000)
+    assert plan.max_deviation() == (pytest.approx(0.5, abs=1e-3), 250_000)
+    rare = Plan({"a": 10**6, "b": 10**6}, {"b": 1e-5}, stop="all_exhausted", samples=1000)
+    assert rare.length == 1000

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamix.errors import ConfigError
+from datamix.plan import Plan
+from datamix.plan_report import largest_deviation
+
+SIZES = {"a": 700, "b": 300, "c": 500}
+
+
+def plan_of(schedule: Any, **settings: Any) -> Plan:
+    return Plan(SIZES, schedule=schedule, **{"stop": "forever", "batch_size": 10, **settings})
+
+
+def test_pieces_change_the_weights_at_their_steps() -> None:
+    plan = plan_of([{"until": 3, "ratio": "8:1:1"}, {"until": 5, "share": {"b": 1}}, {"weights": {"c": 0, "a": 3}}])
+    counts = [np.bincount(plan.take(10 * step, 10).source, minlength=3).tolist() for step in range(8)]
+    assert counts[:5] == [[8, 1, 1]] * 3 + [[0, 10, 0]] * 2
+    assert np.sum(counts[5:7], axis=0).tolist() == [15, 5, 0]
+    assert [(stage.first, stage.length) for stage in plan.stages] == [(0, 30), (30, 20), (50, None)]
+    assert [str(share) for share in plan.targets_at(29)] == ["4/5", "1/10", "1/10"]
+    assert [str(share) for share in plan.targets_at(30)] == ["0", "1", "0"]
+
+
+def test_a_schedule_of_whole_batches() -> None:
+    plan = plan_of([{"until": 4, "ratio": "3:1:0"}, {"ratio": "0:0:1"}], granularity="batch")
+    ids = plan.take(0, 60).source.reshape(6, 10)
+    assert (ids == ids[:, :1]).all()
+    assert sorted(ids[:4, 0].tolist()) == [0, 0, 0, 1]
+    assert ids[4:, 0].tolist() == [2, 2]
+
+
+def test_what_the_last_entry_reaches_stays() -> None:
+    ends = (
+        plan_of([{"until": 3, "ratio": "8:1:1"}]),
+        plan_of([{"ratio": "8:1:1"}]),
+        Plan(SIZES, ratio="8:1:1", stop="forever"),
+    )
+    for plan in ends:
+        assert plan.take(900, 50).source.tolist() == ends[0].take(900, 50).source.tolist()
+
+
+def value(ramp: str, t: float, old: float, new: float) -> float:
+    """The three ramps, written down anew."""
+    if ramp == "linear":
+        return old + t * (new - old)
+    if ramp == "cosine":
+        return new + (old - new) * (1 + np.cos(np.pi * t)) / 2
+    return old ** (1 - t) * new**t
+
+
+@pytest.mark.parametrize("ramp", ["linear", "cosine", "exponential"])
+@pytest.mark.parametrize("num_steps", [10, 640, 1000])
+def test_a_ramp_follows_its_curve(ramp: str, num_steps: int) -> None:
+    old, new = [0.8, 0.1, 0.1], [0.1, 0.3, 0.6]
+    plan = plan_of([{"until": 20, "ratio": old}, {"until": 20 + num_steps, "ramp": ramp, "ratio": new}])
+    assert len(plan.stages) == 2 + min(num_steps, 64)
+    for stage in plan.stages[1:-1]:
+        assert stage.length is not None
+        t = (stage.first / 10 + stage.length / 20 - 20) / num_steps
+        asked = np.asarray([value(ramp, t, a, b) for a, b in zip(old, new, strict=True)])
+        np.testing.assert_allclose([float(s) for s in stage.shares], asked / asked.sum(), atol=5e-4)
+        assert stage.first % 10 == 0
+    assert [float(share) for share in plan.stages[-1].shares] == pytest.approx(new)
+
+
+def test_a_ramp_may_begin_with_the_mix_s_own_weights() -> None:
+    plan = Plan(SIZES, ratio="8:1:1", schedule=[{"until": 100, "ramp": "linear", "ratio": "1:1:8"}], stop="forever")
+    assert float(plan.shares[0]) == pytest.approx(0.8, abs=0.01)
+    assert float(plan.stages[-1].shares[0]) == 0.1
+
+
+def test_a_small_share_is_not_rounded_away_on_a_ramp() -> None:
+    plan = plan_of([{"until": 64, "ramp": "exponential", "weights": {"c": 0.0002}}])
+    shares = [float(stage.shares[2]) for stage in plan.stages]
+    exact = [value("exponential", (i + 0.5) / 64, 1 / 3, 0.0002 / 2.0002) for i in range(64)]
+    rest = [2 * value("exponential", (i + 0.5) / 64, 1 / 3, 1 / 2.0002) for i in range(64)]
+    assert shares[:-1] == pytest.approx([c / (c + r) for c, r in zip(exact, rest, strict=True)], rel=0.011)
+
+
+entries = st.fixed_dictionaries(
+    {"weights": st.fixed_dictionaries({name: st.integers(1, 20) for name in SIZES}), "steps": st.integers(1, 90)},
+    optional={"ramp": st.sampled_from(["linear", "cosine", "exponential"])},
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=10)
+@given(
+    schedule=st.lists(entries, min_size=1, max_size=4),
+    stop=st.sampled_from(["first_exhausted", "all_exhausted", "exhaust_once", "forever"]),
+    order=st.sampled_from(["proportional", "random"]),
+)
+def test_any_schedule_keeps_its_bound_and_its_records(schedule: list[dict[str, Any]], stop: str, order: str) -> None:
+    until, listed = 0, []
+    for entry in schedule:
+        until += entry["steps"]
+        listed.append({key: entry[key] for key in ("weights", "ramp") if key in entry} | {"until": until})
+    plan = plan_of(listed, stop=stop, order=order)
+    count = 2500 if plan.length is None else plan.length
+    taken = plan.take(0, count)
+    for stage in plan.stages:
+        own = taken.source[stage.first : stage.first + (stage.length or count)]
+        if order == "proportional":
+            shares = [float(share) for share in stage.shares]
+            assert largest_deviation(own, shares) <= 1 - 1 / (2 * sum(s > 0 for s in shares) - 2 or 2) + 1e-9
+    for i, size in enumerate(SIZES.values()):
+        own, epochs = taken.record[taken.source == i], taken.epoch[taken.source == i]
+        assert (epochs == np.arange(len(own)) // size).all()
+        for first in range(0, len(own) - size + 1, size):
+            assert len(set(own[first : first + size].tolist())) == size
+    used = np.bincount(taken.source, minlength=3)
+    left = np.asarray(list(SIZES.values())) - used
+    assert {
+        "first_exhausted": bool((left >= 0).all() and (left == 0).any()),
+        "all_exhausted": bool((left <= 0).all() and taken.source[-1] in np.flatnonzero(left == 0)),
+        "exhaust_once": bool((left == 0).all()),
+        "forever": plan.length is None,
+    }[stop]
+    for start in (0, 7, 333, 901):
+        piece = plan.take(start, 40)
+        assert all((a == b[start : start + 40]).all() for a, b in zip(piece, taken, strict=True))
+
+
+def test_a_source_that_is_not_mixed_any_more_is_not_waited_for() -> None:
+    plan = plan_of([{"until": 10, "weights": {}}, {"weights": {"c": 0}}], stop="all_exhausted")
+    counts = plan.counts(plan.length or 0)
+    assert counts[2] < 500
+    assert counts[0] == 700
+
+
+def test_a_source_that_comes_later_is_waited_for() -> None:
+    plan = plan_of([{"until": 200, "weights": {"c": 0}}, {"weights": {}}], stop="all_exhausted")
+    assert plan.length is not None
+    assert plan.length > 2000
+    assert plan.counts(plan.length)[2] == 500
+
+
+def test_the_target_of_the_whole_is_the_mean_over_time() -> None:
+    plan = plan_of([{"until": 10, "ratio": "1:1:0"}, {"ratio": "0:1:1"}], samples=200)
+    assert [str(share) for share in plan.targets] == ["1/4", "1/2", "1/4"]
+    assert [plan.report().sources[name].share for name in SIZES] == [0.25, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("x", r"^mix\.schedule = 'x'; it is a list such as "),
+        ([], r"^mix\.schedule = \[\]; it is a list such as "),
+        ([3], r"^mix\.schedule\[0\] = 3; it is a group of keys: until, ratio, weights, share, ramp\.$"),
+        ([{"untill": 3}], r"^mix\.schedule\[0\]\.untill: there is no such key\. Did you mean 'until'\?"),
+        ([{"weights": {}}, {"weights": {}}], r"^mix\.schedule\[0\]\.until is missing: the step at which it ends"),
+        ([{"ramp": "linear", "weights": {}}], r"^mix\.schedule\[0\]\.until is missing"),
+        ([{"until": 5}, {"until": 5}], r"^mix\.schedule\[1\]\.until = 5; it is a step after 5, where the entry begins"),
+        ([{"until": 2.5}], r"^mix\.schedule\[0\]\.until = 2\.5; it is a step after 0"),
+        ([{"until": 5, "ramp": "lineer"}], r"^mix\.schedule\[0\]\.ramp = 'lineer'\. Did you mean 'linear'\?"),
+        ([{"weights": {"z": 1}}], r"^mix\.schedule\[0\]\.weights\.z: there is no source 'z' in this mix\."),
+        ([{"ratio": "1:2"}], r"^mix\.schedule\[0\]\.ratio has 2 numbers, but there are 3 sources"),
+        ([{"weights": {"a": -1}}], r"^mix\.schedule\[0\]\.weights\.a = -1; a weight is 0 or more\."),
+        (
+            [{"until": 5, "ramp": "exponential", "weights": {"a": 0}}],
+            r"^mix\.schedule\[0\]\.ramp = 'exponential' reaches no share of 0; leave the source out, or choose linear",
+        ),
+    ],
+)
+def test_what_is_no_schedule(schedule: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_of(schedule)
+
+
+def test_weights_that_would_count_for_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"^mix\.schedule\[0\]: it sets the weights from the first step"):
+        plan_of([{"until": 3, "ratio": "8:1:1"}], weights={"a": 2})
+
+
+@pytest.mark.parametrize("order", ["round_robin", "concat"])
+def test_an_order_without_a_ratio_has_no_schedule(order: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^mix\.schedule: mix={order} knows no ratio; use mix=proportional or random\.$"
+    ):
+        plan_of([{"until": 3, "ratio": "8:1:1"}], order=order)
