@@ -48,6 +48,8 @@ def test_the_report_is_whole(preview):
             "label": {"shape": [16], "dtype": "int32"},
             "source_id": {"shape": [16], "dtype": "int32"},
         },
+        "unit": "record",
+        "groups": {},
         "sources": {
             "mnist": source | {"source_id": 0, "records": 8000, "epochs": 0.01, "labels": [0, 9]},
             "fashion": source | {"source_id": 1, "records": 800, "epochs": 0.1, "labels": [10, 19]},

@@ -62,9 +62,23 @@ def places(data_dir, cache_dir, shared_data, overrides):
     return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *own.get(overrides[0], [])]
 
 
+# The datasets that are no mixes themselves.
+SINGLE = [name for name in names("dataset") if name != "vision"]
+
+
 def test_every_file_belongs_to_a_group_that_is_tested_here():
     groups = {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*") if path.is_file()}
-    assert groups == {".", "dataset", "mix", "stop", "job", "experiment", "hydra/help", "hydra/job_logging"}
+    assert groups == {
+        ".",
+        "dataset",
+        "mix",
+        "weighting",
+        "stop",
+        "job",
+        "experiment",
+        "hydra/help",
+        "hydra/job_logging",
+    }
     assert {path.suffix for path in CONF.rglob("*") if path.is_file()} == {".yaml"}
     assert [path.name for path in CONF.glob("*.yaml")] == ["config.yaml"]
 
@@ -78,7 +92,7 @@ def test_the_defaults_are_the_mix_of_mnist_and_fashion():
     assert (config.data_dir, config.cache_dir) == (None, None)
 
 
-@pytest.mark.parametrize("name", names("dataset"))
+@pytest.mark.parametrize("name", SINGLE)
 def test_a_dataset_alone_gives_batches_of_float_images(load, settle, name):
     pipeline = load(f"source={name}", "batch.size=80")
     (source,) = build(settle(f"source={name}")).sources.values()
@@ -96,7 +110,7 @@ def test_a_dataset_alone_gives_batches_of_float_images(load, settle, name):
         assert abs(images.std() - 1) < 0.2
 
 
-@pytest.mark.parametrize("name", names("dataset"))
+@pytest.mark.parametrize("name", SINGLE)
 def test_class_names_are_those_of_the_data(settle, name):
     (config,) = settle(f"source={name}").sources
     (source,) = build(settle(f"source={name}")).sources.values()
@@ -108,6 +122,24 @@ def test_class_names_are_those_of_the_data(settle, name):
     assert source.class_names == config.class_names
     if not all(name.isdecimal() for name in held):  # TFDS numbers the classes of which it knows no names
         assert config.class_names == held
+
+
+def test_a_dataset_that_is_a_mix(load, settle):
+    pipeline = load("source=vision+digits", "mix.weights.vision.mnist=3", "batch.size=80")
+    assert [source.name for source in settle("source=vision+digits").sources] == [
+        "vision.mnist",
+        "vision.fashion",
+        "digits",
+    ]
+    assert [str(share) for share in pipeline.plan.shares] == ["3/8", "1/8", "1/2"]
+    assert np.bincount(pipeline[0]["source_id"]).tolist() == [30, 10, 40]
+
+
+@pytest.mark.parametrize("name", names("weighting"))
+def test_a_weighting_names_the_rule_of_its_name_with_all_its_settings(name):
+    rule, *settings = parse(compose([f"weighting={name}"])).mix.weighting.items()
+    assert rule == ("rule", name)
+    assert {key for key, _ in settings} == set(registry.settings(registry.lookup("weighting", name)))
 
 
 @pytest.mark.parametrize(("name", "look_alike"), STAND_INS.items())
@@ -193,4 +225,5 @@ def run(config, directory):
 def test_every_registered_order_stop_and_job_has_a_file():
     assert registry.names("order") == names("mix")
     assert registry.names("stop") == names("stop")
+    assert registry.names("weighting") == names("weighting")
     assert registry.names("job") == names("job")

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datamix import config, registry
 from datamix.build import build
-from datamix.errors import ConfigError, DatamixError, RegistryError
-from datamix.overrides import compose
+from datamix.errors import ConfigError, DatamixError, RegistryError, SpecError
+from datamix.overrides import compose, quote_splits
 
 
 def parsed(*overrides: str, config_dir: Path | None = None) -> config.Config:
@@ -138,3 +139,140 @@ def test_composing_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Mixes within mixes
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """A directory with `inner`, a mix 7:3, and `outer`, a mix of it and digits."""
+    (tmp_path / "dataset").mkdir()
+    head = "defaults:\n- /dataset@{}\n- /dataset@{}\n- _self_\n_target_: mix\n"
+    files = {
+        "inner": head.format("a: digits", "b: garments") + 'ratio: "7:3"\n',
+        "outer": head.format("inner: inner", "digits: digits") + "weights: {inner: 3}\n",
+        "mistaken": head.format("a: digits", "b: garments") + "ratio: 7:3\n",
+        "knot": head.format("a: digits", "b: knot"),
+        "hollow": "_target_: mix\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "dataset" / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def shares(nested: Path, *overrides: str) -> dict[str, str]:
+    plan = build(parsed(*overrides, config_dir=nested)).plan
+    return {name: str(share) for name, share in zip(plan.names, plan.shares, strict=True)}
+
+
+def test_a_mix_within_a_mix_within_a_mix(nested: Path) -> None:
+    whole = {"outer.inner.a": "21/80", "outer.inner.b": "9/80", "outer.digits": "1/8", "garments": "1/2"}
+    assert shares(nested, "source=outer+garments") == whole
+    assert list(shares(nested, "source=outer+garments", "mix.ratio=3:1").values()) == [
+        "63/160",
+        "27/160",
+        "3/16",
+        "1/4",
+    ]
+    by_path = ("mix.weights.outer.inner.b=7", "mix.share.outer.digits=0.5")
+    assert list(shares(nested, "source=outer+garments", *by_path).values()) == ["1/8", "1/8", "1/4", "1/2"]
+    assert list(shares(nested, "source=inner+garments", "mix.weights.inner=3").values()) == ["21/40", "9/40", "1/4"]
+    assert list(shares(nested, "source=inner", "source.inner.ratio=[1,3]").values()) == ["1/4", "3/4"]
+
+
+def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> None:
+    found = parsed(
+        "source=outer",
+        "source.outer.inner.a.limit=5",
+        "source.outer.inner.b.split=train[:9]",
+        "stop.epochs.outer.inner.a=2",
+        config_dir=nested,
+    )
+    assert [(one.name, one.target, one.limit) for one in found.sources] == [
+        ("outer.inner.a", "digits", 5),
+        ("outer.inner.b", "garments", None),
+        ("outer.digits", "digits", None),
+    ]
+    built = build(found)
+    assert built.plan.sizes == (5, 9, 20_000)
+    assert found.mix.epochs == {"outer.inner.a": 2}
+    batch = built.pipeline()[0]
+    assert set(batch["source_id"].tolist()) == {0, 1, 2}
+    assert built.offset("outer.inner.b") == 10
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["source=outer", "mix.weights.outer.iner=3"],
+            r"no source 'iner' in mix\.weights\.outer\. Did you mean 'inner'\?",
+        ),
+        (["source=outer", "source.outer.inner.a.limt=3"], r"no key 'limt' in source\.outer\.inner\.a\."),
+        (
+            ["source=inner", "+source.inner.limit=3"],
+            r"source\.inner\.limit: inner is a mix, and takes ratio, weights and ",
+        ),
+        (["source=inner", "source.inner.ratio=7"], r"source\.inner\.ratio = 7 is not a ratio"),
+        (["source=inner", "+source.inner.share.z=1"], r"source\.inner\.share\.z: there is no source 'z' in this mix"),
+        (["source=mistaken"], r"source\.mistaken\.ratio = 423 is not a ratio; .* unquoted"),
+        (["source=knot"], r"source: the mix 'knot' is made of itself: knot -> knot\."),
+        (["source=hollow"], r"source: hollow is a mix of nothing; name what it is made of in its defaults"),
+    ],
+)
+def test_what_makes_no_mix_within_a_mix(nested: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parsed(*overrides, config_dir=nested)
+
+
+# Steps, lengths, windows
+
+
+def test_batches_end_a_mix_where_they_come_first() -> None:
+    assert parsed("stop.batches=7").mix.samples == 112
+    assert parsed("stop.batches=7", "stop.samples=50").mix.samples == 50
+    assert len(build(parsed("source=digits", "stop.batches=7")).pipeline()) == 7
+
+
+def test_a_schedule_on_the_command_line() -> None:
+    ramp = "mix.schedule=[{until:2,ratio:'3:1'},{until:6,ramp:linear,weights:{garments:3}}]"
+    plan = build(parsed("source=digits+garments", ramp, "stop=forever")).plan
+    assert [float(plan.targets_at(16 * step)[0]) for step in range(7)] == [
+        0.75,
+        0.75,
+        *(0.6875, 0.5625, 0.4375, 0.3125),
+        0.25,
+    ]
+    with pytest.raises(ConfigError, match=r"mix\.schedule = 3; it is a list"):
+        parsed("mix.schedule=3")
+
+
+def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, most in (("short", 20), ("long", 200)):
+        tokens = generator.integers(1, most, 300)
+        np.savez(tmp_path / f"{name}.npz", text=np.zeros((300, 8), np.int32), tokens=tokens)
+        (tmp_path / "dataset").mkdir(exist_ok=True)
+        (tmp_path / "dataset" / f"{name}.yaml").write_text(f"_target_: arrays\npath: {tmp_path / name}.npz\n")
+    built = build(parsed("source=short+long", "mix.unit=tokens", "stop=all_exhausted", config_dir=tmp_path))
+    batches = list(built.pipeline())
+    given = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
+    assert given[0] / sum(given) == pytest.approx(0.5, abs=200 / sum(given))
+    with pytest.raises(
+        SpecError, match=r"mix\.unit = tokns: source 'short' has no leaf 'tokns' .* Did you mean 'tokens'\?"
+    ):
+        build(parsed("source=short+long", "mix.unit=tokns", config_dir=tmp_path))
+
+
+@pytest.mark.parametrize("value", ["window(30)", "'window(30)'", "choice(full,none)"])
+def test_a_window_needs_no_quotes(value: str) -> None:
+    expected = "choice(full,none)" if "choice" in value else "'window(30)'"
+    assert quote_splits([f"shuffle={value}"]) == [f"shuffle={expected}"]
+    assert parsed("shuffle=window(30)").shuffle == "window(30)"
+
+
+@pytest.mark.parametrize("key", ["weighting.cap=3", "weighting.temperature=3"])
+def test_a_setting_of_a_choice_names_the_choice(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key.split('=')[0]} belongs to weighting=size; add weighting=size"):
+        parsed(key)

@@ -93,18 +93,19 @@ def run(code: str) -> dict[str, object]:
 
 def test_what_it_links_to_exists():
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if not re.match(r"https?:|#", link)]
-    assert ".github/samples.png" in links
+    assert {".github/samples.png", ".github/plan.png"} <= set(links)
     assert len(links) >= 3
     assert [link for link in links if not (ROOT / link).exists()] == []
-    assert (ROOT / ".github" / "samples.png").read_bytes().startswith(b"\x89PNG\r\n")
+    for figure in (ROOT / ".github").glob("*.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def test_it_names_every_choice():
     from datamix import registry
 
-    groups = ("dataset", "mix", "stop", "experiment", "job")
+    groups = ("dataset", "mix", "weighting", "stop", "experiment", "job")
     choices = [path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")]
-    choices.remove("preview")  # the default
+    choices = [name for name in choices if name not in ("preview", "equal")]  # the defaults
     operators = [name for name in registry.names("operator") if "doctest" not in name]
     for name in choices + operators:
         assert re.search(rf"(?<!\w){name}(?!\w)", README), name

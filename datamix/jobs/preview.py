@@ -71,8 +71,9 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         figure=_draw(directory, built, pipeline, seen),
     )
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
-    off = report["max_deviation"]
-    out.print(f"\nIn {total} records: {mixed}; at no point more than {off:.2f} records from the exact shares.")
+    unit = "records" if report["unit"] == "record" else report["unit"]
+    off = f"{report['max_deviation']:.2f} {unit}"
+    out.print(f"\nIn {total} records: {mixed}; at no point more than {off} from the exact shares.")
     whole, length = built.num_batches(), pipeline.plan.length
     out.print(
         "The whole mix never ends." if whole is None else f"The whole mix: {length:,} records, {whole:,} batches."
