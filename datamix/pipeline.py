@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -14,26 +14,17 @@ import numpy as np
 
 from datamix.assemble import assemble, stored_spec
 from datamix.cursor import Cursor, PlanArrays, arrays_of, cursor_at
-from datamix.errors import ConfigError, DataError, StateError
+from datamix.errors import ConfigError, DataError
 from datamix.graph import Graph
+from datamix.iterator import Batch, BatchIterator, Output, chunk_steps
 from datamix.mixing.weights import Number
 from datamix.plan import Plan
 from datamix.program import Arguments, Numbers, Program, Reader, Resident, run_jitted
-from datamix.sources.base import Arrays, LeafSpec, Source, Spec
+from datamix.sources.base import LeafSpec, Source, Spec
 
-Batch = dict[str, Any]
-"""Leaf name to array, shape [batch, *leaf shape]."""
-
-State = dict[str, Any]
-"""A position and what determines the sequence, in JSON's types."""
-
-Output = Literal["numpy", "jax"]
 Remainder = Literal["drop", "keep"]
 
-# Enough work a call that its overhead, 100 µs, does not count; little enough that two chunks in flight stay small.
-_CHUNK_BYTES = 8 * 2**20
-_CHUNK_STEPS = 256
-_JAX_STEPS = 16  # an array on the device for each leaf of each batch: more of them take seconds to compile
+_ALIGNMENT = 64
 
 
 class Pipeline:
@@ -76,17 +67,13 @@ class Pipeline:
         self._identity = dict(identity or {})
         self._count_batches()
         lookup, plan_arrays = arrays_of(self.plan)
-        names, own_seeds = list(sources), [(seeds or {}).get(name, 0) for name in sources]
+        own_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, own_seeds, lookup, batch_size)
-        arrays = {name: source.read() for name, source in sources.items()}
-        flat = [_flat(name, arrays[name], stored[name]) for name in names]
-        self._set(program, plan_arrays, _resident(flat, groups), numbers)
+        self._set(program, plan_arrays, _resident(sources, stored, groups), numbers)
 
     def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
-        batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
-        num_steps = min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
-        self._program = program.resized(num_steps)
+        self._program = program.resized(chunk_steps(program))
         self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
 
     def _count_batches(self) -> None:
@@ -151,7 +138,14 @@ class Pipeline:
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
-        return next(self.iterator(start=index))
+        flat, _ = run_jitted(self._program.resized(1), self._arguments, self.start(index), jnp.uint32(0))
+        rows = self._rows(index)
+        return {leaf: _shaped(flat[leaf], part)[:rows] for leaf, part in self._program.spec}
+
+    def _rows(self, step: int) -> int:
+        """Records in the batch at a step: in the last one perhaps fewer."""
+        length = self.plan.length
+        return self.batch_size if length is None else min(self.batch_size, length - step * self.batch_size)
 
     def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.
@@ -215,159 +209,56 @@ def _copied(fields: Mapping[str, Any], **changed: Any) -> Pipeline:
 jax.tree_util.register_pytree_node(Pipeline, lambda pipeline: ((pipeline._arguments,), _Rest(pipeline)), _unflatten)
 
 
-class BatchIterator(Iterator[Batch]):
-    """An iterator with a state; see `Pipeline.iterator`."""
-
-    def __init__(self, pipeline: Pipeline, start: int, shard: tuple[int, int], output: Output) -> None:
-        index, count = shard
-        if not 0 <= index < count:
-            raise ConfigError(f"shard = {shard}: the index lies in [0, {max(count, 0)}).")
-        if pipeline.batch_size < count:
-            raise ConfigError(
-                f"shard = {shard}: of a batch of {pipeline.batch_size}, some of {count} readers would get nothing; "
-                "make batch.size larger."
-            )
-        length = pipeline.plan.length
-        rest = 0 if length is None or pipeline.remainder == "drop" else length % pipeline.batch_size
-        if 0 < rest < count:
-            raise ConfigError(
-                f"shard = {shard}: of the last batch of {rest}, some of {count} readers would get nothing; set "
-                "batch.remainder=drop."
-            )
-        if output not in ("numpy", "jax"):
-            raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
-        self._pipeline, self._index, self._count, self._output = pipeline, index, count, output
-        num_steps = pipeline._program.num_steps if output == "numpy" else min(pipeline._program.num_steps, _JAX_STEPS)
-        self._program = pipeline._program.resized(num_steps, count)
-        self._end = pipeline._num_batches
-        self._rest = rest
-        self._seek(start)
-
-    def _seek(self, step: int) -> None:
-        step = operator.index(step)
-        self.step = self._begun = step
-        self._ahead: list[tuple[int, dict[str, jax.Array]]] = []
-        self._ready: list[Batch] = []
-        self._computed = step
-        self._cursor = self._pipeline.start(step)
-
-    def _compute(self) -> tuple[int, dict[str, jax.Array]]:
-        """Set the next chunk going, without waiting for it; with the number of its first batch."""
-        turn = jnp.uint32((self._index + self._computed) % self._count)
-        flat: dict[str, jax.Array]
-        flat, self._cursor = run_jitted(self._program, self._pipeline._arguments, self._cursor, turn)
-        first = self._computed
-        self._computed += self._program.num_steps
-        return first, flat
-
-    def __next__(self) -> Batch:
-        if self._end is not None and self.step >= self._end:
-            raise StopIteration
-        if not self._ready:
-            self._ready = self._batches(*(self._ahead.pop() if self._ahead else self._compute()))
-        batch = self._ready.pop()
-        self.step += 1
-        # From the second batch on, the next chunk is computed while this one is used.
-        if not self._ahead and self.step > self._begun + 1 and (self._end is None or self._computed < self._end):
-            self._ahead.append(self._compute())
-        if self._rest and self.step == self._end:
-            batch = self._short_batch(batch)
-        return batch
-
-    def _short_batch(self, batch: Batch) -> Batch:
-        """This reader's rows of the last batch, which is not full."""
-        if self._count > 1:
-            whole = next(BatchIterator(self._pipeline, self.step - 1, (0, 1), self._output))
-            rows = self._rows(self.step - 1, self._rest)
-            return {leaf: value[rows] for leaf, value in whole.items()}
-        return {leaf: value[: self._rest] for leaf, value in batch.items()}
-
-    def _rows(self, step: int, size: int) -> slice:
-        """This reader's rows of a batch of some size."""
-        least, longer = divmod(size, self._count)
-        block = (self._index + step) % self._count
-        first = block * least + min(block, longer)
-        return slice(first, first + least + (block < longer))
-
-    def _batches(self, first: int, flat: dict[str, jax.Array]) -> list[Batch]:
-        """The batches of a chunk, last first."""
-        num_steps, size = self._program.num_steps, self._program.batch_size
-        rows = -(-size // self._count)
-        shaped: dict[str, Any] = {}
-        for leaf, part in self._program.spec:
-            values = np.asarray(flat[leaf]) if self._output == "numpy" else flat[leaf]
-            shaped[leaf] = values.reshape(num_steps, rows, *part.shape)
-        if self._output == "jax":
-            shaped = _unstacked(shaped)
-        batches = [{leaf: values[i] for leaf, values in shaped.items()} for i in reversed(range(num_steps))]
-        if size % self._count:
-            for i, batch in zip(reversed(range(num_steps)), batches, strict=True):
-                own = self._rows(first + i, size)
-                batch.update({leaf: values[: own.stop - own.start] for leaf, values in batch.items()})
-        return batches
-
-    def state(self) -> State:
-        """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
-        return {"version": 1, "step": self.step, "fingerprint": self._pipeline._parts()}
-
-    def restore(self, state: State) -> None:
-        """Go on where a state was taken.
-
-        Raises:
-          StateError: it is no state, or of another mix; names what differs.
-        """
-        try:
-            version, step, parts = state["version"], state["step"], dict(state["fingerprint"])
-            if version != 1 or isinstance(step, bool) or not isinstance(step, int) or step < 0:
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise StateError(
-                "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
-            ) from None
-        own = self._pipeline._parts()
-        if differing := sorted(key for key in own.keys() | parts.keys() if own.get(key) != parts.get(key)):
-            raise StateError(
-                f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
-                "it with the settings it was taken under, or start afresh."
-            )
-        self._seek(step)
+def _shaped(flat: jax.Array, part: LeafSpec) -> np.ndarray:
+    return np.asarray(flat).reshape(-1, *part.shape)
 
 
-@jax.jit
-def _unstacked(shaped: dict[str, jax.Array]) -> dict[str, list[jax.Array]]:
-    """One array a batch, in one call: single slices cost a call each."""
-    return {leaf: list(values) for leaf, values in shaped.items()}
+def _resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]) -> Resident:
+    """Read the sources, those of each storage group into one array.
 
-
-def _flat(name: str, arrays: Arrays, spec: Spec) -> dict[str, np.ndarray]:
-    """Arrays with one axis for a record's elements, in the stored dtype.
+    One after the other: beside what the pipeline keeps, no more than one source is in memory at a time.
 
     Raises:
-      DataError: an integer does not fit.
+      DataError: an integer does not fit the stored dtype, or a source gives another number of records than it said.
     """
-    flat = {}
-    for leaf, part in spec.items():
-        values = arrays[leaf]
-        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
-            limits = np.iinfo(part.dtype)
-            if values.min() < limits.min or values.max() > limits.max:
-                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {part.dtype}.")
-        rows = values.reshape(len(values), -1) if part.shape else values
-        flat[leaf] = rows.astype(part.dtype, copy=False)
-    return flat
-
-
-def _resident(flat: Sequence[Mapping[str, np.ndarray]], groups: list[list[int]]) -> Resident:
-    """Put the sources of each storage group into one array."""
-    first = np.zeros(len(flat), np.uint32)
+    names = list(sources)
+    first = np.zeros(len(names), np.uint32)
     storage = []
     for members in groups:
-        sizes = [len(next(iter(flat[source].values()))) for source in members]
-        first[members] = np.cumsum([0, *sizes[:-1]])
-        storage.append(
-            {leaf: jnp.asarray(np.concatenate([flat[source][leaf] for source in members])) for leaf in flat[members[0]]}
-        )
+        sizes = [sources[names[member]].num_records for member in members]
+        ends = np.cumsum(sizes)
+        first[members] = ends - sizes
+        rows = {
+            leaf: _aligned((int(ends[-1]), *([int(np.prod(part.shape))] if part.shape else [])), part.dtype)
+            for leaf, part in specs[names[members[0]]].items()
+        }
+        for member, size in zip(members, sizes, strict=True):
+            _read_into({leaf: values[first[member] :][:size] for leaf, values in rows.items()}, sources, names[member])
+        # Aligned as XLA wants it, and so taken as it is, without a copy.
+        storage.append(jax.device_put(rows))
     return Resident(tuple(storage), jnp.asarray(first))
+
+
+def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
+    """Fill rows with one axis for a record's elements from a source."""
+    arrays = sources[name].read()
+    for leaf, stored in rows.items():
+        values = arrays[leaf]
+        if len(values) != len(stored):
+            raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
+            limits = np.iinfo(stored.dtype)
+            if values.min() < limits.min or values.max() > limits.max:
+                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {stored.dtype}.")
+        stored[...] = values.reshape(stored.shape)
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array at an address that XLA's CPU backend takes without a copy."""
+    num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
 
 
 def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> int | None:

@@ -13,11 +13,16 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from datamix.cursor import Cursor, Located, Lookup, PlanArrays, locate, look_up
 from datamix.operators.base import Record
 from datamix.rng import KeyWords, fold
 from datamix.sources.base import LeafSpec
+
+# Records of one branch that go through its operators together where branches differ: enough that the block's own
+# cost, some 20 µs, is little beside a resize; few enough that a small share wastes little.
+_BLOCK_LANES = 128
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -164,11 +169,41 @@ def run(program: Program, arguments: Arguments, cursor: Cursor, turn: jax.Array)
     located, cursor = locate(program.lookup, arguments.plan, cursor, count // program.lookup.unit)
     if program.num_shards > 1:
         located = Located(*(_own_rows(program, field, turn) for field in located))
-    return _transform(program, arguments, located), cursor
+    return _transform(program, arguments.reader, arguments.numbers, located), cursor
+
+
+def locate_block(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_records: int) -> tuple[Located, Cursor]:
+    """Locate the records of many batches ahead: the plan's many small operations cost 100 µs a call."""
+    return locate(lookup, plan, cursor, num_records // lookup.unit)
+
+
+def run_block(
+    program: Program, reader: Reader, numbers: tuple[Numbers, ...], block: Located, first: jax.Array, turn: jax.Array
+) -> Record:
+    """Compute `num_steps` batches of a located block.
+
+    Args:
+      program: static.
+      reader: of the records.
+      numbers: for each chain of operators.
+      block: of `locate_block`.
+      first: lane of the block at which the first batch begins, uint32.
+      turn: as in `run`.
+
+    Returns:
+      Flat records, leaf name to array of shape [records of this reader, elements].
+    """
+    count = program.num_steps * program.batch_size
+    located = Located(*(lax.dynamic_slice(field, (first,), (count,)) for field in block))
+    if program.num_shards > 1:
+        located = Located(*(_own_rows(program, field, turn) for field in located))
+    return _transform(program, reader, numbers, located)
 
 
 # One for all pipelines: the second pipeline of a process finds what the first one compiled.
 run_jitted = jax.jit(run, static_argnums=0)
+run_block_jitted = jax.jit(run_block, static_argnums=0)
+locate_block_jitted = jax.jit(locate_block, static_argnums=(0, 3))
 
 
 def _own_rows(program: Program, field: jax.Array, turn: jax.Array) -> jax.Array:
@@ -184,26 +219,58 @@ def _own_rows(program: Program, field: jax.Array, turn: jax.Array) -> jax.Array:
     return jnp.take_along_axis(field.reshape(program.num_steps, -1), rows, axis=1).reshape(-1)
 
 
-def _transform(program: Program, arguments: Arguments, located: Located) -> Record:
+def _transform(program: Program, reader: Reader, numbers: tuple[Numbers, ...], located: Located) -> Record:
     """Read the located records and apply the operators."""
-    mixed: Record = {}
-    several = len(program.branches) > 1
-    for branch in program.branches:
-        member = None
-        if several:
-            member = jnp.isin(located.source, jnp.asarray(branch.sources, jnp.uint32))
-        rows = arguments.reader.read(branch.group, located, member)
-        done = jax.vmap(partial(_apply, branch.steps, arguments.numbers[branch.numbers]))(rows, located)
-        if member is None or not mixed:
-            mixed = done
-        else:
-            mixed = {leaf: _where(member, done[leaf], mixed[leaf]) for leaf in mixed}
+
+    def through(branch: Branch, lanes: Located, member: jax.Array | None) -> Record:
+        rows = reader.read(branch.group, lanes, member)
+        return jax.vmap(partial(_apply, branch.steps, numbers[branch.numbers]))(rows, lanes)
+
+    if len(program.branches) == 1:
+        mixed = through(program.branches[0], located, None)
+    else:
+        mixed = _apart(program.branches, through, located)
     shared = program.shared
-    return jax.vmap(partial(_apply, shared.steps, arguments.numbers[shared.numbers]))(mixed, located)
+    return jax.vmap(partial(_apply, shared.steps, numbers[shared.numbers]))(mixed, located)
 
 
-def _where(member: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    return jnp.where(member if new.ndim == 1 else member[:, None], new, old)
+def _apart(
+    branches: Sequence[Branch], through: Callable[[Branch, Located, jax.Array | None], Record], located: Located
+) -> Record:
+    """Put every record through its own branch alone, in blocks, of which each branch runs as many as it needs.
+
+    So the shapes are the same for every ratio and every order, and no branch works on another's records.
+    """
+    count = len(located.source)
+    width = min(_BLOCK_LANES, count)
+    lane = jnp.arange(count, dtype=jnp.uint32)
+    members = [jnp.isin(located.source, jnp.asarray(branch.sources, jnp.uint32)) for branch in branches]
+    ranks = [jnp.cumsum(member, dtype=jnp.uint32) for member in members]
+    begins = jnp.cumsum(jnp.stack([jnp.uint32(0), *(rank[-1] for rank in ranks)]), dtype=jnp.uint32)
+    # Sorted by branch, each record has a place; what a last block does past its branch's end, the next one does again.
+    place = sum(
+        jnp.where(member, begin + rank - 1, 0) for member, begin, rank in zip(members, begins, ranks, strict=False)
+    )
+    lanes = jnp.zeros(count + width, jnp.uint32).at[place].set(lane, mode="promise_in_bounds", unique_indices=True)
+    found: Record = {}
+    for branch, member, begin, end in zip(branches, members, begins[:-1], begins[1:], strict=True):
+
+        def block(i: jax.Array, branch: Branch = branch, member: jax.Array = member) -> Record:
+            own = lax.dynamic_slice(lanes, (i,), (width,))
+            return through(branch, Located(*(look_up(field, own) for field in located)), look_up(member, own))
+
+        def put(i: jax.Array, found: Record, begin: jax.Array = begin, block: Callable[..., Record] = block) -> Record:
+            at = begin + i.astype(jnp.uint32) * width
+            return {
+                leaf: lax.dynamic_update_slice(found[leaf], value, (at, *[jnp.uint32(0)] * (value.ndim - 1)))
+                for leaf, value in block(at).items()
+            }
+
+        if not found:
+            shapes = jax.eval_shape(block, begin)
+            found = {leaf: jnp.zeros((count + width, *of.shape[1:]), of.dtype) for leaf, of in shapes.items()}
+        found = lax.fori_loop(0, ((end - begin + (width - 1)) // width).astype(jnp.int32), put, found)
+    return {leaf: look_up(values, place) for leaf, values in found.items()}
 
 
 def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, lane: Located) -> Record:

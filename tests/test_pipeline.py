@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError, StateError
-from datamix.program import run_jitted
+from datamix.program import locate_block_jitted, run_block_jitted, run_jitted
 from datamix.sources.base import LeafSpec
 
 SIZES = {"a": 37, "b": 20, "c": 50}
@@ -185,6 +185,8 @@ def test_shards_make_up_the_batch_whatever_their_number(mix: tuple[str, ...]) ->
                 for leaf in pipeline.spec
             }
             assert_same(rows, pipeline[step])
+        on_device = next(pipeline.iterator(shard=(count - 1, count), output="jax"))
+        assert_same(on_device, parts[count - 1][0])
 
 
 def test_shards_of_a_short_last_batch() -> None:
@@ -240,12 +242,16 @@ def test_whole_batches_of_one_source() -> None:
     assert ids == [{i % 3} for i in range(len(pipeline))]
 
 
+def num_traces() -> list[int]:
+    return [function._cache_size() for function in (run_jitted, run_block_jitted, locate_block_jitted)]
+
+
 @pytest.mark.parametrize("stop", ["first_exhausted", "all_exhausted", "exhaust_once", "forever"])
 def test_ratio_seed_and_constants_compile_nothing(stop: str) -> None:
     first = load(f"stop={stop}", "seed=1")
     next(iter(first))
     first.next(first.start())
-    traces = run_jitted._cache_size()
+    traces = num_traces()
     for i in range(1, 51):
         other = (
             load(f"stop={stop}", f"seed={i}", f"mix.share.a={i / 60}") if i < 4 else first.with_weights({"a": i / 7})
@@ -254,7 +260,7 @@ def test_ratio_seed_and_constants_compile_nothing(stop: str) -> None:
         other.next(other.start())
     renormalized = "source.a.operators=[to_float,{normalize:{mean:0.1,std:0.7}}]"
     next(iter(load(f"stop={stop}", "mix.weights.a=0.123456789", renormalized)))
-    assert run_jitted._cache_size() == traces
+    assert num_traces() == traces
 
 
 def test_schedules_temperatures_and_steps_compile_nothing() -> None:
@@ -335,6 +341,25 @@ def test_output_on_the_device() -> None:
     for found, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
         assert all(isinstance(value, jax.Array) for value in found.values())
         assert_same(found, expected)
+
+
+def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy() -> None:
+    pipeline = load("stop=exhaust_once", "batch.remainder=keep", "source.c.limit=49")
+    for index in range(2):
+        theirs = list(pipeline.iterator(shard=(index, 2)))
+        mine = list(pipeline.iterator(shard=(index, 2), output="jax"))
+        assert len(mine) == 14
+        for found, expected in zip(mine, theirs, strict=True):
+            assert_same(found, expected)
+
+
+def test_a_batch_that_is_kept_stays_what_it_was() -> None:
+    """Its memory is used for no later batch."""
+    pipeline = load("stop=forever")
+    for output in ("numpy", "jax"):
+        kept = list(itertools.islice(pipeline.iterator(output=output), 700))  # type: ignore[arg-type]
+        for step in (0, 255, 256, 699):
+            assert_same(kept[step], reference(pipeline, step))
 
 
 def test_random_operators_depend_on_the_record_alone() -> None:

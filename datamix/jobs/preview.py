@@ -13,7 +13,8 @@ import numpy as np
 from datamix.build import Built, build
 from datamix.config import Config
 from datamix.errors import ConfigError
-from datamix.pipeline import Batch, Pipeline
+from datamix.iterator import Batch
+from datamix.pipeline import Pipeline
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of

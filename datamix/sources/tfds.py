@@ -11,12 +11,10 @@ import difflib
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,26 +25,21 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.sources.base import Arrays, LeafSpec, Spec
 from datamix.sources.cache import Slot, default_cache_dir
+from datamix.sources.decode import (
+    CHUNK_RECORDS,
+    Guard,
+    Part,
+    Reader,
+    assign,
+    decode,
+    instruction,
+    progress,
+    without_opencv_advice,
+)
 from datamix.sources.prepare import Name, find_prepared, prepare, unavailable
 from datamix.sources.splits import resolve_split
 
 _RANDOM_ACCESS = ("array_record", "parquet")  # formats that TFDS reads without TensorFlow
-_CHUNK_RECORDS = 256
-_PROGRESS_RECORDS = 5_000  # fewer are read before one would look
-# Decoding a small image holds the GIL most of the time: two threads take twice as long as one at 28×28×1, as long at
-# 64×64×3, two thirds as long at 256×256×3.
-_THREAD_RECORD_BYTES = 40_000
-_MAX_THREADS = 8
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Records start to stop of a split; all lie in one file, the split's shard number `shard`."""
-
-    split: str
-    shard: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +120,7 @@ class Tfds:
             return info
 
     @cached_property
-    def _parts(self) -> list[_Part]:
+    def _parts(self) -> list[Part]:
         with self._damage(self._directory / "dataset_info.json"):
             shards = {split["name"]: [int(size) for size in split["shardLengths"]] for split in self._info["splits"]}
         parts = []
@@ -135,7 +128,7 @@ class Tfds:
             first = 0
             for shard, size in enumerate(shards[split]):
                 if max(start, first) < min(stop, first + size):
-                    parts.append(_Part(split, shard, max(start, first), min(stop, first + size)))
+                    parts.append(Part(split, shard, max(start, first), min(stop, first + size)))
                 first += size
         return parts
 
@@ -165,7 +158,7 @@ class Tfds:
         if known := self._slot.peek():
             return known[0], tuple(known[1]["class_names"])
         self._require_reader()
-        features = self._builder.info.features
+        features = self._reader.builder.info.features
         spec = {}
         for leaf, feature in sorted(features.items()):
             tensor = feature.get_tensor_info()  # a dict where the feature is nested
@@ -184,18 +177,13 @@ class Tfds:
         return spec, tuple(features[labels[0]].names) if labels else ()
 
     @cached_property
-    def _builder(self) -> Any:
+    def _reader(self) -> Reader:
         """TFDS's own reader of the directory."""
-        import tensorflow_datasets as tfds
-
         path = self._directory / "features.json"
         with self._damage(path):
             json.loads(path.read_bytes())
         with self._damage(self._directory):
-            builder = tfds.builder_from_directory(self._directory)
-            # builder_from_directory's own file_format refuses any but the first of several formats.
-            builder.info.set_file_format(self._file_format, override=True, override_if_initialized=True)
-            return builder
+            return Reader(str(self._directory), self._file_format)
 
     @property
     def _file_format(self) -> str:
@@ -213,37 +201,17 @@ class Tfds:
     def _decode(self) -> tuple[Arrays, dict[str, Any]]:
         spec, class_names = self._described
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
-        read = self._read_any_record if self._file_format in _RANDOM_ACCESS else self._read_in_order
-        done = 0
-        with _without_opencv_advice(), _progress(f"Reading {self.name} {self.split}", self.num_records) as advance:
-            for part in self._parts:
-                path = self._builder.info.splits[part.split].filepaths[part.shard]
-                size = part.stop - part.start
-                with self._damage(Path(path)):
-                    for count in read(part, {leaf: array[done : done + size] for leaf, array in arrays.items()}):
-                        advance(count)
-                done += size
+        read = decode if self._file_format in _RANDOM_ACCESS else self._read_in_order
+        with without_opencv_advice(), progress(f"Reading {self.name} {self.split}", self.num_records) as advance:
+            for count in read(self._reader, self._parts, arrays, self._blamed):
+                advance(count)
         return arrays, {"class_names": list(class_names)}
 
-    def _read_any_record(self, part: _Part, arrays: Arrays) -> Iterator[int]:
-        """Fill `arrays` chunk by chunk; yields each chunk's records. TensorFlow is not imported."""
-        source = self._builder.as_data_source(split=_instruction(part))
+    def _blamed(self, part: Part) -> contextlib.AbstractContextManager[None]:
+        """Blame what reading a part raises on its file."""
+        return self._damage(Path(self._reader.builder.info.splits[part.split].filepaths[part.shard]))
 
-        def fill(start: int) -> int:
-            indices = range(start, min(start + _CHUNK_RECORDS, len(source)))
-            records = source.__getitems__(indices)
-            for leaf, array in arrays.items():
-                _assign(array[indices.start : indices.stop], np.asarray([record[leaf] for record in records]), leaf)
-            return len(indices)
-
-        record_bytes = sum(array[:1].nbytes for array in arrays.values())
-        pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS) if record_bytes > _THREAD_RECORD_BYTES else 1)
-        try:
-            yield from pool.map(fill, range(0, len(source), _CHUNK_RECORDS))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _read_in_order(self, part: _Part, arrays: Arrays) -> Iterator[int]:
+    def _read_in_order(self, reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
         """The same for formats that only TensorFlow reads, from first to last."""
         self._require_reader()
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -252,18 +220,20 @@ class Tfds:
 
         with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
             tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
-        records = self._builder.as_dataset(split=_instruction(part), shuffle_files=False)
-        records = records.map(lambda record: {leaf: record[leaf] for leaf in arrays}).batch(_CHUNK_RECORDS)
         start = 0
-        try:
-            for batch in tfds.as_numpy(records):
-                stop = start + len(next(iter(batch.values())))
-                for leaf, array in arrays.items():
-                    _assign(array[start:stop], batch[leaf], leaf)
-                yield stop - start
-                start = stop
-        except tf.errors.OpError as error:
-            raise ValueError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
+        for part in parts:
+            with guard(part):
+                records = reader.builder.as_dataset(split=instruction(part), shuffle_files=False)
+                records = records.map(lambda record: {leaf: record[leaf] for leaf in arrays}).batch(CHUNK_RECORDS)
+                try:
+                    for batch in tfds.as_numpy(records):
+                        stop = start + len(next(iter(batch.values())))
+                        for leaf, array in arrays.items():
+                            assign(array[start:stop], batch[leaf], leaf)
+                        yield stop - start
+                        start = stop
+                except tf.errors.OpError as error:
+                    raise ValueError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
 
     @contextlib.contextmanager
     def _damage(self, path: Path) -> Iterator[None]:
@@ -297,49 +267,8 @@ def _registered_in(name: Name) -> str:
     return str(builder.__module__)
 
 
-def _instruction(part: _Part) -> Any:
-    import tensorflow_datasets as tfds
-
-    return tfds.core.ReadInstruction(part.split, from_=part.start, to=part.stop, unit="abs")
-
-
-def _assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
-    if records.shape != array.shape:  # NumPy would stretch a length of 1
-        raise ValueError(f"{leaf!r} has shape {list(records.shape)}, not {list(array.shape)}")
-    array[...] = records
-
-
 def _faults() -> tuple[type[BaseException], ...]:
     """What reading damaged data raises; protobuf's errors are a kind of their own, absent until it is loaded."""
     protobuf = [sys.modules.get(f"google.protobuf.{module}") for module in ("message", "json_format")]
     faults = (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
     return (*faults, *(module.Error for module in protobuf if module))
-
-
-@contextlib.contextmanager
-def _without_opencv_advice() -> Iterator[None]:
-    """Keep TFDS's advice to install OpenCV to itself; nothing else that it logs."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("OpenCV is not installed")
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(other)
-
-
-@contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while many records are read; where stderr is no terminal, one line at the end."""
-    if total <= _PROGRESS_RECORDS:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda count: progress.advance(task, count)

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, DataError, SpecError
+from datamix.sources import decode
 from datamix.sources.base import LeafSpec, Source, spec_of
 from datamix.sources.prepare import Unavailable
 from datamix.sources.tfds import Tfds
@@ -113,7 +115,38 @@ def test_several_files_are_read_in_order(make, copy, fashion):
 
 
 def test_threads_read_the_same(make, fashion, monkeypatch):
-    monkeypatch.setattr("datamix.sources.tfds._THREAD_RECORD_BYTES", 0)
+    monkeypatch.setattr(decode, "_THREAD_RECORD_BYTES", 0)
+    monkeypatch.setattr(decode, "_num_cores", lambda: 4)
+    assert_are(make().read(), fashion)
+
+
+def test_helpers_read_the_same(make, fashion, monkeypatch):
+    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
+    monkeypatch.setattr(decode, "_num_cores", lambda: 2)
+    monkeypatch.setattr(decode, "CHUNK_RECORDS", 37)
+    slow, fill = threading.Event(), decode.Reader.fill
+    helped = []
+
+    def fill_later(reader, *chunk):
+        assert slow.wait(60)  # leave the work to the helper
+        fill(reader, *chunk)
+
+    def help_first(helper, *chunk):
+        helper_fill(helper, *chunk)
+        helped.append(helper._lost)
+        slow.set()
+
+    helper_fill = decode._Helper.fill
+    monkeypatch.setattr(decode.Reader, "fill", fill_later)
+    monkeypatch.setattr(decode._Helper, "fill", help_first)
+    assert_are(make(split="train[:300]+train[500:]").read(), fashion[:300] + fashion[500:])
+    assert set(helped) == {False}
+
+
+def test_a_helper_that_ends_is_done_without(make, fashion, monkeypatch):
+    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
+    monkeypatch.setattr(decode, "_num_cores", lambda: 3)
+    monkeypatch.setattr(decode.sys, "executable", shutil.which("true"))
     assert_are(make().read(), fashion)
 
 
@@ -333,5 +366,4 @@ def test_many_records_show_how_far_reading_is(make, capsys):
     assert capsys.readouterr().err == ""
     make("mnist", split="train[:5100]").read()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Reading mnist train[:5100] ")
-    assert "100%" in line
+    assert line == "Reading mnist train[:5100]: 5,100 records …"
