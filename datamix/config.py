@@ -80,6 +80,23 @@ class MixConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """What a multirun is judged by, and where an earlier one lies.
+
+    Attributes:
+      metric: by which jobs are compared.
+      goal: "max", "min", or "auto" for what the metric's name says.
+      resume: whether jobs that are done already are left as they are.
+      directories: of sweeps to report on.
+    """
+
+    metric: str
+    goal: str
+    resume: bool
+    directories: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All of a run's configuration, checked.
 
@@ -97,6 +114,7 @@ class Config:
       data_dir: of prepared TFDS data, None for TFDS's default.
       cache_dir: of decoded records, None for the default.
       stand_in: whether look-alikes may stand in.
+      sweep: what a multirun is judged by.
     """
 
     job: str
@@ -112,6 +130,7 @@ class Config:
     data_dir: str | None
     cache_dir: str | None
     stand_in: bool
+    sweep: SweepConfig
 
 
 def parse(node: DictConfig) -> Config:
@@ -135,7 +154,7 @@ def parse(node: DictConfig) -> Config:
     sources = top.child("source")
     if not sources.node:
         raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
-    mix, stop, batch, data = (top.child(name) for name in ("mix", "stop", "batch", "data"))
+    mix, stop, batch, data, sweep = (top.child(name) for name in ("mix", "stop", "batch", "data", "sweep"))
     job = top.child("job")
     result = Config(
         job=job.registered("name", "job"),
@@ -160,10 +179,24 @@ def parse(node: DictConfig) -> Config:
         data_dir=data.take("dir", str, default=None),
         cache_dir=data.take("cache", str, default=None),
         stand_in=data.take("stand_in", bool),
+        sweep=_sweep(sweep),
     )
-    for reader in (top, stop, batch, data):
+    for reader in (top, stop, batch, data, sweep):
         reader.finish()
     return result
+
+
+def _sweep(reader: _Reader) -> SweepConfig:
+    directories = reader.take("dir", object, default=[])
+    directories = directories if isinstance(directories, list) else [directories]
+    if not all(isinstance(directory, str) for directory in directories):
+        raise ConfigError(f"sweep.dir = {directories!r}; it is the directory of a sweep, or a list of them.")
+    return SweepConfig(
+        metric=reader.take("metric", str),
+        goal=reader.choice("goal", ("auto", "max", "min")),
+        resume=reader.take("resume", bool),
+        directories=tuple(directories),
+    )
 
 
 def _source(name: str, reader: _Reader) -> SourceConfig:
