@@ -28,7 +28,7 @@ _SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in"
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
 _HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.")
 _HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
-_HYDRA_PARTS = ("optuna.",)
+_HYDRA_PARTS = ("optuna.samplers.",)
 _ORDER_KEYS = {"mix.window": "proportional", "mix.replacement": "random"}
 _LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
 
@@ -110,9 +110,10 @@ def _load_checked(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConf
         plugin = key in ("hydra.launcher._target_", "hydra.sweeper._target_")
         allowed = _LOGGING_PARTS if logs else _HYDRA_PLUGINS if plugin else _HYDRA_PARTS
         builds = name == "_target_" or (logs and name in ("class", "()"))
-        # A node that stands elsewhere could be brought in by interpolation.
-        brought = key.startswith(_HYDRA_BUILT) and re.fullmatch(r"\$\{[^}]*\}", str(value))
-        if brought or (builds and not str(value).startswith(allowed)):
+        # A node that stands outside of Hydra's part could be brought in by interpolation.
+        brought = key.startswith(_HYDRA_BUILT) and re.fullmatch(r"\$\{(?!hydra\.[\w.]+\})[^}]*\}", str(value))
+        called = key == "hydra.sweeper.custom_search_space" and value is not None
+        if brought or called or (builds and not str(value).startswith(allowed)):
             raise RegistryError(f"{key} = {value!r}: nothing but Hydra's own plugins can be built here.")
     return loaded
 

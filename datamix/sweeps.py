@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
-from datamix.report.results import RESULT, Result, goal_of, read_result, read_results
+from datamix.report.results import RESULT, Result, complaints, goal_of, read_result, read_results
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 # How a sweep is run, not what its jobs compute.
@@ -81,8 +81,8 @@ class _Watched:
         mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
         if stopped is not None and not bad and isinstance(stopped, Exception):
             raise stopped
-        for line in _complaints(bad):
-            print(line, file=sys.stderr)
+        for why, jobs in complaints(bad).items():
+            print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
         left = len(set(range(len(grid))) - {result.job for result in results})
         if left or (bad and not mistakes):
             print(
@@ -98,11 +98,11 @@ class _Watched:
 
     def _grid(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every job, where they are known beforehand."""
-        if not isinstance(self._sweeper, BasicSweeper):
+        if self._config.hydra.sweeper._target_ != _BASIC:
             return []
         parser = OverridesParser.create(config_loader=self._context.config_loader)
-        parsed = parser.parse_overrides([*self._sweeper._parse_config(), *arguments])
-        return self._sweeper.split_arguments(parsed, None)[0]
+        given = [*(f"{key}={value}" for key, value in (self._config.hydra.sweeper.params or {}).items()), *arguments]
+        return BasicSweeper.split_arguments(parser.parse_overrides(given), None)[0]
 
     def _check_earlier(self, directory: Path, grid: list[list[str]]) -> None:
         earlier = read_results(directory)
@@ -130,17 +130,6 @@ class _Watched:
 
 
 _KINDS = {kind.__name__ for kind in DatamixError.__subclasses__()}
-
-
-def _complaints(results: Sequence[Result]) -> list[str]:
-    """A line for each error, with the jobs that it ended."""
-    jobs: dict[str, list[int]] = {}
-    for result in results:
-        jobs.setdefault(f"{result.kind or 'Interrupted'}: {result.error}", []).append(result.job)
-    return [
-        f"{text} (job{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))})"
-        for text, numbers in jobs.items()
-    ]
 
 
 def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
@@ -202,7 +191,8 @@ class Record:
 
     def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
         self._directory, self._begun = directory, time.perf_counter()
-        self._held: dict[str, Any] = {"job": job, "overrides": overrides, "config": config}
+        told = [override for override in overrides if not override.startswith(("sweep.", "train.resume="))]
+        self._held: dict[str, Any] = {"job": job, "overrides": told, "config": config}
         self._write("begun", None, None, {}, {}, None)
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from datamix.report.files import whole_file, write_report, write_text
 from datamix.report.results import Result, best, read_results, related, settings, stand_ins
 from datamix.report.sweep_figure import draw
 from datamix.report.sweep_page import page
-from datamix.report.sweep_table import as_csv, rows, summary, verdict
+from datamix.report.sweep_table import as_csv, failures, rows, summary, verdict
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
@@ -73,6 +73,8 @@ def gather(sweeps: Mapping[Path, Sequence[Result]], directory: Path, *, metric: 
     write_text(directory / "sweep.csv", as_csv(held))
     print_notes(out, "Stand-in", [f"{name} is a built-in look-alike, not real data" for name in stand_ins(results)])
     out.print(summary(results, chosen, metric))
+    if (unfinished := failures(results)) is not None:
+        out.print(unfinished)
     said = verdict(results, chosen, metric, goal)
     out.print(said)
     vector = ""

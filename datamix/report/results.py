@@ -183,6 +183,15 @@ def related(results: Sequence[Result], metric: str) -> list[str]:
     return [metric, *(name for name in names if name.startswith(family) and name != metric)]
 
 
+def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
+    """The numbers of the jobs that are not done, by what ended them."""
+    jobs: dict[str, list[int]] = {}
+    for result in results:
+        if result.why:
+            jobs.setdefault(result.why, []).append(result.job)
+    return jobs
+
+
 def stand_ins(results: Sequence[Result]) -> list[str]:
     """The sources for which look-alikes stood in, in any job."""
     return list(

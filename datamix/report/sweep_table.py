@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from datamix.report.console import percent, table
-from datamix.report.results import Result, Setting, goal_of, related, settings, swept, swept_value
+from datamix.report.results import Result, Setting, complaints, goal_of, related, settings, swept, swept_value
 
 _COLUMNS_SHOWN = 6  # metrics in the terminal; the files hold them all
 
@@ -62,7 +62,6 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     groups = settings(results)
     columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources, *names]
-    columns += ["why"] if any(result.why for result in results) else []
     lines = []
     for group in groups:
         done = [result for result in group.results if result.status == "done"]
@@ -75,10 +74,15 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
                 ", ".join(f"{n} {status}" if len(group.results) > 1 else status for status, n in counts.items() if n),
                 *(share_text(group.first, name) for name in sources),
                 *(cell(group, name) for name in names),
-                *(["; ".join(dict.fromkeys(result.why for result in group.results if result.why))] * ("why" in columns)),
             ]
         )
     return table("The sweep", columns, lines)
+
+
+def failures(results: Sequence[Result]) -> Table | None:
+    """Why jobs are not done; None where all are."""
+    lines = [(", ".join(map(str, jobs)), why) for why, jobs in complaints(results).items()]
+    return table("Not done", ["jobs", "why"], lines) if lines else None
 
 
 _STATUSES = ("done", "failed", "interrupted")
