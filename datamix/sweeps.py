@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -90,8 +90,10 @@ class _Watched:
                 f"sweep.resume=true hydra.sweep.dir={directory} runs what is missing.",
                 file=sys.stderr,
             )
-        if stopped is not None and not (isinstance(stopped, DatamixError) and bad):
+        if stopped is not None and not isinstance(stopped, Exception):
             raise stopped
+        if stopped is not None and any(result.status == "interrupted" for result in bad):
+            print(f"{type(stopped).__name__}: {str(stopped).partition(chr(10))[0]}", file=sys.stderr)
         if bad:
             sys.exit(2 if mistakes else 1)
         return returned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,6 +155,12 @@ def swept(results: Sequence[Result]) -> list[str]:
 def swept_value(result: Result, key: str) -> str:
     """What a job has for one of the keys of `swept`."""
     return result.sweep if key == "sweep" else result.overrides.get(key, "")
+
+
+def shown_value(result: Result, key: str) -> str:
+    """The same for people to read: a number that a search has found with four digits."""
+    value = swept_value(result, key)
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
 
 
 def goal_of(metric: str, goal: str) -> str:

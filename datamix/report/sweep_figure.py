@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datamix.report.results import Result, Setting, related, settings, stand_ins, swept, swept_value
+from datamix.report.results import Result, Setting, related, settings, shown_value, stand_ins, swept, swept_value
 from datamix.report.sweep_table import cell
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if own else 1, squeeze=False)[0]
     _against_swept(axes[0], results, groups, chosen, family, metric, shares)
-    if own:
-        _against_own_share(axes[1], groups, chosen, metric, shares)
+    if own and chosen is not None:
+        _against_own_share(axes[1], results, groups, chosen, metric, shares)
     replaced = stand_ins(results)
     if replaced:
         figure.suptitle(f"Built-in stand-ins, not real data: {', '.join(replaced)}", fontsize=10, color="#b00020")
@@ -74,8 +74,7 @@ def _against_swept(
     others = [key for key in keys if key != x_key]
     lines: dict[str, list[Setting]] = {}
     for group in groups:
-        text = ", ".join(f"{key.removeprefix('mix.')}={swept_value(group.first, key)}" for key in others)
-        lines.setdefault(text, []).append(group)
+        lines.setdefault(_text(group, others), []).append(group)
     several = len(lines) > 1 and all(len(line) > 1 for line in lines.values())
     if several:  # a line each would be too many to read: the metric that decides
         for i, (text, line) in enumerate(lines.items()):
@@ -99,6 +98,10 @@ def _against_swept(
     axis.legend(fontsize=8)
 
 
+def _text(group: Setting, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={shown_value(group.first, key)}" for key in keys)
+
+
 def _same(groups: Sequence[Setting], chosen: Setting) -> Setting | None:
     return next((group for group in groups if group.results == chosen.results), None)
 
@@ -120,7 +123,7 @@ def _axis(
         except ValueError:
             continue
     key = next((key for key in keys if key != "sweep"), keys[0] if keys else None)
-    texts = [swept_value(group.first, key) if key else "" for group in groups]
+    texts = [shown_value(group.first, key) if key else "" for group in groups]
     ticks = list(dict.fromkeys(texts))
     return (
         key,
@@ -163,16 +166,25 @@ def _star(axis: Axes, group: Setting, places: Mapping[int, float], metric: str, 
 
 
 def _against_own_share(
-    axis: Axes, groups: Sequence[Setting], chosen: Setting | None, metric: str, shares: Sequence[str]
+    axis: Axes,
+    results: Sequence[Result],
+    groups: Sequence[Setting],
+    chosen: Setting,
+    metric: str,
+    shares: Sequence[str],
 ) -> None:
+    others = [key for key in swept(results) if not key.startswith("mix.")]
+    fixed = _text(chosen, others)
+    groups = [group for group in groups if _text(group, others) == fixed]
     for i, source in enumerate(shares):
         name = f"{_family(metric)}/{source}"
         places = {id(group): group.first.sources[source]["target"] for group in groups}
         color = _COLORS[i % len(_COLORS)]
         _line(axis, groups, places, name, color, source)
-        if chosen is not None and (best := _same(groups, chosen)) is not None:
+        if (best := _same(groups, chosen)) is not None:
             _star(axis, best, places, name, color)
     axis.set(xlabel="its share of the mix", ylabel=f"{_family(metric)} of a source")
-    axis.set_title("each source against its own share (★ the best ratio)", fontsize=10)
+    head = "each source against its own share (★ the best ratio)"
+    axis.set_title(f"{head}\n{fixed}" if fixed else head, fontsize=10)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from datamix.report.results import Result, Setting, stand_ins, swept, swept_value
+from datamix.report.results import Result, Setting, shown_value, stand_ins, swept, swept_value
 from datamix.report.sweep_table import number, share_text
 
 _STYLE = """
@@ -107,7 +107,7 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
     lines = []
     for i, result in enumerate(results):
         cells = [f'<td class="number" data-value="{result.job}"><a href="#job-{i}">{result.job}</a></td>']
-        cells += [_cell(swept_value(result, key), _numeric(results, key)) for key in keys]
+        cells += [_cell(swept_value(result, key), _numeric(results, key), shown_value(result, key)) for key in keys]
         cells += [_cell(str(result.seed), True), _cell(result.status, False)]
         for name in sources:
             target = result.sources.get(name, {}).get("target")
@@ -115,7 +115,9 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
         for name in metrics:
             if not name.startswith("share/"):
                 value = result.metrics.get(name)
-                cells.append(_cell("" if value is None else repr(value), True, "–" if value is None else number(value)))
+                cells.append(
+                    _cell("" if value is None else repr(value), True, "–" if value is None else number(value, name))
+                )
         cells.append(_cell("" if result.seconds is None else repr(result.seconds), True))
         if any(other.error for other in results):
             cells.append(f'<td class="error">{escape(result.why or "")}</td>')
@@ -155,7 +157,7 @@ def _job(i: int, result: Result, directory: Path) -> str:
     )
     error = f'<p class="warn">{escape(result.why)}</p>' if result.why else ""
     of = f" of {escape(result.sweep)}" if result.sweep else ""
-    metrics = ", ".join(f"{escape(name)} {number(value)}" for name, value in result.metrics.items())
+    metrics = ", ".join(f"{escape(name)} {number(value, name)}" for name, value in result.metrics.items())
     return (
         f'<details id="job-{i}"><summary>Job {result.job}{of} – {result.status} {overrides}</summary>'
         f'<p class="dim">in <a href="{escape(where)}/">{escape(where)}</a></p>{error}<p>{metrics}</p>{figures}'

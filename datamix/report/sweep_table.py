@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from datamix.report.console import percent, table
-from datamix.report.results import Result, Setting, complaints, goal_of, related, settings, swept, swept_value
+from datamix.report.results import Result, Setting, complaints, goal_of, related, settings, shown_value, swept
 
 _COLUMNS_SHOWN = 6  # metrics in the terminal; the files hold them all
 
@@ -60,6 +61,7 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
     keys, names = swept(results), related(results, metric)
     names = [name for name in names if not name.startswith("share/")][:_COLUMNS_SHOWN]
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
+    sources = [name for name in sources if f"mix.share.{name}" not in keys]
     groups = settings(results)
     columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources, *names]
     lines = []
@@ -69,14 +71,14 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
         lines.append(
             [
                 "★" if group is chosen or (chosen and group.results == chosen.results) else "",
-                *(swept_value(group.first, key) for key in keys),
+                *(shown_value(group.first, key) for key in keys),
                 *([str(len(done))] if "seeds" in columns else []),
                 ", ".join(f"{n} {status}" if len(group.results) > 1 else status for status, n in counts.items() if n),
                 *(share_text(group.first, name) for name in sources),
                 *(cell(group, name) for name in names),
             ]
         )
-    return table("The sweep", columns, lines)
+    return table("The sweep", [re.sub(r"(/|\.(?=[^.]*$))", r"\1\n", column) for column in columns], lines)
 
 
 def failures(results: Sequence[Result]) -> Table | None:
@@ -96,21 +98,24 @@ def share_text(result: Result, source: str) -> str:
 
 def cell(group: Setting, metric: str) -> str:
     """A metric's mean, with its deviation where there are several seeds."""
-    mean = group.mean(metric)
+    mean, values = group.mean(metric), group.values(metric)
     if mean is None:
         return "–"
-    deviation, counts = group.deviation(metric), all(value.is_integer() for value in group.values(metric))
-    several = len(group.values(metric)) > 1 and (deviation or not counts)
-    return number(mean) + (f" ± {number(deviation)}" if several else "")
+    deviation = group.deviation(metric)
+    if len(values) < 2 or (not deviation and all(value.is_integer() for value in values)):
+        return number(mean, metric)
+    return f"{number(mean, metric).removesuffix(' %')} ± {number(deviation, metric)}"
 
 
-def number(value: float) -> str:
+def number(value: float, metric: str) -> str:
     """A metric for people to read.
 
-    >>> number(0.91234), number(8000.0)
-    ('0.9123', '8,000')
+    >>> number(0.91234, "accuracy/mean"), number(0.91234, "loss/mean"), number(8000.0, "samples")
+    ('91.23 %', '0.9123', '8,000')
     """
-    return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.4f}"
+    if metric.startswith("accuracy"):
+        return f"{value * 100:.2f} %"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4f}"
 
 
 def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal: str) -> str:
@@ -119,7 +124,7 @@ def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal
         names = ", ".join(related(results, metric)) or "no number"
         return f"No job reports {metric}, by which they are compared; sweep.metric can be one of: {names}."
     keys = swept(results)
-    named = ", ".join(f"{key}={swept_value(chosen.first, key)}" for key in keys) or "the only setting"
+    named = ", ".join(f"{key}={shown_value(chosen.first, key)}" for key in keys) or "the only setting"
     mixed = ", ".join(f"{name} {share_text(chosen.first, name)}" for name in chosen.first.sources)
     seeds = f" over {n} seeds" if (n := len(chosen.values(metric))) > 1 else ""
     extreme = {"max": "highest", "min": "lowest"}[goal_of(metric, goal)]
