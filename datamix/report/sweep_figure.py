@@ -78,8 +78,8 @@ def _against_swept(
     several = len(lines) > 1 and all(len(line) > 1 for line in lines.values())
     if several:  # a line each would be too many to read: the metric that decides
         for i, (text, line) in enumerate(lines.items()):
-            _line(axis, line, places, metric, _COLORS[i % len(_COLORS)], text)
-        axis.set_ylabel(metric)
+            _line(axis, line, places, family[0], _COLORS[i % len(_COLORS)], text)
+        axis.set_ylabel(family[0])
     else:
         for i, name in enumerate(name for name in family if name != metric):
             _line(axis, groups, places, name, _COLORS[i % len(_COLORS)], name, faint=name.endswith("/mean"))

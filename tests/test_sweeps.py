@@ -1,0 +1,211 @@
+"""Multiruns: what they leave behind however they end, and how they go on; by every launcher there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+PLAN = ["-m", "job=plan", "source=digits+garments"]
+# A source that does what its settings say once it is opened.
+OWN = """
+    import os, signal, time
+    import numpy as np
+    import datamix
+
+    @datamix.source
+    def moody(*, mood: str = "good"):
+        if mood == "bug":
+            raise MemoryError("no room")
+        if mood == "ctrl-c":
+            raise KeyboardInterrupt
+        if mood == "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return {"image": np.zeros((20, 28, 28, 1), np.uint8), "label": np.arange(20) % 3}
+    """
+
+
+@pytest.fixture
+def moody(tmp_path):
+    """The beginning of a command line that sweeps moods."""
+    (tmp_path / "moods.py").write_text(textwrap.dedent(OWN))
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "moody.yaml").write_text("_target_: moody\nmood: good\noperators: [to_float]\n")
+    return ["-m", "--config-dir", str(tmp_path / "mine"), "plugins=[moods]", "job=plan", "source=moody"]
+
+
+def rows(directory: Path) -> list[dict]:
+    """What `sweep.json` holds, once all four files are there."""
+    assert {path.name for path in directory.glob("sweep.*")} >= {"sweep.csv", "sweep.html", "sweep.json"}
+    return json.loads((directory / "sweep.json").read_bytes())
+
+
+def test_several_axes_give_a_row_each(call_datamix, tmp_path):
+    axes = ["mix.share.digits=0.2,0.6", "seed=range(0,2)", "batch.size=choice(8,16)"]
+    ended = call_datamix(*PLAN, *axes, "hydra.sweep.dir=s")
+    assert (ended.code, ended.err) == (0, "")
+    found = rows(tmp_path / "s")
+    assert [row["job"] for row in found] == list(range(8))
+    assert [row["shares"]["digits"] for row in found] == pytest.approx([0.2] * 4 + [0.6] * 4, abs=0.001)
+    assert [row["seed"] for row in found] == [0, 0, 1, 1] * 2
+    result = json.loads((tmp_path / "s" / "3" / "result.json").read_bytes())
+    assert {key: result[key] for key in ("job", "status", "error", "seed")} == {
+        "job": 3,
+        "status": "done",
+        "error": None,
+        "seed": 1,
+    }
+    overrides = ["job=plan", "source=digits+garments", "mix.share.digits=0.2", "seed=1", "batch.size=16"]
+    assert result["overrides"] == overrides
+    assert result["config"]["mix"]["share"] == {"digits": 0.2, "garments": None}
+    assert "hydra" not in result["config"]
+    assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_datasets_are_swept(call_datamix, tmp_path):
+    assert call_datamix("-m", "job=plan", "source=digits+garments,garments", "hydra.sweep.dir=s").code == 0
+    assert [list(row["shares"]) for row in rows(tmp_path / "s")] == [["digits", "garments"], ["garments"]]
+
+
+def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(call_datamix, tmp_path):
+    sweep = [*PLAN, "mix.share.digits=7,0.5,0.6", "hydra.sweep.dir=s"]
+    first = call_datamix(*sweep)
+    assert first.code == 2
+    (line,) = first.err.splitlines()
+    assert line.startswith("ConfigError: mix.share.digits = 7; a share lies in [0, 1]. ")
+    assert line.endswith(" (job 0)")
+    kept = (tmp_path / "s" / "1" / "result.json").stat()
+    again = call_datamix(*sweep)
+    assert again.mistake.startswith("StateError: hydra.sweep.dir = s holds the results of 3 jobs; sweep.resume=true ")
+    (tmp_path / "s" / "2" / "result.json").unlink()
+    mended = ["mix.share.digits=0.4,0.5,0.6" if argument.startswith("mix.") else argument for argument in sweep]
+    other = call_datamix(*mended, "sweep.resume=true", "batch.size=17")
+    assert other.mistake.startswith("StateError: batch.size: job 1 in s/1 was run with 16, now it is 17. ")
+    assert not (tmp_path / "s" / "2" / "result.json").exists()  # the check came before any job
+    resumed = call_datamix(*mended, "sweep.resume=true", "sweep.metric=samples")
+    assert (resumed.code, resumed.err, len(resumed.reports)) == (0, "", 2)
+    assert f"Job 1 is done already: {tmp_path / 's' / '1'}\n" in resumed.out
+    after = (tmp_path / "s" / "1" / "result.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
+    assert [(row["job"], row["status"], row["overrides"][2]) for row in rows(tmp_path / "s")] == [
+        (0, "done", "mix.share.digits=0.4"),
+        (1, "done", "mix.share.digits=0.5"),
+        (2, "done", "mix.share.digits=0.6"),
+    ]
+
+
+def test_a_bug_in_one_job_is_shown_and_the_others_go_on(call_datamix, moody, tmp_path):
+    ended = call_datamix(*moody, "source.moody.mood=bug,good", "hydra.sweep.dir=s")
+    assert ended.code == 1
+    assert [(row["status"], row["error"]) for row in rows(tmp_path / "s")] == [
+        ("failed", "MemoryError: no room"),
+        ("done", None),
+    ]
+    assert ended.err.startswith("Traceback")
+    assert "\nMemoryError: no room (job 0)\n" in ended.err
+
+
+@pytest.mark.parametrize(("mood", "code"), [("ctrl-c", 130), ("term", 143)])
+def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody, tmp_path, mood, code):
+    ended = call_datamix(*moody, f"source.moody.mood=good,{mood},good", "hydra.sweep.dir=s")
+    assert ended.code == code
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["done", "interrupted"]
+    assert "Traceback" not in ended.err
+    assert ended.err.splitlines()[:2] == [
+        "Interrupted: it was interrupted (job 1)",
+        "1 of 3 jobs have not begun. The same command with sweep.resume=true hydra.sweep.dir=s runs what is missing.",
+    ]
+
+
+def test_a_mistake_before_the_first_job_leaves_nothing(call_datamix, tmp_path):
+    ended = call_datamix(*PLAN, "mix=random,rnadom", "hydra.sweep.dir=s")
+    assert ended.mistake.startswith("ConfigError: mix=rnadom: there is no mix 'rnadom'. Did you mean 'random'?")
+    assert list((tmp_path / "s").glob("sweep.*")) == []
+
+
+def test_report_draws_a_sweep_anew_and_compares_two(call_datamix, tmp_path):
+    for name, size in (("a", 16), ("b", 32)):
+        call_datamix(*PLAN, "mix.share.digits=0.2,0.6", f"batch.size={size}", f"hydra.sweep.dir={name}")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("sweep.[cj]s*")}
+    for path in (tmp_path / "a").glob("sweep.*"):
+        path.unlink()
+    assert call_datamix("job=report", "sweep.dir=a").code == 0
+    assert {name: (tmp_path / "a" / name).read_bytes() for name in before} == before
+    assert rows(tmp_path / "a")
+    both = call_datamix("job=report", "sweep.dir=[a,b]", "sweep.metric=batches", "hydra.run.dir=both")
+    assert [(row["sweep"], row["dir"], row["best"]) for row in rows(tmp_path / "both")] == [
+        ("a", "../a/0", False),
+        ("a", "../a/1", True),
+        ("b", "../b/0", False),
+        ("b", "../b/1", False),
+    ]
+    assert "Best: sweep=a, mix.share.digits=0.6, batch.size=16 " in both.out
+    assert both.report["sweeps"] == ["a", "b"]
+
+
+def test_a_report_without_a_sweep_says_so(call_datamix, tmp_path):
+    assert call_datamix("job=report").mistake.startswith("ConfigError: sweep.dir is missing; ")
+    assert call_datamix("job=report", "sweep.dir=none").mistake == (
+        "ConfigError: sweep.dir: no job of a sweep has left its result in none."
+    )
+
+
+def needs(package):
+    return pytest.mark.skipif(
+        importlib.util.find_spec("hydra_plugins") is None
+        or importlib.util.find_spec(f"hydra_plugins.{package}") is None,
+        reason=f"needs {package}: pip install 'datamix[sweep]'",
+    )
+
+
+LAUNCHERS = {
+    "joblib": ["hydra.launcher.n_jobs=2"],
+    "submitit_local": [],
+    "ray": ["+hydra.launcher.ray.init.include_dashboard=false"],
+}
+
+
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(name, marks=needs(f"hydra_{name.partition('_')[0]}_launcher")) for name in LAUNCHERS]
+)
+def test_another_launcher_gives_the_same_rows(call_datamix, run_datamix, environment, monkeypatch, tmp_path, launcher):
+    for name in ("PYTHONPATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, environment.get(name, "disabled"))
+    axes = ["mix.share.digits=0.2,7", "hydra.sweep.dir=s", f"hydra/launcher={launcher}", *LAUNCHERS[launcher]]
+    # Ray's driver stays in its process; the others start theirs from this one, which has all imported already.
+    ended = run_datamix(*PLAN, *axes, cwd=tmp_path) if launcher == "ray" else call_datamix(*PLAN, *axes)
+    assert ended.code == 2, ended.err
+    good, bad = rows(tmp_path / "s")
+    assert (good["status"], good["shares"]) == ("done", pytest.approx({"digits": 0.2, "garments": 0.8}, abs=0.001))
+    assert (bad["status"], bad["error"].partition(";")[0]) == ("failed", "ConfigError: mix.share.digits = 7")
+    assert re.search(r"^ConfigError: mix\.share\.digits = 7; .* \(job 1\)$", ended.err, re.MULTILINE)
+    assert "Traceback" not in ended.err
+
+
+@needs("hydra_optuna_sweeper")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the plugin's own libraries
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_search_looks_for_the_best_value_of_the_metric(call_datamix, tmp_path):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler.seed=0"]
+    share = ["mix.share.digits=interval(0.1,0.9)", "hydra.sweep.dir=s"]
+    ended = call_datamix(*PLAN, *share, *search, "sweep.metric=share/digits")
+    assert ended.code == 0, ended.err
+    found = rows(tmp_path / "s")
+    assert len(found) == 6
+    best = max(found, key=lambda row: row["metrics"]["share/digits"])  # it minimises unless it is told
+    assert best["best"]
+    said = (tmp_path / "s" / "optimization_results.yaml").read_text()
+    assert f"best_value: {best['metrics']['share/digits']}" in said
+    lost = call_datamix(*PLAN, *share[:1], *search, "hydra.sweep.dir=t")
+    assert lost.code == 2
+    assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
+
+
+def test_what_a_search_would_call_is_refused(call_datamix):
+    ended = call_datamix(*PLAN, "hydra.sweeper.custom_search_space=os.system", "hydra/sweeper=optuna")
+    assert ended.mistake.startswith("RegistryError: hydra.sweeper.custom_search_space = 'os.system': nothing but ")
