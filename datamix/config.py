@@ -42,6 +42,7 @@ class SourceConfig:
       seed: of its shuffle and random operators; None for the mix's.
       class_names: of the labels; empty for those that the source gives itself.
       stand_in: registered name of a look-alike.
+      test_split: what a model is tested on, None for the split "test".
     """
 
     name: str
@@ -52,6 +53,7 @@ class SourceConfig:
     seed: int | None
     class_names: tuple[str, ...]
     stand_in: str | None
+    test_split: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,37 @@ class SweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+      model: registered name.
+      model_settings: its keyword settings.
+      optimizer: registered name.
+      optimizer_settings: its keyword settings.
+      learning_rate: at the schedule's peak.
+      schedule: registered name.
+      schedule_settings: its keyword settings.
+      steps: batches to train on; None for the whole mix.
+      eval_every: steps between two tests.
+      checkpoint_every: steps between two checkpoints, which are taken at tests; None for one at every test.
+      resume: whether to go on from the last checkpoint.
+    """
+
+    model: str
+    model_settings: Mapping[str, Any]
+    optimizer: str
+    optimizer_settings: Mapping[str, Any]
+    learning_rate: float
+    schedule: str
+    schedule_settings: Mapping[str, Any]
+    steps: int | None
+    eval_every: int
+    checkpoint_every: int | None
+    resume: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All of a run's configuration, checked.
 
@@ -115,6 +148,7 @@ class Config:
       cache_dir: of decoded records, None for the default.
       stand_in: whether look-alikes may stand in.
       sweep: what a multirun is judged by.
+      train: for the jobs that train, None for the others.
     """
 
     job: str
@@ -131,6 +165,7 @@ class Config:
     cache_dir: str | None
     stand_in: bool
     sweep: SweepConfig
+    train: TrainConfig | None = None
 
 
 def parse(node: DictConfig) -> Config:
@@ -180,6 +215,7 @@ def parse(node: DictConfig) -> Config:
         cache_dir=data.take("cache", str, default=None),
         stand_in=data.take("stand_in", bool),
         sweep=_sweep(sweep),
+        train=_train(top) if "train" in top.node else None,
     )
     for reader in (top, stop, batch, data, sweep):
         reader.finish()
@@ -211,6 +247,7 @@ def _source(name: str, reader: _Reader) -> SourceConfig:
     class_names = tuple(str(name) for name in reader.take("class_names", list, default=[]))
     stand_in = reader.registered("stand_in", "source") if reader.node.get("stand_in") is not None else None
     reader.node.pop("stand_in", None)
+    test_split = reader.take("test_split", str, default=None)
     settings = {key: value for key, value in reader.rest().items() if value is not None}
     registry.check_settings(reader.where, registry.lookup("source", target), settings)
     return SourceConfig(
@@ -222,32 +259,58 @@ def _source(name: str, reader: _Reader) -> SourceConfig:
         seed=seed,
         class_names=class_names,
         stand_in=stand_in,
+        test_split=test_split,
     )
+
+
+def _train(top: _Reader) -> TrainConfig:
+    model, optimizer, train = (top.child(name) for name in ("model", "optimizer", "train"))
+    learning_rate = optimizer.take("learning_rate", float)
+    if not 0 < learning_rate < float("inf"):
+        raise ConfigError(f"optimizer.learning_rate = {learning_rate}; it is above 0.")
+    schedule, schedule_settings = _named(optimizer.take("schedule", object), "schedule", "optimizer.schedule")
+    found = TrainConfig(
+        model=model.registered("name", "model"),
+        model_settings=model.rest(),
+        optimizer=optimizer.registered("name", "optimizer"),
+        optimizer_settings=optimizer.rest(),
+        learning_rate=float(learning_rate),
+        schedule=schedule,
+        schedule_settings=schedule_settings,
+        steps=train.take("steps", int, default=None, least=1),
+        eval_every=train.take("eval_every", int, least=1),
+        checkpoint_every=train.take("checkpoint_every", int, default=None, least=1),
+        resume=train.take("resume", bool),
+    )
+    train.finish()
+    registry.check_settings("model", registry.lookup("model", found.model), found.model_settings)
+    registry.check_settings("optimizer", registry.lookup("optimizer", found.optimizer), found.optimizer_settings)
+    return found
 
 
 def _operators(nodes: Sequence[Any], where: str) -> tuple[OperatorConfig, ...]:
     """Read a list such as `[to_float, {normalize: {mean: 0, std: 1}}]`."""
-    found = []
-    for i, node in enumerate(nodes):
-        here = f"{where}[{i}]"
-        if isinstance(node, Mapping) and "_target_" in node:
-            name: object = node["_target_"]
-            settings: object = {key: value for key, value in node.items() if key != "_target_"}
-        elif isinstance(node, Mapping) and len(node) == 1:
-            name, settings = next(iter(node.items()))
-        else:
-            name, settings = node, {}
-        settings = {} if settings is None else settings
-        if not isinstance(name, str) or not isinstance(settings, Mapping):
-            raise ConfigError(
-                f"{here} = {node!r} is no operator; write a name, or a name with its settings: "
-                "normalize: {mean: 0.5, std: 0.5}."
-            )
-        _refuse_targets(settings, here)
-        registry.require("operator", name, here)
-        registry.check_settings(f"{here}.{name}", registry.lookup("operator", name), settings)
-        found.append(OperatorConfig(name=name, settings=settings))
-    return tuple(found)
+    named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes)]
+    return tuple(OperatorConfig(name=name, settings=settings) for name, settings in named)
+
+
+def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]:
+    """Read a registered name, or one with its settings: `{normalize: {mean: 0, std: 1}}`."""
+    if isinstance(node, Mapping) and "_target_" in node:
+        name: object = node["_target_"]
+        settings: object = {key: value for key, value in node.items() if key != "_target_"}
+    elif isinstance(node, Mapping) and len(node) == 1:
+        name, settings = next(iter(node.items()))
+    else:
+        name, settings = node, {}
+    settings = {} if settings is None else settings
+    if not isinstance(name, str) or not isinstance(settings, Mapping):
+        example = {"operator": "normalize: {mean: 0.5, std: 0.5}", "schedule": "cosine: {end: 0.1}"}[kind]
+        raise ConfigError(f"{where} = {node!r} is no {kind}; write a name, or a name with its settings: {example}.")
+    _refuse_targets(settings, where)
+    registry.require(kind, name, where)
+    registry.check_settings(f"{where}.{name}", registry.lookup(kind, name), settings)
+    return name, settings
 
 
 def _refuse_targets(node: object, where: str) -> None:

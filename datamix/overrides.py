@@ -24,12 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from datamix.errors import ConfigError, RegistryError, hint
 
 # What every source understands, whatever it is built from.
-_SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in")
+_SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in", "test_split")
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
 _HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.")
 _HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
 _HYDRA_PARTS = ("optuna.samplers.",)
-_ORDER_KEYS = {"mix.window": "proportional", "mix.replacement": "random"}
+# What only some choices bring with them.
+_BELONGS = {"mix.window": "mix=proportional", "mix.replacement": "mix=random"}
+_BELONGS |= dict.fromkeys(("train", "model", "optimizer"), "job=train")
 _LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
 
 
@@ -135,7 +137,7 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     quoted = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        needed = (key.endswith(".split") and "[" in value) or value.startswith("~/")
+        needed = (key.endswith((".split", ".test_split")) and "[" in value) or value.startswith("~/")
         if equals and needed and not re.match(r"['\"]|\w+\(", value):
             value = ",".join(f"'{part}'" for part in value.split(","))
         quoted.append(key + equals + value)
@@ -206,10 +208,12 @@ def explain(error: BaseException) -> str:
         if "is not in struct" in str(cause):
             node = getattr(cause, "parent_node", None)
             known = [str(key) for key in node] if isinstance(node, DictConfig) else []
-            if (home := _ORDER_KEYS.get(missing)) is not None:
-                return f"{missing} belongs to mix={home}; add mix={home}, or leave it out."
+            if (home := _BELONGS.get(missing)) is not None:
+                return f"{match[1]} belongs to {home}; add {home}, or leave it out."
             kind = "source" if parent in ("source", "mix.weights", "mix.share") else "key"
             return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
+        if (home := _BELONGS.get(match[1])) is not None and "defaults list" in str(cause):
+            return f"{match[1]}= belongs to {home}; add {home}, or leave it out."
         return f"{match[1]}: {str(cause).splitlines()[0]}"
     if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
         return (

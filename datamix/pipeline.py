@@ -51,6 +51,7 @@ class Pipeline:
       remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
       seeds: of each source's random operators, by name.
       identity: what else determines the sequence, by the key it is configured with; for the fingerprint.
+      reader: of another pipeline of the same sources, whose data this one then shares.
 
     Raises:
       SpecError: the records of two sources do not fit together; found before any data is read.
@@ -69,6 +70,7 @@ class Pipeline:
         remainder: Remainder = "drop",
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.graph, self.plan, self.batch_size, self.remainder = graph, plan, batch_size, remainder
         self.source_names = tuple(sources)
@@ -76,12 +78,12 @@ class Pipeline:
         self._identity = dict(identity or {})
         self._count_batches()
         lookup, plan_arrays = arrays_of(self.plan)
-        names, own_seeds = list(sources), [(seeds or {}).get(name, 0) for name in sources]
+        own_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, own_seeds, lookup, batch_size)
-        arrays = {name: source.read() for name, source in sources.items()}
-        flat = [_flat(name, arrays[name], stored[name]) for name in names]
-        self._set(program, plan_arrays, _resident(flat, groups), numbers)
+        if reader is None:
+            reader = _resident([_flat(name, source.read(), stored[name]) for name, source in sources.items()], groups)
+        self._set(program, plan_arrays, reader, numbers)
 
     def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
         batch_bytes = self.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
@@ -101,6 +103,11 @@ class Pipeline:
     def spec(self) -> dict[str, LeafSpec]:
         """Shape and dtype of each leaf of one finished record."""
         return dict(self._program.spec)
+
+    @property
+    def reader(self) -> Reader:
+        """The data, for other pipelines of the same sources."""
+        return self._arguments.reader
 
     @property
     def fingerprint(self) -> str:
