@@ -63,7 +63,8 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     sources = [name for name in sources if f"mix.share.{name}" not in keys]
     groups = settings(results)
-    columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources, *names]
+    columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources]
+    columns += [f"{name} %" if name.startswith("accuracy") else name for name in names]
     lines = []
     for group in groups:
         done = [result for result in group.results if result.status == "done"]
@@ -75,7 +76,7 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
                 *([str(len(done))] if "seeds" in columns else []),
                 ", ".join(f"{n} {status}" if len(group.results) > 1 else status for status, n in counts.items() if n),
                 *(share_text(group.first, name) for name in sources),
-                *(cell(group, name) for name in names),
+                *(cell(group, name).removesuffix(" %") for name in names),
             ]
         )
     return table("The sweep", [re.sub(r"(/|\.(?=[^.]*$))", r"\1\n", column) for column in columns], lines)
