@@ -376,14 +376,15 @@ def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> in
 def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
     """A digest of each thing that determines the sequence, by the name a user knows it by."""
     own = {"mix": [str(share) for share in plan.shares], "batch.size": batch_size, "batch.remainder": remainder}
-    return {key: _digest(value) for key, value in {**identity, **own}.items()}
+    return {key: digest(value) for key, value in {**identity, **own}.items()}
 
 
 def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:
     """One digest of all `parts`."""
-    return _digest(parts(identity, plan, batch_size, remainder))
+    return digest(parts(identity, plan, batch_size, remainder))
 
 
-def _digest(value: object) -> str:
+def digest(value: object) -> str:
+    """A digest of a value of JSON's types."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

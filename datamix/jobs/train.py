@@ -31,6 +31,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out = console()
     job = prepare(config, directory)
     print_notes(out, "Stand-in", job.data.built.notes)
+    print_notes(out, "Resume", [job.note] if job.note else [])
     begin(out, job)
     with progress(out, job.steps, job.step) as advance:
         fit(job, lambda job: advance(job.step, _line(job)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,14 +43,14 @@ class Records:
 
     Args:
       directory: of the run.
-      step: at which the job goes on; lines after it are dropped.
+      lines: of the tests before the step at which the job goes on.
     """
 
-    def __init__(self, directory: Path, step: int = 0) -> None:
+    def __init__(self, directory: Path, lines: Sequence[Line] = ()) -> None:
         self._path = directory / NAME
-        self.lines: list[Line] = [line for line in _read(self._path) if line["step"] <= step] if step else []
+        self.lines: list[Line] = list(lines)
         write_text(self._path, "".join(map(_encoded, self.lines)))
-        self._board = _board(directory, step)
+        self._board = _board(directory, int(lines[-1]["step"]) if lines else 0)
 
     def add(self, step: int, loss: float, metrics: Mapping[str, float]) -> None:
         """Keep a test's metrics; once this returns, they are on the disk."""
@@ -74,20 +73,6 @@ class Records:
 
 def _encoded(line: Line) -> str:
     return json.dumps(line) + "\n"
-
-
-def _read(path: Path) -> list[Line]:
-    """The lines that are whole."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:  # the last one, of a process that was killed
-            break
-        if not isinstance(line, dict) or not math.isfinite(line.get("step", math.nan)):
-            break
-        lines.append(line)
-    return lines
 
 
 def _board(directory: Path, step: int) -> Any:
