@@ -154,6 +154,8 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     config, metric = plain_config(node), node.sweep.metric
     if (result := finished(node, config, directory, hydra.job.num)) is not None:
         return _judged(result.metrics, metric, searching, config)
+    if node.sweep.resume and "train" in node and _cut_short(directory, config):
+        node.train.resume = True  # from the job's last checkpoint
     record = Record(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
     try:
         report = work(node)
@@ -179,6 +181,12 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
     _require_same(result.config, config, job, directory)
     print(f"Job {job} is done already: {directory}")
     return result
+
+
+def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a job of the same configuration was interrupted here."""
+    path = directory / RESULT
+    return path.is_file() and (result := read_result(path)).status == "interrupted" and result.config == config
 
 
 class Record:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import textwrap
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 PLAN = ["-m", "job=plan", "source=digits+garments"]
 # A source that does what its settings say once it is opened.
@@ -190,18 +192,20 @@ def test_another_launcher_gives_the_same_rows(call_datamix, run_datamix, environ
 @needs("hydra_optuna_sweeper")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the plugin's own libraries
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_search_looks_for_the_best_value_of_the_metric(call_datamix, tmp_path):
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.sampler.seed=0"]
-    share = ["mix.share.digits=interval(0.1,0.9)", "hydra.sweep.dir=s"]
-    ended = call_datamix(*PLAN, *share, *search, "sweep.metric=share/digits")
-    assert ended.code == 0, ended.err
-    found = rows(tmp_path / "s")
-    assert len(found) == 6
-    best = max(found, key=lambda row: row["metrics"]["share/digits"])  # it minimises unless it is told
-    assert best["best"]
-    said = (tmp_path / "s" / "optimization_results.yaml").read_text()
-    assert f"best_value: {best['metrics']['share/digits']}" in said
-    lost = call_datamix(*PLAN, *share[:1], *search, "hydra.sweep.dir=t")
+def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_path):
+    # A mix of 300 and 700 records that repeats none is longest at a share of 0.3.
+    mix = [*PLAN, "source.digits.split=train[:300]", "source.garments.split=train[:700]", "sweep.metric=samples"]
+    assert call_datamix(*mix, "mix.share.digits=0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", "hydra.sweep.dir=grid").code == 0
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=1"]
+    sampler = ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.sampler.n_startup_trials=4"]
+    share = "mix.share.digits=interval(0.05,0.95)"
+    assert call_datamix(*mix, share, *search, *sampler, "hydra.sweep.dir=search").code == 0
+    grid, found = (next(row for row in rows(tmp_path / name) if row["best"]) for name in ("grid", "search"))
+    assert grid["shares"]["digits"] == pytest.approx(0.3, abs=0.001)
+    assert abs(found["shares"]["digits"] - 0.3) < 0.1  # the plugin minimises unless it is told
+    said = (tmp_path / "search" / "optimization_results.yaml").read_text()
+    assert f"best_value: {found['metrics']['samples']}" in said
+    lost = call_datamix(*mix[:-1], share, *search, "hydra.sweep.dir=t")
     assert lost.code == 2
     assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
 
@@ -209,3 +213,45 @@ def test_a_search_looks_for_the_best_value_of_the_metric(call_datamix, tmp_path)
 def test_what_a_search_would_call_is_refused(call_datamix):
     ended = call_datamix(*PLAN, "hydra.sweeper.custom_search_space=os.system", "hydra/sweeper=optuna")
     assert ended.mistake.startswith("RegistryError: hydra.sweeper.custom_search_space = 'os.system': nothing but ")
+
+
+TRAIN = ["-m", "job=train", "model=linear", "train.steps=4", "train.eval_every=2", "source.mnist.limit=200"]
+
+
+def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, tmp_path):
+    from jax import monitoring
+    from jax._src.monitoring import unregister_event_duration_listener
+
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(HydraConfig.get().job.num)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        axes = ["mix.share.mnist=0.1,0.37", "seed=0,1", "batch.size=24"]  # of a size that no other test has
+        ended = call_datamix(*TRAIN, *axes, "hydra.sweep.dir=s")
+    finally:
+        unregister_event_duration_listener(listen)
+    assert ended.code == 0, ended.err
+    assert set(compiled) == {0}
+    found = rows(tmp_path / "s")
+    assert len({json.dumps(row["metrics"]) for row in found}) == 4
+    (best,) = {row["overrides"][-3] for row in found if row["best"]}
+    means = [sum(row["metrics"]["accuracy/worst"] for row in found[i : i + 2]) for i in (0, 2)]
+    assert best == f"mix.share.mnist={(0.1, 0.37)[means.index(max(means))]}"
+
+
+def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
+    sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
+    assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0
+    assert call_datamix(*sweep, "hydra.sweep.dir=s").code == 0
+    job = tmp_path / "s" / "0"
+    held = json.loads((job / "result.json").read_bytes())
+    shutil.rmtree(job / "checkpoints" / "4")  # as if it had been killed after step 2
+    (job / "result.json").write_text(json.dumps(held | {"status": "begun", "metrics": {}, "sources": {}}))
+    resumed = call_datamix(*sweep, "hydra.sweep.dir=s", "sweep.resume=true")
+    assert resumed.code == 0, resumed.err
+    assert "the run goes on after step 2 of 4" in resumed.out
+    assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]
