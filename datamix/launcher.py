@@ -23,18 +23,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
 from datamix.config import Config, parse
-from datamix.errors import DatamixError
+from datamix.errors import ConfigError, DatamixError, hint
 
 VMAP = f"{__name__}.VmapLauncher"
 """What `hydra.launcher._target_` is under `hydra/launcher=vmap`."""
 
+_LANES = ("auto", "threads", "vmap")
 _log = logging.getLogger(__name__)
 _instantiate_launcher = Plugins.instantiate_launcher
 
 
 def register_with_hydra() -> None:
     """Make `hydra/launcher=vmap` known; before `hydra.main`."""
-    ConfigStore.instance().store(name="vmap", group="hydra/launcher", node={"_target_": VMAP}, provider="datamix")
+    ConfigStore.instance().store(
+        name="vmap", group="hydra/launcher", node={"_target_": VMAP, "lanes": "auto"}, provider="datamix"
+    )
     Plugins.instantiate_launcher = _instantiate  # type: ignore[method-assign]
 
 
@@ -44,7 +47,10 @@ def _instantiate(
     """Hydra's own way, which takes plugins of the package hydra_plugins alone, or ours."""
     if config.hydra.launcher is None or config.hydra.launcher.get("_target_") != VMAP:
         return _instantiate_launcher(self, hydra_context, task_function, config)
-    launcher = VmapLauncher()
+    lanes = config.hydra.launcher.get("lanes")
+    if lanes not in _LANES:
+        raise ConfigError(f"hydra.launcher.lanes = {lanes!r}. {hint(str(lanes), _LANES)}")
+    launcher = VmapLauncher(lanes)
     launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
     return launcher
 
@@ -54,7 +60,14 @@ class VmapLauncher(BasicLauncher):
 
     A job that is not trained, or cannot be with others, runs as under Hydra's own launcher; so does one that a mistake
     ends, and says so itself.
+
+    Args:
+      lanes: "vmap" trains all at once, "threads" side by side on the processors, "auto" as suits the device.
     """
+
+    def __init__(self, lanes: str) -> None:
+        super().__init__()
+        self._lanes = lanes
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs; see `hydra.plugins.launcher.Launcher`."""
@@ -100,7 +113,7 @@ class VmapLauncher(BasicLauncher):
                 jobs.setdefault(config.job, []).append((config, directory))
         for job, several in jobs.items():
             try:
-                registry.lookup("together", job)(several)
+                registry.lookup("together", job)(several, self._lanes)
             except Exception as error:  # one job's fault must not end the others
                 _log.warning("%s: %s. Each job is run by itself.", type(error).__name__, error)
 

@@ -48,13 +48,14 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
 _ahead: dict[Path, Run | DatamixError] = {}
 
 
-def train_ahead(jobs: Sequence[tuple[Config, Path]]) -> None:
+def train_ahead(jobs: Sequence[tuple[Config, Path]], how: str = "auto") -> None:
     """Train several jobs, in one program those that differ in weights, seeds and learning rate alone.
 
     What comes of it is there for `run`, which then has but to report.
 
     Args:
       jobs: configuration and directory of each.
+      how: "threads", "vmap", or "auto"; see `datamix.training.lanes.trained_in`.
     """
     out = console()
     found = prepare_all(jobs)
@@ -65,7 +66,7 @@ def train_ahead(jobs: Sequence[tuple[Config, Path]]) -> None:
 
     try:
         with progress(out, sum(run.steps for run in runs), sum(run.step for run in runs)) as advance:
-            fit(runs, lambda group: advance(sum(run.step for run in runs), told(group)))
+            fit(runs, lambda group: advance(sum(run.step for run in runs), told(group)), how)
     finally:  # what has not come to its end is begun anew, by itself
         for (_, directory), each in zip(jobs, found, strict=True):
             if isinstance(each, DatamixError) or each.ended:

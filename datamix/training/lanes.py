@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,7 +14,17 @@ import numpy as np
 
 from datamix.cursor import Cursor
 from datamix.pipeline import Pipeline
-from datamix.training.learner import HeldOut, Learner, Scores, State, evaluate, evaluate_jitted, train, train_jitted
+from datamix.training.learner import (
+    HeldOut,
+    Learner,
+    Scores,
+    State,
+    evaluate,
+    evaluate_jitted,
+    is_key,
+    train,
+    train_jitted,
+)
 
 Losses = np.ndarray
 """Of each lane's steps, float32 [num_lanes, steps]."""
@@ -37,8 +49,11 @@ class Trained(Protocol):
 class Alone:
     """One model; a single lane."""
 
-    def __init__(self, learner: Learner, pipeline: Pipeline, cursor: Cursor, state: State) -> None:
-        self._learner, self._pipeline, self._cursor, self._state = learner, pipeline, cursor, state
+    def __init__(
+        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+    ) -> None:
+        (self._pipeline,), (self._cursor,), (self._state,) = pipelines, cursors, states
+        self._learner = learner
 
     def train(self, rates: np.ndarray) -> Losses:
         """See `Trained`."""
@@ -56,8 +71,42 @@ class Alone:
         return self._state
 
 
+class SideBySide:
+    """Several models of one learner, whose pipelines run one program: a thread a processor calls it, lane after lane.
+
+    A CPU gains nothing from the larger products of `Together` and loses its cache: the state of one small network and
+    of its optimiser fits into it, those of nine do not.
+    """
+
+    def __init__(
+        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+    ) -> None:
+        self._lanes = [
+            Alone(learner, [pipeline], [cursor], [state])
+            for pipeline, cursor, state in zip(pipelines, cursors, states, strict=True)
+        ]
+        self._compiled: set[int] = set()
+
+    def train(self, rates: np.ndarray) -> Losses:
+        """See `Trained`."""
+        calls = [partial(lane.train, own[None]) for lane, own in zip(self._lanes, rates, strict=True)]
+        steps = rates.shape[1]
+        done = [] if steps in self._compiled else [calls.pop(0)()]  # by itself, so that it is compiled once
+        self._compiled.add(steps)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.concatenate([*done, *pool.map(lambda call: call(), calls)])
+
+    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
+        """See `Trained`."""
+        return [score for lane in self._lanes for score in lane.scores(data, num_batches, num_sources)]
+
+    def state(self, lane: int) -> State:
+        """See `Trained`."""
+        return self._lanes[lane].state(0)
+
+
 class Together:
-    """Several models of one learner, whose pipelines run one program.
+    """Several models of one learner, whose pipelines run one program, in one vmapped call.
 
     What all pipelines share, above all the records, is handed over once; the rest is stacked.
     """
@@ -66,13 +115,12 @@ class Together:
         self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
         self._learner = learner
-        leaves = [jax.tree.leaves(pipeline) for pipeline in pipelines]
+        columns = list(zip(*(jax.tree.leaves(pipeline) for pipeline in pipelines), strict=True))
         self._structure = jax.tree.structure(pipelines[0])
-        columns = list(zip(*leaves, strict=True))
         self._is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
         self._shared = [column[0] for column, shared in zip(columns, self._is_shared, strict=True) if shared]
-        self._own = [jnp.stack(column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
-        self._cursor, self._state = _stacked(cursors), _stacked(states)
+        self._own = [_stacked(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
+        self._cursor, self._state = (jax.tree.map(_stacked, *trees) for trees in (cursors, states))
 
     def train(self, rates: np.ndarray) -> Losses:
         """See `Trained`."""
@@ -89,7 +137,9 @@ class Together:
 
     def state(self, lane: int) -> State:
         """See `Trained`."""
-        state: State = jax.tree.map(lambda values: values[lane], self._state)
+        state: State = jax.tree.map(
+            lambda values: values[lane] if is_key(values) else np.asarray(values)[lane], self._state
+        )
         return state
 
 
@@ -100,17 +150,22 @@ def fit_together(first: Pipeline, other: Pipeline) -> bool:
     return bool(structures[0] == structures[1]) and mine == theirs
 
 
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+def trained_in(how: str, lanes: int) -> type[Alone | SideBySide | Together]:
+    """The way to train so many lanes.
 
-
-def _over_lanes(function: Any, lanes: Any) -> Any:
-    """Apply a function to every lane: all at once on an accelerator, one after the other on a CPU.
-
-    A CPU gains nothing from larger products, and loses its cache: the states of nine small networks and of their
-    optimiser do not fit into it, the state of one does.
+    Args:
+      how: "threads", "vmap", or "auto": threads on a CPU, vmap on an accelerator.
+      lanes: how many.
     """
-    return jax.lax.map(function, lanes) if jax.default_backend() == "cpu" else jax.vmap(function)(lanes)
+    if lanes == 1:
+        return Alone
+    threads = how == "threads" or (how == "auto" and jax.default_backend() == "cpu")
+    return SideBySide if threads else Together
+
+
+def _stacked(*leaves: jax.Array) -> jax.Array:
+    # On the host, where nothing is compiled for it.
+    return jnp.stack(leaves) if is_key(leaves[0]) else jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 
 @partial(jax.jit, static_argnames=("learner", "structure", "is_shared"))
@@ -121,9 +176,9 @@ def _train_lanes(learner: Learner, structure: Any, is_shared: tuple[bool, ...], 
         pipeline = structure.unflatten([next(of_all if here else of_one) for here in is_shared])
         return train(learner, pipeline, cursor, state, rates)
 
-    return _over_lanes(one, lanes)
+    return jax.vmap(one)(lanes)
 
 
 @partial(jax.jit, static_argnames=("learner", "num_batches", "num_sources"))
 def _evaluate_lanes(learner: Learner, data: HeldOut, states: State, num_batches: int, num_sources: int) -> Any:
-    return _over_lanes(lambda state: evaluate(learner, data, state, num_batches, num_sources), states)
+    return jax.vmap(lambda state: evaluate(learner, data, state, num_batches, num_sources))(states)

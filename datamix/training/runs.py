@@ -21,7 +21,7 @@ from datamix.pipeline import digest
 from datamix.rng import key_for
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.lanes import Alone, Together, Trained, fit_together
+from datamix.training.lanes import Trained, fit_together, trained_in
 from datamix.training.learner import Learner, Scores, State, first_state
 from datamix.training.optimizers import rates
 from datamix.training.records import Line, Records, metrics_of
@@ -206,15 +206,16 @@ def _save(run: Run) -> None:
     run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.records.lines})
 
 
-def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None]) -> None:
+def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
     """Train runs to their end; those that can, in one program.
 
     Args:
       runs: changed in place; the `error` of one whose loss is no longer finite says so.
       tell: called after each test, with the runs that are trained together.
+      how: see `trained_in`.
     """
     for group in grouped(runs, _alike):
-        _fit(group, tell)
+        _fit(group, tell, how)
 
 
 def _alike(first: Run, other: Run) -> bool:
@@ -227,18 +228,11 @@ def _alike(first: Run, other: Run) -> bool:
     )
 
 
-def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None]) -> None:
+def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
     first = runs[0]
-    pipelines, cursors, states = (
-        [run.data.pipeline for run in runs],
-        [run.cursor for run in runs],
-        [run.state for run in runs],
-    )
-    trained: Trained = (
-        Alone(first.learner, pipelines[0], cursors[0], states[0])
-        if len(runs) == 1
-        else Together(first.learner, pipelines, cursors, states)
+    trained: Trained = trained_in(how, len(runs))(
+        first.learner, [run.data.pipeline for run in runs], [run.cursor for run in runs], [run.state for run in runs]
     )
     all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
     while True:
