@@ -21,12 +21,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix import launcher
 from datamix.errors import ConfigError, RegistryError, hint
 
 # What every source understands, whatever it is built from.
 _SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in", "test_split")
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
-_HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.")
+_HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.", launcher.VMAP)
 _HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
 _HYDRA_PARTS = ("optuna.samplers.",)
 # What only some choices bring with them.
@@ -96,6 +97,7 @@ def register_with_hydra() -> None:
     """Make `source=a+b` known to Hydra, and what it may build; before `hydra.main` or `compose`."""
     for plugin in (PlusSource, PlusSearchPath):
         Plugins.instance().register(plugin)
+    launcher.register_with_hydra()
     ConfigLoaderImpl.load_configuration = _load_checked  # type: ignore[method-assign]
 
 

@@ -31,11 +31,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
-from datamix.report.results import RESULT, Result, complaints, goal_of, read_result, read_results
+from datamix.report.results import RESULT, Result, by_key, complaints, goal_of, read_result, read_results
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 # How a sweep is run, not what its jobs compute.
 _APART = ("sweep", "train.resume")
+_SAYS_HOW = ("sweep.", "train.resume=")
 
 
 def register_with_hydra() -> None:
@@ -76,18 +77,22 @@ class _Watched:
                 returned = self._sweeper.sweep(arguments)
             except BaseException as error:
                 stopped = error
-            results = self._gather(directory)
+            results = read_results(directory)
+            if results or not isinstance(stopped, Exception | None):
+                results = _with_the_rest(results, grid, directory)
+                # By its name: it draws, and the command line must start without what that takes.
+                report = importlib.import_module("datamix.jobs.report")
+                chosen_by = {key: self._config.sweep[key] for key in ("metric", "goal")}
+                report.gather({directory: results}, directory, **chosen_by)
         bad = [result for result in results if result.status != "done"]
         mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
         if stopped is not None and not bad and isinstance(stopped, Exception):
             raise stopped
         for why, jobs in complaints(bad).items():
             print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
-        left = len(set(range(len(grid))) - {result.job for result in results})
-        if left or (bad and not mistakes):
+        if bad and not mistakes:
             print(
-                f"{f'{left} of {len(grid)} jobs have not begun. ' if left else ''}The same command with "
-                f"sweep.resume=true hydra.sweep.dir={directory} runs what is missing.",
+                f"The same command with sweep.resume=true hydra.sweep.dir={directory} runs what is missing.",
                 file=sys.stderr,
             )
         if stopped is not None and not isinstance(stopped, Exception):
@@ -120,15 +125,27 @@ class _Watched:
                 node = self._context.config_loader.load_sweep_config(self._config, grid[result.job])
                 _require_same(result.config, plain_config(node), result.job, result.directory)
 
-    def _gather(self, directory: Path) -> list[Result]:
-        results = read_results(directory)
-        if results:
-            # By its name: it draws, and the command line must start without what that takes.
-            report = importlib.import_module("datamix.jobs.report")
-            report.gather(
-                {directory: results}, directory, metric=self._config.sweep.metric, goal=self._config.sweep.goal
+
+def _with_the_rest(results: list[Result], grid: list[list[str]], directory: Path) -> list[Result]:
+    """A sweep's results, with a row for each job that has not begun."""
+    begun = {result.job: result for result in results}
+    for job, overrides in enumerate(grid):
+        if job not in begun:
+            own = by_key([override for override in overrides if not override.startswith(_SAYS_HOW)])
+            begun[job] = Result(
+                sweep="",
+                job=job,
+                directory=directory / str(job),
+                overrides=own,
+                status="interrupted",
+                error="it had not begun",
+                kind=None,
+                metrics={},
+                config=own,
+                sources={},
+                seconds=None,
             )
-        return results
+    return [begun[job] for job in sorted(begun)]
 
 
 _KINDS = {kind.__name__ for kind in DatamixError.__subclasses__()}
@@ -201,7 +218,7 @@ class Record:
 
     def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
         self._directory, self._begun = directory, time.perf_counter()
-        told = [override for override in overrides if not override.startswith(("sweep.", "train.resume="))]
+        told = [override for override in overrides if not override.startswith(_SAYS_HOW)]
         self._held: dict[str, Any] = {"job": job, "overrides": told, "config": config}
         self._write("begun", None, None, {}, {}, None)
 

@@ -116,11 +116,12 @@ def test_a_bug_in_one_job_is_shown_and_the_others_go_on(call_datamix, moody, tmp
 def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody, tmp_path, mood, code):
     ended = call_datamix(*moody, f"source.moody.mood=good,{mood},good", "hydra.sweep.dir=s")
     assert ended.code == code
-    assert [row["status"] for row in rows(tmp_path / "s")] == ["done", "interrupted"]
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["done", "interrupted", "interrupted"]
     assert "Traceback" not in ended.err
-    assert ended.err.splitlines()[:2] == [
+    assert ended.err.splitlines()[:3] == [
         "Interrupted: it was interrupted (job 1)",
-        "1 of 3 jobs have not begun. The same command with sweep.resume=true hydra.sweep.dir=s runs what is missing.",
+        "Interrupted: it had not begun (job 2)",
+        "The same command with sweep.resume=true hydra.sweep.dir=s runs what is missing.",
     ]
 
 

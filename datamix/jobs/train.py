@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 from rich.console import Console
 
 from datamix.config import Config
+from datamix.errors import DatamixError
 from datamix.report import curves
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 from datamix.report.progress import progress
-from datamix.training.runs import Run, fit, prepare
+from datamix.training.runs import Run, fit, prepare, prepare_all
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
@@ -29,13 +31,46 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
       `confusion`: share of a source's test records taken for a class of each source, null where sources share classes.
     """
     out = console()
-    job = prepare(config, directory)
+    job = _ahead.pop(directory.absolute(), None) or prepare(config, directory)
+    if isinstance(job, DatamixError):
+        raise job
     print_notes(out, "Stand-in", job.data.built.notes)
     print_notes(out, "Resume", [job.note] if job.note else [])
     begin(out, job)
-    with progress(out, job.steps, job.step) as advance:
-        fit(job, lambda job: advance(job.step, _line(job)))
+    if not job.ended:
+        with progress(out, job.steps, job.step) as advance:
+            fit([job], lambda _: advance(job.step, _line(job)))
+    if job.error is not None:
+        raise job.error
     return end(out, job)
+
+
+_ahead: dict[Path, Run | DatamixError] = {}
+
+
+def train_ahead(jobs: Sequence[tuple[Config, Path]], how: str = "auto") -> None:
+    """Train several jobs, in one program those that differ in weights, seeds and learning rate alone.
+
+    What comes of it is there for `run`, which then has but to report.
+
+    Args:
+      jobs: configuration and directory of each.
+      how: "threads", "vmap", or "auto"; see `datamix.training.lanes.trained_in`.
+    """
+    out = console()
+    found = prepare_all(jobs)
+    runs = [run for run in found if isinstance(run, Run)]
+
+    def told(group: Sequence[Run]) -> str:
+        return f"{len(group)} job{'s' * (len(group) > 1)} in one program, at step {group[0].step:,}"
+
+    try:
+        with progress(out, sum(run.steps for run in runs), sum(run.step for run in runs)) as advance:
+            fit(runs, lambda group: advance(sum(run.step for run in runs), told(group)), how)
+    finally:  # what has not come to its end is begun anew, by itself
+        for (_, directory), each in zip(jobs, found, strict=True):
+            if isinstance(each, DatamixError) or each.ended:
+                _ahead[directory.absolute()] = each
 
 
 def begin(out: Console, job: Run) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from datamix.errors import StateError
-from datamix.training.learner import State
+from datamix.training.learner import State, is_key
 
 _KEPT = 2  # the one before the last is there should the disk lose the last
 
@@ -108,13 +108,9 @@ def _numbers(state: State) -> dict[str, np.ndarray]:
 
 
 def _words(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _typed(numbers: np.ndarray, like: jax.Array) -> jax.Array:
     array = jnp.asarray(numbers)
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like)) if _is_key(like) else array
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like)) if is_key(like) else array

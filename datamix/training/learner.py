@@ -253,6 +253,11 @@ train_jitted = jax.jit(train, static_argnames="learner")
 evaluate_jitted = jax.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
 
 
+def is_key(leaf: jax.Array) -> bool:
+    """Whether an array holds random keys."""
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
 def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     def freeze(value: Any) -> Any:
         return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value

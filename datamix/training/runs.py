@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,17 @@ import numpy as np
 from datamix import registry
 from datamix.config import Config, TrainConfig
 from datamix.cursor import Cursor
-from datamix.errors import ConfigError, StateError
+from datamix.errors import ConfigError, DatamixError, StateError
 from datamix.pipeline import digest
 from datamix.rng import key_for
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.learner import Learner, Scores, State, evaluate_jitted, first_state, train_jitted
+from datamix.training.lanes import Trained, fit_together, trained_in
+from datamix.training.learner import Learner, Scores, State, first_state
 from datamix.training.optimizers import rates
 from datamix.training.records import Line, Records, metrics_of
+
+Item = TypeVar("Item")
 
 
 @dataclass(kw_only=True)
@@ -43,7 +47,8 @@ class Run:
       scores: of the last test.
       checkpoints: of the run.
       note: whether it goes on or starts afresh, where that was asked for; else empty.
-      seconds: spent on steps and tests.
+      error: what has ended it before its time.
+      seconds: spent on steps and tests; its part of them where several runs are trained together.
       steps_done: in those seconds.
     """
 
@@ -60,6 +65,7 @@ class Run:
     records: Records = field(init=False)
     note: str = ""
     scores: Scores | None = None
+    error: DatamixError | None = None
     seconds: float = 0.0
     steps_done: int = 0
 
@@ -67,6 +73,11 @@ class Run:
     def steps(self) -> int:
         """How many there are to do."""
         return len(self.rates)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.error is not None or (self.step == self.steps and self.scores is not None)
 
 
 def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
@@ -103,9 +114,36 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         state=first_state(learner, jax.random.wrap_key_data(words)),
         checkpoints=Checkpoints(directory),
     )
-    lines = _resume(run) if settings.resume else run.checkpoints.clear()
-    run.records = Records(directory, lines or ())
+    lines: list[Line] = []
+    if settings.resume:
+        lines = _resume(run)
+    else:
+        run.checkpoints.clear()
+    run.records = Records(directory, lines)
     return run
+
+
+def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
+    """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
+    found: list[Run | DatamixError] = []
+    for config, directory in jobs:
+        like = next((run for run in found if isinstance(run, Run) and _same_data(run.config, config)), None)
+        try:
+            found.append(prepare(config, directory, like))
+        except DatamixError as error:
+            found.append(error)
+    return found
+
+
+def _same_data(first: Config, other: Config) -> bool:
+    """Whether two jobs differ in weights, seeds and training alone."""
+
+    def kept(config: Config) -> Config:
+        mix = replace(config.mix, ratio=None, weights={}, share={})
+        sources = tuple(replace(source, seed=None) for source in config.sources)
+        return replace(config, seed=0, mix=mix, sources=sources, train=None)
+
+    return kept(first) == kept(other)
 
 
 def _steps(settings: TrainConfig, data: Data) -> int:
@@ -168,48 +206,85 @@ def _save(run: Run) -> None:
     run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.records.lines})
 
 
-def fit(run: Run, tell: Callable[[Run], None]) -> None:
-    """Train a run to its end.
+def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
+    """Train runs to their end; those that can, in one program.
 
     Args:
-      run: changed in place.
-      tell: called after each test.
-
-    Raises:
-      ConfigError: the loss is no longer finite.
+      runs: changed in place; the `error` of one whose loss is no longer finite says so.
+      tell: called after each test, with the runs that are trained together.
+      how: see `trained_in`.
     """
-    names = run.data.pipeline.source_names
-    while run.step < run.steps:
-        begun = time.perf_counter()
-        count = min(run.settings.eval_every - run.step % run.settings.eval_every, run.steps - run.step)
-        some = jnp.asarray(run.rates[run.step : run.step + count])
-        run.cursor, run.state, losses = train_jitted(run.learner, run.data.pipeline, run.cursor, run.state, some)
-        run.scores = _scores(run)
-        loss = np.asarray(losses)
-        run.step += count
-        run.steps_done += count
-        run.seconds += time.perf_counter() - begun
-        if not np.isfinite(loss).all():
-            lost = run.step - count + int(np.argmin(np.isfinite(loss))) + 1
-            raise ConfigError(
-                f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer "
-                "finite; a smaller rate keeps it so."
-            )
-        run.records.add(run.step, float(loss.mean()), metrics_of(names, run.scores))
-        if _due(run.settings, run.step - count, run.step, run.steps):
-            _save(run)
-        tell(run)
-    if run.scores is None:  # the run had ended before
-        run.scores = _scores(run)
-    run.records.close()
-    run.checkpoints.close()
+    for group in grouped(runs, _alike):
+        _fit(group, tell, how)
 
 
-def _scores(run: Run) -> Scores:
-    data = run.data
-    scores = evaluate_jitted(run.learner, data.tests, run.state, data.num_test_batches, len(data.test_records))
-    found: Scores = jax.device_get(scores)
-    return found
+def _alike(first: Run, other: Run) -> bool:
+    """Whether two runs can be trained in one program."""
+    return (
+        (first.learner, first.step, first.steps, first.data.tests.pipeline)
+        == (other.learner, other.step, other.steps, other.data.tests.pipeline)
+        and first.settings.eval_every == other.settings.eval_every
+        and fit_together(first.data.pipeline, other.data.pipeline)
+    )
+
+
+def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
+    """Train runs that are alike."""
+    first = runs[0]
+    trained: Trained = trained_in(how, len(runs))(
+        first.learner, [run.data.pipeline for run in runs], [run.cursor for run in runs], [run.state for run in runs]
+    )
+    all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
+    while True:
+        begun, before = time.perf_counter(), first.step
+        step = min(before - before % every + every, first.steps)
+        losses = trained.train(all_rates[:, before:step]) if step > before else None
+        scores = trained.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+        seconds = (time.perf_counter() - begun) / len(runs)
+        for lane, run in enumerate(runs):
+            run.step, run.scores, run.seconds = step, scores[lane], run.seconds + seconds
+            if losses is not None and run.error is None:
+                _note(run, before, losses[lane], partial(trained.state, lane))
+        if losses is not None:  # otherwise they had ended before
+            tell(runs)
+        if step == first.steps:
+            break
+    for run in runs:
+        run.records.close()
+        run.checkpoints.close()
+
+
+def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State]) -> None:
+    """Keep what a lane has done since the step `before`."""
+    run.steps_done += len(losses)
+    if not np.isfinite(losses).all():
+        lost = before + int(np.argmin(np.isfinite(losses))) + 1
+        run.error = ConfigError(
+            f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer finite; "
+            "a smaller rate keeps it so."
+        )
+        return
+    assert run.scores is not None
+    run.records.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
+    if _due(run.settings, before, run.step, run.steps):
+        run.state = state()
+        _save(run)
+
+
+def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[list[Item]]:
+    """Items in groups, in their order.
+
+    >>> grouped([1, 2, 3, 5], lambda a, b: a % 2 == b % 2)
+    [[1, 3, 5], [2]]
+    """
+    groups: list[list[Item]] = []
+    for item in items:
+        group = next((group for group in groups if alike(group[0], item)), None)
+        if group is None:
+            groups.append([item])
+        else:
+            group.append(item)
+    return groups
 
 
 def _due(settings: TrainConfig, before: int, step: int, steps: int) -> bool:
