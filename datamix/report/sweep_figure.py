@@ -39,7 +39,7 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     own = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
     figure = Figure(figsize=(11.5 if own else 7, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2 if own else 1, squeeze=False)[0]
+    axes = figure.subplots(1, 2 if own else 1, squeeze=False, sharey=True)[0]
     _against_swept(axes[0], results, groups, chosen, family, metric, shares)
     if own and chosen is not None:
         _against_own_share(axes[1], results, groups, chosen, metric, shares)
@@ -81,9 +81,10 @@ def _against_swept(
             _line(axis, line, places, family[0], _COLORS[i % len(_COLORS)], text)
         axis.set_ylabel(family[0])
     else:
-        for i, name in enumerate(name for name in family if name != metric):
-            _line(axis, groups, places, name, _COLORS[i % len(_COLORS)], name, faint=name.endswith("/mean"))
-        _line(axis, groups, places, family[0], _METRIC_COLOR, family[0], bold=True)
+        # The metric that decides lies under the others, as a broad line: the worst source's hides none of them.
+        _line(axis, groups, places, family[0], _METRIC_COLOR, family[0], broad=True, band=len(family) == 1)
+        for i, name in enumerate(family[1:]):
+            _line(axis, groups, places, name, _COLORS[i % len(_COLORS)], name, dashed=name.endswith("/mean"))
         axis.set_ylabel(family[0] if len(family) == 1 else _family(metric))
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")
@@ -141,8 +142,9 @@ def _line(
     color: str,
     label: str,
     *,
-    bold: bool = False,
-    faint: bool = False,
+    broad: bool = False,
+    dashed: bool = False,
+    band: bool = True,
 ) -> None:
     """A line through the settings' means, with a band of one deviation where there are several seeds."""
     points = sorted(
@@ -153,9 +155,11 @@ def _line(
     if not points:
         return
     x, y, spread = zip(*points, strict=True)
-    style: dict[str, Any] = {"linewidth": 2.2 if bold else 1.4, "linestyle": "--" if faint else "-"}
-    axis.plot(x, y, marker="o", markersize=4, color=color, label=label, **style)
-    if any(spread):
+    style: dict[str, Any] = (
+        {"linewidth": 7, "alpha": 0.25} if broad else {"linewidth": 1.5, "marker": "o", "markersize": 4}
+    )
+    axis.plot(x, y, color=color, label=label, linestyle="--" if dashed else "-", **style)
+    if band and any(spread):
         low, high = ([mean + sign * one for mean, one in zip(y, spread, strict=True)] for sign in (-1, 1))
         axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
