@@ -22,6 +22,7 @@ from datamix.opening import OpenSource, open_source
 from datamix.overrides import compose, conf_dir
 from datamix.pipeline import Pipeline, fingerprint, num_batches
 from datamix.plan import Plan
+from datamix.program import Reader
 from datamix.sources.base import LeafSpec, Source, Spec
 
 
@@ -99,8 +100,8 @@ class Built:
         """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
         return fingerprint(self._identity(), self.plan, self.config.batch_size, self.config.remainder)
 
-    def pipeline(self) -> Pipeline:
-        """Read the data and compile; see `Pipeline` for errors."""
+    def pipeline(self, reader: Reader | None = None) -> Pipeline:
+        """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
         built = self.completed()
         return Pipeline(
             built.sources,
@@ -111,6 +112,7 @@ class Built:
             remainder=self.config.remainder,
             seeds=_seeds(self.config),
             identity=self._identity(),
+            reader=reader,
         )
 
     def _identity(self) -> dict[str, object]:

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from datamix import overrides, registry
+from datamix import overrides, registry, sweeps
 from datamix.config import parse
 from datamix.errors import ConfigError, DatamixError
 
@@ -28,6 +28,7 @@ def main() -> None:
     global _running
     _running = False
     overrides.register_with_hydra()
+    sweeps.register_with_hydra()
     sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it
     sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
@@ -53,23 +54,27 @@ def run(node: DictConfig) -> Any:
     """Run the job that a composed configuration names, in Hydra's run directory."""
     global _running
     _running = True
-    hydra_config = HydraConfig.get()
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return sweeps.run_recorded(node, _work)
     try:
-        config = parse(node)
-        job = registry.lookup("job", config.job)
-        registry.check_settings("job", job, config.job_settings)
-        directory = Path(hydra_config.runtime.output_dir)
-        try:
-            return job(config, directory, **config.job_settings)
-        except OSError as error:
-            if error.filename is None or not str(error.filename).startswith(str(directory)):
-                raise
-            raise ConfigError(f"hydra.run.dir: {error.filename} cannot be written: {error.strerror}.") from error
+        return _work(node)
     except DatamixError as error:
-        # A sweep goes on with its other jobs; Hydra raises the error again at its end.
-        if hydra_config.mode == RunMode.MULTIRUN or _full_error:
+        if _full_error:
             raise
         _end(error, str(error))
+
+
+def _work(node: DictConfig) -> Any:
+    config = parse(node)
+    job = registry.lookup("job", config.job)
+    registry.check_settings("job", job, config.job_settings)
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return job(config, directory, **config.job_settings)
+    except OSError as error:
+        if error.filename is None or not str(error.filename).startswith(str(directory)):
+            raise
+        raise ConfigError(f"hydra.run.dir: {error.filename} cannot be written: {error.strerror}.") from error
 
 
 def _end(error: BaseException, text: str) -> None:

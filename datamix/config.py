@@ -6,16 +6,17 @@ Importing it imports neither JAX nor TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
-from datamix.errors import ConfigError, RegistryError, hint
+from datamix.errors import ConfigError
 from datamix.mixing.groups import by_path, resolve
 from datamix.mixing.weights import parse_ratio
+from datamix.node import NodeReader, refuse_targets
 from datamix.plus import MIX
 
 _RULES = ("ratio", "weights", "share")
@@ -47,6 +48,7 @@ class SourceConfig:
       seed: of its shuffle and random operators; None for the mix's.
       class_names: of the labels; empty for those that the source gives itself.
       stand_in: registered name of a look-alike.
+      test_split: what a model is tested on, None for the split "test".
     """
 
     name: str
@@ -57,6 +59,7 @@ class SourceConfig:
     seed: int | None
     class_names: tuple[str, ...]
     stand_in: str | None
+    test_split: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,7 @@ class MixConfig:
 
     Attributes:
       order: registered name.
+      stop: registered name.
       settings: keyword settings of the order.
       granularity: "record" or "batch".
       ratio: of all sources, or None.
@@ -74,24 +78,71 @@ class MixConfig:
       weighting: registered name under "rule", and its settings.
       schedule: entries, see `datamix.mixing.schedules.phases`, or None.
       unit: "record", or the leaf that holds the lengths which follow the ratio.
-      stop: registered name.
       epochs: how often a source has to be gone through, by source.
       samples: records after which the mix ends, or None.
     """
 
     order: str
-    settings: Mapping[str, Any]
-    granularity: str
-    ratio: object
-    weights: Mapping[str, Any]
-    share: Mapping[str, Any]
-    group_weights: Mapping[str, Any]
-    weighting: Mapping[str, Any]
-    schedule: Sequence[Mapping[str, Any]] | None
-    unit: str
     stop: str
-    epochs: Mapping[str, int]
-    samples: int | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    granularity: str = "record"
+    ratio: object = None
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    share: Mapping[str, Any] = field(default_factory=dict)
+    group_weights: Mapping[str, Any] = field(default_factory=dict)
+    weighting: Mapping[str, Any] = field(default_factory=lambda: {"rule": "equal"})
+    schedule: Sequence[Mapping[str, Any]] | None = None
+    unit: str = "record"
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    samples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """What a multirun is judged by, and where an earlier one lies.
+
+    Attributes:
+      metric: by which jobs are compared.
+      goal: "max", "min", or "auto" for what the metric's name says.
+      resume: whether jobs that are done already are left as they are.
+      directories: of sweeps to report on.
+    """
+
+    metric: str
+    goal: str
+    resume: bool
+    directories: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+      model: registered name.
+      model_settings: its keyword settings.
+      optimizer: registered name.
+      optimizer_settings: its keyword settings.
+      learning_rate: at the schedule's peak.
+      schedule: registered name.
+      schedule_settings: its keyword settings.
+      steps: batches to train on; None for the whole mix.
+      eval_every: steps between two tests.
+      checkpoint_every: steps between two checkpoints, which are taken at tests; None for one at every test.
+      resume: whether to go on from the last checkpoint.
+    """
+
+    model: str
+    model_settings: Mapping[str, Any]
+    optimizer: str
+    optimizer_settings: Mapping[str, Any]
+    learning_rate: float
+    schedule: str
+    schedule_settings: Mapping[str, Any]
+    steps: int | None
+    eval_every: int
+    checkpoint_every: int | None
+    resume: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +163,8 @@ class Config:
       data_dir: of prepared TFDS data, None for TFDS's default.
       cache_dir: of decoded records, None for the default.
       stand_in: whether look-alikes may stand in.
+      sweep: what a multirun is judged by.
+      train: for the jobs that train, None for the others.
     """
 
     job: str
@@ -127,6 +180,8 @@ class Config:
     data_dir: str | None
     cache_dir: str | None
     stand_in: bool
+    sweep: SweepConfig
+    train: TrainConfig | None = None
 
 
 def parse(node: DictConfig) -> Config:
@@ -145,12 +200,12 @@ def parse(node: DictConfig) -> Config:
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
-    top = _Reader({str(key): value for key, value in plain.items()}, "")
+    top = NodeReader({str(key): value for key, value in plain.items()}, "")
     registry.load_plugins(top.take("plugins", list, default=[]))
     sources = top.child("source")
     if not sources.node:
         raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
-    mix, stop, batch, data = (top.child(name) for name in ("mix", "stop", "batch", "data"))
+    mix, stop, batch, data, sweep = (top.child(name) for name in ("mix", "stop", "batch", "data", "sweep"))
     job, weighting = top.child("job"), top.child("weighting")
     group_weights: dict[str, Any] = {}
     batch_size = batch.take("size", int, least=1)
@@ -186,13 +241,15 @@ def parse(node: DictConfig) -> Config:
         data_dir=data.take("dir", str, default=None),
         cache_dir=data.take("cache", str, default=None),
         stand_in=data.take("stand_in", bool),
+        sweep=_sweep(sweep),
+        train=_train(top) if "train" in top.node else None,
     )
-    for reader in (top, stop, batch, data):
+    for reader in (top, stop, batch, data, sweep):
         reader.finish()
     return result
 
 
-def _sources(reader: _Reader, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
+def _sources(reader: NodeReader, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
     """The sources under a node, those of a mix within the mix by their path; what it weighs them by is put aside."""
     for name in list(reader.node):
         path, child = prefix + name, reader.child(name)
@@ -217,7 +274,20 @@ def _sources(reader: _Reader, prefix: str, group_weights: dict[str, Any]) -> Ite
         yield from _sources(child, f"{path}.", group_weights)
 
 
-def _source(name: str, reader: _Reader) -> SourceConfig:
+def _sweep(reader: NodeReader) -> SweepConfig:
+    directories = reader.take("dir", object, default=[])
+    directories = directories if isinstance(directories, list) else [directories]
+    if not all(isinstance(directory, str) for directory in directories):
+        raise ConfigError(f"sweep.dir = {directories!r}; it is the directory of a sweep, or a list of them.")
+    return SweepConfig(
+        metric=reader.take("metric", str),
+        goal=reader.choice("goal", ("auto", "max", "min")),
+        resume=reader.take("resume", bool),
+        directories=tuple(directories),
+    )
+
+
+def _source(name: str, reader: NodeReader) -> SourceConfig:
     if "_target_" not in reader.node:
         raise ConfigError(
             f"source.{name}: settings for a source that is not in this mix; name {name} in source=, or leave them out."
@@ -229,6 +299,7 @@ def _source(name: str, reader: _Reader) -> SourceConfig:
     class_names = tuple(str(name) for name in reader.take("class_names", list, default=[]))
     stand_in = reader.registered("stand_in", "source") if reader.node.get("stand_in") is not None else None
     reader.node.pop("stand_in", None)
+    test_split = reader.take("test_split", str, default=None)
     settings = {key: value for key, value in reader.rest().items() if value is not None}
     registry.check_settings(reader.where, registry.lookup("source", target), settings)
     return SourceConfig(
@@ -240,95 +311,55 @@ def _source(name: str, reader: _Reader) -> SourceConfig:
         seed=seed,
         class_names=class_names,
         stand_in=stand_in,
+        test_split=test_split,
     )
+
+
+def _train(top: NodeReader) -> TrainConfig:
+    model, optimizer, train = (top.child(name) for name in ("model", "optimizer", "train"))
+    learning_rate = optimizer.take("learning_rate", float)
+    if not 0 < learning_rate < float("inf"):
+        raise ConfigError(f"optimizer.learning_rate = {learning_rate}; it is above 0.")
+    schedule, schedule_settings = _named(optimizer.take("schedule", object), "schedule", "optimizer.schedule")
+    found = TrainConfig(
+        model=model.registered("name", "model"),
+        model_settings=model.rest(),
+        optimizer=optimizer.registered("name", "optimizer"),
+        optimizer_settings=optimizer.rest(),
+        learning_rate=float(learning_rate),
+        schedule=schedule,
+        schedule_settings=schedule_settings,
+        steps=train.take("steps", int, default=None, least=1),
+        eval_every=train.take("eval_every", int, least=1),
+        checkpoint_every=train.take("checkpoint_every", int, default=None, least=1),
+        resume=train.take("resume", bool),
+    )
+    train.finish()
+    registry.check_settings("model", registry.lookup("model", found.model), found.model_settings)
+    registry.check_settings("optimizer", registry.lookup("optimizer", found.optimizer), found.optimizer_settings)
+    return found
 
 
 def _operators(nodes: Sequence[Any], where: str) -> tuple[OperatorConfig, ...]:
     """Read a list such as `[to_float, {normalize: {mean: 0, std: 1}}]`."""
-    found = []
-    for i, node in enumerate(nodes):
-        here = f"{where}[{i}]"
-        if isinstance(node, Mapping) and "_target_" in node:
-            name: object = node["_target_"]
-            settings: object = {key: value for key, value in node.items() if key != "_target_"}
-        elif isinstance(node, Mapping) and len(node) == 1:
-            name, settings = next(iter(node.items()))
-        else:
-            name, settings = node, {}
-        settings = {} if settings is None else settings
-        if not isinstance(name, str) or not isinstance(settings, Mapping):
-            raise ConfigError(
-                f"{here} = {node!r} is no operator; write a name, or a name with its settings: "
-                "normalize: {mean: 0.5, std: 0.5}."
-            )
-        _refuse_targets(settings, here)
-        registry.require("operator", name, here)
-        registry.check_settings(f"{here}.{name}", registry.lookup("operator", name), settings)
-        found.append(OperatorConfig(name=name, settings=settings))
-    return tuple(found)
+    named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes)]
+    return tuple(OperatorConfig(name=name, settings=settings) for name, settings in named)
 
 
-def _refuse_targets(node: object, where: str) -> None:
-    """Nothing but sources and operators is built from a config; Hydra's way of naming more is refused."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            raise RegistryError(
-                f"{f'{where}._target_'.lstrip('.')} = {node['_target_']!r}: nothing can be built here; a config builds "
-                "sources and operators that the registry holds."
-            )
-        for key, value in node.items():
-            _refuse_targets(value, f"{where}.{key}")
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            _refuse_targets(value, f"{where}[{i}]")
-
-
-class _Reader:
-    """Takes checked values out of one node of the configuration, and refuses what is left over."""
-
-    def __init__(self, node: dict[str, Any], where: str) -> None:
-        self.node, self.where = node, where
-        self._known = list(node)
-
-    def _key(self, name: str) -> str:
-        return f"{self.where}.{name}" if self.where else name
-
-    def child(self, name: str) -> _Reader:
-        node = self.node.pop(name, None)
-        if not isinstance(node, Mapping):
-            raise ConfigError(f"{self._key(name)} = {node!r}; it is a group of keys.")
-        return _Reader({str(key): value for key, value in node.items()}, self._key(name))
-
-    def take(self, name: str, kind: type[Any], *, default: Any = ..., least: int | None = None) -> Any:
-        value = self.node.pop(name, None)
-        if value is None:
-            if default is ...:
-                raise ConfigError(f"{self._key(name)} is missing; it is {registry.KINDS[kind]}.")
-            return default
-        if kind is not object and not registry.is_kind(value, kind):
-            raise ConfigError(f"{self._key(name)} = {value!r}; it is {registry.KINDS[kind]}.")
-        if least is not None and value < least:
-            raise ConfigError(f"{self._key(name)} = {value}; it is {least} or more.")
-        return value
-
-    def choice(self, name: str, options: Sequence[str]) -> str:
-        value: str = self.take(name, str)
-        if value not in options:
-            raise ConfigError(f"{self._key(name)} = {value!r}. {hint(value, options)}")
-        return value
-
-    def registered(self, name: str, kind: str) -> str:
-        value: str = self.take(name, str)
-        registry.require(kind, value, self._key(name))
-        return value
-
-    def rest(self) -> dict[str, Any]:
-        _refuse_targets(self.node, self.where)
-        rest, self.node = self.node, {}
-        return rest
-
-    def finish(self) -> None:
-        for name in self.node:
-            known = [key for key in self._known if key not in self.node]
-            _refuse_targets(self.node, self.where)
-            raise ConfigError(f"{self._key(name)}: there is no such key. {hint(name, known)}")
+def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]:
+    """Read a registered name, or one with its settings: `{normalize: {mean: 0, std: 1}}`."""
+    if isinstance(node, Mapping) and "_target_" in node:
+        name: object = node["_target_"]
+        settings: object = {key: value for key, value in node.items() if key != "_target_"}
+    elif isinstance(node, Mapping) and len(node) == 1:
+        name, settings = next(iter(node.items()))
+    else:
+        name, settings = node, {}
+    settings = {} if settings is None else settings
+    if not isinstance(name, str) or not isinstance(settings, Mapping):
+        example = {"operator": "normalize: {mean: 0.5, std: 0.5}", "schedule": "cosine: {end: 0.1}"}[kind]
+        raise ConfigError(f"{where} = {node!r} is no {kind}; write a name, or a name with its settings: {example}.")
+    refuse_targets(settings, where)
+    registry.require(kind, name, where)
+    registry.check_settings(f"{where}.{name}", registry.lookup(kind, name), settings)
+    return name, settings

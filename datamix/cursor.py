@@ -147,8 +147,7 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
         # Of the tables, what their stages last; only the last stage goes on for ever.
         used = [(stage.period, stage.length) for stage in plan.stages[:-1]] + [(plan.stages[-1].period, None)]
         tables = [(table, length) for table, length in used if isinstance(table, Table)]
-        # Whatever the shares, so that another ratio is no other program.
-        capacity = TABLE_SLOTS if num_stages == 1 else 2 * TABLE_SLOTS << (len(plan.phases) > 2)
+        capacity = TABLE_SLOTS << (num_stages > 1) << (len(plan.phases) > 2)
         source_of = _packed([table.source_of[:length] for table, length in tables], capacity)
         rank_of = _packed([table.rank_of[:length] for table, length in tables], capacity)
         ends_at = np.cumsum([0, *(len(table.source_of[:length]) for table, length in tables[:-1])])
@@ -361,8 +360,7 @@ def _record(
     if lookup.shuffle == "full":
         return jnp.asarray(permute.permute_traced(index, grid, key))
     block = index // plan.window
-    last = block == look_up(plan.size, source) // plan.window
-    tail = permute.Domain(*(look_up(field, source) for field in plan.tail))
+    last, tail = block == look_up(plan.size, source) // plan.window, (look_up(field, source) for field in plan.tail)
     grid = permute.Domain(*(jnp.where(last, short, whole) for short, whole in zip(tail, grid, strict=True)))
     begin = jnp.asarray(block * plan.window)
     return begin + jnp.asarray(permute.permute_traced(index - begin, grid, fold(key, block)))

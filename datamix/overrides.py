@@ -17,20 +17,22 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix import launcher
 from datamix.errors import ConfigError, RegistryError, hint
 from datamix.plus import PlusSearchPath, PlusSource, remember_repository
 
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
-_HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.")
+_HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.", launcher.VMAP)
 _HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
-_HYDRA_PARTS = ("optuna.",)
-_CHOICE_KEYS = {
+_HYDRA_PARTS = ("optuna.samplers.",)
+# What only some choices bring with them.
+_BELONGS = {
     "mix.window": "mix=proportional",
     "mix.stratify": "mix=proportional",
     "mix.replacement": "mix=random",
     "weighting.temperature": "weighting=size",
     "weighting.cap": "weighting=size",
-}
+} | dict.fromkeys(("train", "model", "optimizer"), "job=train")
 _LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
 
 
@@ -44,6 +46,7 @@ def register_with_hydra() -> None:
     """Make `source=a+b` known to Hydra, and what it may build; before `hydra.main` or `compose`."""
     for plugin in (PlusSource, PlusSearchPath):
         Plugins.instance().register(plugin)
+    launcher.register_with_hydra()
     ConfigLoaderImpl.load_configuration = _load_checked  # type: ignore[method-assign]
     remember_repository()
 
@@ -61,9 +64,10 @@ def _load_checked(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConf
         plugin = key in ("hydra.launcher._target_", "hydra.sweeper._target_")
         allowed = _LOGGING_PARTS if logs else _HYDRA_PLUGINS if plugin else _HYDRA_PARTS
         builds = name == "_target_" or (logs and name in ("class", "()"))
-        # A node that stands elsewhere could be brought in by interpolation.
-        brought = key.startswith(_HYDRA_BUILT) and re.fullmatch(r"\$\{[^}]*\}", str(value))
-        if brought or (builds and not str(value).startswith(allowed)):
+        # A node that stands outside of Hydra's part could be brought in by interpolation.
+        brought = key.startswith(_HYDRA_BUILT) and re.fullmatch(r"\$\{(?!hydra\.[\w.]+\})[^}]*\}", str(value))
+        called = key == "hydra.sweeper.custom_search_space" and value is not None
+        if brought or called or (builds and not str(value).startswith(allowed)):
             raise RegistryError(f"{key} = {value!r}: nothing but Hydra's own plugins can be built here.")
     return loaded
 
@@ -85,7 +89,7 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     quoted = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        split = key.endswith(".split") and "[" in value and not re.match(r"\w+\(", value)
+        split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
         windows = key == "shuffle" and "window(" in value and not re.match(r"(choice|sort|shuffle)\(", value)
         needed = split or windows or value.startswith("~/")
         if equals and needed and not re.match(r"['\"]", value):
@@ -158,11 +162,13 @@ def explain(error: BaseException) -> str:
         if "is not in struct" in str(cause):
             node = getattr(cause, "parent_node", None)
             known = [str(key) for key in node] if isinstance(node, DictConfig) else []
-            if (home := _CHOICE_KEYS.get(missing)) is not None:
-                return f"{missing} belongs to {home}; add {home}, or leave it out."
+            if (home := _BELONGS.get(missing)) is not None:
+                return f"{match[1]} belongs to {home}; add {home}, or leave it out."
             by_source = parent == "source" or parent.startswith(("mix.weights", "mix.share", "stop.epochs"))
             kind = "source" if by_source else "key"
             return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
+        if (home := _BELONGS.get(match[1])) is not None and "defaults list" in str(cause):
+            return f"{match[1]}= belongs to {home}; add {home}, or leave it out."
         return f"{match[1]}: {str(cause).splitlines()[0]}"
     if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
         return (

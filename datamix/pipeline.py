@@ -42,6 +42,7 @@ class Pipeline:
       remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
       seeds: of each source's random operators, by name.
       identity: what else determines the sequence, by the key it is configured with; for the fingerprint.
+      reader: of another pipeline of the same sources, whose data this one then shares.
 
     Raises:
       SpecError: the records of two sources do not fit together; found before any data is read.
@@ -60,6 +61,7 @@ class Pipeline:
         remainder: Remainder = "drop",
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.graph, self.plan, self.batch_size, self.remainder = graph, plan, batch_size, remainder
         self.source_names = tuple(sources)
@@ -70,7 +72,7 @@ class Pipeline:
         own_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, own_seeds, lookup, batch_size)
-        self._set(program, plan_arrays, _resident(sources, stored, groups), numbers)
+        self._set(program, plan_arrays, reader or _resident(sources, stored, groups), numbers)
 
     def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
         self._program = program.resized(chunk_steps(program))
@@ -88,6 +90,11 @@ class Pipeline:
     def spec(self) -> dict[str, LeafSpec]:
         """Shape and dtype of each leaf of one finished record."""
         return dict(self._program.spec)
+
+    @property
+    def reader(self) -> Reader:
+        """The data, for other pipelines of the same sources."""
+        return self._arguments.reader
 
     @property
     def fingerprint(self) -> str:
@@ -276,14 +283,15 @@ def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder
     """A digest of each thing that determines the sequence, by the name a user knows it by."""
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
     own = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
-    return {key: _digest(value) for key, value in {**identity, **own}.items()}
+    return {key: digest(value) for key, value in {**identity, **own}.items()}
 
 
 def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:
     """One digest of all `parts`."""
-    return _digest(parts(identity, plan, batch_size, remainder))
+    return digest(parts(identity, plan, batch_size, remainder))
 
 
-def _digest(value: object) -> str:
+def digest(value: object) -> str:
+    """A digest of a value of JSON's types."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -20,7 +20,7 @@ MIX = "mix"
 """The `_target_` of a dataset that is itself a mix."""
 
 # What every source understands, whatever it is built from.
-_SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in")
+_SOURCE_KEYS = ("split", "limit", "seed", "operators", "class_names", "stand_in", "test_split")
 
 _repository: ContextVar[ConfigRepository] = ContextVar("repository")
 _load_config = ConfigRepository.load_config

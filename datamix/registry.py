@@ -21,6 +21,7 @@ ENTRY_POINTS = "datamix.plugins"
 """Entry point group: each names a module that registers components when it is imported."""
 
 _IMAGE, _LABEL = "datamix.operators.image", "datamix.operators.label"
+_MODELS, _OPTIMIZERS = "datamix.training.models", "datamix.training.optimizers"
 _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "source": {
         "arrays": "datamix.sources.arrays:arrays",
@@ -45,7 +46,13 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "stop": {
         name: f"datamix.mixing.stops:{name}" for name in ("all_exhausted", "exhaust_once", "first_exhausted", "forever")
     },
-    "job": {name: f"datamix.jobs.{name}:run" for name in ("graph", "plan", "preview")},
+    "model": {name: f"{_MODELS}:{name.capitalize()}" for name in ("cnn", "linear", "mlp")},
+    "optimizer": {name: f"{_OPTIMIZERS}:{name}" for name in ("adam", "adamw", "lion", "rmsprop", "sgd")},
+    "schedule": {
+        name: f"{_OPTIMIZERS}:{name}" for name in ("constant", "cosine", "exponential", "linear", "warmup_cosine")
+    },
+    "together": {"train": "datamix.jobs.train:train_ahead"},  # jobs of which several can be done in one program
+    "job": {name: f"datamix.jobs.{name}:run" for name in ("graph", "plan", "preview", "report", "train")},
 }
 
 
@@ -53,7 +60,7 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """Add a component.
 
     Args:
-      kind: "source", "operator", "weighting", "order", "stop" or "job".
+      kind: "source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule" or "job".
       name: what a config calls it.
       component: what is called with the config's settings as keywords.
 
@@ -92,7 +99,7 @@ def lookup(kind: str, name: str) -> Any:
     >>> lookup("job", "plam")
     Traceback (most recent call last):
     ...
-    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: graph, plan, preview.
+    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: graph, plan, preview, report, train.
     """
     require(kind, name)
     held = _HELD[kind][name]
@@ -104,7 +111,7 @@ def lookup(kind: str, name: str) -> Any:
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword settings a component takes, by name."""
-    parameters = inspect.signature(component).parameters.values()
+    parameters = inspect.signature(_function(component)).parameters.values()
     return {parameter.name: parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -122,12 +129,17 @@ def check_settings(where: str, component: Callable[..., Any], given: Mapping[str
         if parameter.default is inspect.Parameter.empty and name not in given:
             raise ConfigError(f"{where}.{name} is missing; it has no default.")
     try:
-        hints = typing.get_type_hints(component)
+        hints = typing.get_type_hints(_function(component))
     except (NameError, TypeError):  # annotations for a type checker's eyes only
         return
     for name, value in given.items():
         if name in hints and (wanted := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in wanted):
             raise ConfigError(f"{where}.{name} = {value!r}; it is {' or '.join(KINDS[kind] for kind in wanted)}.")
+
+
+def _function(component: Callable[..., Any]) -> Callable[..., Any]:
+    """What a component's signature is read from; a metaclass may hide that of a class."""
+    return component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
 
 
 KINDS: dict[type, str] = {

@@ -42,7 +42,7 @@ def call_in_reach(call_datamix, every_dataset, tmp_path, monkeypatch):
 def test_it_has_commands_files_and_code():
     assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
     assert len(COMMANDS) >= 10
-    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_parts.py"]
+    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_conf/experiment/on_cluster.yaml", "my_parts.py"]
     assert len(PYTHON) == 2
 
 
@@ -50,8 +50,15 @@ def test_it_has_commands_files_and_code():
 def test_a_command_runs(call_in_reach, line):
     program, *arguments = words(line)
     assert program == "datamix"
-    report = call_in_reach(*arguments).report
-    assert {source["provenance"] for source in report["sources"].values()} <= {"tfds", "procedural", "stripes"}
+    if "job=report" in arguments:
+        for name in ("a", "b"):
+            call_in_reach("-m", "job=plan", "mix.share.mnist=0.1,0.9", f"hydra.sweep.dir=sweeps/{name}")
+    if "job=train" in arguments or "experiment=ratio_study" in arguments:  # the same, in little time
+        arguments += ["train.steps=2", "train.eval_every=2", "model=linear", "mix.share.mnist=0.1,0.9", "seed=0"]
+    ended = call_in_reach(*arguments)
+    assert (ended.code, bool(ended.reports)) == (0, True), ended.err
+    for report in ended.reports:
+        assert {source["provenance"] for source in report["sources"].values()} <= {"tfds", "procedural", "stripes"}
 
 
 def test_the_first_two_commands_are_tested_elsewhere():
@@ -59,7 +66,7 @@ def test_the_first_two_commands_are_tested_elsewhere():
     first, second = (line for line in LINES if line.startswith("python3 -m venv"))
     assert first.endswith(" && .venv/bin/python -m datamix source=mnist+fashion")
     assert '("source=mnist+fashion", cwd=' in (ROOT / "tests" / "test_cli.py").read_text(encoding="utf-8")
-    assert second.endswith(" && .venv/bin/python -m pytest")
+    assert second.endswith(" && .venv/bin/python -m pytest -n auto")
     assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 

@@ -108,7 +108,7 @@ def _alike(one: Group, other: Group) -> bool:
 
 def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
     """How much of the way a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
-    import optax  # type: ignore[import-untyped]
+    import optax
 
     if ramp == "linear":
         return np.asarray(optax.linear_schedule(0.0, 1.0, num_steps)(steps))

@@ -1,0 +1,53 @@
+"""How far a job is: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """Show how many of a number of steps are done, how fast, and how long the rest will take.
+
+    Args:
+      out: where.
+      total: steps.
+      done: at the beginning.
+
+    Yields:
+      A function of the steps done and a text on the last of them.
+    """
+    begun, first = time.perf_counter(), done
+    digits = len(f"{total:,}")
+
+    def line(step: int, text: str) -> str:
+        rate = (step - first) / max(time.perf_counter() - begun, 1e-9)
+        return f"step {step:>{digits},}/{total:,}  {text}  {rate:,.0f} steps/s, {(total - step) / rate:,.0f} s left"
+
+    if not out.is_terminal:
+        yield lambda step, text: out.print(line(step, text))
+        return
+    columns = [TextColumn("training"), BarColumn(None), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
+    with Progress(*columns, console=out, expand=True, transient=True) as bar:
+        task = bar.add_task("", total=total, completed=done)
+
+        def advance(step: int, text: str) -> None:
+            bar.console.print(f"step {step:>{digits},}/{total:,}  {text}")
+            bar.update(task, completed=step)
+
+        yield advance
+
+
+class _Rate(TextColumn):
+    """Steps a second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> object:  # type: ignore[override]
+        return "" if task.speed is None else f"{task.speed:,.0f} steps/s"

@@ -1,0 +1,211 @@
+"""The results of a sweep's jobs: read from their files, grouped over seeds, compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamix.errors import DataError
+
+RESULT = "result.json"
+"""What each job of a sweep leaves in its directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How one job of a sweep ended.
+
+    Attributes:
+      sweep: the name of its sweep's directory, where several are compared; else empty.
+      job: its number in the sweep.
+      directory: its own.
+      overrides: of its command line, by key.
+      status: "done", "failed" or "interrupted".
+      error: why it is not done, in one line.
+      kind: the error's class.
+      metrics: finite numbers, by name.
+      config: resolved, without Hydra's and the sweep's own parts.
+      sources: `share`, `target` and `provenance` of each source that it mixed.
+      seconds: from its start to its end.
+    """
+
+    sweep: str
+    job: int
+    directory: Path
+    overrides: Mapping[str, str]
+    status: str
+    error: str | None
+    kind: str | None
+    metrics: Mapping[str, float]
+    config: Mapping[str, Any]
+    sources: Mapping[str, Mapping[str, Any]]
+    seconds: float | None
+
+    @property
+    def seed(self) -> Any:
+        return self.config.get("seed")
+
+    @property
+    def why(self) -> str | None:
+        """What ended a job that is not done."""
+        return self.error and f"{self.kind or 'Interrupted'}: {self.error}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Jobs that differ in their seed alone.
+
+    Attributes:
+      results: one or more.
+    """
+
+    results: Sequence[Result]
+
+    @property
+    def first(self) -> Result:
+        """A result with the sources' shares, if there is one."""
+        return next((result for result in self.results if result.sources), self.results[0])
+
+    def values(self, metric: str) -> list[float]:
+        """A metric of the jobs that are done and report it."""
+        return [
+            result.metrics[metric] for result in self.results if result.status == "done" and metric in result.metrics
+        ]
+
+    def mean(self, metric: str) -> float | None:
+        """Over the seeds; None where no job reports it."""
+        return statistics.fmean(values) if (values := self.values(metric)) else None
+
+    def deviation(self, metric: str) -> float:
+        """Sample standard deviation over the seeds; 0 of one alone."""
+        return statistics.stdev(values) if len(values := self.values(metric)) > 1 else 0.0
+
+
+def read_results(directory: Path, sweep: str = "") -> list[Result]:
+    """Read the result files below a sweep's directory, in the order of the jobs.
+
+    Raises:
+      DataError: a file is damaged.
+    """
+    return sorted((read_result(path, sweep) for path in directory.rglob(RESULT)), key=lambda result: result.job)
+
+
+def read_result(path: Path, sweep: str = "") -> Result:
+    """Read one job's result file.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    try:
+        held = json.loads(path.read_bytes())
+        done = held["status"] == "done"
+        metrics = {name: float(value) for name, value in held["metrics"].items() if value is not None}
+        return Result(
+            sweep=sweep,
+            job=int(held["job"]),
+            directory=path.parent,
+            overrides=by_key(held["overrides"]),
+            # A job that has begun and not ended was killed.
+            status=held["status"] if done or held["status"] == "failed" else "interrupted",
+            error=held["error"] or (None if done else "it did not come to its end"),
+            kind=held["kind"],
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+            config=dict(held["config"]),
+            sources=dict(held["sources"]),
+            seconds=held["seconds"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error!r}); delete it, and sweep.resume=true runs its job again."
+        ) from error
+
+
+def by_key(overrides: Sequence[str]) -> dict[str, str]:
+    """The values of overrides by their keys.
+
+    >>> by_key(["+mix.share.mnist=0.5", "source=a+b"])
+    {'mix.share.mnist': '0.5', 'source': 'a+b'}
+    """
+    pairs = (override.partition("=") for override in overrides)
+    return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def settings(results: Sequence[Result]) -> list[Setting]:
+    """Group results that differ in their seed alone, in the order of their first jobs."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        rest = {key: value for key, value in result.config.items() if key != "seed"}
+        groups.setdefault(json.dumps([result.sweep, rest], sort_keys=True), []).append(result)
+    return [Setting(results=group) for group in groups.values()]
+
+
+def swept(results: Sequence[Result]) -> list[str]:
+    """The keys of the overrides that differ from job to job, the seed not among them."""
+    keys = dict.fromkeys(key for result in results for key in result.overrides)
+    differ = [key for key in keys if len({result.overrides.get(key) for result in results}) > 1 and key != "seed"]
+    return ["sweep"] * (len({result.sweep for result in results}) > 1) + differ
+
+
+def swept_value(result: Result, key: str) -> str:
+    """What a job has for one of the keys of `swept`."""
+    return result.sweep if key == "sweep" else result.overrides.get(key, "")
+
+
+def shown_value(result: Result, key: str) -> str:
+    """The same for people to read: a number that a search has found with four digits."""
+    value = swept_value(result, key)
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
+
+
+def goal_of(metric: str, goal: str) -> str:
+    """Whether a metric is to be as large ("max") or as small ("min") as can be.
+
+    >>> goal_of("accuracy/worst", "auto"), goal_of("loss/mean", "auto"), goal_of("loss/mean", "max")
+    ('max', 'min', 'max')
+    """
+    if goal != "auto":
+        return goal
+    return "min" if metric.startswith(("loss", "error", "max_deviation")) else "max"
+
+
+def best(groups: Sequence[Setting], metric: str, goal: str) -> Setting | None:
+    """The setting whose mean over the seeds is best; None where no job reports the metric."""
+    sign = 1 if goal_of(metric, goal) == "max" else -1
+    measured = [group for group in groups if group.mean(metric) is not None]
+    return max(measured, key=lambda group: sign * (group.mean(metric) or 0.0), default=None)
+
+
+def related(results: Sequence[Result], metric: str) -> list[str]:
+    """The metrics to show: that by which jobs are judged, then its family, as `accuracy/…`; else all."""
+    names = list(dict.fromkeys(name for result in results for name in result.metrics))
+    if metric not in names:
+        return names
+    family = metric.partition("/")[0] + "/"
+    return [metric, *(name for name in names if name.startswith(family) and name != metric)]
+
+
+def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
+    """The numbers of the jobs that are not done, by what ended them."""
+    jobs: dict[str, list[int]] = {}
+    for result in results:
+        if result.why:
+            jobs.setdefault(result.why, []).append(result.job)
+    return jobs
+
+
+def stand_ins(results: Sequence[Result]) -> list[str]:
+    """The sources for which look-alikes stood in, in any job."""
+    return list(
+        dict.fromkeys(
+            name
+            for result in results
+            for name, source in result.sources.items()
+            if source.get("provenance") == "stand-in"
+        )
+    )

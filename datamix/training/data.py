@@ -1,0 +1,159 @@
+"""The data of a training job: the mix to train on, and every source's own test records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from datamix import registry
+from datamix.build import Built, build
+from datamix.config import Config, MixConfig, OperatorConfig, SourceConfig
+from datamix.errors import ConfigError
+from datamix.opening import open_source
+from datamix.operators.base import traits
+from datamix.pipeline import Pipeline
+from datamix.sources.base import LeafSpec, Spec
+from datamix.training.learner import HeldOut
+
+_TEST_BATCH = 256
+_ORDINARY = "test"  # what the split of test records is called nearly everywhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a model is trained and tested on.
+
+    Attributes:
+      built: of the mix.
+      pipeline: of the mix.
+      tests: the test records.
+      test_records: of each source.
+      num_classes: of all sources together.
+      shape: of one image.
+      apart: whether every class belongs to one source.
+    """
+
+    built: Built
+    pipeline: Pipeline
+    tests: HeldOut
+    test_records: dict[str, int]
+    num_classes: int
+    shape: tuple[int, ...]
+    apart: bool
+
+    @property
+    def num_test_batches(self) -> int:
+        return -(-sum(self.test_records.values()) // _TEST_BATCH)
+
+
+def open_data(config: Config, like: Data | None = None) -> Data:
+    """Read the mix and its test records.
+
+    Args:
+      config: of the run.
+      like: the data of a run that differs in weights and seeds alone, to be shared.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+    """
+    built = build(config)
+    shape = _check_spec(built.spec())
+    if like is not None:
+        return replace(like, built=built, pipeline=built.completed().pipeline(like.pipeline.reader))
+    tested = [_tested(source, config) for source in config.sources]  # before anything is read
+    built = built.completed()
+    counts = [source.num_classes() for source in built.sources.values()]
+    offsets = [built.offset(name) or 0 for name in built.sources]
+    classes = [range(offset, offset + count) for offset, count in zip(offsets, counts, strict=True)]
+    num_classes = max(own.stop for own in classes)
+    source_of_class = np.zeros(num_classes, np.uint32)
+    for i, own in enumerate(classes):
+        source_of_class[own.start : own.stop] = i
+    tests = build(_test_config(config, tested, offsets))
+    spec = built.spec()
+    if (differing := tests.spec()) != spec:
+        raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
+    pipeline = tests.pipeline()
+    return Data(
+        built=built,
+        pipeline=built.pipeline(),
+        tests=HeldOut(pipeline, pipeline.start(), jnp.uint32(tests.plan.length or 0), jnp.asarray(source_of_class)),
+        test_records={name: source.num_records for name, source in tests.sources.items()},
+        num_classes=num_classes,
+        shape=shape,
+        apart=sum(counts) == len({label for own in classes for label in own}),
+    )
+
+
+def _check_spec(spec: Spec) -> tuple[int, ...]:
+    """The shape of an image.
+
+    Raises:
+      ConfigError: these are no records to train on.
+    """
+    image, label = spec.get("image"), spec.get("label")
+    fits = image is not None and "float" in image.dtype and image.shape
+    if not fits or not _is_class(label):
+        listed = ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
+        raise ConfigError(
+            f"job=train takes records with a float image and an integer label; this mix gives {listed}. to_float makes "
+            "numbers of pixels."
+        )
+    assert image is not None
+    return image.shape
+
+
+def _is_class(label: LeafSpec | None) -> bool:
+    return label is not None and not label.shape and np.dtype(label.dtype).kind in "iu"
+
+
+def _tested(source: SourceConfig, config: Config) -> SourceConfig:
+    """A source with its test records in place of those to train on.
+
+    Raises:
+      ConfigError: it has none.
+    """
+    if "split" not in registry.settings(registry.lookup("source", source.target)):
+        raise ConfigError(
+            f"source {source.name!r} has no splits, so there is nothing to test it on; give {source.target} a keyword "
+            "split, which is 'train' or 'test'."
+        )
+    split = source.test_split or _ORDINARY
+    tested = replace(source, settings={**source.settings, "split": split}, limit=None)
+    try:
+        open_source(tested, config, {})
+    except ConfigError as error:
+        if source.test_split is not None or "no split" not in str(error):
+            raise
+        raise ConfigError(
+            f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out: "
+            f"source.{source.name}.split=train[:80%] source.{source.name}.test_split=train[80%:]."
+        ) from error
+    return tested
+
+
+def _test_config(config: Config, tested: list[SourceConfig], offsets: list[int]) -> Config:
+    """All test records once, source by source, with the same operators but those that draw."""
+    sources = []
+    for source, offset in zip(tested, offsets, strict=True):
+        operators = _fixed(source.operators)
+        own = any(each.name == "offset_label" and "leaf" not in each.settings for each in operators)
+        if config.labels == "union" and not own:
+            operators = (OperatorConfig(name="offset_label", settings={"offset": offset}), *operators)
+        sources.append(replace(source, operators=operators))
+    return replace(
+        config,
+        sources=tuple(sources),
+        mix=MixConfig(order="concat", stop="exhaust_once"),
+        operators=_fixed(config.operators),
+        shuffle=False,
+        seed=0,
+        batch_size=_TEST_BATCH,
+        remainder="keep",
+    )
+
+
+def _fixed(operators: tuple[OperatorConfig, ...]) -> tuple[OperatorConfig, ...]:
+    return tuple(each for each in operators if not traits(registry.lookup("operator", each.name)).random)

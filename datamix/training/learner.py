@@ -1,0 +1,265 @@
+"""One learner: a model and an optimiser, their state, and the compiled functions that train and test them.
+
+What shapes the code is in a hashable `Learner`; data, plan, state and learning rates are arguments, so that jobs which
+differ in ratio, seed or rate run the same compiled code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+
+from datamix import registry
+from datamix.config import TrainConfig
+from datamix.cursor import Cursor
+from datamix.errors import ConfigError
+from datamix.pipeline import Pipeline
+
+
+class State(NamedTuple):
+    """All that training changes.
+
+    Attributes:
+      params: what is learnt.
+      rest: what else the model keeps: random streams, running means.
+      optimizer: of Optax.
+    """
+
+    params: Any
+    rest: Any
+    optimizer: Any
+
+
+class Scores(NamedTuple):
+    """How a model does on the test records of each source: sums over records.
+
+    Attributes:
+      num_records: float32 [num_sources].
+      correct: records whose class is the likeliest, float32 [num_sources].
+      loss: cross-entropy, in nats, float32 [num_sources].
+      taken_for: records of a source (row) that are taken for a class of a source (column), float32
+        [num_sources, num_sources]; of no meaning where sources share classes.
+    """
+
+    num_records: jax.Array
+    correct: jax.Array
+    loss: jax.Array
+    taken_for: jax.Array
+
+
+class HeldOut(NamedTuple):
+    """The test records of all sources, one source after the other.
+
+    Attributes:
+      pipeline: of them.
+      cursor: at the first.
+      num_records: uint32 [].
+      source_of_class: uint32 [num_classes].
+    """
+
+    pipeline: Pipeline
+    cursor: Cursor
+    num_records: jax.Array
+    source_of_class: jax.Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A model and an optimiser, and what shapes them.
+
+    Attributes:
+      model: makes the model; see `datamix.training.models.model`.
+      model_settings: its keywords.
+      optimizer: makes Optax's optimiser, for a learning rate of 1.
+      optimizer_settings: its keywords.
+      shape: of one image.
+      num_classes: logits to give.
+    """
+
+    model: Callable[..., nnx.Module]
+    model_settings: tuple[tuple[str, Any], ...]
+    optimizer: Callable[..., optax.GradientTransformation]
+    optimizer_settings: tuple[tuple[str, Any], ...]
+    shape: tuple[int, ...]
+    num_classes: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, shape: tuple[int, ...], num_classes: int) -> Learner:
+        """The learner that a configuration describes, for images of a shape."""
+        return cls(
+            model=registry.lookup("model", config.model),
+            model_settings=_frozen(config.model_settings),
+            optimizer=registry.lookup("optimizer", config.optimizer),
+            optimizer_settings=_frozen(config.optimizer_settings),
+            shape=shape,
+            num_classes=num_classes,
+        )
+
+    def create(self, key: jax.Array) -> nnx.Module:
+        """A model with its first parameters."""
+        return self.model(self.shape, self.num_classes, nnx.Rngs(key), **dict(self.model_settings))
+
+    def transform(self) -> optax.GradientTransformation:
+        """Optax's optimiser, for a learning rate of 1."""
+        return self.optimizer(**dict(self.optimizer_settings))
+
+    def num_parameters(self) -> int:
+        """How many numbers are learnt."""
+        params = nnx.state(_abstract(self), nnx.Param)
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    def check(self) -> None:
+        """See that the model turns images into logits, without computing any.
+
+        Raises:
+          ConfigError: it does not.
+        """
+        image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
+        graph, state = nnx.split(_abstract(self))
+        try:
+            logits = jax.eval_shape(lambda state, image: nnx.merge(graph, state)(image), state, image)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"model={self._name}: it cannot take images {list(self.shape)}: {str(error).splitlines()[0]}"
+            ) from error
+        if getattr(logits, "shape", None) != (2, self.num_classes):
+            raise ConfigError(
+                f"model={self._name} must give logits [batch, {self.num_classes}]; for two images it gave {logits}."
+            )
+
+    @property
+    def _name(self) -> str:
+        return next(name for name in registry.names("model") if registry.lookup("model", name) is self.model)
+
+
+@cache
+def _abstract(learner: Learner) -> nnx.Module:
+    """The model's structure, without numbers."""
+    model: nnx.Module = nnx.eval_shape(lambda: learner.create(jax.random.key(0)))
+    return model
+
+
+@cache
+def _graph(learner: Learner, *, training: bool) -> Any:
+    """What of the model is static; dropout and its like know whether they train."""
+    model = nnx.clone(_abstract(learner))
+    model.train() if training else model.eval()  # type: ignore[no-untyped-call]
+    return _split(model)[0]
+
+
+def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Structure, parameters, and what else the model keeps."""
+    graph, params, *rest = nnx.split(model, nnx.Param, ...)
+    return graph, params, rest[0]
+
+
+@partial(jax.jit, static_argnames="learner")
+def first_state(learner: Learner, key: jax.Array) -> State:
+    """The state before the first step.
+
+    Args:
+      learner: static.
+      key: of the parameters and of the model's random streams.
+    """
+    _, params, rest = _split(learner.create(key))
+    return State(params, rest, learner.transform().init(params))
+
+
+def train(
+    learner: Learner, pipeline: Pipeline, cursor: Cursor, state: State, rates: jax.Array
+) -> tuple[Cursor, State, jax.Array]:
+    """Train on one batch for each rate, the batches being made in the same loop.
+
+    Args:
+      learner: static.
+      pipeline: of the mix.
+      cursor: before the first batch.
+      state: before the first step.
+      rates: learning rate of each step, float32 [steps].
+
+    Returns:
+      Cursor and state after the last step, and the loss of each step, float32 [steps].
+    """
+    graph, transform = _graph(learner, training=True), learner.transform()
+
+    def loss_of(params: Any, rest: Any, image: jax.Array, label: jax.Array) -> tuple[jax.Array, Any]:
+        model = nnx.merge(graph, params, rest, copy=True)
+        loss = optax.softmax_cross_entropy_with_integer_labels(model(image), label).mean()
+        return loss, _split(model)[2]
+
+    def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
+        cursor, (params, rest, optimizer) = carry
+        batch, cursor = pipeline.next(cursor)
+        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            params, rest, batch["image"], batch["label"]
+        )
+        updates, optimizer = transform.update(gradients, optimizer, params)
+        params = optax.apply_updates(params, jax.tree.map(lambda update: rate * update, updates))
+        return (cursor, State(params, rest, optimizer)), loss
+
+    (cursor, state), losses = lax.scan(step, (cursor, state), rates)
+    return cursor, state, losses
+
+
+def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Scores:
+    """Test a model on every source's test records.
+
+    Args:
+      learner: static.
+      data: the test records.
+      state: of the model.
+      num_batches: static; enough for all of them.
+      num_sources: static.
+    """
+    model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
+    size = data.pipeline.batch_size
+
+    def step(carry: tuple[Cursor, Scores], first: jax.Array) -> tuple[tuple[Cursor, Scores], None]:
+        cursor, before = carry
+        batch, cursor = data.pipeline.next(cursor)
+        logits = model(batch["image"])
+        # The last batch goes on past the end.
+        there = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
+        source = jax.nn.one_hot(batch["source_id"], num_sources) * there[:, None]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        predicted = logits.argmax(axis=-1)
+        right = predicted == batch["label"]
+        taken_for = jax.nn.one_hot(data.source_of_class[predicted], num_sources)
+        batch_scores = Scores(
+            num_records=source.sum(axis=0),
+            correct=(source * right[:, None]).sum(axis=0),
+            loss=(source * losses[:, None]).sum(axis=0),
+            taken_for=jnp.einsum("ns,nt->st", source, taken_for),
+        )
+        return (cursor, jax.tree.map(jnp.add, before, batch_scores)), None
+
+    zeros = jnp.zeros(num_sources)
+    none = Scores(zeros, zeros, zeros, jnp.zeros((num_sources, num_sources)))
+    begin = jnp.arange(num_batches, dtype=jnp.uint32) * size
+    (_, scores), _ = lax.scan(step, (data.cursor, none), begin)
+    return scores
+
+
+# One of each for all jobs of a process: the second job finds what the first one compiled.
+train_jitted = jax.jit(train, static_argnames="learner")
+evaluate_jitted = jax.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
+
+
+def is_key(leaf: jax.Array) -> bool:
+    """Whether an array holds random keys."""
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    def freeze(value: Any) -> Any:
+        return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value
+
+    return tuple((name, freeze(value)) for name, value in settings.items())

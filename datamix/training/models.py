@@ -1,0 +1,139 @@
+"""Small classifiers of images, and the way to add others."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from datamix import registry
+
+
+def model(component: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a model under its name in snake_case.
+
+    It is called with the shape of one image, the number of classes, Flax's random streams and, as keywords, the
+    settings of the model's YAML file; it gives an `nnx.Module` that turns images, float [batch, *shape], into logits,
+    float [batch, num_classes].
+
+    Raises:
+      RegistryError: the name is taken.
+
+    >>> @model
+    ... def average_for_doctest(shape, num_classes, rngs):
+    ...     return Linear(shape, num_classes, rngs)
+    """
+    registry.register("model", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", component.__name__).lower(), component)
+    return component
+
+
+class Linear(nnx.Module):
+    """One layer from pixels to logits.
+
+    >>> import jax.numpy as jnp
+    >>> Linear((28, 28, 1), 20, nnx.Rngs(0))(jnp.zeros((3, 28, 28, 1))).shape
+    (3, 20)
+    """
+
+    def __init__(self, shape: Sequence[int], num_classes: int, rngs: nnx.Rngs) -> None:
+        self.head = nnx.Linear(math.prod(shape), num_classes, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        return self.head(image.reshape(len(image), -1))
+
+
+class Mlp(nnx.Module):
+    """Fully connected layers.
+
+    Args:
+      shape: of one image.
+      num_classes: logits to give.
+      rngs: for parameters and dropout.
+      hidden: width of each hidden layer.
+      dropout: share of the last hidden layer's values that are left out of a training step.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        rngs: nnx.Rngs,
+        *,
+        hidden: Sequence[int] = (128,),
+        dropout: float = 0.0,
+    ) -> None:
+        widths = [math.prod(shape), *hidden]
+        self.layers = nnx.List([nnx.Linear(before, after, rngs=rngs) for before, after in itertools.pairwise(widths)])
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(widths[-1], num_classes, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        values = image.reshape(len(image), -1)
+        for layer in self.layers:
+            values = nnx.relu(layer(values))
+        return self.head(self.dropout(values))
+
+
+class Convolution(nnx.Module):
+    """3×3 pixels of all channels to new channels, at every second row and column, so that the image is halved.
+
+    Written as a matrix product over patches: inside a loop, XLA's CPU backend takes ten times as long for its own
+    convolution, and under `vmap`, which makes a grouped one of it, longer still.
+
+    Args:
+      channels: of the image.
+      features: channels of the result.
+      rngs: for parameters.
+    """
+
+    def __init__(self, channels: int, features: int, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Linear(9 * channels, features, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        rows, columns = (-(-size // 2) for size in image.shape[1:3])
+        padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        patches = [padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
+        return self.kernel(jnp.concatenate(patches, axis=-1))
+
+
+class Cnn(nnx.Module):
+    """Convolutions, and one hidden layer.
+
+    Args:
+      shape: of one image, [height, width, channels].
+      num_classes: logits to give.
+      rngs: for parameters and dropout.
+      features: channels after each convolution.
+      hidden: width of the hidden layer.
+      dropout: share of the hidden layer's values that are left out of a training step.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        rngs: nnx.Rngs,
+        *,
+        features: Sequence[int] = (16, 32),
+        hidden: int = 64,
+        dropout: float = 0.0,
+    ) -> None:
+        height, width, channels = shape
+        widths = [channels, *features]
+        self.convolutions = nnx.List([Convolution(before, after, rngs) for before, after in itertools.pairwise(widths)])
+        for _ in features:
+            height, width = -(-height // 2), -(-width // 2)
+        self.hidden = nnx.Linear(height * width * widths[-1], hidden, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(hidden, num_classes, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        for convolution in self.convolutions:
+            image = nnx.relu(convolution(image))
+        return self.head(self.dropout(nnx.relu(self.hidden(image.reshape(len(image), -1)))))

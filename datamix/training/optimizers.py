@@ -1,0 +1,73 @@
+"""Optax's optimisers and schedules, by the names that a config may use.
+
+An optimiser here has a learning rate of 1, and a schedule a peak of 1: the rate of each step is computed beforehand
+and multiplies the update inside the compiled step. Another rate or schedule so compiles nothing, and jobs that differ
+in them can run in one program.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import optax
+
+
+def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam; see `optax.adam`."""
+    return optax.adam(1.0, b1, b2, eps)
+
+
+def adamw(
+    *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
+) -> optax.GradientTransformation:
+    """Adam with weight decay; see `optax.adamw`."""
+    return optax.adamw(1.0, b1, b2, eps, weight_decay=weight_decay)
+
+
+def lion(*, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+    """Lion; see `optax.lion`."""
+    return optax.lion(1.0, b1, b2, weight_decay=weight_decay)
+
+
+def rmsprop(*, decay: float = 0.9, eps: float = 1e-8, momentum: float | None = None) -> optax.GradientTransformation:
+    """RMSProp; see `optax.rmsprop`."""
+    return optax.rmsprop(1.0, decay, eps, momentum=momentum)
+
+
+def sgd(*, momentum: float | None = None, nesterov: bool = False) -> optax.GradientTransformation:
+    """Stochastic gradient descent; see `optax.sgd`."""
+    return optax.sgd(1.0, momentum, nesterov)
+
+
+def constant(_steps: int) -> optax.Schedule:
+    """The same rate throughout."""
+    return optax.constant_schedule(1.0)
+
+
+def cosine(steps: int, *, end: float = 0.0) -> optax.Schedule:
+    """Half a cosine wave, down to a share of the rate; see `optax.cosine_decay_schedule`."""
+    return optax.cosine_decay_schedule(1.0, steps, end)
+
+
+def exponential(_steps: int, *, every: int, decay: float, staircase: bool = False) -> optax.Schedule:
+    """Multiplied by `decay` each `every` steps; see `optax.exponential_decay`."""
+    return optax.exponential_decay(1.0, every, decay, staircase=staircase)
+
+
+def linear(steps: int, *, end: float = 0.0) -> optax.Schedule:
+    """A straight line down to a share of the rate; see `optax.linear_schedule`."""
+    return optax.linear_schedule(1.0, end, steps)
+
+
+def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax.Schedule:
+    """Up in a straight line for a share of the steps, then `cosine`; see `optax.warmup_cosine_decay_schedule`."""
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup * steps), steps, end)
+
+
+def rates(schedule: optax.Schedule, learning_rate: float, steps: int) -> np.ndarray:
+    """The learning rate of each step, float32 [steps].
+
+    >>> rates(linear(4), 0.1, 4).round(3)
+    array([0.1  , 0.075, 0.05 , 0.025], dtype=float32)
+    """
+    factor = np.broadcast_to(np.asarray(schedule(np.arange(steps)), np.float32), steps)
+    return np.asarray(np.float32(learning_rate) * factor)

@@ -1,0 +1,84 @@
+"""What is kept of each test while a model is trained: a line in metrics.jsonl, and TensorBoard's files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix.report.files import write_text
+from datamix.training.learner import Scores
+
+NAME = "metrics.jsonl"
+
+Line = dict[str, float]
+"""Step, loss on the batches since the last line, and metrics by name."""
+
+
+def metrics_of(names: Sequence[str], scores: Scores) -> dict[str, float]:
+    """Accuracy and mean loss of each source, their means, and the worst source's accuracy.
+
+    >>> sums = np.array([[4.0, 4.0], [2.0, 4.0], [1.0, 0.0]])
+    >>> metrics_of(["a", "b"], Scores(*sums, taken_for=np.eye(2)))["accuracy/worst"]
+    0.5
+    """
+    num_records, correct, loss = (np.asarray(sums, float) for sums in scores[:3])
+    accuracy, loss = correct / num_records, loss / num_records
+    return {
+        **{f"accuracy/{name}": float(value) for name, value in zip(names, accuracy, strict=True)},
+        "accuracy/mean": float(accuracy.mean()),
+        "accuracy/worst": float(accuracy.min()),
+        **{f"loss/{name}": float(value) for name, value in zip(names, loss, strict=True)},
+        "loss/mean": float(loss.mean()),
+    }
+
+
+class Records:
+    """The records of one job, in its run directory.
+
+    Args:
+      directory: of the run.
+      lines: of the tests before the step at which the job goes on.
+    """
+
+    def __init__(self, directory: Path, lines: Sequence[Line] = ()) -> None:
+        self._path = directory / NAME
+        self.lines: list[Line] = list(lines)
+        write_text(self._path, "".join(map(_encoded, self.lines)))
+        self._board = _board(directory, int(lines[-1]["step"]) if lines else 0)
+
+    def add(self, step: int, loss: float, metrics: Mapping[str, float]) -> None:
+        """Keep a test's metrics; once this returns, they are on the disk."""
+        line = {"step": step, "loss": loss, **metrics}
+        self.lines.append(line)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_encoded(line))
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board is not None:
+            for name, value in line.items():
+                if name != "step":
+                    self._board.add_scalar("loss/train" if name == "loss" else name, value, step)
+
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _encoded(line: Line) -> str:
+    return json.dumps(line) + "\n"
+
+
+def _board(directory: Path, step: int) -> Any:
+    """TensorBoard's writer, where the extra is installed."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        return None
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(directory), purge_step=step or None)

@@ -1,0 +1,293 @@
+"""Training runs: from a configuration to a trained model, one at a time or several in one program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix import registry
+from datamix.config import Config, TrainConfig
+from datamix.cursor import Cursor
+from datamix.errors import ConfigError, DatamixError, StateError
+from datamix.pipeline import digest
+from datamix.rng import key_for
+from datamix.training.checkpoints import Checkpoints
+from datamix.training.data import Data, open_data
+from datamix.training.lanes import Trained, fit_together, trained_in
+from datamix.training.learner import Learner, Scores, State, first_state
+from datamix.training.optimizers import rates
+from datamix.training.records import Line, Records, metrics_of
+
+Item = TypeVar("Item")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One job that trains a model.
+
+    Attributes:
+      config: of the job.
+      settings: the part of it that is about training.
+      directory: where its files go.
+      data: to train and test on.
+      learner: what is trained.
+      rates: learning rate of each step, float32 [steps].
+      step: how many steps are done.
+      cursor: before the next batch.
+      state: after the last step.
+      records: of the tests so far.
+      scores: of the last test.
+      checkpoints: of the run.
+      note: whether it goes on or starts afresh, where that was asked for; else empty.
+      error: what has ended it before its time.
+      seconds: spent on steps and tests; its part of them where several runs are trained together.
+      steps_done: in those seconds.
+    """
+
+    config: Config
+    settings: TrainConfig
+    directory: Path
+    data: Data
+    learner: Learner
+    rates: np.ndarray
+    step: int
+    cursor: Cursor
+    state: State
+    checkpoints: Checkpoints
+    records: Records = field(init=False)
+    note: str = ""
+    scores: Scores | None = None
+    error: DatamixError | None = None
+    seconds: float = 0.0
+    steps_done: int = 0
+
+    @property
+    def steps(self) -> int:
+        """How many there are to do."""
+        return len(self.rates)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.error is not None or (self.step == self.steps and self.scores is not None)
+
+
+def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
+    """Make all ready for the first step; nothing is written but an empty list of tests.
+
+    Args:
+      config: of the job.
+      directory: where its files go.
+      like: a run that differs in weights, seeds and learning rate alone; its data is shared.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+    """
+    settings = config.train
+    if settings is None:
+        raise ConfigError(
+            "job=train needs the groups model and optimizer and the keys of train, as job/train.yaml has."
+        )
+    data = open_data(config, None if like is None else like.data)
+    schedule = registry.lookup("schedule", settings.schedule)
+    steps = _steps(settings, data)
+    learner = Learner.of(settings, data.shape, data.num_classes)
+    learner.check()
+    words = jnp.asarray(key_for(config.seed, "train", settings.model), jnp.uint32)
+    run = Run(
+        config=config,
+        settings=settings,
+        directory=directory,
+        data=data,
+        learner=learner,
+        rates=rates(schedule(steps, **settings.schedule_settings), settings.learning_rate, steps),
+        step=0,
+        cursor=data.pipeline.start(),
+        state=first_state(learner, jax.random.wrap_key_data(words)),
+        checkpoints=Checkpoints(directory),
+    )
+    lines: list[Line] = []
+    if settings.resume:
+        lines = _resume(run)
+    else:
+        run.checkpoints.clear()
+    run.records = Records(directory, lines)
+    return run
+
+
+def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
+    """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
+    found: list[Run | DatamixError] = []
+    for config, directory in jobs:
+        like = next((run for run in found if isinstance(run, Run) and _same_data(run.config, config)), None)
+        try:
+            found.append(prepare(config, directory, like))
+        except DatamixError as error:
+            found.append(error)
+    return found
+
+
+def _same_data(first: Config, other: Config) -> bool:
+    """Whether two jobs differ in weights, seeds and training alone."""
+
+    def kept(config: Config) -> Config:
+        mix = replace(config.mix, ratio=None, weights={}, share={})
+        sources = tuple(replace(source, seed=None) for source in config.sources)
+        return replace(config, seed=0, mix=mix, sources=sources, train=None)
+
+    return kept(first) == kept(other)
+
+
+def _steps(settings: TrainConfig, data: Data) -> int:
+    length, size = data.pipeline.plan.length, data.pipeline.batch_size
+    whole = None if length is None else length // size
+    if settings.steps is None and whole is None:
+        raise ConfigError(
+            "train.steps = null is the whole mix, which never ends; set train.steps, or another stop than forever."
+        )
+    if whole is not None and (settings.steps or 0) > whole:
+        raise ConfigError(
+            f"train.steps = {settings.steps} is more than the {whole} whole batches of the mix; make it {whole} or "
+            "less, or set stop=forever."
+        )
+    return settings.steps or whole or 0
+
+
+def _resume(run: Run) -> list[Line]:
+    """Go on from the last checkpoint, where there is one; returns the tests before it.
+
+    Raises:
+      StateError: it was taken under another configuration; names what differs.
+    """
+    step = run.checkpoints.last()
+    if step is None:
+        run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
+        return []
+    position = run.checkpoints.position(step)
+    own, saved = _identity(run), position.get("identity", {})
+    if differing := sorted(key for key in own.keys() | saved.keys() if own.get(key) != saved.get(key)):
+        raise StateError(
+            f"train.resume: {run.checkpoints.path / str(step)} was taken under another configuration: "
+            f"{', '.join(differing)} differ; resume with the settings it was taken under, or start afresh without "
+            "train.resume."
+        )
+    run.step = step
+    run.state = run.checkpoints.state(step, run.state)
+    run.cursor = run.data.pipeline.start(position["mix"]["step"])
+    run.note = f"train.resume: the run goes on after step {step:,} of {run.steps:,}."
+    lines: list[Line] = position["lines"]
+    return lines
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What determines a run, digested, by the key that sets it."""
+    settings, mix = run.settings, run.data.pipeline.iterator().state()["fingerprint"]
+    own = {
+        "model": [settings.model, dict(settings.model_settings)],
+        "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
+        "optimizer.learning_rate": settings.learning_rate,
+        "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
+        "train.steps": run.steps,
+        "test_split": run.data.tests.pipeline.fingerprint,
+    }
+    return {**mix, **{key: digest(value) for key, value in own.items()}}
+
+
+def _save(run: Run) -> None:
+    mix = run.data.pipeline.iterator(start=run.step).state()
+    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.records.lines})
+
+
+def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
+    """Train runs to their end; those that can, in one program.
+
+    Args:
+      runs: changed in place; the `error` of one whose loss is no longer finite says so.
+      tell: called after each test, with the runs that are trained together.
+      how: see `trained_in`.
+    """
+    for group in grouped(runs, _alike):
+        _fit(group, tell, how)
+
+
+def _alike(first: Run, other: Run) -> bool:
+    """Whether two runs can be trained in one program."""
+    return (
+        (first.learner, first.step, first.steps, first.data.tests.pipeline)
+        == (other.learner, other.step, other.steps, other.data.tests.pipeline)
+        and first.settings.eval_every == other.settings.eval_every
+        and fit_together(first.data.pipeline, other.data.pipeline)
+    )
+
+
+def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
+    """Train runs that are alike."""
+    first = runs[0]
+    trained: Trained = trained_in(how, len(runs))(
+        first.learner, [run.data.pipeline for run in runs], [run.cursor for run in runs], [run.state for run in runs]
+    )
+    all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
+    while True:
+        begun, before = time.perf_counter(), first.step
+        step = min(before - before % every + every, first.steps)
+        losses = trained.train(all_rates[:, before:step]) if step > before else None
+        scores = trained.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+        seconds = (time.perf_counter() - begun) / len(runs)
+        for lane, run in enumerate(runs):
+            run.step, run.scores, run.seconds = step, scores[lane], run.seconds + seconds
+            if losses is not None and run.error is None:
+                _note(run, before, losses[lane], partial(trained.state, lane))
+        if losses is not None:  # otherwise they had ended before
+            tell(runs)
+        if step == first.steps:
+            break
+    for run in runs:
+        run.records.close()
+        run.checkpoints.close()
+
+
+def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State]) -> None:
+    """Keep what a lane has done since the step `before`."""
+    run.steps_done += len(losses)
+    if not np.isfinite(losses).all():
+        lost = before + int(np.argmin(np.isfinite(losses))) + 1
+        run.error = ConfigError(
+            f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer finite; "
+            "a smaller rate keeps it so."
+        )
+        return
+    assert run.scores is not None
+    run.records.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
+    if _due(run.settings, before, run.step, run.steps):
+        run.state = state()
+        _save(run)
+
+
+def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[list[Item]]:
+    """Items in groups, in their order.
+
+    >>> grouped([1, 2, 3, 5], lambda a, b: a % 2 == b % 2)
+    [[1, 3, 5], [2]]
+    """
+    groups: list[list[Item]] = []
+    for item in items:
+        group = next((group for group in groups if alike(group[0], item)), None)
+        if group is None:
+            groups.append([item])
+        else:
+            group.append(item)
+    return groups
+
+
+def _due(settings: TrainConfig, before: int, step: int, steps: int) -> bool:
+    """Whether to take a checkpoint after the test at `step`, the one before having been at `before`."""
+    every = settings.checkpoint_every or 1
+    return step == steps or step // every > before // every

@@ -1,0 +1,258 @@
+"""Multiruns: what they leave behind however they end, and how they go on; by every launcher there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+
+PLAN = ["-m", "job=plan", "source=digits+garments"]
+# A source that does what its settings say once it is opened.
+OWN = """
+    import os, signal, time
+    import numpy as np
+    import datamix
+
+    @datamix.source
+    def moody(*, mood: str = "good"):
+        if mood == "bug":
+            raise MemoryError("no room")
+        if mood == "ctrl-c":
+            raise KeyboardInterrupt
+        if mood == "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return {"image": np.zeros((20, 28, 28, 1), np.uint8), "label": np.arange(20) % 3}
+    """
+
+
+@pytest.fixture
+def moody(tmp_path):
+    """The beginning of a command line that sweeps moods."""
+    (tmp_path / "moods.py").write_text(textwrap.dedent(OWN))
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "moody.yaml").write_text("_target_: moody\nmood: good\noperators: [to_float]\n")
+    return ["-m", "--config-dir", str(tmp_path / "mine"), "plugins=[moods]", "job=plan", "source=moody"]
+
+
+def rows(directory: Path) -> list[dict]:
+    """What `sweep.json` holds, once all four files are there."""
+    assert {path.name for path in directory.glob("sweep.*")} >= {"sweep.csv", "sweep.html", "sweep.json"}
+    return json.loads((directory / "sweep.json").read_bytes())
+
+
+def test_several_axes_give_a_row_each(call_datamix, tmp_path):
+    axes = ["mix.share.digits=0.2,0.6", "seed=range(0,2)", "batch.size=choice(8,16)"]
+    ended = call_datamix(*PLAN, *axes, "hydra.sweep.dir=s")
+    assert (ended.code, ended.err) == (0, "")
+    found = rows(tmp_path / "s")
+    assert [row["job"] for row in found] == list(range(8))
+    assert [row["shares"]["digits"] for row in found] == pytest.approx([0.2] * 4 + [0.6] * 4, abs=0.001)
+    assert [row["seed"] for row in found] == [0, 0, 1, 1] * 2
+    result = json.loads((tmp_path / "s" / "3" / "result.json").read_bytes())
+    assert {key: result[key] for key in ("job", "status", "error", "seed")} == {
+        "job": 3,
+        "status": "done",
+        "error": None,
+        "seed": 1,
+    }
+    overrides = ["job=plan", "source=digits+garments", "mix.share.digits=0.2", "seed=1", "batch.size=16"]
+    assert result["overrides"] == overrides
+    assert result["config"]["mix"]["share"] == {"digits": 0.2, "garments": None}
+    assert "hydra" not in result["config"]
+    assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_datasets_are_swept(call_datamix, tmp_path):
+    assert call_datamix("-m", "job=plan", "source=digits+garments,garments", "hydra.sweep.dir=s").code == 0
+    assert [list(row["shares"]) for row in rows(tmp_path / "s")] == [["digits", "garments"], ["garments"]]
+
+
+def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(call_datamix, tmp_path):
+    sweep = [*PLAN, "mix.share.digits=7,0.5,0.6", "hydra.sweep.dir=s"]
+    first = call_datamix(*sweep)
+    assert first.code == 2
+    (line,) = first.err.splitlines()
+    assert line.startswith("ConfigError: mix.share.digits = 7; a share lies in [0, 1]. ")
+    assert line.endswith(" (job 0)")
+    kept = (tmp_path / "s" / "1" / "result.json").stat()
+    again = call_datamix(*sweep)
+    assert again.mistake.startswith("StateError: hydra.sweep.dir = s holds the results of 3 jobs; sweep.resume=true ")
+    (tmp_path / "s" / "2" / "result.json").unlink()
+    mended = ["mix.share.digits=0.4,0.5,0.6" if argument.startswith("mix.") else argument for argument in sweep]
+    other = call_datamix(*mended, "sweep.resume=true", "batch.size=17")
+    assert other.mistake.startswith("StateError: batch.size: job 1 in s/1 was run with 16, now it is 17. ")
+    assert not (tmp_path / "s" / "2" / "result.json").exists()  # the check came before any job
+    resumed = call_datamix(*mended, "sweep.resume=true", "sweep.metric=samples")
+    assert (resumed.code, resumed.err, len(resumed.reports)) == (0, "", 2)
+    assert f"Job 1 is done already: {tmp_path / 's' / '1'}\n" in resumed.out
+    after = (tmp_path / "s" / "1" / "result.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
+    assert [(row["job"], row["status"], row["overrides"][2]) for row in rows(tmp_path / "s")] == [
+        (0, "done", "mix.share.digits=0.4"),
+        (1, "done", "mix.share.digits=0.5"),
+        (2, "done", "mix.share.digits=0.6"),
+    ]
+
+
+def test_a_bug_in_one_job_is_shown_and_the_others_go_on(call_datamix, moody, tmp_path):
+    ended = call_datamix(*moody, "source.moody.mood=bug,good", "hydra.sweep.dir=s")
+    assert ended.code == 1
+    assert [(row["status"], row["error"]) for row in rows(tmp_path / "s")] == [
+        ("failed", "MemoryError: no room"),
+        ("done", None),
+    ]
+    assert ended.err.startswith("Traceback")
+    assert "\nMemoryError: no room (job 0)\n" in ended.err
+
+
+@pytest.mark.parametrize(("mood", "code"), [("ctrl-c", 130), ("term", 143)])
+def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody, tmp_path, mood, code):
+    ended = call_datamix(*moody, f"source.moody.mood=good,{mood},good", "hydra.sweep.dir=s")
+    assert ended.code == code
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["done", "interrupted", "interrupted"]
+    assert "Traceback" not in ended.err
+    assert ended.err.splitlines()[:3] == [
+        "Interrupted: it was interrupted (job 1)",
+        "Interrupted: it had not begun (job 2)",
+        "The same command with sweep.resume=true hydra.sweep.dir=s runs what is missing.",
+    ]
+
+
+def test_a_mistake_before_the_first_job_leaves_nothing(call_datamix, tmp_path):
+    ended = call_datamix(*PLAN, "mix=random,rnadom", "hydra.sweep.dir=s")
+    assert ended.mistake.startswith("ConfigError: mix=rnadom: there is no mix 'rnadom'. Did you mean 'random'?")
+    assert list((tmp_path / "s").glob("sweep.*")) == []
+
+
+def test_report_draws_a_sweep_anew_and_compares_two(call_datamix, tmp_path):
+    for name, size in (("a", 16), ("b", 32)):
+        call_datamix(*PLAN, "mix.share.digits=0.2,0.6", f"batch.size={size}", f"hydra.sweep.dir={name}")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("sweep.[cj]s*")}
+    for path in (tmp_path / "a").glob("sweep.*"):
+        path.unlink()
+    assert call_datamix("job=report", "sweep.dir=a").code == 0
+    assert {name: (tmp_path / "a" / name).read_bytes() for name in before} == before
+    assert rows(tmp_path / "a")
+    both = call_datamix("job=report", "sweep.dir=[a,b]", "sweep.metric=batches", "hydra.run.dir=both")
+    assert [(row["sweep"], row["dir"], row["best"]) for row in rows(tmp_path / "both")] == [
+        ("a", "../a/0", False),
+        ("a", "../a/1", True),
+        ("b", "../b/0", False),
+        ("b", "../b/1", False),
+    ]
+    assert "Best: sweep=a, mix.share.digits=0.6, batch.size=16 " in both.out
+    assert both.report["sweeps"] == ["a", "b"]
+
+
+def test_a_report_without_a_sweep_says_so(call_datamix, tmp_path):
+    assert call_datamix("job=report").mistake.startswith("ConfigError: sweep.dir is missing; ")
+    assert call_datamix("job=report", "sweep.dir=none").mistake == (
+        "ConfigError: sweep.dir: no job of a sweep has left its result in none."
+    )
+
+
+def needs(package):
+    return pytest.mark.skipif(
+        importlib.util.find_spec("hydra_plugins") is None
+        or importlib.util.find_spec(f"hydra_plugins.{package}") is None,
+        reason=f"needs {package}: pip install 'datamix[sweep]'",
+    )
+
+
+LAUNCHERS = {
+    "joblib": ["hydra.launcher.n_jobs=2"],
+    "submitit_local": [],
+    "ray": ["+hydra.launcher.ray.init.include_dashboard=false"],
+}
+
+
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(name, marks=needs(f"hydra_{name.partition('_')[0]}_launcher")) for name in LAUNCHERS]
+)
+def test_another_launcher_gives_the_same_rows(call_datamix, run_datamix, environment, monkeypatch, tmp_path, launcher):
+    for name in ("PYTHONPATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, environment.get(name, "disabled"))
+    axes = ["mix.share.digits=0.2,7", "hydra.sweep.dir=s", f"hydra/launcher={launcher}", *LAUNCHERS[launcher]]
+    # Ray's driver stays in its process; the others start theirs from this one, which has all imported already.
+    ended = run_datamix(*PLAN, *axes, cwd=tmp_path) if launcher == "ray" else call_datamix(*PLAN, *axes)
+    assert ended.code == 2, ended.err
+    good, bad = rows(tmp_path / "s")
+    assert (good["status"], good["shares"]) == ("done", pytest.approx({"digits": 0.2, "garments": 0.8}, abs=0.001))
+    assert (bad["status"], bad["error"].partition(";")[0]) == ("failed", "ConfigError: mix.share.digits = 7")
+    assert re.search(r"^ConfigError: mix\.share\.digits = 7; .* \(job 1\)$", ended.err, re.MULTILINE)
+    assert "Traceback" not in ended.err
+
+
+@needs("hydra_optuna_sweeper")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the plugin's own libraries
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_path):
+    # A mix of 300 and 700 records that repeats none is longest at a share of 0.3.
+    mix = [*PLAN, "source.digits.split=train[:300]", "source.garments.split=train[:700]", "sweep.metric=samples"]
+    assert call_datamix(*mix, "mix.share.digits=0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", "hydra.sweep.dir=grid").code == 0
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=1"]
+    sampler = ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.sampler.n_startup_trials=4"]
+    share = "mix.share.digits=interval(0.05,0.95)"
+    assert call_datamix(*mix, share, *search, *sampler, "hydra.sweep.dir=search").code == 0
+    grid, found = (next(row for row in rows(tmp_path / name) if row["best"]) for name in ("grid", "search"))
+    assert grid["shares"]["digits"] == pytest.approx(0.3, abs=0.001)
+    assert abs(found["shares"]["digits"] - 0.3) < 0.1  # the plugin minimises unless it is told
+    said = (tmp_path / "search" / "optimization_results.yaml").read_text()
+    assert f"best_value: {found['metrics']['samples']}" in said
+    lost = call_datamix(*mix[:-1], share, *search, "hydra.sweep.dir=t")
+    assert lost.code == 2
+    assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
+
+
+def test_what_a_search_would_call_is_refused(call_datamix):
+    ended = call_datamix(*PLAN, "hydra.sweeper.custom_search_space=os.system", "hydra/sweeper=optuna")
+    assert ended.mistake.startswith("RegistryError: hydra.sweeper.custom_search_space = 'os.system': nothing but ")
+
+
+TRAIN = ["-m", "job=train", "model=linear", "train.steps=4", "train.eval_every=2", "source.mnist.limit=200"]
+
+
+def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, tmp_path):
+    from jax import monitoring
+    from jax._src.monitoring import unregister_event_duration_listener
+
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(HydraConfig.get().job.num)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        axes = ["mix.share.mnist=0.1,0.37", "seed=0,1", "batch.size=24"]  # of a size that no other test has
+        ended = call_datamix(*TRAIN, *axes, "hydra.sweep.dir=s")
+    finally:
+        unregister_event_duration_listener(listen)
+    assert ended.code == 0, ended.err
+    assert set(compiled) == {0}
+    found = rows(tmp_path / "s")
+    assert len({json.dumps(row["metrics"]) for row in found}) == 4
+    (best,) = {row["overrides"][-3] for row in found if row["best"]}
+    means = [sum(row["metrics"]["accuracy/worst"] for row in found[i : i + 2]) for i in (0, 2)]
+    assert best == f"mix.share.mnist={(0.1, 0.37)[means.index(max(means))]}"
+
+
+def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
+    sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
+    assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0
+    assert call_datamix(*sweep, "hydra.sweep.dir=s").code == 0
+    job = tmp_path / "s" / "0"
+    held = json.loads((job / "result.json").read_bytes())
+    shutil.rmtree(job / "checkpoints" / "4")  # as if it had been killed after step 2
+    (job / "result.json").write_text(json.dumps(held | {"status": "begun", "metrics": {}, "sources": {}}))
+    resumed = call_datamix(*sweep, "hydra.sweep.dir=s", "sweep.resume=true")
+    assert resumed.code == 0, resumed.err
+    assert "the run goes on after step 2 of 4" in resumed.out
+    assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]
