@@ -78,6 +78,25 @@ class PlanReport:
     groups: dict[str, GroupReport]
     warnings: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """The report as text, one line a source.
+
+        >>> print(Plan({"a": 5, "b": 3}, {"a": 2}, stop="all_exhausted").report())
+        8 records, at most 0.333 from the exact shares
+        a: 62.5 % (66.7 % asked for), 5 records, 1.00 epochs, exhausted after 7
+        b: 37.5 % (33.3 % asked for), 3 records, 1.00 epochs, exhausted after 8
+        """
+        length = "without end" if self.length is None else f"{self.length:,} records"
+        lines = [f"{length}, at most {self.max_deviation:.3f} from the exact shares"]
+        for name, row in self.sources.items():
+            parts = [f"{name}: {100 * row.share:.1f} % ({100 * row.target:.1f} % asked for)"]
+            parts += [] if row.samples is None else [f"{row.samples:,} records, {row.epochs:.2f} epochs"]
+            parts += [] if row.exhausted_at is None else [f"exhausted after {row.exhausted_at:,}"]
+            lines.append(", ".join(parts))
+        for path, group in self.groups.items():
+            lines.append(f"{path} together: {100 * group.share:.1f} % ({100 * group.target:.1f} % asked for)")
+        return "\n".join([*lines, *self.warnings])
+
 
 @dataclass(frozen=True, kw_only=True)
 class OverTime:
