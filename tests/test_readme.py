@@ -42,7 +42,7 @@ def call_in_reach(call_datamix, every_dataset, tmp_path, monkeypatch):
 def test_it_has_commands_files_and_code():
     assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
     assert len(COMMANDS) >= 10
-    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_conf/experiment/on_cluster.yaml", "my_parts.py"]
+    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_conf/hydra/launcher/cluster.yaml", "my_parts.py"]
     assert len(PYTHON) == 2
 
 
