@@ -42,7 +42,9 @@ def call_in_reach(call_datamix, every_dataset, tmp_path, monkeypatch):
 def test_it_has_commands_files_and_code():
     assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
     assert len(COMMANDS) >= 10
-    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_parts.py"]
+    assert sorted(FILES) == [
+        "my_conf/dataset/stripes.yaml", "my_conf/model/narrow.yaml", "my_models.py", "my_parts.py"
+    ]  # fmt: skip
     assert len(PYTHON) == 2
 
 
@@ -102,9 +104,9 @@ def test_what_it_links_to_exists():
 def test_it_names_every_choice():
     from datamix import registry
 
-    groups = ("dataset", "mix", "stop", "experiment", "job")
+    groups = ("dataset", "mix", "stop", "experiment", "job", "model", "optimizer")
     choices = [path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")]
     choices.remove("preview")  # the default
-    operators = [name for name in registry.names("operator") if "doctest" not in name]
-    for name in choices + operators:
+    held = [name for kind in ("operator", "schedule") for name in registry.names(kind) if "doctest" not in name]
+    for name in choices + held:
         assert re.search(rf"(?<!\w){name}(?!\w)", README), name
