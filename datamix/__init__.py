@@ -5,11 +5,12 @@
 
 A mix is a pure function of (config, seed, position). The tour, in the order in which the data flows:
 
-* `registry` holds the names that a config may build; `source`, `operator` and `order` add your own.
+* `registry` holds the names that a config may build; `source` and `operator` add your own.
 * `sources` read whole datasets as arrays: TFDS, `.npz` files, arrays in memory, look-alikes drawn by code.
 * `mixing` turns weights, an order and a stop into the stages of a `Plan`: position -> (source, epoch, record).
 * `operators` are pure functions on one record; `graph` says which follows which.
 * `Pipeline` compiles plan, look-up and operators into one program, and hands out batches from any position.
+* `training` has models, optimisers and the compiled loop over batches; `model` adds your own.
 * `config` and `build` make all of this from Hydra configs; `jobs` use it and `report` on it; `cli` is the command line.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datamix.plan import Plan, Selection
     from datamix.sources.arrays import MemoryArrays
     from datamix.sources.base import source
+    from datamix.training.models import model
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,7 @@ _PUBLIC = {
     "SpecError": "datamix.errors",
     "StateError": "datamix.errors",
     "load": "datamix.build",
+    "model": "datamix.training.models",
     "operator": "datamix.operators.base",
     "source": "datamix.sources.base",
 }
@@ -62,6 +65,7 @@ __all__ = [
     "StateError",
     "__version__",
     "load",
+    "model",
     "operator",
     "source",
 ]

@@ -44,7 +44,8 @@ def main() -> None:
     except OSError as error:
         if _running:
             raise
-        _end(error, f"hydra.run.dir: {error.filename or 'it'} cannot be written: {error.strerror}.")
+        key = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
+        _end(error, f"{key}: {error.filename or 'it'} cannot be written: {error.strerror}.")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -68,13 +69,15 @@ def _work(node: DictConfig) -> Any:
     config = parse(node)
     job = registry.lookup("job", config.job)
     registry.check_settings("job", job, config.job_settings)
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
     try:
         return job(config, directory, **config.job_settings)
     except OSError as error:
         if error.filename is None or not str(error.filename).startswith(str(directory)):
             raise
-        raise ConfigError(f"hydra.run.dir: {error.filename} cannot be written: {error.strerror}.") from error
+        key = "hydra.sweep.dir" if hydra_config.mode == RunMode.MULTIRUN else "hydra.run.dir"
+        raise ConfigError(f"{key}: {error.filename} cannot be written: {error.strerror}.") from error
 
 
 def _end(error: BaseException, text: str) -> None:

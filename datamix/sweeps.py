@@ -80,28 +80,39 @@ class _Watched:
             results = read_results(directory)
             if results or not isinstance(stopped, Exception | None):
                 results = _with_the_rest(results, grid, directory)
-                # By its name: it draws, and the command line must start without what that takes.
-                report = importlib.import_module("datamix.jobs.report")
-                chosen_by = {key: self._config.sweep[key] for key in ("metric", "goal")}
-                report.gather({directory: results}, directory, **chosen_by)
+                self._gather(results, directory)
+        self._end(results, stopped, directory)
+        return returned
+
+    def _gather(self, results: list[Result], directory: Path) -> None:
+        # By its name: it draws, and the command line must start without what that takes.
+        report = importlib.import_module("datamix.jobs.report")
+        settings = self._config.sweep
+        try:
+            report.gather({directory: results}, directory, metric=settings.metric, goal=settings.goal)
+        except OSError as error:
+            raise ConfigError(
+                f"hydra.sweep.dir: {error.filename or directory} cannot be written: {error.strerror}; once it can, "
+                f"job=report sweep.dir={directory} draws what the jobs have left."
+            ) from error
+
+    def _end(self, results: list[Result], stopped: BaseException | None, directory: Path) -> None:
+        """Say what went wrong, and end with it."""
         bad = [result for result in results if result.status != "done"]
         mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
-        if stopped is not None and not bad and isinstance(stopped, Exception):
+        if isinstance(stopped, Exception) and not bad:
             raise stopped
         for why, jobs in complaints(bad).items():
             print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
         if bad and not mistakes:
-            print(
-                f"The same command with sweep.resume=true hydra.sweep.dir={directory} runs what is missing.",
-                file=sys.stderr,
-            )
+            more = f"sweep.resume=true hydra.sweep.dir={directory}"
+            print(f"The same command with {more} runs what is missing.", file=sys.stderr)
         if stopped is not None and not isinstance(stopped, Exception):
             raise stopped
         if stopped is not None and any(result.status == "interrupted" for result in bad):
             print(f"{type(stopped).__name__}: {str(stopped).partition(chr(10))[0]}", file=sys.stderr)
         if bad:
             sys.exit(2 if mistakes else 1)
-        return returned
 
     def _grid(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every job, where they are known beforehand."""

@@ -42,7 +42,10 @@ def call_in_reach(call_datamix, every_dataset, tmp_path, monkeypatch):
 def test_it_has_commands_files_and_code():
     assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
     assert len(COMMANDS) >= 10
-    assert sorted(FILES) == ["my_conf/dataset/stripes.yaml", "my_conf/experiment/on_cluster.yaml", "my_parts.py"]
+    assert sorted(FILES) == [
+        "my_conf/dataset/stripes.yaml", "my_conf/hydra/launcher/cluster.yaml", "my_conf/model/narrow.yaml",
+        "my_models.py", "my_parts.py",
+    ]  # fmt: skip
     assert len(PYTHON) == 2
 
 
@@ -51,10 +54,11 @@ def test_a_command_runs(call_in_reach, line):
     program, *arguments = words(line)
     assert program == "datamix"
     if "job=report" in arguments:
-        for name in ("a", "b"):
+        for name in set(re.findall(r"sweeps/(\w)", line)):
             call_in_reach("-m", "job=plan", "mix.share.mnist=0.1,0.9", f"hydra.sweep.dir=sweeps/{name}")
-    if "job=train" in arguments or "experiment=ratio_study" in arguments:  # the same, in little time
-        arguments += ["train.steps=2", "train.eval_every=2", "model=linear", "mix.share.mnist=0.1,0.9", "seed=0"]
+    if {"-m", "job=train"} <= {*arguments} or "experiment=ratio_study" in arguments:  # the same, in little time
+        arguments += ["train.steps=2", "train.eval_every=2", "mix.share.mnist=0.1,0.9", "seed=0"]
+        arguments += [] if "model=mlp" in arguments else ["model=linear"]
     ended = call_in_reach(*arguments)
     assert (ended.code, bool(ended.reports)) == (0, True), ended.err
     for report in ended.reports:
@@ -110,9 +114,9 @@ def test_what_it_links_to_exists():
 def test_it_names_every_choice():
     from datamix import registry
 
-    groups = ("dataset", "mix", "weighting", "stop", "experiment", "job")
+    groups = ("dataset", "mix", "weighting", "stop", "experiment", "job", "model", "optimizer")
     choices = [path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")]
     choices = [name for name in choices if name not in ("preview", "equal")]  # the defaults
-    operators = [name for name in registry.names("operator") if "doctest" not in name]
-    for name in choices + operators:
+    held = [name for kind in ("operator", "schedule") for name in registry.names(kind) if "doctest" not in name]
+    for name in choices + held:
         assert re.search(rf"(?<!\w){name}(?!\w)", README), name

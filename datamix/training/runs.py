@@ -266,7 +266,7 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
         return
     assert run.scores is not None
     run.records.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
-    if _due(run.settings, before, run.step, run.steps):
+    if _due(run, before):
         run.state = state()
         _save(run)
 
@@ -287,7 +287,7 @@ def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[
     return groups
 
 
-def _due(settings: TrainConfig, before: int, step: int, steps: int) -> bool:
-    """Whether to take a checkpoint after the test at `step`, the one before having been at `before`."""
-    every = settings.checkpoint_every or 1
-    return step == steps or step // every > before // every
+def _due(run: Run, before: int) -> bool:
+    """Whether to take a checkpoint after a test, the one before having been at the step `before`."""
+    every = run.settings.checkpoint_every or 1
+    return run.step == run.steps or run.step // every > before // every

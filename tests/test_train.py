@@ -1,0 +1,183 @@
+"""`job=train` from the command line: what it prints and writes, killed and resumed, in lanes, and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SMALL = ["job=train", "model=linear", "source=mnist+fashion", "source.mnist.split=train[:500]",
+         "source.mnist.test_split=test[:200]", "batch.size=16"]  # fmt: skip
+
+
+@pytest.fixture
+def train(call_datamix):
+    return lambda *overrides: call_datamix(*SMALL, "train.steps=40", "train.eval_every=20", *overrides)
+
+
+def test_it_prints_and_writes_what_it_found(train, tmp_path):
+    ended = train("mix.ratio=3:1", "hydra.run.dir=run")
+    report = ended.report
+    metrics = report["metrics"]
+    names = [f"{kind}/{of}" for kind in ("accuracy", "loss") for of in ("mnist", "fashion", "mean")]
+    assert sorted(metrics) == sorted([*names, "accuracy/worst"])
+    assert metrics["accuracy/worst"] == min(metrics["accuracy/mnist"], metrics["accuracy/fashion"]) > 0.3
+    assert (report["job"], report["batches"], report["samples"], report["figure"]) == ("train", 40, 640, "curves.png")
+    assert [source["samples"] for source in report["sources"].values()] == [480, 160]
+    assert report["test_records"] == {"mnist": 200, "fashion": 100}
+    assert [sum(row.values()) for row in report["confusion"].values()] == pytest.approx([1, 1])
+    assert (report["model"], report["parameters"]) == ({"name": "linear"}, 784 * 20 + 20)
+    assert report["optimizer"]["learning_rate"] == 0.001
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40]
+    assert {name: lines[-1][name] for name in metrics} == metrics
+    files = {path.name.split(".tfevents")[0] for path in (tmp_path / "run").iterdir()}
+    assert files == {".hydra", "checkpoints", "curves.png", "events.out", "metrics.jsonl", "report.json"}
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert ended.out.splitlines()[0] == (
+        "Training linear (15,700 parameters, 20 classes) with adam for 40 steps of 16 on mnist 75.0 %, fashion 25.0 %"
+    )
+    assert len(re.findall(r"^step 20/40  loss .* steps/s, \d+ s left$", ended.out, re.MULTILINE)) == 1
+    assert "On each source's test records after 40 steps\n" in ended.out
+    assert ended.err == "" or all(line.startswith("Reading ") for line in ended.err.splitlines())
+
+
+def test_tensorboard_gets_the_same_numbers(train, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    metrics = train("hydra.run.dir=run").report["metrics"]
+    (path,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    data, events = path.read_bytes(), []
+    while data:  # of each record, its length, a checksum, the event, a checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    found = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
+    assert set(found) == {(name, step) for name in [*metrics, "loss/train"] for step in (20, 40)}
+    assert {name: found[name, 40] for name in metrics} == pytest.approx(metrics)
+
+
+def test_look_alikes_are_results_only_where_that_is_asked_for(train, tmp_path):
+    nowhere = f"data.dir={tmp_path}"
+    assert "or set data.stand_in=true to go on with the built-in look-alike" in train(nowhere).mistake
+    ended = train(nowhere, "data.stand_in=true", "source.fashion.split=train[:800]", "train.steps=20",
+                  "source.fashion.test_split=test[:100]")  # fmt: skip
+    assert {source["provenance"] for source in ended.report["sources"].values()} == {"stand-in"}
+    assert ended.out.startswith("Stand-in: mnist: ")
+    assert "after 20 steps — built-in stand-ins, not real data: mnist, fashion\n" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        ("model=mpl", "ConfigError: model=mpl: there is no model 'mpl'. Did you mean 'mlp'? Known: cnn, linear, mlp."),
+        ("model.name=mpl", "RegistryError: model.name: no model 'mpl'. Did you mean 'mlp'? Known: "),
+        ("model=mlp model.hiden=[3]", "ConfigError: model.hiden: there is no key 'hiden' in model. Did you mean "),
+        ("+model.hidden=[3]", "ConfigError: model.hidden: there is no such setting. "),
+        ("optimizer=adm", "ConfigError: optimizer=adm: there is no optimizer 'adm'. Did you mean 'adam'? Known: "),
+        ("optimizer.learning_rate=0", "ConfigError: optimizer.learning_rate = 0; it is above 0."),
+        ("optimizer.schedule=cosin", "RegistryError: optimizer.schedule: no schedule 'cosin'. Did you mean 'cosine'?"),
+        ("optimizer.schedule={cosine:{ned:1}}", "ConfigError: optimizer.schedule.cosine.ned: there is no such "),
+        ("optimizer.schedule=3", "ConfigError: optimizer.schedule = 3 is no schedule; write a name, or a name with "),
+        ("optimizer.name=os.mkdir", "RegistryError: optimizer.name: no optimizer 'os.mkdir'. "),
+        ("train.steps=0", "ConfigError: train.steps = 0; it is 1 or more."),
+        ("train.stpes=5", "ConfigError: train.stpes: there is no key 'stpes' in train. Did you mean 'steps'? "),
+        ("job=preview", "ConfigError: model= belongs to job=train; add job=train, or leave it out."),
+        ("source.mnist.test_split=tset", "ConfigError: source 'mnist': split = 'tset': there is no split 'tset'. Did"),
+        (
+            "-m seed=1,2 hydra/launcher=vmap hydra.launcher.lanes=x",
+            "ConfigError: hydra.launcher.lanes = 'x'. Known: auto, ",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(call_datamix, arguments, mistake):
+    overrides = [override for override in SMALL[:3] if not arguments.startswith(override.split("=")[0] + "=")]
+    assert call_datamix(*arguments.split(), *overrides).mistake.startswith(mistake)
+
+
+def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, shared_data):
+    from datamix.config import parse
+    from datamix.overrides import compose
+    from datamix.training.data import open_data
+
+    held = [*SMALL[:2], "source=my_npz", f"source.my_npz.path={shared_data / 'digits8x8.npz'}"]
+    assert call_datamix(*held).mistake == (
+        "ConfigError: source 'my_npz' has no split 'test' to be tested on; hold some of its records out: "
+        "source.my_npz.split=train[:80%] source.my_npz.test_split=train[80%:]."
+    )
+    splits = ["source.my_npz.split=train[:80%]", "source.my_npz.test_split=train[80%:]"]
+    data = open_data(parse(compose([*held, *splits])))
+    assert (data.built.sources["my_npz"].num_records, data.test_records) == (1438, {"my_npz": 359})
+
+
+def test_lanes_give_what_single_jobs_give_and_one_that_fails_fails_alone(call_datamix, tmp_path):
+    from datamix.training import learner
+
+    sweep = ["-m", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8", "seed=0,1"]
+    basic = call_datamix(*sweep, "hydra.sweep.dir=basic")
+    traces = learner.train_jitted._cache_size()
+    lanes = call_datamix(*sweep, "hydra.sweep.dir=lanes", "hydra/launcher=vmap")
+    assert learner.train_jitted._cache_size() == traces
+    assert "4 jobs in one program, at step 40" in lanes.out
+    assert (basic.code, lanes.code) == (2, 2)
+    assert "ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. " in lanes.err
+    assert "Traceback" not in lanes.err
+    assert len(lanes.reports) == len(basic.reports) == 4
+    for job in "0145":
+        found, expected = (tmp_path / where / job for where in ("lanes", "basic"))
+        assert json.loads((found / "report.json").read_bytes())["metrics"] == pytest.approx(
+            json.loads((expected / "report.json").read_bytes())["metrics"], abs=1e-5
+        )
+        for name in ("metrics.jsonl", ".hydra/overrides.yaml", ".hydra/config.yaml"):
+            assert (found / name).read_text() == (expected / name).read_text()
+        assert (found / "curves.png").is_file()
+    assert not (tmp_path / "lanes" / "2" / "report.json").exists()
+
+
+KILLED = [*SMALL, "model=mlp", "model.hidden=[16]", "model.dropout=0.2", "train.steps=300", "train.eval_every=10"]
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environment, call_datamix, tmp_path):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-u", "-m", "datamix", *KILLED, "train.resume=true", "hydra.run.dir=killed"]
+    chance, resumed = random.Random(), []
+    for _ in range(3):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment | cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        tests = chance.randint(2, 6)
+        for line in process.stdout:
+            resumed += re.findall(r"^Resume: train.resume: (?:the run goes on after step (\d+)|there is no)", line)
+            tests -= line.startswith("step ")
+            if not tests:
+                break
+        time.sleep(chance.uniform(0, 0.15))  # between two tests, or while a checkpoint is written
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9
+    assert resumed[0] == ""
+    assert 0 < int(resumed[1]) < int(resumed[2]) < 300
+    ended = call_datamix(*KILLED, "train.resume=true", "hydra.run.dir=killed")
+    whole = call_datamix(*KILLED, "hydra.run.dir=whole")
+    assert ended.report["metrics"] == whole.report["metrics"]
+    assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    found, expected = (parameters(tmp_path / where) for where in ("killed", "whole"))
+    assert len(expected) > 10
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def parameters(directory: Path) -> dict[str, np.ndarray]:
+    """Every number of the last checkpoint: of parameters, optimiser and random streams."""
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
+        return manager.restore(300, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
