@@ -161,6 +161,7 @@ def parse(node: DictConfig) -> Config:
         cache_dir=data.take("cache", str, default=None),
         stand_in=data.take("stand_in", bool),
     )
+    top.node.pop(result.job, None)  # where a job's settings come from: bench.seconds is job.seconds
     for reader in (top, stop, batch, data):
         reader.finish()
     return result

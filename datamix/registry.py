@@ -44,7 +44,7 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "stop": {
         name: f"datamix.mixing.stops:{name}" for name in ("all_exhausted", "exhaust_once", "first_exhausted", "forever")
     },
-    "job": {name: f"datamix.jobs.{name}:run" for name in ("graph", "plan", "preview")},
+    "job": {name: f"datamix.jobs.{name}:run" for name in ("bench", "graph", "plan", "preview")},
 }
 
 
@@ -91,7 +91,7 @@ def lookup(kind: str, name: str) -> Callable[..., Any]:
     >>> lookup("job", "plam")
     Traceback (most recent call last):
     ...
-    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: graph, plan, preview.
+    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: bench, graph, plan, preview.
     """
     require(kind, name)
     held = _HELD[kind][name]
