@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import by_path, resolve
 from datamix.mixing.weights import parse_ratio
 from datamix.node import NodeReader, refuse_targets
@@ -244,6 +244,9 @@ def parse(node: DictConfig) -> Config:
         sweep=_sweep(sweep),
         train=_train(top) if "train" in top.node else None,
     )
+    for name in top.node.pop(result.job, None) or ():  # where a job's settings come from: bench.seconds is job.seconds
+        if name not in result.job_settings:
+            raise ConfigError(f"{result.job}.{name}: there is no such key. {hint(str(name), result.job_settings)}")
     for reader in (top, stop, batch, data, sweep):
         reader.finish()
     return result

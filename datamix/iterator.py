@@ -38,6 +38,11 @@ def chunk_steps(program: Program) -> int:
     return min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
 
 
+def block_steps(program: Program) -> int:
+    """Batches whose records are located in one call: whole chunks."""
+    return program.num_steps * max(1, _BLOCK_RECORDS // (program.num_steps * program.batch_size))
+
+
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`."""
 
@@ -72,7 +77,7 @@ class BatchIterator(Iterator[Batch]):
             if output == "jax" and self._on_host and pipeline.batch_size % count == 0
         }
         self._program = pipeline._program.resized(num_steps, count)
-        self._block_steps = num_steps * max(1, _BLOCK_RECORDS // (num_steps * pipeline.batch_size))
+        self._block_steps = block_steps(self._program)
         self._uneven = pipeline.batch_size % count > 0
         self._end = pipeline._num_batches
         self._rest = rest

@@ -52,7 +52,7 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
         name: f"{_OPTIMIZERS}:{name}" for name in ("constant", "cosine", "exponential", "linear", "warmup_cosine")
     },
     "together": {"train": "datamix.jobs.train:train_ahead"},  # jobs of which several can be done in one program
-    "job": {name: f"datamix.jobs.{name}:run" for name in ("graph", "plan", "preview", "report", "train")},
+    "job": {name: f"datamix.jobs.{name}:run" for name in ("bench", "graph", "plan", "preview", "report", "train")},
 }
 
 
@@ -99,7 +99,7 @@ def lookup(kind: str, name: str) -> Any:
     >>> lookup("job", "plam")
     Traceback (most recent call last):
     ...
-    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: graph, plan, preview, report, train.
+    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: bench, graph, plan, preview, report, train.
     """
     require(kind, name)
     held = _HELD[kind][name]

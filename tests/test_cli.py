@@ -183,6 +183,25 @@ def test_a_plan_without_end(call_datamix):
     }
 
 
+def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, tmp_path):
+    ended = call_datamix("job=bench", "source=mnist+digits", "source.digits.split=train[:100]", "stop=forever",
+                         "batch.size=64", "bench.seconds=0.2", "operators=[{resize:{height:20,width:20}}]")  # fmt: skip
+    bench = ended.report["bench"]
+    assert ended.report["job"] == "bench"
+    assert bench["bytes_per_sample"] == 20 * 20 * 4 + 4 + 4
+    assert bench["gb_per_s"] == pytest.approx(ended.report["samples_per_s"] * bench["bytes_per_sample"] / 1e9)
+    assert bench["share_of_fill"] == pytest.approx(bench["gb_per_s"] / bench["fill_gb_per_s"])
+    assert 0 < bench["share_of_fill"] < 1
+    assert list(bench["ns_per_sample"]) == ["plan", "gather", "operators", "output"]
+    assert bench["ns_per_sample"]["operators"] > bench["ns_per_sample"]["gather"] > 0  # a resize is no small matter
+    assert f"{ended.report['samples_per_s']:,.0f} samples/s in batches of 64: " in ended.out
+    assert only(tmp_path, "outputs/*/*/bench.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_a_bench_takes_time(call_datamix):
+    assert call_datamix("job=bench", "bench.seconds=0").mistake == "ConfigError: bench.seconds = 0; it is above 0."
+
+
 def test_the_graph_is_a_tree_and_a_diagram(call_datamix, tmp_path):
     ended = call_datamix("job=graph", "mix.ratio=7:3")
     assert ended.out.splitlines()[0].startswith("batch")

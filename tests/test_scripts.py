@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,34 @@ def test_the_tutorial_is_the_experiment_of_its_name(call_datamix):
     assert len(overrides) == 8
     pipeline = datamix.load(*overrides)
     assert pipeline.fingerprint == call_datamix("experiment=interleaved_tutorial", "job=plan").report["fingerprint"]
+
+
+def test_the_comparison_checks_the_work_and_prints_a_table(environment, tmp_path):
+    """Two contestants, for a moment; what others give is for those who have them installed."""
+    names = ["datamix", "hand-vectorised NumPy"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench_peers.py", "--only", *names, "--batch", "64",
+         "--seconds", "0.02", "--repeats", "1"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    head, _, *rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in done.stdout.splitlines()]
+    assert head[0:2] == ["batch 64: k/s", "datamix is, at 64"]
+    assert sorted(row[0] for row in rows) == sorted(names)
+    results = json.loads((tmp_path / "bench_peers.json").read_text())["batch"]["64"]
+    assert all(results[name]["samples_per_s"] > 0 for name in names)
+
+
+@pytest.mark.parametrize("spoil", ["source_id", "label", "image"])
+def test_work_that_is_not_the_same_is_found_out(spoil):
+    peers = runpy.run_path(str(ROOT / "scripts" / "bench_peers.py"))
+
+    def spoiled():
+        for batch in peers["numpy"](256):
+            yield batch | {spoil: batch[spoil] * 0}
+
+    with pytest.raises(AssertionError):
+        peers["check"](spoiled(), 256)
 
 
 @pytest.mark.parametrize("path", ["scripts/check", ".ci/run"])

@@ -84,3 +84,29 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
     with whole_file(path) as part:
         figure.savefig(part)
+
+
+def stages(path: Path, times: Mapping[str, float], title: str) -> None:
+    """Draw how the time of one sample divides among stages, as one bar.
+
+    Args:
+      path: of the PNG file.
+      times: nanoseconds, by stage.
+      title: above all.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    begin = 0.0
+    for stage, time in times.items():
+        axis.barh(0, time, left=begin, height=0.6, label=f"{stage}: {time:,.0f} ns")
+        begin += time
+    axis.set(yticks=[], xlabel="nanoseconds a sample, each stage by itself", xlim=(0, max(begin, 1)))
+    axis.spines[["left", "top", "right"]].set_visible(False)
+    axis.legend(ncols=len(times), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    with whole_file(path) as part:
+        figure.savefig(part)

@@ -1,0 +1,152 @@
+"""Measure how fast the mix is as it is configured, and where the time goes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.build import build
+from datamix.config import Config
+from datamix.cursor import Located
+from datamix.errors import ConfigError
+from datamix.iterator import block_steps
+from datamix.operators.base import Record
+from datamix.pipeline import Pipeline
+from datamix.program import Reader, locate_block_jitted, run_block_jitted
+from datamix.report import figures
+from datamix.report.console import console, percent, print_notes, table
+from datamix.report.contents import report_of_whole_mix
+from datamix.report.files import write_report
+
+_TURNS = 5  # of which the median counts; all things are measured in turns, so that a busy moment meets them all
+_STAGES = {
+    "plan": "which record stands where",
+    "gather": "copying records together",
+    "operators": "computing, and writing what comes out",
+    "output": "handing out batches",
+}
+
+
+def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any]:
+    """Measure a mix.
+
+    Args:
+      config: of the run.
+      directory: where `report.json` and `bench.png` go.
+      seconds: of measuring.
+
+    Returns:
+      The report, with `bench`: the speed of the loop, in samples and in bytes; the speed of merely filling the same
+      bytes, and the share of it that is reached; nanoseconds a record in each stage, each run by itself. Where there is
+      more than one core stages overlap, and their sum may be more than the loop takes.
+    """
+    if not seconds > 0:
+        raise ConfigError(f"bench.seconds = {seconds}; it is above 0.")
+    out = console()
+    built = build(config)
+    print_notes(out, "Stand-in", built.notes)
+    built = built.completed()
+    pipeline = built.pipeline()
+    record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
+
+    found = _measured(_tasks(pipeline), seconds)
+    computed = found["gather"] + max(found["computed"] - found["gather"], 0)
+    stages = {
+        "plan": found["plan"],
+        "gather": found["gather"],
+        "operators": computed - found["gather"],
+        "output": max(found["loop"] - found["plan"] - computed, 0),
+    }
+    rate = 1 / found["loop"]
+    measured = {
+        "seconds": seconds,
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "bytes_per_sample": record_bytes,
+        "gb_per_s": rate * record_bytes / 1e9,
+        "fill_gb_per_s": record_bytes / found["fill"] / 1e9,
+        "share_of_fill": found["fill"] / found["loop"],
+        "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
+    }
+    report = report_of_whole_mix(built, pipeline.spec)
+    report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
+    rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items()]
+    out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
+    reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
+    out.print(f"{rate:,.0f} samples/s in batches of {config.batch_size}: {measured['gb_per_s']:.2f} GB/s, {reached}.")
+    title = f"{rate:,.0f} samples/s in batches of {config.batch_size}, {reached}"
+    figures.stages(directory / "bench.png", {stage: time_s * 1e9 for stage, time_s in stages.items()}, title)
+    out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / 'bench.png'}")
+    return report
+
+
+def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
+    """What is measured: how many records one call of it is for, and the call."""
+    program, arguments, size = pipeline._program, pipeline._arguments, pipeline.batch_size
+    count, num_located = program.num_steps * size, block_steps(program) * size
+    cursor = pipeline.start()
+    located, _ = locate_block_jitted(program.lookup, arguments.plan, cursor, num_located)
+    block = Located(*(field[:count] for field in located))
+    # As many of each storage group as the mix has.
+    group_of = {source: branch.group for branch in program.branches for source in branch.sources}
+    groups = np.array([group_of[source] for source in np.asarray(block.source).tolist()])
+    own = {
+        int(group): Located(*(jnp.asarray(np.asarray(field)[groups == group]) for field in block))
+        for group in np.unique(groups)
+    }
+    batch = [np.empty((size, *part.shape), part.dtype) for part in pipeline.spec.values()]
+    iterator = iter(pipeline)
+
+    def loop() -> None:
+        nonlocal iterator
+        for _ in range(program.num_steps):
+            if next(iterator, None) is None:
+                iterator = iter(pipeline)
+
+    def gather() -> object:
+        return [_gathered(arguments.reader, group, located) for group, located in own.items()]
+
+    def fill() -> None:
+        for values in batch:
+            values.fill(1)
+
+    turn = np.uint32(0)
+    return {
+        "loop": (count, loop),
+        "plan": (num_located, lambda: locate_block_jitted(program.lookup, arguments.plan, cursor, num_located)),
+        "gather": (count, gather),
+        "computed": (
+            count,
+            lambda: run_block_jitted(program, arguments.reader, arguments.numbers, located, turn, turn),
+        ),
+        "fill": (size, fill),
+    }
+
+
+def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
+    """Seconds a record for each task."""
+    turns: dict[str, list[float]] = {name: [] for name in tasks}
+    for _, call in tasks.values():
+        jax.block_until_ready(call())  # compiles
+    for _ in range(_TURNS):
+        for name, (count, call) in tasks.items():
+            begun, calls = time.perf_counter(), 0
+            while not calls or time.perf_counter() - begun < seconds / _TURNS / len(tasks):
+                jax.block_until_ready(call())
+                calls += 1
+            turns[name].append((time.perf_counter() - begun) / calls / count)
+    return {name: statistics.median(times) for name, times in turns.items()}
+
+
+@partial(jax.jit, static_argnums=1)
+def _gathered(reader: Reader, group: int, located: Located) -> Record:
+    return reader.read(group, located, None)
