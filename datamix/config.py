@@ -217,7 +217,7 @@ def parse(node: DictConfig) -> Config:
         job=job.registered("name", "job"),
         job_settings=job.rest(),
         seed=top.take("seed", int),
-        shuffle=top.take("shuffle", object),
+        shuffle=top.take("shuffle", object, default="null"),
         labels=top.choice("labels", ("union", "keep")),
         sources=tuple(_sources(sources, "", group_weights)),
         mix=MixConfig(
@@ -227,7 +227,7 @@ def parse(node: DictConfig) -> Config:
             share=mix.take("share", dict, default={}),
             group_weights=group_weights,
             weighting={"rule": weighting.registered("rule", "weighting"), **weighting.rest()},
-            schedule=mix.take("schedule", list, default=None),
+            schedule=mix.take("schedule", object, default=None),
             unit=mix.take("unit", str),
             order=mix.registered("order", "order"),
             settings=mix.rest(),
@@ -261,7 +261,8 @@ def _sources(reader: NodeReader, prefix: str, group_weights: dict[str, Any]) -> 
             continue
         child.node.pop("_target_")
         names = [key for key, value in child.node.items() if isinstance(value, Mapping) and key not in _RULES]
-        ratio, weights, share = (child.take(key, object, default=None) for key in _RULES)
+        ratio = child.take("ratio", object, default=None)
+        weights, share = (child.take(key, dict, default={}) for key in ("weights", "share"))
         for key, value in list(child.node.items()):
             if not isinstance(value, Mapping) and child.node.pop(key) is not None:
                 raise ConfigError(
@@ -269,9 +270,9 @@ def _sources(reader: NodeReader, prefix: str, group_weights: dict[str, Any]) -> 
                     f"is made of: source.{path}.{next(iter(names), 'NAME')}.{key}."
                 )
         own: tuple[Any, ...] = resolve(names, ratio=ratio, weights=weights, share=share, where=f"source.{path}").shares
-        if not share:
+        if not by_path(share):
             # As they were given, so that a weight set beside them counts in the same unit.
-            numbers = parse_ratio(ratio, names) if ratio is not None else dict.fromkeys(names, 1) | dict(weights or {})
+            numbers = parse_ratio(ratio, names) if ratio is not None else dict.fromkeys(names, 1) | by_path(weights)
             own = tuple(numbers[key] for key in names)
         group_weights.update((f"{path}.{key}", number) for key, number in zip(names, own, strict=True))
         yield from _sources(child, f"{path}.", group_weights)

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix import launcher
 from datamix.errors import ConfigError, RegistryError, hint
+from datamix.mixing.groups import SELF
 from datamix.plus import PlusSearchPath, PlusSource, remember_repository
 
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
@@ -87,8 +88,11 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     ["source.mnist.split='train[:10]','test'", 'seed=1']
     """
     quoted = []
+    keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
+        if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
+            key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
         windows = key == "shuffle" and "window(" in value and not re.match(r"(choice|sort|shuffle)\(", value)
         needed = split or windows or value.startswith("~/")

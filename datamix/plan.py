@@ -126,6 +126,8 @@ class Plan:
         self.shuffle_keys = tuple(key_for((seeds or {}).get(name, seed), "shuffle", name) for name in self.names)
         self.replacement_key = key_for(seed, "mix", "replacement")
 
+        if self.batch_records > 1 and settings.get("stratify"):
+            raise ConfigError("mix.stratify: a batch of one source has no quotas; use mix.granularity=record.")
         known = partial(resolve, self.names, own=group_weights, rule=_weighing(weighting), sizes=sizes)
         group = known(ratio=ratio, weights=weights, share=share)
         given = ratio is not None or bool(by_path(weights)) or bool(by_path(share))
@@ -146,11 +148,14 @@ class Plan:
             batch=batch_size,
             # As much room for all phases together as for two alone: another schedule is then no other program.
             slots=TABLE_SLOTS if len(steps) <= 2 else max(2**13, 2 * TABLE_SLOTS >> (len(steps) - 1).bit_length()),
-            unit=None if lengths is None else Lengths(mean=self._mean_lengths(), of=self._length_of),
+            unit=None if self.lengths is None else Lengths(of=self._length_of, lengths=self.lengths),
         )
         most = None if samples is None else -(-samples // self.batch_records)
+        self._summed: dict[int, tuple[int, np.ndarray]] = {}
         self.stages: tuple[Stage, ...] = tuple(cut(rule, partial(fill, **settings), self.phases, demand, most))
-        self.max_stages = max(most_stages(rule, len(self.names), len(self.phases)), len(self.stages))
+        self.max_stages = max(
+            most_stages(rule, len(self.names), len(self.phases), by_length=lengths is not None), len(self.stages)
+        )
         last = self.stages[-1]
         ends = [] if samples is None else [samples]
         if last.length is not None:
@@ -187,10 +192,6 @@ class Plan:
                 )
             once.append(length)
         return once
-
-    def _mean_lengths(self) -> tuple[Fraction, ...]:
-        assert self.lengths is not None
-        return tuple(Fraction(int(own.sum()) or 1, len(own) or 1) for own in self.lengths)
 
     def _length_of(self, source: int, number: np.ndarray) -> np.ndarray:
         """Lengths of the records that a source gives under some numbers."""
@@ -250,10 +251,18 @@ class Plan:
             return counts
         found = []
         for source, (count, size) in enumerate(zip(counts, self.sizes, strict=True)):
-            whole, rest = divmod(count, max(size, 1))
-            begun = self._length_of(source, whole * size + np.arange(rest)) if rest else np.zeros(1, np.int64)
-            found.append(whole * int(self.lengths[source].sum()) + int(begun.sum()))
+            epochs, rest = divmod(count, max(size, 1))
+            begun = int(self._summed_lengths(source, epochs)[rest - 1]) if rest else 0
+            found.append(epochs * int(self.lengths[source].sum()) + begun)
         return found
+
+    def _summed_lengths(self, source: int, epoch: int) -> np.ndarray:
+        """Summed lengths up to each record of an epoch; the last epoch of each source is kept."""
+        kept = self._summed.get(source)
+        if kept is None or kept[0] != epoch:
+            size = self.sizes[source]
+            kept = self._summed[source] = epoch, np.cumsum(self._length_of(source, epoch * size + np.arange(size)))
+        return kept[1]
 
     def report(self) -> PlanReport:
         """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import groups_of
 from datamix.mixing.periods import MAX_DRAWS, Draws, Runs, Table
 from datamix.mixing.stops import Stage
@@ -177,15 +178,20 @@ def _exhausted_at(plan: Plan, source: int, samples: int | None) -> int | None:
     taking = any(stage.shares[source] for stage in plan.stages)
     if not taking or (samples is not None and samples <= last_record):
         return None
-    if isinstance(period, Draws):
-        if period.replacement:
-            return None  # of records drawn with replacement, some are never seen
-        if plan.length is None and last_record > MAX_DRAWS * plan.batch_records * plan.stages[-1].shares[source]:
-            return None  # too far to walk
+    if isinstance(period, Draws) and period.replacement:
+        return None  # of records drawn with replacement, some are never seen
     number, within = divmod(last_record, plan.batch_records)
-    stage = next(stage for stage in reversed(plan.stages) if stage.base[source] <= number and stage.shares[source])
-    seat = stage.period.position_of(source, number - stage.base[source])
-    return (stage.first + seat) * plan.batch_records + within + 1
+    for stage in plan.stages:
+        if not stage.shares[source]:
+            continue
+        wanted = number - stage.base[source]
+        if stage.length is None:
+            if isinstance(period, Draws) and wanted > MAX_DRAWS * stage.shares[source]:
+                return None  # too far to walk
+        elif stage.period.counts(stage.length)[source] <= wanted:
+            continue
+        return (stage.first + stage.period.position_of(source, wanted)) * plan.batch_records + within + 1
+    return None
 
 
 def max_deviation(plan: Plan, records: int | None = None) -> tuple[float, int]:
@@ -235,28 +241,34 @@ def _drift(plan: Plan) -> str:
             (abs(got - float(share)), name, got, float(share))
             for name, got, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
         ]
+        if plan.lengths is not None:
+            continue
         most, name, got, share = max(apart)
-        if most * min(ends, default=_FAR) >= 1 and plan.lengths is None:
+        rare = [name for off, name, _, share in apart if share and off > 0.01 * share]
+        if most * min(ends, default=_FAR) >= 1:
+            others = f" {', '.join(rare)}: more than 1 % off." if rare else ""
             return (
                 f"the exact shares are followed for {period.length:,} records; from there on {name} gets {got:.6g}, "
-                f"not {share:.6g}. Weights of fewer digits avoid it."
-            )
-        if plan.lengths is not None:
-            return (
-                f"lengths follow the shares record by record for {period.length:,} records, and on average from there "
-                f"on: {name} gets {got:.6g} of them where {share:.6g} was asked."
+                f"not {share:.6g}.{others} Weights of fewer digits avoid it."
             )
     return ""
 
 
 def _warnings(plan: Plan, sources: Mapping[str, SourceReport]) -> list[str]:
     found = [drift] if (drift := _drift(plan)) else []
+    if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
+        found.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
     for source, name in enumerate(plan.names):
         if not any(stage.shares[source] for stage in plan.stages):
             found.append(f"{name} has no share and gives no record.")
         elif sources[name].samples == 0:
             found.append(f"{name} gives no record: the mix ends before its turn.")
-    for name, row in sources.items():
+    last = plan.stages[-1]
+    for source, (name, row) in enumerate(sources.items()):
+        given = last.base[source] * plan.batch_records
+        if plan.length is None and not last.shares[source] and 0 < given < row.records:
+            unseen = f"{row.records - given:,} of {name}'s {row.records:,} records"
+            found.append(f"{unseen} are never seen: the schedule ends without it.")
         if row.samples and row.epochs is not None and row.epochs < 0.5:
             found.append(
                 f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "

@@ -15,6 +15,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from datamix.errors import ConfigError
+from datamix.mixing.groups import SELF
 
 MIX = "mix"
 """The `_target_` of a dataset that is itself a mix."""
@@ -73,7 +74,7 @@ class PlusSource(ConfigSource):
         node = {
             "defaults": ["_self_", *({f"/dataset@source.{name}": name} for name in names)],
             "source": {name: _settings(inner) for name, inner in members.items()},
-            "mix": {"weights": _blanks(members), "share": _blanks(members)},
+            "mix": {"weights": _blanks(members, SELF), "share": _blanks(members, SELF)},
             "stop": {"epochs": _blanks(members)},
         }
         return ConfigResult(
@@ -108,13 +109,15 @@ def _members(dataset: str, within: tuple[str, ...]) -> Members:
 
 
 def _settings(members: Members) -> dict[str, Any]:
-    own: dict[str, Any] = {name: _settings(inner) for name, inner in members.items()}
-    return own or dict.fromkeys(_SOURCE_KEYS)
+    if not members:
+        return dict.fromkeys(_SOURCE_KEYS)
+    own = {"ratio": None, "weights": dict.fromkeys(members), "share": dict.fromkeys(members)}
+    return own | {name: _settings(inner) for name, inner in members.items()}
 
 
-def _blanks(members: Members) -> dict[str, Any]:
-    """A place for a number for each source, and for each within it."""
-    return {name: _blanks(inner) or None for name, inner in members.items()}
+def _blanks(members: Members, *own: str) -> dict[str, Any]:
+    """A place for a number for each source, and for each within it; a mix has one of its `own` as well."""
+    return {name: {**dict.fromkeys(own), **_blanks(inner, *own)} if inner else None for name, inner in members.items()}
 
 
 class PlusSearchPath(SearchPathPlugin):

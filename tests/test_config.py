@@ -179,6 +179,17 @@ def test_a_mix_within_a_mix_within_a_mix(nested: Path) -> None:
     assert list(shares(nested, "source=outer+garments", *by_path).values()) == ["1/8", "1/8", "1/4", "1/2"]
     assert list(shares(nested, "source=inner+garments", "mix.weights.inner=3").values()) == ["21/40", "9/40", "1/4"]
     assert list(shares(nested, "source=inner", "source.inner.ratio=[1,3]").values()) == ["1/4", "3/4"]
+    own = ("source.inner.ratio=null", "source.inner.weights.a=3")
+    assert list(shares(nested, "source=inner", *own).values()) == ["3/4", "1/4"]
+
+
+@pytest.mark.parametrize("rule", ["weights", "share"])
+def test_a_mix_and_what_it_is_made_of_may_both_be_weighed_in_any_order(nested: Path, rule: str) -> None:
+    inner, outer = {"weights": ("7", "2"), "share": ("0.5", "0.4")}[rule]
+    given = [f"mix.{rule}.inner.b={inner}", f"mix.{rule}.inner={outer}"]
+    expected = {"weights": ["1/3", "1/3", "1/3"], "share": ["1/5", "1/5", "3/5"]}[rule]
+    assert list(shares(nested, "source=inner+garments", *given).values()) == expected
+    assert list(shares(nested, "source=inner+garments", *reversed(given)).values()) == expected
 
 
 def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> None:
@@ -208,6 +219,10 @@ def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> N
         (
             ["source=outer", "mix.weights.outer.iner=3"],
             r"no source 'iner' in mix\.weights\.outer\. Did you mean 'inner'\?",
+        ),
+        (
+            ["source=inner", "source.inner.weights.a=3"],
+            r"source\.inner\.ratio and source\.inner\.weights\.a both say how much",
         ),
         (["source=outer", "source.outer.inner.a.limt=3"], r"no key 'limt' in source\.outer\.inner\.a\."),
         (
@@ -244,8 +259,13 @@ def test_a_schedule_on_the_command_line() -> None:
         *(0.6875, 0.5625, 0.4375, 0.3125),
         0.25,
     ]
-    with pytest.raises(ConfigError, match=r"mix\.schedule = 3; it is a list"):
-        parsed("mix.schedule=3")
+    with pytest.raises(ConfigError, match=r"mix\.schedule = 3; it is a list such as"):
+        build(parsed("mix.schedule=3", "source=digits"))
+
+
+def test_no_shuffle_at_all_is_none_and_not_null() -> None:
+    with pytest.raises(ConfigError, match=r"^shuffle = null; it is full, none, or window\(n\)"):
+        build(parsed("shuffle=null", "source=digits"))
 
 
 def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
@@ -270,6 +290,12 @@ def test_a_window_needs_no_quotes(value: str) -> None:
     expected = "choice(full,none)" if "choice" in value else "'window(30)'"
     assert quote_splits([f"shuffle={value}"]) == [f"shuffle={expected}"]
     assert parsed("shuffle=window(30)").shuffle == "window(30)"
+
+
+def test_a_number_beyond_counting() -> None:
+    for ratio in ("1e999999:1", "1e-400:1"):
+        with pytest.raises(ConfigError, match=r"^mix\.ratio = '1e.*'; a weight is a number, 0 or more\.$"):
+            build(parsed(f"mix.ratio={ratio}", "source=digits+garments"))
 
 
 @pytest.mark.parametrize("key", ["weighting.cap=3", "weighting.temperature=3"])

@@ -139,7 +139,8 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
     if int(np.abs(numbers).max()) * total < 2**62:
         return -((-numbers * total) // divisor)
     # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
-    quotient = numbers * (total / divisor)
+    ratio = float(min(Fraction(total, divisor), Fraction(2**62)))  # past any table
+    quotient = np.clip(numbers * ratio, -(2.0**62), 2.0**62)
     result = np.ceil(quotient).astype(np.int64)
     for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
         result[i] = -((-int(numbers[i]) * total) // divisor)
@@ -217,37 +218,25 @@ def _limited(weights: list[int]) -> list[int]:
 
 
 def by_length(
-    shares: Shares,
-    seat_shares: Shares,
-    length_of: Callable[[int, np.ndarray], np.ndarray],
-    base: Sequence[int],
-    horizon: int | None,
-    slots: int,
+    shares: Shares, length_of: Callable[[int, np.ndarray], np.ndarray], base: Sequence[int], count: int
 ) -> np.ndarray:
-    """Fill one period so that what follows the shares is not the number of records, but the sum of their lengths.
+    """Seat the sources so that what follows the shares is not the number of records, but the sum of their lengths.
 
     Every source is a queue of its records. Of those that are not ahead of their share, the seat goes to the one whose
     next record would first be due.
 
     Args:
       shares: of the summed lengths, shape [num_sources].
-      seat_shares: of the records that they come to, on average.
       length_of: lengths of a source's records by their number in the mix, int64 [count] -> [count].
       base: number of each source's first record here.
-      horizon: see `tijdeman`.
-      slots: see `tijdeman`.
+      count: seats.
 
     Returns:
-      Source ids, int32 [period]. In the first pass through it, at every prefix, the summed length of every source is
-      within one longest record of its share.
+      Source ids, int32 [count]. At every prefix, the summed length of every source is within one longest record of its
+      share.
 
     Source: J. Bennett and H. Zhang, WF2Q: worst-case fair weighted fair queueing, INFOCOM (1996).
     """
-    seated = [source for source, share in enumerate(shares) if share]
-    count = _enough(slots, min(seat_shares[source] for source in seated))
-    cut = horizon is not None and horizon <= LONG_TABLE_SLOTS
-    if cut and horizon is not None:
-        count = horizon
     rate = [float(share) for share in shares]
     queue: list[list[int]] = [[] for _ in shares]  # lengths that are known, last first
     seen, given = list(base), [0] * len(shares)
@@ -261,8 +250,9 @@ def by_length(
         begin, end = given[source], given[source] + queue[source][-1]
         heapq.heappush(waiting, (begin / rate[source], end / rate[source], source))
 
-    for source in seated:
-        enqueue(source)
+    for source, share in enumerate(shares):
+        if share:
+            enqueue(source)
     seats, now = np.empty(count, np.int32), 0
     ready: list[tuple[float, int]] = []
     for seat in range(count):
@@ -275,10 +265,7 @@ def by_length(
         given[source] += length
         now += length
         enqueue(source)
-    if cut:
-        return seats
-    ids, ranked = np.unique(seats, return_inverse=True)
-    return seats[: _best_end(ranked, [seat_shares[i] for i in ids])]
+    return seats
 
 
 def _enough(slots: int, least: Fraction) -> int:

@@ -10,6 +10,9 @@ from typing import Any
 from datamix.errors import ConfigError, hint
 from datamix.mixing.weights import Number, as_fraction, resolve_shares
 
+SELF = "_self_"
+"""Where entries are nested, the key under which a group has its own number beside those of its members."""
+
 Rule = Callable[[Mapping[str, int]], Mapping[str, Number]]
 """Number of records by name -> relative weight by name."""
 
@@ -172,5 +175,5 @@ def by_path(entries: Mapping[str, Any] | None, prefix: str = "") -> dict[str, An
         if isinstance(value, Mapping):
             found.update(by_path(value, f"{prefix}{name}."))
         elif value is not None:
-            found[f"{prefix}{name}"] = value
+            found[prefix.removesuffix(".") if name == SELF else f"{prefix}{name}"] = value
     return found

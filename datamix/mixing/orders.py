@@ -22,12 +22,19 @@ class Lengths:
     """Lengths of the sources' records, where these and not the records are to follow the ratio.
 
     Attributes:
-      mean: of each source's records, shape [num_sources].
+      lengths: of each source's records, int64 [size] each.
       of: lengths of a source's records by their number in the mix, int64 [count] -> int64 [count].
+      seats: how many seats, from the first of the mix, are given by these lengths; those after them, by their means.
     """
 
-    mean: tuple[Fraction, ...]
+    lengths: tuple[np.ndarray, ...]
     of: Callable[[int, np.ndarray], np.ndarray]
+    seats: int = TABLE_SLOTS
+
+    @cached_property
+    def mean(self) -> tuple[Fraction, ...]:
+        """Of each source's records, shape [num_sources]; 1 for an empty source."""
+        return tuple(Fraction(int(own.sum()) or 1, len(own) or 1) for own in self.lengths)
 
 
 def checked_lengths(
@@ -118,10 +125,12 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
         raise ConfigError("mix.stratify counts records: leave mix.unit=record, or leave it out.")
     # The windows past the stage's end reach into it.
     horizon = None if demand.horizon is None else demand.horizon + (window or 0)
-    if demand.unit:
-        shares = demand.group.leaf_shares()
-        base = demand.base or (0,) * len(shares)
-        source_of = by_length(shares, demand.shares, demand.unit.of, base, horizon, demand.slots)
+    if demand.unit and demand.first < demand.unit.seats:
+        shares, count = demand.group.leaf_shares(), demand.unit.seats - demand.first
+        count = count if horizon is None else min(count, horizon)
+        source_of = by_length(shares, demand.unit.of, demand.base or (0,) * len(shares), count)
+    elif demand.unit:
+        source_of = evenly(Group.flat(demand.shares), horizon, demand.slots)
     elif stratify:
         source_of = stratified(demand.shares, demand.batch, demand.first, horizon, demand.slots)
     else:

@@ -74,13 +74,16 @@ def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | N
     for key in entry:
         if key not in _KEYS:
             raise ConfigError(f"{where}.{key}: there is no such key. {hint(str(key), _KEYS)}")
+    for key in ("weights", "share"):
+        if not isinstance(entry.get(key) or {}, Mapping):
+            raise ConfigError(f"{where}.{key} = {entry[key]!r}; it is a group of keys, one number a source.")
     until, ramp = entry.get("until"), entry.get("ramp")
     if ramp is not None and ramp not in RAMPS:
         raise ConfigError(f"{where}.ramp = {ramp!r}. {hint(str(ramp), RAMPS)}")
     if until is None and (ramp is not None or not last):
         raise ConfigError(f"{where}.until is missing: the step at which it ends; only the last entry may go on.")
     if until is not None and (isinstance(until, bool) or not isinstance(until, int) or until <= begun):
-        raise ConfigError(f"{where}.until = {until!r}; it is a step after {begun}, where the entry begins.")
+        raise ConfigError(f"{where}.until = {until!r}; it is a whole number of steps, after {begun}, where it begins.")
     return until, ramp
 
 

@@ -63,9 +63,9 @@ forever = Stop(waits_for=None, repeats=True)
 """Epochs without end."""
 
 
-def most_stages(stop: Stop, num_sources: int, num_phases: int = 1) -> int:
+def most_stages(stop: Stop, num_sources: int, num_phases: int = 1, *, by_length: bool = False) -> int:
     """Into how many stages a stop cuts a mix at most, whatever the weights."""
-    return num_phases + (num_sources - 1 if stop.drops else 0)
+    return num_phases + (num_sources - 1 if stop.drops else 0) + by_length
 
 
 def cut(
@@ -85,17 +85,19 @@ def cut(
     """
     stages: list[Stage] = []
     left, first, last = list(demand.lengths), 0, None
-    for i, (end, phase) in enumerate(phases):
-        until = min((seat for seat in (end, most) if seat is not None), default=None)
-        later = {source for _, group in phases[i:] for source, share in group.leaves() if share}
-        while until is None or first < until:
+    for (end, phase), later in zip(phases, _later(phases), strict=True):
+        whole = min((seat for seat in (end, most) if seat is not None), default=None)
+        while whole is None or first < whole:
+            until = whole
+            if demand.unit and first < demand.unit.seats:
+                until = demand.unit.seats if whole is None else min(whole, demand.unit.seats)
             group = phase.without([source for source, rest in enumerate(left) if rest <= 0]) if stop.drops else phase
             if group is None:
                 break  # nothing is left of what this phase is made of
             waiting = [source for source in sorted(later) if left[source] > 0]
             if stop.waits_for == "all" and not waiting:
                 return stages
-            base = tuple(whole - rest for whole, rest in zip(demand.lengths, left, strict=True))
+            base = tuple(once - rest for once, rest in zip(demand.lengths, left, strict=True))
             now = replace(demand, group=group, lengths=left, first=first, base=base, last=last)
             seated = set(now.seated.tolist())
             if stop.waits_for == "any":
@@ -115,6 +117,14 @@ def cut(
             first += length
             last = int(period.take(length - 1, 1)[0][0])
     return stages
+
+
+def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
+    """The sources that take part in each phase or in one after it."""
+    found: list[set[int]] = [set()]
+    for _, group in reversed(phases):
+        found.append(found[-1] | {source for source, share in group.leaves() if share})
+    return found[:0:-1]
 
 
 def _horizon(stop: Stop, demand: Demand, waiting: Sequence[int], room: int | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from datamix.errors import ConfigError, hint
 
+_LARGEST = 10**400  # more than any float needs
 _DENOMINATOR = 10_000  # a fraction this simple that is the same float is what was meant
 
 Number: TypeAlias = int | float | str | Fraction
@@ -36,6 +37,8 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
             simple = Fraction(value).limit_denominator(_DENOMINATOR)
             value = simple if float(simple) == value else repr(value)
         number = Fraction(value)
+        if max(abs(number.numerator), number.denominator) >= _LARGEST:
+            raise ValueError
     except (TypeError, ValueError, ArithmeticError):
         raise ConfigError(f"{where} = {value!r}; a weight is a number, 0 or more.") from None
     if number < 0:

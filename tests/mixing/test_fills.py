@@ -95,15 +95,7 @@ def test_lengths_are_queued_fairly(weights: list[int], longest: list[int], seed:
     shares[0] += 1 - sum(shares)
     generator = np.random.default_rng(seed)
     lengths = [generator.integers(1, longest[i] + 1, 400) for i in range(len(shares))]
-    mean = [share / Fraction(int(own.sum()), 400) for share, own in zip(shares, lengths, strict=True)]
-    seats = by_length(
-        shares,
-        [part / sum(mean) for part in mean],
-        lambda source, numbers: np.resize(lengths[source], 5000)[numbers],
-        [0] * len(shares),
-        300,
-        2**13,
-    )
+    seats = by_length(shares, lambda source, numbers: np.resize(lengths[source], 5000)[numbers], [0] * len(shares), 300)
     assert seats.tolist() == fair_queue(shares, [own.tolist() for own in lengths], 300)
 
 
@@ -132,8 +124,18 @@ def test_past_the_table_lengths_follow_the_shares_on_average() -> None:
     apart = np.subtract(plan.amounts(begun + 10**7), plan.amounts(begun))
     assert apart[0] / apart.sum() == pytest.approx(0.75, rel=0.01)
     assert plan.long_run_share(0) == pytest.approx(0.75, rel=0.01)
-    (warned, *_) = plan.report().warnings
-    assert warned.startswith("lengths follow the shares record by record for 2")
+    assert (
+        plan.report().warnings[0] == "lengths follow the shares record by record for 262,144 records, then on average."
+    )
+
+
+def test_one_giant_record_does_not_decide_the_ratio_of_all_that_comes() -> None:
+    lengths = {"a": np.asarray([10**6] + [1] * 9999), "b": np.ones(10_000, int)}
+    plan = Plan(dict.fromkeys("ab", 10_000), lengths=lengths, shuffle=False, stop="forever")
+    begun = 2**18
+    apart = np.subtract(plan.amounts(begun + 10**8), plan.amounts(begun))
+    assert apart[0] / apart.sum() == pytest.approx(0.5, rel=0.01)
+    assert plan.long_run_share(0) == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,20 @@ def test_a_source_that_comes_later_is_waited_for() -> None:
     assert plan.counts(plan.length)[2] == 500
 
 
+@pytest.mark.parametrize("order", ["proportional", "random"])
+def test_a_source_that_is_mixed_no_longer_may_never_be_seen_whole(order: str) -> None:
+    plan = plan_of([{"until": 30, "ratio": "1:1:0"}, {"ratio": "1:0:0"}], order=order)
+    told = plan.report()
+    given = int((plan.take(0, 400).source == 1).sum())
+    assert told.sources["b"].exhausted_at is None
+    assert f"{300 - given} of b's 300 records are never seen: the schedule ends without it." in told.warnings
+    seen = (
+        plan_of([{"until": 90, "ratio": "1:1:0"}, {"ratio": "1:0:0"}], order=order).report().sources["b"].exhausted_at
+    )
+    assert seen is not None
+    assert plan_of([{"until": 90, "ratio": "1:1:0"}, {"ratio": "1:0:0"}], order=order).counts(seen)[1] == 300
+
+
 def test_the_target_of_the_whole_is_the_mean_over_time() -> None:
     plan = plan_of([{"until": 10, "ratio": "1:1:0"}, {"ratio": "0:1:1"}], samples=200)
     assert [str(share) for share in plan.targets] == ["1/4", "1/2", "1/4"]
@@ -156,9 +170,11 @@ def test_the_target_of_the_whole_is_the_mean_over_time() -> None:
         ([{"untill": 3}], r"^mix\.schedule\[0\]\.untill: there is no such key\. Did you mean 'until'\?"),
         ([{"weights": {}}, {"weights": {}}], r"^mix\.schedule\[0\]\.until is missing: the step at which it ends"),
         ([{"ramp": "linear", "weights": {}}], r"^mix\.schedule\[0\]\.until is missing"),
-        ([{"until": 5}, {"until": 5}], r"^mix\.schedule\[1\]\.until = 5; it is a step after 5, where the entry begins"),
-        ([{"until": 2.5}], r"^mix\.schedule\[0\]\.until = 2\.5; it is a step after 0"),
+        ([{"until": 5}, {"until": 5}], r"^mix\.schedule\[1\]\.until = 5; it is a whole number of steps, after 5"),
+        ([{"until": 2.5}], r"^mix\.schedule\[0\]\.until = 2\.5; it is a whole number of steps, after 0"),
         ([{"until": 5, "ramp": "lineer"}], r"^mix\.schedule\[0\]\.ramp = 'lineer'\. Did you mean 'linear'\?"),
+        ([{"weights": 3}], r"^mix\.schedule\[0\]\.weights = 3; it is a group of keys, one number a source\.$"),
+        ([{"share": [1]}], r"^mix\.schedule\[0\]\.share = \[1\]; it is a group of keys"),
         ([{"weights": {"z": 1}}], r"^mix\.schedule\[0\]\.weights\.z: there is no source 'z' in this mix\."),
         ([{"ratio": "1:2"}], r"^mix\.schedule\[0\]\.ratio has 2 numbers, but there are 3 sources"),
         ([{"weights": {"a": -1}}], r"^mix\.schedule\[0\]\.weights\.a = -1; a weight is 0 or more\."),

@@ -201,7 +201,7 @@ def test_shares_add_up_to_one_and_keep_the_ratio(weights: list[float]) -> None:
     names = [f"s{i}" for i in range(len(weights))]
     resolved = list(resolve_shares(names, weights=dict(zip(names, weights, strict=True))).values())
     assert sum(resolved) == 1
-    exact = [Fraction(repr(weight)) for weight in weights]
+    exact = [as_fraction(weight, "weight") for weight in weights]
     for i in range(len(weights)):
         assert resolved[i] * sum(exact) == exact[i]
     assert list(resolve_shares(names, ratio=weights).values()) == resolved
@@ -221,7 +221,7 @@ def test_a_share_is_taken_as_it_is(weights: list[float], share: Fraction) -> Non
 @CHECK
 @given(weights_of_sources)
 def test_integer_weights_are_the_smallest_in_the_same_ratio(weights: list[float]) -> None:
-    exact = [Fraction(repr(weight)) for weight in weights]
+    exact = [as_fraction(weight, "weight") for weight in weights]
     whole = integer_weights(exact)
     assert math.gcd(*whole) == 1
     assert [Fraction(w, sum(whole)) for w in whole] == [w / sum(exact) for w in exact]
