@@ -369,7 +369,7 @@ def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
         "",
         *(f"batch {size}: k/s" for size in sizes),
         *(f"datamix is, at {size}" for size in sizes),
-        "cannot, here",
+        "does not",
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     names = sorted(results[sizes[0]], key=lambda name: -results[sizes[0]][name]["samples_per_s"])
