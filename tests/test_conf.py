@@ -189,7 +189,7 @@ def test_a_stop_names_the_rule_of_its_name(name):
 
 @pytest.mark.parametrize("name", sorted({*names("job")} - {"report"}))  # test_sweeps.py has sweeps to report on
 def test_every_job_runs(settle, tmp_path, name):
-    short = ["train.steps=2", "model=linear"] if name == "train" else []
+    short = ["model=linear", "optimizer=sgd", "train.steps=200"] if name == "train" else []
     run(settle(f"job={name}", "source=mnist+fashion", *short), tmp_path)
     report = json.loads((tmp_path / "report.json").read_bytes())
     assert (report["job"], list(report["sources"])) == (name, ["mnist", "fashion"])

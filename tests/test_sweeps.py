@@ -194,15 +194,13 @@ def test_another_launcher_gives_the_same_rows(call_datamix, run_datamix, environ
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the plugin's own libraries
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_path):
-    # A mix of 300 and 700 records that repeats none is longest at a share of 0.3.
+    # A mix of 300 and 700 records that repeats none is longest at a share of 0.3; a grid of tenths takes nine jobs.
     mix = [*PLAN, "source.digits.split=train[:300]", "source.garments.split=train[:700]", "sweep.metric=samples"]
-    assert call_datamix(*mix, "mix.share.digits=0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9", "hydra.sweep.dir=grid").code == 0
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=1"]
     sampler = ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.sampler.n_startup_trials=4"]
     share = "mix.share.digits=interval(0.05,0.95)"
     assert call_datamix(*mix, share, *search, *sampler, "hydra.sweep.dir=search").code == 0
-    grid, found = (next(row for row in rows(tmp_path / name) if row["best"]) for name in ("grid", "search"))
-    assert grid["shares"]["digits"] == pytest.approx(0.3, abs=0.001)
+    (found,) = (row for row in rows(tmp_path / "search") if row["best"])
     assert abs(found["shares"]["digits"] - 0.3) < 0.1  # the plugin minimises unless it is told
     said = (tmp_path / "search" / "optimization_results.yaml").read_text()
     assert f"best_value: {found['metrics']['samples']}" in said

@@ -10,7 +10,7 @@ import numpy as np
 from datamix import registry
 from datamix.build import Built, build
 from datamix.config import Config, MixConfig, OperatorConfig, SourceConfig
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, DataError
 from datamix.opening import open_source
 from datamix.operators.base import traits
 from datamix.pipeline import Pipeline
@@ -72,6 +72,12 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     for i, own in enumerate(classes):
         source_of_class[own.start : own.stop] = i
     tests = build(_test_config(config, tested, offsets))
+    for (name, source), count in zip(tests.sources.items(), counts, strict=True):
+        if (found := source.num_classes()) > count:
+            raise DataError(
+                f"source {name!r}: label {found - 1} of its test records is none of the {count} classes of those to "
+                f"train on; name every class in source.{name}.class_names."
+            )
     spec = built.spec()
     if (differing := tests.spec()) != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")

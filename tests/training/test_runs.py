@@ -15,7 +15,7 @@ from flax import nnx
 
 from datamix import registry
 from datamix.config import parse
-from datamix.errors import ConfigError, StateError
+from datamix.errors import ConfigError, DataError, StateError
 from datamix.overrides import compose
 from datamix.training import lanes, learner
 from datamix.training.checkpoints import Checkpoints
@@ -30,7 +30,7 @@ def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
 
     def rows(*, split: str = "train", shift: int = 0) -> dict[str, np.ndarray]:
-        size = {"train": 60, "test": 20}[split]
+        size = {"train": 60, "test": 20, "few": 3}[split]
         draw = np.random.default_rng([shift, size])
         label = np.arange(size) % 4
         image = draw.integers(0, 60, (size, *SHAPE)) + 150 * (np.arange(4)[:, None, None] == label[:, None, None, None])
@@ -254,6 +254,10 @@ def test_a_damaged_checkpoint_is_named(make: Callable[..., Run]) -> None:
     [
         (["train.steps=null"], r"train\.steps = null is the whole mix, which never ends; "),
         (["stop=first_exhausted", "train.steps=15"], r"train\.steps = 15 is more than the 14 whole batches of the mix"),
+        (
+            ["source.down.split=few", "source.down.test_split=test", "source.down.class_names=[]"],
+            r"source 'down': label 3 of its test records is none of the 3 classes of those to train on; name every",
+        ),
         (["labels=keep", "operators=[{one_hot:{num_classes:4}}]"], r"integer label; this mix gives image float32 \[4,"),
         (
             ["source.across.operators=[]", "source.down.operators=[]"],
@@ -262,7 +266,7 @@ def test_a_damaged_checkpoint_is_named(make: Callable[..., Run]) -> None:
     ],
 )
 def test_mistakes(make: Callable[..., Run], overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         make(*overrides)
 
 
