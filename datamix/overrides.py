@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from datamix import launcher
 from datamix.errors import ConfigError, RegistryError, hint
 from datamix.mixing.groups import SELF
-from datamix.plus import PlusSearchPath, PlusSource, remember_repository
+from datamix.plus import PlusSearchPath, PlusSource
 
 # What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
 _HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.", launcher.VMAP)
@@ -49,7 +49,6 @@ def register_with_hydra() -> None:
         Plugins.instance().register(plugin)
     launcher.register_with_hydra()
     ConfigLoaderImpl.load_configuration = _load_checked  # type: ignore[method-assign]
-    remember_repository()
 
 
 _load_configuration = ConfigLoaderImpl.load_configuration

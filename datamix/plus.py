@@ -35,9 +35,9 @@ def _load_and_remember(self: ConfigRepository, config_path: str) -> ConfigResult
         _repository.reset(token)
 
 
-def remember_repository() -> None:
-    """Let `PlusSource` look into the datasets it names: a config source is not told where it is searched from."""
-    ConfigRepository.load_config = _load_and_remember  # type: ignore[method-assign]
+# `PlusSource` looks into the datasets it names, and a config source is not told where it is searched from. Patched when
+# this is imported, so that it is so as well where a launcher's worker unpickles the source.
+ConfigRepository.load_config = _load_and_remember  # type: ignore[method-assign]
 
 
 class PlusSource(ConfigSource):
