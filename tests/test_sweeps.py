@@ -173,6 +173,7 @@ LAUNCHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher", [pytest.param(name, marks=needs(f"hydra_{name.partition('_')[0]}_launcher")) for name in LAUNCHERS]
 )
@@ -193,6 +194,7 @@ def test_another_launcher_gives_the_same_rows(call_datamix, run_datamix, environ
 @needs("hydra_optuna_sweeper")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the plugin's own libraries
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.slow
 def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_path):
     # A mix of 300 and 700 records that repeats none is longest at a share of 0.3; a grid of tenths takes nine jobs.
     mix = [*PLAN, "source.digits.split=train[:300]", "source.garments.split=train[:700]", "sweep.metric=samples"]

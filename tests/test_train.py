@@ -118,20 +118,21 @@ def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, s
     assert (data.built.sources["my_npz"].num_records, data.test_records) == (1438, {"my_npz": 359})
 
 
+@pytest.mark.slow
 def test_lanes_give_what_single_jobs_give_and_one_that_fails_fails_alone(call_datamix, tmp_path):
     from datamix.training import learner
 
-    sweep = ["-m", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8", "seed=0,1"]
+    sweep = ["-m", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8"]
     basic = call_datamix(*sweep, "hydra.sweep.dir=basic")
     traces = learner.train_jitted._cache_size()
     lanes = call_datamix(*sweep, "hydra.sweep.dir=lanes", "hydra/launcher=vmap")
     assert learner.train_jitted._cache_size() == traces
-    assert "4 jobs in one program, at step 40" in lanes.out
+    assert "2 jobs in one program, at step 40" in lanes.out
     assert (basic.code, lanes.code) == (2, 2)
     assert "ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. " in lanes.err
     assert "Traceback" not in lanes.err
-    assert len(lanes.reports) == len(basic.reports) == 4
-    for job in "0145":
+    assert len(lanes.reports) == len(basic.reports) == 2
+    for job in "02":
         found, expected = (tmp_path / where / job for where in ("lanes", "basic"))
         assert json.loads((found / "report.json").read_bytes())["metrics"] == pytest.approx(
             json.loads((expected / "report.json").read_bytes())["metrics"], abs=1e-5
@@ -139,12 +140,13 @@ def test_lanes_give_what_single_jobs_give_and_one_that_fails_fails_alone(call_da
         for name in ("metrics.jsonl", ".hydra/overrides.yaml", ".hydra/config.yaml"):
             assert (found / name).read_text() == (expected / name).read_text()
         assert (found / "curves.png").is_file()
-    assert not (tmp_path / "lanes" / "2" / "report.json").exists()
+    assert not (tmp_path / "lanes" / "1" / "report.json").exists()
 
 
 KILLED = [*SMALL, "model=mlp", "model.hidden=[16]", "model.dropout=0.2", "train.steps=200", "train.eval_every=10"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environment, call_datamix, tmp_path):
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, "-u", "-m", "datamix", *KILLED, "train.resume=true", "hydra.run.dir=killed"]

@@ -126,6 +126,7 @@ def _step(model: _SmallCNN, optimizer: nnx.Optimizer, image: jax.Array, label: j
 
 
 @both
+@pytest.mark.slow
 def test_a_small_cnn_learns_it(build: Build) -> None:
     train, test = WHOLE[build], build(split="test").read()
     model = _SmallCNN(nnx.Rngs(0))

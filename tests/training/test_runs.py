@@ -147,6 +147,7 @@ def test_ratio_seed_and_rate_compile_nothing(make: Callable[..., Run]) -> None:
     assert len(set(losses)) == len(others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["threads", "vmap"])
 def test_lanes_are_as_single_runs(make: Callable[..., Run], how: str) -> None:
     each = ["mix.share.across=0.2", "mix.ratio=1:1", "seed=3", "optimizer.learning_rate=0.01"]
