@@ -203,7 +203,9 @@ def test_a_job_has_all_its_settings_in_its_file(settle, name):
     assert set(config.job_settings) == set(registry.settings(registry.lookup("job", name)))
 
 
-@pytest.mark.parametrize("name", names("experiment"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "ratio_study")) for name in names("experiment")]
+)
 def test_every_experiment_runs(settle, tmp_path, name):
     few = (
         ["train.steps=2", "train.eval_every=2"]

@@ -118,6 +118,7 @@ def test_restore_at_every_step(mix: tuple[str, ...]) -> None:
             assert_same(next(resumed), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     weights=st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any),

@@ -47,6 +47,7 @@ def rows(directory: Path) -> list[dict]:
     return json.loads((directory / "sweep.json").read_bytes())
 
 
+@pytest.mark.slow
 def test_several_axes_give_a_row_each(call_datamix, tmp_path):
     axes = ["mix.share.digits=0.2,0.6", "seed=range(0,2)", "batch.size=choice(8,16)"]
     ended = call_datamix(*PLAN, *axes, "hydra.sweep.dir=s")
@@ -131,6 +132,7 @@ def test_a_mistake_before_the_first_job_leaves_nothing(call_datamix, tmp_path):
     assert list((tmp_path / "s").glob("sweep.*")) == []
 
 
+@pytest.mark.slow
 def test_report_draws_a_sweep_anew_and_compares_two(call_datamix, tmp_path):
     for name, size in (("a", 16), ("b", 32)):
         call_datamix(*PLAN, "mix.share.digits=0.2,0.6", f"batch.size={size}", f"hydra.sweep.dir={name}")
@@ -244,6 +246,7 @@ def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, t
     assert best == f"mix.share.mnist={(0.1, 0.37)[means.index(max(means))]}"
 
 
+@pytest.mark.slow
 def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
     sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
     assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0

@@ -294,6 +294,7 @@ def start(code: str, toy_module: Path, url: str, *arguments: str) -> subprocess.
     )
 
 
+@pytest.mark.slow
 def test_two_processes_download_once_and_read_the_same_without_tensorflow(server, tmp_path, toy_module):
     url = server.url("whole")
     data_dir = tmp_path / "data"

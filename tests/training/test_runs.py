@@ -192,6 +192,7 @@ def test_a_lane_that_diverges_or_is_a_mistake_ends_alone(
     assert wild.records.lines == []
 
 
+@pytest.mark.slow
 def test_resuming_at_every_checkpoint_ends_the_same(make: Callable[..., Run]) -> None:
     overrides = ("optimizer.schedule=linear",)
     expected = trained(make(*overrides, directory="whole"))
