@@ -184,6 +184,13 @@ class Config:
     train: TrainConfig | None = None
 
 
+def without_hydra(node: DictConfig) -> DictConfig:
+    """A composed configuration without Hydra's own part."""
+    own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+    assert isinstance(own, DictConfig)
+    return own
+
+
 def parse(node: DictConfig) -> Config:
     """Check a composed configuration and read it into plain values.
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
-from datamix.config import Config, parse
+from datamix.config import Config, parse, without_hydra
 from datamix.errors import ConfigError, DatamixError, hint
 
 VMAP = f"{__name__}.VmapLauncher"
@@ -105,7 +105,7 @@ class VmapLauncher(BasicLauncher):
         jobs: dict[str, list[tuple[Config, Path]]] = {}
         for node in nodes:
             try:
-                config, directory = parse(_own(node)), _directory(node)
+                config, directory = parse(without_hydra(node)), _directory(node)
             except (DatamixError, OmegaConfBaseException):  # the job itself will say so
                 continue
             if config.job in registry.names("together") and not _is_done(node, directory):
@@ -116,12 +116,6 @@ class VmapLauncher(BasicLauncher):
                 registry.lookup("together", job)(several, self._lanes)
             except Exception as error:  # one job's fault must not end the others
                 _log.warning("%s: %s. Each job is run by itself.", type(error).__name__, error)
-
-
-def _own(node: DictConfig) -> DictConfig:
-    own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
-    assert isinstance(own, DictConfig)
-    return own
 
 
 def _directory(node: DictConfig) -> Path:

@@ -175,8 +175,7 @@ def report(plan: Plan) -> PlanReport:
 def _exhausted_at(plan: Plan, source: int, samples: int | None) -> int | None:
     last_record = plan.sizes[source] - 1
     period = plan.stages[0].period
-    taking = any(stage.shares[source] for stage in plan.stages)
-    if not taking or (samples is not None and samples <= last_record):
+    if samples is not None and samples <= last_record:
         return None
     if isinstance(period, Draws) and period.replacement:
         return None  # of records drawn with replacement, some are never seen
@@ -232,6 +231,8 @@ def realised(plan: Plan, stage: Stage) -> list[float]:
 
 def _drift(plan: Plan) -> str:
     """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
+    if plan.lengths is not None:
+        return ""  # they follow their shares on average, which `_warnings` says
     for stage in plan.stages:
         period = stage.period
         ends = [end for end in (stage.length, plan.length) if end is not None]
@@ -241,8 +242,6 @@ def _drift(plan: Plan) -> str:
             (abs(got - float(share)), name, got, float(share))
             for name, got, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
         ]
-        if plan.lengths is not None:
-            continue
         most, name, got, share = max(apart)
         rare = [name for off, name, _, share in apart if share and off > 0.01 * share]
         if most * min(ends, default=_FAR) >= 1:

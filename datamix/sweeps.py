@@ -29,6 +29,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix.config import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
 from datamix.report.results import RESULT, Result, by_key, complaints, goal_of, read_result, read_results
@@ -300,7 +301,7 @@ def _judged(
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
     """What a job computes, as plain values: its configuration without what only says how it is run."""
-    own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+    own = without_hydra(node)
     try:
         plain: Any = OmegaConf.to_container(own, resolve=True)
     except OmegaConfBaseException:  # the job itself will say which key it is

@@ -40,19 +40,20 @@ def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
       ConfigError: see `tijdeman`.
     """
     if group.depth == 1:
-        seated, shares = _seated(group)
-        seats: np.ndarray = np.asarray(seated, np.int32)[tijdeman(shares, horizon, slots)]
-        return seats
-    leaves = [share for share in group.leaf_shares() if share]
-    length = min(_period(group), _enough(slots, min(leaves)))
+        seated, own = _seated(group)
+        turns: np.ndarray = np.asarray(seated, np.int32)[tijdeman(own, horizon, slots)]
+        return turns
+    shares = group.leaf_shares()
+    leaves, period = [share for share in shares if share], _period(group)
+    length = min(period, _enough(slots, min(leaves)))
     if horizon is not None and horizon <= length:
         return _filled(group, horizon)
     _refuse_rare(leaves, length)
     seats = _filled(group, length)
-    if length == _period(group):
+    if length == period:
         return seats
     ids, ranked = np.unique(seats, return_inverse=True)
-    return seats[: _best_end(ranked, [group.leaf_shares()[i] for i in ids])]
+    return seats[: _best_end(ranked, [shares[i] for i in ids])]
 
 
 def _seated(group: Group) -> tuple[list[int | Group], list[Fraction]]:

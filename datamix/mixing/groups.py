@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from datamix.errors import ConfigError, hint
-from datamix.mixing.weights import Number, as_fraction, resolve_shares
+from datamix.errors import ConfigError
+from datamix.mixing.weights import Number, as_fraction, require_known, resolve_shares
 
 SELF = "_self_"
 """Where entries are nested, the key under which a group has its own number beside those of its members."""
@@ -104,12 +104,7 @@ def resolve(
     """
     given, fixed = by_path(weights), by_path(share)
     known = {path for name in names for path in _ancestry(name)}
-    for kind, entries in (("weights", given), ("share", fixed)):
-        for path in entries:
-            if path not in known:
-                raise ConfigError(
-                    f"{where}.{kind}.{path}: there is no source {path!r} in this mix. {hint(path, known)}"
-                )
+    require_known(known, given, fixed, where)
     at = {name: i for i, name in enumerate(names)}
 
     def level(prefix: str) -> Group:

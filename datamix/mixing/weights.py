@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -73,6 +73,22 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
 
+def require_known(
+    known: Collection[str], weights: Mapping[str, object], share: Mapping[str, object], where: str
+) -> None:
+    """Refuse a weight or a share for what is not in the mix.
+
+    Raises:
+      ConfigError: naming the key, and the nearest known name.
+    """
+    for kind, entries in (("weights", weights), ("share", share)):
+        for name in entries:
+            if name not in known:
+                raise ConfigError(
+                    f"{where}.{kind}.{name}: there is no source {name!r} in this mix. {hint(name, known)}"
+                )
+
+
 def resolve_shares(
     names: Sequence[str],
     *,
@@ -103,12 +119,7 @@ def resolve_shares(
     """
     given = {key: value for key, value in (weights or {}).items() if value is not None}
     fixed = {key: value for key, value in (share or {}).items() if value is not None}
-    for group, entries in (("weights", given), ("share", fixed)):
-        for name in entries:
-            if name not in names:
-                raise ConfigError(
-                    f"{where}.{group}.{name}: there is no source {name!r} in this mix. {hint(name, names)}"
-                )
+    require_known(names, given, fixed, where)
     if ratio is not None and (given or fixed):
         other = next(iter([f"{where}.weights.{name}" for name in given] + [f"{where}.share.{name}" for name in fixed]))
         raise ConfigError(f"{where}.ratio and {other} both say how much of each source; give one of them.")
