@@ -164,7 +164,8 @@ def numbers_of(
             own = nodes[source][i].name.removeprefix(f"{names[source]}/")
             words[source] = key_for(seeds[source], "operator", own, names[source])
         columns = np.asarray(words, np.uint32)
-        keys.append((jnp.asarray(columns[:, 0]), jnp.asarray(columns[:, 1])))
+        # Only where they are used: each argument costs a microsecond a call.
+        keys.append((jnp.asarray(columns[:, 0]), jnp.asarray(columns[:, 1])) if some.steps[i].random else None)
     return Numbers(tuple(settings), tuple(keys))
 
 

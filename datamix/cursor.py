@@ -20,8 +20,10 @@ from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.periods import Draws, Runs, Table
 from datamix.plan import Plan
 from datamix.rng import KeyWords, Words, draw, fold, multiply_high
+from datamix.tables import choose, look_up
 
 _NEVER = 2**63
+_CALL_RECORDS = 2**26  # more than a call passes of one source, where it passes many periods
 
 
 class Cursor(NamedTuple):
@@ -109,7 +111,8 @@ class Lookup(NamedTuple):
     unit: int
 
 
-Carry = tuple[jax.Array, Cursor, tuple[jax.Array, jax.Array, jax.Array]]
+Seated = tuple[jax.Array, jax.Array, jax.Array]
+Carry = tuple[jax.Array, Cursor, Seated]
 
 
 class Located(NamedTuple):
@@ -163,7 +166,7 @@ def arrays_of(plan: Plan) -> tuple[Lookup, PlanArrays]:
     largest = max((max(quota) for quota in quotas), default=0)
     if kind == "draws" and max(sizes) >= 2**31:
         raise ConfigError("mix=random takes sources of fewer than 2^31 records; use mix=proportional with mix.window.")
-    if 2 * (largest + 1) * unit + max(sizes) >= 2**32 or max(lengths) >= 2**31:
+    if max(2 * (largest + 1) * unit, _CALL_RECORDS) + max(sizes) >= 2**32 or max(lengths) >= 2**31:
         raise ConfigError(
             f"this mix passes {largest * unit:,} records of one source in a period of its plan, more than the pipeline "
             "can count; use weights with fewer digits, or a smaller batch.size."
@@ -227,81 +230,74 @@ def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> 
     Returns:
       `num_seats * lookup.unit` records, and the cursor right after them.
     """
-    lane = jnp.arange(num_seats, dtype=jnp.uint32)
     begun = cursor.seat
-    zeros = jnp.zeros(num_seats, jnp.uint32)
-
-    # One turn a stage or period that the seats reach into: nearly always the only one.
-    def unfinished(carry: Carry) -> jax.Array:
-        return carry[0] < num_seats
-
-    def turn(carry: Carry) -> Carry:
-        filled, cursor, found = carry
-        room = _room(lookup, plan, cursor)
-        taken = jnp.minimum(room, jnp.uint32(num_seats) - filled)
-        ahead = lane - filled  # wraps round, to large numbers, for the seats already filled
-        here = ahead < taken
-        source, offset = _seats(lookup, plan, cursor, jnp.where(here, ahead, 0), here)
-        found = (
-            jnp.where(here, source, found[0]),
-            jnp.where(here, look_up(cursor.epoch, source), found[1]),
-            jnp.where(here, offset, found[2]),
-        )
-        return filled + taken, _advance(lookup, plan, cursor, taken, source, here), found
-
-    _, cursor, (source, epoch, offset) = lax.while_loop(
-        unfinished, turn, (jnp.uint32(0), cursor, (zeros, zeros, zeros))
-    )
+    lane = jnp.arange(num_seats, dtype=jnp.uint32)
+    if len(plan.period) == 1:
+        here, taken = jnp.ones(num_seats, bool), jnp.uint32(num_seats)
+        source, epoch, offset = _seats(lookup, plan, cursor, lane, here)
+        cursor = _advance(lookup, plan, cursor, taken, source, here)
+    else:
+        cursor, (source, epoch, offset) = _through_stages(lookup, plan, cursor, lane)
     if lookup.unit > 1:
         within = jnp.arange(lookup.unit, dtype=jnp.uint32)
         source, epoch = (jnp.repeat(field, lookup.unit) for field in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
-    size = look_up(plan.size, source)
+    size = choose(plan.size, source)
     passed = offset // size
     epoch, index = epoch + passed, offset - passed * size
     return Located(source, epoch, _record(lookup, plan, begun, source, epoch, index)), cursor
 
 
-def look_up(table: Words, index: Words) -> jax.Array:
-    """`table[index]` for indices known to be inside: without the checks it costs a third."""
-    return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
+def _through_stages(lookup: Lookup, plan: PlanArrays, cursor: Cursor, lane: jax.Array) -> tuple[Cursor, Seated]:
+    """`_seats` from stage to stage: nearly always in one turn."""
+    num_seats = len(lane)
+    zeros = jnp.zeros(num_seats, jnp.uint32)
+
+    def unfinished(carry: Carry) -> jax.Array:
+        return carry[0] < num_seats
+
+    def turn(carry: Carry) -> Carry:
+        filled, cursor, found = carry
+        taken = jnp.minimum(_room(plan, cursor), jnp.uint32(num_seats) - filled)
+        ahead = lane - filled  # wraps round, to large numbers, for the seats already filled
+        here = ahead < taken
+        own = _seats(lookup, plan, cursor, jnp.where(here, ahead, 0), here)
+        found = jax.tree.map(lambda new, old: jnp.where(here, new, old), own, found)
+        return filled + taken, _advance(lookup, plan, cursor, taken, own[0], here), found
+
+    _, cursor, found = lax.while_loop(unfinished, turn, (jnp.uint32(0), cursor, (zeros, zeros, zeros)))
+    return cursor, found
 
 
-def _seats(
-    lookup: Lookup, plan: PlanArrays, cursor: Cursor, ahead: jax.Array, here: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Source of each seat, and its offset from the cursor's epoch of that source, in records."""
-    unit = jnp.uint32(lookup.unit)
+def _seats(lookup: Lookup, plan: PlanArrays, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> Seated:
+    """Source of each seat, the cursor's epoch of that source, and the offset from there, in records."""
     if lookup.kind == "draws":
         low = cursor.seat[1] + ahead
         high = cursor.seat[0] + (low < cursor.seat[1])
         word = draw(plan.draw_key, high, low) >> jnp.uint32(1)
-        source = _searchsorted(look_up(plan.seats.ends, cursor.stage), word)
-        if lookup.replacement:
-            return source, look_up(cursor.offset, source) + ahead * unit
-        rank = _rank(jnp.where(here, source, jnp.uint32(plan.seats.ends.shape[1])))
-        return source, look_up(cursor.offset, source) + rank * unit
-    slot = cursor.slot + ahead
-    period = look_up(plan.period, cursor.stage)
-    wrapped = slot >= period
-    slot = jnp.where(wrapped, slot - period, slot)
-    if lookup.kind == "table":
-        place = look_up(plan.seats.begin, cursor.stage) + slot
-        source, rank = look_up(plan.seats.source_of, place), look_up(plan.seats.rank_of, place)
+        source = _searchsorted(choose(plan.seats.ends, cursor.stage), word)
+        rank = ahead if lookup.replacement else _rank(jnp.where(here, source, jnp.uint32(plan.seats.ends.shape[1])))
+        used = rank * jnp.uint32(lookup.unit)
     else:
-        ends = look_up(plan.seats.ends, cursor.stage)
-        source = _searchsorted(ends, slot)
-        starts = jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]])
-        rank = slot - look_up(starts, source)
-    quota = look_up(plan.quota, cursor.stage)
-    further = jnp.where(wrapped, look_up(quota, source), 0)
-    return source, look_up(cursor.offset, source) + further + rank * unit
+        slot = cursor.slot + ahead
+        period = choose(plan.period, cursor.stage)
+        passed = slot // period
+        slot = slot - passed * period
+        if lookup.kind == "table":
+            place = choose(plan.seats.begin, cursor.stage) + slot
+            source, within = look_up(plan.seats.source_of, place), look_up(plan.seats.rank_of, place)
+        else:
+            ends = choose(plan.seats.ends, cursor.stage)
+            source = _searchsorted(ends, slot)
+            within = slot - choose(jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]]), source)
+        used = passed * choose(choose(plan.quota, cursor.stage), source) + within * jnp.uint32(lookup.unit)
+    return source, choose(cursor.epoch, source), choose(cursor.offset, source) + used
 
 
 def _advance(
     lookup: Lookup, plan: PlanArrays, cursor: Cursor, taken: jax.Array, source: jax.Array, here: jax.Array
 ) -> Cursor:
-    """The cursor `taken` seats on, at most to the end of its stage or of the next period."""
+    """The cursor `taken` seats on, at most to the end of its stage."""
     low = cursor.seat[1] + taken
     high = cursor.seat[0] + (low < cursor.seat[1])
     size = plan.size
@@ -313,32 +309,32 @@ def _advance(
         used = jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32)) * jnp.uint32(lookup.unit)
     else:
         slot = cursor.slot + taken
-        blocks = slot // look_up(plan.period, cursor.stage)  # at most 2
-        slot = slot - blocks * look_up(plan.period, cursor.stage)
-        used = blocks * look_up(plan.quota, cursor.stage)
+        period = choose(plan.period, cursor.stage)
+        passed = slot // period
+        slot = slot - passed * period
+        used = passed * choose(plan.quota, cursor.stage)
     offset = cursor.offset + used
     epoch, offset = cursor.epoch + offset // size, offset % size
-    end = look_up(plan.end, cursor.stage)
+    if len(plan.period) == 1:  # which never ends
+        return Cursor(jnp.stack([high, low]), cursor.stage, slot, epoch, offset)
+    end = choose(plan.end, cursor.stage)
     over = (high == end[0]) & (low == end[1])
     stage = cursor.stage + over
     return Cursor(
         seat=jnp.stack([high, low]),
         stage=stage,
         slot=jnp.where(over, 0, slot),
-        epoch=jnp.where(over, look_up(plan.base_epoch, stage), epoch),
-        offset=jnp.where(over, look_up(plan.base_offset, stage), offset),
+        epoch=jnp.where(over, choose(plan.base_epoch, stage), epoch),
+        offset=jnp.where(over, choose(plan.base_offset, stage), offset),
     )
 
 
-def _room(lookup: Lookup, plan: PlanArrays, cursor: Cursor) -> jax.Array:
-    """Seats to the end of the stage or of the next period, whichever comes first."""
-    end = look_up(plan.end, cursor.stage)
+def _room(plan: PlanArrays, cursor: Cursor) -> jax.Array:
+    """Seats to the end of the stage."""
+    end = choose(plan.end, cursor.stage)
     low = end[1] - cursor.seat[1]
     high = end[0] - cursor.seat[0] - (end[1] < cursor.seat[1])
-    left = jnp.where(high > 0, jnp.uint32(2**32 - 1), low)
-    if lookup.kind == "draws":
-        return left
-    return jnp.minimum(left, 2 * look_up(plan.period, cursor.stage) - cursor.slot)
+    return jnp.where(high > 0, jnp.uint32(2**32 - 1), low)
 
 
 def _record(
@@ -351,16 +347,16 @@ def _record(
         high = begun[0] * unit + multiply_high(begun[1], unit)
         lane = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (lane < low), lane)
-        return jnp.asarray(multiply_high(word, look_up(plan.size, source)))
+        return jnp.asarray(multiply_high(word, choose(plan.size, source)))
     if lookup.shuffle == "none":
         return index
-    grid = permute.Domain(*(look_up(field, source) for field in plan.grid))
+    grid = permute.Domain(*(choose(field, source) for field in plan.grid))
     first, second = plan.shuffle_keys
-    key = fold((look_up(first, source), look_up(second, source)), epoch)
+    key = fold((choose(first, source), choose(second, source)), epoch)
     if lookup.shuffle == "full":
         return jnp.asarray(permute.permute_traced(index, grid, key))
     block = index // plan.window
-    last, tail = block == look_up(plan.size, source) // plan.window, (look_up(field, source) for field in plan.tail)
+    last, tail = block == choose(plan.size, source) // plan.window, (choose(field, source) for field in plan.tail)
     grid = permute.Domain(*(jnp.where(last, short, whole) for short, whole in zip(tail, grid, strict=True)))
     begin = jnp.asarray(block * plan.window)
     return begin + jnp.asarray(permute.permute_traced(index - begin, grid, fold(key, block)))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from datamix.buffers import Buffers
 from datamix.errors import ConfigError, StateError
 from datamix.program import Program, locate_block_jitted, run_block_jitted
 
@@ -24,11 +27,11 @@ State = dict[str, Any]
 
 Output = Literal["numpy", "jax"]
 
-# Enough work a call that its overhead, 50 to 150 µs, does not count; little enough that two chunks in flight stay
-# small. Measured on two cores: 4 to 16 MiB are equally fast, 1 MiB takes half as long again.
-_CHUNK_BYTES = 8 * 2**20
-_CHUNK_STEPS = 256
-_BLOCK_RECORDS = 2**14  # located at once: the plan's look-up costs 200 µs a call, and 50 ns a record
+# A call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from the
+# caches: in chunks of 4 MiB that is a third of all time, in chunks of 16 MiB a tenth.
+_CHUNK_BYTES = 16 * 2**20
+_CHUNK_STEPS = 512
+_BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
@@ -79,6 +82,7 @@ class BatchIterator(Iterator[Batch]):
         self._program = pipeline._program.resized(num_steps, count)
         self._block_steps = block_steps(self._program)
         self._uneven = pipeline.batch_size % count > 0
+        self._buffers = Buffers(self._program)
         self._end = pipeline._num_batches
         self._rest = rest
         self._seek(start)
@@ -87,8 +91,7 @@ class BatchIterator(Iterator[Batch]):
         step = operator.index(step)
         self.step = step
         self._ahead: dict[str, jax.Array] | None = None
-        self._ready: dict[str, Any] = {}
-        self._at = self._until = 0
+        self._ready: Iterator[Batch] = iter(())
         self._computed = step
         self._cursor = self._pipeline.start(step)
         self._block_end = step
@@ -97,7 +100,7 @@ class BatchIterator(Iterator[Batch]):
         """Set the next chunk going, without waiting for it."""
         pipeline, program = self._pipeline, self._program
         if self._computed == self._block_end:
-            self._block, self._cursor = locate_block_jitted(
+            self._block, self._cursor = locate_block_jitted()(
                 program.lookup, pipeline._arguments.plan, self._cursor, self._block_steps * program.batch_size
             )
             self._block_end += self._block_steps
@@ -105,22 +108,24 @@ class BatchIterator(Iterator[Batch]):
         turn = (self._index + self._computed) % self._count
         self._computed += program.num_steps
         arguments = pipeline._arguments
-        flat: dict[str, jax.Array] = run_block_jitted(
-            program, arguments.reader, arguments.numbers, self._block, np.uint32(first), np.uint32(turn)
+        flat: dict[str, jax.Array] = run_block_jitted()(
+            program,
+            arguments.reader,
+            arguments.numbers,
+            self._block,
+            _word(first),
+            _word(turn),
+            self._buffers.take(),
         )
         return flat
 
     def __next__(self) -> Batch:
-        if self._at == self._until:
+        batch = next(self._ready, None)
+        if batch is None:
             self._refill()
-        at = self._at
-        self._at += 1
+            batch = next(self._ready)
         self.step += 1
-        # One at a time: a chunk's batches all made at once cost twice as much.
-        batch = {leaf: values[at] for leaf, values in self._ready.items()}
-        if self._put:
-            batch = {leaf: self._put[leaf](view) for leaf, view in batch.items()}
-        elif self._uneven:
+        if self._uneven:
             own = self._rows(self.step - 1, self._program.batch_size)
             batch = {leaf: view[: own.stop - own.start] for leaf, view in batch.items()}
             batch = batch if self._output == "numpy" else jax.device_put(batch)
@@ -130,12 +135,16 @@ class BatchIterator(Iterator[Batch]):
         """Wait for the next chunk, with the one after it on its way."""
         if self._end is not None and self.step >= self._end:
             raise StopIteration
-        chunk = self._ahead or self._compute()
-        more = self._end is None or self._computed < self._end
-        self._ahead = self._compute() if more else None
-        self._ready = self._batches(chunk)
-        left = self._program.num_steps if self._end is None else self._end - self.step
-        self._at, self._until = 0, min(self._program.num_steps, left)
+        self._ready = iter(())  # lets go of the last chunk
+        try:
+            chunk = self._ahead or self._compute()
+            more = self._end is None or self._computed < self._end
+            self._ahead = self._compute() if more else None
+            batches = self._batches(chunk)
+        except BaseException:  # Ctrl-C, while waiting: go on with the batch that is due, not with what is on its way
+            self._seek(self.step)
+            raise
+        self._ready = islice(batches, None if self._end is None else self._end - self.step)
 
     def _short_batch(self, batch: Batch) -> Batch:
         """This reader's rows of the last batch, which is not full."""
@@ -153,14 +162,20 @@ class BatchIterator(Iterator[Batch]):
         first = block * least + min(block, longer)
         return slice(first, first + least + (block < longer))
 
-    def _batches(self, chunk: dict[str, jax.Array]) -> dict[str, Any]:
-        """The batches of a chunk, by leaf and index."""
+    def _batches(self, chunk: dict[str, jax.Array]) -> Iterator[Batch]:
+        """The batches of a chunk, each made when it is asked for: all made at once cost twice as much."""
+        flat: Mapping[str, Any] = chunk
+        if self._on_host:
+            # Through another handle: the chunk's own would keep the host's view, and with it the memory, for ever.
+            flat = {leaf: np.asarray(rows.addressable_data(0)) for leaf, rows in chunk.items()}
+        self._buffers.give_back(chunk, flat.values() if self._on_host else ())
         shape = self._program.num_steps, -(-self._program.batch_size // self._count)
-        shaped: dict[str, Any] = {}
-        for leaf, part in self._program.spec:
-            values = np.asarray(chunk[leaf]) if self._on_host else chunk[leaf]
-            shaped[leaf] = values.reshape(*shape, *part.shape)
-        return shaped if self._on_host else _unstacked(shaped)
+        shaped: dict[str, Any] = {leaf: flat[leaf].reshape(*shape, *part.shape) for leaf, part in self._program.spec}
+        if not self._on_host:
+            shaped = _unstacked(shaped)
+        elif self._put:
+            shaped = {leaf: map(self._put[leaf], views) for leaf, views in shaped.items()}
+        return map(dict, map(zip, repeat(tuple(shaped)), zip(*shaped.values(), strict=True)))
 
     def state(self) -> State:
         """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
@@ -187,6 +202,12 @@ class BatchIterator(Iterator[Batch]):
                 "it with the settings it was taken under, or start afresh."
             )
         self._seek(step)
+
+
+@lru_cache(1024)
+def _word(number: int) -> jax.Array:
+    """A number as an argument of a program: made anew each time it would cost 10 µs a call."""
+    return jnp.asarray(number, jnp.uint32)
 
 
 @jax.jit

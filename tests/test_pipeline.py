@@ -242,7 +242,7 @@ def test_whole_batches_of_one_source() -> None:
 
 
 def num_traces() -> list[int]:
-    return [function._cache_size() for function in (run_jitted, run_block_jitted, locate_block_jitted)]
+    return [function._cache_size() for function in (run_jitted, run_block_jitted(), locate_block_jitted())]
 
 
 @pytest.mark.parametrize("stop", ["first_exhausted", "all_exhausted", "exhaust_once", "forever"])

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from datamix.buffers import Buffers
 from datamix.build import build
 from datamix.config import Config
 from datamix.cursor import Located
@@ -93,7 +94,7 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
     program, arguments, size = pipeline._program, pipeline._arguments, pipeline.batch_size
     count, num_located = program.num_steps * size, block_steps(program) * size
     cursor = pipeline.start()
-    located, _ = locate_block_jitted(program.lookup, arguments.plan, cursor, num_located)
+    located, _ = locate_block_jitted()(program.lookup, arguments.plan, cursor, num_located)
     block = Located(*(field[:count] for field in located))
     # As many of each storage group as the mix has.
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
@@ -118,15 +119,18 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
         for values in batch:
             values.fill(1)
 
-    turn = np.uint32(0)
+    buffers, zero = Buffers(program), np.uint32(0)
+
+    def computed() -> Record:
+        chunk = run_block_jitted()(program, arguments.reader, arguments.numbers, located, zero, zero, buffers.take())
+        buffers.give_back(chunk, ())
+        return chunk
+
     return {
         "loop": (count, loop),
-        "plan": (num_located, lambda: locate_block_jitted(program.lookup, arguments.plan, cursor, num_located)),
+        "plan": (num_located, lambda: locate_block_jitted()(program.lookup, arguments.plan, cursor, num_located)),
         "gather": (count, gather),
-        "computed": (
-            count,
-            lambda: run_block_jitted(program, arguments.reader, arguments.numbers, located, turn, turn),
-        ),
+        "computed": (count, computed),
         "fill": (size, fill),
     }
 
