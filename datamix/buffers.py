@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ _NUM_CHUNKS = 3
 
 
 class Buffers:
-    """Buffers of one program's results.
+    """Buffers of one program's results, for all iterators of a pipeline and their threads.
 
     Fresh memory costs a page fault every 4 KiB, which takes up to three times as long as computing what is written
     there. What is given out again is memory to which no array and no view refers any more; were one overlooked, JAX
@@ -25,22 +26,27 @@ class Buffers:
     """
 
     def __init__(self, program: Program) -> None:
-        rows = program.num_steps * -(-program.batch_size // program.num_shards)
-        self._empty = {
-            leaf: np.zeros((rows, *([int(np.prod(part.shape))] if part.shape else [])), part.dtype)
-            for leaf, part in program.spec
-        }
+        self._program = program
         self._known: deque[tuple[Record, list[weakref.ref[np.ndarray]]]] = deque(maxlen=_NUM_CHUNKS)
+        self._lock = threading.Lock()
 
     def take(self) -> Record:
         """A chunk to be overwritten: donate it."""
-        for i, (chunk, views) in enumerate(self._known):
-            if all(view() is None for view in views):
-                del self._known[i]
-                return chunk
-        fresh: Record = jax.device_put(self._empty)
+        with self._lock:
+            for i, (chunk, views) in enumerate(self._known):
+                if all(view() is None for view in views):
+                    del self._known[i]
+                    return chunk
+        rows = self._program.num_steps * -(-self._program.batch_size // self._program.num_shards)
+        fresh: Record = jax.device_put(
+            {
+                leaf: np.zeros((rows, *([int(np.prod(part.shape))] if part.shape else [])), part.dtype)
+                for leaf, part in self._program.spec
+            }
+        )
         return fresh
 
     def give_back(self, chunk: Record, views: Iterable[np.ndarray]) -> None:
         """Take a chunk back, to be given out once all the host's views of it are gone."""
-        self._known.append((chunk, [weakref.ref(view) for view in views]))
+        with self._lock:
+            self._known.append((chunk, [weakref.ref(view) for view in views]))

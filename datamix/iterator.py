@@ -14,6 +14,7 @@ import numpy as np
 
 from datamix.buffers import Buffers
 from datamix.errors import ConfigError, StateError
+from datamix.operators.base import Record
 from datamix.program import Program, locate_block_jitted, run_block_jitted
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class BatchIterator(Iterator[Batch]):
         self._program = pipeline._program.resized(num_steps, count)
         self._block_steps = block_steps(self._program)
         self._uneven = pipeline.batch_size % count > 0
-        self._buffers = Buffers(self._program)
+        self._buffers = pipeline._buffers.setdefault(self._program, Buffers(self._program))
+        self._ahead: Record | None = None
         self._end = pipeline._num_batches
         self._rest = rest
         self._seek(start)
@@ -90,13 +92,15 @@ class BatchIterator(Iterator[Batch]):
     def _seek(self, step: int) -> None:
         step = operator.index(step)
         self.step = step
-        self._ahead: dict[str, jax.Array] | None = None
+        if self._ahead is not None:
+            self._buffers.give_back(self._ahead, ())
+        self._ahead = None
         self._ready: Iterator[Batch] = iter(())
         self._computed = step
         self._cursor = self._pipeline.start(step)
         self._block_end = step
 
-    def _compute(self) -> dict[str, jax.Array]:
+    def _compute(self) -> Record:
         """Set the next chunk going, without waiting for it."""
         pipeline, program = self._pipeline, self._program
         if self._computed == self._block_end:
@@ -108,7 +112,7 @@ class BatchIterator(Iterator[Batch]):
         turn = (self._index + self._computed) % self._count
         self._computed += program.num_steps
         arguments = pipeline._arguments
-        flat: dict[str, jax.Array] = run_block_jitted()(
+        flat: Record = run_block_jitted()(
             program,
             arguments.reader,
             arguments.numbers,
@@ -162,7 +166,7 @@ class BatchIterator(Iterator[Batch]):
         first = block * least + min(block, longer)
         return slice(first, first + least + (block < longer))
 
-    def _batches(self, chunk: dict[str, jax.Array]) -> Iterator[Batch]:
+    def _batches(self, chunk: Record) -> Iterator[Batch]:
         """The batches of a chunk, each made when it is asked for: all made at once cost twice as much."""
         flat: Mapping[str, Any] = chunk
         if self._on_host:
@@ -211,7 +215,7 @@ def _word(number: int) -> jax.Array:
 
 
 @jax.jit
-def _unstacked(shaped: dict[str, jax.Array]) -> dict[str, list[jax.Array]]:
+def _unstacked(shaped: Record) -> dict[str, list[jax.Array]]:
     """One array a batch, in one call: single slices cost a call each."""
     return {leaf: list(values) for leaf, values in shaped.items()}
 

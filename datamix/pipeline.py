@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.assemble import assemble, stored_spec
+from datamix.buffers import Buffers
 from datamix.cursor import Cursor, PlanArrays, arrays_of, cursor_at
 from datamix.errors import ConfigError, DataError
 from datamix.graph import Graph
@@ -67,6 +68,7 @@ class Pipeline:
         self.source_names = tuple(sources)
         self._reweighed = reweighed
         self._identity = dict(identity or {})
+        self._buffers: dict[Program, Buffers] = {}
         self._count_batches()
         lookup, plan_arrays = arrays_of(self.plan)
         own_seeds = [(seeds or {}).get(name, 0) for name in sources]
@@ -174,8 +176,8 @@ class Pipeline:
         step = operator.index(step)
         if step < 0:
             raise ConfigError(f"start = {step}; it is 0 or more.")
-        cursor = cursor_at(self.plan, step * self.batch_size)
-        return Cursor(*(jnp.asarray(field) for field in cursor))
+        cursor: Cursor = jax.device_put(cursor_at(self.plan, step * self.batch_size))
+        return cursor
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
         """One batch and the cursor after it; pure, for use inside `jit`, `scan` and `vmap`.

@@ -82,3 +82,27 @@ def test_memory_is_given_out_once() -> None:
     assert {leaf: rows.shape for leaf, rows in first.items()} == {
         leaf: rows.shape for leaf, rows in Buffers(program).take().items()
     }
+
+
+def test_the_next_epoch_takes_the_memory_of_the_last() -> None:
+    pipeline = load("stop=all_exhausted", "stop.epochs.a=8")
+    first = [address(batch) for batch in pipeline]
+    assert {address(batch) for batch in pipeline} <= set(first)
+    assert {address(batch) for batch in pipeline.with_weights({"a": 2})} <= set(first)
+
+
+def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    iterator = load().iterator()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    seen = [next(iterator)["label"] for _ in range(20)]
+    with monkeypatch.context() as patch:
+        patch.setattr(iterator, "_batches", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            seen.extend(batch["label"] for batch in iterator)
+    assert 20 < len(seen) == iterator.step
+    seen += [next(iterator)["label"] for _ in range(20)]
+    for label, batch in zip(seen, load().iterator(), strict=False):
+        np.testing.assert_array_equal(label, batch["label"])
