@@ -9,12 +9,13 @@ import numpy as np
 from datamix.sources.procedural import GRID, Procedural, Vary
 
 
-def digits(*, split: str = "train", seed: int = 0) -> Procedural:
+def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None) -> Procedural:
     """The digits 0 to 9, light strokes on black.
 
     Args:
       split: records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
       seed: another seed draws other records.
+      cache_dir: where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
       ConfigError: the split's syntax is not TFDS's, or there is no such split.
@@ -26,7 +27,15 @@ def digits(*, split: str = "train", seed: int = 0) -> Procedural:
     array([9, 5, 5, 7, 9, 8, 8, 6])
     """
     class_names = tuple(str(digit) for digit in range(len(_HANDS)))
-    return Procedural(name="digits", class_names=class_names, draw=_draw_digit, grain=0.05, split=split, seed=seed)
+    return Procedural(
+        name="digits",
+        class_names=class_names,
+        draw=_draw_digit,
+        grain=0.05,
+        split=split,
+        seed=seed,
+        cache_dir=cache_dir,
+    )
 
 
 # Each digit in two hands; a record is written somewhere between the two. Strokes are parted by bars; a stroke is a

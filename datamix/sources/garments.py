@@ -13,12 +13,13 @@ from datamix.sources.procedural import GRID, SIDE, Procedural, Vary
 _CENTRE = (SIDE - 1) / 2
 
 
-def garments(*, split: str = "train", seed: int = 0) -> Procedural:
+def garments(*, split: str = "train", seed: int = 0, cache_dir: str | None = None) -> Procedural:
     """Ten garments, from T-shirt/top to Ankle boot, light on black.
 
     Args:
       split: records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
       seed: another seed draws other records.
+      cache_dir: where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
       ConfigError: the split's syntax is not TFDS's, or there is no such split.
@@ -30,7 +31,13 @@ def garments(*, split: str = "train", seed: int = 0) -> Procedural:
     (100, 28, 28, 1)
     """
     return Procedural(
-        name="garments", class_names=tuple(_GARMENTS), draw=_draw_garment, grain=0.08, split=split, seed=seed
+        name="garments",
+        class_names=tuple(_GARMENTS),
+        draw=_draw_garment,
+        grain=0.08,
+        split=split,
+        seed=seed,
+        cache_dir=cache_dir,
     )
 
 

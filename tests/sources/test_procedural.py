@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,11 @@ from datamix.sources.garments import garments
 from datamix.sources.procedural import Procedural
 
 Build = Callable[..., Procedural]
-WHOLE = {build: build().read() for build in (digits, garments)}
+with tempfile.TemporaryDirectory() as directory:
+    WHOLE = {
+        build: {leaf: np.array(values) for leaf, values in build(cache_dir=directory).read().items()}
+        for build in (digits, garments)
+    }
 
 both = pytest.mark.parametrize("build", [digits, garments])
 
@@ -27,6 +33,24 @@ def assert_same(got: Arrays, want: Arrays) -> None:
     assert got.keys() == want.keys()
     for name in want:
         np.testing.assert_array_equal(got[name], want[name])
+
+
+@both
+def test_what_was_drawn_is_kept(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_same(build(cache_dir=str(tmp_path)).read(), WHOLE[build])
+    with monkeypatch.context() as patch:
+        patch.setattr(Procedural, "_drawn", lambda self: pytest.fail("it is drawn again"))
+        assert_same(build(cache_dir=str(tmp_path)).read(), WHOLE[build])
+    assert not np.array_equal(build(cache_dir=str(tmp_path), seed=1).read()["image"], WHOLE[build]["image"])
+    (image,) = [path for path in tmp_path.rglob("0.npy") if path.stat().st_size > 10**7][:1]
+    image.write_bytes(image.read_bytes()[:-1])
+    assert_same(build(cache_dir=str(tmp_path)).read(), WHOLE[build])
+
+
+@both
+def test_few_records_leave_nothing_behind(build: Build, tmp_path: Path) -> None:
+    build(split="train[:500]", cache_dir=str(tmp_path / "cache")).read()
+    assert not (tmp_path / "cache").exists()
 
 
 @both
