@@ -18,7 +18,7 @@ _NUM_CHUNKS = 3
 
 
 class Buffers:
-    """Buffers of one program's results, for all iterators of a pipeline and their threads.
+    """Buffers of one program's results, for all iterators of a pipeline and their threads; three stay with it at most.
 
     Fresh memory costs a page fault every 4 KiB, which takes up to three times as long as computing what is written
     there. What is given out again is memory to which no array and no view refers any more; were one overlooked, JAX

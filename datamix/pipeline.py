@@ -164,7 +164,8 @@ class Pipeline:
           shard: (index, count): of every batch, give the part of reader `index` among `count` alone. The parts of all
             readers make up the batch, whatever their number; where that does not divide it, they differ by one record
             and take turns. A state can be restored under another number of readers.
-          output: "numpy" gives read-only views without a copy, "jax" arrays on the device.
+          output: "numpy" gives read-only views without a copy, "jax" arrays on the device. A view keeps the whole chunk
+            it belongs to, some 16 MiB: copy what is to be kept for long.
 
         Raises:
           ConfigError: no such shard, or the batch cannot be divided so.

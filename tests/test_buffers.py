@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from typing import Any
 
 import jax
@@ -106,3 +107,19 @@ def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     seen += [next(iterator)["label"] for _ in range(20)]
     for label, batch in zip(seen, load().iterator(), strict=False):
         np.testing.assert_array_equal(label, batch["label"])
+
+
+@pytest.mark.parametrize("output", ["numpy", "jax"])
+def test_what_is_still_computed_with_is_not_taken(output: Any) -> None:
+    pipeline = load()
+
+    @jax.jit
+    def slow(image: Any) -> Any:
+        spun = jax.lax.fori_loop(0, 20, lambda _, x: x * 3 + 1, image)
+        return (spun != 0).sum() + image.sum(dtype="uint32")
+
+    steps = 16 * 6
+    # Nobody waits, and nobody keeps a batch: they are let go of while the computations wait for their turn.
+    sums = [slow(batch["image"]) for batch in itertools.islice(pipeline.iterator(output=output), steps)]
+    batches = pipeline.iterator()
+    assert [int(found) for found in sums] == [int(slow(next(batches)["image"].copy())) for _ in range(steps)]
