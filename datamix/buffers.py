@@ -37,12 +37,9 @@ class Buffers:
                 if all(view() is None for view in views):
                     del self._known[i]
                     return chunk
-        rows = self._program.num_steps * -(-self._program.batch_size // self._program.num_shards)
+        rows = self._program.num_steps * self._program.rows
         fresh: Record = jax.device_put(
-            {
-                leaf: np.zeros((rows, *([int(np.prod(part.shape))] if part.shape else [])), part.dtype)
-                for leaf, part in self._program.spec
-            }
+            {leaf: np.zeros((rows, *part.flat), part.dtype) for leaf, part in self._program.spec}
         )
         return fresh
 

@@ -173,7 +173,7 @@ class BatchIterator(Iterator[Batch]):
             # Through another handle: the chunk's own would keep the host's view, and with it the memory, for ever.
             flat = {leaf: np.asarray(rows.addressable_data(0)) for leaf, rows in chunk.items()}
         self._buffers.give_back(chunk, flat.values() if self._on_host else ())
-        shape = self._program.num_steps, -(-self._program.batch_size // self._count)
+        shape = self._program.num_steps, self._program.rows
         shaped: dict[str, Any] = {leaf: flat[leaf].reshape(*shape, *part.shape) for leaf, part in self._program.spec}
         if not self._on_host:
             shaped = _unstacked(shaped)

@@ -239,8 +239,7 @@ def _resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: 
         ends = np.cumsum(sizes)
         first[members] = ends - sizes
         rows = {
-            leaf: _aligned((int(ends[-1]), *([int(np.prod(part.shape))] if part.shape else [])), part.dtype)
-            for leaf, part in specs[names[members[0]]].items()
+            leaf: _aligned((int(ends[-1]), *part.flat), part.dtype) for leaf, part in specs[names[members[0]]].items()
         }
         for member, size in zip(members, sizes, strict=True):
             _read_into({leaf: values[first[member] :][:size] for leaf, values in rows.items()}, sources, names[member])

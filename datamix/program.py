@@ -92,6 +92,11 @@ class Program:
         """Computed once: every call of a compiled program asks for it."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
+    @property
+    def rows(self) -> int:
+        """Records of each batch that a reader is handed; one too many for some, where it does not divide evenly."""
+        return -(-self.batch_size // self.num_shards)
+
     def resized(self, num_steps: int, num_shards: int = 1) -> Program:
         """The same program for other numbers of batches and readers."""
         return replace(self, num_steps=num_steps, num_shards=num_shards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class LeafSpec:
 
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def flat(self) -> tuple[int, ...]:
+        """The shape with all its elements in a row; of a scalar, none."""
+        return (math.prod(self.shape),) if self.shape else ()
 
     def __str__(self) -> str:
         return f"{self.dtype} {list(self.shape)}"

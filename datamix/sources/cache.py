@@ -27,6 +27,11 @@ _META = "meta.json"
 _log = logging.getLogger(__name__)
 
 
+def cache_directory(given: str | None) -> Path:
+    """The directory that was given, or the default one."""
+    return Path(given).expanduser() if given else default_cache_dir()
+
+
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datamix"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from datamix.sources.base import Arrays, LeafSpec, Spec
-from datamix.sources.cache import Slot, default_cache_dir
+from datamix.sources.cache import Slot, cache_directory
 from datamix.sources.splits import resolve_split
 
 SIDE = 28
@@ -96,7 +96,7 @@ class Procedural:
             return self._drawn()
         code = b"".join(Path(inspect.getfile(part)).read_bytes() for part in (Procedural, self.draw))
         slot = Slot(
-            cache_dir=Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir(),
+            cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             key={"drawn": self.name, "records": self._ranges(), "seed": self.seed},
             fingerprint={"code": hashlib.sha256(code).hexdigest(), "numpy": np.__version__},

@@ -24,7 +24,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.sources.base import Arrays, LeafSpec, Spec
-from datamix.sources.cache import Slot, default_cache_dir
+from datamix.sources.cache import Slot, cache_directory
 from datamix.sources.decode import (
     CHUNK_RECORDS,
     Guard,
@@ -143,7 +143,7 @@ class Tfds:
         }
         info = hashlib.sha256((directory / "dataset_info.json").read_bytes()).hexdigest()
         return Slot(
-            cache_dir=Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir(),
+            cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             key={
                 "directory": str(directory),
