@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 from typing import Any
 
 import jax
@@ -90,6 +91,21 @@ def test_the_next_epoch_takes_the_memory_of_the_last() -> None:
     first = [address(batch) for batch in pipeline]
     assert {address(batch) for batch in pipeline} <= set(first)
     assert {address(batch) for batch in pipeline.with_weights({"a": 2})} <= set(first)
+
+
+def test_an_endless_mix_left_before_its_end_leaves_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load()
+    list(itertools.islice(pipeline, 20))
+    with monkeypatch.context() as patch:
+        patch.setattr("datamix.buffers.np.zeros", lambda *_: pytest.fail("fresh memory"))
+        for _ in range(4):
+            list(itertools.islice(pipeline, 5))
+
+
+def test_without_lanes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [batch["label"] for batch in itertools.islice(load(), 100)]
+    monkeypatch.setitem(sys.modules, "jaxlib.xla_client", None)
+    np.testing.assert_array_equal(labels, [batch["label"] for batch in itertools.islice(load(), 100)])
 
 
 def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
