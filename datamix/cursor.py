@@ -242,9 +242,8 @@ def locate(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_seats: int) -> 
         within = jnp.arange(lookup.unit, dtype=jnp.uint32)
         source, epoch = (jnp.repeat(field, lookup.unit) for field in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
-    size = choose(plan.size, source)
-    passed = offset // size
-    epoch, index = epoch + passed, offset - passed * size
+    passed, index = _divided(offset, choose(plan.size, source))
+    epoch = epoch + passed
     return Located(source, epoch, _record(lookup, plan, begun, source, epoch, index)), cursor
 
 
@@ -279,10 +278,7 @@ def _seats(lookup: Lookup, plan: PlanArrays, cursor: Cursor, ahead: jax.Array, h
         rank = ahead if lookup.replacement else _rank(jnp.where(here, source, jnp.uint32(plan.seats.ends.shape[1])))
         used = rank * jnp.uint32(lookup.unit)
     else:
-        slot = cursor.slot + ahead
-        period = choose(plan.period, cursor.stage)
-        passed = slot // period
-        slot = slot - passed * period
+        passed, slot = _divided(cursor.slot + ahead, choose(plan.period, cursor.stage))
         if lookup.kind == "table":
             place = choose(plan.seats.begin, cursor.stage) + slot
             source, within = look_up(plan.seats.source_of, place), look_up(plan.seats.rank_of, place)
@@ -300,7 +296,6 @@ def _advance(
     """The cursor `taken` seats on, at most to the end of its stage."""
     low = cursor.seat[1] + taken
     high = cursor.seat[0] + (low < cursor.seat[1])
-    size = plan.size
     if lookup.replacement:
         slot = cursor.slot
         used = jnp.full_like(cursor.offset, taken * jnp.uint32(lookup.unit))
@@ -308,13 +303,10 @@ def _advance(
         slot = cursor.slot
         used = jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32)) * jnp.uint32(lookup.unit)
     else:
-        slot = cursor.slot + taken
-        period = choose(plan.period, cursor.stage)
-        passed = slot // period
-        slot = slot - passed * period
+        passed, slot = _divided(cursor.slot + taken, choose(plan.period, cursor.stage))
         used = passed * choose(plan.quota, cursor.stage)
-    offset = cursor.offset + used
-    epoch, offset = cursor.epoch + offset // size, offset % size
+    epochs, offset = _divided(cursor.offset + used, plan.size)
+    epoch = cursor.epoch + epochs
     if len(plan.period) == 1:  # which never ends
         return Cursor(jnp.stack([high, low]), cursor.stage, slot, epoch, offset)
     end = choose(plan.end, cursor.stage)
@@ -360,6 +352,12 @@ def _record(
     grid = permute.Domain(*(jnp.where(last, short, whole) for short, whole in zip(tail, grid, strict=True)))
     begin = jnp.asarray(block * plan.window)
     return begin + jnp.asarray(permute.permute_traced(index - begin, grid, fold(key, block)))
+
+
+def _divided(number: Words, divisor: Words) -> tuple[jax.Array, jax.Array]:
+    """Quotient and remainder, uint32, by one division: the slow one of these operations."""
+    quotient = number // divisor
+    return quotient, number - quotient * divisor
 
 
 def _searchsorted(ends: jax.Array, value: jax.Array) -> jax.Array:

@@ -119,7 +119,7 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
         for values in batch:
             values.fill(1)
 
-    buffers, zero = Buffers(program), np.uint32(0)
+    buffers, zero = Buffers(program), jnp.uint32(0)
 
     def computed() -> Record:
         chunk = run_block_jitted()(program, arguments.reader, arguments.numbers, located, zero, zero, buffers.take())
