@@ -20,12 +20,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datamix.build import load
-    from datamix.cursor import Cursor
+    from datamix.build.built import load
     from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError
+    from datamix.mixing.plan import Plan, Selection
     from datamix.operators.base import operator
-    from datamix.pipeline import Pipeline
-    from datamix.plan import Plan, Selection
+    from datamix.pipeline.cursor import Cursor
+    from datamix.pipeline.pipeline import Pipeline
     from datamix.sources.arrays import MemoryArrays
     from datamix.sources.base import source
     from datamix.training.models import model
@@ -35,17 +35,17 @@ __version__ = "0.1.0"
 # Loaded when first used: `import datamix` must not cost the import of JAX.
 _PUBLIC = {
     "ConfigError": "datamix.errors",
-    "Cursor": "datamix.cursor",
+    "Cursor": "datamix.pipeline.cursor",
     "DataError": "datamix.errors",
     "DatamixError": "datamix.errors",
     "MemoryArrays": "datamix.sources.arrays",
-    "Pipeline": "datamix.pipeline",
-    "Plan": "datamix.plan",
+    "Pipeline": "datamix.pipeline.pipeline",
+    "Plan": "datamix.mixing.plan",
     "RegistryError": "datamix.errors",
-    "Selection": "datamix.plan",
+    "Selection": "datamix.mixing.plan",
     "SpecError": "datamix.errors",
     "StateError": "datamix.errors",
-    "load": "datamix.build",
+    "load": "datamix.build.built",
     "model": "datamix.training.models",
     "operator": "datamix.operators.base",
     "source": "datamix.sources.base",

@@ -15,9 +15,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from datamix import overrides, registry, sweeps
-from datamix.config import parse
+from datamix import registry
+from datamix.config import compose as overrides
+from datamix.config.parse import parse
 from datamix.errors import ConfigError, DatamixError
+from datamix.sweeps import watching as sweeps
 
 _running = False  # whether Hydra has handed over to a job
 _full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")

@@ -25,9 +25,9 @@ _MODELS, _OPTIMIZERS = "datamix.training.models", "datamix.training.optimizers"
 _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "source": {
         "arrays": "datamix.sources.arrays:arrays",
-        "digits": "datamix.sources.digits:digits",
-        "garments": "datamix.sources.garments:garments",
-        "tfds": "datamix.sources.tfds:Tfds",
+        "digits": "datamix.sources.synthetic.digits:digits",
+        "garments": "datamix.sources.synthetic.garments:garments",
+        "tfds": "datamix.sources.tfds.source:Tfds",
     },
     "operator": {
         "cast": f"{_IMAGE}:cast",

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.operators.base import Record, traits
-from datamix.pipeline import Pipeline
-from datamix.sources.base import Source, spec_of
+from datamix.operators.base import traits
+from datamix.pipeline.pipeline import Pipeline
+from datamix.sources.base import Source
+from datamix.spec import Record, spec_of
 
 
 def check_source(source: Source) -> None:

@@ -293,7 +293,8 @@ def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code)
     call, _, arguments = code.partition("  # ")
     program = f"""
         import sys
-        from datamix import cli, overrides
+        from datamix import cli
+        from datamix.config import compose as overrides
         try:
             {call}
         finally:

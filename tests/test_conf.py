@@ -12,9 +12,9 @@ import yaml
 
 import datamix
 from datamix import registry
-from datamix.build import build
-from datamix.config import parse
-from datamix.overrides import compose
+from datamix.build.built import build
+from datamix.config.compose import compose
+from datamix.config.parse import parse
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape

@@ -12,7 +12,7 @@ import datamix
 from datamix import registry
 from datamix.operators.base import Traits
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.digits import digits
+from datamix.sources.synthetic.digits import digits
 from datamix.testing import check_operator, check_resume, check_source
 
 IMAGE = {"image": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "label": np.int32(3)}

@@ -104,8 +104,8 @@ def test_a_mistake_is_one_line(call_datamix, arguments, mistake):
 
 
 def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, shared_data):
-    from datamix.config import parse
-    from datamix.overrides import compose
+    from datamix.config.compose import compose
+    from datamix.config.parse import parse
     from datamix.training.data import open_data
 
     held = [*SMALL[:2], "source=my_npz", f"source.my_npz.path={shared_data / 'digits8x8.npz'}"]

@@ -14,19 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.buffers import Buffers
-from datamix.build import build
-from datamix.config import Config
-from datamix.cursor import Located
+from datamix.build.built import build
+from datamix.config.parse import Config
 from datamix.errors import ConfigError
-from datamix.iterator import block_steps
-from datamix.operators.base import Record
-from datamix.pipeline import Pipeline
-from datamix.program import Reader, locate_block_jitted, run_block_jitted
+from datamix.pipeline.buffers import Buffers
+from datamix.pipeline.cursor import Located
+from datamix.pipeline.iterator import block_steps
+from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.program import Reader, locate_block_jitted, run_block_jitted
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
+from datamix.spec import Record
 
 _TURNS = 5  # of which the median counts; all things are measured in turns, so that a busy moment meets them all
 _STAGES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.build import build
-from datamix.config import Config
+from datamix.build.built import build
+from datamix.config.parse import Config
 from datamix.report.console import console, percent, print_notes
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report, write_text

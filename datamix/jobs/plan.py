@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.build import Built, build
-from datamix.config import Config
-from datamix.plan_report import over_time
+from datamix.build.built import Built, build
+from datamix.config.parse import Config
+from datamix.mixing.plan_report import over_time
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from datamix.build import Built, build
-from datamix.config import Config
+from datamix.build.built import Built, build
+from datamix.config.parse import Config
 from datamix.errors import ConfigError
-from datamix.iterator import Batch
-from datamix.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
+from datamix.spec import Batch
 
 _IMAGES_A_ROW = 10
 _MEASURE_S = 0.3

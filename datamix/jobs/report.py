@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datamix.config import Config
+from datamix.config.parse import Config
 from datamix.errors import ConfigError
 from datamix.report.console import console, print_notes
 from datamix.report.files import whole_file, write_report, write_text
-from datamix.report.results import Result, best, read_results, related, settings, stand_ins
-from datamix.report.sweep_figure import draw
-from datamix.report.sweep_page import page
-from datamix.report.sweep_table import as_csv, failures, rows, summary, verdict
+from datamix.sweeps.figure import draw
+from datamix.sweeps.page import page
+from datamix.sweeps.results import Result, best, read_results, related, settings, stand_ins
+from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:

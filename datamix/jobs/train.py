@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from datamix.config import Config
+from datamix.config.parse import Config
 from datamix.errors import DatamixError
 from datamix.report import curves
 from datamix.report.console import console, percent, print_notes, table
@@ -55,7 +55,7 @@ def train_ahead(jobs: Sequence[tuple[Config, Path]], how: str = "auto") -> None:
 
     Args:
       jobs: configuration and directory of each.
-      how: "threads", "vmap", or "auto"; see `datamix.training.lanes.trained_in`.
+      how: "threads", "vmap", or "auto"; see `datamix.training.replicas.trained_in`.
     """
     out = console()
     found = prepare_all(jobs)

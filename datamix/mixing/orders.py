@@ -14,7 +14,7 @@ from datamix.errors import ConfigError
 from datamix.mixing.fills import TABLE_SLOTS, Shares, by_length, evenly, stratified
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Draws, Runs, Table
-from datamix.rng import draw_at, key_for
+from datamix.rng.hash import draw_at, key_for
 
 
 @dataclass(frozen=True, kw_only=True)

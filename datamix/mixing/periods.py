@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from datamix.rng import draw_at
+from datamix.rng.hash import draw_at
 
 # A short period is unrolled to so many slots, so that the pipeline seldom wraps.
 SHORT_TABLE_SLOTS = 2**13

@@ -9,9 +9,7 @@ from typing import Any, TypeAlias, overload
 import jax
 
 from datamix import registry
-
-Record: TypeAlias = dict[str, jax.Array]
-"""Leaf name to the array of that leaf in one record."""
+from datamix.spec import Record
 
 Function: TypeAlias = Callable[..., Record]
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import Record, leaf_of, operator
+from datamix.operators.base import leaf_of, operator
+from datamix.spec import Record
 
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import Record, leaf_of, operator
+from datamix.operators.base import leaf_of, operator
+from datamix.spec import Record
 
 
 @operator(elementwise=True, traced=("offset",))

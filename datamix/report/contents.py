@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datamix.build import Built
+from datamix.build.built import Built
 from datamix.mixing.groups import groups_of
-from datamix.plan import Plan
-from datamix.sources.base import Spec
+from datamix.mixing.plan import Plan
+from datamix.spec import Spec
 
 
 def report_of_whole_mix(built: Built, spec: Spec) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, hint
-from datamix.sources.base import Arrays, LeafSpec, Spec, spec_of
 from datamix.sources.splits import resolve_split
+from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
 _Header = tuple[tuple[int, ...], np.dtype]
 

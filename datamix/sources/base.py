@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from datamix import registry
-
-Arrays = dict[str, np.ndarray]
-"""Leaf name to array, shape [num_records, *leaf shape]."""
-
-
-@dataclass(frozen=True)
-class LeafSpec:
-    """One leaf of one record.
-
-    >>> str(LeafSpec((28, 28, 1), "uint8"))
-    'uint8 [28, 28, 1]'
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def flat(self) -> tuple[int, ...]:
-        """The shape with all its elements in a row; of a scalar, none."""
-        return (math.prod(self.shape),) if self.shape else ()
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
-
-
-Spec = Mapping[str, LeafSpec]
-"""Leaf name to the shape and dtype of that leaf in one record."""
+from datamix.spec import Arrays, Spec
 
 
 @runtime_checkable
@@ -63,15 +33,6 @@ class Source(Protocol):
     def read(self) -> Arrays:
         """All records: leaf name to array, shape [num_records, *leaf shape]; may be memory-mapped."""
         ...
-
-
-def spec_of(arrays: Arrays) -> dict[str, LeafSpec]:
-    """The spec of one record of `arrays`.
-
-    >>> spec_of({"label": np.zeros(3, np.int64)})
-    {'label': LeafSpec(shape=(), dtype='int64')}
-    """
-    return {name: LeafSpec(tuple(leaf.shape[1:]), str(leaf.dtype)) for name, leaf in arrays.items()}
 
 
 def source(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from datamix.sources.base import Arrays, LeafSpec
+from datamix.spec import Arrays, LeafSpec
 
 _FORMAT = 1
 _META = "meta.json"

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix import registry
-from datamix.build import Built, build
-from datamix.config import Config, MixConfig, OperatorConfig, SourceConfig
+from datamix.build.built import Built, build
+from datamix.build.opening import open_source
+from datamix.config.parse import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
-from datamix.opening import open_source
 from datamix.operators.base import traits
-from datamix.pipeline import Pipeline
-from datamix.sources.base import LeafSpec, Spec
+from datamix.pipeline.pipeline import Pipeline
+from datamix.spec import LeafSpec, Spec
 from datamix.training.learner import HeldOut
 
 _TEST_BATCH = 256

@@ -18,10 +18,10 @@ from flax import nnx
 from jax import lax
 
 from datamix import registry
-from datamix.config import TrainConfig
-from datamix.cursor import Cursor
+from datamix.config.parse import TrainConfig
 from datamix.errors import ConfigError
-from datamix.pipeline import Pipeline
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.pipeline import Pipeline
 
 
 class State(NamedTuple):

@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix import registry
-from datamix.config import Config, TrainConfig
-from datamix.cursor import Cursor
+from datamix.config.parse import Config, TrainConfig
 from datamix.errors import ConfigError, DatamixError, StateError
-from datamix.pipeline import digest
-from datamix.rng import key_for
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.pipeline import digest
+from datamix.rng.hash import key_for
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.lanes import Trained, fit_together, trained_in
 from datamix.training.learner import Learner, Scores, State, first_state
 from datamix.training.optimizers import rates
 from datamix.training.records import Line, Records, metrics_of
+from datamix.training.replicas import Trained, fit_together, trained_in
 
 Item = TypeVar("Item")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing.groups import Group, groups_of, resolve
-from datamix.plan import Plan
+from datamix.mixing.plan import Plan
 
 NAMES = ["all.vision.mnist", "all.vision.fashion", "all.text", "audio"]
 SIZES = dict.fromkeys(NAMES, 1000)

@@ -14,8 +14,8 @@ from datamix.mixing.fills import LONG_TABLE_SLOTS, TABLE_SLOTS, tijdeman
 from datamix.mixing.groups import Group
 from datamix.mixing.orders import Demand, concat, proportional, random, round_robin
 from datamix.mixing.periods import Draws, Period, Runs, Table
+from datamix.mixing.plan import Plan
 from datamix.mixing.weights import integer_weights, resolve_shares
-from datamix.plan import Plan
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=60)
 

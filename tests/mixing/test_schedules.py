@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.plan import Plan
-from datamix.plan_report import largest_deviation
+from datamix.mixing.plan import Plan
+from datamix.mixing.plan_report import largest_deviation
 
 SIZES = {"a": 700, "b": 300, "c": 500}
 

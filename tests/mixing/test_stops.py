@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from datamix.errors import ConfigError
 from datamix.mixing import stops
 from datamix.mixing.periods import Draws
-from datamix.plan import Plan
+from datamix.mixing.plan import Plan
 
 NAMES = "abcdefgh"
 

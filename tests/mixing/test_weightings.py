@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError
+from datamix.mixing.plan import Plan
 from datamix.mixing.weightings import equal, size
-from datamix.plan import Plan
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 
 from datamix import registry
 from datamix.errors import RegistryError, SpecError
-from datamix.operators.base import Record, Traits, leaf_of, operator, traits
+from datamix.operators.base import Traits, leaf_of, operator, traits
+from datamix.spec import Record
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import Record
 from datamix.operators.image import cast, flip_horizontal, normalize, resize, to_float, to_grayscale, to_rgb
+from datamix.spec import Record
 
 KEY = jax.random.key(0)
 RGB = jnp.asarray(np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8))

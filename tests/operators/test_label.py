@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import Record
 from datamix.operators.label import offset_label, one_hot, tag_source
+from datamix.spec import Record
 
 LABEL: Record = {"label": jnp.array(2, jnp.int32)}
 

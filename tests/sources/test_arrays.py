@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays, arrays
-from datamix.sources.base import LeafSpec, Source, spec_of
+from datamix.sources.base import Source
+from datamix.spec import LeafSpec, spec_of
 
 IMAGE = np.arange(6 * 2 * 2, dtype=np.uint8).reshape(6, 2, 2, 1)
 LABEL = np.array([3, 1, 2, 0, 1, 2])

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from datamix.errors import DataError
-from datamix.sources.base import LeafSpec
 from datamix.sources.cache import Entry, Slot, default_cache_dir
+from datamix.spec import LeafSpec
 
 ARRAYS = {"image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "label": np.array([7, 8])}
 INFO = {"class_names": ["a", "b"]}

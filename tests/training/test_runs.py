@@ -14,10 +14,11 @@ import pytest
 from flax import nnx
 
 from datamix import registry
-from datamix.config import parse
+from datamix.config.compose import compose
+from datamix.config.parse import parse
 from datamix.errors import ConfigError, DataError, StateError
-from datamix.overrides import compose
-from datamix.training import lanes, learner
+from datamix.training import learner
+from datamix.training import replicas as lanes
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.runs import Run, fit, prepare, prepare_all
 

@@ -1,0 +1,1 @@
+"""From checked dataclasses to sources, a plan and a pipeline."""

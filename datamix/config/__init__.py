@@ -1,0 +1,1 @@
+"""From text to checked dataclasses; imports no JAX."""

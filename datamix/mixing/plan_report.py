@@ -1,0 +1,318 @@
+"""What a plan will do: shares, epochs, where sources are exhausted, how far they stray, and what to warn of."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.groups import groups_of
+from datamix.mixing.periods import MAX_DRAWS, Draws, Runs, Table
+from datamix.mixing.plan import Plan
+from datamix.mixing.stops import Stage
+
+# How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
+_WALKED = 2**20
+_FAR = 10**9  # records of a mix without end over which a drift of one record would matter
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport:
+    """What a mix makes of one source.
+
+    Attributes:
+      records: how many it has.
+      target: the share asked for.
+      share: the share it gets; in the long run for a mix without end.
+      samples: records it gives; None without end.
+      amount: the same in the mix's unit, their summed lengths.
+      epochs: how often it is gone through; None without end.
+      exhausted_at: position right after its last unseen record; None if the mix ends before.
+    """
+
+    records: int
+    target: float
+    share: float
+    samples: int | None
+    amount: int | None
+    epochs: float | None
+    exhausted_at: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupReport:
+    """What a mix makes of a group of sources.
+
+    Attributes:
+      target: the share of the whole mix asked for.
+      share: the share it gets.
+      samples: records it gives; None without end.
+    """
+
+    target: float
+    share: float
+    samples: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """What a mix will do.
+
+    Attributes:
+      length: records in the whole mix; None without end.
+      max_deviation: records, or their lengths' unit, by which any source is ever away from its exact share, since the
+        current stage began, at the end of any seat.
+      walked: positions over which `max_deviation` was taken.
+      sources: by name.
+      groups: by path, where the mix holds mixes.
+      warnings: what a user would want to know.
+    """
+
+    length: int | None
+    max_deviation: float
+    walked: int
+    sources: dict[str, SourceReport]
+    groups: dict[str, GroupReport]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The report as text, one line a source.
+
+        >>> print(Plan({"a": 5, "b": 3}, {"a": 2}, stop="all_exhausted").report())
+        8 records, at most 0.333 from the exact shares
+        a: 62.5 % (66.7 % asked for), 5 records, 1.00 epochs, exhausted after 7
+        b: 37.5 % (33.3 % asked for), 3 records, 1.00 epochs, exhausted after 8
+        """
+        length = "without end" if self.length is None else f"{self.length:,} records"
+        lines = [f"{length}, at most {self.max_deviation:.3f} from the exact shares"]
+        for name, row in self.sources.items():
+            parts = [f"{name}: {100 * row.share:.1f} % ({100 * row.target:.1f} % asked for)"]
+            parts += [] if row.samples is None else [f"{row.samples:,} records, {row.epochs:.2f} epochs"]
+            parts += [] if row.exhausted_at is None else [f"exhausted after {row.exhausted_at:,}"]
+            lines.append(", ".join(parts))
+        for path, group in self.groups.items():
+            lines.append(f"{path} together: {100 * group.share:.1f} % ({100 * group.target:.1f} % asked for)")
+        return "\n".join([*lines, *self.warnings])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverTime:
+    """A mix along its positions.
+
+    Attributes:
+      positions: in records, int64 [points + 1].
+      planned: share of each source that was asked for between two positions, float64 [points, num_sources].
+      realised: the share it gets there, the same.
+      epochs: how often it has been gone through, float64 [points + 1, num_sources].
+    """
+
+    positions: np.ndarray
+    planned: np.ndarray
+    realised: np.ndarray
+    epochs: np.ndarray
+
+
+def over_time(plan: Plan, points: int = 150) -> OverTime:
+    """What a mix does along the way: to its end, or until its last stage and every source's end have been seen."""
+    unit = plan.batch_size
+    end = plan.length
+    if end is None:
+        seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
+        end = max(100 * unit, 2 * plan.stages[-1].first * plan.batch_records, *seen)
+    batches = np.unique(np.linspace(0, max(end // unit, 1), points + 1).astype(np.int64))
+    positions = [min(int(batch) * unit, end) for batch in batches]
+    amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
+    given = np.diff(amounts, axis=0)
+    shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
+    return OverTime(
+        positions=np.asarray(positions),
+        planned=np.asarray([[float(share) for share in row] for row in shares]),
+        realised=given / np.maximum(given.sum(axis=1, keepdims=True), 1),
+        epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.sizes, 1),
+    )
+
+
+def report(plan: Plan) -> PlanReport:
+    """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
+    counts = None if plan.length is None else plan.counts(plan.length)
+    amounts = None if plan.length is None else plan.amounts(plan.length)
+    sources = {}
+    for source, name in enumerate(plan.names):
+        size = plan.sizes[source]
+        samples = None if counts is None else counts[source]
+        sources[name] = SourceReport(
+            records=size,
+            target=float(plan.targets[source]),
+            share=plan.long_run_share(source) if not amounts or not sum(amounts) else amounts[source] / sum(amounts),
+            samples=samples,
+            amount=None if amounts is None else amounts[source],
+            epochs=None if samples is None else (samples / size if size else 0.0),
+            exhausted_at=_exhausted_at(plan, source, samples),
+        )
+    deviation, walked = max_deviation(plan)
+    rows = list(sources.values())
+    return PlanReport(
+        length=plan.length,
+        max_deviation=deviation,
+        walked=walked,
+        sources=sources,
+        groups={
+            path: GroupReport(
+                target=sum(rows[i].target for i in members),
+                share=sum(rows[i].share for i in members),
+                samples=None if counts is None else sum(counts[i] for i in members),
+            )
+            for path, members in groups_of(plan.names).items()
+        },
+        warnings=tuple(_warnings(plan, sources)),
+    )
+
+
+def _exhausted_at(plan: Plan, source: int, samples: int | None) -> int | None:
+    last_record = plan.sizes[source] - 1
+    period = plan.stages[0].period
+    if samples is not None and samples <= last_record:
+        return None
+    if isinstance(period, Draws) and period.replacement:
+        return None  # of records drawn with replacement, some are never seen
+    number, within = divmod(last_record, plan.batch_records)
+    for stage in plan.stages:
+        if not stage.shares[source]:
+            continue
+        wanted = number - stage.base[source]
+        if stage.length is None:
+            if isinstance(period, Draws) and wanted > MAX_DRAWS * stage.shares[source]:
+                return None  # too far to walk
+        elif stage.period.counts(stage.length)[source] <= wanted:
+            continue
+        return (stage.first + stage.period.position_of(source, wanted)) * plan.batch_records + within + 1
+    return None
+
+
+def max_deviation(plan: Plan, records: int | None = None) -> tuple[float, int]:
+    """See `Plan.max_deviation`."""
+    worst, walked, unit = 0.0, 0, plan.batch_records
+    ends = [end for end in (records, plan.length) if end is not None]
+    seats = min([_WALKED, *(-(-end // unit) for end in ends)])
+    for stage in plan.stages:
+        count = min(seats - stage.first, stage.length or seats)
+        if count <= 0:
+            break
+        chosen = plan.take(stage.first * unit, count * unit) if plan.lengths else None
+        source = stage.period.take(0, count)[0] if chosen is None else chosen.source
+        shares = [float(share) for share in (plan.targets if isinstance(stage.period, Runs) else stage.shares)]
+        if chosen is not None and plan.lengths is not None:
+            lengths = np.empty(count, np.int64)
+            for i, own in enumerate(plan.lengths):
+                lengths[source == i] = own[chosen.record[source == i]]
+            worst = max(worst, largest_deviation_of_lengths(source, lengths, shares))
+        else:
+            worst = max(worst, largest_deviation(source, shares) * unit)
+        walked += count
+    return worst, walked * unit
+
+
+def realised(plan: Plan, stage: Stage) -> list[float]:
+    """The share of each source over a whole period of a stage, in the mix's unit."""
+    period = stage.period
+    if isinstance(period, Runs):
+        return [length / period.length for length in period.lengths]
+    if not isinstance(period, Table):
+        return [float(share) for share in stage.shares]
+    amounts = period.quota.astype(np.float64)
+    if plan.lengths is not None:
+        amounts *= [float(own.mean()) if len(own) else 0.0 for own in plan.lengths]
+    return [float(amount) for amount in amounts / amounts.sum()]
+
+
+def _drift(plan: Plan) -> str:
+    """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
+    if plan.lengths is not None:
+        return ""  # they follow their shares on average, which `_warnings` says
+    for stage in plan.stages:
+        period = stage.period
+        ends = [end for end in (stage.length, plan.length) if end is not None]
+        if not isinstance(period, Table) or min(ends, default=_FAR) <= period.length:
+            continue
+        apart = [
+            (abs(got - float(share)), name, got, float(share))
+            for name, got, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
+        ]
+        most, name, got, share = max(apart)
+        rare = [name for off, name, _, share in apart if share and off > 0.01 * share]
+        if most * min(ends, default=_FAR) >= 1:
+            others = f" {', '.join(rare)}: more than 1 % off." if rare else ""
+            return (
+                f"the exact shares are followed for {period.length:,} records; from there on {name} gets {got:.6g}, "
+                f"not {share:.6g}.{others} Weights of fewer digits avoid it."
+            )
+    return ""
+
+
+def _warnings(plan: Plan, sources: Mapping[str, SourceReport]) -> list[str]:
+    found = [drift] if (drift := _drift(plan)) else []
+    if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
+        found.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
+    for source, name in enumerate(plan.names):
+        if not any(stage.shares[source] for stage in plan.stages):
+            found.append(f"{name} has no share and gives no record.")
+        elif sources[name].samples == 0:
+            found.append(f"{name} gives no record: the mix ends before its turn.")
+    last = plan.stages[-1]
+    for source, (name, row) in enumerate(sources.items()):
+        given = last.base[source] * plan.batch_records
+        if plan.length is None and not last.shares[source] and 0 < given < row.records:
+            unseen = f"{row.records - given:,} of {name}'s {row.records:,} records"
+            found.append(f"{unseen} are never seen: the schedule ends without it.")
+        if row.samples and row.epochs is not None and row.epochs < 0.5:
+            found.append(
+                f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
+                "stop the mix goes on."
+            )
+    late = max((row.exhausted_at or 0, name) for name, row in sources.items())
+    repeats = [
+        (count / row.records, name)
+        for count, (name, row) in zip(plan.counts(late[0]), sources.items(), strict=True)
+        if row.records
+    ]
+    most, name = max(repeats, default=(0.0, ""))
+    if most >= 2:
+        found.append(f"{name} is repeated {math.floor(most)} times before {late[1]} is seen once.")
+    return found
+
+
+def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
+    """The largest distance of any source's count from its share, over all prefixes.
+
+    Args:
+      source: source of each record, int [count].
+      shares: exact share of each source.
+
+    >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
+    0.5
+    """
+    # A source's count is farthest above its share right after one of its seats, and farthest below right before one or
+    # at the end: no need to look at every source at every position.
+    table = Table(source, len(shares))
+    share, before = np.asarray(shares)[source], np.arange(len(source))
+    above = (table.rank_of + 1 - share * (before + 1)).max(initial=0)
+    below = (share * before - table.rank_of).max(initial=0)
+    end = np.abs(table.quota - np.asarray(shares) * len(source)).max(initial=0)
+    return float(max(above, below, end))
+
+
+def largest_deviation_of_lengths(source: np.ndarray, lengths: np.ndarray, shares: Sequence[float]) -> float:
+    """The largest distance of any source's summed lengths from its share of all, over all prefixes.
+
+    >>> largest_deviation_of_lengths(np.array([0, 1]), np.array([4, 2]), [0.5, 0.5])
+    2.0
+    """
+    total = np.cumsum(lengths)
+    return max(
+        float(np.abs(np.cumsum(np.where(source == i, lengths, 0)) - share * total).max(initial=0))
+        for i, share in enumerate(shares)
+    )

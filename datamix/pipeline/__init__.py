@@ -1,0 +1,1 @@
+"""How a mix is compiled and handed out."""

@@ -1,0 +1,261 @@
+"""From a graph and the sources' specs to a program, by shapes and dtypes alone: no record is read or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.errors import ConfigError, DataError, SpecError
+from datamix.operators.base import traits
+from datamix.pipeline.cursor import Lookup
+from datamix.pipeline.graph import Graph, Node
+from datamix.pipeline.program import Branch, Numbers, Program, Step
+from datamix.rng.hash import key_for
+from datamix.spec import LeafSpec, Spec
+
+
+class Chain(NamedTuple):
+    """A chain of operators, ready for the program.
+
+    Attributes:
+      steps: static.
+      numbers: setting name to value, for each step.
+      spec: of the records that come out.
+    """
+
+    steps: tuple[Step, ...]
+    numbers: tuple[dict[str, np.ndarray], ...]
+    spec: dict[str, LeafSpec]
+
+
+def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
+    """Follow the records of one spec through a chain of operators, without computing anything.
+
+    Raises:
+      SpecError: an operator cannot take what it is handed; the message names the node.
+    """
+    steps, numbers = [], []
+    logical = dict(spec)
+    for node in nodes:
+        assert node.operation is not None
+        function, settings = node.operation.function, dict(node.operation.settings)
+        holds = traits(function)
+        traced = {}
+        for name in [name for name in holds.traced if name in settings]:
+            # An offset that is known only once the labels are read has no value yet, but a shape.
+            value = 0 if settings[name] is None else settings[name]
+            try:
+                traced[name] = np.asarray(value)
+                numeric = traced[name].dtype.kind in "iuf"
+            except ValueError:  # lists of different lengths
+                numeric = False
+            if not numeric:
+                raise ConfigError(f"{node.name}: {name} = {settings[name]!r} is not a number, or one a channel.")
+            del settings[name]
+        flat = holds.elementwise and all(value.ndim == 0 for value in traced.values())
+        shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
+        step = Step(function=function, static=_frozen(settings), random=holds.random, shapes=tuple(shapes.items()))
+        steps.append(step)
+        numbers.append(traced)
+        logical = _after(node.name, step, traced, logical, keeps_shape=holds.elementwise)
+    return Chain(tuple(steps), tuple(numbers), logical)
+
+
+def _after(
+    name: str, step: Step, traced: Mapping[str, np.ndarray], spec: Mapping[str, LeafSpec], *, keeps_shape: bool
+) -> dict[str, LeafSpec]:
+    """The spec after one operator."""
+    record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec.items()}
+    key = (jax.eval_shape(lambda: jax.random.key(0)),) if step.random else ()
+    try:
+        result = jax.eval_shape(
+            # The numbers as they are, so that an operator can refuse them here, where it is built.
+            lambda record, key: step.function(record, *key, **dict(step.static), **traced),
+            record,
+            key,
+        )
+    except (ConfigError, SpecError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    except (TypeError, ValueError) as error:
+        what = ", ".join(f"{leaf}: {part}" for leaf, part in spec.items())
+        raise SpecError(f"{name} cannot take these records ({what}): {str(error).splitlines()[0]}") from error
+    if not isinstance(result, dict) or not all(hasattr(value, "shape") for value in result.values()):
+        raise SpecError(f"{name} must return a record, a dict of arrays; it returned {type(result).__name__}.")
+    found = {leaf: LeafSpec(tuple(value.shape), str(value.dtype)) for leaf, value in result.items()}
+    for leaf in found.keys() & spec.keys() if keeps_shape else ():
+        if found[leaf].shape != spec[leaf].shape:
+            raise SpecError(f"{name} says it is elementwise, but turns {leaf} {spec[leaf]} into {found[leaf]}.")
+    return found
+
+
+def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
+    """The spec that the records of all sources share after their operators.
+
+    Raises:
+      SpecError: two sources differ; names both, the leaf, and the operator that would mend it.
+    """
+    (first, chain), *others = chains.items()
+    for name, other in others:
+        for leaf in [*chain.spec, *(leaf for leaf in other.spec if leaf not in chain.spec)]:
+            mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
+            if mine is None or theirs is None:
+                has, lacks = (name, first) if mine is None else (first, name)
+                raise SpecError(
+                    f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
+                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting."
+                )
+            if mine != theirs:
+                raise SpecError(
+                    f"sources {first!r} and {name!r} do not fit together: {leaf} is {mine} in {first}, "
+                    f"but {theirs} in {name}; {_remedy(leaf, first, mine, name, theirs)}"
+                )
+    return chain.spec
+
+
+def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
+    """Which operators, in which source, would make two leaves agree."""
+    if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
+        first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
+    images = len(mine.shape) == len(theirs.shape) == 3
+    mend = []
+    if images and mine.shape[:2] != theirs.shape[:2]:
+        mend.append(f"resize: {{height: {mine.shape[0]}, width: {mine.shape[1]}}}")
+    if images and mine.shape[2] != theirs.shape[2]:
+        mend.append("to_rgb" if mine.shape[2] == 3 else "to_grayscale")
+    if len(mine.shape) == 1 and not theirs.shape and mine.dtype == "float32":
+        mend.append(f"one_hot: {{num_classes: {mine.shape[0]}, leaf: {leaf}}}")
+    elif mine.dtype != theirs.dtype and (images or mine.shape == theirs.shape):
+        to_float = mine.dtype == "float32" and "float" not in theirs.dtype and leaf == "image"
+        mend.append("to_float" if to_float else f"cast: {{dtype: {mine.dtype}, leaf: {leaf}}}")
+    if not mend:
+        return f"write an operator that mends it, and add it to source.{name}.operators."
+    return f"{' and '.join(mend)} would mend it: add {'it' if len(mend) == 1 else 'them'} to source.{name}.operators."
+
+
+def numbers_of(
+    chains: Mapping[int, Chain], nodes: Mapping[int, Sequence[Node]], names: Sequence[str], seeds: Sequence[int]
+) -> Numbers:
+    """The numbers of several sources that go through the same steps, as tables by source.
+
+    Args:
+      chains: by index of the source.
+      nodes: of each chain.
+      names: of all sources.
+      seeds: of all sources.
+    """
+    some = next(iter(chains.values()))
+    settings, keys = [], []
+    for i in range(len(some.steps)):
+        tables: dict[str, jax.Array] = {}
+        for setting, value in some.numbers[i].items():
+            kind = np.float32 if any(chain.numbers[i][setting].dtype.kind == "f" for chain in chains.values()) else None
+            table = np.zeros((len(names), *value.shape), kind or np.int32)
+            for source, chain in chains.items():
+                table[source] = chain.numbers[i][setting]
+            tables[setting] = jnp.asarray(table)
+        settings.append(tables)
+        words = [(0, 0)] * len(names)
+        for source in chains:
+            # The node's own name without its source's: what a record draws does not depend on its neighbours.
+            own = nodes[source][i].name.removeprefix(f"{names[source]}/")
+            words[source] = key_for(seeds[source], "operator", own, names[source])
+        columns = np.asarray(words, np.uint32)
+        # Only where they are used: each argument costs a microsecond a call.
+        keys.append((jnp.asarray(columns[:, 0]), jnp.asarray(columns[:, 1])) if some.steps[i].random else None)
+    return Numbers(tuple(settings), tuple(keys))
+
+
+def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
+    """The spec of finished records, without computing any.
+
+    Args:
+      graph: of the pipeline.
+      specs: of each source's records as they are read.
+
+    Raises:
+      DataError: a leaf is not of numbers.
+      SpecError: an operator cannot take its records, or the sources do not fit together.
+    """
+    chains = {name: chain_of(graph.chain(name), stored_spec(name, specs[name])) for name in graph.sources}
+    return chain_of(graph.chain("mix"), agreed_spec(chains)).spec
+
+
+def stored_spec(name: str, spec: Spec) -> Spec:
+    """How a source's records lie in memory: JAX's dtypes, 32 bits at most.
+
+    Raises:
+      DataError: a leaf is not of numbers.
+    """
+    stored = {}
+    for leaf, part in spec.items():
+        try:
+            dtype = np.dtype(part.dtype).newbyteorder("=")
+        except TypeError:  # structured, or of no type that NumPy reads back
+            dtype = np.dtype(object)
+        if (dtype.kind not in "biuf" and dtype.name != "bfloat16") or dtype.itemsize > 8:
+            raise DataError(
+                f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Choose others "
+                f"with source.{name}.leaves."
+            )
+        stored[leaf] = LeafSpec(part.shape, str(jax.dtypes.canonicalize_dtype(dtype)))
+    return stored
+
+
+def assemble(
+    graph: Graph, specs: Mapping[str, Spec], seeds: Sequence[int], lookup: Lookup, batch_size: int
+) -> tuple[Program, tuple[Numbers, ...], list[list[int]]]:
+    """Assemble the operators of a graph into a program, by shapes and dtypes alone.
+
+    Args:
+      graph: of the pipeline.
+      specs: of each source's stored records.
+      seeds: of each source, for its random operators.
+      lookup: kind of plan.
+      batch_size: records a batch.
+
+    Returns:
+      The program, the numbers of its chains, and the sources of each storage group.
+
+    Raises:
+      SpecError: an operator cannot take its records, or the sources do not fit together.
+    """
+    names = graph.sources
+    nodes = {i: graph.chain(name) for i, name in enumerate(names)}
+    chains = {i: chain_of(nodes[i], specs[name]) for i, name in enumerate(names)}
+    spec = agreed_spec({names[i]: chain for i, chain in chains.items()})
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    branches: dict[tuple[Any, ...], list[int]] = {}
+    for i, name in enumerate(names):
+        stored = tuple(sorted(specs[name].items()))
+        shapes = tuple(tuple((key, value.shape) for key, value in step.items()) for step in chains[i].numbers)
+        groups.setdefault(stored, []).append(i)
+        branches.setdefault((stored, chains[i].steps, shapes), []).append(i)
+    numbers = [numbers_of({i: chains[i] for i in members}, nodes, names, seeds) for members in branches.values()]
+    after = graph.chain("mix")
+    last = chain_of(after, spec)
+    everyone = dict.fromkeys(range(len(names)), last)
+    numbers.append(numbers_of(everyone, dict.fromkeys(everyone, after), names, seeds))
+    program = Program(
+        lookup=lookup,
+        batch_size=batch_size,
+        num_steps=1,
+        num_shards=1,
+        branches=tuple(
+            Branch(group=list(groups).index(stored), sources=tuple(members), steps=steps, numbers=i)
+            for i, ((stored, steps, _), members) in enumerate(branches.items())
+        ),
+        shared=Branch(group=-1, sources=(), steps=last.steps, numbers=len(branches)),
+        spec=tuple(last.spec.items()),
+    )
+    return program, tuple(numbers), list(groups.values())
+
+
+def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    def freeze(value: Any) -> Any:
+        return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value
+
+    return tuple((name, freeze(value)) for name, value in settings.items())

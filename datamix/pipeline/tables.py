@@ -1,0 +1,33 @@
+"""Look-ups in tables on the device, for indices known to be inside."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from datamix.rng.hash import Words
+
+_FEW = 8
+
+
+def look_up(table: Words, index: Words) -> jax.Array:
+    """`table[index]`: rows of a long table, shape [*index, ...]; with JAX's checks it costs half as much again."""
+    return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
+
+
+def choose(table: Words, index: Words) -> jax.Array:
+    """`table[index]` where the table has a row a source, or a stage: as often as not one or two.
+
+    Comparing and selecting takes part in the loop around it and works on as many lanes at once as that; a gather is a
+    loop of its own, lane by lane.
+    """
+    table = jnp.asarray(table)
+    if len(table) > _FEW:
+        return look_up(table, index)
+    index = jnp.asarray(index)
+    row = table.shape[1:]
+    found = jnp.broadcast_to(table[0], (*index.shape, *row))
+    which = index.reshape(*index.shape, *[1] * len(row))
+    for i in range(1, len(table)):
+        found = jnp.where(which == i, table[i], found)
+    return found

@@ -1,0 +1,1 @@
+"""Stateless randomness: hashes and permutations, for NumPy and JAX."""

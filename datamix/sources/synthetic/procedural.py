@@ -1,0 +1,150 @@
+"""What the datasets drawn by code share: labels, rows of uniform numbers, grain and blocks, and that they are kept.
+
+A record is drawn from a row of uniform numbers that depends on the seed, the source, the split and the record's place
+in the split alone, so a slice holds the same records as the whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamix.sources.cache import Slot, cache_directory
+from datamix.sources.splits import resolve_split
+from datamix.spec import Arrays, LeafSpec, Spec
+
+SIDE = 28
+"""Height and width of a picture in pixels."""
+
+GRID = np.arange(SIDE, dtype=np.float32)
+"""Coordinates of a picture's rows, and of its columns."""
+
+_SIZES = {"train": 20_000, "test": 4_000}
+_NUM_UNIFORMS = 40  # per record: more than any class takes, so that one can take another and leave the rest as it is
+_KEPT_FROM = 5_000  # records, which take 0.1 s to draw
+_BLOCK_RECORDS = 128  # a block's pictures, 400 kB in float32, stay in the processor's cache
+
+
+class Vary:
+    """Hands out the columns of a table of uniforms, one a call, so that a drawing names each of its ranges in place."""
+
+    def __init__(self, uniforms: np.ndarray) -> None:
+        self._columns: Iterator[np.ndarray] = iter(uniforms.T)
+
+    def __call__(self, low: float, high: float) -> np.ndarray:
+        """A number from low to high for each record, float32, shape [records]."""
+        return next(self._columns) * np.float32(high - low) + np.float32(low)
+
+    def chance(self, share: float) -> np.ndarray:
+        """1 for this share of the records, 0 for the others, float32, shape [records]."""
+        return (self(0, 1) < share).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedural:
+    """A source whose records are drawn when they are read; many of them are kept in the cache.
+
+    Attributes:
+      name: of the source; the pictures depend on it.
+      class_names: name of each label, by label.
+      draw: from a label, and the numbers to vary it by, to pictures: float32, shape [records, 28, 28], black at 0 and
+        white at 1.
+      grain: noise of the roughest picture, as a share of its light.
+      split: records to read, in TFDS's syntax.
+      seed: another seed draws other records.
+      cache_dir: where they are kept; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+
+    Raises:
+      ConfigError: the split's syntax is not TFDS's, or there is no such split.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    draw: Callable[[int, Vary], np.ndarray]
+    grain: float
+    split: str
+    seed: int
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        self._ranges()
+
+    @property
+    def provenance(self) -> str:
+        """Where the records come from."""
+        return "procedural"
+
+    @property
+    def num_records(self) -> int:
+        """How many records the split holds."""
+        return sum(stop - start for _, start, stop in self._ranges())
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and dtype of each leaf of one record."""
+        return {"image": LeafSpec((SIDE, SIDE, 1), "uint8"), "label": LeafSpec((), "int64")}
+
+    def read(self) -> Arrays:
+        """All records: image, uint8 [num_records, 28, 28, 1], and label, int64 [num_records]."""
+        if self.num_records < _KEPT_FROM:
+            return self._drawn()
+        code = b"".join(Path(inspect.getfile(part)).read_bytes() for part in (Procedural, self.draw))
+        slot = Slot(
+            cache_dir=cache_directory(self.cache_dir),
+            name=f"{self.name}-{self.split}",
+            key={"drawn": self.name, "records": self._ranges(), "seed": self.seed},
+            fingerprint={"code": hashlib.sha256(code).hexdigest(), "numpy": np.__version__},
+        )
+        return slot.load(lambda: (self._drawn(), {})).arrays
+
+    def _drawn(self) -> Arrays:
+        image = np.empty((self.num_records, SIDE, SIDE, 1), np.uint8)
+        label = np.empty(self.num_records, np.int64)
+        done = 0
+        for split, start, stop in self._ranges():
+            part = slice(done, done + stop - start)
+            order = self._generator(split, "label").permutation(_SIZES[split])
+            label[part] = order[start:stop] % len(self.class_names)
+            # Filled row by row, so a shorter table is the head of a longer one: a record's row is its own.
+            uniforms = self._generator(split, "image").random((stop, _NUM_UNIFORMS), np.float32)[start:]
+            self._draw_all(image[part, :, :, 0], label[part], uniforms)
+            done = part.stop
+        return {"image": image, "label": label}
+
+    def _ranges(self) -> list[tuple[str, int, int]]:
+        return resolve_split(self.split, _SIZES, where="split")
+
+    def _generator(self, split: str, purpose: str) -> np.random.Generator:
+        digest = hashlib.sha256(f"{self.seed}/{self.name}/{split}/{purpose}".encode()).digest()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+    def _draw_all(self, image: np.ndarray, label: np.ndarray, uniforms: np.ndarray) -> None:
+        for class_id in range(len(self.class_names)):
+            records = np.flatnonzero(label == class_id)
+            for block in np.split(records, range(_BLOCK_RECORDS, len(records), _BLOCK_RECORDS)):
+                vary = Vary(uniforms[block])
+                picture = self.draw(class_id, vary)
+                picture *= 255 * _grain(vary, self.grain)
+                image[block] = np.clip(picture, 0, 255, out=picture)
+
+
+@functools.cache
+def _grain_sheet() -> np.ndarray:
+    # One sheet for all: a picture's grain is a window on it at a place of its own, far cheaper than noise of its own.
+    noise = np.random.Generator(np.random.Philox(key=28)).standard_normal(1 << 16, np.float32)
+    return np.lib.stride_tricks.sliding_window_view(np.clip(noise, -3, 3), SIDE * SIDE)
+
+
+def _grain(vary: Vary, roughest: float) -> np.ndarray:
+    """Factors around 1, float32, shape [records, 28, 28]."""
+    sheet = _grain_sheet()
+    grain: np.ndarray = sheet[vary(0, len(sheet) - 1).astype(np.int64)].reshape(-1, SIDE, SIDE)
+    grain *= vary(0.01, roughest)[:, None, None]
+    grain += 1
+    return grain

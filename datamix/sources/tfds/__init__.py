@@ -1,0 +1,1 @@
+"""Datasets in TFDS's format."""

@@ -1,0 +1,224 @@
+"""Decoding the records of a prepared TFDS dataset, on all cores.
+
+Decoding a small image holds the GIL nearly all the time, so that threads are no faster than one; processes are. A
+helper is a Python process of its own, not a fork: it is told ranges of records on its standard input and answers with
+bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datamix.spec import Arrays
+
+CHUNK_RECORDS = 256
+_HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
+_PROGRESS_RECORDS = 5_000  # fewer are read before one would look
+# Threads take twice as long as one at 28×28×1, as long at 64×64×3, two thirds as long at 256×256×3.
+_THREAD_RECORD_BYTES = 40_000
+_MAX_WORKERS = 8
+
+
+class Part(NamedTuple):
+    """Records start to stop of a split; all lie in one file, the split's shard number `shard`."""
+
+    split: str
+    shard: int
+    start: int
+    stop: int
+
+
+class Reader:
+    """A prepared dataset in a format that gives any record without TensorFlow.
+
+    Args:
+      directory: of the dataset.
+      file_format: to read, as TFDS calls it.
+    """
+
+    def __init__(self, directory: str, file_format: str) -> None:
+        import tensorflow_datasets as tfds
+
+        self.directory, self.file_format = directory, file_format
+        self.builder = tfds.builder_from_directory(directory)
+        # builder_from_directory's own file_format refuses any but the first of several formats.
+        self.builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
+        self._opened: dict[Part, Any] = {}
+
+    def fill(self, part: Part, start: int, arrays: Arrays) -> None:
+        """Decode records into `arrays`, from record `start` of a part on."""
+        if part not in self._opened:
+            self._opened[part] = self.builder.as_data_source(split=instruction(part))
+        count = len(next(iter(arrays.values())))
+        records = self._opened[part].__getitems__(range(start, start + count))
+        for leaf, array in arrays.items():
+            assign(array, np.asarray([record[leaf] for record in records]), leaf)
+
+
+class _Helper:
+    """The same in a process of its own; where that fails, in this one, which says what is wrong."""
+
+    def __init__(self, reader: Reader, arrays: Arrays) -> None:
+        spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
+        self._reader, self._lost = reader, False
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import help_out; help_out()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        with contextlib.suppress(OSError):
+            self._tell([reader.directory, reader.file_format, spec])
+
+    def fill(self, part: Part, start: int, arrays: Arrays) -> None:
+        """See `Reader.fill`."""
+        try:
+            if not self._lost:
+                self._tell([*part, start, len(next(iter(arrays.values())))])
+                self._lost = not all(self._fetch(array) for array in arrays.values())
+        except OSError:
+            self._lost = True
+        if self._lost:
+            self._reader.fill(part, start, arrays)
+
+    def _tell(self, message: list[Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _fetch(self, array: np.ndarray) -> bool:
+        assert self._process.stdout is not None
+        content = self._process.stdout.read(array.nbytes)
+        if len(content) < array.nbytes:
+            return False
+        array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
+        return True
+
+    def __enter__(self) -> _Helper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def help_out() -> None:
+    """What a helper does: it answers ranges of records, a line each, with the bytes of their leaves."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # so that nothing printed gets among them
+    directory, file_format, spec = json.loads(sys.stdin.readline())
+    reader = Reader(directory, file_format)
+    for line in sys.stdin:
+        *part, start, count = json.loads(line)
+        arrays = {leaf: np.empty((count, *shape), dtype) for leaf, (shape, dtype) in spec.items()}
+        reader.fill(Part(*part), start, arrays)
+        for array in arrays.values():
+            answers.write(array.tobytes())
+        answers.flush()
+
+
+def instruction(part: Part) -> Any:
+    """What TFDS calls these records."""
+    import tensorflow_datasets as tfds
+
+    return tfds.core.ReadInstruction(part.split, from_=part.start, to=part.stop, unit="abs")
+
+
+def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
+    """Put records where they belong.
+
+    Raises:
+      ValueError: they are of another shape than that of the dataset's description.
+    """
+    if records.shape != array.shape:  # NumPy would stretch a length of 1
+        raise ValueError(f"{leaf!r} has shape {list(records.shape)}, not {list(array.shape)}")
+    array[...] = records
+
+
+Guard = Callable[[Part], contextlib.AbstractContextManager[None]]
+"""Says which file was to blame for what reading a part raised."""
+
+
+def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
+    """Fill `arrays` with the records of all parts, in order; yields how many records more are done."""
+    chunks, done = [], 0
+    for part in parts:
+        size = part.stop - part.start
+        starts = range(0, size, CHUNK_RECORDS)
+        chunks += [(part, start, done + start, min(CHUNK_RECORDS, size - start)) for start in starts]
+        done += size
+    num_workers = min(_num_cores(), _MAX_WORKERS)
+    readers: SimpleQueue[Reader | _Helper] = SimpleQueue()
+    readers.put(reader)
+    with contextlib.ExitStack() as stack:
+        if sum(array[:1].nbytes for array in arrays.values()) > _THREAD_RECORD_BYTES:
+            for _ in range(num_workers - 1):
+                readers.put(reader)
+        elif done >= _HELPED_RECORDS:
+            with contextlib.suppress(OSError):  # no process can be had: this one does it alone
+                for _ in range(num_workers - 1):
+                    readers.put(stack.enter_context(_Helper(reader, arrays)))
+
+        def fill(part: Part, start: int, at: int, count: int) -> int:
+            free = readers.get()
+            try:
+                with guard(part):
+                    free.fill(part, start, {leaf: array[at : at + count] for leaf, array in arrays.items()})
+            finally:
+                readers.put(free)
+            return count
+
+        pool = stack.enter_context(ThreadPoolExecutor(readers.qsize()))
+        try:
+            for future in as_completed([pool.submit(fill, *chunk) for chunk in chunks]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def without_opencv_advice() -> Iterator[None]:
+    """Keep TFDS's advice to install OpenCV to itself; nothing else that it logs."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("OpenCV is not installed")
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while many records are read; where stderr is no terminal, a plain line."""
+    if total <= _PROGRESS_RECORDS:
+        yield lambda _: None
+    elif not sys.stderr.isatty():
+        print(f"{label}: {total:,} records …", file=sys.stderr, flush=True)
+        yield lambda _: None
+    else:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda count: bar.advance(task, count)

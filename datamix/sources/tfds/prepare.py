@@ -1,0 +1,349 @@
+"""Find a prepared TFDS dataset, or download and prepare it: within bounds, and leaving no traces where it fails.
+
+Where no network answers, TFDS retries in silence for minutes, and what it has begun it leaves lying about. So the
+network is asked first, the work is done by a child process that can be watched and killed, and in a directory that is
+thrown away unless the dataset in it was finished. `python -m datamix.sources.tfds.prepare` is that child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from datamix.errors import ConfigError, DataError
+
+_NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
+_REMEMBER_S = 60.0  # for how long a network that was found dead is not asked again
+_TEMPORARY = ".datamix-prepare-"
+_NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<version>\d+\.\d+\.\d+))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_log = logging.getLogger(__name__)
+_dead: tuple[float, str] | None = None  # when, and how, the network was found dead
+
+
+class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
+    """The dataset is neither on disk nor to be had; a stand-in may take its place.
+
+    Attributes:
+      tried: what was tried, and where.
+    """
+
+    def __init__(self, message: str, tried: str) -> None:
+        super().__init__(message)
+        self.tried = tried
+
+
+@dataclass(frozen=True)
+class Name:
+    """A dataset's name in TFDS's syntax, taken apart."""
+
+    dataset: str
+    config: str | None
+    version: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Name:
+        """Take `emnist/letters:3.1.0` apart.
+
+        Raises:
+          ConfigError: this is not how TFDS names a dataset.
+
+        >>> Name.parse("emnist/letters:3.1.0")
+        Name(dataset='emnist', config='letters', version='3.1.0')
+        """
+        match = _NAME.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"name = {text!r} is no TFDS dataset; write mnist, emnist/letters or mnist:3.0.1.")
+        return cls(match["dataset"], match["config"], match["version"])
+
+
+def find_prepared(name: Name, data_dir: Path) -> Path | None:
+    """The directory `<data_dir>/<dataset>[/<config>]/<version>`, of the highest version if none is named.
+
+    Without a config in the name it is the dataset's default config, as TFDS noted it when it prepared the dataset.
+    """
+    directory = data_dir / name.dataset
+    if name.config:
+        return _version_in(directory / name.config, name.version)
+    if found := _version_in(directory, name.version):
+        return found
+    try:
+        default = json.loads((directory / ".config" / "metadata.json").read_bytes())["default_config_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return _version_in(directory / str(default), name.version)
+
+
+def _version_in(directory: Path, version: str | None) -> Path | None:
+    try:
+        versions = [path for path in directory.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+    except OSError:
+        return None
+    versions = [path for path in versions if version in (None, path.name)]
+    return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+
+
+def prepare(
+    name: str,
+    data_dir: Path,
+    *,
+    url: str | None = None,
+    wait_s: float = 5.0,
+    stall_s: float = 60.0,
+    module: str = "tensorflow_datasets",
+) -> Path:
+    """Download a dataset and prepare it as array_record, unless another process has done so meanwhile.
+
+    Args:
+      name: in TFDS's syntax.
+      data_dir: where TFDS keeps its datasets; made where it is not there.
+      url: one of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
+      wait_s: how long to wait for the answer.
+      stall_s: how long preparing may go on with nothing written and no computing done.
+      module: the module to import that registers the dataset with TFDS.
+
+    Returns:
+      The directory of the prepared dataset.
+
+    Raises:
+      Unavailable: TensorFlow is not installed, no network answers, or TFDS failed; `data_dir` is as it was.
+    """
+    refused = functools.partial(unavailable, name, data_dir)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise refused("preparing it needs TensorFlow, which is not installed")
+    if reason := _unreachable(url, wait_s):
+        raise refused(reason)
+    parsed = Name.parse(name)
+    try:
+        with _terminable(), _made(data_dir), _locked(data_dir, name):
+            if found := find_prepared(parsed, data_dir):
+                return found
+            for left_over in data_dir.glob(f"{_TEMPORARY}*"):  # of a process that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=data_dir) as temporary:
+                if reason := _run_child(name, Path(temporary), data_dir, module, stall_s):
+                    raise refused(reason)
+                return _move(parsed, Path(temporary, "data"), data_dir)
+    except OSError as error:
+        raise refused(f"{data_dir} cannot be written: {error}") from error
+
+
+def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
+    """The error that says why there is no such dataset, and the ways out."""
+    where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
+    tried = f"not prepared in {where}, and not to be had: {reason}"
+    return Unavailable(
+        f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or pip install "
+        "'datamix[prepare]' and run once with a network.",
+        tried,
+    )
+
+
+def _unreachable(url: str | None, wait_s: float) -> str | None:
+    """Why `url` cannot be had, or None: it answers. A network that says so late or never is not asked again soon."""
+    global _dead
+    if _dead and time.monotonic() < _dead[0] + _REMEMBER_S:
+        return _dead[1]
+    start = time.monotonic()
+    answer: list[str | None] = []
+    # A thread of its own: looking a host's name up cannot be bounded in any other way.
+    asking = threading.Thread(target=lambda: answer.append(_ask(url, wait_s)), daemon=True)
+    asking.start()
+    asking.join(wait_s)
+    reason = answer[0] if answer else f"no answer from {url or _NETWORK_URL} within {wait_s:g} s"
+    if reason and not reason.startswith("HTTP") and time.monotonic() > start + wait_s / 4:
+        _dead = (time.monotonic(), reason)
+    return reason
+
+
+def _ask(url: str | None, wait_s: float) -> str | None:
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    try:
+        request = urllib.request.Request(url or _NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
+        with urllib.request.urlopen(request, timeout=wait_s) as response:
+            response.read(1)
+    except urllib.error.HTTPError as error:
+        error.close()
+        # Without a file to ask for, any answer tells that there is a network.
+        return f"HTTP {error.code} {error.reason} from {url}" if url else None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{url or _NETWORK_URL}: {getattr(error, 'reason', error)}"
+    return None
+
+
+@contextlib.contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """Make a directory; where what follows fails, take away again what was made."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # not empty: another process is at work there
+            for path in missing:
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path, name: str) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = data_dir / f"{_TEMPORARY[:-1]}.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _log.info("waiting for another process that prepares %s in %s", name, data_dir)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held; a waiting process notices and locks a new file
+        lock.release()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does, so that it clears up, where nobody else handles it."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s: float) -> str | None:
+    """Prepare `name` under `temporary` in a child process; why that failed, or None: it did not."""
+    data = temporary / "data"
+    task = {"name": name, "module": module, "data_dir": str(data), "manual_dir": str(data_dir / "downloads" / "manual")}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    log = temporary / "log"  # not under data: TFDS's progress bars write even when nothing progresses
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "datamix.sources.tfds.prepare", json.dumps(task)],
+            stdin=subprocess.PIPE,  # held open: the child ends itself once this process is gone
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            if _stalls(child, name, data, stall_s):
+                return f"preparing it came to a halt: nothing was written or computed for {stall_s:g} s"
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+    if child.returncode == 0:
+        return None
+    if child.returncode < 0:
+        return f"preparing it was ended by signal {-child.returncode}"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"TFDS failed: {lines[-1].strip().rstrip('.')}" if lines else f"TFDS ended with {child.returncode}"
+
+
+def _stalls(child: subprocess.Popen[bytes], name: str, directory: Path, stall_s: float) -> bool:
+    """Wait for the child and show how far it is; True once nothing has moved for `stall_s`."""
+    import psutil
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"Downloading and preparing {name} …", file=sys.stderr, flush=True)
+    start = moved = time.monotonic()
+    last_bytes, last_cpu_s = 0, 0.0
+    with console.status(f"Downloading and preparing {name} …") as status:
+        while time.monotonic() < moved + stall_s:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=min(1.0, stall_s / 4))
+                return False
+            num_bytes, cpu_s = _num_bytes(directory), last_cpu_s
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(child.pid)
+                cpu_s = sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+            # Retrying over and over takes a little time of the processor too, so a twentieth of it is none.
+            if num_bytes != last_bytes or cpu_s > last_cpu_s + stall_s / 20:
+                moved, last_bytes, last_cpu_s = time.monotonic(), num_bytes, cpu_s
+            elapsed_s = time.monotonic() - start
+            status.update(f"Downloading and preparing {name}: {num_bytes / 1e6:,.1f} MB, {elapsed_s:.0f} s")
+    return True
+
+
+def _num_bytes(directory: Path) -> int:
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for file in files:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                total += os.stat(os.path.join(parent, file)).st_size  # noqa: PTH116, PTH118 - many files, each second
+    return total
+
+
+def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
+    found = find_prepared(name, temporary)
+    if found is None:
+        raise DataError(f"source {name.dataset!r}: TFDS prepared it and left nothing behind.")
+    notes = Path(name.dataset, ".config", "metadata.json")  # which config is the default one
+    if (temporary / notes).exists() and not (data_dir / notes).exists():
+        (data_dir / notes).parent.mkdir(parents=True, exist_ok=True)
+        (temporary / notes).replace(data_dir / notes)
+    target = data_dir / found.relative_to(temporary)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return found.replace(target)
+
+
+def _main(task: dict[str, str]) -> None:
+    """What the child does."""
+    sys.excepthook = _report
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import tensorflow_datasets as tfds
+
+    importlib.import_module(task["module"])
+    builder = tfds.builder(task["name"], data_dir=task["data_dir"], file_format="array_record")
+    builder.download_and_prepare(
+        download_dir=Path(task["data_dir"], "downloads"),
+        download_config=tfds.download.DownloadConfig(manual_dir=task["manual_dir"]),
+    )
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # returns when the parent is gone, however it went
+    os.killpg(0, signal.SIGKILL)
+
+
+def _report(kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+    """End with one line; at once, for TFDS's other downloads would be waited for."""
+    print(f"\n{kind.__name__}: {textwrap.shorten(str(error), 300)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))

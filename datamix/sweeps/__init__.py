@@ -1,0 +1,1 @@
+"""Multiruns: launching, watching, results, table, figure, page."""

@@ -1,0 +1,132 @@
+"""A sweep's table: in the terminal, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from datamix.report.console import percent, table
+from datamix.sweeps.results import Result, Setting, complaints, goal_of, related, settings, shown_value, swept
+
+_COLUMNS_SHOWN = 6  # metrics in the terminal; the files hold them all
+
+
+def rows(results: Sequence[Result], chosen: Setting | None, directory: Path) -> list[dict[str, Any]]:
+    """One row a job, as `sweep.json` has it; directories are relative to where that file lies."""
+    return [
+        ({"sweep": result.sweep} if result.sweep else {})
+        | {
+            "job": result.job,
+            "overrides": [f"{key}={value}" for key, value in result.overrides.items()],
+            "status": result.status,
+            "error": result.why,
+            "dir": Path(os.path.relpath(result.directory, directory)).as_posix(),
+            "seed": result.seed,
+            "seconds": result.seconds,
+            "shares": {name: source["share"] for name, source in result.sources.items()},
+            "provenance": {name: source["provenance"] for name, source in result.sources.items()},
+            "best": chosen is not None and result in chosen.results and result.status == "done",
+            "metrics": dict(result.metrics),
+        }
+        for result in results
+    ]
+
+
+def as_csv(held: Sequence[dict[str, Any]]) -> str:
+    """The rows of `sweep.json` as a table of plain cells: an override, a share and a metric a column."""
+    flat = []
+    for row in held:
+        cells = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
+        pairs = (override.partition("=") for override in row["overrides"])
+        cells |= {key: value for key, _, value in pairs if key not in cells}
+        cells |= {f"share/{name}": share for name, share in row["shares"].items()}
+        flat.append(cells | row["metrics"])
+    columns = list(dict.fromkeys(column for cells in flat for column in cells))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> Table:
+    """One row a setting: what was swept, how its jobs ended, the sources' shares, mean ± deviation over the seeds."""
+    keys, names = swept(results), related(results, metric)
+    names = [name for name in names if not name.startswith("share/")][:_COLUMNS_SHOWN]
+    sources = list(dict.fromkeys(name for result in results for name in result.sources))
+    sources = [name for name in sources if f"mix.share.{name}" not in keys]
+    groups = settings(results)
+    columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources]
+    columns += [f"{name} %" if name.startswith("accuracy") else name for name in names]
+    lines = []
+    for group in groups:
+        done = [result for result in group.results if result.status == "done"]
+        counts = {status: sum(result.status == status for result in group.results) for status in _STATUSES}
+        lines.append(
+            [
+                "★" if group is chosen or (chosen and group.results == chosen.results) else "",
+                *(shown_value(group.first, key) for key in keys),
+                *([str(len(done))] if "seeds" in columns else []),
+                ", ".join(f"{n} {status}" if len(group.results) > 1 else status for status, n in counts.items() if n),
+                *(share_text(group.first, name) for name in sources),
+                *(cell(group, name).removesuffix(" %") for name in names),
+            ]
+        )
+    return table("The sweep", [re.sub(r"(/|\.(?=[^.]*$))", r"\1\n", column) for column in columns], lines)
+
+
+def failures(results: Sequence[Result]) -> Table | None:
+    """Why jobs are not done; None where all are."""
+    lines = [(", ".join(map(str, jobs)), why) for why, jobs in complaints(results).items()]
+    return table("Not done", ["jobs", "why"], lines) if lines else None
+
+
+_STATUSES = ("done", "failed", "interrupted")
+
+
+def share_text(result: Result, source: str) -> str:
+    """A source's share of what was asked for."""
+    share = result.sources.get(source, {}).get("target")
+    return "–" if share is None else percent(share)
+
+
+def cell(group: Setting, metric: str) -> str:
+    """A metric's mean, with its deviation where there are several seeds."""
+    mean, values = group.mean(metric), group.values(metric)
+    if mean is None:
+        return "–"
+    deviation = group.deviation(metric)
+    if len(values) < 2 or (not deviation and all(value.is_integer() for value in values)):
+        return number(mean, metric)
+    return f"{number(mean, metric).removesuffix(' %')} ± {number(deviation, metric)}"
+
+
+def number(value: float, metric: str) -> str:
+    """A metric for people to read.
+
+    >>> number(0.91234, "accuracy/mean"), number(0.91234, "loss/mean"), number(8000.0, "samples")
+    ('91.23 %', '0.9123', '8,000')
+    """
+    if metric.startswith("accuracy"):
+        return f"{value * 100:.2f} %"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4f}"
+
+
+def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal: str) -> str:
+    """The answer, in one sentence."""
+    if chosen is None:
+        names = ", ".join(related(results, metric)) or "no number"
+        return f"No job reports {metric}, by which they are compared; sweep.metric can be one of: {names}."
+    keys = swept(results)
+    named = ", ".join(f"{key}={shown_value(chosen.first, key)}" for key in keys) or "the only setting"
+    mixed = ", ".join(f"{name} {share_text(chosen.first, name)}" for name in chosen.first.sources)
+    seeds = f" over {n} seeds" if (n := len(chosen.values(metric))) > 1 else ""
+    extreme = {"max": "highest", "min": "lowest"}[goal_of(metric, goal)]
+    return f"Best: {named} ({mixed}) has the {extreme} {metric}, {cell(chosen, metric)}{seeds}."

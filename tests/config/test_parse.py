@@ -1,0 +1,305 @@
+"""Composing and checking configurations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamix import registry
+from datamix.build.built import build
+from datamix.config import parse as config
+from datamix.config.compose import compose, quote_splits
+from datamix.errors import ConfigError, DatamixError, RegistryError, SpecError
+
+
+def parsed(*overrides: str, config_dir: Path | None = None) -> config.Config:
+    return config.parse(compose(overrides, config_dir=config_dir))
+
+
+def test_defaults() -> None:
+    found = parsed()
+    assert [source.name for source in found.sources] == ["mnist", "fashion"]
+    assert (found.job, found.mix.order, found.mix.stop) == ("preview", "proportional", "first_exhausted")
+    assert (found.batch_size, found.remainder, found.seed, found.labels) == (16, "drop", 0, "union")
+
+
+@pytest.mark.parametrize("source", ["source=fashion+digits+mnist", "source=[fashion,digits,mnist]"])
+def test_sources_keep_their_order(source: str) -> None:
+    assert [one.name for one in parsed(source).sources] == ["fashion", "digits", "mnist"]
+
+
+def test_what_a_source_is_told() -> None:
+    mnist = parsed("source.mnist.split=train[:20%]", "source.mnist.limit=7", "source.mnist.seed=3").sources[0]
+    assert (mnist.target, mnist.limit, mnist.seed, mnist.stand_in) == ("tfds", 7, 3, "digits")
+    assert mnist.settings["split"] == "train[:20%]"
+    assert [(one.name, dict(one.settings)) for one in mnist.operators] == [
+        ("to_float", {}),
+        ("normalize", {"mean": 0.1307, "std": 0.3081}),
+    ]
+
+
+def test_operators_may_be_written_as_hydra_does() -> None:
+    both = [
+        parsed(f"source.mnist.operators=[{text}]").sources[0].operators
+        for text in ("{normalize:{mean:0,std:2}}", "{_target_:normalize,mean:0,std:2}")
+    ]
+    assert both[0] == both[1]
+
+
+def test_stand_ins_are_for_looking() -> None:
+    assert all(parsed(f"job={job}").stand_in for job in ("preview", "plan", "graph"))
+    assert not parsed("data.stand_in=false").stand_in
+
+
+def test_concat_takes_everything_unless_told_otherwise() -> None:
+    assert parsed("mix=concat").mix.stop == "exhaust_once"
+    assert parsed("mix=concat", "stop=forever").mix.stop == "forever"
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("source=mnist+fashon", ConfigError, r"source=fashon: there is no dataset 'fashon'\. Did you mean 'fashion'\?"),
+        ("source=mnist+mnist", ConfigError, r"source: 'mnist' is named twice"),
+        ("source=mnist+", ConfigError, r"source: '' is not the name of a dataset"),
+        ("mix=propotional", ConfigError, r"mix=propotional: .* Did you mean 'proportional'\?"),
+        ("mix.weigths.mnist=3", ConfigError, r"no key 'weigths' in mix\. Did you mean 'weights'\?"),
+        ("mix.weights.mnst=3", ConfigError, r"no source 'mnst' in mix\.weights\. Did you mean 'mnist'\?"),
+        ("mix.window=3.5", ConfigError, r"mix\.window = 3\.5"),
+        ("source.mnist.splt=a", ConfigError, r"no key 'splt' in source\.mnist\. Did you mean 'split'\?"),
+        ("source.mnist.limit=0", ConfigError, r"source\.mnist\.limit = 0; it is 1 or more\."),
+        ("batch.size=abc", ConfigError, r"batch\.size = 'abc'; it is a whole number\."),
+        ("batch.size=true", ConfigError, r"batch\.size = True; it is a whole number\."),
+        ("batch.size=0", ConfigError, r"batch\.size = 0; it is 1 or more\."),
+        ("batch.size=null", ConfigError, r"batch\.size is missing; it is a whole number\."),
+        ("stop.samples=0", ConfigError, r"stop\.samples = 0; it is 1 or more\."),
+        ("labels=unoin", ConfigError, r"labels = 'unoin'\. Did you mean 'union'\?"),
+        ("mix.granularity=bath", ConfigError, r"mix\.granularity = 'bath'\. Did you mean 'batch'\?"),
+        ("+sed=1", ConfigError, r"sed: there is no such key\. Did you mean 'seed'\?"),
+        ("+seed=1", ConfigError, r"\+seed: this key exists already; leave out the \+\."),
+        ("batch", ConfigError, r"'batch' is not an override; write key=value"),
+        ("job.batches=x", ConfigError, r"job\.batches = 'x'"),
+        ("plugins=[no_such_module]", ConfigError, r"plugins: there is no module 'no_such_module'"),
+        ("source=my_npz", ConfigError, r"source\.my_npz\.path is missing; it has no default\."),
+        ("source.mnist.operators=[normalise]", RegistryError, r"\[0\]: no operator 'normalise'\. Did you mean"),
+        ("source.mnist.operators=[normalize]", ConfigError, r"operators\[0\]\.normalize\.mean is missing"),
+        ("source.mnist.operators=[[to_float]]", ConfigError, r"operators\[0\] = \['to_float'\] is no operator"),
+        ("source.mnist.operators=[{normalize:{men:1,std:1}}]", ConfigError, r"\.men: .* Did you mean 'mean'\?"),
+        ("source.mnist._target_=os.system", RegistryError, r"source\.mnist\._target_: no source 'os\.system'"),
+        ("source.mnist.stand_in=os.system", RegistryError, r"source\.mnist\.stand_in: no source 'os\.system'"),
+        ("operators=[{_target_:os.system,command:ls}]", RegistryError, r"operators\[0\]: no operator 'os\.system'"),
+        ("+batch._target_=os.system", RegistryError, r"batch\._target_ = 'os\.system': nothing can be built here"),
+        ("+mix._target_=os.system", RegistryError, r"mix\._target_ = 'os\.system': nothing can be built here"),
+        ("+job._target_=os.system", RegistryError, r"job\._target_ = 'os\.system': nothing can be built here"),
+        ("+hydra.callbacks.x._target_=evil.C", RegistryError, r"callbacks\.x\._target_ = 'evil\.C': nothing but"),
+        ("+hydra.job_logging.handlers.x.class=evil.C", RegistryError, r"handlers\.x\.class = 'evil\.C': nothing but"),
+        ("+hydra.sweeper.x._target_=evil.C", RegistryError, r"hydra\.sweeper\.x\._target_ = 'evil\.C': nothing but"),
+        ("[x", ConfigError, r"'\[x' is not an override; write key=value"),
+        ("+other._target_=os.system", RegistryError, r"other\._target_ = 'os\.system': nothing can be built here"),
+        (
+            "source.mnist.operators=[{normalize:{mean:{_target_:os.system},std:1}}]",
+            RegistryError,
+            r"operators\[0\]\.mean\._target_ = 'os\.system': nothing can be built here",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(override: str, error: type[DatamixError], message: str) -> None:
+    def run() -> None:
+        found = parsed("source=digits+garments" if "mix.window" in override else "seed=0", override)
+        registry.check_settings("job", registry.lookup("job", found.job), found.job_settings)
+        build(found)
+
+    with pytest.raises(error, match=message) as caught:
+        run()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nmix:\n  ratio: 7:3\n")
+    with pytest.raises(ConfigError, match=r"mix\.ratio = 423 is not a ratio; write '7:3' or \[7, 3\]\. In YAML"):
+        build(parsed("source=digits+garments", "experiment=mine", config_dir=tmp_path))
+
+
+def test_hydras_own_keys_cannot_bring_in_a_node_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nevil: {_target_: evil.C}\nhydra:\n  callbacks:\n    x: ${evil}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    with pytest.raises(RegistryError, match=r"hydra\.callbacks\.x = '\$\{evil\}': nothing but Hydra's own plugins"):
+        parsed("experiment=mine", config_dir=tmp_path)
+
+
+def test_composing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from datamix.config import parse, compose; compose.compose(['mix.ratio=7:3']);"
+        "print([m for m in ('jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# Mixes within mixes
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """A directory with `inner`, a mix 7:3, and `outer`, a mix of it and digits."""
+    (tmp_path / "dataset").mkdir()
+    head = "defaults:\n- /dataset@{}\n- /dataset@{}\n- _self_\n_target_: mix\n"
+    files = {
+        "inner": head.format("a: digits", "b: garments") + 'ratio: "7:3"\n',
+        "outer": head.format("inner: inner", "digits: digits") + "weights: {inner: 3}\n",
+        "mistaken": head.format("a: digits", "b: garments") + "ratio: 7:3\n",
+        "knot": head.format("a: digits", "b: knot"),
+        "hollow": "_target_: mix\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "dataset" / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def shares(nested: Path, *overrides: str) -> dict[str, str]:
+    plan = build(parsed(*overrides, config_dir=nested)).plan
+    return {name: str(share) for name, share in zip(plan.names, plan.shares, strict=True)}
+
+
+def test_a_mix_within_a_mix_within_a_mix(nested: Path) -> None:
+    whole = {"outer.inner.a": "21/80", "outer.inner.b": "9/80", "outer.digits": "1/8", "garments": "1/2"}
+    assert shares(nested, "source=outer+garments") == whole
+    assert list(shares(nested, "source=outer+garments", "mix.ratio=3:1").values()) == [
+        "63/160",
+        "27/160",
+        "3/16",
+        "1/4",
+    ]
+    by_path = ("mix.weights.outer.inner.b=7", "mix.share.outer.digits=0.5")
+    assert list(shares(nested, "source=outer+garments", *by_path).values()) == ["1/8", "1/8", "1/4", "1/2"]
+    assert list(shares(nested, "source=inner+garments", "mix.weights.inner=3").values()) == ["21/40", "9/40", "1/4"]
+    assert list(shares(nested, "source=inner", "source.inner.ratio=[1,3]").values()) == ["1/4", "3/4"]
+    own = ("source.inner.ratio=null", "source.inner.weights.a=3")
+    assert list(shares(nested, "source=inner", *own).values()) == ["3/4", "1/4"]
+
+
+@pytest.mark.parametrize("rule", ["weights", "share"])
+def test_a_mix_and_what_it_is_made_of_may_both_be_weighed_in_any_order(nested: Path, rule: str) -> None:
+    inner, outer = {"weights": ("7", "2"), "share": ("0.5", "0.4")}[rule]
+    given = [f"mix.{rule}.inner.b={inner}", f"mix.{rule}.inner={outer}"]
+    expected = {"weights": ["1/3", "1/3", "1/3"], "share": ["1/5", "1/5", "3/5"]}[rule]
+    assert list(shares(nested, "source=inner+garments", *given).values()) == expected
+    assert list(shares(nested, "source=inner+garments", *reversed(given)).values()) == expected
+
+
+def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> None:
+    found = parsed(
+        "source=outer",
+        "source.outer.inner.a.limit=5",
+        "source.outer.inner.b.split=train[:9]",
+        "stop.epochs.outer.inner.a=2",
+        config_dir=nested,
+    )
+    assert [(one.name, one.target, one.limit) for one in found.sources] == [
+        ("outer.inner.a", "digits", 5),
+        ("outer.inner.b", "garments", None),
+        ("outer.digits", "digits", None),
+    ]
+    built = build(found)
+    assert built.plan.sizes == (5, 9, 20_000)
+    assert found.mix.epochs == {"outer.inner.a": 2}
+    batch = built.pipeline()[0]
+    assert set(batch["source_id"].tolist()) == {0, 1, 2}
+    assert built.offset("outer.inner.b") == 10
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["source=outer", "mix.weights.outer.iner=3"],
+            r"no source 'iner' in mix\.weights\.outer\. Did you mean 'inner'\?",
+        ),
+        (
+            ["source=inner", "source.inner.weights.a=3"],
+            r"source\.inner\.ratio and source\.inner\.weights\.a both say how much",
+        ),
+        (["source=outer", "source.outer.inner.a.limt=3"], r"no key 'limt' in source\.outer\.inner\.a\."),
+        (
+            ["source=inner", "+source.inner.limit=3"],
+            r"source\.inner\.limit: inner is a mix, and takes ratio, weights and ",
+        ),
+        (["source=inner", "source.inner.ratio=7"], r"source\.inner\.ratio = 7 is not a ratio"),
+        (["source=inner", "+source.inner.share.z=1"], r"source\.inner\.share\.z: there is no source 'z' in this mix"),
+        (["source=mistaken"], r"source\.mistaken\.ratio = 423 is not a ratio; .* unquoted"),
+        (["source=knot"], r"source: the mix 'knot' is made of itself: knot -> knot\."),
+        (["source=hollow"], r"source: hollow is a mix of nothing; name what it is made of in its defaults"),
+    ],
+)
+def test_what_makes_no_mix_within_a_mix(nested: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parsed(*overrides, config_dir=nested)
+
+
+# Steps, lengths, windows
+
+
+def test_batches_end_a_mix_where_they_come_first() -> None:
+    assert parsed("stop.batches=7").mix.samples == 112
+    assert parsed("stop.batches=7", "stop.samples=50").mix.samples == 50
+    assert len(build(parsed("source=digits", "stop.batches=7")).pipeline()) == 7
+
+
+def test_a_schedule_on_the_command_line() -> None:
+    ramp = "mix.schedule=[{until:2,ratio:'3:1'},{until:6,ramp:linear,weights:{garments:3}}]"
+    plan = build(parsed("source=digits+garments", ramp, "stop=forever")).plan
+    assert [float(plan.targets_at(16 * step)[0]) for step in range(7)] == [
+        0.75,
+        0.75,
+        *(0.6875, 0.5625, 0.4375, 0.3125),
+        0.25,
+    ]
+    with pytest.raises(ConfigError, match=r"mix\.schedule = 3; it is a list such as"):
+        build(parsed("mix.schedule=3", "source=digits"))
+
+
+def test_no_shuffle_at_all_is_none_and_not_null() -> None:
+    with pytest.raises(ConfigError, match=r"^shuffle = null; it is full, none, or window\(n\)"):
+        build(parsed("shuffle=null", "source=digits"))
+
+
+def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, most in (("short", 20), ("long", 200)):
+        tokens = generator.integers(1, most, 300)
+        np.savez(tmp_path / f"{name}.npz", text=np.zeros((300, 8), np.int32), tokens=tokens)
+        (tmp_path / "dataset").mkdir(exist_ok=True)
+        (tmp_path / "dataset" / f"{name}.yaml").write_text(f"_target_: arrays\npath: {tmp_path / name}.npz\n")
+    built = build(parsed("source=short+long", "mix.unit=tokens", "stop=all_exhausted", config_dir=tmp_path))
+    batches = list(built.pipeline())
+    given = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
+    assert given[0] / sum(given) == pytest.approx(0.5, abs=200 / sum(given))
+    with pytest.raises(
+        SpecError, match=r"mix\.unit = tokns: source 'short' has no leaf 'tokns' .* Did you mean 'tokens'\?"
+    ):
+        build(parsed("source=short+long", "mix.unit=tokns", config_dir=tmp_path))
+
+
+@pytest.mark.parametrize("value", ["window(30)", "'window(30)'", "choice(full,none)"])
+def test_a_window_needs_no_quotes(value: str) -> None:
+    expected = "choice(full,none)" if "choice" in value else "'window(30)'"
+    assert quote_splits([f"shuffle={value}"]) == [f"shuffle={expected}"]
+    assert parsed("shuffle=window(30)").shuffle == "window(30)"
+
+
+def test_a_number_beyond_counting() -> None:
+    for ratio in ("1e999999:1", "1e-400:1"):
+        with pytest.raises(ConfigError, match=r"^mix\.ratio = '1e.*'; a weight is a number, 0 or more\.$"):
+            build(parsed(f"mix.ratio={ratio}", "source=digits+garments"))
+
+
+@pytest.mark.parametrize("key", ["weighting.cap=3", "weighting.temperature=3"])
+def test_a_setting_of_a_choice_names_the_choice(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key.split('=')[0]} belongs to weighting=size; add weighting=size"):
+        parsed(key)

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamix.errors import ConfigError
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.periods import Draws, Runs, Table
+from datamix.mixing.plan import Plan
+from datamix.pipeline.cursor import Cursor, Located, Lookup, PlanArrays, arrays_of, cursor_at, locate
+from datamix.rng.hash import draw_at, multiply_high
+
+# These tests compile more than they run. Those of one trace, below, compile as everybody does.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+located = jax.jit(locate, static_argnums=(0, 3), compiler_options=QUICK)
+
+SIZES = {"a": 37, "b": 5, "c": 1000}
+WEIGHTS = {"a": 2.5, "b": 0.3, "c": 3}
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("proportional", {}),
+    ("proportional", {"window": 6}),
+    ("random", {}),
+    ("random", {"replacement": True}),
+    ("round_robin", {}),
+    ("concat", {}),
+]
+
+
+def plan_of(order: str, stop: str = "forever", sizes: dict[str, int] = SIZES, **settings: Any) -> Plan:
+    weights = {name: WEIGHTS[name] for name in sizes} if order in ("proportional", "random") else None
+    return Plan(sizes, weights, order=order, stop=stop, **settings)
+
+
+@lru_cache(maxsize=8)
+def on_device(plan: Plan) -> tuple[Lookup, PlanArrays]:
+    lookup, arrays = arrays_of(plan)
+    return lookup, jax.device_put(arrays)
+
+
+def assert_located(got: Located, plan: Plan, start: int, count: int) -> None:
+    """The same records as the plan's, up to the plan's end."""
+    expected = plan.take(start, count)
+    for mine, theirs in zip(got, expected, strict=True):
+        assert mine.dtype == np.uint32
+        np.testing.assert_array_equal(np.asarray(mine)[: len(theirs)], theirs.astype(np.uint32))
+
+
+def walk(plan: Plan, start: int, num_seats: int, times: int) -> Cursor:
+    """Compare a few chained calls with the plan; the cursor behind them."""
+    lookup, arrays = on_device(plan)
+    cursor = cursor_at(plan, start)
+    for i in range(times):
+        begin = start + i * num_seats * plan.batch_records
+        got, cursor = located(lookup, arrays, cursor, num_seats)
+        assert_located(got, plan, begin, num_seats * plan.batch_records)
+    return cursor
+
+
+# Exact small sequences.
+
+
+def test_exact_records() -> None:
+    plan = Plan({"a": 2, "b": 3}, order="round_robin", stop="forever", shuffle=False)
+    lookup, arrays = arrays_of(plan)
+    assert lookup == Lookup("table", "none", False, 1)
+    got, cursor = located(lookup, arrays, cursor_at(plan, 0), 8)
+    assert got.source.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert got.epoch.tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
+    assert got.record.tolist() == [0, 0, 1, 1, 0, 2, 1, 0]
+    assert (cursor.seat.tolist(), int(cursor.stage), int(cursor.slot)) == ([0, 8], 0, 8)
+
+
+def test_exact_cursors() -> None:
+    plan = Plan({"a": 2, "b": 3}, order="concat", stop="forever", shuffle=False)
+    cursor = cursor_at(plan, 5 * 2**32 + 7)  # a period has 5 seats
+    assert cursor.seat.tolist() == [5, 7]
+    assert (int(cursor.stage), int(cursor.slot)) == (0, 2)
+    assert cursor.epoch.tolist() == [1, 1]  # 2^32 + 1, of which the low word is kept
+    assert cursor.offset.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("order", "settings", "lookup"),
+    [
+        ("proportional", {"batch_size": 4, "granularity": "batch"}, Lookup("table", "full", False, 4)),
+        ("round_robin", {"shuffle": False}, Lookup("table", "none", False, 1)),
+        ("concat", {}, Lookup("runs", "full", False, 1)),
+        ("random", {}, Lookup("draws", "full", False, 1)),
+        ("random", {"replacement": True}, Lookup("draws", "none", True, 1)),
+    ],
+)
+def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: Lookup) -> None:
+    assert arrays_of(plan_of(order, **settings))[0] == lookup
+
+
+# The plan, traced.
+
+
+@pytest.mark.parametrize(("order", "settings"), SETTINGS)
+@pytest.mark.parametrize(("unit", "shuffle"), [(1, True), (4, False)])
+def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle: bool) -> None:
+    generator = np.random.default_rng(0)
+    for stop in ("first_exhausted", "all_exhausted", "exhaust_once", "forever"):
+        plan = plan_of(order, stop, batch_size=unit, granularity="batch", shuffle=shuffle, **settings)
+        far = [10**5, 2**31 - 64, 2**32 - 64, 12_345_678_900, 2**60 - 10**6] if order != "random" else [10**5, 150_000]
+        starts = [0, 3, *generator.integers(0, 2000, 4).tolist(), *far]
+        for start in starts:
+            begin = start // unit * unit
+            if plan.length is None or begin < plan.length:
+                walk(plan, begin, 48, 3)
+
+
+@pytest.mark.parametrize(("order", "unit", "num_seats"), [("round_robin", 1, 20_000), ("concat", 3, 2000)])
+def test_a_chunk_longer_than_two_periods(order: str, unit: int, num_seats: int) -> None:
+    plan = plan_of(order, batch_size=unit, granularity="batch")
+    period = plan.stages[0].period
+    assert isinstance(period, Table | Runs)
+    assert 2 * period.length < num_seats
+    walk(plan, 0, num_seats, 2)
+    walk(plan, 7000 * unit, num_seats, 2)
+
+
+@pytest.mark.parametrize(("order", "settings"), SETTINGS)
+def test_a_chunk_across_several_stages(order: str, settings: dict[str, Any]) -> None:
+    plan = plan_of(order, "exhaust_once", {"a": 5, "b": 3, "c": 47}, **settings)
+    assert len(plan.stages) == 3
+    assert plan.stages[2].first < 48
+    for start in range(0, 55, 3):
+        walk(plan, start, 48, 1)
+
+
+def test_one_seat_at_a_time() -> None:
+    plan = plan_of("random", "exhaust_once", {"a": 5, "b": 3, "c": 12})
+    cursor = walk(plan, 0, 1, 20)
+    assert (cursor.seat.tolist(), int(cursor.stage)) == ([0, 20], 2)
+
+
+def test_a_table_that_wraps_round_late() -> None:
+    """Float weights fill the whole table, whose end comes after some 2^18 seats."""
+    plan = Plan({"a": 1000, "b": 999}, {"a": 0.123456789, "b": 1}, stop="forever")
+    period = plan.stages[0].period
+    assert isinstance(period, Table)
+    assert period.length > TABLE_SLOTS // 2
+    for block in (1, 2, 3, 10**9):
+        walk(plan, block * period.length - 30, 48, 3)
+
+
+def test_past_the_end_a_cursor_goes_on() -> None:
+    ending, endless = (plan_of("round_robin", stop) for stop in ("all_exhausted", "forever"))
+    assert ending.length == 3000
+    lookup, arrays = arrays_of(ending)
+    got, cursor = located(lookup, arrays, cursor_at(ending, 2990), 48)
+    assert_located(got, endless, 2990, 48)
+    assert_located(located(lookup, arrays, cursor, 48)[0], endless, 3038, 48)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    st.tuples(*[st.integers(1, 2000)] * 3),
+    st.tuples(*[st.integers(1, 50)] * 3),
+    st.sampled_from(["proportional", "round_robin", "concat"]),
+    st.sampled_from(["all_exhausted", "forever"]),
+    st.integers(0, 2**31),
+    st.one_of(st.integers(0, 6000), st.integers(0, 2**60 - 1000)),
+)
+def test_any_sizes_weights_and_starts(
+    sizes: tuple[int, ...], weights: tuple[int, ...], order: str, stop: str, seed: int, start: int
+) -> None:
+    known = dict(zip("abc", weights, strict=True)) if order == "proportional" else None
+    plan = Plan(dict(zip("abc", sizes, strict=True)), known, order=order, stop=stop, seed=seed)
+    walk(plan, start if plan.length is None else start % plan.length, 48, 2)
+
+
+@pytest.mark.parametrize("order", ["proportional", "random", "round_robin", "concat"])
+@pytest.mark.parametrize("dropped", ["a", "b", "c"])
+def test_a_source_of_weight_zero_is_never_located(order: str, dropped: str) -> None:
+    plan = Plan(SIZES, {dropped: 0}, order=order, stop="forever")
+    walk(plan, 0, 48, 4)
+    empty = Plan(SIZES | {dropped: 0}, {dropped: 0}, order=order, stop="forever")
+    walk(empty, 2000, 48, 4)
+
+
+def test_the_largest_source() -> None:
+    for order in ("proportional", "round_robin"):
+        plan = Plan({"a": 2**31, "b": 1}, order=order, stop="forever")
+        walk(plan, 2**32 - 30, 48, 2)
+        assert set(plan.take(2**32 - 30, 96).epoch[::2].tolist()) == {0, 1}
+
+
+# Cursors.
+
+
+@pytest.mark.parametrize(("order", "settings"), SETTINGS)
+@pytest.mark.parametrize("stop", ["exhaust_once", "forever"])
+def test_any_way_to_a_position_is_the_same(order: str, settings: dict[str, Any], stop: str) -> None:
+    """However a cursor came to a position, what comes after is the same."""
+    plan = plan_of(order, stop, {"a": 37, "b": 15, "c": 200}, **settings)
+    lookup, arrays = arrays_of(plan)
+    walked = cursor_at(plan, 0)
+    for position in (48, 96, 144, 192):
+        _, walked = located(lookup, arrays, walked, 48)
+        direct = cursor_at(plan, position)
+        np.testing.assert_array_equal(walked.seat, direct.seat)
+        assert int(walked.stage) == int(direct.stage)
+        from_walked, from_direct = (located(lookup, arrays, cursor, 48)[0] for cursor in (walked, direct))
+        assert_located(from_walked, plan, position, 48)
+        for mine, theirs in zip(from_walked, from_direct, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_cursor_crosses_the_32_bit_border_of_seats() -> None:
+    plan = plan_of("proportional")
+    cursor = walk(plan, 2**32 - 60, 48, 2)
+    assert cursor.seat.tolist() == [1, 36]
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_draws_across_the_32_bit_border_of_seats(unit: int) -> None:
+    """No plan walks so many draws in a test: the cursor is made by hand, and its counts begin afresh."""
+    plan = plan_of("random", replacement=True, batch_size=unit, granularity="batch")
+    lookup, arrays = arrays_of(plan)
+    first = 3 * 2**32 - 20
+    zeros = np.zeros(3, np.uint32)
+    cursor = Cursor(np.array([2, 2**32 - 20], np.uint32), np.uint32(0), np.uint32(0), zeros, zeros)
+    got, behind = located(lookup, arrays, cursor, 48)
+    assert behind.seat.tolist() == [3, 28]
+    draws = plan.stages[0].period
+    assert isinstance(draws, Draws)
+    source = np.repeat(draws.sources(first, 48), unit)
+    np.testing.assert_array_equal(got.source, source)
+    word = draw_at(plan.replacement_key, np.uint64(first * unit) + np.arange(48 * unit, dtype=np.uint64))
+    np.testing.assert_array_equal(got.record, multiply_high(word, np.array(plan.sizes, np.uint32)[source]))
+
+
+def test_vmap_over_cursors_is_a_loop() -> None:
+    plan = plan_of("proportional", "exhaust_once")
+    lookup, arrays = arrays_of(plan)
+    starts = [0, 5, 36, 37, 40, 300, 990]
+    cursors = [cursor_at(plan, start) for start in starts]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *cursors)
+    many = jax.jit(
+        jax.vmap(lambda arrays, cursor: locate(lookup, arrays, cursor, 48), in_axes=(None, 0)), compiler_options=QUICK
+    )
+    got, behind = many(arrays, stacked)
+    for i, (start, cursor) in enumerate(zip(starts, cursors, strict=True)):
+        assert_located(Located(*(field[i] for field in got)), plan, start, 48)
+        _, alone = located(lookup, arrays, cursor, 48)
+        for mine, theirs in zip(behind, alone, strict=True):
+            np.testing.assert_array_equal(mine[i], theirs)
+
+
+def test_vmap_over_ratios_is_a_loop() -> None:
+    plans = [Plan(SIZES, {"a": weight}, stop="forever") for weight in (1, 2, 0.123456789)]
+    lookups, arrays = zip(*(arrays_of(plan) for plan in plans), strict=True)
+    assert len(set(lookups)) == 1
+    stacked: PlanArrays = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
+    cursors = jax.tree.map(lambda *leaves: np.stack(leaves), *(cursor_at(plan, 500) for plan in plans))
+    got, _ = jax.jit(jax.vmap(lambda a, c: locate(lookups[0], a, c, 48)), compiler_options=QUICK)(stacked, cursors)
+    for i, plan in enumerate(plans):
+        assert_located(Located(*(field[i] for field in got)), plan, 500, 48)
+
+
+# One program for every ratio.
+
+
+def counted(**options: Any) -> tuple[list[Lookup], Any]:
+    traces: list[Lookup] = []
+
+    @partial(jax.jit, static_argnums=(0, 3), **options)
+    def run(lookup: Lookup, arrays: PlanArrays, cursor: Cursor, num_seats: int) -> tuple[Located, Cursor]:
+        traces.append(lookup)
+        return locate(lookup, arrays, cursor, num_seats)
+
+    return traces, run
+
+
+def test_one_trace_for_a_whole_sweep_of_ratios() -> None:
+    traces, run = counted()
+    for a, b, seed in ((1, 1, 0), (7, 3, 0), (7, 3, 1), (0.1, 0.7, 0), (0.123456789, 1, 0), (1, 0, 0), (0, 1, 0)):
+        plan = Plan(SIZES, {"a": a, "b": b}, stop="forever", seed=seed)
+        lookup, arrays = arrays_of(plan)
+        for start in (0, 10**6):
+            got, _ = run(lookup, arrays, cursor_at(plan, start), 48)
+            assert_located(got, plan, start, 48)
+    assert traces == [Lookup("table", "full", False, 1)]
+
+
+def test_one_trace_for_a_sweep_of_mixes_whose_sources_drop_out() -> None:
+    """Another ratio has other stages, and a share of zero or one has fewer."""
+    traces, run = counted(compiler_options=QUICK)
+    for weights in ({}, {"a": 7}, {"a": 0.1, "b": 0.7}, {"a": 0}, {"b": 0, "c": 0}):
+        plan = Plan(SIZES, weights, stop="exhaust_once")
+        lookup, arrays = arrays_of(plan)
+        for start in (0, 30, 960):
+            got, _ = run(lookup, arrays, cursor_at(plan, start), 48)
+            assert_located(got, plan, start, 48)
+    assert len(traces) == 1
+
+
+def test_one_trace_for_other_sizes_seeds_and_stops() -> None:
+    traces, run = counted(compiler_options=QUICK)
+    for seed, size, stop in product((0, 1), (60, 500), ("forever", "first_exhausted", "all_exhausted")):
+        plan = Plan({"a": size, "b": 70}, order="random", stop=stop, seed=seed)
+        lookup, arrays = arrays_of(plan)
+        assert_located(run(lookup, arrays, cursor_at(plan, 50), 48)[0], plan, 50, 48)
+    assert len(traces) == 1
+
+
+# What does not fit 32 bits.
+
+
+def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
+    plan = Plan({"a": 2**31, "b": 2**31}, order="concat")
+    with pytest.raises(
+        ConfigError,
+        match=r"^this mix passes 2,147,483,648 records of one source in a period of its plan, more than the pipeline "
+        r"can count; use weights with fewer digits, or a smaller batch\.size\.$",
+    ):
+        arrays_of(plan)
+    with pytest.raises(ConfigError, match=r"^this mix passes 2,147,483,648 records of one source in a period"):
+        arrays_of(
+            Plan(
+                {"a": 2**31, "b": 2**31},
+                order="round_robin",
+                stop="all_exhausted",
+                batch_size=2**19,
+                granularity="batch",
+            )
+        )

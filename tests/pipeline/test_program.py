@@ -1,0 +1,43 @@
+"""The compiled program's own parts; what it gives as a whole is for test_pipeline."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from datamix.pipeline.cursor import Located
+from datamix.pipeline.program import Branch, _apart
+
+BRANCHES = [Branch(group=i, sources=sources, steps=(), numbers=i) for i, sources in enumerate([(0, 3), (1,), (2,)])]
+
+
+@pytest.mark.parametrize("shares", [(0.25, 0.25, 0.25, 0.25), (0.9, 0, 0.1, 0), (0, 1, 0, 0), (0.001, 0.998, 0, 0.001)])
+@pytest.mark.parametrize("count", [1, 100, 1000])
+def test_each_branch_works_on_its_own_records_alone(shares: tuple[float, ...], count: int) -> None:
+    source = np.random.default_rng(0).choice(4, count, p=shares).astype(np.uint32)
+    located = Located(jnp.asarray(source), jnp.zeros(count, jnp.uint32), jnp.arange(count, dtype=jnp.uint32))
+    worked: dict[int, int] = dict.fromkeys(range(3), 0)
+
+    def through(branch: Branch, lanes: Located, member: jax.Array | None) -> dict[str, jax.Array]:
+        assert member is not None
+        own = jnp.isin(lanes.source, jnp.asarray(branch.sources, jnp.uint32))
+
+        def seen(member: np.ndarray, own: np.ndarray) -> None:
+            np.testing.assert_array_equal(member, own)
+            worked[branch.group] += len(member)
+
+        jax.debug.callback(seen, member, own)
+        rows = jnp.stack([lanes.record, lanes.source], axis=1) * 10 + branch.group
+        return {"row": rows, "branch": jnp.full(len(lanes.record), branch.group)}
+
+    mixed = jax.jit(lambda located: _apart(BRANCHES, through, located))(located)
+    jax.effects_barrier()
+    branch = np.select([source == 1, source == 2], [1, 2], 0)
+    np.testing.assert_array_equal(mixed["branch"], branch)
+    np.testing.assert_array_equal(mixed["row"], np.stack([np.arange(count), source], axis=1) * 10 + branch[:, None])
+    for group, num_lanes in worked.items():
+        num_records = int((branch == group).sum())
+        block = min(128, count)
+        assert num_lanes == -(-num_records // block) * block

@@ -1,0 +1,370 @@
+"""Reading prepared datasets: real MNIST and Fashion-MNIST in both formats, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamix.errors import ConfigError, DataError, SpecError
+from datamix.sources.base import Source
+from datamix.sources.tfds import decode
+from datamix.sources.tfds.prepare import Unavailable
+from datamix.sources.tfds.source import Tfds
+from datamix.spec import LeafSpec, spec_of
+
+ARRAY_RECORD, TFRECORD = "tensorflow_datasets", "tensorflow_datasets_tfrecord"
+
+
+@pytest.fixture
+def make(shared_data, tmp_path):
+    """Makes a source of the real data, with a cache of its own."""
+
+    def make_source(name="fashion_mnist", *, data_dir=shared_data / ARRAY_RECORD, **settings):
+        return Tfds(name=name, data_dir=str(data_dir), cache_dir=str(tmp_path / "cache"), **settings)
+
+    return make_source
+
+
+@pytest.fixture
+def copy(shared_data, tmp_path):
+    """Makes a copy of Fashion-MNIST that may be damaged; returns its directory."""
+
+    def make_copy(kind=ARRAY_RECORD):
+        directory = tmp_path / kind / "fashion_mnist" / "3.0.1"
+        directory.mkdir(parents=True)
+        for path in (shared_data / kind / "fashion_mnist" / "3.0.1").iterdir():
+            shutil.copyfile(path, directory / path.name)
+        return directory
+
+    return make_copy
+
+
+@pytest.fixture(scope="module")
+def fashion(shared_data):
+    """All 800 training records as TFDS itself reads them, one by one."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(shared_data / ARRAY_RECORD / "fashion_mnist" / "3.0.1")
+    return list(builder.as_data_source("train"))
+
+
+def assert_are(arrays, records) -> None:
+    assert len(arrays["image"]) == len(arrays["label"]) == len(records)
+    for image, label, record in zip(arrays["image"], arrays["label"], records, strict=True):
+        np.testing.assert_array_equal(image, record["image"])
+        assert label == record["label"]
+
+
+def test_reads_what_tfds_reads(make, fashion):
+    source = make()
+    assert isinstance(source, Source)
+    assert (source.provenance, source.num_records) == ("tfds", 800)
+    assert source.spec == {"image": LeafSpec((28, 28, 1), "uint8"), "label": LeafSpec((), "int64")}
+    assert source.class_names == tuple("0123456789")
+    arrays = source.read()
+    assert_are(arrays, fashion)
+    assert spec_of(arrays) == source.spec
+
+
+@pytest.mark.parametrize(
+    ("split", "ranges"),
+    [
+        ("train[:2000]", [(0, 800)]),
+        ("train[700:]", [(700, 800)]),
+        ("train[-3:]", [(797, 800)]),
+        ("train[10%:20%]", [(80, 160)]),
+        ("train[5:8]+train[:2]", [(5, 8), (0, 2)]),
+        ("train[800:]", []),
+    ],
+)
+def test_a_slice_holds_the_records_that_it_names(make, fashion, split, ranges):
+    source = make(split=split)
+    expected = [record for start, stop in ranges for record in fashion[start:stop]]
+    assert source.num_records == len(expected)
+    assert_are(source.read(), expected)
+
+
+def test_splits_may_be_joined(make, fashion):
+    arrays = make(split="train[:3]+test").read()
+    assert len(arrays["label"]) == 103
+    np.testing.assert_array_equal(arrays["label"][3:], make(split="test").read()["label"])
+
+
+def test_several_files_are_read_in_order(make, copy, fashion):
+    directory = copy()
+    test = make(split="test").read()
+    for shard, split in enumerate(("train", "test")):
+        path = directory / f"fashion_mnist-{split}.array_record-00000-of-00001"
+        path.rename(directory / f"fashion_mnist-train.array_record-0000{shard}-of-00002")
+    info = json.loads((directory / "dataset_info.json").read_text())
+    (train,) = [split for split in info["splits"] if split["name"] == "train"]
+    train["shardLengths"] = ["800", "100"]
+    (directory / "dataset_info.json").write_text(json.dumps(info | {"splits": [train]}))
+
+    arrays = make(data_dir=directory.parents[1], split="train[790:810]").read()
+    np.testing.assert_array_equal(arrays["label"][:10], [record["label"] for record in fashion[790:]])
+    np.testing.assert_array_equal(arrays["image"][10:], test["image"][:10])
+
+
+def test_threads_read_the_same(make, fashion, monkeypatch):
+    monkeypatch.setattr(decode, "_THREAD_RECORD_BYTES", 0)
+    monkeypatch.setattr(decode, "_num_cores", lambda: 4)
+    assert_are(make().read(), fashion)
+
+
+def test_helpers_read_the_same(make, fashion, monkeypatch):
+    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
+    monkeypatch.setattr(decode, "_num_cores", lambda: 2)
+    monkeypatch.setattr(decode, "CHUNK_RECORDS", 37)
+    slow, fill = threading.Event(), decode.Reader.fill
+    helped = []
+
+    def fill_later(reader, *chunk):
+        assert slow.wait(60)  # leave the work to the helper
+        fill(reader, *chunk)
+
+    def help_first(helper, *chunk):
+        helper_fill(helper, *chunk)
+        helped.append(helper._lost)
+        slow.set()
+
+    helper_fill = decode._Helper.fill
+    monkeypatch.setattr(decode.Reader, "fill", fill_later)
+    monkeypatch.setattr(decode._Helper, "fill", help_first)
+    assert_are(make(split="train[:300]+train[500:]").read(), fashion[:300] + fashion[500:])
+    assert set(helped) == {False}
+
+
+def test_a_helper_that_ends_is_done_without(make, fashion, monkeypatch):
+    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
+    monkeypatch.setattr(decode, "_num_cores", lambda: 3)
+    monkeypatch.setattr(decode.sys, "executable", shutil.which("true"))
+    assert_are(make().read(), fashion)
+
+
+def test_only_some_leaves(make, fashion):
+    source = make(leaves=("label",), split="train[:9]")
+    assert list(source.spec) == list(source.read()) == ["label"]
+    assert source.class_names == tuple("0123456789")
+    assert make(leaves=("image",)).class_names == ()
+    with pytest.raises(ConfigError, match=r"leaves: .* in 'lable'\. Did you mean 'label'\? Known: image, label\."):
+        _ = make(leaves=("lable",)).spec
+
+
+def test_class_names_are_those_of_the_data(make, copy):
+    directory = copy()
+    names = tuple(f"garment {index}" for index in range(10))
+    (directory / "label.labels.txt").write_text("\n".join(names))
+    for _ in range(2):  # from TFDS, then from the cache
+        source = make(data_dir=directory.parents[1])
+        assert source.class_names == names
+        source.read()
+
+
+def test_everything_but_the_records_is_known_without_them(make, copy):
+    directory = copy()
+    for path in directory.glob("*record*"):
+        path.unlink()
+    source = make(data_dir=directory.parents[1])
+    assert (source.num_records, list(source.spec), len(source.class_names)) == (800, ["image", "label"], 10)
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_array_record_needs_no_tensorflow_and_the_cache_no_tfds(shared_data, tmp_path, fashion):
+    code = """
+        import sys
+        from datamix.sources.tfds.source import Tfds
+        print(*(name for name in ("rich", "psutil", "urllib.request") if name in sys.modules))
+        source = Tfds(name="fashion_mnist", data_dir=sys.argv[1], cache_dir=sys.argv[2])
+        print(source.num_records, len(source.spec), len(source.class_names), source.read()["label"].sum())
+        print(*(name for name in ("tensorflow", "tensorflow_datasets") if name in sys.modules))
+        """
+    total = sum(record["label"] for record in fashion)
+    for imported in ("tensorflow_datasets", ""):
+        result = python(code, str(shared_data / ARRAY_RECORD), str(tmp_path))
+        assert result.stdout.splitlines() == ["", f"800 2 10 {total}", imported]
+        assert result.stderr == ""
+
+
+def test_tfrecord_is_read_the_same(make, shared_data):
+    arrays = make(data_dir=shared_data / TFRECORD, split="train[300:]+test").read()
+    expected = make(split="train[300:]+test").read()
+    for leaf in ("image", "label"):
+        np.testing.assert_array_equal(arrays[leaf], expected[leaf])
+
+
+def test_of_two_formats_the_one_that_needs_no_tensorflow_is_read(make, copy, shared_data, fashion, monkeypatch):
+    directory = copy(TFRECORD)
+    for path in (shared_data / ARRAY_RECORD / "fashion_mnist" / "3.0.1").glob("*array_record*"):
+        shutil.copyfile(path, directory / path.name)
+    info = json.loads((directory / "dataset_info.json").read_text())
+    (directory / "dataset_info.json").write_text(json.dumps(info | {"alternativeFileFormats": ["array_record"]}))
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert_are(make(data_dir=directory.parents[1]).read(), fashion)
+
+
+def test_tfrecord_without_tensorflow_says_what_to_install(make, shared_data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    source = make(data_dir=shared_data / TFRECORD)
+    assert source.num_records == 800
+    with pytest.raises(DataError, match=r"stored as tfrecord, .* pip install 'datamix\[prepare\]'"):
+        source.read()
+
+
+def _truncate(directory: Path, kind: str) -> str:
+    (path,) = directory.glob("*train*record*")
+    os.truncate(path, 300_000)
+    return f"{path} is damaged: "
+
+
+def _empty(directory: Path, kind: str) -> str:
+    (path,) = directory.glob("*train*record*")
+    path.write_bytes(b"")
+    return f"{path} is damaged: "
+
+
+def _overwrite(directory: Path, kind: str) -> str:
+    (path,) = directory.glob("*train*record*")
+    content = path.read_bytes()
+    path.write_bytes(content[:200_000] + b"U" * 400 + content[200_400:])
+    return f"{path} is damaged: "
+
+
+def _delete(directory: Path, kind: str) -> str:
+    (path,) = directory.glob("*train*record*")
+    path.unlink()
+    return f"{path} is missing"
+
+
+def _promise_more(directory: Path, kind: str) -> str:
+    info = directory / "dataset_info.json"
+    info.write_text(info.read_text().replace('"800"', '"900"'))
+    (path,) = directory.glob("*train*record*")
+    return f"{path} is damaged: "
+
+
+@pytest.mark.parametrize("kind", [ARRAY_RECORD, TFRECORD])
+@pytest.mark.parametrize("damage", [_truncate, _empty, _overwrite, _delete, _promise_more], ids=lambda it: it.__name__)
+def test_damaged_records_are_one_line_that_names_the_file(make, copy, tmp_path, kind, damage):
+    directory = copy(kind)
+    expected = damage(directory, kind)
+    source = make(data_dir=directory.parents[1])
+    with pytest.raises(DataError) as raised:
+        source.read()
+    message = str(raised.value)
+    assert message.startswith(f"source 'fashion_mnist': {expected}")
+    assert message.endswith(f". To have it prepared again, delete {directory}.")
+    assert "\n" not in message
+    assert "{{" not in message
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("dataset_info.json", "", "is damaged: Expecting value"),
+        ("dataset_info.json", "[]", "is damaged: list indices"),
+        ("dataset_info.json", "{}", "is damaged: there is no 'splits'"),
+        ("dataset_info.json", '{"splits": [{"name": "train"}]}', "is damaged: there is no 'shardLengths'"),
+        ("dataset_info.json", None, "is missing"),
+        ("features.json", "{", "is damaged: Expecting property name"),
+        ("features.json", None, "is missing"),
+    ],
+)
+def test_damaged_descriptions_are_one_line_that_names_the_file(make, copy, file, content, message):
+    path = copy() / file
+    path.unlink() if content is None else path.write_text(content)
+    source = make(data_dir=path.parents[2])
+    with pytest.raises(DataError) as raised:
+        _ = source.num_records, source.spec
+    assert str(raised.value).startswith(f"source 'fashion_mnist': {path} {message}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"pythonClassName": "no.such.Feature"}'])
+def test_features_that_tfds_cannot_make_sense_of(make, copy, content):
+    directory = copy()
+    (directory / "features.json").write_text(content)
+    with pytest.raises(DataError, match=f"{directory} is damaged: "):
+        _ = make(data_dir=directory.parents[1]).spec
+
+
+def test_a_dataset_without_numbers_is_refused(make, copy):
+    directory = copy()
+    features = json.loads((directory / "features.json").read_text())
+    text = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text", "text": {}}
+    features["featuresDict"]["features"] = {"text": text}
+    (directory / "features.json").write_text(json.dumps(features))
+    with pytest.raises(SpecError, match="no feature is numbers of one fixed shape"):
+        _ = make(data_dir=directory.parents[1]).spec
+
+
+def test_changed_data_is_decoded_again(make, copy, shared_data):
+    directory = copy()
+    source = make(data_dir=directory.parents[1], split="train[:100]")
+    before = source.read()["label"].copy()
+    # The same place now holds other records: those of the test split.
+    (test,) = directory.glob("*test*record*")
+    shutil.copyfile(test, directory / test.name.replace("test", "train"))
+    info = directory / "dataset_info.json"
+    info.write_text(info.read_text().replace('"800"', '"100"'))
+    after = make(data_dir=directory.parents[1], split="train[:100]").read()["label"]
+    np.testing.assert_array_equal(after, make(split="test").read()["label"])
+    assert not np.array_equal(before, after)
+
+
+def test_an_unknown_split_is_refused_with_a_hint(make):
+    with pytest.raises(ConfigError, match=r"split = 'trian\[:5\]': .* Did you mean 'train'\? Known: test, train\."):
+        _ = make(split="trian[:5]").num_records
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fashion_minst", r"name = 'fashion_minst': TFDS knows no such dataset, .* Did you mean 'fashion_mnist'\?"),
+        ("emnist/lettres", r"name = 'emnist/lettres': no such config\. Did you mean 'letters'\? Known: balanced, "),
+        ("../mnist", r"name = '\.\./mnist' is no TFDS dataset"),
+    ],
+)
+def test_an_unknown_dataset_is_refused_with_a_hint(make, name, message):
+    with pytest.raises(ConfigError, match=message):
+        _ = make(name).num_records
+
+
+def test_a_known_dataset_that_is_not_there(make):
+    source = make("fashion_mnist:1.0.0", download=False)
+    with pytest.raises(Unavailable, match=r"not prepared in .*: download is switched off"):
+        _ = source.num_records
+
+
+def test_directories_default_to_the_environment(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(shared_data / ARRAY_RECORD))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Tfds(name="mnist", split="test[:10]").read()["image"].shape == (10, 28, 28, 1)
+    assert list((tmp_path / "datamix").glob("mnist-test-10-*/meta.json"))
+
+
+def test_many_records_show_how_far_reading_is(make, capsys):
+    make("mnist", split="train[:100]").read()
+    assert capsys.readouterr().err == ""
+    make("mnist", split="train[:5100]").read()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "Reading mnist train[:5100]: 5,100 records …"

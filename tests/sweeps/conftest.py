@@ -1,0 +1,55 @@
+"""Sweeps to report on, as jobs leave them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datamix.sweeps.watching import Record
+
+
+def reach(share: float, seed: int) -> dict[str, float]:
+    """Metrics of a training that learns both sources, the second one more slowly; best at a share of 0.3."""
+    mnist = 1 - 0.3 * math.exp(-6 * share) + 0.01 * seed
+    fashion = 0.9 - 0.4 * math.exp(-3 * (1 - share)) + 0.01 * seed
+    return {
+        "accuracy/mnist": mnist,
+        "accuracy/fashion": fashion,
+        "accuracy/mean": (mnist + fashion) / 2,
+        "accuracy/worst": min(mnist, fashion),
+        "loss/mean": 2 - mnist - fashion,
+    }
+
+
+@pytest.fixture
+def leave(tmp_path) -> Callable[..., Path]:
+    """Leaves the results of a sweep of mix.share.mnist over two seeds; the jobs in `failing` have failed."""
+    return leave_in(tmp_path)
+
+
+def leave_in(tmp_path: Path) -> Callable[..., Path]:
+    """The same, in any folder."""
+
+    def left(name="sweep", shares=(0.1, 0.3, 0.9), failing=(), provenance="tfds", better=0.0, **more):
+        for job, (share, seed) in enumerate((share, seed) for share in shares for seed in (0, 1)):
+            directory = tmp_path / name / str(job)
+            directory.mkdir(parents=True)
+            overrides = ["job=train", f"mix.share.mnist={share}", f"seed={seed}"]
+            overrides += [f"{key}={value}" for key, value in more.items()]
+            config = {"seed": seed, "mix": {"share": {"mnist": share}}, **more}
+            record = Record(directory, job=job, overrides=overrides, config=config)
+            if job in failing:
+                record.end_badly(MemoryError("no room for <b>these</b>\nrecords"))
+                continue
+            metrics = {name: value + better for name, value in reach(share, seed).items()}
+            sources = {
+                "mnist": {"share": share, "target": share, "provenance": provenance},
+                "fashion": {"share": 1 - share, "target": 1 - share, "provenance": "tfds"},
+            }
+            record.end_well({"metrics": metrics, "sources": sources, "figure": None})
+        return tmp_path / name
+
+    return left
