@@ -50,7 +50,10 @@ def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
 
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
     target, env = installed
-    code = "import datamix, json; from datamix.config.compose import conf_dir as c; print(json.dumps([datamix.__file__, f'{c()}']))"
+    code = (
+        "import datamix, json; from datamix.config.compose import conf_dir;"
+        "print(json.dumps([datamix.__file__, str(conf_dir())]))"
+    )
     where = json.loads(python("-c", code, cwd=tmp_path, env=env))
     assert where == [str(target / "datamix" / "__init__.py"), str(target / "datamix" / "conf")]
 

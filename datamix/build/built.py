@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from datamix.config.parse import Config, OperatorConfig, parse
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan import Plan
-from datamix.mixing.weights import Number
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
 from datamix.pipeline.pipeline import Pipeline, fingerprint, num_batches
@@ -36,14 +34,12 @@ class Built:
       sources: by name, in order.
       graph: with the settings known before the data is read.
       plan: of the mix.
-      reweighed: relative weights by name -> the same plan with those weights.
     """
 
     config: Config
     sources: Mapping[str, OpenSource]
     graph: Graph
     plan: Plan
-    reweighed: Callable[[Mapping[str, Number]], Plan]
 
     @property
     def notes(self) -> list[str]:
@@ -108,7 +104,6 @@ class Built:
             built.sources,
             built.graph,
             built.plan,
-            built.reweighed,
             batch_size=self.config.batch_size,
             remainder=self.config.remainder,
             seeds=_seeds(self.config),
@@ -200,9 +195,13 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
     lengths = None
     if mix.unit != "record":
         lengths = {name: _lengths(source, mix.unit) for name, source in opened.items()}
-    planned = partial(
-        Plan,
+    plan = Plan(
         sizes=sizes,
+        weights=mix.weights,
+        ratio=mix.ratio,
+        share=mix.share,
+        weighting=mix.weighting,
+        schedule=mix.schedule,
         group_weights=mix.group_weights,
         order=mix.order,
         stop=mix.stop,
@@ -225,10 +224,7 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
         config=config,
         sources=opened,
         graph=_with_offsets(graph, known),
-        plan=planned(
-            weights=mix.weights, ratio=mix.ratio, share=mix.share, weighting=mix.weighting, schedule=mix.schedule
-        ),
-        reweighed=lambda weights: planned(weights=weights),
+        plan=plan,
     )
 
 

@@ -110,6 +110,8 @@ class Plan:
         lengths: Mapping[str, np.ndarray] | None = None,
         **settings: object,
     ) -> None:
+        inputs = {name: value for name, value in locals().items() if name not in ("self", "settings")}
+        self._inputs: dict[str, Any] = inputs | settings
         if not sizes:
             raise ConfigError("a mix needs at least one source.")
         fill, rule = registry.lookup("order", order), registry.lookup("stop", stop)
@@ -204,6 +206,18 @@ class Plan:
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {float(share):.4g}" for name, share in zip(self.names, self.targets, strict=True))
         return f"<Plan: {shares}; {'without end' if self.length is None else f'{self.length:,} records'}>"
+
+    def with_weights(self, weights: Mapping[str, Number]) -> Plan:
+        """The same mix in another ratio, constant from the first step to the last.
+
+        Args:
+          weights: relative weights of sources and groups; one not named has 1, or what its group gives it.
+
+        Raises:
+          ConfigError: an unknown source, or numbers that make no mix.
+        """
+        own = {"weights": weights, "ratio": None, "share": None, "weighting": "equal", "schedule": None}
+        return Plan(**(self._inputs | own))
 
     def take(self, start: int, count: int) -> Selection:
         """The records at the positions [start, start + count).

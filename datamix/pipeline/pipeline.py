@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -39,7 +39,6 @@ class Pipeline:
       sources: by name, in order.
       graph: their operators and the shared ones.
       plan: of the mix.
-      reweighed: relative weights by name -> the same plan with those weights.
       batch_size: records a batch.
       remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
       seeds: of each source's random operators, by name.
@@ -57,7 +56,6 @@ class Pipeline:
         sources: Mapping[str, Source],
         graph: Graph,
         plan: Plan,
-        reweighed: Callable[[Mapping[str, Number]], Plan],
         *,
         batch_size: int,
         remainder: Remainder = "drop",
@@ -67,7 +65,6 @@ class Pipeline:
     ) -> None:
         self.graph, self.plan, self.batch_size, self.remainder = graph, plan, batch_size, remainder
         self.source_names = tuple(sources)
-        self._reweighed = reweighed
         self._identity = dict(identity or {})
         self._buffers: dict[Program, Buffers] = {}
         self._count_batches()
@@ -114,7 +111,7 @@ class Pipeline:
         Raises:
           ConfigError: an unknown source, or numbers that make no mix.
         """
-        other = _copied(self.__dict__, plan=self._reweighed(weights))
+        other = _copied(self.__dict__, plan=self.plan.with_weights(weights))
         other._count_batches()
         _, arrays = arrays_of(other.plan)
         other._set(self._program, arrays, self._arguments.reader, self._arguments.numbers)
