@@ -150,7 +150,7 @@ class Config:
     """All of a run's configuration, checked.
 
     Attributes:
-      job: registered name.
+      job: registered name; empty where a pipeline is built and no job runs.
       job_settings: keyword settings of the job.
       seed: of everything that is drawn.
       shuffle: how records are shuffled within their source, see `datamix.mixing.plan.Plan`.
@@ -213,7 +213,11 @@ def parse(node: DictConfig) -> Config:
     if not sources.node:
         raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
     mix, stop, batch, data, sweep = (top.child(name) for name in ("mix", "stop", "batch", "data", "sweep"))
-    job, weighting = top.child("job"), top.child("weighting")
+    # `datamix.load` composes no job; what an experiment sets for one is not looked at then.
+    job = top.child("job") if "job" in top.node else None
+    for name in ("train", "model", "optimizer") if job is None else ():
+        top.node.pop(name, None)
+    weighting = top.child("weighting")
     group_weights: dict[str, Any] = {}
     batch_size = batch.take("size", int, least=1)
     samples = [
@@ -221,8 +225,8 @@ def parse(node: DictConfig) -> Config:
         None if (batches := stop.take("batches", int, default=None, least=1)) is None else batches * batch_size,
     ]
     result = Config(
-        job=job.registered("name", "job"),
-        job_settings=job.rest(),
+        job="" if job is None else job.registered("name", "job"),
+        job_settings={} if job is None else job.rest(),
         seed=top.take("seed", int),
         shuffle=top.take("shuffle", object, default="null"),
         labels=top.choice("labels", ("union", "keep")),

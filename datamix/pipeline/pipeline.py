@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import operator
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, DataError
+from datamix.fingerprint import fingerprint, parts
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline.buffers import Buffers
@@ -21,7 +20,7 @@ from datamix.pipeline.graph import Graph
 from datamix.pipeline.iterator import BatchIterator, Output, chunk_steps
 from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Arguments, Numbers, Program, Reader, Resident, run_jitted
-from datamix.sources.base import Source
+from datamix.sources.base import Source, read_all
 from datamix.spec import Batch, LeafSpec, Spec
 
 Remainder = Literal["drop", "keep"]
@@ -248,7 +247,7 @@ def _resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: 
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
     """Fill rows with one axis for a record's elements from a source."""
-    arrays = sources[name].read()
+    arrays = read_all(sources[name])
     for leaf, stored in rows.items():
         values = arrays[leaf]
         if len(values) != len(stored):
@@ -277,21 +276,3 @@ def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> in
     if length is None:
         return None
     return length // batch_size if remainder == "drop" else -(-length // batch_size)
-
-
-def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
-    """A digest of each thing that determines the sequence, by the name a user knows it by."""
-    shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
-    own = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
-    return {key: digest(value) for key, value in {**identity, **own}.items()}
-
-
-def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:
-    """One digest of all `parts`."""
-    return digest(parts(identity, plan, batch_size, remainder))
-
-
-def digest(value: object) -> str:
-    """A digest of a value of JSON's types."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

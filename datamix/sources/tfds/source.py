@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError, hint
+from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Slot, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.sources.tfds.decode import (
@@ -43,7 +44,7 @@ _RANDOM_ACCESS = ("array_record", "parquet")  # formats that TFDS reads without 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tfds:
+class Tfds(TakeFromRead):
     """A dataset in TFDS's format.
 
     Attributes:
