@@ -3,7 +3,8 @@
 #
 # MNIST and Fashion-MNIST as one dataset of 20 classes: whole batches of the one and the other in turn.
 # The same as `python -m datamix experiment=interleaved_tutorial`, told in Python. Run it cell by cell, or as a script:
-# overrides on its command line are added to those below, such as `data.dir=…`.
+# overrides on its command line are added to those below, such as `data.dir=…`, or
+# `data.stand_in=true` where the datasets are not to be had.
 
 # %%
 import sys

@@ -117,10 +117,10 @@ def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
     first, second = ended.out.splitlines()[:2]
     place = tmp_path / "home" / "tensorflow_datasets"
     assert first.startswith(
-        "Stand-in: mnist: the built-in look-alike 'digits' stands in for the real data, which is not prepared in "
+        "Stand-in: mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
         f"{place} (there is no such directory), and not to be had: "
     )
-    assert second.startswith("Stand-in: fashion: the built-in look-alike 'garments' stands in")
+    assert second.startswith("Stand-in: fashion: the built-in stand-in 'garments' takes the place")
     assert {name: source["provenance"] for name, source in ended.report["sources"].items()} == {
         "mnist": "stand-in",
         "fashion": "stand-in",
@@ -138,7 +138,7 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
         f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
         "directory), and not to be had: "
     )
-    for way_out in ("data.dir=", "pip install 'datamix[prepare]'", "data.stand_in=true"):
+    for way_out in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
         assert way_out in ended.mistake
     assert ended.out == ""
     assert not list(tmp_path.rglob("report.json"))
@@ -147,7 +147,7 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
 def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
     mistake = call_datamix("source=mnist+cifar10").mistake
     assert mistake.startswith("DataError: source 'cifar10': not prepared in ")
-    assert "look-alike" not in mistake
+    assert "stand-in" not in mistake
 
 
 # Other jobs, other ways to write a mix

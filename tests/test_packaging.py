@@ -43,7 +43,8 @@ def installed(wheel, environment, tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = [*MODULES, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
+    types = [ROOT / "datamix" / name for name in ("__init__.pyi", "py.typed")]
+    files = [*MODULES, *types, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
     ours = {path.relative_to(ROOT).as_posix() for path in files}
     assert held == {f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
 

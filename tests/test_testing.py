@@ -56,6 +56,13 @@ def test_sources() -> None:
     with pytest.raises(AssertionError, match="label 4 has no name among 2"):
         check_source(MemoryArrays({"label": np.arange(5)}, class_names=("a", "b")))
 
+    class Confused(MemoryArrays):
+        def take(self, indices: np.ndarray, out: dict[str, np.ndarray]) -> None:
+            out["label"][:] = self.arrays["label"][np.sort(indices)]
+
+    with pytest.raises(AssertionError, match=r"take\(\) of the records .* gives other values of 'label' than read\(\)"):
+        check_source(Confused({"label": np.arange(5)}))
+
     class Forgetful(MemoryArrays):
         def read(self) -> dict[str, np.ndarray]:
             return {"label": np.random.default_rng().random(5)}

@@ -67,7 +67,7 @@ def test_tensorboard_gets_the_same_numbers(train, tmp_path):
 
 def test_look_alikes_are_results_only_where_that_is_asked_for(train, tmp_path):
     nowhere = f"data.dir={tmp_path}"
-    assert "or set data.stand_in=true to go on with the built-in look-alike" in train(nowhere).mistake
+    assert "or set data.stand_in=true to go on with the built-in stand-in" in train(nowhere).mistake
     ended = train(nowhere, "data.stand_in=true", "source.fashion.split=train[:800]", "train.steps=20",
                   "source.fashion.test_split=test[:100]")  # fmt: skip
     assert {source["provenance"] for source in ended.report["sources"].values()} == {"stand-in"}

@@ -251,7 +251,8 @@ def _chain(source: OpenSource, source_id: int, labels: str) -> list[Operation]:
       SpecError: the source has a leaf of the name that is given to the source's number.
     """
     if "source_id" in source.spec:
-        mend = f"choose its leaves with {source.key}.leaves" if "leaves" in source.settings else "rename it"
+        takes_leaves = source.settings and "leaves" in registry.settings(registry.lookup("source", source.target))
+        mend = f"choose its leaves with {source.key}.leaves" if takes_leaves else "rename it, or leave it out"
         raise SpecError(
             f"source {source.name!r} has a leaf 'source_id' of its own, which the source's number would overwrite; "
             f"{mend}."

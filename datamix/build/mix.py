@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from datamix import registry
 from datamix.build.assembly import Remainder, assemble
 from datamix.build.source import OpenSource, named
@@ -35,7 +37,7 @@ def mix(
     unit: str = "record",
     order: str = "proportional",
     granularity: str = "record",
-    stop: str = "first_exhausted",
+    stop: str | None = None,
     epochs: Mapping[str, Any] | None = None,
     samples: int | None = None,
     batches: int | None = None,
@@ -69,7 +71,8 @@ def mix(
       unit: what follows the ratio: "record", or the leaf that holds each record's length.
       order: "proportional", "random", "round_robin" or "concat".
       granularity: "record", or "batch" for whole batches of one source.
-      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever".
+      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever"; by default the first, and "exhaust_once"
+        for order="concat".
       epochs: how often a source is gone through until it counts as finished; one not named, once.
       samples: after how many records the mix ends, if it has not ended before.
       batches: after how many batches it does.
@@ -98,8 +101,12 @@ def mix(
     flat = dict(_flat(sources, ""))
     if not flat:
         raise ConfigError("sources: a mix needs at least one source, as in {'a': {'image': …, 'label': …}}.")
-    _check_settings(order, order_settings)
-    _check_counts(batch_size=batch_size, samples=samples, batches=batches)
+    order_settings = _settings(order, order_settings)
+    batch_size = _count("batch_size", batch_size)
+    ends = [
+        None if samples is None else _count("samples", samples),
+        None if batches is None else _count("batches", batches) * batch_size,
+    ]
     _check_choice("remainder", remainder, ("drop", "keep"))
     _check_choice("labels", labels, ("union", "keep"))
     _check_choice("granularity", granularity, ("record", "batch"))
@@ -107,9 +114,8 @@ def mix(
         chains = _of_sources("operators", operators, flat)
     else:
         chains = dict.fromkeys(flat, operators)
-    names, limits = _of_sources("class_names", class_names, flat), _of_sources("limit", limit, flat)
-    seeds = _of_sources("seeds", seeds, flat)
-    ends = [samples, None if batches is None else batches * batch_size]
+    names, seeds = _of_sources("class_names", class_names, flat), _of_sources("seeds", seeds, flat)
+    limits = {name: _count(f"limit[{name!r}]", value) for name, value in _of_sources("limit", limit, flat).items()}
     opened = [
         _open(
             name,
@@ -133,7 +139,7 @@ def mix(
         order=order,
         order_settings=order_settings,
         granularity=granularity,
-        stop=stop,
+        stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
         epochs=by_path(epochs),
         samples=min((end for end in ends if end is not None), default=None),
         weights=weights,
@@ -186,10 +192,10 @@ def _of_sources(argument: str, values: Mapping[str, Any] | None, sources: Mappin
     return dict(values or {})
 
 
-def _check_counts(**counts: int | None) -> None:
-    for argument, value in counts.items():
-        if value is not None and not (registry.is_kind(value, int) and value >= 1):
-            raise ConfigError(f"{argument} = {value!r}; it is a whole number, 1 or more.")
+def _count(argument: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(f"{argument} = {value!r}; it is a whole number, 1 or more.")
+    return int(value)
 
 
 def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
@@ -197,13 +203,19 @@ def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
         raise ConfigError(f"{argument} = {value!r}. {hint(str(value), options)}")
 
 
-def _check_settings(order: str, settings: Mapping[str, Any]) -> None:
-    """Refuse keywords that neither `mix` nor the order has."""
+def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the order, all of them, as a configuration has them.
+
+    Raises:
+      ConfigError: a keyword that neither `mix` nor the order has.
+    """
     known = registry.settings(registry.lookup("order", order))
     for name in settings:
         if name not in known:
             keywords = [*registry.settings(mix), *known]
             raise ConfigError(f"{name}: mix has no such keyword with order={order!r}. {hint(name, keywords)}")
+    defaults = {name: each.default for name, each in known.items() if each.default is not each.empty}
+    return defaults | dict(settings)
 
 
 def _operations(operators: Sequence[Operator], where: str) -> tuple[Operation, ...]:

@@ -1,63 +1,18 @@
-"""From a configuration to sources, plan, graph and pipeline."""
+"""From opened sources to labels, numbers of sources, seeds, plan, graph and fingerprint."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import datamix
-from datamix import registry
-from datamix.build.built import Built, build
-from datamix.config.compose import compose
-from datamix.config.parse import parse
 from datamix.errors import ConfigError, DataError, SpecError
-
-
-@pytest.fixture
-def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Overrides for a machine without data, whose network does not answer."""
-    monkeypatch.setattr(
-        "datamix.sources.tfds.prepare._ask", lambda url, wait_s: f"no answer from {url} within {wait_s:g} s"
-    )
-    return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
-
-
-def built(*overrides: str) -> Built:
-    return build(parse(compose(overrides)))
 
 
 def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
     return {"image": np.zeros((size, 2, 2, 1), np.uint8), "label": np.arange(size) % classes} | leaves
-
-
-def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
-    found = built("source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
-    assert [source.provenance for source in found.sources.values()] == ["stand-in", "procedural"]
-    assert [source.num_records for source in found.sources.values()] == [300, 20_000]
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith(
-        "mnist: the built-in look-alike 'digits' stands in for the real data, which is not"
-    )
-    with pytest.warns(UserWarning, match="mnist: the built-in look-alike 'digits' stands in"):
-        pipeline = datamix.load("source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
-    assert pipeline[0]["image"].shape == (16, 28, 28, 1)
-
-
-def test_without_stand_ins_the_three_ways_out_are_named(nothing_prepared: list[str], tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError,
-        match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "
-        r"'datamix\[prepare\]' .*data\.stand_in=true",
-    ):
-        built("data.stand_in=false", *nothing_prepared)
-
-
-def test_a_dataset_without_a_look_alike_is_missed(nothing_prepared: list[str]) -> None:
-    with pytest.raises(DataError, match=r"source 'kmnist': not prepared .* or leave kmnist out of source="):
-        built("source=digits+kmnist", *nothing_prepared)
 
 
 def test_labels_union_counts_classes_in_source_order() -> None:
@@ -125,13 +80,6 @@ def test_the_order_of_sources_and_their_classes_is_part_of_the_fingerprint() -> 
     assert named.fingerprint != one.fingerprint
 
 
-def test_limit_takes_the_first_records() -> None:
-    pipeline = datamix.load("source.a.limit=4", "stop=exhaust_once", "batch.size=4", "shuffle=false",
-                            sources={"a": few(classes=6)})  # fmt: skip
-    assert [batch["label"].tolist() for batch in pipeline] == [[0, 1, 2, 3]]
-    assert datamix.load("source.a.limit=400", "batch.size=1", sources={"a": few()}).plan.sizes == (6,)
-
-
 def test_seeds_of_sources() -> None:
     def order(*overrides: str) -> dict[int, list[int]]:
         batch = datamix.load(
@@ -147,7 +95,6 @@ def test_seeds_of_sources() -> None:
 @pytest.mark.parametrize(
     ("overrides", "sources", "error", "message"),
     [
-        (["source.a.split=train[:3]"], {"a": few()}, ConfigError, r"source\.a\.split: a was given in memory"),
         (
             ["source.a.class_names=[x,y]", "batch.size=4"],
             {"a": few()},
@@ -173,7 +120,6 @@ def test_seeds_of_sources() -> None:
             ConfigError,
             r"normalize: mean = .* is not a number, or one a channel",
         ),
-        ([], {"mnist": few()}, ConfigError, r"sources: 'mnist' is the name of a dataset that is shipped"),
         ([], {"a": few(0)}, DataError, r"source 'a' is empty; leave it out of source="),
         ([], {"a": few(extra=np.zeros(5))}, DataError, r"need the same length along their first axis; found image \[6"),
         ([], {"a": {}}, DataError, r"need the same length along their first axis; found none"),
@@ -186,39 +132,3 @@ def test_seeds_of_sources() -> None:
 def test_mistakes(overrides: list[str], sources: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         datamix.load(*overrides, sources=sources)
-
-
-def test_a_source_function_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    held = {kind: dict(entries) for kind, entries in registry._HELD.items()}
-    monkeypatch.setattr(registry, "_HELD", held)
-
-    @datamix.source
-    def ramps(*, num_records: int) -> dict[str, np.ndarray]:
-        return few(num_records)
-
-    @datamix.source
-    def nonsense() -> list[int]:
-        return [1]
-
-    (tmp_path / "dataset").mkdir()
-    (tmp_path / "dataset" / "mine.yaml").write_text("_target_: ramps\nnum_records: 9\n")
-    (tmp_path / "dataset" / "wrong.yaml").write_text("_target_: nonsense\n")
-    pipeline = datamix.load("source=mine", "batch.size=3", config_dir=tmp_path)
-    assert pipeline.plan.sizes == (9,)
-    with pytest.raises(
-        ConfigError, match="nonsense must give a Source, or its records as a dict of arrays; it gave list"
-    ):
-        datamix.load("source=wrong", config_dir=tmp_path)
-
-
-def test_real_data_is_cached(shared_data: Path, tmp_path: Path) -> None:
-    overrides = [f"data.dir={shared_data / 'tensorflow_datasets'}", f"data.cache={tmp_path}"]
-    first = datamix.load(*overrides)
-    assert list(tmp_path.iterdir())
-    assert first.plan.sizes == (8000, 800)
-    again = datamix.load(*overrides)
-    for leaf, value in first[7].items():
-        np.testing.assert_array_equal(value, again[7][leaf])
-    labels = first[7]["label"]
-    assert set(labels[first[7]["source_id"] == 0].tolist()) <= set(range(10))
-    assert set(labels[first[7]["source_id"] == 1].tolist()) <= set(range(10, 20))
