@@ -103,4 +103,7 @@ class OpenSource:
 def named(name: str, error: DatamixError) -> DatamixError:
     """The same error, under the name that the source has in the mix."""
     text = re.sub(r"^source '[^']*': ", "", str(error))
-    return type(error)(f"source {name!r}: {text}")
+    kind = next(each for each in type(error).__mro__ if each.__module__ == DatamixError.__module__)
+    renamed: DatamixError = kind(f"source {name!r}: {text}")
+    renamed.__dict__.update(vars(error))
+    return renamed
