@@ -84,9 +84,14 @@ class Objects:
         """The number of records."""
         return len(self.data)
 
-    @cached_property
+    @property
     def spec(self) -> Spec:
         """The shape and dtype of each leaf of the first record."""
+        return spec_of({leaf: values[np.newaxis] for leaf, values in self._first.items()})
+
+    @cached_property
+    def _first(self) -> dict[str, np.ndarray]:
+        """The leaves of the first record, which all others are like."""
         if not self.num_records:
             return {}
         try:
@@ -96,7 +101,7 @@ class Objects:
                 f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}; [i] is to give "
                 "record i."
             ) from error
-        return spec_of({leaf: values[np.newaxis] for leaf, values in _leaves(first, 0).items()})
+        return _leaves(first, 0)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
@@ -110,15 +115,16 @@ class Objects:
                 raise DataError(f"__getitems__ gives {len(records)} records for {len(numbers)} indices.")
         else:
             records = (self.data[number] for number in numbers)
+        like = self._first
         for row, (number, record) in enumerate(zip(numbers, records, strict=True)):
             leaves = _leaves(record, number)
-            if leaves.keys() != self.spec.keys():
+            if leaves.keys() != like.keys():
                 raise DataError(
-                    f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(self.spec)}; all "
+                    f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(like)}; all "
                     "records have the same ones."
                 )
             for leaf, value in leaves.items():
-                if value.shape != self.spec[leaf].shape or str(value.dtype) != self.spec[leaf].dtype:
+                if value.shape != like[leaf].shape or value.dtype != like[leaf].dtype:
                     raise DataError(
                         f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
                         f"record 0 is {self.spec[leaf]}; make all records alike."
