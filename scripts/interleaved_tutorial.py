@@ -3,8 +3,7 @@
 #
 # MNIST and Fashion-MNIST as one dataset of 20 classes: whole batches of the one and the other in turn.
 # The same as `python -m datamix experiment=interleaved_tutorial`, told in Python. Run it cell by cell, or as a script:
-# overrides on its command line are added to those below, such as `data.dir=…`, or
-# `data.stand_in=true` where the datasets are not to be had.
+# overrides on its command line are added to those below, such as `data.dir=…`.
 
 # %%
 import sys
@@ -17,7 +16,8 @@ import datamix
 # ## Say what to mix
 #
 # Each dataset's YAML file knows how its images become numbers: float32 / 255, then its own mean and deviation. Here
-# each gives its first 2,000 records, or all it has, in an order drawn from a seed of its own.
+# each gives its first 2,000 records, or all it has, in an order drawn from a seed of its own. Where a dataset
+# cannot be had, its stand-in takes its place, and a warning says so.
 
 # %%
 pipeline = datamix.load(
@@ -29,6 +29,7 @@ pipeline = datamix.load(
     "mix=round_robin",
     "mix.granularity=batch",
     "batch.size=16",
+    "data.stand_in=true",
     *sys.argv[1:],
 )
 print(pipeline.graph.tree())

@@ -69,6 +69,13 @@ def test_an_installed_datamix_runs(installed, tmp_path):
     assert {name: source["samples"] for name, source in report["sources"].items()} == {"digits": 8, "garments": 8}
 
 
+def test_messages_name_extras_by_how_datamix_is_installed(installed, tmp_path):
+    _, env = installed
+    code = "from datamix.errors import install_hint; print(install_hint('prepare'))"
+    assert python("-c", code, cwd=tmp_path, env=env) == "pip install 'datamix-jax[prepare]'\n"
+    assert python("-c", code, cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}) == "pip install -e '.[prepare]'\n"
+
+
 def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(installed, tmp_path):
     target, env = installed
     (found,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,10 @@ def test_the_tilde_of_a_data_dir_is_the_home(tmp_path: Path, monkeypatch: pytest
         built("source=digits", "data.dir=~/data")
     (tmp_path / "data").mkdir()
     assert built("source=digits", "data.dir=~/data").plan.names == ("digits",)
+
+
+@pytest.mark.parametrize("job", ["preview", "plan", "graph", "bench", "train"])
+def test_no_job_starts_without_its_data_dir(job: str, call_datamix: Callable[..., Any], tmp_path: Path) -> None:
+    mistake = call_datamix(f"job={job}", "data.dir=missing").mistake
+    assert mistake.startswith("DataError: data.dir = 'missing': there is no such directory (looked for it at ")
+    assert not (tmp_path / "missing").exists()
