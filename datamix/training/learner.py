@@ -22,6 +22,7 @@ from datamix.config.parse import TrainConfig
 from datamix.errors import ConfigError
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.pipeline import Pipeline
+from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
 class State(NamedTuple):
@@ -78,7 +79,7 @@ class Learner:
     Attributes:
       model: makes the model; see `datamix.training.models.model`.
       model_settings: its keywords.
-      optimizer: makes Optax's optimiser, for a learning rate of 1.
+      optimizer: makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
       optimizer_settings: its keywords.
       shape: of one image.
       num_classes: logits to give.
@@ -108,8 +109,8 @@ class Learner:
         return self.model(self.shape, self.num_classes, nnx.Rngs(key), **dict(self.model_settings))
 
     def transform(self) -> optax.GradientTransformation:
-        """Optax's optimiser, for a learning rate of 1."""
-        return self.optimizer(**dict(self.optimizer_settings))
+        """Optax's optimiser, which reads its learning rate from its state."""
+        return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
     def num_parameters(self) -> int:
         """How many numbers are learnt."""
@@ -201,8 +202,8 @@ def train(
         (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             params, rest, batch["image"], batch["label"]
         )
-        updates, optimizer = transform.update(gradients, optimizer, params)
-        params = optax.apply_updates(params, jax.tree.map(lambda update: rate * update, updates))
+        updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
+        params = optax.apply_updates(params, updates)
         return (cursor, State(params, rest, optimizer)), loss
 
     (cursor, state), losses = lax.scan(step, (cursor, state), rates)

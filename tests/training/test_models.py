@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import yaml
 from flax import nnx
@@ -49,37 +46,6 @@ def test_a_convolution_is_a_convolution() -> None:
     found = jax.jit(lambda image: layer(image))(image)
     assert found.shape == (2, 4, 3, 5)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "rmsprop", "sgd"])
-def test_an_update_times_the_rate_is_optaxs_own(name: str) -> None:
-    params, rate = {"w": jnp.array([0.5, -1.0, 2.0])}, 0.01
-    settings = {"momentum": 0.9} if name == "sgd" else {}
-    ours = registry.lookup("optimizer", name)(**settings)
-    theirs = getattr(optax, name)(rate, **settings)
-    state, their_state = ours.init(params), theirs.init(params)
-    for step in range(3):
-        gradients = {"w": jnp.array([1.0, -2.0, 0.1]) * (step + 1)}
-        updates, state = ours.update(gradients, state, params)
-        expected, their_state = theirs.update(gradients, their_state, params)
-        np.testing.assert_allclose(rate * updates["w"], expected["w"], rtol=1e-6)
-
-
-def test_schedules() -> None:
-    def rates(name: str, **settings: float) -> list[float]:
-        found = optimizers.rates(registry.lookup("schedule", name)(10, **settings), 2.0, 10)
-        assert (found.dtype, found.shape) == (np.float32, (10,))
-        return [round(float(rate), 4) for rate in found]
-
-    assert rates("constant") == [2.0] * 10
-    assert rates("linear", end=0.5) == [round(2 - 0.1 * step, 4) for step in range(10)]
-    assert rates("exponential", every=5, decay=0.25, staircase=True) == [2.0] * 5 + [0.5] * 5
-    assert rates("cosine")[::5] == [2.0, 1.0]
-    assert rates("warmup_cosine", warmup=0.2)[:3] == [0.0, 1.0, 2.0]
-    assert {"constant", "cosine", "exponential", "linear", "warmup_cosine"} == set(registry.names("schedule"))
-    for name in registry.names("schedule"):
-        takes = inspect.signature(registry.lookup("schedule", name)).parameters
-        assert next(iter(takes)).endswith("steps")
 
 
 def learner(model: object, **settings: object) -> Learner:
