@@ -28,7 +28,8 @@ class Data:
     Attributes:
       built: of the mix.
       pipeline: of the mix.
-      tests: the test records.
+      test_pipeline: The pipeline of the test records.
+      tests: The test records, as what the compiled test takes.
       test_records: of each source.
       num_classes: of all sources together.
       shape: of one image.
@@ -37,6 +38,7 @@ class Data:
 
     built: Built
     pipeline: Pipeline
+    test_pipeline: Pipeline
     tests: HeldOut
     test_records: dict[str, int]
     num_classes: int
@@ -81,11 +83,17 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     spec = built.spec()
     if (differing := tests.spec()) != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
-    pipeline = tests.pipeline()
+    test_pipeline = tests.pipeline()
     return Data(
         built=built,
         pipeline=built.pipeline(),
-        tests=HeldOut(pipeline, pipeline.start(), jnp.uint32(tests.plan.length or 0), jnp.asarray(source_of_class)),
+        test_pipeline=test_pipeline,
+        tests=HeldOut(
+            test_pipeline.compiled,
+            test_pipeline.start(),
+            jnp.uint32(tests.plan.length or 0),
+            jnp.asarray(source_of_class),
+        ),
         test_records={name: source.num_records for name, source in tests.sources.items()},
         num_classes=num_classes,
         shape=shape,

@@ -21,7 +21,7 @@ from datamix import registry
 from datamix.config.parse import TrainConfig
 from datamix.errors import ConfigError
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.program import Compiled
 from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
@@ -60,13 +60,13 @@ class HeldOut(NamedTuple):
     """The test records of all sources, one source after the other.
 
     Attributes:
-      pipeline: of them.
+      compiled: The compiled pipeline that gives them.
       cursor: at the first.
       num_records: uint32 [].
       source_of_class: uint32 [num_classes].
     """
 
-    pipeline: Pipeline
+    compiled: Compiled
     cursor: Cursor
     num_records: jax.Array
     source_of_class: jax.Array
@@ -175,13 +175,13 @@ def first_state(learner: Learner, key: jax.Array) -> State:
 
 
 def train(
-    learner: Learner, pipeline: Pipeline, cursor: Cursor, state: State, rates: jax.Array
+    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: jax.Array
 ) -> tuple[Cursor, State, jax.Array]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Args:
       learner: static.
-      pipeline: of the mix.
+      compiled: The compiled pipeline of the mix.
       cursor: before the first batch.
       state: before the first step.
       rates: learning rate of each step, float32 [steps].
@@ -198,7 +198,7 @@ def train(
 
     def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
         cursor, (params, rest, optimizer) = carry
-        batch, cursor = pipeline.next(cursor)
+        batch, cursor = compiled.next(cursor)
         (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             params, rest, batch["image"], batch["label"]
         )
@@ -221,11 +221,11 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
       num_sources: static.
     """
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
-    size = data.pipeline.batch_size
+    size = data.compiled.program.batch_size
 
     def step(carry: tuple[Cursor, Scores], first: jax.Array) -> tuple[tuple[Cursor, Scores], None]:
         cursor, before = carry
-        batch, cursor = data.pipeline.next(cursor)
+        batch, cursor = data.compiled.next(cursor)
         logits = model(batch["image"])
         # The last batch goes on past the end.
         there = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records

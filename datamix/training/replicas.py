@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.program import Compiled
 from datamix.training.learner import (
     HeldOut,
     Learner,
@@ -50,15 +50,15 @@ class Alone:
     """One model; a single lane."""
 
     def __init__(
-        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
-        (self._pipeline,), (self._cursor,), (self._state,) = pipelines, cursors, states
+        (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
     def train(self, rates: np.ndarray) -> Losses:
         """See `Trained`."""
         self._cursor, self._state, losses = train_jitted(
-            self._learner, self._pipeline, self._cursor, self._state, jnp.asarray(rates[0])
+            self._learner, self._compiled, self._cursor, self._state, jnp.asarray(rates[0])
         )
         return np.asarray(losses)[None]
 
@@ -79,20 +79,20 @@ class SideBySide:
     """
 
     def __init__(
-        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
         self._lanes = [
-            Alone(learner, [pipeline], [cursor], [state])
-            for pipeline, cursor, state in zip(pipelines, cursors, states, strict=True)
+            Alone(learner, [each], [cursor], [state])
+            for each, cursor, state in zip(compiled, cursors, states, strict=True)
         ]
-        self._compiled: set[int] = set()
+        self._compiled_steps: set[int] = set()
 
     def train(self, rates: np.ndarray) -> Losses:
         """See `Trained`."""
         calls = [partial(lane.train, own[None]) for lane, own in zip(self._lanes, rates, strict=True)]
         steps = rates.shape[1]
-        done = [] if steps in self._compiled else [calls.pop(0)()]  # by itself, so that it is compiled once
-        self._compiled.add(steps)
+        done = [] if steps in self._compiled_steps else [calls.pop(0)()]  # by itself, so that it is compiled once
+        self._compiled_steps.add(steps)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return np.concatenate([*done, *pool.map(lambda call: call(), calls)])
 
@@ -112,11 +112,11 @@ class Together:
     """
 
     def __init__(
-        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
         self._learner = learner
-        columns = list(zip(*(jax.tree.leaves(pipeline) for pipeline in pipelines), strict=True))
-        self._structure = jax.tree.structure(pipelines[0])
+        columns = list(zip(*(jax.tree.leaves(each) for each in compiled), strict=True))
+        self._structure = jax.tree.structure(compiled[0])
         self._is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
         self._shared = [column[0] for column, shared in zip(columns, self._is_shared, strict=True) if shared]
         self._own = [_stacked(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
@@ -143,10 +143,10 @@ class Together:
         return state
 
 
-def fit_together(first: Pipeline, other: Pipeline) -> bool:
+def fit_together(first: Compiled, other: Compiled) -> bool:
     """Whether two pipelines run the same program, with arrays of the same shapes."""
-    mine, theirs = ([leaf.shape for leaf in jax.tree.leaves(pipeline)] for pipeline in (first, other))
-    structures: list[Any] = [jax.tree.structure(pipeline) for pipeline in (first, other)]
+    mine, theirs = ([leaf.shape for leaf in jax.tree.leaves(compiled)] for compiled in (first, other))
+    structures: list[Any] = [jax.tree.structure(compiled) for compiled in (first, other)]
     return bool(structures[0] == structures[1]) and mine == theirs
 
 
@@ -173,8 +173,8 @@ def _train_lanes(learner: Learner, structure: Any, is_shared: tuple[bool, ...], 
     def one(lane: Any) -> tuple[Cursor, State, jax.Array]:
         own, cursor, state, rates = lane
         of_all, of_one = iter(shared), iter(own)
-        pipeline = structure.unflatten([next(of_all if here else of_one) for here in is_shared])
-        return train(learner, pipeline, cursor, state, rates)
+        compiled = structure.unflatten([next(of_all if here else of_one) for here in is_shared])
+        return train(learner, compiled, cursor, state, rates)
 
     return jax.vmap(one)(lanes)
 

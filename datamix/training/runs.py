@@ -196,7 +196,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
         "train.steps": run.steps,
-        "test_split": run.data.tests.pipeline.fingerprint,
+        "test_split": run.data.test_pipeline.fingerprint,
     }
     return {**mix, **{key: digest(value) for key, value in own.items()}}
 
@@ -221,10 +221,10 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 def _alike(first: Run, other: Run) -> bool:
     """Whether two runs can be trained in one program."""
     return (
-        (first.learner, first.step, first.steps, first.data.tests.pipeline)
-        == (other.learner, other.step, other.steps, other.data.tests.pipeline)
+        (first.learner, first.step, first.steps, first.data.test_pipeline)
+        == (other.learner, other.step, other.steps, other.data.test_pipeline)
         and first.settings.eval_every == other.settings.eval_every
-        and fit_together(first.data.pipeline, other.data.pipeline)
+        and fit_together(first.data.pipeline.compiled, other.data.pipeline.compiled)
     )
 
 
@@ -232,7 +232,10 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
     """Train runs that are alike."""
     first = runs[0]
     trained: Trained = trained_in(how, len(runs))(
-        first.learner, [run.data.pipeline for run in runs], [run.cursor for run in runs], [run.state for run in runs]
+        first.learner,
+        [run.data.pipeline.compiled for run in runs],
+        [run.cursor for run in runs],
+        [run.state for run in runs],
     )
     all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
     while True:

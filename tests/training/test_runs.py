@@ -110,7 +110,7 @@ def test_each_source_is_tested_on_its_own_records(make: Callable[..., Run]) -> N
     model = nnx.merge(graph, run.state.params, run.state.rest)
     correct, taken = np.zeros(2), np.zeros((2, 2))
     seen = 0
-    for batch in run.data.tests.pipeline:
+    for batch in run.data.test_pipeline:
         predicted = np.argmax(model(batch["image"]), axis=1)
         np.add.at(correct, batch["source_id"], predicted == batch["label"])
         np.add.at(taken, (batch["source_id"], predicted // 4), 1)
@@ -133,7 +133,7 @@ def test_it_learns(make: Callable[..., Run]) -> None:
 
 def test_random_operators_are_left_out_of_tests(make: Callable[..., Run]) -> None:
     run = make("operators=[flip_horizontal]")
-    assert [node for node in run.data.tests.pipeline.graph.nodes if "flip" in node] == []
+    assert [node for node in run.data.test_pipeline.graph.nodes if "flip" in node] == []
     assert [node for node in run.data.pipeline.graph.nodes if "flip" in node] == ["flip_horizontal"]
 
 
