@@ -11,9 +11,7 @@ import yaml
 from flax import nnx
 
 from datamix import registry
-from datamix.errors import ConfigError
-from datamix.training import models, optimizers
-from datamix.training.learner import Learner
+from datamix.training import models
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -46,41 +44,3 @@ def test_a_convolution_is_a_convolution() -> None:
     found = jax.jit(lambda image: layer(image))(image)
     assert found.shape == (2, 4, 3, 5)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def learner(model: object, **settings: object) -> Learner:
-    return Learner(
-        model=model,  # type: ignore[arg-type]
-        model_settings=tuple(settings.items()),
-        optimizer=optimizers.adam,
-        optimizer_settings=(),
-        shape=(4, 4, 1),
-        num_classes=3,
-    )
-
-
-def test_a_model_that_gives_no_logits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
-
-    @models.model
-    class Mean(nnx.Module):
-        def __init__(self, shape: object, num_classes: int, rngs: nnx.Rngs) -> None: ...
-
-        def __call__(self, image: jax.Array) -> jax.Array:
-            return image.mean()
-
-    @models.model
-    class Flat(nnx.Module):
-        def __init__(self, shape: object, num_classes: int, rngs: nnx.Rngs) -> None:
-            self.head = nnx.Linear(5, num_classes, rngs=rngs)
-
-        def __call__(self, image: jax.Array) -> jax.Array:
-            return self.head(image)
-
-    with pytest.raises(ConfigError, match=r"model=mean must give logits \[batch, 3\]; for two images it gave "):
-        learner(Mean).check()
-    with pytest.raises(ConfigError, match=r"model=flat: it cannot take images \[4, 4, 1\]: "):
-        learner(Flat).check()
-    learner(models.Cnn, features=(2,), hidden=4).check()
-    assert learner(models.Linear).num_parameters() == 16 * 3 + 3
-    assert learner(models.Mlp, hidden=(5,)).num_parameters() == 16 * 5 + 5 + 5 * 3 + 3
