@@ -62,6 +62,11 @@ def with_rate_in_state(
 
     Returns:
       The optimiser. `set_rate` puts the rate of the next step into its state, which begins with a rate of 0.
+
+    >>> descent = with_rate_in_state(sgd, {})
+    >>> state = set_rate(descent.init(jnp.ones(2)), jnp.float32(0.5))
+    >>> descent.update(jnp.ones(2), state)[0].tolist()
+    [-0.5, -0.5]
     """
 
     def build(learning_rate: jax.Array) -> optax.GradientTransformation:
