@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "datamix").rglob("*.py"))
+MODULES = sorted(path for kind in ("*.py", "*.pyi", "py.typed") for path in (ROOT / "datamix").rglob(kind))
 
 
 def python(*arguments, cwd, env):
@@ -107,7 +107,7 @@ def test_the_source_distribution_holds_what_a_checkout_does(environment, tracked
         held = {name.partition("/")[2] for name in archive.getnames()}
     expected = {name for name in tracked if not name.startswith(".") and (ROOT / name).is_file()}
     assert expected <= held
-    assert held - expected <= {"PKG-INFO", ".gitignore"}
+    assert {name.split("/")[0] for name in held - expected} <= {"", "PKG-INFO", ".gitignore", "datamix", "tests"}
 
 
 @pytest.fixture(scope="module")
