@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from datamix.build.built import build
 from datamix.config.compose import compose, conf_dir
 from datamix.config.parse import parse
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
+
+_OF_JOBS = ("job", "bench", "train", "model", "optimizer")
 
 
 def load(
@@ -45,7 +49,7 @@ def load(
         if (conf_dir() / "dataset" / f"{name}.yaml").exists():
             raise ConfigError(f"sources: {name!r} is the name of a dataset that is shipped; give yours another.")
     for override in overrides:
-        if re.match(r"[+~]*(job|bench|train|model|optimizer)(/|\.|=|$)", override):
+        if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
             raise ConfigError(
                 f"{override}: load builds a pipeline and runs no job, and this is of one; jobs run on the command "
                 "line, python -m datamix."
@@ -54,7 +58,10 @@ def load(
     if memory and not any(override.startswith("source=") for override in overrides):
         arguments.append(f"source={'+'.join(memory)}")
     datasets = {name: {"_target_": "arrays"} for name in memory}
-    built = build(parse(compose(arguments, config_dir=config_dir, datasets=datasets)), memory)
+    node = compose(arguments, config_dir=config_dir, datasets=datasets)
+    # An experiment may set what its job needs, which is not looked at here.
+    node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
+    built = build(parse(node), memory)
     for note in built.notes:
         warnings.warn(note, stacklevel=2)
     return built.pipeline()

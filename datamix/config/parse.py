@@ -213,10 +213,7 @@ def parse(node: DictConfig) -> Config:
     if not sources.node:
         raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
     mix, stop, batch, data, sweep = (top.child(name) for name in ("mix", "stop", "batch", "data", "sweep"))
-    # `datamix.load` composes no job; what an experiment sets for one is not looked at then.
     job = top.child("job") if "job" in top.node else None
-    for name in ("train", "model", "optimizer") if job is None else ():
-        top.node.pop(name, None)
     weighting = top.child("weighting")
     group_weights: dict[str, Any] = {}
     batch_size = batch.take("size", int, least=1)

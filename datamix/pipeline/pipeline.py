@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from typing import Literal, NoReturn
 
 import jax
@@ -135,6 +136,14 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<Pipeline of {self.plan!r}, batches of {self.batch_size}>"
+
+    def _repr_html_(self) -> str:
+        """The plan and the leaves of a batch as tables, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(leaf)}</td><td>{part.dtype} {[self.batch_size, *part.shape]}</td></tr>"
+            for leaf, part in self.spec.items()
+        )
+        return f"{self.plan._repr_html_()}<table><tr><th>leaf</th><th>in a batch</th></tr>{rows}</table>"
 
     def __iter__(self) -> BatchIterator:
         return self.iterator()
