@@ -114,16 +114,18 @@ def mix(
         chains = _of_sources("operators", operators, flat)
     else:
         chains = dict.fromkeys(flat, operators)
-    names, seeds = _of_sources("class_names", class_names, flat), _of_sources("seeds", seeds, flat)
-    limits = {name: _count(f"limit[{name!r}]", value) for name, value in _of_sources("limit", limit, flat).items()}
+    named_classes = _of_sources("class_names", class_names, flat)
+    class_names = {name: _names(f"class_names[{name!r}]", value) for name, value in named_classes.items()}
+    seeds = {name: _whole(f"seeds[{name!r}]", value) for name, value in _of_sources("seeds", seeds, flat).items()}
+    limit = {name: _count(f"limit[{name!r}]", value) for name, value in _of_sources("limit", limit, flat).items()}
     opened = [
         _open(
             name,
             data,
             operators=_operations(chains.get(name, ()), f"operators[{name!r}]"),
             seed=seeds.get(name),
-            limit=limits.get(name),
-            chosen_names=tuple(str(each) for each in names.get(name, ())),
+            limit=limit.get(name),
+            chosen_names=tuple(class_names.get(name, ())),
         )
         for name, data in flat.items()
     ]
@@ -133,7 +135,7 @@ def mix(
         labels=labels,
         batch_size=batch_size,
         remainder=remainder,
-        seed=seed,
+        seed=_whole("seed", seed),
         shuffle=shuffle,
         unit=unit,
         order=order,
@@ -184,18 +186,32 @@ def _of_sources(argument: str, values: Mapping[str, Any] | None, sources: Mappin
     """Values by source.
 
     Raises:
-      ConfigError: there is no such source.
+      ConfigError: these are none, or there is no such source.
     """
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(f"{argument} = {values!r}; it is given by source, as in {{{next(iter(sources))!r}: …}}.")
     for name in values or {}:
         if name not in sources:
             raise ConfigError(f"{argument}[{name!r}]: there is no source {name!r} in this mix. {hint(name, sources)}")
     return dict(values or {})
 
 
-def _count(argument: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(f"{argument} = {value!r}; it is a whole number, 1 or more.")
+def _whole(argument: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigError(f"{argument} = {value!r}; it is a whole number.")
     return int(value)
+
+
+def _count(argument: str, value: object) -> int:
+    if (count := _whole(argument, value)) < 1:
+        raise ConfigError(f"{argument} = {value!r}; it is 1 or more.")
+    return count
+
+
+def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise ConfigError(f"{argument} = {value!r}; it is a list of names.")
+    return tuple(str(name) for name in value)
 
 
 def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
