@@ -62,7 +62,7 @@ def test_no_record_is_read() -> None:
         def read(self) -> dict[str, np.ndarray]:
             raise DatamixError("read")
 
-    mix = built("source.digits.split=null", digits=Unread())
+    mix = built("source.digits.split=null", "batch.size=2", digits=Unread())
     assert mix.plan.sizes == (5, 20_000)
     with pytest.raises(DatamixError, match=r"^source 'digits': read$"):
         mix.pipeline()
