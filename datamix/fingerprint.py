@@ -20,9 +20,7 @@ class _Plan(Protocol):
     def phases(self) -> Sequence[tuple[int | None, _Group]]: ...
 
 
-def parts(
-    identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str, *, shuffle_rows: bool = False
-) -> dict[str, str]:
+def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> dict[str, str]:
     """Digest each thing that determines the sequence, by the name a user knows it by.
 
     Args:
@@ -30,20 +28,15 @@ def parts(
       plan: the plan of the mix.
       batch_size: the number of records in a batch.
       remainder: what happens to the records at the end that fill no batch.
-      shuffle_rows: whether the rows of each batch are permuted.
     """
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
-    batch: dict[str, object] = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
-    if shuffle_rows:  # only then, so that states from before there was the setting keep their fingerprint
-        batch["batch.shuffle"] = True
+    batch = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
     return {key: digest(value) for key, value in {**identity, **batch}.items()}
 
 
-def fingerprint(
-    identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str, *, shuffle_rows: bool = False
-) -> str:
+def fingerprint(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> str:
     """Digest all `parts` into one."""
-    return digest(parts(identity, plan, batch_size, remainder, shuffle_rows=shuffle_rows))
+    return digest(parts(identity, plan, batch_size, remainder))
 
 
 def digest(value: object) -> str:

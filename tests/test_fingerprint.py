@@ -35,7 +35,7 @@ def test_each_part_has_the_name_of_its_key() -> None:
         (lambda: parts(IDENTITY, plan(weights={"a": 2}), 4, "drop"), "mix"),
         (lambda: parts(IDENTITY, plan(), 5, "drop"), "batch.size"),
         (lambda: parts(IDENTITY, plan(), 4, "keep"), "batch.remainder"),
-        (lambda: parts(IDENTITY, plan(), 4, "drop", shuffle_rows=True), "batch.shuffle"),
+        (lambda: parts(IDENTITY | {"batch.shuffle": True}, plan(), 4, "drop"), "batch.shuffle"),
     ],
 )
 def test_what_differs_is_told_by_its_key(other: Any, key: str) -> None:
