@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from datamix.operators.base import Traits, traits
 from datamix.pipeline.graph import Operation
 from datamix.pipeline.pipeline import Pipeline
 from datamix.sources.objects import as_source
+
+_Value = TypeVar("_Value")
 
 Operator: TypeAlias = Callable[..., Any] | str | tuple[Callable[..., Any] | str, Mapping[str, Any]] | Mapping[str, Any]
 """A function, its registered name, or either with settings: `functools.partial(normalize, mean=0, std=1)`,
@@ -110,28 +112,26 @@ def mix(
     _check_choice("remainder", remainder, ("drop", "keep"))
     _check_choice("labels", labels, ("union", "keep"))
     _check_choice("granularity", granularity, ("record", "batch"))
-    if isinstance(operators, Mapping):
-        chains = _of_sources("operators", operators, flat)
-    else:
-        chains = dict.fromkeys(flat, operators)
-    named_classes = _of_sources("class_names", class_names, flat)
-    class_names = {name: _names(f"class_names[{name!r}]", value) for name, value in named_classes.items()}
-    seeds = {name: _whole(f"seeds[{name!r}]", value) for name, value in _of_sources("seeds", seeds, flat).items()}
-    limit = {name: _count(f"limit[{name!r}]", value) for name, value in _of_sources("limit", limit, flat).items()}
+    if not isinstance(operators, Mapping):
+        operators = dict.fromkeys(flat, operators)
+    operators_of = _of_sources("operators", operators, flat, _operations)
+    seed_of = _of_sources("seeds", seeds, flat, _whole)
+    limit_of = _of_sources("limit", limit, flat, _count)
+    names_of = _of_sources("class_names", class_names, flat, _names)
     opened = [
         _open(
             name,
             data,
-            operators=_operations(chains.get(name, ()), f"operators[{name!r}]"),
-            seed=seeds.get(name),
-            limit=limit.get(name),
-            chosen_names=tuple(class_names.get(name, ())),
+            operators=operators_of.get(name, ()),
+            seed=seed_of.get(name),
+            limit=limit_of.get(name),
+            chosen_names=names_of.get(name, ()),
         )
         for name, data in flat.items()
     ]
     return assemble(
         opened,
-        operators=_operations(shared_operators, "shared_operators"),
+        operators=_operations("shared_operators", shared_operators),
         labels=labels,
         batch_size=batch_size,
         remainder=remainder,
@@ -182,8 +182,10 @@ def _open(name: str, data: object, **settings: Any) -> OpenSource:
     return OpenSource(name=name, source=source, provenance=source.provenance, **settings)
 
 
-def _of_sources(argument: str, values: Mapping[str, Any] | None, sources: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by source.
+def _of_sources(
+    argument: str, values: Mapping[str, Any] | None, sources: Mapping[str, Any], read: Callable[[str, Any], _Value]
+) -> dict[str, _Value]:
+    """Values by source, each read by a function that takes what to call it in an error, and the value.
 
     Raises:
       ConfigError: these are none, or there is no such source.
@@ -193,7 +195,7 @@ def _of_sources(argument: str, values: Mapping[str, Any] | None, sources: Mappin
     for name in values or {}:
         if name not in sources:
             raise ConfigError(f"{argument}[{name!r}]: there is no source {name!r} in this mix. {hint(name, sources)}")
-    return dict(values or {})
+    return {name: read(f"{argument}[{name!r}]", value) for name, value in (values or {}).items()}
 
 
 def _whole(argument: str, value: object) -> int:
@@ -234,7 +236,7 @@ def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return defaults | dict(settings)
 
 
-def _operations(operators: Sequence[Operator], where: str) -> tuple[Operation, ...]:
+def _operations(where: str, operators: Sequence[Operator]) -> tuple[Operation, ...]:
     if isinstance(operators, str) or not isinstance(operators, Sequence):
         raise ConfigError(f"{where} is a list of operators, as in [to_float].")
     return tuple(_operation(operator, f"{where}[{i}]") for i, operator in enumerate(operators))
