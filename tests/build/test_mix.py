@@ -118,6 +118,15 @@ def test_every_kind_of_source() -> None:
         assert sorted(batch["label"][batch["source_id"] == source].tolist()) == [0, 0, 1, 1, 2, 2]
 
 
+def test_numbers_of_64_bits_are_stored_in_32() -> None:
+    records = [{"x": i / 2, "n": i} for i in range(4)]
+    pipeline = datamix.mix({"a": records}, batch_size=4, shuffle="none")
+    assert {leaf: str(pipeline.spec[leaf]) for leaf in ("x", "n")} == {"x": "float32 []", "n": "int32 []"}
+    assert pipeline[0]["x"].tolist() == [0, 0.5, 1, 1.5]
+    with pytest.raises(datamix.DataError, match="source 'a': leaf 'n' holds numbers that do not fit int32"):
+        datamix.mix({"a": [*records, {"x": 0.5, "n": 2**31}]}, batch_size=4)
+
+
 def test_a_plain_function_is_an_operator() -> None:
     sources = {"a": few(value=3)}
 
