@@ -34,10 +34,10 @@ def main() -> None:
     overrides.register_with_hydra()
     sweeps.register_with_hydra()
     sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it
-    sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     start: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run)
     try:
+        sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
         start()
     except DatamixError as error:
         _end(error, str(error))

@@ -507,7 +507,7 @@ EVIL = "from pathlib import Path\nPath('ran').touch()\ndef make(**_):\n    Path(
         ("+source.digits.split={_target_:evil.make}", "source.digits.split._target_ = 'evil.make'; nothing can be "),
         ("+data._target_=evil.make", "data._target_ = 'evil.make'; nothing can be built here. "),
         ("job._target_=evil.make", "job._target_: no job 'evil.make'. Known: "),
-        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make'; nothing can be built here; "),
+        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make'; nothing can be built here. "),
         ("stop._target_=evil.make", "stop._target_: no stop 'evil.make'. Known: "),
         ("+_target_=evil.make", "_target_ = 'evil.make'; nothing can be built here. "),
     ],

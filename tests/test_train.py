@@ -88,12 +88,12 @@ def test_look_alikes_are_results_only_where_that_is_asked_for(train, tmp_path):
         ("optimizer.schedule={cosine:{ned:1}}", "ConfigError: optimizer.schedule.cosine.ned: there is no such "),
         (
             "optimizer.schedule=3",
-            "ConfigError: optimizer.schedule = 3; it is no schedule. Write a name, or a name with ",
+            "ConfigError: optimizer.schedule = 3; it is no schedule. Write a name, or ",
         ),
         ("optimizer._target_=os.mkdir", "RegistryError: optimizer._target_: no optimizer 'os.mkdir'. "),
         ("train.steps=0", "ConfigError: train.steps = 0; it is 1 or more."),
         ("train.stpes=5", "ConfigError: train.stpes: there is no key 'stpes' in train. Did you mean 'steps'? "),
-        ("job=preview", "ConfigError: model= belongs to job=train; add job=train, or leave it out."),
+        ("job=preview", "ConfigError: model: it belongs to job=train. Add job=train, or leave it out."),
         ("source.mnist.test_split=tset", "ConfigError: source 'mnist': split = 'tset': there is no split 'tset'. Did"),
         (
             "-m seed=1,2 hydra/launcher=vmap hydra.launcher.lanes=x",

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datamix import registry
+from datamix.config.files import homes
 from datamix.config.schema import Key
 from datamix.errors import ConfigError, RegistryError, hint
 
@@ -55,6 +56,11 @@ class Node:
             self._groups[name] = Node(self.values.pop(name, None), self.key(name))
         return self._groups[name]
 
+    @property
+    def known(self) -> list[str]:
+        """The names that this group has a place for, as far as they have been asked for."""
+        return [name for name in (*self._taken, *self._groups) if not name.startswith("_")]
+
     def take(self, path: str) -> Any:
         """The value of a key below this group, which is taken out of it; None where there is none."""
         group, _, name = path.rpartition(".")
@@ -82,7 +88,7 @@ class Node:
         for group in self._groups.values():
             group.finish()
         for name in self.rest():
-            raise unknown_key(self.key(name), self._taken)
+            raise unknown_key(self.key(name), self.known)
 
 
 def read(schema: type[T], node: Node, **values: object) -> T:
@@ -182,18 +188,22 @@ def keys_of(schema: Any) -> dict[str, Key]:
     }  # fmt: skip
 
 
-def unknown_key(key: str, known: Collection[str], *, kind: str = "key", advice: str = "") -> ConfigError:
-    """The error for a key that is not known, with the nearest one.
+def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: str | None = None) -> ConfigError:
+    """The error for a key that is not known: which choices bring it, or the nearest one that is.
 
     Args:
-      key: The full key.
-      known: The names that stand beside it.
-      kind: What the last part of the key names: a key or a source.
-      advice: What else may have been meant, as a sentence.
+      path: The key up to the part that is not known.
+      known: The names that stand beside that part.
+      kind: What that part names: a key or a source.
+      key: The full key; None where it ends with that part.
     """
-    parent, _, name = key.rpartition(".")
+    key = key or path
+    if choices := homes().get(path):
+        add = f"Add {choices[0]}" if len(choices) == 1 else "Add one of them"
+        return ConfigError(f"it belongs to {' or '.join(choices)}", key=key, hint=f"{add}, or leave it out.")
+    parent, _, name = path.rpartition(".")
     text = f"there is no {kind} {name!r}{f' in {parent}' if parent else ''}"
-    return ConfigError(text, key=key, hint=f"{hint(name, known)} {advice}".strip())
+    return ConfigError(text, key=key, hint=hint(name, known))
 
 
 def refuse_targets(node: object, where: str) -> None:

@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from datamix.config.explain import one_line_errors
+from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import conf_dir
 from datamix.config.plus import PlusSearchPath, PlusSource
 from datamix.config.renamed import rename_overrides
@@ -79,6 +79,7 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     """
     quoted = []
     overrides = rename_overrides(overrides)
+    require_choices(overrides)
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")

@@ -10,9 +10,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix.config.check import unknown_key
-from datamix.config.files import homes
+from datamix.config.files import choices_of, homes
 from datamix.errors import ConfigError, hint
 
+# What Hydra reads as something else than text.
+_NO_NAME = re.compile(r"null|true|false|[-+]?(inf|nan|\d[\d_]*\.?\d*(e[-+]?\d+)?)", re.IGNORECASE)
 # Groups whose keys are the names of sources.
 _BY_SOURCE = ("mix.weights", "mix.share", "stop.epochs")
 
@@ -25,55 +27,65 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+        raise config_error(error) from error
 
 
 def explain(error: BaseException) -> str:
     """Say in one line what Hydra or OmegaConf says in several, with the nearest known name."""
+    return str(config_error(error))
+
+
+def config_error(error: BaseException) -> ConfigError:
+    """The error of ours for one of Hydra's or OmegaConf's."""
     text = str(error)
-    cause = error.__cause__ or error
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _explain_override(match[1], cause)
+        return _override_error(match[1], error.__cause__ or error)
     if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
-        return (
+        return ConfigError(
             f"{match[1] or match[2]!r} is not an override; write key=value, and put quotes around a value with special "
             "characters: key='[a]'."
         )
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        return (
+        return ConfigError(
             f"{match[1]}={match[2]} lists several values: -m runs one job for each. For one value write mix.ratio=7:3, "
             f"source=mnist+fashion or {match[1]}=[…]."
         )
     if match := re.search(r"An item is already at '([^']+)'", text):
-        return f"+{match[1]}: this key exists already; leave out the +."
+        return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        kind = {"dataset": "source"}.get(group, group)
-        return f"{kind}={name}: there is no {group or 'config'} {name!r}. {hint(name, options)}"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+        key = {"dataset": "source"}.get(group, group)
+        return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=hint(name, options))
+    return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
 
 
-def _explain_override(key: str, cause: BaseException) -> str:
+def _override_error(key: str, cause: BaseException) -> ConfigError:
     """What is wrong with an override that Hydra cannot apply."""
     missing = str(getattr(cause, "full_key", None) or key)
-    parent = missing.rpartition(".")[0]
     if "is not in struct" in str(cause):
-        if choices := homes().get(missing):
-            return f"{key} belongs to {_listed(choices)}; {_add(choices)}, or leave it out."
+        parent = missing.rpartition(".")[0]
         node = getattr(cause, "parent_node", None)
         known = [str(name) for name in node] if isinstance(node, DictConfig) else []
         kind = "source" if parent == "source" or parent.startswith(_BY_SOURCE) else "key"
-        error = unknown_key(missing, known, kind=kind)
-        return str(error) if missing == key else f"{key}{str(error).removeprefix(missing)}"
-    if "defaults list" in str(cause) and (choices := homes().get(key)):
-        return f"{key}= belongs to {_listed(choices)}; {_add(choices)}, or leave it out."
-    return f"{key}: {str(cause).splitlines()[0]}"
+        return unknown_key(missing, known, kind=kind, key=key)
+    if "defaults list" in str(cause) and key in homes():
+        return unknown_key(key, ())
+    return ConfigError(str(cause).splitlines()[0], key=key)
 
 
-def _listed(choices: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+def require_choices(overrides: Sequence[str]) -> None:
+    """Refuse what names no choice of a group: null, a number, or a truth value.
 
-
-def _add(choices: Sequence[str]) -> str:
-    return f"add {choices[0]}" if len(choices) == 1 else "add one of them"
+    Raises:
+      ConfigError: An override such as `job=null`, which Hydra would answer with a traceback.
+    """
+    for override in overrides:
+        group, equals, value = override.partition("=")
+        if equals and _NO_NAME.fullmatch(value) and (options := choices_of(group)):
+            raise ConfigError(
+                "it is the name of a choice",
+                key=group,
+                value=None if value.lower() == "null" else value,
+                hint=hint(value, options),
+            )

@@ -20,6 +20,12 @@ def conf_dir() -> Path:
     return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
+def choices_of(group: str) -> list[str]:
+    """The options that are shipped for a group, sorted; none where it is no group. `source` chooses datasets."""
+    directory = conf_dir() / ("dataset" if group == "source" else group)
+    return sorted(path.stem for path in directory.glob("*.yaml"))
+
+
 @cache
 def homes() -> dict[str, tuple[str, ...]]:
     """Which choices bring a key, by key: "mix.window" comes with "mix=proportional".

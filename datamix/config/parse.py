@@ -31,9 +31,8 @@ from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
-# What every source understands, whatever it is built from; and what most datasets do.
-_SOURCE_KEYS = ("class_names", "limit", "operators", "seed", "stand_in", "test_split")
-_SETTINGS = (*_SOURCE_KEYS, "split")
+# What a dataset has, but a mix within the mix leaves to its members.
+_SETTINGS = ("class_names", "limit", "operators", "seed", "split", "stand_in", "test_split")
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
@@ -57,11 +56,10 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
       RegistryError: A name that the registry does not have.
     """
     registry.load_plugins(_plugins(node))
-    plain = _plain(node)
-    plain.pop("hydra", None)
-    plain.pop("plugins", None)
+    plain = _plain(without_hydra(node))
     rename_keys(plain)
     top = Node(plain)
+    top.take("plugins")
 
     nodes = top.group("source")
     if not nodes.values:
@@ -164,6 +162,9 @@ def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> M
         group, _, name = key.partition(".")
         _require_sources(top.group(group).values.get(name), "", key, known)
     mix = read(MixConfig, top, group_weights=group_weights)
+    _require_known(top.group("mix"), "order", mix.order, mix.settings)
+    _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
+    _require_known(top.group("weighting"), "weighting", mix.weighting_rule, mix.weighting_settings)
     return replace(mix, epochs=by_path(mix.epochs))
 
 
@@ -202,8 +203,9 @@ def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
     """The error for settings of a source that is not in the mix."""
     parent, _, name = node.where.rpartition(".")
     key = next(_leaves(node.values, node.where))
-    text = f"there is no source {name!r} in {parent}"
-    return ConfigError(text, key=key, hint=f"{hint(name, names)} To mix {name}, name it in source=.")
+    near = hint(name, names)
+    advice = near if near.startswith("Did") else f"{near} To mix {name}, name it in source=."
+    return ConfigError(f"there is no source {name!r} in {parent}", key=key, hint=advice)
 
 
 def _leaves(node: object, key: str) -> Iterator[str]:
@@ -252,18 +254,26 @@ def _source(name: str, node: Node) -> SourceConfig:
         class_names=[str(each) for each in class_names] if isinstance(class_names, list) else class_names or (),
     )
     settings = {key: value for key, value in source.settings.items() if value is not None}
-    component = registry.lookup("source", source.target)
-    takes = registry.settings(component)
+    _require_known(node, "source", source.target, settings)
+    _check(node.where, "source", source.target, settings)
+    return replace(source, settings=settings)
+
+
+def _require_known(node: Node, kind: str, name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that a component does not take, with the nearest of all keys that its group may have."""
+    component = registry.lookup(kind, name)
+    takes = registry.settings(component) if callable(component) else ()
     for key in settings:
         if key not in takes:
-            raise unknown_key(node.key(key), {*takes, *_SOURCE_KEYS})
-    registry.check_settings(node.where, component, settings)
-    return replace(source, settings=settings)
+            raise unknown_key(node.key(key), {*takes, *node.known})
 
 
 def _sweep(top: Node) -> SweepConfig:
     directories = top.group("sweep").take("dir") or []
-    return read(SweepConfig, top, directories=directories if isinstance(directories, list) else [directories])
+    several = directories if isinstance(directories, list) else [directories]
+    if not all(isinstance(directory, str) for directory in several):
+        raise ConfigError("it is the directory of a sweep, or a list of them", key="sweep.dir", value=directories)
+    return read(SweepConfig, top, directories=several)
 
 
 def _train(top: Node) -> TrainConfig:

@@ -90,6 +90,7 @@ class MixConfig:
       order: The registered name of the order.
       settings: Keyword settings of the order.
       stop: The registered name of the stop.
+      stop_settings: Keyword settings of the stop.
       granularity: What the order places: single records, or whole batches of one source.
       ratio: The ratio of all sources in their order, such as "7:3"; None where weights or shares say it.
       weights: Relative weights by source.
@@ -107,6 +108,7 @@ class MixConfig:
     order: Annotated[str, Key("mix._target_", kind="order")]
     settings: Annotated[Mapping[str, Any], Key("mix.*")] = field(default_factory=dict)
     stop: Annotated[str, Key("stop._target_", kind="stop")]
+    stop_settings: Annotated[Mapping[str, Any], Key("stop.*")] = field(default_factory=dict)
     granularity: Annotated[Literal["record", "batch"], Key("mix.granularity")] = "record"
     ratio: Annotated[Any, Key("mix.ratio")] = None
     weights: Annotated[Mapping[str, Any], Key("mix.weights")] = field(default_factory=dict)
