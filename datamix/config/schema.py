@@ -197,7 +197,8 @@ class Config:
       job_settings: Keyword settings of the job.
       seed: Seed of everything that is drawn.
       shuffle: How records are shuffled within their source, see `datamix.mixing.plan.Plan`.
-      labels: "union" numbers the classes of each source for themselves, "keep" leaves labels as they are.
+      labels: How labels are numbered: "union" gives the classes of each source numbers of their own, "keep" leaves
+        labels as they are.
       sources: The sources in order.
       mix: How they are mixed.
       operators: The operators that every record goes through after the mix.
