@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from datamix.config.compose import compose
@@ -42,6 +44,15 @@ def test_what_is_not_known_is_said_in_one_line() -> None:
         raise error
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("text", ["batch: {size: 3\n", "batch:\n\tsize: 3\n", "seed: 1\nseed: 2\n"])
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    with pytest.raises(ConfigError, match=r"experiment/mine\.yaml") as caught:
+        compose(["experiment=mine"], config_dir=tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
