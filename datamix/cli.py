@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from datamix import registry
+from datamix import __version__, registry
 from datamix.config import compose as overrides
 from datamix.config.explain import explain
 from datamix.config.files import conf_dir
@@ -31,6 +31,9 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
     global _running
     _running = False
+    if "--version" in sys.argv[1:]:  # Hydra's own would print the version of Hydra
+        print(f"datamix {__version__}")
+        return
     overrides.register_with_hydra()
     sweeps.register_with_hydra()
     sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it

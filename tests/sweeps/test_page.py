@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 import numpy as np
 import pytest
 from matplotlib.image import imread, imsave
-from report.conftest import leave_in
+from sweeps.conftest import leave_in
 
 from datamix.jobs.report import gather
 from datamix.sweeps import figure as sweep_figure
