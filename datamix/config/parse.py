@@ -70,9 +70,10 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         train=_train(top) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
     )
-    for name in top.values.pop(config.job, None) or ():  # where settings come from: bench.seconds is job.seconds
-        if name not in config.job_settings:
-            raise unknown_key(f"{config.job}.{name}", config.job_settings)
+    if config.job in top.values:  # where a job's settings come from: job.seconds is ${bench.seconds}
+        settings = top.group(config.job)
+        for name in config.job_settings:
+            settings.take(name)
     users = _user_keys(node, hydra) if top.values else ()
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)

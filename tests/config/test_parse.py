@@ -22,10 +22,10 @@ def parsed(*overrides: str, config_dir: Path | None = None) -> config.Config:
 
 
 def test_defaults() -> None:
-    found = parsed()
-    assert [source.name for source in found.sources] == ["mnist", "fashion"]
-    assert (found.job, found.mix.order, found.mix.stop) == ("preview", "proportional", "first_exhausted")
-    assert (found.batch_size, found.remainder, found.seed, found.labels) == (16, "drop", 0, "union")
+    result = parsed()
+    assert [source.name for source in result.sources] == ["mnist", "fashion"]
+    assert (result.job, result.mix.order, result.mix.stop) == ("preview", "proportional", "first_exhausted")
+    assert (result.batch_size, result.remainder, result.seed, result.labels) == (16, "drop", 0, "union")
 
 
 @pytest.mark.parametrize("source", ["source=fashion+digits+mnist", "source=[fashion,digits,mnist]"])
@@ -33,7 +33,7 @@ def test_sources_keep_their_order(source: str) -> None:
     assert [one.name for one in parsed(source).sources] == ["fashion", "digits", "mnist"]
 
 
-def test_what_a_source_is_told() -> None:
+def test_settings_of_a_source() -> None:
     mnist = parsed("source.mnist.split=train[:20%]", "source.mnist.limit=7", "source.mnist.seed=3").sources[0]
     assert (mnist.target, mnist.limit, mnist.seed, mnist.stand_in) == ("tfds", 7, 3, "digits")
     assert mnist.settings["split"] == "train[:20%]"
@@ -56,7 +56,7 @@ def test_stand_ins_are_for_looking() -> None:
     assert not parsed("data.stand_in=false").stand_in
 
 
-def test_concat_takes_everything_unless_told_otherwise() -> None:
+def test_concat_takes_everything_unless_another_stop_is_chosen() -> None:
     assert parsed("mix=concat").mix.stop == "exhaust_once"
     assert parsed("mix=concat", "stop=forever").mix.stop == "forever"
 
@@ -112,9 +112,9 @@ def test_concat_takes_everything_unless_told_otherwise() -> None:
 )  # fmt: skip
 def test_mistakes_are_one_line(override: str, error: type[DatamixError], message: str) -> None:
     def run() -> None:
-        found = parsed("source=digits+garments" if "mix.window" in override else "seed=0", override)
-        registry.check_settings("job", registry.lookup("job", found.job), found.job_settings)
-        build(found)
+        result = parsed("source=digits+garments" if "mix.window" in override else "seed=0", override)
+        registry.check_settings("job", registry.lookup("job", result.job), result.job_settings)
+        build(result)
 
     with pytest.raises(error, match=message) as caught:
         run()
@@ -245,6 +245,17 @@ def test_hydras_part_refers_to_keys_and_names_the_users_groups() -> None:
     assert config.parse(both).seed == 0
 
 
+def test_settings_of_a_job_stand_under_its_name_too() -> None:
+    result = parsed("job=bench", "bench.seconds=2")
+    assert (result.job, result.job_settings) == ("bench", {"seconds": 2})
+    with pytest.raises(
+        ConfigError, match=r"^bench\.secnds: there is no key 'secnds' in bench\. Did you mean 'seconds'\?"
+    ):
+        parsed("job=bench", "+bench.secnds=2")
+    with pytest.raises(ConfigError, match=r"^plan = 3; it is a group of keys\.$"):
+        parsed("job=plan", "+plan=3")
+
+
 def test_nothing_is_built_in_a_key_of_the_users() -> None:
     with pytest.raises(RegistryError, match=r"^vars\.x\._target_ = 'os\.system'; nothing can be built here\."):
         parsed("+vars.x._target_=os.system")
@@ -298,35 +309,35 @@ def test_a_mix_within_a_mix_within_a_mix(nested: Path) -> None:
     assert list(shares(nested, "source=outer+garments", *by_path).values()) == ["1/8", "1/8", "1/4", "1/2"]
     assert list(shares(nested, "source=inner+garments", "mix.weights.inner=3").values()) == ["21/40", "9/40", "1/4"]
     assert list(shares(nested, "source=inner", "source.inner.ratio=[1,3]").values()) == ["1/4", "3/4"]
-    own = ("source.inner.ratio=null", "source.inner.weights.a=3")
-    assert list(shares(nested, "source=inner", *own).values()) == ["3/4", "1/4"]
+    inner = ("source.inner.ratio=null", "source.inner.weights.a=3")
+    assert list(shares(nested, "source=inner", *inner).values()) == ["3/4", "1/4"]
 
 
 @pytest.mark.parametrize("rule", ["weights", "share"])
 def test_a_mix_and_what_it_is_made_of_may_both_be_weighed_in_any_order(nested: Path, rule: str) -> None:
     inner, outer = {"weights": ("7", "2"), "share": ("0.5", "0.4")}[rule]
-    given = [f"mix.{rule}.inner.b={inner}", f"mix.{rule}.inner={outer}"]
+    numbers = [f"mix.{rule}.inner.b={inner}", f"mix.{rule}.inner={outer}"]
     expected = {"weights": ["1/3", "1/3", "1/3"], "share": ["1/5", "1/5", "3/5"]}[rule]
-    assert list(shares(nested, "source=inner+garments", *given).values()) == expected
-    assert list(shares(nested, "source=inner+garments", *reversed(given)).values()) == expected
+    assert list(shares(nested, "source=inner+garments", *numbers).values()) == expected
+    assert list(shares(nested, "source=inner+garments", *reversed(numbers)).values()) == expected
 
 
 def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> None:
-    found = parsed(
+    result = parsed(
         "source=outer",
         "source.outer.inner.a.limit=5",
         "source.outer.inner.b.split=train[:9]",
         "stop.epochs.outer.inner.a=2",
         config_dir=nested,
     )
-    assert [(one.name, one.target, one.limit) for one in found.sources] == [
+    assert [(one.name, one.target, one.limit) for one in result.sources] == [
         ("outer.inner.a", "digits", 5),
         ("outer.inner.b", "garments", None),
         ("outer.digits", "digits", None),
     ]
-    built = build(found)
+    built = build(result)
     assert built.plan.sizes == (5, 9, 20_000)
-    assert found.mix.epochs == {"outer.inner.a": 2}
+    assert result.mix.epochs == {"outer.inner.a": 2}
     batch = built.pipeline()[0]
     assert set(batch["source_id"].tolist()) == {0, 1, 2}
     assert built.offset("outer.inner.b") == 10
@@ -396,8 +407,8 @@ def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
         (tmp_path / "dataset" / f"{name}.yaml").write_text(f"_target_: arrays\npath: {tmp_path / name}.npz\n")
     built = build(parsed("source=short+long", "mix.unit=tokens", "stop=all_exhausted", config_dir=tmp_path))
     batches = list(built.pipeline())
-    given = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
-    assert given[0] / sum(given) == pytest.approx(0.5, abs=200 / sum(given))
+    numbers = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
+    assert numbers[0] / sum(numbers) == pytest.approx(0.5, abs=200 / sum(numbers))
     with pytest.raises(
         SpecError, match=r"mix\.unit = tokns: source 'short' has no leaf 'tokns' .* Did you mean 'tokens'\?"
     ):
