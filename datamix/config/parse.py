@@ -160,6 +160,7 @@ class Config:
       operators: on every record after the mix.
       batch_size: records.
       remainder: "drop" or "keep".
+      shuffle_rows: Whether the rows of each batch are shuffled.
       data_dir: of prepared TFDS data, None for TFDS's default.
       cache_dir: of decoded records, None for the default.
       stand_in: whether look-alikes may stand in.
@@ -177,6 +178,7 @@ class Config:
     operators: tuple[OperatorConfig, ...]
     batch_size: int
     remainder: Literal["drop", "keep"]
+    shuffle_rows: bool
     data_dir: str | None
     cache_dir: str | None
     stand_in: bool
@@ -245,6 +247,7 @@ def parse(node: DictConfig) -> Config:
         operators=_operators(top.take("operators", list, default=[]), "operators"),
         batch_size=batch_size,
         remainder=batch.choice("remainder", ("drop", "keep")),  # type: ignore[arg-type]
+        shuffle_rows=batch.take("shuffle", bool),
         data_dir=data.take("dir", str, default=None),
         cache_dir=data.take("cache", str, default=None),
         stand_in=data.take("stand_in", bool),

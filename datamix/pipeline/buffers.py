@@ -37,7 +37,7 @@ class Buffers:
                 if all(view() is None for view in views):
                     del self._known[i]
                     return chunk
-        rows = self._program.num_steps * self._program.rows
+        rows = self._program.num_steps * self._program.num_rows
         fresh: Record = jax.device_put(
             {leaf: np.zeros((rows, *part.flat), part.dtype) for leaf, part in self._program.spec}
         )

@@ -11,9 +11,9 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.base import traits
-from datamix.pipeline.cursor import Lookup
 from datamix.pipeline.graph import Graph, Node
-from datamix.pipeline.program import Branch, Numbers, Program, Step
+from datamix.pipeline.program import Program
+from datamix.pipeline.transform import Branch, Numbers, Step
 from datamix.rng.hash import key_for
 from datamix.spec import LeafSpec, Spec
 
@@ -160,9 +160,9 @@ def numbers_of(
         settings.append(tables)
         words = [(0, 0)] * len(names)
         for source in chains:
-            # The node's own name without its source's: what a record draws does not depend on its neighbours.
-            own = nodes[source][i].name.removeprefix(f"{names[source]}/")
-            words[source] = key_for(seeds[source], "operator", own, names[source])
+            # The node's name without its source's: what a record draws does not depend on its neighbours.
+            name = nodes[source][i].name.removeprefix(f"{names[source]}/")
+            words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
         # Only where they are used: each argument costs a microsecond a call.
         keys.append((jnp.asarray(columns[:, 0]), jnp.asarray(columns[:, 1])) if some.steps[i].random else None)
@@ -206,16 +206,15 @@ def stored_spec(name: str, spec: Spec) -> Spec:
 
 
 def assemble(
-    graph: Graph, specs: Mapping[str, Spec], seeds: Sequence[int], lookup: Lookup, batch_size: int
+    graph: Graph, specs: Mapping[str, Spec], seeds: Sequence[int], batch_size: int
 ) -> tuple[Program, tuple[Numbers, ...], list[list[int]]]:
     """Assemble the operators of a graph into a program, by shapes and dtypes alone.
 
     Args:
-      graph: of the pipeline.
-      specs: of each source's stored records.
-      seeds: of each source, for its random operators.
-      lookup: kind of plan.
-      batch_size: records a batch.
+      graph: The operators of the pipeline.
+      specs: The spec of each source's stored records.
+      seeds: The seed of each source's random operators.
+      batch_size: Records in a batch.
 
     Returns:
       The program, the numbers of its chains, and the sources of each storage group.
@@ -240,10 +239,9 @@ def assemble(
     everyone = dict.fromkeys(range(len(names)), last)
     numbers.append(numbers_of(everyone, dict.fromkeys(everyone, after), names, seeds))
     program = Program(
-        lookup=lookup,
         batch_size=batch_size,
+        num_rows=batch_size,
         num_steps=1,
-        num_shards=1,
         branches=tuple(
             Branch(group=list(groups).index(stored), sources=tuple(members), steps=steps, numbers=i)
             for i, ((stored, steps, _), members) in enumerate(branches.items())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import sys
 from typing import Any
 
 import jax
@@ -101,12 +100,6 @@ def test_an_endless_mix_left_before_its_end_leaves_its_memory(monkeypatch: pytes
         patch.setattr("datamix.pipeline.buffers.np.zeros", lambda *_: pytest.fail("fresh memory"))
         for _ in range(4):
             list(itertools.islice(pipeline, 5))
-
-
-def test_without_lanes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = [batch["label"] for batch in itertools.islice(load(), 100)]
-    monkeypatch.setitem(sys.modules, "jaxlib.xla_client", None)
-    np.testing.assert_array_equal(labels, [batch["label"] for batch in itertools.islice(load(), 100)])
 
 
 def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
