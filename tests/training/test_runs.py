@@ -17,8 +17,8 @@ from datamix import registry
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 from datamix.errors import ConfigError, DataError, StateError
+from datamix.testing import traces
 from datamix.training import learner
-from datamix.training import replicas as lanes
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.runs import Run, fit, prepare, prepare_all
 
@@ -139,12 +139,10 @@ def test_random_operators_are_left_out_of_tests(make: Callable[..., Run]) -> Non
 
 def test_ratio_seed_and_rate_compile_nothing(make: Callable[..., Run]) -> None:
     trained(make())
-    functions = (learner.train_jitted, learner.evaluate_jitted, learner.first_state)
-    traces = [function._cache_size() for function in functions]
-    assert all(traces)
     others = ["mix.share.across=0.3", "seed=5", "optimizer.learning_rate=0.5", "optimizer.schedule=cosine"]
-    losses = [trained(make(other, directory=other)).records.lines[-1]["loss"] for other in others]
-    assert [function._cache_size() for function in functions] == traces
+    with traces() as counts:
+        losses = [trained(make(other, directory=other)).records.lines[-1]["loss"] for other in others]
+    assert not counts
     assert len(set(losses)) == len(others)
 
 
@@ -157,9 +155,9 @@ def test_lanes_are_as_single_runs(make: Callable[..., Run], how: str) -> None:
     runs = [first]
     runs += [make(other, directory=str(i), like=first) for i, other in enumerate(each) if i]
     told: list[int] = []
-    traces = lanes._train_lanes._cache_size()
-    fit(runs, lambda group: told.append(len(group)), how)
-    assert lanes._train_lanes._cache_size() - traces == (how == "vmap")
+    with traces() as counts:
+        fit(runs, lambda group: told.append(len(group)), how)
+    assert len(counts) == (2 if how == "vmap" else 0)  # to train, and to test
     assert told == [4, 4, 4]
     for one, other in zip(alone, runs, strict=True):
         expected, found = numbers(one), numbers(other)
