@@ -29,7 +29,7 @@ from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.spec import Record
 
-_TURNS = 5  # of which the median counts; all things are measured in turns, so that a busy moment meets them all
+_ROUNDS = 5  # of which the median counts; every round measures all things, so that a busy moment meets them all
 _PATHS: dict[xla.Path, str] = {
     "fast": "fast, with calls of JAX and XLA that are not documented",
     "portable": "portable, as the installed JAX lacks the calls that the fast path takes",
@@ -46,9 +46,9 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     """Measure a mix.
 
     Args:
-      config: of the run.
-      directory: where `report.json` and `bench.png` go.
-      seconds: of measuring.
+      config: The configuration of the run.
+      directory: The directory for `report.json` and `bench.png`.
+      seconds: How long to measure.
 
     Returns:
       The report, with `bench`: the speed of the loop, in samples and in bytes; the path that it took; the speed of
@@ -63,15 +63,15 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     pipeline = built.pipeline()
     record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
 
-    found = _measured(_tasks(pipeline), seconds)
-    computed = max(found["computed"], found["gather"])
+    seconds_of = _measured(_tasks(pipeline), seconds)
+    computed = max(seconds_of["computed"], seconds_of["gather"])
     stages = {
-        "plan": found["plan"],
-        "gather": found["gather"],
-        "operators": computed - found["gather"],
-        "output": max(found["loop"] - found["plan"] - computed, 0),
+        "plan": seconds_of["plan"],
+        "gather": seconds_of["gather"],
+        "operators": computed - seconds_of["gather"],
+        "output": max(seconds_of["loop"] - seconds_of["plan"] - computed, 0),
     }
-    rate = 1 / found["loop"]
+    rate = 1 / seconds_of["loop"]
     measured = {
         "seconds": seconds,
         "cores": os.cpu_count(),
@@ -79,8 +79,8 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "path": xla.path(),
         "bytes_per_sample": record_bytes,
         "gb_per_s": rate * record_bytes / 1e9,
-        "fill_gb_per_s": record_bytes / found["fill"] / 1e9,
-        "share_of_fill": found["fill"] / found["loop"],
+        "fill_gb_per_s": record_bytes / seconds_of["fill"] / 1e9,
+        "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
         "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
     }
     report = report_of_whole_mix(built, pipeline.spec)
@@ -149,17 +149,17 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
 
 def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
     """Seconds a record for each task."""
-    turns: dict[str, list[float]] = {name: [] for name in tasks}
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for _, call in tasks.values():
         jax.block_until_ready(call())  # compiles
-    for _ in range(_TURNS):
+    for _ in range(_ROUNDS):
         for name, (count, call) in tasks.items():
             begun, calls = time.perf_counter(), 0
-            while not calls or time.perf_counter() - begun < seconds / _TURNS / len(tasks):
+            while not calls or time.perf_counter() - begun < seconds / _ROUNDS / len(tasks):
                 jax.block_until_ready(call())
                 calls += 1
-            turns[name].append((time.perf_counter() - begun) / calls / count)
-    return {name: statistics.median(times) for name, times in turns.items()}
+            times[name].append((time.perf_counter() - begun) / calls / count)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _read_group(reader: Reader, group: int, located: Located) -> Record:

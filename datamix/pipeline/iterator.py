@@ -218,8 +218,8 @@ class BatchIterator(Iterator[Batch]):
             raise StateError(
                 "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
             ) from None
-        own = self._parts
-        if differing := sorted(key for key in own.keys() | parts.keys() if own.get(key) != parts.get(key)):
+        here = self._parts
+        if differing := sorted(key for key in here.keys() | parts.keys() if here.get(key) != parts.get(key)):
             raise StateError(
                 f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
                 "it with the settings it was taken under, or start afresh."

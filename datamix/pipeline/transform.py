@@ -17,8 +17,8 @@ from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import KeyWords, fold
 from datamix.spec import Record
 
-# Records of one branch that go through its operators together where branches differ: enough that the block's own
-# cost, some 20 µs, is little beside a resize; few enough that a small share wastes little.
+# Records of one branch that go through its operators together where branches differ: enough that the cost
+# of a block, some 20 µs, is little beside a resize; few enough that a small share wastes little.
 _BLOCK_ROWS = 128
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -107,7 +107,7 @@ def by_branch(
     through: Callable[[Branch, Located, jax.Array, jax.Array], Record],
     located: Located,
 ) -> Record:
-    """Put every record through its own branch alone, in blocks, of which each branch runs as many as it needs.
+    """Put every record through the branch of its source alone, in blocks: each branch runs as many as it needs.
 
     So the shapes are the same for every ratio and every order, and no branch works on another's records.
 
@@ -157,7 +157,7 @@ def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, place: Locat
         values = {name: choose(table, place.source) for name, table in settings.items()}
         keys: tuple[jax.Array, ...] = ()
         if words is not None:
-            # From the record's own place, so that it is augmented the same in any batch, on any host.
+            # From the record's epoch and index, so that it is augmented the same in any batch, on any host.
             word = choose(words[0], place.source), choose(words[1], place.source)
             keys = (jax.random.wrap_key_data(jnp.stack(fold(fold(word, place.epoch), place.record))),)
         record = step.function(record, *keys, **dict(step.static), **values)

@@ -43,13 +43,13 @@ def internals() -> Internals | None:
 
         with execution_stream_id(1):
             jax.jit(lambda: 0, compiler_options=options)()
-        found = Internals(execution_stream_id, batched_device_put, options)
-        view, device = np.arange(3), jax.devices()[0]
-        if not np.array_equal(_putter(found, view.shape, str(view.dtype), device)(view), view):
+        internal = Internals(execution_stream_id, batched_device_put, options)
+        view, device = np.arange(3, dtype=np.int32), jax.devices()[0]
+        if not np.array_equal(_putter(internal, view.shape, str(view.dtype), device)(view), view):
             return None
     except (ImportError, AttributeError, TypeError, ValueError, jax.errors.JaxRuntimeError):
         return None
-    return found
+    return internal
 
 
 def path() -> Path:
@@ -59,8 +59,8 @@ def path() -> Path:
 
 def compiler_options() -> dict[str, int] | None:
     """Options for `jax.jit` of what runs by itself, not inside another `jit`."""
-    found = internals()
-    return found.compiler_options if found else None
+    internal = internals()
+    return internal.compiler_options if internal else None
 
 
 def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]:
@@ -68,8 +68,8 @@ def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]
 
     On CPU, the calls of one stream wait for each other, and a core for none.
     """
-    found = internals()
-    return found.execution_stream_id if found and device.platform == "cpu" else lambda _: nullcontext()
+    internal = internals()
+    return internal.execution_stream_id if internal and device.platform == "cpu" else lambda _: nullcontext()
 
 
 def putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[np.ndarray], jax.Array]:
@@ -77,16 +77,16 @@ def putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[
 
     `jax.device_put` does the same and takes 50 µs a leaf, as long as a batch of 256 images; jaxlib's own call takes 8.
     """
-    found = internals()
-    return _putter(found, shape, dtype, device) if found else jax.device_put
+    internal = internals()
+    return _putter(internal, shape, dtype, device) if internal else jax.device_put
 
 
 def _putter(
-    found: Internals, shape: tuple[int, ...], dtype: str, device: jax.Device
+    internal: Internals, shape: tuple[int, ...], dtype: str, device: jax.Device
 ) -> Callable[[np.ndarray], jax.Array]:
     sharding = jax.sharding.SingleDeviceSharding(device)
     aval: Any = jax.core.ShapedArray(shape, np.dtype(dtype))
-    return lambda view: found.batched_device_put(aval, sharding, [view], [device], False)
+    return lambda view: internal.batched_device_put(aval, sharding, [view], [device], False)
 
 
 def host_view(array: jax.Array) -> np.ndarray:

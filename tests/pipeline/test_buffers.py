@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix.pipeline import xla
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.iterator import chunk_program
 
@@ -23,8 +24,7 @@ def load(*overrides: str) -> datamix.Pipeline:
 
 
 def address(batch: dict[str, Any]) -> int:
-    found: int = batch["image"].ctypes.data
-    return found
+    return int(batch["image"].ctypes.data)
 
 
 def test_a_loop_that_keeps_nothing_goes_round_in_three_chunks() -> None:
@@ -110,7 +110,7 @@ def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     seen = [next(iterator)["label"] for _ in range(20)]
     with monkeypatch.context() as patch:
-        patch.setattr(iterator, "_batches", interrupt)
+        patch.setattr(xla, "host_view", interrupt)
         with pytest.raises(KeyboardInterrupt):
             seen.extend(batch["label"] for batch in iterator)
     assert 20 < len(seen) == iterator.step
