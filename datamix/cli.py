@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix import __version__, registry
 from datamix.config import compose as overrides
+from datamix.config.explain import explain
+from datamix.config.files import conf_dir
 from datamix.config.parse import parse
 from datamix.errors import ConfigError, DatamixError
 from datamix.sweeps import watching as sweeps
@@ -35,17 +37,15 @@ def main() -> None:
     overrides.register_with_hydra()
     sweeps.register_with_hydra()
     sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it
-    sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
-    start: Callable[[], Any] = hydra.main(
-        version_base="1.3", config_path=str(overrides.conf_dir()), config_name="config"
-    )(run)
+    start: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run)
     try:
+        sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
         start()
     except DatamixError as error:
         _end(error, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _end(error, overrides.explain(error))
+        _end(error, explain(error))
     except OSError as error:
         if _running:
             raise
@@ -71,10 +71,10 @@ def run(node: DictConfig) -> Any:
 
 
 def _work(node: DictConfig) -> Any:
-    config = parse(node)
+    hydra_config: Any = HydraConfig.get()
+    config = parse(node, hydra_config)
     job = registry.lookup("job", config.job)
     registry.check_settings("job", job, config.job_settings)
-    hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     try:
         return job(config, directory, **config.job_settings)

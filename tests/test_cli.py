@@ -174,6 +174,20 @@ def test_a_plan_says_when_each_source_ends(call_datamix):
     assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
 
 
+def test_a_plan_says_where_a_rank_would_meet_one_source_alone(call_datamix):
+    mix = ["job=plan", "source=mnist+digits", "source.mnist.split=test[:300]", "source.digits.split=train[:300]",
+           "mix=round_robin", "batch.size=4"]  # fmt: skip
+    note = (
+        "divided among 4 ranks, 1 row each, every batch gives some rank the same single source; batch.shuffle=true "
+        "mends it."
+    )
+    ended = call_datamix(*mix)
+    assert ended.report["notes"] == [note]
+    assert f"Note: {note}" in " ".join(ended.out.split())
+    for setting in ("batch.shuffle=true", "batch.size=5", "mix=random"):
+        assert call_datamix(*mix, setting).report["notes"] == []
+
+
 def test_a_plan_without_end(call_datamix):
     report = call_datamix("job=plan", "stop=forever", "mix.share.mnist=0.25").report
     assert (report["batches"], report["samples"]) == (None, None)
@@ -262,7 +276,7 @@ def test_cfg_shows_the_configuration_and_does_nothing(call_datamix, tmp_path):
     assert list(shown["source"]) == ["digits", "garments"]
     assert shown["mix"]["ratio"] == "7:3"
     assert shown["mix"]["weights"] == shown["mix"]["share"] == {"digits": None, "garments": None}
-    assert shown["batch"] == {"size": 9, "remainder": "drop"}
+    assert shown["batch"] == {"size": 9, "remainder": "drop", "shuffle": False}
     assert not list(tmp_path.iterdir())
 
 
@@ -383,18 +397,18 @@ MISTAKES = {
     "mix=randm": "ConfigError: mix=randm: there is no mix 'randm'. Did you mean 'random'? Known: concat, ",
     "stop=for_ever": "ConfigError: stop=for_ever: there is no stop 'for_ever'. Did you mean 'forever'? Known: all_",
     "job=previw": "ConfigError: job=previw: there is no job 'previw'. Did you mean 'preview'? Known: ",
-    "job.name=previw": "RegistryError: job.name: no job 'previw'. Did you mean 'preview'? Known: ",
+    "job._target_=previw": "RegistryError: job._target_: no job 'previw'. Did you mean 'preview'? Known: ",
     "experiment=interleaved": "ConfigError: experiment=interleaved: there is no experiment 'interleaved'. Did ",
     "sede=1": "ConfigError: sede: there is no key 'sede'. Did you mean 'seed'? Known: ",
     "batch.sise=3": "ConfigError: batch.sise: there is no key 'sise' in batch. Did you mean 'size'? Known: ",
     "source.mnist.limt=5": "ConfigError: source.mnist.limt: there is no key 'limt' in source.mnist. Did you mean ",
     "source.mnst.limit=5": "ConfigError: source.mnst.limit: there is no source 'mnst' in source. Did you mean ",
-    "+source.mnist.splt=x": "ConfigError: source.mnist.splt: there is no such setting. Did you mean 'split'? Known: ",
-    "+batch.sise=3": "ConfigError: batch.sise: there is no such key. Did you mean 'size'? Known: ",
+    "+source.mnist.splt=x": "ConfigError: source.mnist.splt: there is no key 'splt' in source.mnist. Did you mean ",
+    "+batch.sise=3": "ConfigError: batch.sise: there is no key 'sise' in batch. Did you mean 'size'? Known: ",
     "job.batchs=1": "ConfigError: job.batchs: there is no key 'batchs' in job. Did you mean 'batches'? Known: ",
     "mix.weights.mnst=2": "ConfigError: mix.weights.mnst: there is no source 'mnst' in mix.weights. Did you ",
     "mix.weights.digits=2": "ConfigError: mix.weights.digits: there is no source 'digits' in mix.weights. Known: ",
-    "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in this mix. Did ",
+    "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in mix.share. Did ",
     "mix.weights.mnist=-0.2": "ConfigError: mix.weights.mnist = -0.2; a weight is 0 or more. ",
     "mix.weights.mnist=nan": "ConfigError: mix.weights.mnist = ",
     "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: all weights are 0; ",
@@ -503,13 +517,13 @@ EVIL = "from pathlib import Path\nPath('ran').touch()\ndef make(**_):\n    Path(
             "source.digits.operators[0]: no operator 'evil.make'. Known:",
         ),
         ("operators=[{_target_:evil.make}]", "operators[0]: no operator 'evil.make'. Known: "),
-        ("operators=[{cast:{dtype:{_target_:evil.make}}}]", "operators[0].dtype._target_ = 'evil.make': nothing can "),
-        ("+source.digits.split={_target_:evil.make}", "source.digits.split._target_ = 'evil.make': nothing can be "),
-        ("+job._target_=evil.make", "job._target_ = 'evil.make': nothing can be built here; "),
-        ("job.name=evil.make", "job.name: no job 'evil.make'. Known: "),
-        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make': nothing can be built here; "),
-        ("stop.rule=evil.make", "stop.rule: no stop 'evil.make'. Known: "),
-        ("+_target_=evil.make", "_target_ = 'evil.make': nothing can be built here; "),
+        ("operators=[{cast:{dtype:{_target_:evil.make}}}]", "operators[0].dtype._target_ = 'evil.make'; nothing can "),
+        ("+source.digits.split={_target_:evil.make}", "source.digits.split._target_ = 'evil.make'; nothing can be "),
+        ("+data._target_=evil.make", "data._target_ = 'evil.make'; nothing can be built here. "),
+        ("job._target_=evil.make", "job._target_: no job 'evil.make'. Known: "),
+        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make'; nothing can be built here. "),
+        ("stop._target_=evil.make", "stop._target_: no stop 'evil.make'. Known: "),
+        ("+_target_=evil.make", "_target_ = 'evil.make'; nothing can be built here. "),
     ],
 )
 def test_a_config_builds_what_the_registry_holds_and_nothing_else(call_datamix, tmp_path, monkeypatch, key, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,13 +14,12 @@ from datamix.errors import DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
 from datamix.operators.label import offset_label, tag_source
+from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline, num_batches
-from datamix.pipeline.program import Reader
+from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.readers.base import Reader
 from datamix.spec import LeafSpec
-
-Remainder = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,7 @@ class Assembly:
       seed: the seed of everything that is drawn, where a source has none of its own.
       batch_size: the number of records in a batch.
       remainder: whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: whether the rows of each batch are put into another order.
       identity: what determines the sequence, by the key that sets it; not where the data lies.
     """
 
@@ -43,6 +43,7 @@ class Assembly:
     seed: int
     batch_size: int
     remainder: Remainder
+    shuffle_rows: bool
     identity: Mapping[str, object]
 
     def offset(self, source: str) -> int | None:
@@ -102,6 +103,7 @@ class Assembly:
             complete.plan,
             batch_size=self.batch_size,
             remainder=self.remainder,
+            shuffle_rows=self.shuffle_rows,
             seeds=_seeds(self.sources.values(), self.seed),
             identity=self.identity,
             reader=reader,
@@ -115,6 +117,7 @@ def assemble(
     labels: str = "union",
     batch_size: int = 16,
     remainder: Remainder = "drop",
+    shuffle_rows: bool = False,
     seed: int = 0,
     shuffle: bool | str = "full",
     unit: str = "record",
@@ -134,6 +137,7 @@ def assemble(
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       batch_size: the number of records in a batch.
       remainder: whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: whether the rows of each batch are put into another order.
       seed: the seed of everything that is drawn, where a source has none of its own.
       shuffle: see `datamix.Plan`, as is all that follows but for these.
       unit: what follows the ratio: "record", or the leaf that holds each record's length.
@@ -184,6 +188,8 @@ def assemble(
         "mix.unit": unit,
         "operators": _identities(operators),
     }
+    if shuffle_rows:  # only then, so that states from before there was the setting are still of the same sequence
+        identity["batch.shuffle"] = True
     return Assembly(
         sources={source.name: source for source in sources},
         graph=_with_offsets(Graph.of(branches, operators), offsets),
@@ -191,6 +197,7 @@ def assemble(
         seed=seed,
         batch_size=batch_size,
         remainder=remainder,
+        shuffle_rows=shuffle_rows,
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
     )
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from datamix.build.assembly import Assembly, assemble
 from datamix.build.opening import check_data_dir, open_source, operations
-from datamix.config.parse import Config
+from datamix.config.parse import check_components
+from datamix.config.schema import Config
 from datamix.errors import install_hint
 from datamix.mixing.groups import resolve
 
@@ -42,6 +43,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     Raises:
       DatamixError: in one line, what is wrong and how to mend it.
     """
+    check_components(config)
     mix = config.mix
     ratio: dict[str, Any] = {"ratio": mix.ratio, "weights": mix.weights, "share": mix.share}
     # Before any dataset is looked for, which may take seconds.
@@ -53,6 +55,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         labels=config.labels,
         batch_size=config.batch_size,
         remainder=config.remainder,
+        shuffle_rows=config.shuffle_rows,
         seed=config.seed,
         shuffle=config.shuffle,
         unit=mix.unit,

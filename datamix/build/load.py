@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from datamix.build.built import build
-from datamix.config.compose import compose, conf_dir
+from datamix.config.compose import compose
+from datamix.config.files import conf_dir
 from datamix.config.parse import parse
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline

@@ -10,11 +10,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from datamix import registry
-from datamix.build.assembly import Remainder, assemble
+from datamix.build.assembly import assemble
 from datamix.build.source import OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
 from datamix.operators.base import Traits, traits
+from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
 from datamix.pipeline.pipeline import Pipeline
 from datamix.sources.objects import as_source
@@ -45,6 +46,7 @@ def mix(
     batches: int | None = None,
     batch_size: int = 16,
     remainder: Remainder = "drop",
+    shuffle_rows: bool = False,
     seed: int = 0,
     seeds: Mapping[str, int] | None = None,
     shuffle: bool | str = "full",
@@ -80,6 +82,7 @@ def mix(
       batches: after how many batches it does.
       batch_size: the number of records in a batch.
       remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
+      shuffle_rows: whether the rows of each batch are put into another order, a function of the seed and the step.
       seed: the seed of everything that is drawn.
       seeds: the seeds of some sources' shuffles and random operators, where not `seed`.
       shuffle: "full", "window(n)" or "none".
@@ -135,6 +138,7 @@ def mix(
         labels=labels,
         batch_size=batch_size,
         remainder=remainder,
+        shuffle_rows=shuffle_rows,
         seed=_whole("seed", seed),
         shuffle=shuffle,
         unit=unit,

@@ -8,7 +8,7 @@ from typing import Any
 
 from datamix import registry
 from datamix.build.source import OpenSource, named
-from datamix.config.parse import Config, OperatorConfig, SourceConfig
+from datamix.config.schema import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, install_hint
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source

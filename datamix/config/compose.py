@@ -15,10 +15,12 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from datamix.config.explain import one_line_errors, require_choices
+from datamix.config.files import conf_dir
 from datamix.config.plus import PlusSearchPath, PlusSource
-from datamix.errors import ConfigError, RegistryError, hint
+from datamix.config.renamed import rename_overrides
+from datamix.errors import RegistryError
 from datamix.mixing.groups import SELF
 from datamix.sweeps import launcher
 
@@ -26,21 +28,7 @@ from datamix.sweeps import launcher
 _HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.", launcher.VMAP)
 _HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
 _HYDRA_PARTS = ("optuna.samplers.",)
-# What only some choices bring with them.
-_BELONGS = {
-    "mix.window": "mix=proportional",
-    "mix.stratify": "mix=proportional",
-    "mix.replacement": "mix=random",
-    "weighting.temperature": "weighting=size",
-    "weighting.cap": "weighting=size",
-} | dict.fromkeys(("train", "model", "optimizer"), "job=train")
 _LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
-
-
-def conf_dir() -> Path:
-    """Where the shipped configs lie: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
 def register_with_hydra() -> None:
@@ -90,6 +78,8 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
     ["source.mnist.split='train[:10]','test'", 'seed=1']
     """
     quoted = []
+    overrides = rename_overrides(overrides)
+    require_choices(overrides)
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -145,52 +135,3 @@ def _stored_datasets(datasets: Mapping[str, Mapping[str, Any]]) -> Iterator[None
     finally:
         for name in datasets:
             del store.repo["dataset"][f"{name}.yaml"]
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's errors into a `ConfigError` of one line."""
-    from hydra.errors import HydraException
-
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
-
-
-def explain(error: BaseException) -> str:
-    """Say in one line what Hydra or OmegaConf says in several, with the nearest known name."""
-    text = str(error)
-    cause = error.__cause__ or error
-    if match := re.search(r"Could not override '([^']+)'", text):
-        missing = str(getattr(cause, "full_key", None) or match[1])
-        parent, _, name = missing.rpartition(".")
-        if "is not in struct" in str(cause):
-            node = getattr(cause, "parent_node", None)
-            known = [str(key) for key in node] if isinstance(node, DictConfig) else []
-            if (home := _BELONGS.get(missing)) is not None:
-                return f"{match[1]} belongs to {home}; add {home}, or leave it out."
-            by_source = parent == "source" or parent.startswith(("mix.weights", "mix.share", "stop.epochs"))
-            kind = "source" if by_source else "key"
-            return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
-        if (home := _BELONGS.get(match[1])) is not None and "defaults list" in str(cause):
-            return f"{match[1]}= belongs to {home}; add {home}, or leave it out."
-        return f"{match[1]}: {str(cause).splitlines()[0]}"
-    if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
-        return (
-            f"{match[1] or match[2]!r} is not an override; write key=value, and put quotes around a value with special "
-            "characters: key='[a]'."
-        )
-    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        return (
-            f"{match[1]}={match[2]} lists several values: -m runs one job for each. For one value write mix.ratio=7:3, "
-            f"source=mnist+fashion or {match[1]}=[…]."
-        )
-    if match := re.search(r"An item is already at '([^']+)'", text):
-        return f"+{match[1]}: this key exists already; leave out the +."
-    if match := re.search(r"Could not find '([^']+)'", text):
-        group, _, name = match[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        kind = {"dataset": "source"}.get(group, group)
-        return f"{kind}={name}: there is no {group or 'config'} {name!r}. {hint(name, options)}"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.report.console import console, print_notes
 from datamix.report.files import whole_file, write_report, write_text

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.parse import Config, parse, without_hydra
+from datamix.config.parse import parse, without_hydra
+from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 
 VMAP = f"{__name__}.VmapLauncher"

@@ -10,7 +10,7 @@ import numpy as np
 from datamix import registry
 from datamix.build.built import Built, build
 from datamix.build.opening import open_source
-from datamix.config.parse import Config, MixConfig, OperatorConfig, SourceConfig
+from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
 from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
@@ -166,6 +166,7 @@ def _test_config(config: Config, test_sources: list[SourceConfig], offsets: list
         seed=0,
         batch_size=_TEST_BATCH,
         remainder="keep",
+        shuffle_rows=False,
     )
 
 

@@ -62,6 +62,7 @@ KEYWORDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"order": "round_robin", "granularity": "batch"}, ["mix=round_robin", "mix.granularity=batch"]),
     ({"order": "concat"}, ["mix=concat"]),
     ({"stop": "exhaust_once", "remainder": "keep"}, ["stop=exhaust_once", "batch.remainder=keep"]),
+    ({"shuffle_rows": True}, ["batch.shuffle=true"]),
     (
         {"epochs": {"a": 2}, "batches": 3, "samples": 100},
         ["stop.epochs.a=2", "stop.batches=3", "stop.samples=100"],

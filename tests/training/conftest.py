@@ -12,7 +12,8 @@ import pytest
 
 from datamix import registry
 from datamix.config.compose import compose
-from datamix.config.parse import Config, parse
+from datamix.config.parse import parse
+from datamix.config.schema import Config
 from datamix.training import models
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.learner import is_key

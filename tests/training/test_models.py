@@ -23,11 +23,11 @@ def files(group: str) -> list[str]:
 @pytest.mark.parametrize("kind", ["model", "optimizer"])
 def test_every_registered_name_has_a_file_with_all_its_settings(kind: str) -> None:
     assert files(kind) == [name for name in registry.names(kind) if "doctest" not in name]
-    common = {"name", "learning_rate", "schedule"} if kind == "optimizer" else {"name"}
+    common = {"_target_", "learning_rate", "schedule"} if kind == "optimizer" else {"_target_"}
     for name in files(kind):
         held = yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
         takes = registry.settings(registry.lookup(kind, name))
-        assert held["name"] == name
+        assert held["_target_"] == name
         assert set(held) - common == set(takes)
         if kind == "optimizer":
             given = {key: held[key] for key in takes if name != "sgd"}  # whose file chooses a momentum
