@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datamix.build.built import load
     from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError
+    from datamix.mixing.orders import order
     from datamix.mixing.plan import Plan, Selection
+    from datamix.mixing.stops import stop
+    from datamix.mixing.weightings import weighting
     from datamix.operators.base import operator
     from datamix.pipeline.cursor import Cursor
     from datamix.pipeline.pipeline import Pipeline
@@ -48,7 +51,10 @@ _PUBLIC = {
     "load": "datamix.build.built",
     "model": "datamix.training.models",
     "operator": "datamix.operators.base",
+    "order": "datamix.mixing.orders",
     "source": "datamix.sources.base",
+    "stop": "datamix.mixing.stops",
+    "weighting": "datamix.mixing.weightings",
 }
 
 __all__ = [
@@ -67,7 +73,10 @@ __all__ = [
     "load",
     "model",
     "operator",
+    "order",
     "source",
+    "stop",
+    "weighting",
 ]
 
 
