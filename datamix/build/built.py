@@ -120,7 +120,7 @@ class Built:
             "shuffle": config.shuffle,
             "labels": config.labels,
             "mix.order": [config.mix.order, dict(config.mix.settings), config.mix.granularity],
-            "stop": [config.mix.stop, config.mix.samples, dict(config.mix.epochs)],
+            "stop": [config.mix.stop, config.mix.samples, dict(config.mix.epochs), *config.mix.stop_settings.items()],
             "mix.unit": config.mix.unit,
             "operators": [[operator.name, dict(operator.settings)] for operator in config.operators],
         }
@@ -204,7 +204,7 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
         schedule=mix.schedule,
         group_weights=mix.group_weights,
         order=mix.order,
-        stop=mix.stop,
+        stop={"rule": mix.stop, **mix.stop_settings},
         epochs=mix.epochs,
         samples=mix.samples,
         seed=config.seed,

@@ -70,6 +70,7 @@ class MixConfig:
       order: registered name.
       stop: registered name.
       settings: keyword settings of the order.
+      stop_settings: keyword settings of the stop.
       granularity: "record" or "batch".
       ratio: of all sources, or None.
       weights: relative, by source.
@@ -85,6 +86,7 @@ class MixConfig:
     order: str
     stop: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    stop_settings: Mapping[str, Any] = field(default_factory=dict)
     granularity: str = "record"
     ratio: object = None
     weights: Mapping[str, Any] = field(default_factory=dict)
@@ -220,6 +222,10 @@ def parse(node: DictConfig) -> Config:
         stop.take("samples", int, default=None, least=1),
         None if (batches := stop.take("batches", int, default=None, least=1)) is None else batches * batch_size,
     ]
+    stop_rule = stop.registered("rule", "stop")
+    stop_takes = registry.settings(registry.lookup("stop", stop_rule))
+    stop_settings = {name: stop.node.pop(name) for name in stop_takes if name in stop.node}
+    refuse_targets(stop_settings, "stop")
     result = Config(
         job=job.registered("name", "job"),
         job_settings=job.rest(),
@@ -238,7 +244,8 @@ def parse(node: DictConfig) -> Config:
             unit=mix.take("unit", str),
             order=mix.registered("order", "order"),
             settings=mix.rest(),
-            stop=stop.registered("rule", "stop"),
+            stop=stop_rule,
+            stop_settings=stop_settings,
             epochs=by_path(stop.take("epochs", dict, default={})),
             samples=min((end for end in samples if end is not None), default=None),
         ),

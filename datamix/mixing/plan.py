@@ -13,6 +13,7 @@ from datamix.mixing.lookup import Lookup, Selection
 from datamix.mixing.plan_report import PlanReport
 from datamix.mixing.plan_spec import PlanSpec, resolve_spec
 from datamix.mixing.stages import cut
+from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number
 
 __all__ = ["Plan", "Selection"]
@@ -54,7 +55,7 @@ class Plan(Lookup):
         group_weights: Mapping[str, Number] | None = None,
         schedule: Sequence[Mapping[str, Any]] | None = None,
         order: str = "proportional",
-        stop: str | Mapping[str, Any] = "first_exhausted",
+        stop: str | Mapping[str, Any] | Stop = "first_exhausted",
         epochs: Mapping[str, int] | None = None,
         samples: int | None = None,
         seed: int = 0,

@@ -40,8 +40,8 @@ class PlanSpec:
       group_weights: The weights that groups give their members themselves; `weights` and `share` come before them.
       schedule: Shares that change with the step, see `datamix.mixing.schedules.phases`.
       order: The name of the order: "proportional", "random", "round_robin", "concat" or a registered one.
-      stop: The name of the stop: "first_exhausted", "all_exhausted", "exhaust_once", "forever" or a registered one; or
-        its name and settings as in `{"rule": "mine", "source": "a"}`.
+      stop: The name of the stop: "first_exhausted", "all_exhausted", "exhaust_once", "forever" or a registered one; its
+        name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
       epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.
       samples: End after so many records, if the stop has not ended the mix before.
       seed: The seed of everything that is drawn.
@@ -66,7 +66,7 @@ class PlanSpec:
     group_weights: Mapping[str, Number] | None = None
     schedule: Sequence[Mapping[str, Any]] | None = None
     order: str = "proportional"
-    stop: str | Mapping[str, Any] = "first_exhausted"
+    stop: str | Mapping[str, Any] | Stop = "first_exhausted"
     epochs: Mapping[str, int] | None = None
     samples: int | None = None
     seed: int = 0
@@ -186,7 +186,9 @@ def _rule(kind: str, value: str | Mapping[str, Any]) -> tuple[str, Any, dict[str
     return name, component, settings
 
 
-def _stop(value: str | Mapping[str, Any]) -> Stop:
+def _stop(value: str | Mapping[str, Any] | Stop) -> Stop:
+    if isinstance(value, Stop):
+        return value
     name, component, settings = _rule("stop", value)
     stop = component(**settings)
     if not isinstance(stop, Stop):
@@ -228,13 +230,19 @@ def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | N
     Raises:
       ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.
     """
+    names = list(spec.sizes)
+    active = {source for _, group in mix for source, share in group.leaves() if share}
+    for name in stop.sources:
+        if name not in names:
+            raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
+        if names.index(name) not in active:
+            raise ConfigError(f"the stop waits for source {name!r}, which has no share of this mix.")
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
     for name, times in epochs.items():
-        if name not in spec.sizes:
-            raise ConfigError(f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, spec.sizes)}")
+        if name not in names:
+            raise ConfigError(f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
             raise ConfigError(f"stop.epochs.{name} = {times!r}; it is a whole number, 1 or more.")
-    active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
         records = size * epochs.get(name, 1)
@@ -249,10 +257,4 @@ def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | N
                 f"make batch.size {size} or less, or use mix.granularity=record."
             )
         slots.append(count)
-    names = list(spec.sizes)
-    for name in stop.sources:
-        if name not in names:
-            raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
-        if names.index(name) not in active:
-            raise ConfigError(f"the stop waits for source {name!r}, which has no share of this mix.")
     return slots

@@ -74,7 +74,7 @@ def cut(
             if group is None:
                 break  # nothing is left of what this phase is made of
             waiting = [source for source in sorted(later & watched) if left[source] + beyond > 0]
-            if stop.waits_for == "all" and not waiting:
+            if stop.waits_for is not None and not waiting:
                 return stages
             base = tuple(once - rest for once, rest in zip(demand.remaining, left, strict=True))
             now = replace(demand, group=group, remaining=left, first=first, base=base, last=last)
