@@ -231,18 +231,16 @@ def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | N
       ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.
     """
     names = list(spec.sizes)
-    active = {source for _, group in mix for source, share in group.leaves() if share}
     for name in stop.sources:
         if name not in names:
             raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
-        if names.index(name) not in active:
-            raise ConfigError(f"the stop waits for source {name!r}, which has no share of this mix.")
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
     for name, times in epochs.items():
         if name not in names:
             raise ConfigError(f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
             raise ConfigError(f"stop.epochs.{name} = {times!r}; it is a whole number, 1 or more.")
+    active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
         records = size * epochs.get(name, 1)

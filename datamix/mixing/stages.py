@@ -61,10 +61,12 @@ def cut(
     """
     stages: list[Stage] = []
     left, first, last = list(demand.remaining), 0, None
-    watched = {demand.names.index(name) for name in stop.sources} or set(range(demand.num_sources))
+    later_of = _later(phases)
+    # Sources without a share hold up nothing.
+    watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
     # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
     beyond = 1 if stop.ends_before_repeat else 0
-    for (phase_end, phase), later in zip(phases, _later(phases), strict=True):
+    for (phase_end, phase), later in zip(phases, later_of, strict=True):
         end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
         while end is None or first < end:
             until = end

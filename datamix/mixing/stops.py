@@ -19,7 +19,8 @@ class Stop:
       drops: Whether an exhausted source drops out and the rest go on in their ratio, until none is left.
       repeats: Whether a source may give a record more often than `epochs` says before the mix ends. Where none may, the
         mix ends right before the first record that would be; elsewhere right after the last record that it waited for.
-      sources: The names of the sources that it waits for; empty for all. The others may then repeat.
+      sources: The names of the sources that it waits for; the others may then repeat. Where none of them has a share,
+        or none is named, it waits for all that have one.
       epochs: How often a source has to be gone through, by name; one not named, once. A user's `stop.epochs` comes
         first.
 
