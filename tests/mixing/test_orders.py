@@ -13,7 +13,7 @@ from datamix.errors import ConfigError
 from datamix.mixing.fills import LONG_TABLE_SLOTS, TABLE_SLOTS, tijdeman
 from datamix.mixing.groups import Group
 from datamix.mixing.orders import Demand, concat, proportional, random, round_robin
-from datamix.mixing.periods import Draws, Period, Runs, Table
+from datamix.mixing.periods import Period, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import integer_weights, resolve_shares
 
@@ -314,57 +314,3 @@ def test_a_share_below_the_draws_resolution_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^mix=random cannot draw a share below 2\^-31; raise it, or set it to 0\.$"):
         random(demand([Fraction(1, 2**32), 1]))
     assert random(demand([Fraction(1, 2**31), 1 - Fraction(1, 2**31)])).thresholds.tolist() == [1, 2**31]
-
-
-# Every period answers its three questions alike.
-
-TABLE = proportional(demand([5, 0, 3, 2]))
-LONG_TABLE = proportional(demand([0.123456789, 0, 0.3, 0.576543211]))
-WINDOWED = proportional(demand([5, 0, 3, 2]), window=7)
-RUNS = Runs((3, 0, 5, 1000))
-LONG_RUNS = Runs((3_000_000_000, 0, 5, 4_000_000_000))
-DRAWS = random(demand([5, 0, 3, 2]))
-LATER_DRAWS = Draws(DRAWS.thresholds, 2**32 - 1000, DRAWS.key, False)
-
-
-def check_period(period: Period, start: int, count: int) -> None:
-    source, number = period.take(start, count)
-    assert source.dtype == np.int32
-    assert number.dtype == np.int64
-    before = period.counts(start)
-    assert sum(before) == start
-    assert before[1] == 0
-    for offset, (i, rank) in enumerate(zip(source.tolist(), number.tolist(), strict=True)):
-        assert rank == before[i]
-        assert period.position_of(i, rank) == start + offset
-        before[i] += 1
-    assert period.counts(start + count) == before
-
-
-@pytest.mark.parametrize("period", [TABLE, LONG_TABLE, WINDOWED, RUNS, LONG_RUNS], ids=str)
-@settings(derandomize=True, deadline=None, max_examples=25)
-@given(start=st.one_of(st.integers(0, 10**6), st.integers(2**40, 2**60)), count=st.integers(0, 40))
-def test_a_period_agrees_with_itself(period: Period, start: int, count: int) -> None:
-    check_period(period, start, count)
-
-
-@pytest.mark.parametrize("period", [DRAWS, LATER_DRAWS], ids=["from the start", "from slot 2^32 - 1000"])
-@settings(derandomize=True, deadline=None, max_examples=25)
-@given(start=st.integers(0, 300_000), count=st.integers(0, 40))
-def test_draws_agree_with_themselves(period: Period, start: int, count: int) -> None:
-    check_period(period, start, count)
-
-
-@pytest.mark.parametrize("period", [TABLE, LONG_TABLE, WINDOWED, RUNS, DRAWS, LATER_DRAWS])
-def test_a_period_is_walked_the_same_in_any_pieces(period: Period) -> None:
-    whole_source, whole_number = period.take(0, 3000)
-    for size in (9, 1000):
-        pieces = [period.take(start, size) for start in range(0, 3000 - 3000 % size, size)]
-        assert np.concatenate([piece[0] for piece in pieces]).tolist() == whole_source[: 3000 - 3000 % size].tolist()
-        assert np.concatenate([piece[1] for piece in pieces]).tolist() == whole_number[: 3000 - 3000 % size].tolist()
-
-
-def test_draws_cross_the_32_bit_border() -> None:
-    across = LATER_DRAWS.sources(990, 20)
-    np.testing.assert_array_equal(across, DRAWS.sources(2**32 - 10, 20))
-    assert across[10:].tolist() != DRAWS.sources(0, 10).tolist()

@@ -191,20 +191,6 @@ def test_what_does_not_keep_the_contract() -> None:
         Plan(sizes, stop=Stop(waits_for="any", sources=("c",), repeats=True))
 
 
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        ([], r"^a table has one whole number for each slot, at least one; not float64\[0\]$"),
-        ([0.5], r"not float64\[1\]$"),
-        ([0, 3], r"^source ids lie from 0 to 2; these lie from 0 to 3$"),
-        ([-1], r"^source ids lie from 0 to 2; these lie from -1 to -1$"),
-    ],
-)
-def test_ids_that_make_no_table(ids: list[Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Table.of(ids, 3)
-
-
 def test_a_kind_of_period_says_itself_what_reports_ask_of_it() -> None:
     """A kind of one's own, with runs that do not decide the shares, is reported like any other."""
 
