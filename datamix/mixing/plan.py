@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,15 @@ class Plan(Lookup):
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {float(share):.4g}" for name, share in zip(self.names, self.targets, strict=True))
         return f"<Plan: {shares}; {'without end' if self.length is None else f'{self.length:,} records'}>"
+
+    def _repr_html_(self) -> str:
+        """The sources as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{size:,}</td><td>{100 * float(share):.4g} %</td></tr>"
+            for name, size, share in zip(self.names, self.sizes, self.targets, strict=True)
+        )
+        length = "without end" if self.length is None else f"{self.length:,} records"
+        return f"<table><tr><th>source</th><th>records</th><th>share</th></tr>{rows}</table><p>The mix: {length}.</p>"
 
     def with_weights(self, weights: Mapping[str, Number]) -> Plan:
         """The same mix in another ratio, constant from the first step to the last.

@@ -179,8 +179,10 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
 
 def _rule(kind: str, value: str | Mapping[str, Any]) -> tuple[str, Any, dict[str, Any]]:
     """The name of a stop or a weighting, what is registered under it, and its settings."""
-    settings = {"rule": value} if isinstance(value, str) else dict(value)
-    name = settings.pop("rule")
+    settings = dict(value) if isinstance(value, Mapping) else {"rule": value}
+    name = settings.pop("rule", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind} = {value!r}; it is a name, or a name under 'rule' and its settings beside it.")
     component = registry.lookup(kind, name)
     registry.check_settings(kind, component, settings)
     return name, component, settings

@@ -246,3 +246,9 @@ def test_a_plan_is_made_anew_from_its_inputs() -> None:
     assert rows(again.take(0, 200)) == rows(plan.take(0, 200))
     assert again.spec == plan.spec
     assert repr(again) == "<Plan: a 0.5, b 0.5; without end>"
+
+
+def test_a_plan_in_a_notebook() -> None:
+    html = Plan({"<a>": 5, "b": 3})._repr_html_()
+    assert "<td>&lt;a&gt;</td><td>5</td><td>50 %</td>" in html
+    assert html.endswith("<p>The mix: 7 records.</p>")

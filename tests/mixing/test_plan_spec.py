@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from datamix.errors import ConfigError, RegistryError
 from datamix.mixing.plan import Plan
+from datamix.mixing.plan_spec import PlanSpec, resolve_spec
+from datamix.mixing.stops import Stop
 
 ORDERS = ["proportional", "random", "round_robin", "concat"]
 
@@ -71,3 +75,32 @@ def test_batches_of_nothing(batch_size: int) -> None:
 def test_all_weights_zero() -> None:
     with pytest.raises(ConfigError, match=r"^all weights are 0; at least one source needs a weight above 0\.$"):
         Plan({"a": 5, "b": 5}, {"a": 0, "b": 0})
+
+
+@pytest.mark.parametrize("kind", ["stop", "weighting"])
+@pytest.mark.parametrize("value", [{"source": "a"}, {"rule": 3}, None, 3])
+def test_a_rule_without_a_name(kind: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^{kind} = .*; it is a name, or a name under 'rule' and its "):
+        Plan({"a": 5}, **{kind: value})  # type: ignore[arg-type]
+
+
+def test_what_a_plan_is_resolved_to() -> None:
+    spec = PlanSpec(
+        sizes={"a": 5, "b": 7},
+        schedule=[{"until": 3, "ratio": "9:1"}, {"ratio": "1:1"}],
+        batch_size=4,
+        granularity="batch",
+        epochs={"b": 2},
+        samples=30,
+        shuffle="window(3)",
+    )
+    mix = resolve_spec(spec)
+    assert [(end, [str(share) for share in group.leaf_shares()]) for end, group in mix.phases] == [
+        (3, ["9/10", "1/10"]),
+        (None, ["1/2", "1/2"]),
+    ]
+    assert (mix.names, mix.sizes, mix.slot_records, mix.limit) == (("a", "b"), (5, 7), 4, 8)
+    assert mix.demand.remaining == [1, 3]  # whole batches, of five records and of twice seven
+    assert (mix.stop, mix.shuffle.kind, mix.shuffle.window) == (Stop(waits_for="any"), "window", 3)
+    repeating = resolve_spec(replace(spec, stop="all_exhausted"))
+    assert repeating.demand.remaining == [2, 4]
