@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint_is_named(make: Callable[..., Run]) -> None:
     ("overrides", "message"),
     [
         (["train.steps=null"], r"train\.steps = null is the whole mix, which never ends; "),
-        (["stop=first_exhausted", "train.steps=15"], r"train\.steps = 15 is more than the 14 whole batches of the mix"),
+        (["stop=first_exhausted", "train.steps=16"], r"train\.steps = 16 is more than the 15 whole batches of the mix"),
         (
             ["source.down.split=few", "source.down.test_split=test", "source.down.class_names=[]"],
             r"source 'down': label 3 of its test records is none of the 3 classes of those to train on; name every",
@@ -274,4 +274,4 @@ def test_mistakes(make: Callable[..., Run], overrides: list[str], message: str) 
 
 
 def test_the_whole_mix(make: Callable[..., Run]) -> None:
-    assert make("stop=first_exhausted", "train.steps=null").steps == 14
+    assert make("stop=first_exhausted", "train.steps=null").steps == 15
