@@ -433,7 +433,7 @@ MISTAKES = {
     "operators=[{normalize:{mean:0,sdt:1}}]": "ConfigError: operators[0].normalize.sdt: there is no such setting. Did",
     "operators=[{normalize:{mean:0}}]": "ConfigError: operators[0].normalize.std is missing; it has no default.",
     "batch.size=0": "ConfigError: batch.size = 0; it is 1 or more.",
-    "batch.size=1601": "ConfigError: batch.size = 1601 is more than the 1600 records of the whole mix; ",
+    "batch.size=1602": "ConfigError: batch.size = 1602 is more than the 1601 records of the whole mix; ",
     "batch.remainder=dorp": "ConfigError: batch.remainder = 'dorp'. Did you mean 'drop'? Known: drop, keep.",
     "data.stand_in=perhaps": "ConfigError: data.stand_in = 'perhaps'; it is true or false.",
     "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more.",

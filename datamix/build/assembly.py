@@ -124,7 +124,7 @@ def assemble(
     order: str = "proportional",
     order_settings: Mapping[str, Any] | None = None,
     granularity: str = "record",
-    stop: str = "first_exhausted",
+    stop: str | Mapping[str, Any] = "first_exhausted",
     epochs: Mapping[str, int] | None = None,
     samples: int | None = None,
     **weights: Any,
@@ -144,7 +144,7 @@ def assemble(
       order: the order of the mix.
       order_settings: the keyword settings of the order.
       granularity: whether records or whole batches are mixed.
-      stop: the stop of the mix.
+      stop: the stop of the mix, with settings as in `{"rule": name, setting: value}`.
       epochs: how often a source is gone through until it counts as finished.
       samples: after how many records the mix ends at the latest.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.

@@ -40,7 +40,7 @@ def mix(
     unit: str = "record",
     order: str = "proportional",
     granularity: str = "record",
-    stop: str | None = None,
+    stop: str | Mapping[str, Any] | None = None,
     epochs: Mapping[str, Any] | None = None,
     samples: int | None = None,
     batches: int | None = None,
