@@ -131,7 +131,7 @@ def environment(shared_data, tmp_path_factory, cache_dir) -> dict[str, str]:
 
     ours = {
         "HOME": str(tmp_path_factory.mktemp("home")),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "datamix" / "plugins"))),
         "TFDS_DATA_DIR": str(shared_data / "tensorflow_datasets"),
         "XDG_CACHE_HOME": str(cache_dir.parent),
         "MPLCONFIGDIR": matplotlib.get_cachedir(),  # a new one would look for fonts for seconds

@@ -12,8 +12,9 @@ import numpy as np
 
 from datamix import registry
 from datamix.build.opening import OpenSource, open_source
-from datamix.config.compose import compose, conf_dir
+from datamix.config.compose import compose
 from datamix.config.parse import Config, OperatorConfig, parse
+from datamix.config.plus import conf_dir
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan import Plan
@@ -165,8 +166,7 @@ def load(
     arguments = list(overrides)
     if memory and not any(argument.startswith("source=") for argument in arguments):
         arguments.insert(0, f"source={'+'.join(memory)}")
-    datasets = {name: {"_target_": "arrays"} for name in memory}
-    config = parse(compose(arguments, config_dir=config_dir, datasets=datasets))
+    config = parse(compose(arguments, config_dir=config_dir, datasets=list(memory)))
     built = build(config, memory)
     for note in built.notes:
         warnings.warn(note, stacklevel=2)

@@ -200,7 +200,7 @@ def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
 
 
 def stand_ins(results: Sequence[Result]) -> list[str]:
-    """The sources for which look-alikes stood in, in any job."""
+    """The sources that were not real data but stand-ins, in any job."""
     return list(
         dict.fromkeys(
             name

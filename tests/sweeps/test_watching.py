@@ -65,7 +65,7 @@ def test_several_axes_give_a_row_each(call_datamix, tmp_path):
     }
     overrides = ["job=plan", "source=digits+garments", "mix.share.digits=0.2", "seed=1", "batch.size=16"]
     assert result["overrides"] == overrides
-    assert result["config"]["mix"]["share"] == {"digits": 0.2, "garments": None}
+    assert result["config"]["mix"]["share"] == {"digits": 0.2}
     assert "hydra" not in result["config"]
     assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
 
