@@ -25,10 +25,11 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from datamix import __version__, registry
 from datamix.config import compose
+from datamix.config.explain import explain
+from datamix.config.files import conf_dir
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
-from datamix.config.plus import conf_dir
 from datamix.errors import ConfigError, DatamixError
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import run_recorded, run_watched
@@ -59,7 +60,7 @@ def _end(error: BaseException, full_error: bool) -> NoReturn:
     """End with one line for a user's mistake, and with a traceback for anything else."""
     if full_error or not isinstance(error, DatamixError | HydraException | OmegaConfBaseException | YAMLError):
         raise error
-    text = str(error) if isinstance(error, DatamixError) else compose.explain(error)
+    text = str(error) if isinstance(error, DatamixError) else explain(error)
     kind = next((c.__name__ for c in type(error).__mro__ if c.__module__ == DatamixError.__module__), "ConfigError")
     print(f"{kind}: {text}", file=sys.stderr)
     sys.exit(2)
@@ -204,11 +205,11 @@ def run(node: DictConfig, trained: Any = None) -> float | None:
 
 
 def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
-    hydra_config = HydraConfig.get()
+    hydra_config: Any = HydraConfig.get()
     if (typed_in := Path(hydra_config.runtime.cwd)) != Path.cwd():
         compose.load_plugins(node)
         node = with_absolute_paths(node, typed_in)
-    config = parse(node)
+    config = parse(node, hydra_config)
     job = registry.lookup("job", config.job)
     registry.check_settings("job", job, config.job_settings)
     directory = Path(hydra_config.runtime.output_dir)

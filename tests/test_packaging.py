@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
     target, env = installed
     code = (
-        "import datamix, json; from datamix.config.compose import conf_dir;"
+        "import datamix, json; from datamix.config.files import conf_dir;"
         "print(json.dumps([datamix.__file__, str(conf_dir())]))"
     )
     where = json.loads(python("-c", code, cwd=tmp_path, env=env))

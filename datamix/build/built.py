@@ -13,8 +13,9 @@ import numpy as np
 from datamix import registry
 from datamix.build.opening import OpenSource, open_source
 from datamix.config.compose import compose
-from datamix.config.parse import Config, OperatorConfig, parse
-from datamix.config.plus import conf_dir
+from datamix.config.files import conf_dir
+from datamix.config.parse import check_components, parse
+from datamix.config.schema import Config, OperatorConfig
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan import Plan
@@ -179,6 +180,7 @@ def build(config: Config, memory: Mapping[str, Source | Mapping[str, Any]] | Non
     Raises:
       DatamixError: in one line, what is wrong and how to mend it.
     """
+    check_components(config)
     names, mix = [source.name for source in config.sources], config.mix
     # Before any dataset is looked for, which may take seconds.
     resolve(names, ratio=mix.ratio, weights=mix.weights, share=mix.share)

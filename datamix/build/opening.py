@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamix import registry
-from datamix.config.parse import Config, SourceConfig
+from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import Source

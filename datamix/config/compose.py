@@ -21,21 +21,14 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.plus import MIX, conf_dir
-from datamix.errors import ConfigError, hint
+from datamix.config.explain import one_line_errors, require_choices
+from datamix.config.files import conf_dir
+from datamix.config.plus import MIX
+from datamix.config.renamed import rename_overrides
+from datamix.errors import ConfigError
 from datamix.mixing.groups import SELF
-
-# What only some choices bring with them.
-_BELONGS = {
-    "mix.window": "mix=proportional",
-    "mix.stratify": "mix=proportional",
-    "mix.replacement": "mix=random",
-    "weighting.temperature": "weighting=size",
-    "weighting.cap": "weighting=size",
-} | dict.fromkeys(("train", "model", "optimizer"), "job=train")
 
 VERSION_BASE = "1.3"
 """The version of Hydra whose defaults hold for our configs."""
@@ -55,6 +48,8 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     ["source.mnist.split='train[:10]','test'", 'seed=1', 'hydra.searchpath=[file:///conf,plus://]']
     """
     result = []
+    overrides = rename_overrides(overrides)
+    require_choices(overrides)
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -185,52 +180,3 @@ def _loop(loader: ConfigLoaderImpl, dataset: str, within: tuple[str, ...]) -> tu
         if is_member and (loop := _loop(loader, str(default.get_name()), (*within, dataset))):
             return loop
     return ()
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's errors into a `ConfigError` of one line."""
-    from hydra.errors import HydraException
-
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
-
-
-def explain(error: BaseException) -> str:
-    """Say in one line what Hydra or OmegaConf says in several, with the nearest known name."""
-    text = str(error)
-    cause = error.__cause__ or error
-    if match := re.search(r"Could not override '([^']+)'", text):
-        missing = str(getattr(cause, "full_key", None) or match[1])
-        parent, _, name = missing.rpartition(".")
-        if "is not in struct" in str(cause):
-            node = getattr(cause, "parent_node", None)
-            known = [str(key) for key in node] if isinstance(node, DictConfig) else []
-            if (home := _BELONGS.get(missing)) is not None:
-                return f"{match[1]} belongs to {home}; add {home}, or leave it out."
-            by_source = parent == "source" or parent.startswith(("mix.weights", "mix.share", "stop.epochs"))
-            kind = "source" if by_source else "key"
-            return f"{match[1]}: there is no {kind} {name!r}{f' in {parent}' if parent else ''}. {hint(name, known)}"
-        if (home := _BELONGS.get(match[1])) is not None and "defaults list" in str(cause):
-            return f"{match[1]}= belongs to {home}; add {home}, or leave it out."
-        return f"{match[1]}: {str(cause).splitlines()[0]}"
-    if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
-        return (
-            f"{match[1] or match[2]!r} is not an override; write key=value, and put quotes around a value with special "
-            "characters: key='[a]'."
-        )
-    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        return (
-            f"{match[1]}={match[2]} lists several values: -m runs one job for each. For one value write mix.ratio=7:3, "
-            f"source=mnist+fashion or {match[1]}=[…]."
-        )
-    if match := re.search(r"An item is already at '([^']+)'", text):
-        return f"+{match[1]}: this key exists already; leave out the +."
-    if match := re.search(r"Could not find '([^']+)'", text):
-        group, _, name = match[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        kind = {"dataset": "source"}.get(group, group)
-        return f"{kind}={name}: there is no {group or 'config'} {name!r}. {hint(name, options)}"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())

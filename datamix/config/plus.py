@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,17 +11,6 @@ from datamix.errors import ConfigError
 
 MIX = "mix"
 """The `_target_` of a dataset that is itself a mix."""
-
-
-def conf_dir() -> Path:
-    """The directory of the shipped configs: inside an installed package, beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
-
-
-def shipped_datasets() -> list[str]:
-    """The names of the datasets that come with datamix."""
-    return sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
 
 
 def joined(text: str) -> DictConfig:

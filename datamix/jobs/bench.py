@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.build.built import build
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Located

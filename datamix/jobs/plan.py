@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamix.build.built import Built, build
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.report.console import console
 from datamix.report.files import write_report

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.errors import DatamixError
 from datamix.report import curves
 from datamix.report.console import console, percent, print_notes, table

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix.config.compose import load_plugins
-from datamix.config.parse import Config, parse, without_hydra
+from datamix.config.parse import parse
+from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
 from datamix.report.progress import progress
@@ -93,7 +94,7 @@ def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
     for i, node in enumerate(nodes):
         try:
             load_plugins(node)
-            config, directory = parse(without_hydra(node)), _directory(node)
+            config, directory = parse(node), _directory(node)
         except (DatamixError, OmegaConfBaseException):  # the job itself will say so
             continue
         if config.job == "train" and not _is_done(node, directory):

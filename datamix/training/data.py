@@ -10,7 +10,7 @@ import numpy as np
 from datamix import registry
 from datamix.build.built import Built, build
 from datamix.build.opening import open_source
-from datamix.config.parse import Config, MixConfig, OperatorConfig, SourceConfig
+from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
 from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline

@@ -18,7 +18,7 @@ from flax import nnx
 from jax import lax
 
 from datamix import registry
-from datamix.config.parse import TrainConfig
+from datamix.config.schema import TrainConfig
 from datamix.errors import ConfigError
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.pipeline import Pipeline

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix import registry
-from datamix.config.parse import Config, TrainConfig
+from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DatamixError, StateError
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.pipeline import digest

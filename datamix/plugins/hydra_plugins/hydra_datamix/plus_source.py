@@ -37,9 +37,9 @@ class PlusSource(ConfigSource):
             return self._in_memory()
         if config_path != "source":
             return []
-        from datamix.config.plus import shipped_datasets
+        from datamix.config.files import choices_of
 
-        return sorted([*shipped_datasets(), *self._in_memory()])
+        return sorted([*choices_of("source"), *self._in_memory()])
 
     def load_config(self, config_path: str) -> ConfigResult:
         from datamix.config.plus import in_memory, joined
