@@ -16,7 +16,7 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import setup_globals
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -84,7 +84,8 @@ def _run(arguments: list[str]) -> None:
     if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
         _start_hydra([*flags, *overrides])
         return
-    setup_globals()  # Hydra's resolvers, as `hydra.main` does
+    setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
+    JobRuntime.instance().set("name", __name__.rpartition(".")[2])
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory(), compose.named_loops(loader):
         if args.help:
@@ -123,6 +124,11 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args = parser.parse_intermixed_args(arguments)
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun reads a pickle, which may run any code; repeat the command instead.")
+    actions = [name for name in ("run", "multirun", *_SHOWN_BY_HYDRA) if getattr(args, name)]
+    if len(actions) > 1:
+        raise ConfigError(f"{' and '.join(f'--{name}'.replace('_', '-') for name in actions)} exclude each other.")
+    if args.resolve and not (args.cfg or args.help):
+        raise ConfigError("--resolve belongs to --cfg or --help; add one of them, or leave it out.")
     flags = list(arguments)
     for override in args.overrides:
         flags.remove(override)

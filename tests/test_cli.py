@@ -262,7 +262,7 @@ def test_cfg_shows_the_configuration_and_does_nothing(call_datamix, tmp_path):
     assert list(shown["source"]) == ["digits", "garments"]
     assert shown["mix"]["ratio"] == "7:3"
     assert shown["mix"]["weights"] == shown["mix"]["share"] == {}
-    assert shown["batch"] == {"size": 9, "remainder": "drop"}
+    assert shown["batch"] == {"size": 9, "remainder": "drop", "shuffle": False}
     assert not list(tmp_path.iterdir())
 
 
