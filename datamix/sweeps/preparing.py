@@ -90,16 +90,21 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
     for key in _own_keys(config):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"hydra.sweeper: {key} cannot be swept; set it for the whole sweep.")
-    for job in _group_choices(config, loader):
-        node = loader.load_sweep_config(config, job)
+    fixed, swept = _group_choices(config, loader)
+    # Keys of no group do not reach Hydra's part. Without a swept group, parameters of a sweeper may still name one.
+    for chosen in itertools.product(*swept) if swept or config.hydra.sweeper.get("params") else ():
+        node = loader.load_sweep_config(config, [*fixed, *chosen])
         check_hydra_node(node)
         for part in ("sweeper", "launcher"):
-            ours, theirs = (OmegaConf.to_container(it.hydra, resolve=False)[part] for it in (config, node))  # type: ignore[index, call-overload]
-            if ours != theirs:
+            if _plain(node.hydra, part) != _plain(config.hydra, part):
                 raise ConfigError(
-                    f"{' '.join(job)} sets hydra.{part}, which belongs to a whole sweep and not to one of its jobs; "
-                    "run it by itself."
+                    f"{' '.join(chosen or fixed)} sets hydra.{part}, which belongs to a whole sweep and not to one of "
+                    "its jobs; run it by itself."
                 )
+
+
+def _plain(node: DictConfig, part: str) -> object:
+    return OmegaConf.to_container(OmegaConf.masked_copy(node, [part]), resolve=False)
 
 
 def _own_keys(config: DictConfig) -> Iterator[str]:
@@ -108,18 +113,15 @@ def _own_keys(config: DictConfig) -> Iterator[str]:
             yield str(key)
 
 
-def _group_choices(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
-    """Every combination of the config groups that differ from job to job: other keys do not reach Hydra's part."""
+def _group_choices(config: DictConfig, loader: ConfigLoaderImpl) -> tuple[list[str], list[list[str]]]:
+    """The overrides that every job has, and the choices of each config group that is swept."""
     fixed, swept = [], []
     for override in sweep_overrides(config, loader):
-        key = override.get_key_element()
         if not override.is_sweep_override():
             fixed.append(str(override.input_line))
         elif override.is_discrete_sweep() and _is_group(override.key_or_group, config, loader):
-            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    if swept or config.hydra.sweeper.get("params"):
-        for chosen in itertools.product(*swept):
-            yield [*fixed, *chosen]
+            swept.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+    return fixed, swept
 
 
 def _is_group(key: str, config: DictConfig, loader: ConfigLoaderImpl) -> bool:

@@ -213,6 +213,19 @@ def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_pat
     assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
 
 
+@needs("hydra_optuna_sweeper")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.slow
+def test_a_failed_job_is_a_failed_trial_and_not_the_end_of_a_search(call_datamix, moody, tmp_path):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "sweep.metric=samples"]
+    grid = ["hydra/sweeper/sampler=grid", "source.moody.mood=choice(good,bug,fine,well)"]
+    ended = call_datamix(*moody, *search, *grid, "hydra.sweep.dir=s")
+    assert ended.code == 1
+    assert sorted(row["status"] for row in rows(tmp_path / "s")) == ["done", "done", "done", "failed"]
+    assert "best_value: " in (tmp_path / "s" / "optimization_results.yaml").read_text()
+
+
 def test_what_a_search_would_call_is_refused(call_datamix):
     ended = call_datamix(*PLAN, "hydra.sweeper.custom_search_space=os.system", "hydra/sweeper=optuna")
     assert ended.mistake.startswith("RegistryError: hydra.sweeper.custom_search_space = 'os.system': nothing but ")
