@@ -82,7 +82,13 @@ def _run(arguments: list[str]) -> None:
     args, flags = _read(arguments)
     overrides = compose.prepared(args.overrides)
     if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-        _start_hydra([*flags, *overrides])
+        compose.require_plugins()
+        try:
+            _start_hydra([*flags, *overrides])
+        except ValueError as error:
+            if not args.shell_completion:
+                raise
+            raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
         return
     setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
     JobRuntime.instance().set("name", __name__.rpartition(".")[2])

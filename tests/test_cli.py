@@ -399,6 +399,8 @@ def test_flags_may_stand_between_overrides(call_datamix, tmp_path):
         ("--confg-dir own", "ConfigError: unrecognized arguments: --confg-dir; --hydra-help lists the flags."),
         ("--cfg nothing", "ConfigError: argument --cfg/-c: invalid choice: 'nothing' "),
         ("--cfg job --info", "ConfigError: --cfg and --info exclude each other."),
+        ("--shell-completion install=nosuch", "ConfigError: --shell-completion: No completion plugin for 'nosuch' "),
+        ("hydra/launcher=null", "ConfigError: hydra/launcher is missing; it is the name of a choice."),
         ("--resolve", "ConfigError: --resolve belongs to --cfg or --help; "),
         ("--experimental-rerun a.pickle", "ConfigError: --experimental-rerun reads a pickle, which may run any code; "),
     ],

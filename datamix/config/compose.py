@@ -53,6 +53,8 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
+        if value == "null" and (key == "hydra" or key.startswith("hydra/")):  # Hydra would answer with a traceback
+            raise ConfigError("it is the name of a choice", key=key, value=None)
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
@@ -67,6 +69,19 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     return result
 
 
+def require_plugins() -> None:
+    """Check that Hydra has found the plugins of datamix.
+
+    Raises:
+      ConfigError: They are not installed.
+    """
+    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
+        raise ConfigError(
+            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
+            "add its folder datamix/plugins to PYTHONPATH."
+        )
+
+
 def config_loader(
     config_dir: str | Path | None = None, *, config_path: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> ConfigLoaderImpl:
@@ -78,13 +93,9 @@ def config_loader(
       datasets: The names of sources in memory, options of the group `dataset`.
 
     Raises:
-      ConfigError: There is no such directory, or datamix's Hydra plugins are not installed.
+      ConfigError: There is no such directory, or the plugins of datamix are not installed.
     """
-    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
-        raise ConfigError(
-            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
-            "add its folder datamix/plugins to PYTHONPATH."
-        )
+    require_plugins()
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:

@@ -35,7 +35,13 @@ def settle(config: DictConfig) -> list[str]:
 
     Returns:
       The overrides that make Hydra compose the same.
+
+    Raises:
+      ConfigError: What a sweep needs is missing.
     """
+    for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
+        if OmegaConf.select(config, key) is None:
+            raise ConfigError("a sweep needs it", key=key, value=None)
     sweeper = config.hydra.sweeper
     chosen = {str(override).partition("=")[0].lstrip("+") for override in config.hydra.overrides.hydra}
     settled: dict[str, str | float] = {}
@@ -68,10 +74,12 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
     """The overrides of every job, where they are known beforehand; none for a search.
 
     Raises:
-      ConfigError: There is no job.
+      ConfigError: There is no job, or `hydra.sweeper.max_batch_size` allows none.
     """
     if is_search(config.hydra):
         return []
+    if (batch_size := config.hydra.sweeper.max_batch_size) is not None and batch_size < 1:
+        raise ConfigError("it is 1 or more", key="hydra.sweeper.max_batch_size", value=batch_size)
     overrides = sweep_overrides(config, loader)
     jobs = BasicSweeper.split_arguments(overrides, None)[0]
     if not jobs:

@@ -50,6 +50,22 @@ def test_what_no_job_may_change_is_refused_before_any_runs(call_datamix, experim
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "mistake"),
+    [
+        ("hydra.launcher=null", "ConfigError: hydra.launcher is missing; a sweep needs it."),
+        ("hydra.sweeper=null", "ConfigError: hydra.sweeper is missing; a sweep needs it."),
+        ("hydra/sweeper=null", "ConfigError: hydra/sweeper is missing; it is the name of a choice."),
+        ("sweep.metric=null", "ConfigError: sweep.metric is missing; a sweep needs it."),
+        ("sweep=null", "ConfigError: sweep.metric is missing; a sweep needs it."),
+        ("hydra.sweeper.max_batch_size=0", "ConfigError: hydra.sweeper.max_batch_size = 0; it is 1 or more."),
+        ("hydra.sweep.dir=${nope}", "ConfigError: Interpolation key 'nope' not found"),
+    ],
+)
+def test_what_a_sweep_needs(call_datamix, override, mistake):
+    assert call_datamix(*PLAN, "seed=0,1", override).mistake == mistake
+
+
 def test_parameters_of_a_sweeper_cannot_change_hydras_part(call_datamix, tmp_path):
     text = "# @package _global_\nhydra:\n  sweeper:\n    params: {hydra.job.name: x, seed: '0,1'}\n"
     (tmp_path / "own" / "experiment").mkdir(parents=True)
