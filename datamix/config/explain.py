@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say in several lines, said in one, with the nearest known name."""
+"""What Hydra, OmegaConf and PyYAML say in several lines, said in one, with the nearest known name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from datamix.config.check import unknown_key
 from datamix.config.files import choices_of, homes
@@ -21,22 +22,22 @@ _BY_SOURCE = ("mix.weights", "mix.share", "stop.epochs")
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's errors into a `ConfigError` of one line."""
+    """Turn the errors of Hydra, OmegaConf and PyYAML into a `ConfigError` of one line."""
     from hydra.errors import HydraException
 
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise config_error(error) from error
 
 
 def explain(error: BaseException) -> str:
-    """Say in one line what Hydra or OmegaConf says in several, with the nearest known name."""
+    """Say in one line what Hydra, OmegaConf or PyYAML says in several, with the nearest known name."""
     return str(config_error(error))
 
 
 def config_error(error: BaseException) -> ConfigError:
-    """The error of ours for one of Hydra's or OmegaConf's."""
+    """The error of ours for one of theirs."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _override_error(match[1], error.__cause__ or error)

@@ -33,7 +33,7 @@ def homes() -> dict[str, tuple[str, ...]]:
     Keys that config.yaml has itself come with none.
     """
     there = set(_keys(_load(conf_dir() / "config.yaml"), ""))
-    found: dict[str, list[str]] = {}
+    choices: dict[str, list[str]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group, option = path.parent.name, path.stem
         if group in _OTHERS:
@@ -46,8 +46,8 @@ def homes() -> dict[str, tuple[str, ...]]:
         keys = [*_keys(node, "" if is_global else f"{group}."), *(name for name in brought if " " not in name)]
         for key in dict.fromkeys(keys):
             if key not in there:
-                found.setdefault(key, []).append(f"{group}={option}")
-    return {key: tuple(choices) for key, choices in found.items()}
+                choices.setdefault(key, []).append(f"{group}={option}")
+    return {key: tuple(each) for key, each in choices.items()}
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -18,14 +18,7 @@ from datamix import registry
 from datamix.config.check import Node, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
-from datamix.config.schema import (
-    Config,
-    MixConfig,
-    OperatorConfig,
-    SourceConfig,
-    SweepConfig,
-    TrainConfig,
-)
+from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
 from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
@@ -77,11 +70,12 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         train=_train(top) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
     )
-    for name in top.values.pop(config.job, None) or ():  # where settings come from: bench.seconds is job.seconds
-        if name not in config.job_settings:
-            raise unknown_key(f"{config.job}.{name}", config.job_settings)
-    own = _own_keys(node, hydra)
-    for name in [name for name in top.values if name in own]:
+    if config.job in top.values:  # where a job's settings come from: job.seconds is ${bench.seconds}
+        settings = top.group(config.job)
+        for name in config.job_settings:
+            settings.take(name)
+    users = _user_keys(node, hydra) if top.values else ()
+    for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
     top.finish()
     return replace(config, mix=_with_batches(config.mix, config.batch_size))
@@ -120,7 +114,7 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'a key'}: {str(error).splitlines()[0]}") from error
     except RecursionError as error:
-        raise ConfigError("an interpolation leads back to itself; give one of the keys on its way a value.") from error
+        raise ConfigError("the configuration is nested too deeply; give its values in fewer levels.") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -133,14 +127,14 @@ def _plugins(node: DictConfig) -> list[Any]:
     return plugins or []
 
 
-def _own_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
+def _user_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
     """Names that may stand at the top level: `vars`, the user's groups, and what interpolations refer to."""
     if hydra is None and "hydra" in node:
         hydra = node.hydra
     parts = [node] if hydra is None else [node, hydra]
     texts = [text for part in parts for text in _interpolations(_plain(part, resolve=False))]
     # Names after the arguments of a resolver count as well: ${product:${mine.records},2}, ${oc.select:mine.records}.
-    names = {name for text in texts for name in re.findall(r"[{:,]\s*([A-Za-z_]\w*)", text)}
+    names = {name for text in texts for name in re.findall(r"[{:,]\s*['\"]?([A-Za-z_]\w*)", text)}
     choices = (OmegaConf.select(hydra, "runtime.choices") if hydra is not None else None) or {}
     return {"vars", *names, *(str(group).partition("/")[0].partition("@")[0] for group in choices)}
 

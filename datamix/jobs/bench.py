@@ -19,7 +19,7 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Located
-from datamix.pipeline.iterator import block_steps
+from datamix.pipeline.iterator import block_steps, chunk_program
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.program import Reader, locate_block_jitted, run_block_jitted
 from datamix.report import figures
@@ -91,10 +91,11 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
 
 def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
     """What is measured: how many records one call of it is for, and the call."""
-    program, arguments, size = pipeline._program, pipeline._arguments, pipeline.batch_size
+    compiled, size = pipeline.compiled, pipeline.batch_size
+    program = chunk_program(compiled.program)
     count, num_located = program.num_steps * size, block_steps(program) * size
     cursor = pipeline.start()
-    located, _ = locate_block_jitted()(program.lookup, arguments.plan, cursor, num_located)
+    located, _ = locate_block_jitted()(program.lookup, compiled.plan, cursor, num_located)
     block = Located(*(field[:count] for field in located))
     # As many of each storage group as the mix has.
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
@@ -113,7 +114,7 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
                 iterator = iter(pipeline)
 
     def gather() -> object:
-        return [_gathered(arguments.reader, group, located) for group, located in own.items()]
+        return [_gathered(compiled.reader, group, located) for group, located in own.items()]
 
     def fill() -> None:
         for values in batch:
@@ -122,13 +123,13 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
     buffers, zero = Buffers(program), jnp.uint32(0)
 
     def computed() -> Record:
-        chunk = run_block_jitted()(program, arguments.reader, arguments.numbers, located, zero, zero, buffers.take())
+        chunk = run_block_jitted()(program, compiled.reader, compiled.numbers, located, zero, zero, buffers.take())
         buffers.give_back(chunk, ())
         return chunk
 
     return {
         "loop": (count, loop),
-        "plan": (num_located, lambda: locate_block_jitted()(program.lookup, arguments.plan, cursor, num_located)),
+        "plan": (num_located, lambda: locate_block_jitted()(program.lookup, compiled.plan, cursor, num_located)),
         "gather": (count, gather),
         "computed": (count, computed),
         "fill": (size, fill),

@@ -64,7 +64,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     unreal = ", ".join(name for name, source in built.sources.items() if source.provenance == "stand-in")
     caution = f" — built-in stand-ins, not real data: {unreal}" if unreal else ""
     confusion = None
-    if job.data.apart and job.scores is not None:
+    if job.data.disjoint_classes and job.scores is not None:
         shares = np.asarray(job.scores.taken_for, float) / np.asarray(job.scores.num_records, float)[:, None]
         confusion = {
             name: dict(zip(names, map(float, row), strict=True)) for name, row in zip(names, shares, strict=True)

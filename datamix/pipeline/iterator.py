@@ -7,20 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError
+from datamix.mixing.plan import Plan
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.cursor import Located
-from datamix.pipeline.program import Program, locate_block_jitted, run_block_jitted
+from datamix.pipeline.cursor import Cursor, Located, cursor_at
+from datamix.pipeline.program import Compiled, Program, locate_block_jitted, next_jitted, run_block_jitted
 from datamix.spec import Batch, Record
-
-if TYPE_CHECKING:
-    from datamix.pipeline.pipeline import Pipeline
 
 State = dict[str, Any]
 """A position and what determines the sequence, in JSON's types."""
@@ -35,10 +33,19 @@ _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a ca
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
-def chunk_steps(program: Program) -> int:
-    """Batches that are computed in one call."""
+def chunk_program(program: Program) -> Program:
+    """The same program for as many batches as are computed in one call."""
     batch_bytes = program.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
-    return min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS)
+    return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS))
+
+
+def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
+    """The cursor before the batch at `step`, on the device."""
+    step = operator.index(step)
+    if step < 0:
+        raise ConfigError(f"start = {step}; it is 0 or more.")
+    cursor: Cursor = jax.device_put(cursor_at(plan, step * batch_size))
+    return cursor
 
 
 def block_steps(program: Program) -> int:
@@ -47,21 +54,45 @@ def block_steps(program: Program) -> int:
 
 
 class BatchIterator(Iterator[Batch]):
-    """An iterator with a state; see `Pipeline.iterator`."""
+    """An iterator with a state; see `Pipeline.iterator`.
+
+    Args:
+      compiled: The program and its arrays.
+      plan: The plan of the mix.
+      num_batches: Batches in the mix, None without end.
+      buffers: The memory of each program's chunks, which all iterators of a pipeline share.
+      parts: What determines the sequence; see `datamix.pipeline.pipeline.parts`.
+      start: Number of the first batch.
+      shard: See `Pipeline.iterator`.
+      output: See `Pipeline.iterator`.
+    """
 
     _ahead: Record | None = None  # also of an iterator that is refused before it has any
 
-    def __init__(self, pipeline: Pipeline, start: int, shard: tuple[int, int], output: Output) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        plan: Plan,
+        *,
+        num_batches: int | None,
+        buffers: dict[Program, Buffers],
+        parts: Mapping[str, str],
+        start: int,
+        shard: tuple[int, int],
+        output: Output,
+    ) -> None:
+        program = compiled.program
+        size = program.batch_size
         index, count = shard
         if not 0 <= index < count:
             raise ConfigError(f"shard = {shard}: the index lies in [0, {max(count, 0)}).")
-        if pipeline.batch_size < count:
+        if size < count:
             raise ConfigError(
-                f"shard = {shard}: of a batch of {pipeline.batch_size}, some of {count} readers would get nothing; "
+                f"shard = {shard}: of a batch of {size}, some of {count} readers would get nothing; "
                 "make batch.size larger."
             )
-        length = pipeline.plan.length
-        rest = 0 if length is None or pipeline.remainder == "drop" else length % pipeline.batch_size
+        length = plan.length
+        rest = 0 if length is None or num_batches == length // size else length % size
         if 0 < rest < count:
             raise ConfigError(
                 f"shard = {shard}: of the last batch of {rest}, some of {count} readers would get nothing; set "
@@ -69,9 +100,10 @@ class BatchIterator(Iterator[Batch]):
             )
         if output not in ("numpy", "jax"):
             raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
-        self._pipeline, self._index, self._count, self._output = pipeline, index, count, output
-        num_steps, rows = pipeline._program.num_steps, -(-pipeline.batch_size // count)
-        (device,) = pipeline._arguments.plan.period.devices()
+        self._compiled, self._plan, self._parts = compiled, plan, parts
+        self._index, self._count, self._output = index, count, output
+        num_steps, rows = chunk_program(program).num_steps, -(-size // count)
+        (device,) = compiled.plan.period.devices()
         self._lane = _lanes(device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
         self._on_host = output == "numpy" or device.platform == "cpu"
@@ -79,14 +111,14 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, _SLICED_STEPS)
         self._put = {
             leaf: _putter((rows, *part.shape), part.dtype, device)
-            for leaf, part in pipeline.spec.items()
-            if output == "jax" and self._on_host and pipeline.batch_size % count == 0
+            for leaf, part in program.spec
+            if output == "jax" and self._on_host and size % count == 0
         }
-        self._program = pipeline._program.resized(num_steps, count)
+        self._program = program.resized(num_steps, count)
         self._block_steps = block_steps(self._program)
-        self._uneven = pipeline.batch_size % count > 0
-        self._buffers = pipeline._buffers.setdefault(self._program, Buffers(self._program))
-        self._end = pipeline._num_batches
+        self._uneven = size % count > 0
+        self._buffers = buffers.setdefault(self._program, Buffers(self._program))
+        self._end = num_batches
         self._rest = rest
         self._seek(start)
 
@@ -105,13 +137,13 @@ class BatchIterator(Iterator[Batch]):
         self._drop_ahead()
         self._ready: Iterator[Batch] = iter(())
         self._computed = step
-        self._cursor = self._pipeline.start(step)
+        self._cursor = start_at(self._plan, step, self._program.batch_size)
         self._block_end = step
         self._next_block: Located | None = None
 
     def _locate(self) -> Located:
         """Set the look-up of the next block going, without waiting for it."""
-        program, plan = self._program, self._pipeline._arguments.plan
+        program, plan = self._program, self._compiled.plan
         with self._lane(1):
             block, self._cursor = locate_block_jitted()(
                 program.lookup, plan, self._cursor, self._block_steps * program.batch_size
@@ -120,20 +152,19 @@ class BatchIterator(Iterator[Batch]):
 
     def _compute(self) -> Record:
         """Set the next chunk going, without waiting for it."""
-        pipeline, program = self._pipeline, self._program
+        compiled, program = self._compiled, self._program
         if self._computed == self._block_end:
             self._block, self._next_block = self._next_block or self._locate(), None
             self._block_end += self._block_steps
         first = (self._computed - self._block_end + self._block_steps) * program.batch_size
         turn = (self._index + self._computed) % self._count
-        arguments = pipeline._arguments
         lane = 2 + self._computed // program.num_steps % 2
         self._computed += program.num_steps
         with self._lane(lane):
             flat: Record = run_block_jitted()(
                 program,
-                arguments.reader,
-                arguments.numbers,
+                compiled.reader,
+                compiled.numbers,
                 self._block,
                 _word(first),
                 _word(turn),
@@ -177,8 +208,9 @@ class BatchIterator(Iterator[Batch]):
         """This reader's rows of the last batch, which is not full."""
         if self._count > 1:
             step = self.step - 1
-            whole = self._pipeline[step]
-            own = {leaf: value[self._rows(step, self._rest)] for leaf, value in whole.items()}
+            flat, _ = next_jitted(self._compiled, start_at(self._plan, step, self._program.batch_size))
+            rows = self._rows(step, self._rest)
+            own = {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[rows] for leaf, part in self._program.spec}
             return own if self._output == "numpy" else jax.device_put(own)
         return {leaf: value[: self._rest] for leaf, value in batch.items()}
 
@@ -206,7 +238,7 @@ class BatchIterator(Iterator[Batch]):
 
     def state(self) -> State:
         """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
-        return {"version": 1, "step": self.step, "fingerprint": self._pipeline._parts()}
+        return {"version": 1, "step": self.step, "fingerprint": dict(self._parts)}
 
     def restore(self, state: State) -> None:
         """Go on where a state was taken.
@@ -222,7 +254,7 @@ class BatchIterator(Iterator[Batch]):
             raise StateError(
                 "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
             ) from None
-        own = self._pipeline._parts()
+        own = self._parts
         if differing := sorted(key for key in own.keys() | parts.keys() if own.get(key) != parts.get(key)):
             raise StateError(
                 f"this state was taken under another configuration: {', '.join(differing)} differ; restore "

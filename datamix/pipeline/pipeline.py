@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,11 @@ from datamix.errors import ConfigError, DataError
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.cursor import Cursor, PlanArrays, arrays_of, cursor_at
+from datamix.pipeline.cursor import Cursor, PlanArrays, arrays_of
 from datamix.pipeline.graph import Graph
-from datamix.pipeline.iterator import BatchIterator, Output, chunk_steps
+from datamix.pipeline.iterator import BatchIterator, Output, start_at
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Arguments, Numbers, Program, Reader, Resident, run_jitted
+from datamix.pipeline.program import Compiled, Program, Reader, Resident, next_jitted
 from datamix.sources.base import Source
 from datamix.spec import Batch, LeafSpec, Spec
 
@@ -32,8 +32,7 @@ _ALIGNMENT = 64
 class Pipeline:
     """Mixed batches of several sources.
 
-    A pipeline is a pytree of its data, plan and numbers. Hand it to a jitted function as an argument, and pipelines
-    that differ in ratio or seed share the compiled code; closed over, its data would be copied into the code.
+    A pipeline is an object of the host. What functions under `jit`, `scan` and `vmap` take is `pipeline.compiled`.
 
     Args:
       sources: by name, in order.
@@ -49,7 +48,17 @@ class Pipeline:
       SpecError: the records of two sources do not fit together; found before any data is read.
       ConfigError: the mix holds no whole batch, or its numbers do not fit.
       DataError: a source cannot be read.
+
+    Attributes:
+      graph: The operators.
+      plan: The plan of the mix.
+      batch_size: Records in a batch.
+      remainder: What becomes of the records that fill no batch.
+      source_names: The names of the sources, in order.
+      compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
     """
+
+    compiled: Compiled
 
     def __init__(
         self,
@@ -63,38 +72,35 @@ class Pipeline:
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
     ) -> None:
-        self.graph, self.plan, self.batch_size, self.remainder = graph, plan, batch_size, remainder
+        self.graph, self.batch_size, self.remainder = graph, batch_size, remainder
         self.source_names = tuple(sources)
         self._identity = dict(identity or {})
         self._buffers: dict[Program, Buffers] = {}
-        self._count_batches()
-        lookup, plan_arrays = arrays_of(self.plan)
-        own_seeds = [(seeds or {}).get(name, 0) for name in sources]
+        self._set_plan(plan)
+        lookup, plan_arrays = arrays_of(plan)
+        all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
-        program, numbers, groups = assemble(graph, stored, own_seeds, lookup, batch_size)
-        self._set(program, plan_arrays, reader or _resident(sources, stored, groups), numbers)
+        program, numbers, groups = assemble(graph, stored, all_seeds, lookup, batch_size)
+        self.compiled = Compiled(program, on_device(plan_arrays), reader or _resident(sources, stored, groups), numbers)
 
-    def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
-        self._program = program.resized(chunk_steps(program))
-        self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
-
-    def _count_batches(self) -> None:
-        self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)
+    def _set_plan(self, plan: Plan) -> None:
+        self.plan = plan
+        self._num_batches = num_batches(plan.length, self.batch_size, self.remainder)
         if self._num_batches == 0:
             raise ConfigError(
-                f"batch.size = {self.batch_size} is more than the {self.plan.length} records of the whole mix; make it "
+                f"batch.size = {self.batch_size} is more than the {plan.length} records of the whole mix; make it "
                 "smaller, or set batch.remainder=keep."
             )
 
     @property
     def spec(self) -> dict[str, LeafSpec]:
         """Shape and dtype of each leaf of one finished record."""
-        return dict(self._program.spec)
+        return dict(self.compiled.program.spec)
 
     @property
     def reader(self) -> Reader:
         """The data, for other pipelines of the same sources."""
-        return self._arguments.reader
+        return self.compiled.reader
 
     @property
     def fingerprint(self) -> str:
@@ -111,10 +117,11 @@ class Pipeline:
         Raises:
           ConfigError: an unknown source, or numbers that make no mix.
         """
-        other = _copied(self.__dict__, plan=self.plan.with_weights(weights))
-        other._count_batches()
-        _, arrays = arrays_of(other.plan)
-        other._set(self._program, arrays, self._arguments.reader, self._arguments.numbers)
+        other = object.__new__(Pipeline)
+        other.graph, other.batch_size, other.remainder = self.graph, self.batch_size, self.remainder
+        other.source_names, other._identity, other._buffers = self.source_names, self._identity, self._buffers
+        other._set_plan(self.plan.with_weights(weights))
+        other.compiled = replace(self.compiled, plan=on_device(arrays_of(other.plan)[1]))
         return other
 
     def __len__(self) -> int:
@@ -145,9 +152,9 @@ class Pipeline:
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
-        flat, _ = run_jitted(self._program.resized(1), self._arguments, self.start(index), jnp.uint32(0))
+        flat, _ = next_jitted(self.compiled, self.start(index))
         rows = self._rows(index)
-        return {leaf: _shaped(flat[leaf], part)[:rows] for leaf, part in self._program.spec}
+        return {leaf: _shaped(flat[leaf], part)[:rows] for leaf, part in self.spec.items()}
 
     def _rows(self, step: int) -> int:
         """Records in the batch at a step: in the last one perhaps fewer."""
@@ -168,53 +175,42 @@ class Pipeline:
         Raises:
           ConfigError: no such shard, or the batch cannot be divided so.
         """
-        return BatchIterator(self, start, shard, output)
+        return BatchIterator(
+            self.compiled,
+            self.plan,
+            num_batches=self._num_batches,
+            buffers=self._buffers,
+            parts=parts(self._identity, self.plan, self.batch_size, self.remainder),
+            start=start,
+            shard=shard,
+            output=output,
+        )
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
-        step = operator.index(step)
-        if step < 0:
-            raise ConfigError(f"start = {step}; it is 0 or more.")
-        cursor: Cursor = jax.device_put(cursor_at(self.plan, step * self.batch_size))
-        return cursor
+        return start_at(self.plan, step, self.batch_size)
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
-        """One batch and the cursor after it; pure, for use inside `jit`, `scan` and `vmap`.
+        """`compiled.next`: the batch at a cursor, and the cursor after it."""
+        return self.compiled.next(cursor)
 
-        A cursor knows no end: past the end of the mix it goes on with the last stage.
+    @property
+    def __jax_array__(self) -> NoReturn:
+        """What JAX asks an argument for that it does not know.
+
+        Raises:
+          ConfigError: Always. A `TypeError` JAX would hide in a message of its own.
         """
-        flat, cursor = run_jitted(self._program.resized(1), self._arguments, cursor, jnp.uint32(0))
-        return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self._program.spec}, cursor
-
-    def _parts(self) -> dict[str, str]:
-        return parts(self._identity, self.plan, self.batch_size, self.remainder)
-
-
-class _Rest:
-    """A pipeline without its arrays; equal to that of any pipeline that runs the same program."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.fields = {name: value for name, value in pipeline.__dict__.items() if name != "_arguments"}
-        self.program = pipeline._program.resized(1)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Rest) and self.program == other.program
-
-    def __hash__(self) -> int:
-        return hash(self.program)
+        raise ConfigError(
+            "a Pipeline is an object of the host and no argument of a function under jit, scan or vmap; pass "
+            "pipeline.compiled, which has the same next(cursor)."
+        )
 
 
-def _unflatten(rest: _Rest, children: tuple[Arguments]) -> Pipeline:
-    return _copied(rest.fields, _arguments=children[0])
-
-
-def _copied(fields: Mapping[str, Any], **changed: Any) -> Pipeline:
-    pipeline = object.__new__(Pipeline)
-    pipeline.__dict__.update(fields, **changed)
-    return pipeline
-
-
-jax.tree_util.register_pytree_node(Pipeline, lambda pipeline: ((pipeline._arguments,), _Rest(pipeline)), _unflatten)
+def on_device(plan: PlanArrays) -> PlanArrays:
+    """The arrays of a plan on the device."""
+    arrays: PlanArrays = jax.tree.map(jnp.asarray, plan)
+    return arrays
 
 
 def _shaped(flat: jax.Array, part: LeafSpec) -> np.ndarray:

@@ -7,7 +7,7 @@ in ratio, seed or constants run the same compiled code, and nothing is baked int
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from jax import lax
 from datamix.pipeline.cursor import Cursor, Located, Lookup, PlanArrays, locate
 from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import KeyWords, fold
-from datamix.spec import LeafSpec, Record
+from datamix.spec import Batch, LeafSpec, Record
 
 # Records of one branch that go through its operators together where branches differ: enough that the block's own
 # cost, some 20 µs, is little beside a resize; few enough that a small share wastes little.
@@ -52,7 +52,7 @@ class Branch:
       group: index of their storage.
       sources: their indices.
       steps: what is done to each record.
-      numbers: index of the steps' numbers in `Arguments`.
+      numbers: index of the steps' numbers in `Compiled`.
     """
 
     group: int
@@ -151,38 +151,46 @@ class Numbers(NamedTuple):
     keys: tuple[KeyWords | None, ...]
 
 
-class Arguments(NamedTuple):
-    """What a program computes with.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """What JAX sees of a pipeline: a program, and the arrays it computes with.
+
+    Pass it as an argument to functions under `jit`, `scan` or `vmap`: pipelines that differ in ratio or seed then share
+    the compiled code. A function that closes over it has its data copied into the code.
 
     Attributes:
-      plan: of the mix.
-      reader: of the records, a pytree.
-      numbers: for each chain of operators.
+      program: What shapes the compiled code, for one batch a call; static.
+      plan: The plan of the mix, as arrays.
+      reader: The reader of the records, a pytree.
+      numbers: The numbers of each chain of operators.
     """
 
+    program: Program = field(metadata={"static": True})
     plan: PlanArrays
     reader: Reader
     numbers: tuple[Numbers, ...]
 
+    def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
+        """The batch at a cursor, and the cursor after it; a pure function.
 
-def run(program: Program, arguments: Arguments, cursor: Cursor, turn: jax.Array) -> tuple[Record, Cursor]:
-    """Compute the next `num_steps` batches.
+        A cursor knows no end: past the end of the mix it goes on with the last stage.
 
-    Args:
-      program: static.
-      arguments: arrays.
-      cursor: where to begin, at the beginning of a batch.
-      turn: index of the reader plus the number of the first batch, modulo the number of readers.
+        Args:
+          cursor: The beginning of a batch; see `Pipeline.start`.
 
-    Returns:
-      Flat records, leaf name to array of shape [records of this reader, elements], as many for every batch, and the
-      cursor after them.
-    """
-    count = program.num_steps * program.batch_size
-    located, cursor = locate(program.lookup, arguments.plan, cursor, count // program.lookup.unit)
-    if program.num_shards > 1:
-        located = Located(*(_own_rows(program, field, turn) for field in located))
-    return _transform(program, arguments.reader, arguments.numbers, located), cursor
+        Returns:
+          Leaf name to array, shape [batch, *leaf shape], and the next cursor.
+        """
+        flat, cursor = next_jitted(self, cursor)
+        return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self.program.spec}, cursor
+
+
+def next_flat(compiled: Compiled, cursor: Cursor) -> tuple[Record, Cursor]:
+    """The batch at a cursor with flat leaves, shape [batch, elements], and the cursor after it."""
+    program = compiled.program
+    located, cursor = locate(program.lookup, compiled.plan, cursor, program.batch_size // program.lookup.unit)
+    return _transform(program, compiled.reader, compiled.numbers, located), cursor
 
 
 def locate_block(lookup: Lookup, plan: PlanArrays, cursor: Cursor, num_records: int) -> tuple[Located, Cursor]:
@@ -207,7 +215,7 @@ def run_block(
       numbers: for each chain of operators.
       block: of `locate_block`.
       first: lane of the block at which the first batch begins, uint32.
-      turn: as in `run`.
+      turn: index of the reader plus the number of the first batch, modulo the number of readers.
       into: flat records like those returned, whose memory is taken.
 
     Returns:
@@ -222,7 +230,7 @@ def run_block(
 
 
 # One for all pipelines: the second pipeline of a process finds what the first one compiled.
-run_jitted = jax.jit(run, static_argnums=0)
+next_jitted = jax.jit(next_flat)
 
 
 @cache

@@ -13,6 +13,7 @@ import pytest
 
 import datamix
 from datamix.pipeline.buffers import Buffers
+from datamix.pipeline.iterator import chunk_program
 
 # 1 MiB a batch: a chunk is 16 of them.
 IMAGES = {"image": np.arange(64 * 2**12, dtype=np.uint32).reshape(64, 2**12), "label": np.arange(64)}
@@ -70,7 +71,7 @@ def test_any_kind_of_view_holds_its_chunk(hold: Any) -> None:
 
 
 def test_memory_is_given_out_once() -> None:
-    program = load()._program
+    program = chunk_program(load().compiled.program)
     buffers = Buffers(program)
     first, second = buffers.take(), buffers.take()
     view = np.asarray(first["image"].addressable_data(0))

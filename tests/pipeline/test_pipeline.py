@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError, StateError
-from datamix.pipeline.program import locate_block_jitted, run_block_jitted, run_jitted
+from datamix.pipeline.program import Compiled, locate_block_jitted, next_jitted, run_block_jitted
 from datamix.spec import LeafSpec
 
 SIZES = {"a": 37, "b": 20, "c": 50}
@@ -244,7 +245,7 @@ def test_whole_batches_of_one_source() -> None:
 
 
 def num_traces() -> list[int]:
-    return [function._cache_size() for function in (run_jitted, run_block_jitted(), locate_block_jitted())]
+    return [function._cache_size() for function in (next_jitted, run_block_jitted(), locate_block_jitted())]
 
 
 @pytest.mark.parametrize("stop", ["first_exhausted", "all_exhausted", "exhaust_once", "forever"])
@@ -270,22 +271,22 @@ def test_schedules_temperatures_and_steps_compile_nothing() -> None:
     next(iter(first))
     warm = load("stop=all_exhausted", "weighting=size", "weighting.temperature=2")
     next(iter(warm))
-    traces = run_jitted._cache_size()
+    traces = next_jitted._cache_size()
     for values in ((7, 0.123, 400, "cosine", 8), (1, 1 / 3, 100, "exponential", 0.001)):
         other = load("stop=forever", ramp.format(*values))
         assert_same(next(other.iterator(start=90)), reference(other, 90))
     for temperature in (1, 1.7, 50):
         next(iter(load("stop=all_exhausted", "weighting=size", f"weighting.temperature={temperature}")))
-    assert run_jitted._cache_size() == traces
+    assert next_jitted._cache_size() == traces
 
 
 def test_vmap_over_weights_is_a_loop() -> None:
     pipeline = load("stop=forever")
     others = [pipeline.with_weights({"a": weight}) for weight in (0, 1 / 3, 7)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *others)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[other.compiled for other in others])
     cursors = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[other.start(4) for other in others])
-    batches, after = jax.vmap(datamix.Pipeline.next)(stacked, cursors)
-    batches, _ = jax.vmap(datamix.Pipeline.next)(stacked, after)
+    batches, after = jax.vmap(Compiled.next)(stacked, cursors)
+    batches, _ = jax.vmap(Compiled.next)(stacked, after)
     for i, other in enumerate(others):
         assert_same({leaf: values[i] for leaf, values in batches.items()}, other[5])
 
@@ -321,20 +322,52 @@ def test_next_under_jit_scan_and_vmap() -> None:
         assert_same({leaf: values[i] for leaf, values in mapped.items()}, pipeline[start])
 
 
-def test_a_pipeline_is_an_argument_of_jitted_functions() -> None:
+def test_what_is_compiled_is_an_argument_of_jitted_functions() -> None:
     traces = 0
 
     @jax.jit
-    def first_batch(pipeline: datamix.Pipeline, cursor: datamix.Cursor) -> dict[str, jax.Array]:
+    def first_batch(compiled: Compiled, cursor: datamix.Cursor) -> dict[str, jax.Array]:
         nonlocal traces
         traces += 1
-        return pipeline.next(cursor)[0]
+        return compiled.next(cursor)[0]
 
     pipeline = load("stop=forever")
     for weight in (1, 2, 9):
         other = pipeline.with_weights({"a": weight})
-        assert_same(first_batch(other, other.start(3)), other[3])
+        assert_same(first_batch(other.compiled, other.start(3)), other[3])
     assert traces == 1
+
+
+def test_what_a_jitted_function_returns_has_its_own_arrays_and_nothing_else() -> None:
+    pipeline = load("stop=forever")
+    same = jax.jit(lambda compiled: compiled)
+    same(pipeline.compiled)  # whose plan later callers must not get
+    other = pipeline.with_weights({"a": 7})
+    returned = same(other.compiled)
+    assert {field.name for field in dataclasses.fields(returned)} == {"program", "plan", "reader", "numbers"}
+    assert not hasattr(returned, "__getitem__")
+    assert_same(returned.next(other.start(5))[0], other[5])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda pipeline: jax.jit(lambda pipeline: pipeline)(pipeline),
+        lambda pipeline: jax.lax.scan(lambda pipeline, _: (pipeline, None), pipeline, None, length=1),
+        lambda pipeline: jax.vmap(lambda pipeline: pipeline)(pipeline),
+        lambda pipeline: jax.jit(lambda: pipeline)(),
+        lambda pipeline: jax.jit(lambda pipelines: pipelines["a"])({"a": pipeline}),
+    ],
+    ids=["jit", "scan", "vmap", "returned", "in a dict"],
+)
+def test_a_pipeline_is_no_argument_of_jitted_functions(transform: Any) -> None:
+    with pytest.raises(ConfigError, match=r"a Pipeline is an object of the host .*; pass pipeline\.compiled, "):
+        transform(load())
+
+
+def test_containers_of_pipelines_are_trees() -> None:
+    pipelines = {"train": load(), "test": load("stop=forever")}
+    assert jax.tree.map(lambda pipeline: pipeline.batch_size, pipelines) == {"train": 8, "test": 8}
 
 
 def test_output_on_the_device() -> None:

@@ -164,7 +164,7 @@ def needs(package):
     return pytest.mark.skipif(
         importlib.util.find_spec("hydra_plugins") is None
         or importlib.util.find_spec(f"hydra_plugins.{package}") is None,
-        reason=f"needs {package}: pip install 'datamix[sweep]'",
+        reason=f"needs {package}: pip install -e '.[sweep]'",
     )
 
 
