@@ -1,6 +1,6 @@
 """From the overrides of a command line to a composed configuration: all that knows how Hydra does it.
 
-Hydra is used through a loader of our own: nothing that a host program shares with it is set, registered or replaced.
+Hydra is used through a loader of our own: no state that a host program shares with Hydra is left changed.
 Composing and printing help import neither JAX nor TensorFlow.
 """
 

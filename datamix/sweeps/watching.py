@@ -116,17 +116,17 @@ def _with_the_rest(results: list[Result], jobs: list[list[str]], directory: Path
     begun = {result.job: result for result in results}
     for job, overrides in enumerate(jobs):
         if job not in begun:
-            own = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)])
+            varied = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)])
             begun[job] = Result(
                 sweep="",
                 job=job,
                 directory=directory / str(job),
-                overrides=own,
+                overrides=varied,
                 status="interrupted",
                 error="it had not begun",
                 kind=None,
                 metrics={},
-                config=own,
+                config=varied,
                 sources={},
                 seconds=None,
             )
@@ -202,16 +202,16 @@ class Record:
     """What a job of a sweep leaves in its directory: begun when it is made, ended once.
 
     Args:
-      directory: of the job.
-      job: its number in the sweep.
-      overrides: of its command line.
-      config: as `plain_config` gives it.
+      directory: The directory of the job.
+      job: The number of the job in its sweep.
+      overrides: The overrides of its command line.
+      config: Its configuration, as `plain_config` gives it.
     """
 
     def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
         self._directory, self._begun = directory, time.perf_counter()
-        told = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
-        self._held: dict[str, Any] = {"job": job, "overrides": told, "config": config}
+        kept = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
+        self._beginning: dict[str, Any] = {"job": job, "overrides": kept, "config": config}
         self._write("begun", None, None, {}, {}, None)
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
@@ -244,36 +244,36 @@ class Record:
         sources: Mapping[str, Any],
         figure: str | None,
     ) -> None:
-        held = self._held | {
+        result = self._beginning | {
             "status": status,
             "error": error,
             "kind": kind,
             "metrics": metrics,
             "sources": sources,
-            "seed": self._held["config"].get("seed"),
+            "seed": self._beginning["config"].get("seed"),
             "seconds": None if status == "begun" else round(time.perf_counter() - self._begun, 3),
             "figure": figure,
         }
-        write_text(self._directory / RESULT, json.dumps(held, indent=2, ensure_ascii=False) + "\n")
+        write_text(self._directory / RESULT, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
     """A report's metrics; of a job that trains nothing, what it says of the mix. None for what is no number."""
-    held = report.get("metrics")
-    if held is None:
-        held = {f"share/{name}": source["share"] for name, source in report.get("sources", {}).items()}
-        held |= {name: report.get(name) for name in ("batches", "samples", "max_deviation", "samples_per_s")}
-    numbers = {name: float(value) for name, value in held.items() if value is not None}
+    values = report.get("metrics")
+    if values is None:
+        values = {f"share/{name}": source["share"] for name, source in report.get("sources", {}).items()}
+        values |= {name: report.get(name) for name in ("batches", "samples", "max_deviation", "samples_per_s")}
+    numbers = {name: float(value) for name, value in values.items() if value is not None}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
     """What a job computes, as plain values: its configuration without what only says how it is run."""
-    own = without_hydra(node)
+    node = without_hydra(node)
     try:
-        plain: Any = OmegaConf.to_container(own, resolve=True)
+        plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException:  # the job itself will say which key it is
-        plain = OmegaConf.to_container(own, resolve=False)
+        plain = OmegaConf.to_container(node, resolve=False)
     for key in _HOW_IT_RUNS:
         *parents, name = key.split(".")
         inner = plain
@@ -288,7 +288,7 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, d
         return
     old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
     key = next(key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...))
-    was, is_now = (repr(held[key]) if key in held else "not set" for held in (old, new))
+    was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
     raise StateError(
         f"{key}: job {job} in {directory} was run with {was}, now it is {is_now}. Resume a sweep with the command that "
         "it was begun with, or begin a new one in another hydra.sweep.dir."
