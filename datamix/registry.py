@@ -51,7 +51,6 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "schedule": {
         name: f"{_OPTIMIZERS}:{name}" for name in ("constant", "cosine", "exponential", "linear", "warmup_cosine")
     },
-    "together": {"train": "datamix.jobs.train:train_ahead"},  # jobs of which several can be done in one program
     "job": {name: f"datamix.jobs.{name}:run" for name in ("bench", "graph", "plan", "preview", "report", "train")},
 }
 
