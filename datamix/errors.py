@@ -4,30 +4,74 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+_LONGEST = 200  # characters of a value that are shown
 
 
 class DatamixError(Exception):
-    """A user's mistake or a fault of their data; the command line prints it as one line and exits with 2."""
+    """A user's mistake or a fault of their data; the command line prints it as one line and exits with 2.
+
+    Args:
+      text: What is allowed or what is wrong: a finished sentence where there is no key, otherwise what follows the key.
+      key: The full key of the setting, such as "batch.size".
+      value: What the setting was; None where it is missing.
+      hint: How to mend it, as a finished sentence.
+
+    Attributes:
+      key: As given; None where the error is about no single setting.
+      value: As given; None as well where no value was given.
+      hint: As given; empty where there is none.
+
+    >>> str(ConfigError("it is 1 or more", key="mix.window", value=0))
+    'mix.window = 0; it is 1 or more.'
+    >>> str(ConfigError("it is a whole number", key="batch.size", value=None))
+    'batch.size is missing; it is a whole number.'
+    >>> str(RegistryError("no job 'plam'", key="job", hint=hint("plam", ["plan", "train"])))
+    "job: no job 'plam'. Did you mean 'plan'? Known: plan, train."
+    """
+
+    def __init__(self, text: str = "", *, key: str | None = None, value: object = ..., hint: str = "") -> None:
+        # The sentence is the only argument, so that a copy made by pickle does not make it a second time.
+        super().__init__(_sentence(text, key, value, hint))
+        self.key, self.value, self.hint = key, None if value is ... else value, hint
 
 
 class ConfigError(DatamixError):
-    """A setting has a value that is not allowed."""
+    """Raised when a setting has a value that is not allowed."""
 
 
 class RegistryError(DatamixError):
-    """A name that the registry does not hold."""
+    """Raised when a name is not in the registry."""
 
 
 class SpecError(DatamixError):
-    """Records whose shapes or dtypes do not fit together."""
+    """Raised when the shapes or dtypes of records do not fit together."""
 
 
 class DataError(DatamixError):
-    """Data that is missing, empty or damaged."""
+    """Raised when data is missing, empty or damaged."""
 
 
 class StateError(DatamixError):
-    """A state that does not belong to this pipeline."""
+    """Raised when a state does not belong to this pipeline."""
+
+
+def _sentence(text: str, key: str | None, value: object, hint: str) -> str:
+    """What is printed: `key = value; text. hint`, without the parts that are not given."""
+    if key is not None:
+        subject = key if value is ... else f"{key} is missing" if value is None else f"{key} = {_shown(value)}"
+        text = f"{subject}{': ' if value is ... else '; '}{text}" if text else subject
+        text = text if text.endswith((".", "?", "!")) else f"{text}."
+    elif hint and not text.endswith((".", "?", "!")):
+        text += "."
+    return f"{text} {hint}" if hint else text
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, on one line and not longer than a line can be."""
+    text = " ".join(repr(value).splitlines())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -43,3 +87,13 @@ def hint(name: str, known: Iterable[str]) -> str:
         return "There are none."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names)}."
+
+
+def install_hint(extra: str) -> str:
+    """Say how to install an extra, in a checkout or where datamix was installed from the index.
+
+    >>> install_hint("prepare").startswith("pip install ")
+    True
+    """
+    in_checkout = Path(__file__).resolve().parents[1].joinpath("pyproject.toml").is_file()
+    return f"pip install -e '.[{extra}]'" if in_checkout else f"pip install 'datamix-jax[{extra}]'"

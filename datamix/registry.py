@@ -51,7 +51,6 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "schedule": {
         name: f"{_OPTIMIZERS}:{name}" for name in ("constant", "cosine", "exponential", "linear", "warmup_cosine")
     },
-    "together": {"train": "datamix.jobs.train:train_ahead"},  # jobs of which several can be done in one program
     "job": {name: f"datamix.jobs.{name}:run" for name in ("bench", "graph", "plan", "preview", "report", "train")},
 }
 
@@ -103,7 +102,7 @@ def require(kind: str, name: str, where: str = "") -> None:
       RegistryError: it is not; `where` is put in front.
     """
     if name not in _HELD[kind]:
-        raise RegistryError(f"{f'{where}: ' if where else ''}no {kind} {name!r}. {hint(name, names(kind))}")
+        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=hint(name, names(kind)))
 
 
 def lookup(kind: str, name: str) -> Any:
@@ -140,17 +139,20 @@ def check_settings(where: str, component: Callable[..., Any], given: Mapping[str
     takes = settings(component)
     for name in given:
         if name not in takes:
-            raise ConfigError(f"{where}.{name}: there is no such setting. {hint(name, takes)}")
+            raise ConfigError("there is no such setting", key=f"{where}.{name}", hint=hint(name, takes))
     for name, parameter in takes.items():
         if parameter.default is inspect.Parameter.empty and name not in given:
-            raise ConfigError(f"{where}.{name} is missing; it has no default.")
+            raise ConfigError("it has no default", key=f"{where}.{name}", value=None)
     try:
         hints = typing.get_type_hints(_function(component))
     except (NameError, TypeError):  # annotations for a type checker's eyes only
         return
     for name, value in given.items():
         if name in hints and (wanted := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in wanted):
-            raise ConfigError(f"{where}.{name} = {value!r}; it is {' or '.join(KINDS[kind] for kind in wanted)}.")
+            text = f"it is {' or '.join(KINDS[kind] for kind in wanted)}"
+            raise ConfigError(text, key=f"{where}.{name}", value=value)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
 
 
 def _function(component: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,9 +1,14 @@
-"""Checks for the parts of a mix, your own included: each raises AssertionError with what is wrong."""
+"""Checks for the parts of a mix, your own included: each raises AssertionError with what is wrong.
+
+`traces` counts what is compiled.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from typing import Any
@@ -21,29 +26,53 @@ from datamix.mixing.plan_report import largest_deviation
 from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number, as_fraction
 from datamix.operators.base import traits
+from datamix.pipeline import tracing
 from datamix.pipeline.pipeline import Pipeline
-from datamix.sources.base import Source
-from datamix.spec import Record, spec_of
+from datamix.sources.base import ReadableSource, Source
+from datamix.sources.objects import as_source
+from datamix.spec import Arrays, Record, spec_of
 
 
-def check_source(source: Source) -> None:
+def check_source(data: Any) -> None:
     """Check that a source keeps what it says: its spec, its number of records, the same records every time.
+
+    Args:
+      data: a source, or what `datamix.sources.objects.as_source` makes one of.
 
     >>> from datamix.sources.arrays import MemoryArrays
     >>> check_source(MemoryArrays({"label": np.arange(3)}))
+    >>> check_source([{"label": 0}, {"label": 1}])
     """
-    assert isinstance(source, Source), f"{type(source).__name__} lacks a member of datamix.sources.base.Source"
-    said, size = dict(source.spec), source.num_records
+    source = as_source(data)
+    spec, size = dict(source.spec), source.num_records
     assert source.provenance, "provenance is empty"
-    first, second = source.read(), source.read()
-    found = spec_of(first)
-    assert found == said, f"spec says {said}, but read() gives {found}"
-    for leaf, values in first.items():
-        assert len(values) == size, f"num_records says {size}, but read() gives {len(values)} of {leaf!r}"
-        assert np.array_equal(values, second[leaf]), f"read() gives other values of {leaf!r} the second time"
-    if source.class_names and "label" in first and size:
-        largest = int(first["label"].max())
+    if isinstance(source, ReadableSource):
+        arrays = source.read()
+        again, method = source.read(), "read()"
+    else:
+        arrays = _taken(source, np.arange(size))
+        again, method = _taken(source, np.arange(size)), "take()"
+    found = spec_of(arrays)
+    assert found == spec, f"spec says {spec}, but {method} gives {found}"
+    for leaf, values in arrays.items():
+        assert len(values) == size, f"num_records says {size}, but {method} gives {len(values)} of {leaf!r}"
+        assert np.array_equal(values, again[leaf]), f"{method} gives other values of {leaf!r} the second time"
+    if source.class_names and "label" in arrays and size:
+        largest = int(arrays["label"].max())
         assert largest < len(source.class_names), f"label {largest} has no name among {len(source.class_names)}"
+    draw = np.random.default_rng(0)
+    for count in (1, size, 2 * size) if size else (0,):
+        indices = draw.integers(0, max(size, 1), count)
+        for leaf, values in _taken(source, indices).items():
+            same = np.array_equal(values, arrays[leaf][indices])
+            assert same, f"take() of the records {indices.tolist()[:8]} gives other values of {leaf!r} than {method}"
+
+
+def _taken(source: Source, indices: np.ndarray) -> Arrays:
+    """Some records of a source, in arrays that held something else before."""
+    out = {leaf: np.full((len(indices), *part.shape), 1, part.dtype) for leaf, part in source.spec.items()}
+    source.take(indices, out)
+    return out
 
 
 def check_operator(function: Callable[..., Record], record: Mapping[str, Any], **settings: Any) -> None:
@@ -214,6 +243,31 @@ def check_resume(pipeline: Pipeline, steps: int = 8) -> None:
         resumed.restore(state)
         for after in range(step, len(batches)):
             _assert_same(next(resumed), batches[after], f"{after - step} batches after a restore at {step}")
+
+
+@contextmanager
+def traces() -> Iterator[Counter[str]]:
+    """Count how often datamix's own programs are traced, and so compiled.
+
+    Pipelines that differ in ratio, seed or constants run one program: the second of them traces nothing.
+
+    Yields:
+      How often each program was traced inside the block, by name; empty where nothing was.
+
+    >>> import datamix
+    >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}
+    >>> pipeline = datamix.load("batch.size=4", "stop=forever", sources={"few": few, "fewer": few})
+    >>> _ = next(iter(pipeline))
+    >>> with traces() as counts:
+    ...     _ = next(iter(pipeline.with_weights({"few": 3})))
+    >>> sum(counts.values())
+    0
+    """
+    before, counts = Counter(tracing.TRACES), Counter[str]()
+    try:
+        yield counts
+    finally:
+        counts.update(Counter(tracing.TRACES) - before)
 
 
 def _assert_same(found: Mapping[str, Any], expected: Mapping[str, Any], when: str) -> None:

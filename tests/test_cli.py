@@ -117,10 +117,10 @@ def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
     first, second = ended.out.splitlines()[:2]
     place = tmp_path / "home" / "tensorflow_datasets"
     assert first.startswith(
-        "Stand-in: mnist: the built-in look-alike 'digits' stands in for the real data, which is not prepared in "
+        "Stand-in: mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
         f"{place} (there is no such directory), and not to be had: "
     )
-    assert second.startswith("Stand-in: fashion: the built-in look-alike 'garments' stands in")
+    assert second.startswith("Stand-in: fashion: the built-in stand-in 'garments' takes the place")
     assert {name: source["provenance"] for name, source in ended.report["sources"].items()} == {
         "mnist": "stand-in",
         "fashion": "stand-in",
@@ -138,7 +138,7 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
         f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
         "directory), and not to be had: "
     )
-    for way_out in ("data.dir=", "pip install 'datamix[prepare]'", "data.stand_in=true"):
+    for way_out in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
         assert way_out in ended.mistake
     assert ended.out == ""
     assert not list(tmp_path.rglob("report.json"))
@@ -147,7 +147,7 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
 def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
     mistake = call_datamix("source=mnist+cifar10").mistake
     assert mistake.startswith("DataError: source 'cifar10': not prepared in ")
-    assert "look-alike" not in mistake
+    assert "stand-in" not in mistake
 
 
 # Other jobs, other ways to write a mix
@@ -172,6 +172,20 @@ def test_a_plan_says_when_each_source_ends(call_datamix):
     assert (report["batches"], report["samples"]) == (25, 400)
     assert [source["samples"] for source in report["sources"].values()] == [300, 100]
     assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
+
+
+def test_a_plan_says_where_a_rank_would_meet_one_source_alone(call_datamix):
+    mix = ["job=plan", "source=mnist+digits", "source.mnist.split=test[:300]", "source.digits.split=train[:300]",
+           "mix=round_robin", "batch.size=4"]  # fmt: skip
+    note = (
+        "divided among 4 ranks, 1 row each, every batch gives some rank the same single source; batch.shuffle=true "
+        "mends it."
+    )
+    ended = call_datamix(*mix)
+    assert ended.report["notes"] == [note]
+    assert f"Note: {note}" in " ".join(ended.out.split())
+    for setting in ("batch.shuffle=true", "batch.size=5", "mix=random"):
+        assert call_datamix(*mix, setting).report["notes"] == []
 
 
 def test_a_plan_without_end(call_datamix):
@@ -261,8 +275,8 @@ def test_cfg_shows_the_configuration_and_does_nothing(call_datamix, tmp_path):
     shown = yaml.safe_load(ended.out)
     assert list(shown["source"]) == ["digits", "garments"]
     assert shown["mix"]["ratio"] == "7:3"
-    assert shown["mix"]["weights"] == shown["mix"]["share"] == {"digits": None, "garments": None}
-    assert shown["batch"] == {"size": 9, "remainder": "drop"}
+    assert shown["mix"]["weights"] == shown["mix"]["share"] == {}
+    assert shown["batch"] == {"size": 9, "remainder": "drop", "shuffle": False}
     assert not list(tmp_path.iterdir())
 
 
@@ -371,6 +385,81 @@ def test_a_dataset_source_and_operator_of_ones_own(call_datamix, tmp_path):
     }
 
 
+# As Hydra's users are used to
+
+
+def test_a_second_call_in_one_process_is_as_the_first(call_datamix, tmp_path):
+    before = list(sys.argv), list(sys.path), os.environ.get("HYDRA_FULL_ERROR")
+    mistake = call_datamix("batch.sise=3").mistake
+    again = call_datamix("batch.sise=3").mistake
+    assert again == mistake
+    for name in ("one", "two"):
+        assert call_datamix("job=plan", "source=digits", f"hydra.run.dir={name}").report["job"] == "plan"
+    assert (list(sys.argv), list(sys.path), os.environ.get("HYDRA_FULL_ERROR")) == before
+
+
+def test_flags_may_stand_between_overrides(call_datamix, tmp_path):
+    (tmp_path / "own" / "dataset").mkdir(parents=True)
+    (tmp_path / "own" / "dataset" / "few.yaml").write_text("_target_: digits\nsplit: train[:50]\n")
+    ended = call_datamix("job=plan", "--config-dir", "own", "source=few", "-m", "seed=0,1", "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert [report["seed"] for report in ended.reports] == [0, 1]
+    assert {report["sources"]["few"]["records"] for report in ended.reports} == {50}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        ("--confg-dir own", "ConfigError: unrecognized arguments: --confg-dir; --hydra-help lists the flags."),
+        ("--cfg nothing", "ConfigError: argument --cfg/-c: invalid choice: 'nothing' "),
+        ("--cfg job --info", "ConfigError: --cfg and --info exclude each other."),
+        ("--shell-completion install=nosuch", "ConfigError: --shell-completion: No completion plugin for 'nosuch' "),
+        ("hydra/launcher=null", "ConfigError: hydra/launcher is missing; it is the name of a choice."),
+        ("--resolve", "ConfigError: --resolve belongs to --cfg or --help; "),
+        ("--experimental-rerun a.pickle", "ConfigError: --experimental-rerun reads a pickle, which may run any code; "),
+    ],
+)
+def test_a_mistaken_flag_is_one_line(call_datamix, arguments, mistake):
+    assert call_datamix(*arguments.split()).mistake.startswith(mistake)
+
+
+def test_the_version(call_datamix):
+    import datamix
+
+    assert call_datamix("--version").out == f"datamix {datamix.__version__}\n"
+
+
+def test_relative_paths_are_those_of_the_shell_in_another_directory_too(call_datamix, shared_data, tmp_path):
+    shutil.copy(shared_data / "digits8x8.npz", tmp_path / "own.npz")
+    mix = ["job=plan", "source=my_npz", "source.my_npz.path=own.npz", "data.cache=cache"]
+    plain = call_datamix(*mix, "hydra.run.dir=plain").report
+    moved = call_datamix(*mix, "hydra.run.dir=moved", "hydra.job.chdir=true").report
+    assert moved["sources"] == plain["sources"]
+    swept = call_datamix("-m", *mix, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
+    assert (swept.code, len(swept.reports)) == (0, 2)
+    assert not list((tmp_path / "moved").rglob("cache"))
+
+
+def test_a_resolver_that_a_plugin_registers(call_datamix, tmp_path):
+    call = "OmegaConf.register_new_resolver('product', lambda a, b: a * b, replace=True)"
+    (tmp_path / "resolvers.py").write_text(f"from omegaconf import OmegaConf\n{call}\n")
+    mix = ["plugins=[resolvers]", "job=plan", "source=digits", "batch.size='${product:4,8}'"]
+    assert call_datamix(*mix).report["batches"] == 625
+    swept = call_datamix("-m", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
+    assert (swept.code, len(swept.reports)) == (0, 2)
+    assert (tmp_path / "s-6" / "sweep.json").is_file()
+
+
+def test_completion_knows_groups_and_datasets(run_datamix, tmp_path):
+    for typed, expected in {
+        "datamix source=fa": "source=fashion",
+        "datamix mix=ran": "mix=random",
+        "datamix source=mnist+digits mix.uni": "mix.unit=",
+    }.items():
+        ended = run_datamix("-sc", "query=bash", cwd=tmp_path, env={"COMP_LINE": typed})
+        assert (ended.code, ended.out.split()) == (0, [expected]), ended.err
+
+
 # Mistakes
 
 
@@ -383,18 +472,18 @@ MISTAKES = {
     "mix=randm": "ConfigError: mix=randm: there is no mix 'randm'. Did you mean 'random'? Known: concat, ",
     "stop=for_ever": "ConfigError: stop=for_ever: there is no stop 'for_ever'. Did you mean 'forever'? Known: all_",
     "job=previw": "ConfigError: job=previw: there is no job 'previw'. Did you mean 'preview'? Known: ",
-    "job.name=previw": "RegistryError: job.name: no job 'previw'. Did you mean 'preview'? Known: ",
+    "job._target_=previw": "RegistryError: job._target_: no job 'previw'. Did you mean 'preview'? Known: ",
     "experiment=interleaved": "ConfigError: experiment=interleaved: there is no experiment 'interleaved'. Did ",
     "sede=1": "ConfigError: sede: there is no key 'sede'. Did you mean 'seed'? Known: ",
     "batch.sise=3": "ConfigError: batch.sise: there is no key 'sise' in batch. Did you mean 'size'? Known: ",
     "source.mnist.limt=5": "ConfigError: source.mnist.limt: there is no key 'limt' in source.mnist. Did you mean ",
     "source.mnst.limit=5": "ConfigError: source.mnst.limit: there is no source 'mnst' in source. Did you mean ",
-    "+source.mnist.splt=x": "ConfigError: source.mnist.splt: there is no such setting. Did you mean 'split'? Known: ",
-    "+batch.sise=3": "ConfigError: batch.sise: there is no such key. Did you mean 'size'? Known: ",
+    "+source.mnist.splt=x": "ConfigError: source.mnist.splt: there is no key 'splt' in source.mnist. Did you mean ",
+    "+batch.sise=3": "ConfigError: batch.sise: there is no key 'sise' in batch. Did you mean 'size'? Known: ",
     "job.batchs=1": "ConfigError: job.batchs: there is no key 'batchs' in job. Did you mean 'batches'? Known: ",
     "mix.weights.mnst=2": "ConfigError: mix.weights.mnst: there is no source 'mnst' in mix.weights. Did you ",
     "mix.weights.digits=2": "ConfigError: mix.weights.digits: there is no source 'digits' in mix.weights. Known: ",
-    "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in this mix. Did ",
+    "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in mix.share. Did ",
     "mix.weights.mnist=-0.2": "ConfigError: mix.weights.mnist = -0.2; a weight is 0 or more. ",
     "mix.weights.mnist=nan": "ConfigError: mix.weights.mnist = ",
     "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: all weights are 0; ",
@@ -503,13 +592,13 @@ EVIL = "from pathlib import Path\nPath('ran').touch()\ndef make(**_):\n    Path(
             "source.digits.operators[0]: no operator 'evil.make'. Known:",
         ),
         ("operators=[{_target_:evil.make}]", "operators[0]: no operator 'evil.make'. Known: "),
-        ("operators=[{cast:{dtype:{_target_:evil.make}}}]", "operators[0].dtype._target_ = 'evil.make': nothing can "),
-        ("+source.digits.split={_target_:evil.make}", "source.digits.split._target_ = 'evil.make': nothing can be "),
-        ("+job._target_=evil.make", "job._target_ = 'evil.make': nothing can be built here; "),
-        ("job.name=evil.make", "job.name: no job 'evil.make'. Known: "),
-        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make': nothing can be built here; "),
-        ("stop.rule=evil.make", "stop.rule: no stop 'evil.make'. Known: "),
-        ("+_target_=evil.make", "_target_ = 'evil.make': nothing can be built here; "),
+        ("operators=[{cast:{dtype:{_target_:evil.make}}}]", "operators[0].dtype._target_ = 'evil.make'; nothing can "),
+        ("+source.digits.split={_target_:evil.make}", "source.digits.split._target_ = 'evil.make'; nothing can be "),
+        ("+data._target_=evil.make", "data._target_ = 'evil.make'; nothing can be built here. "),
+        ("job._target_=evil.make", "job._target_: no job 'evil.make'. Known: "),
+        ("+mix.deep._target_=evil.make", "mix.deep._target_ = 'evil.make'; nothing can be built here. "),
+        ("stop._target_=evil.make", "stop._target_: no stop 'evil.make'. Known: "),
+        ("+_target_=evil.make", "_target_ = 'evil.make'; nothing can be built here. "),
     ],
 )
 def test_a_config_builds_what_the_registry_holds_and_nothing_else(call_datamix, tmp_path, monkeypatch, key, message):

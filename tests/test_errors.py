@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,3 +46,39 @@ def test_one_except_catches_all_of_them() -> None:
         assert kind is getattr(datamix, kind.__name__, DatamixError)
     # A user's mistake must not pass for Python's own errors, nor hide one of ours.
     assert not issubclass(DatamixError, ValueError | LookupError | OSError)
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "sentence"),
+    [
+        ("all weights are 0; give one.", {}, "all weights are 0; give one."),
+        ("it is 1 or more", {"key": "mix.window", "value": 0}, "mix.window = 0; it is 1 or more."),
+        ("it is 1 or more.", {"key": "mix.window", "value": 0}, "mix.window = 0; it is 1 or more."),
+        ("it is text", {"key": "data.dir", "value": None}, "data.dir is missing; it is text."),
+        ("it is text", {"key": "data.dir", "value": ["a"]}, "data.dir = ['a']; it is text."),
+        ("", {"key": "labels", "value": "kep", "hint": "Known: keep."}, "labels = 'kep'. Known: keep."),
+        ("no job 'x'", {"key": "job", "hint": "Known: plan."}, "job: no job 'x'. Known: plan."),
+        ("no job 'x'", {"hint": "Known: plan."}, "no job 'x'. Known: plan."),
+        ("it is text", {"key": "k", "value": 1, "hint": "Quote it."}, "k = 1; it is text. Quote it."),
+    ],
+)
+def test_the_sentence_is_made_of_the_fields(text: str, fields: dict[str, object], sentence: str) -> None:
+    error = ConfigError(text, **fields)  # type: ignore[arg-type]
+    assert str(error) == sentence
+    assert (error.key, error.value, error.hint) == (fields.get("key"), fields.get("value"), fields.get("hint", ""))
+
+
+@pytest.mark.parametrize("kind", [ConfigError, RegistryError, SpecError, DataError, StateError])
+def test_an_error_goes_between_processes_with_its_fields(kind: type[DatamixError]) -> None:
+    error = kind("it is 1 or more", key="mix.window", value=0, hint="Or leave it out.")
+    for other in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert type(other) is kind
+        assert str(other) == str(error) == "mix.window = 0; it is 1 or more. Or leave it out."
+        assert (other.key, other.value, other.hint) == ("mix.window", 0, "Or leave it out.")
+
+
+def test_a_value_is_shown_on_one_line_of_bounded_length() -> None:
+    error = ConfigError("it is short", key="key", value=["a\nb"] * 1000)
+    assert len(str(error)) < 300
+    assert "\n" not in str(error)
+    assert error.value == ["a\nb"] * 1000

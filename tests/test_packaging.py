@@ -7,13 +7,14 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "datamix").rglob("*.py"))
+MODULES = sorted(path for kind in ("*.py", "*.pyi", "py.typed") for path in (ROOT / "datamix").rglob(kind))
 
 
 def python(*arguments, cwd, env):
@@ -28,7 +29,7 @@ def python(*arguments, cwd, env):
 def wheel(environment, tmp_path_factory):
     directory = tmp_path_factory.mktemp("wheel")
     python("-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT, cwd=directory, env=environment)
-    (path,) = directory.glob("datamix-*.whl")
+    (path,) = directory.glob("datamix_jax-*.whl")
     return path
 
 
@@ -43,15 +44,17 @@ def installed(wheel, environment, tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = [*MODULES, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
+    types = [ROOT / "datamix" / name for name in ("__init__.pyi", "py.typed")]
+    files = [*MODULES, *types, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
     ours = {path.relative_to(ROOT).as_posix() for path in files}
-    assert held == {f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+    places = {name: f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+    assert held == {place.removeprefix("datamix/plugins/") for place in places.values()}
 
 
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
     target, env = installed
     code = (
-        "import datamix, json; from datamix.config.compose import conf_dir;"
+        "import datamix, json; from datamix.config.files import conf_dir;"
         "print(json.dumps([datamix.__file__, str(conf_dir())]))"
     )
     where = json.loads(python("-c", code, cwd=tmp_path, env=env))
@@ -67,9 +70,16 @@ def test_an_installed_datamix_runs(installed, tmp_path):
     assert {name: source["samples"] for name, source in report["sources"].items()} == {"digits": 8, "garments": 8}
 
 
+def test_messages_name_extras_by_how_datamix_is_installed(installed, tmp_path):
+    _, env = installed
+    code = "from datamix.errors import install_hint; print(install_hint('prepare'))"
+    assert python("-c", code, cwd=tmp_path, env=env) == "pip install 'datamix-jax[prepare]'\n"
+    assert python("-c", code, cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}) == "pip install -e '.[prepare]'\n"
+
+
 def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(installed, tmp_path):
     target, env = installed
-    (found,) = importlib.metadata.distributions(name="datamix", path=[str(target)])
+    (found,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
     (script,) = found.entry_points.select(group="console_scripts")
     assert (script.name, script.value) == ("datamix", "datamix.cli:main")
     assert found.version == re.search(r'^__version__ = "(.+)"$', (ROOT / "datamix/__init__.py").read_text(), re.M)[1]
@@ -80,6 +90,25 @@ def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(ins
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "imported"
+
+
+@pytest.mark.parametrize("program", [["bin/datamix"], [sys.executable, "-m", "datamix"]])
+def test_the_version_is_the_one_installed(installed, tmp_path, program):
+    target, env = installed
+    (found,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
+    command = [target / program[0], *program[1:], "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"datamix {found.version}\n", "")
+
+
+def test_the_source_distribution_holds_what_a_checkout_does(environment, tracked, tmp_path):
+    python("-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path, env=environment)
+    (path,) = tmp_path.glob("datamix_jax-*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    expected = {name for name in tracked if not name.startswith(".") and (ROOT / name).is_file()}
+    assert expected <= held
+    assert {name.split("/")[0] for name in held - expected} <= {"", "PKG-INFO", ".gitignore", "datamix", "tests"}
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +122,20 @@ def tracked():
 
 def test_the_top_of_the_repository_holds_what_it_should(tracked):
     top = {path.split("/")[0] for path in tracked}
-    kept = {"conf", "datamix", "tests", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".ci"}
-    assert kept <= top
-    assert {name for name in top - kept if not name.startswith(".")} == set()
+    folders = {"conf", "datamix", "scripts", "tests"}
+    files = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "pyproject.toml"}
+    assert folders | files <= top
+    assert {name for name in top - folders - files - {"docs"} if not name.startswith(".")} == set()
+
+
+def test_nothing_tells_people_to_install_another_project_of_that_name(tracked):
+    """`datamix` on PyPI is not this package."""
+    wrong = re.compile(r"datamix\[|install (?:-\S+ )*['\"]?datamix(?!-jax)\b")
+    assert wrong.search("pip install -q datamix")
+    assert wrong.search("needs 'datamix[prepare]'")
+    assert not wrong.search("pip install 'datamix-jax[prepare]'")
+    texts = {path: (ROOT / path).read_bytes().decode(errors="replace") for path in tracked if (ROOT / path).is_file()}
+    assert [path for path, text in texts.items() if not path.endswith(".py") and wrong.search(text)] == []
 
 
 def test_no_file_names_a_place_on_one_machine(tracked):
@@ -104,11 +144,6 @@ def test_no_file_names_a_place_on_one_machine(tracked):
     assert not place.search(b"tests/work/x ~/work/ https://a.org/work/")
     found = [path for path in tracked if (ROOT / path).is_file() and place.search((ROOT / path).read_bytes())]
     assert found == []
-
-
-@pytest.mark.parametrize("path", [path.relative_to(ROOT).as_posix() for path in MODULES])
-def test_no_module_is_long(path):
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 400
 
 
 def test_importing_the_package_imports_no_heavy_library(environment, tmp_path):

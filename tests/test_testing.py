@@ -19,7 +19,7 @@ from datamix.mixing.stops import Stop
 from datamix.operators.base import Traits
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.synthetic.digits import digits
-from datamix.testing import check_operator, check_order, check_resume, check_source, check_stop, check_weighting
+from datamix.testing import check_operator, check_order, check_resume, check_source, check_stop, check_weighting, traces
 
 IMAGE = {"image": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "label": np.int32(3)}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -62,6 +62,13 @@ def test_sources() -> None:
     with pytest.raises(AssertionError, match="label 4 has no name among 2"):
         check_source(MemoryArrays({"label": np.arange(5)}, class_names=("a", "b")))
 
+    class Confused(MemoryArrays):
+        def take(self, indices: np.ndarray, out: dict[str, np.ndarray]) -> None:
+            out["label"][:] = self.arrays["label"][np.sort(indices)]
+
+    with pytest.raises(AssertionError, match=r"take\(\) of the records .* gives other values of 'label' than read\(\)"):
+        check_source(Confused({"label": np.arange(5)}))
+
     class Forgetful(MemoryArrays):
         def read(self) -> dict[str, np.ndarray]:
             return {"label": np.random.default_rng().random(5)}
@@ -75,6 +82,22 @@ def test_sources() -> None:
 def test_resume() -> None:
     few = {"image": np.zeros((9, 2, 2, 1), np.uint8), "label": np.arange(9)}
     check_resume(datamix.load("batch.size=4", "stop=forever", sources={"a": few, "b": few}))
+
+
+def test_traces_count_what_is_compiled_inside_the_block_alone() -> None:
+    few = {"image": np.zeros((9, 3, 2, 1), np.uint8), "label": np.arange(9)}
+    with traces() as counts:
+        next(iter(datamix.load("batch.size=5", "stop=forever", sources={"a": few})))
+        assert not counts  # at the end
+    assert all(count > 0 for count in counts.values())
+    assert [name for name in counts if name.endswith("compute_chunk")]
+    with traces() as again:
+        next(iter(datamix.load("batch.size=5", "stop=forever", "seed=3", sources={"a": few})))
+    assert not again
+    with traces() as other:
+        next(iter(datamix.load("batch.size=7", "stop=forever", sources={"a": few})))
+    assert other
+    assert sum(counts.values()) > 0  # what was counted stays
 
 
 def blocks(demand: Demand, *, times: int = 2) -> Table:

@@ -1,374 +1,297 @@
-"""From a composed configuration to plain, checked values, each mistake named by its full key.
+"""From a composed configuration to the checked dataclasses of `datamix.config.schema`.
 
-Importing it imports neither JAX nor TensorFlow.
+Parsing imports neither JAX nor TensorFlow: the settings of operators, models and optimizers, whose modules need JAX,
+are checked by `check_components`, before anything is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.node import NodeReader, refuse_targets
+from datamix.config.check import Node, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
+from datamix.config.renamed import TARGET, rename_keys
+from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
 from datamix.errors import ConfigError, hint
-from datamix.mixing.groups import by_path, resolve
+from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatorConfig:
-    """One operator of a chain.
-
-    Attributes:
-      name: registered.
-      settings: its keyword settings.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """One source.
-
-    Attributes:
-      name: in this mix.
-      target: registered name of what builds it.
-      settings: keyword settings of the target.
-      operators: on each of its records.
-      limit: use its first records alone.
-      seed: of its shuffle and random operators; None for the mix's.
-      class_names: of the labels; empty for those that the source gives itself.
-      stand_in: registered name of a look-alike.
-      test_split: what a model is tested on, None for the split "test".
-    """
-
-    name: str
-    target: str
-    settings: Mapping[str, Any]
-    operators: tuple[OperatorConfig, ...]
-    limit: int | None
-    seed: int | None
-    class_names: tuple[str, ...]
-    stand_in: str | None
-    test_split: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixConfig:
-    """How the sources are mixed.
-
-    Attributes:
-      order: registered name.
-      stop: registered name.
-      settings: keyword settings of the order.
-      stop_settings: keyword settings of the stop.
-      granularity: "record" or "batch".
-      ratio: of all sources, or None.
-      weights: relative, by source.
-      share: absolute, by source.
-      group_weights: that sources which are themselves mixes give their members, by path.
-      weighting: registered name under "rule", and its settings.
-      schedule: entries, see `datamix.mixing.schedules.phases`, or None.
-      unit: "record", or the leaf that holds the lengths which follow the ratio.
-      epochs: how often a source has to be gone through, by source.
-      samples: records after which the mix ends, or None.
-    """
-
-    order: str
-    stop: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    stop_settings: Mapping[str, Any] = field(default_factory=dict)
-    granularity: str = "record"
-    ratio: object = None
-    weights: Mapping[str, Any] = field(default_factory=dict)
-    share: Mapping[str, Any] = field(default_factory=dict)
-    group_weights: Mapping[str, Any] = field(default_factory=dict)
-    weighting: Mapping[str, Any] = field(default_factory=lambda: {"rule": "equal"})
-    schedule: Sequence[Mapping[str, Any]] | None = None
-    unit: str = "record"
-    epochs: Mapping[str, int] = field(default_factory=dict)
-    samples: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepConfig:
-    """What a multirun is judged by, and where an earlier one lies.
-
-    Attributes:
-      metric: by which jobs are compared.
-      goal: "max", "min", or "auto" for what the metric's name says.
-      resume: whether jobs that are done already are left as they are.
-      directories: of sweeps to report on.
-    """
-
-    metric: str
-    goal: str
-    resume: bool
-    directories: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a model is trained.
-
-    Attributes:
-      model: registered name.
-      model_settings: its keyword settings.
-      optimizer: registered name.
-      optimizer_settings: its keyword settings.
-      learning_rate: at the schedule's peak.
-      schedule: registered name.
-      schedule_settings: its keyword settings.
-      steps: batches to train on; None for the whole mix.
-      eval_every: steps between two tests.
-      checkpoint_every: steps between two checkpoints, which are taken at tests; None for one at every test.
-      resume: whether to go on from the last checkpoint.
-    """
-
-    model: str
-    model_settings: Mapping[str, Any]
-    optimizer: str
-    optimizer_settings: Mapping[str, Any]
-    learning_rate: float
-    schedule: str
-    schedule_settings: Mapping[str, Any]
-    steps: int | None
-    eval_every: int
-    checkpoint_every: int | None
-    resume: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """All of a run's configuration, checked.
-
-    Attributes:
-      job: registered name.
-      job_settings: keyword settings of the job.
-      seed: of everything that is drawn.
-      shuffle: how records are shuffled within their source, see `datamix.mixing.plan.Plan`.
-      labels: "union" or "keep".
-      sources: in order.
-      mix: how they are mixed.
-      operators: on every record after the mix.
-      batch_size: records.
-      remainder: "drop" or "keep".
-      data_dir: of prepared TFDS data, None for TFDS's default.
-      cache_dir: of decoded records, None for the default.
-      stand_in: whether look-alikes may stand in.
-      sweep: what a multirun is judged by.
-      train: for the jobs that train, None for the others.
-    """
-
-    job: str
-    job_settings: Mapping[str, Any]
-    seed: int
-    shuffle: bool | str
-    labels: str
-    sources: tuple[SourceConfig, ...]
-    mix: MixConfig
-    operators: tuple[OperatorConfig, ...]
-    batch_size: int
-    remainder: Literal["drop", "keep"]
-    data_dir: str | None
-    cache_dir: str | None
-    stand_in: bool
-    sweep: SweepConfig
-    train: TrainConfig | None = None
+# What a dataset has, but a mix within the mix leaves to its members.
+_SETTINGS = ("class_names", "limit", "operators", "seed", "split", "stand_in", "test_split")
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
     """A composed configuration without Hydra's own part."""
-    own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
-    assert isinstance(own, DictConfig)
-    return own
+    copy = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+    assert isinstance(copy, DictConfig)
+    return copy
 
 
-def parse(node: DictConfig) -> Config:
-    """Check a composed configuration and read it into plain values.
+def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
+    """Check a composed configuration and read it into dataclasses.
+
+    Args:
+      node: The configuration. The modules that its `plugins` names are imported before anything else is resolved, since
+        they may register resolvers.
+      hydra: Hydra's own part of it, where that is not in the node. Its choices and interpolations say which of the top
+        level's keys are the user's own.
 
     Raises:
-      ConfigError: a value that is not allowed, by its full key.
-      RegistryError: a name that the registry does not hold.
+      ConfigError: A value that is not allowed, by its full key.
+      RegistryError: A name that the registry does not have.
+    """
+    registry.load_plugins(_plugins(node))
+    plain = _plain(without_hydra(node))
+    rename_keys(plain)
+    top = Node(plain)
+    top.take("plugins")
+
+    nodes = top.group("source")
+    if not nodes.values:
+        raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
+    group_weights: dict[str, Any] = {}
+    sources = tuple(_sources(nodes, "", group_weights))
+    config = read(
+        Config,
+        top,
+        sources=sources,
+        mix=_mix(top, [source.name for source in sources], group_weights),
+        operators=_operators(top.take("operators"), "operators"),
+        shuffle="null" if (shuffle := top.take("shuffle")) is None else shuffle,
+        sweep=_sweep(top),
+        train=_train(top) if "train" in top.values else None,
+        **({} if "job" in top.values else {"job": "", "job_settings": {}}),
+    )
+    if config.job in top.values:  # where a job's settings come from: job.seconds is ${bench.seconds}
+        settings = top.group(config.job)
+        for name in config.job_settings:
+            settings.take(name)
+    users = _user_keys(node, hydra) if top.values else ()
+    for name in [name for name in top.values if name in users]:
+        refuse_targets(top.values.pop(name), name)
+    top.finish()
+    return replace(config, mix=_with_batches(config.mix, config.batch_size))
+
+
+def check_components(config: Config) -> None:
+    """Check the settings of operators, model, optimizer and schedule against their signatures, which imports them.
+
+    Raises:
+      ConfigError: A setting that a component does not take, of another type, or missing.
+    """
+    chains = {f"source.{source.name}.operators": source.operators for source in config.sources}
+    for where, chain in {**chains, "operators": config.operators}.items():
+        for i, operator in enumerate(chain):
+            _check(f"{where}[{i}].{operator.name}", "operator", operator.name, operator.settings)
+    if (train := config.train) is not None:
+        _check("model", "model", train.model, train.model_settings)
+        _check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
+        _check(f"optimizer.schedule.{train.schedule}", "schedule", train.schedule, train.schedule_settings)
+
+
+def _check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> None:
+    registry.check_settings(where, registry.lookup(kind, name), settings)
+
+
+def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
+    """The values of a configuration.
+
+    Raises:
+      ConfigError: A value is missing, or an interpolation leads nowhere.
     """
     try:
-        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
+    except MissingMandatoryValue as error:
+        raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", "")
-        if type(error).__name__ == "MissingMandatoryValue":
-            raise ConfigError(f"{key} is missing; it has no default.") from error
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key or 'a key'}: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise ConfigError("the configuration is nested too deeply; give its values in fewer levels.") from error
     assert isinstance(plain, dict)
-    plain.pop("hydra", None)
-    top = NodeReader({str(key): value for key, value in plain.items()}, "")
-    registry.load_plugins(top.take("plugins", list, default=[]))
-    sources = top.child("source")
-    if not sources.node:
-        raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
-    mix, stop, batch, data, sweep = (top.child(name) for name in ("mix", "stop", "batch", "data", "sweep"))
-    job, weighting = top.child("job"), top.child("weighting")
-    group_weights: dict[str, Any] = {}
-    batch_size = batch.take("size", int, least=1)
-    samples = [
-        stop.take("samples", int, default=None, least=1),
-        None if (batches := stop.take("batches", int, default=None, least=1)) is None else batches * batch_size,
-    ]
-    stop_rule = stop.registered("rule", "stop")
-    stop_takes = registry.settings(registry.lookup("stop", stop_rule))
-    stop_settings = {name: stop.node.pop(name) for name in stop_takes if name in stop.node}
-    refuse_targets(stop_settings, "stop")
-    result = Config(
-        job=job.registered("name", "job"),
-        job_settings=job.rest(),
-        seed=top.take("seed", int),
-        shuffle=top.take("shuffle", object, default="null"),
-        labels=top.choice("labels", ("union", "keep")),
-        sources=tuple(_sources(sources, "", group_weights)),
-        mix=MixConfig(
-            granularity=mix.choice("granularity", ("record", "batch")),
-            ratio=mix.take("ratio", object, default=None),
-            weights=mix.take("weights", dict, default={}),
-            share=mix.take("share", dict, default={}),
-            group_weights=group_weights,
-            weighting={"rule": weighting.registered("rule", "weighting"), **weighting.rest()},
-            schedule=mix.take("schedule", object, default=None),
-            unit=mix.take("unit", str),
-            order=mix.registered("order", "order"),
-            settings=mix.rest(),
-            stop=stop_rule,
-            stop_settings=stop_settings,
-            epochs=by_path(stop.take("epochs", dict, default={})),
-            samples=min((end for end in samples if end is not None), default=None),
-        ),
-        operators=_operators(top.take("operators", list, default=[]), "operators"),
-        batch_size=batch_size,
-        remainder=batch.choice("remainder", ("drop", "keep")),  # type: ignore[arg-type]
-        data_dir=data.take("dir", str, default=None),
-        cache_dir=data.take("cache", str, default=None),
-        stand_in=data.take("stand_in", bool),
-        sweep=_sweep(sweep),
-        train=_train(top) if "train" in top.node else None,
-    )
-    for name in top.node.pop(result.job, None) or ():  # where a job's settings come from: bench.seconds is job.seconds
-        if name not in result.job_settings:
-            raise ConfigError(f"{result.job}.{name}: there is no such key. {hint(str(name), result.job_settings)}")
-    for reader in (top, stop, batch, data, sweep):
-        reader.finish()
-    return result
+    return {str(key): value for key, value in plain.items()}
 
 
-def _sources(reader: NodeReader, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
-    """The sources under a node, those of a mix within the mix by their path; what it weighs them by is put aside."""
-    for name in list(reader.node):
-        path, child = prefix + name, reader.child(name)
-        if child.node.get("_target_") != MIX:
-            yield _source(path, child)
+def _plugins(node: DictConfig) -> list[Any]:
+    """The modules to import, before anything else is resolved."""
+    plugins = _plain(OmegaConf.masked_copy(node, ["plugins"])).get("plugins") if "plugins" in node else None
+    if not isinstance(plugins, list | None):
+        raise ConfigError("it is a list", key="plugins", value=plugins)
+    return plugins or []
+
+
+def _user_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
+    """Names that may stand at the top level: `vars`, the user's groups, and what interpolations refer to."""
+    if hydra is None and "hydra" in node:
+        hydra = node.hydra
+    parts = [node] if hydra is None else [node, hydra]
+    texts = [text for part in parts for text in _interpolations(_plain(part, resolve=False))]
+    # Names after the arguments of a resolver count as well: ${product:${mine.records},2}, ${oc.select:mine.records}.
+    names = {name for text in texts for name in re.findall(r"[{:,]\s*['\"]?([A-Za-z_]\w*)", text)}
+    choices = (OmegaConf.select(hydra, "runtime.choices") if hydra is not None else None) or {}
+    return {"vars", *names, *(str(group).partition("/")[0].partition("@")[0] for group in choices)}
+
+
+def _interpolations(node: object) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for value in node.values():
+            yield from _interpolations(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _interpolations(value)
+    elif isinstance(node, str) and "${" in node:
+        yield node
+
+
+def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> MixConfig:
+    known = {*names, *groups_of(names)}
+    for key in ("mix.weights", "mix.share", "stop.epochs"):
+        group, _, name = key.partition(".")
+        _require_sources(top.group(group).values.get(name), "", key, known)
+    mix = read(MixConfig, top, group_weights=group_weights)
+    _require_known(top.group("mix"), "order", mix.order, mix.settings)
+    _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
+    _require_known(top.group("weighting"), "weighting", mix.weighting_rule, mix.weighting_settings)
+    return replace(mix, epochs=by_path(mix.epochs))
+
+
+def _with_batches(mix: MixConfig, batch_size: int) -> MixConfig:
+    ends = [mix.samples, None if mix.batches is None else mix.batches * batch_size]
+    return replace(mix, samples=min((end for end in ends if end is not None), default=None))
+
+
+def _require_sources(node: object, prefix: str, key: str, known: Collection[str]) -> None:
+    """Refuse the names in a group, and in those within, that are no paths of sources."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        path = f"{prefix}{name}"
+        if name == SELF and prefix:
             continue
-        child.node.pop("_target_")
-        names = [key for key, value in child.node.items() if isinstance(value, Mapping) and key not in _RULES]
-        ratio = child.take("ratio", object, default=None)
-        weights, share = (child.take(key, dict, default={}) for key in ("weights", "share"))
-        for key, value in list(child.node.items()):
-            if not isinstance(value, Mapping) and child.node.pop(key) is not None:
-                raise ConfigError(
-                    f"source.{path}.{key}: {path} is a mix, and takes ratio, weights and share; set {key} of what it "
-                    f"is made of: source.{path}.{next(iter(names), 'NAME')}.{key}."
-                )
-        own: tuple[Any, ...] = resolve(names, ratio=ratio, weights=weights, share=share, where=f"source.{path}").shares
-        if not by_path(share):
-            # As they were given, so that a weight set beside them counts in the same unit.
-            numbers = parse_ratio(ratio, names) if ratio is not None else dict.fromkeys(names, 1) | by_path(weights)
-            own = tuple(numbers[key] for key in names)
-        group_weights.update((f"{path}.{key}", number) for key, number in zip(names, own, strict=True))
-        yield from _sources(child, f"{path}.", group_weights)
+        if path not in known:
+            beside = {other[len(prefix) :].partition(".")[0] for other in known if other.startswith(prefix)}
+            raise unknown_key(f"{key}.{name}", beside, kind="source")
+        _require_sources(value, f"{path}.", f"{key}.{name}", known)
 
 
-def _sweep(reader: NodeReader) -> SweepConfig:
-    directories = reader.take("dir", object, default=[])
-    directories = directories if isinstance(directories, list) else [directories]
-    if not all(isinstance(directory, str) for directory in directories):
-        raise ConfigError(f"sweep.dir = {directories!r}; it is the directory of a sweep, or a list of them.")
-    return SweepConfig(
-        metric=reader.take("metric", str),
-        goal=reader.choice("goal", ("auto", "max", "min")),
-        resume=reader.take("resume", bool),
-        directories=tuple(directories),
-    )
+def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
+    """The sources of a group, those of a mix within the mix by their path; its weights go into `group_weights`."""
+    names = [name for name, value in nodes.values.items() if isinstance(value, Mapping) and TARGET in value]
+    for name in list(nodes.values):
+        node = nodes.group(name)
+        if name not in names:
+            raise _unknown_source(node, names)
+        if node.values[TARGET] == MIX:
+            group_weights.update(_weights_of(node, prefix + name))
+            yield from _sources(node, f"{prefix}{name}.", group_weights)
+        else:
+            yield _source(prefix + name, node)
 
 
-def _source(name: str, reader: NodeReader) -> SourceConfig:
-    if "_target_" not in reader.node:
+def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
+    """The error for settings of a source that is not in the mix."""
+    parent, _, name = node.where.rpartition(".")
+    key = next(_leaves(node.values, node.where))
+    near = hint(name, names)
+    advice = near if near.startswith("Did") else f"{near} To mix {name}, name it in source=."
+    return ConfigError(f"there is no source {name!r} in {parent}", key=key, hint=advice)
+
+
+def _leaves(node: object, key: str) -> Iterator[str]:
+    """The full keys of the values in a group."""
+    if isinstance(node, Mapping) and node:
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}")
+    else:
+        yield key
+
+
+def _weights_of(node: Node, path: str) -> dict[str, Any]:
+    """The weights that a source which is itself a mix gives its members, by their path."""
+    node.take(TARGET)
+    ratio, weights, share = (node.take(rule) for rule in _RULES)
+    members = [name for name, value in node.values.items() if isinstance(value, Mapping)]
+    for name in [name for name in node.values if name not in members]:
+        if node.values.pop(name) is None:
+            continue
+        if name not in _SETTINGS:
+            raise unknown_key(node.key(name), [*_RULES, *members])
         raise ConfigError(
-            f"source.{name}: settings for a source that is not in this mix; name {name} in source=, or leave them out."
+            f"{path} is a mix, and takes ratio, weights and share",
+            key=node.key(name),
+            hint=f"Set {name} of what it is made of: {node.key(next(iter(members), 'NAME'))}.{name}.",
         )
-    target = reader.registered("_target_", "source")
-    operators = _operators(reader.take("operators", list, default=[]), f"{reader.where}.operators")
-    limit = reader.take("limit", int, default=None, least=1)
-    seed = reader.take("seed", int, default=None)
-    class_names = tuple(str(name) for name in reader.take("class_names", list, default=[]))
-    stand_in = reader.registered("stand_in", "source") if reader.node.get("stand_in") is not None else None
-    reader.node.pop("stand_in", None)
-    test_split = reader.take("test_split", str, default=None)
-    settings = {key: value for key, value in reader.rest().items() if value is not None}
-    registry.check_settings(reader.where, registry.lookup("source", target), settings)
-    return SourceConfig(
+    members = [name for name in members if TARGET in node.values[name]]
+    if not members:
+        raise ConfigError(
+            f"source: {path} is a mix of nothing; name what it is made of in its defaults: - /dataset@mnist: mnist"
+        )
+    for name, value in (("weights", weights), ("share", share)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError("it is a group of keys", key=node.key(name), value=value)
+    shares = resolve(members, ratio=ratio, weights=weights, share=share, where=node.where).shares
+    if not by_path(share):
+        # As they were given, so that a weight set beside them counts in the same unit.
+        numbers = parse_ratio(ratio, members) if ratio is not None else dict.fromkeys(members, 1) | by_path(weights)
+        shares = tuple(numbers[name] for name in members)
+    return {f"{path}.{name}": number for name, number in zip(members, shares, strict=True)}
+
+
+def _source(name: str, node: Node) -> SourceConfig:
+    class_names = node.take("class_names")
+    source = read(
+        SourceConfig,
+        node,
         name=name,
-        target=target,
-        settings=settings,
-        operators=operators,
-        limit=limit,
-        seed=seed,
-        class_names=class_names,
-        stand_in=stand_in,
-        test_split=test_split,
+        operators=_operators(node.take("operators"), node.key("operators")),
+        class_names=[str(each) for each in class_names] if isinstance(class_names, list) else class_names or (),
     )
+    settings = {key: value for key, value in source.settings.items() if value is not None}
+    _require_known(node, "source", source.target, settings)
+    _check(node.where, "source", source.target, settings)
+    return replace(source, settings=settings)
 
 
-def _train(top: NodeReader) -> TrainConfig:
-    model, optimizer, train = (top.child(name) for name in ("model", "optimizer", "train"))
-    learning_rate = optimizer.take("learning_rate", float)
-    if not 0 < learning_rate < float("inf"):
-        raise ConfigError(f"optimizer.learning_rate = {learning_rate}; it is above 0.")
-    schedule, schedule_settings = _named(optimizer.take("schedule", object), "schedule", "optimizer.schedule")
-    found = TrainConfig(
-        model=model.registered("name", "model"),
-        model_settings=model.rest(),
-        optimizer=optimizer.registered("name", "optimizer"),
-        optimizer_settings=optimizer.rest(),
-        learning_rate=float(learning_rate),
-        schedule=schedule,
-        schedule_settings=schedule_settings,
-        steps=train.take("steps", int, default=None, least=1),
-        eval_every=train.take("eval_every", int, least=1),
-        checkpoint_every=train.take("checkpoint_every", int, default=None, least=1),
-        resume=train.take("resume", bool),
-    )
-    train.finish()
-    registry.check_settings("model", registry.lookup("model", found.model), found.model_settings)
-    registry.check_settings("optimizer", registry.lookup("optimizer", found.optimizer), found.optimizer_settings)
-    return found
+def _require_known(node: Node, kind: str, name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that a component does not take, with the nearest of all keys that its group may have."""
+    component = registry.lookup(kind, name)
+    takes = registry.settings(component) if callable(component) else ()
+    for key in settings:
+        if key not in takes:
+            raise unknown_key(node.key(key), {*takes, *node.known})
 
 
-def _operators(nodes: Sequence[Any], where: str) -> tuple[OperatorConfig, ...]:
+def _sweep(top: Node) -> SweepConfig:
+    directories = top.group("sweep").take("dir") or []
+    several = directories if isinstance(directories, list) else [directories]
+    if not all(isinstance(directory, str) for directory in several):
+        raise ConfigError("it is the directory of a sweep, or a list of them", key="sweep.dir", value=directories)
+    return read(SweepConfig, top, directories=several)
+
+
+def _train(top: Node) -> TrainConfig:
+    schedule, settings = _named(top.take("optimizer.schedule"), "schedule", "optimizer.schedule")
+    return read(TrainConfig, top, schedule=schedule, schedule_settings=settings)
+
+
+def _operators(nodes: object, where: str) -> tuple[OperatorConfig, ...]:
     """Read a list such as `[to_float, {normalize: {mean: 0, std: 1}}]`."""
-    named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes)]
+    if not isinstance(nodes, list | None):
+        raise ConfigError("it is a list", key=where, value=nodes)
+    named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes or ())]
     return tuple(OperatorConfig(name=name, settings=settings) for name, settings in named)
 
 
 def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]:
     """Read a registered name, or one with its settings: `{normalize: {mean: 0, std: 1}}`."""
-    if isinstance(node, Mapping) and "_target_" in node:
-        name: object = node["_target_"]
-        settings: object = {key: value for key, value in node.items() if key != "_target_"}
+    if isinstance(node, Mapping) and TARGET in node:
+        name: object = node[TARGET]
+        settings: object = {key: value for key, value in node.items() if key != TARGET}
     elif isinstance(node, Mapping) and len(node) == 1:
         name, settings = next(iter(node.items()))
     else:
@@ -376,8 +299,9 @@ def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]
     settings = {} if settings is None else settings
     if not isinstance(name, str) or not isinstance(settings, Mapping):
         example = {"operator": "normalize: {mean: 0.5, std: 0.5}", "schedule": "cosine: {end: 0.1}"}[kind]
-        raise ConfigError(f"{where} = {node!r} is no {kind}; write a name, or a name with its settings: {example}.")
+        raise ConfigError(
+            f"it is no {kind}", key=where, value=node, hint=f"Write a name, or a name with its settings: {example}."
+        )
     refuse_targets(settings, where)
     registry.require(kind, name, where)
-    registry.check_settings(f"{where}.{name}", registry.lookup(kind, name), settings)
     return name, settings

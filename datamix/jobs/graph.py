@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamix.build.built import build
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.report.console import console, percent, print_notes
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report, write_text

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from datamix.build.built import Built, build
-from datamix.config.parse import Config
+from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
 from datamix.report import figures

@@ -2,54 +2,69 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import operator
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from html import escape
+from typing import NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError
+from datamix.fingerprint import fingerprint, parts
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
+from datamix.pipeline.batching import Batching, Remainder, RowShuffle
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.cursor import Cursor, PlanArrays, arrays_of, cursor_at
+from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
-from datamix.pipeline.iterator import BatchIterator, Output, chunk_steps
+from datamix.pipeline.iterator import BatchIterator, Output
+from datamix.pipeline.locate import arrays_of, start_at
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Arguments, Numbers, Program, Reader, Resident, run_jitted
+from datamix.pipeline.program import Compiled, Program, next_flat
+from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.readers.resident import read_resident
 from datamix.sources.base import Source
-from datamix.spec import Batch, LeafSpec, Spec
+from datamix.spec import Batch, LeafSpec
 
-Remainder = Literal["drop", "keep"]
-
-_ALIGNMENT = 64
+Tree = TypeVar("Tree")
 
 
 class Pipeline:
     """Mixed batches of several sources.
 
-    A pipeline is a pytree of its data, plan and numbers. Hand it to a jitted function as an argument, and pipelines
-    that differ in ratio or seed share the compiled code; closed over, its data would be copied into the code.
+    A pipeline is an object of the host. What functions under `jit`, `scan` and `vmap` take is `pipeline.compiled`.
 
     Args:
-      sources: by name, in order.
-      graph: their operators and the shared ones.
-      plan: of the mix.
-      batch_size: records a batch.
-      remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
-      seeds: of each source's random operators, by name.
-      identity: what else determines the sequence, by the key it is configured with; for the fingerprint.
-      reader: of another pipeline of the same sources, whose data this one then shares.
+      sources: The sources by name, in order.
+      graph: The operators of each source, and those after the mix.
+      plan: The plan of the mix.
+      batch_size: Records in a batch.
+      remainder: Whether records that fill no batch at the end of the mix are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order, a pure function of the seed and the step.
+      seeds: The seed of each source's random operators, by name; 0 where none is given.
+      identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
+      reader: The reader of another pipeline of the same sources, whose data this one then shares.
 
     Raises:
-      SpecError: the records of two sources do not fit together; found before any data is read.
-      ConfigError: the mix holds no whole batch, or its numbers do not fit.
-      DataError: a source cannot be read.
+      SpecError: The records of two sources do not fit together; found before any data is read.
+      ConfigError: The mix holds no whole batch, or its numbers do not fit.
+      DataError: A source cannot be read.
+
+    Attributes:
+      graph: The operators.
+      plan: The plan of the mix.
+      batching: How the mix is cut into batches.
+      source_names: The names of the sources, in order.
+      compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
     """
+
+    graph: Graph
+    plan: Plan
+    batching: Batching
+    source_names: tuple[str, ...]
+    compiled: Compiled
 
     def __init__(
         self,
@@ -59,42 +74,43 @@ class Pipeline:
         *,
         batch_size: int,
         remainder: Remainder = "drop",
+        shuffle_rows: bool = False,
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
     ) -> None:
-        self.graph, self.plan, self.batch_size, self.remainder = graph, plan, batch_size, remainder
-        self.source_names = tuple(sources)
-        self._identity = dict(identity or {})
-        self._buffers: dict[Program, Buffers] = {}
-        self._count_batches()
-        lookup, plan_arrays = arrays_of(self.plan)
-        own_seeds = [(seeds or {}).get(name, 0) for name in sources]
+        batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
+        plan_arrays = _on_device(arrays_of(plan))
+        all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
-        program, numbers, groups = assemble(graph, stored, own_seeds, lookup, batch_size)
-        self._set(program, plan_arrays, reader or _resident(sources, stored, groups), numbers)
+        program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
+        row_shuffle = _on_device(RowShuffle.of(plan, batching)) if shuffle_rows else None
+        self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
+        self._identity = dict(identity or {}) | ({"batch.shuffle": True} if shuffle_rows else {})
+        self._buffers: dict[Program, Buffers] = {}
+        self.compiled = Compiled(
+            program, plan_arrays, row_shuffle, reader or read_resident(sources, stored, groups), numbers
+        )
 
-    def _set(self, program: Program, plan: PlanArrays, reader: Reader, numbers: tuple[Numbers, ...]) -> None:
-        self._program = program.resized(chunk_steps(program))
-        self._arguments = Arguments(jax.tree.map(jnp.asarray, plan), reader, numbers)
+    @property
+    def batch_size(self) -> int:
+        """Records in a batch."""
+        return self.batching.batch_size
 
-    def _count_batches(self) -> None:
-        self._num_batches = num_batches(self.plan.length, self.batch_size, self.remainder)
-        if self._num_batches == 0:
-            raise ConfigError(
-                f"batch.size = {self.batch_size} is more than the {self.plan.length} records of the whole mix; make it "
-                "smaller, or set batch.remainder=keep."
-            )
+    @property
+    def remainder(self) -> Remainder:
+        """Whether records that fill no batch at the end of the mix are dropped, or make a short one."""
+        return self.batching.remainder
 
     @property
     def spec(self) -> dict[str, LeafSpec]:
         """Shape and dtype of each leaf of one finished record."""
-        return dict(self._program.spec)
+        return dict(self.compiled.program.spec)
 
     @property
     def reader(self) -> Reader:
         """The data, for other pipelines of the same sources."""
-        return self._arguments.reader
+        return self.compiled.reader
 
     @property
     def fingerprint(self) -> str:
@@ -111,10 +127,13 @@ class Pipeline:
         Raises:
           ConfigError: an unknown source, or numbers that make no mix.
         """
-        other = _copied(self.__dict__, plan=self.plan.with_weights(weights))
-        other._count_batches()
-        _, arrays = arrays_of(other.plan)
-        other._set(self._program, arrays, self._arguments.reader, self._arguments.numbers)
+        plan = self.plan.with_weights(weights)
+        batching = replace(self.batching, length=plan.length)
+        row_shuffle = None if self.compiled.row_shuffle is None else _on_device(RowShuffle.of(plan, batching))
+        other = object.__new__(Pipeline)
+        other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
+        other._identity, other._buffers = self._identity, self._buffers
+        other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
     def __len__(self) -> int:
@@ -123,12 +142,21 @@ class Pipeline:
         Raises:
           TypeError: the mix never ends.
         """
-        if self._num_batches is None:
+        length = self.batching.num_batches
+        if length is None:
             raise TypeError("this mix never ends, so it has no length; see stop=, or take batches by iterator()")
-        return self._num_batches
+        return length
 
     def __repr__(self) -> str:
         return f"<Pipeline of {self.plan!r}, batches of {self.batch_size}>"
+
+    def _repr_html_(self) -> str:
+        """The plan and the leaves of a batch as tables, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(leaf)}</td><td>{part.dtype} {[self.batch_size, *part.shape]}</td></tr>"
+            for leaf, part in self.spec.items()
+        )
+        return f"{self.plan._repr_html_()}<table><tr><th>leaf</th><th>in a batch</th></tr>{rows}</table>"
 
     def __iter__(self) -> BatchIterator:
         return self.iterator()
@@ -141,157 +169,62 @@ class Pipeline:
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
-        step, length = int(step), self._num_batches
+        step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
-        flat, _ = run_jitted(self._program.resized(1), self._arguments, self.start(index), jnp.uint32(0))
-        rows = self._rows(index)
-        return {leaf: _shaped(flat[leaf], part)[:rows] for leaf, part in self._program.spec}
-
-    def _rows(self, step: int) -> int:
-        """Records in the batch at a step: in the last one perhaps fewer."""
-        length = self.plan.length
-        return self.batch_size if length is None else min(self.batch_size, length - step * self.batch_size)
+        flat, _ = next_flat(self.compiled, self.start(index))
+        rows = self.batching.num_rows(index)
+        return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
 
     def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.
 
         Args:
-          start: number of the first batch.
-          shard: (index, count): of every batch, give the part of reader `index` among `count` alone. The parts of all
-            readers make up the batch, whatever their number; where that does not divide it, they differ by one record
-            and take turns. A state can be restored under another number of readers.
+          start: Number of the first batch.
+          shard: (rank, num_shards): of every batch, give the shard of one rank alone. A shard is a contiguous block of
+            the batch's rows, the same in every batch: the shards of all ranks, one after the other, are the batch.
+            Where their number does not divide it, the first shards are a row larger. A short last batch may leave a
+            rank without rows. A state can be restored under another number of ranks.
           output: "numpy" gives read-only views without a copy, "jax" arrays on the device. A view keeps the whole chunk
             it belongs to, some 16 MiB: copy what is to be kept for long.
 
         Raises:
-          ConfigError: no such shard, or the batch cannot be divided so.
+          ConfigError: There is no such rank, or there are more ranks than rows in a batch.
         """
-        return BatchIterator(self, start, shard, output)
+        return BatchIterator(
+            self.compiled,
+            self.plan,
+            self.batching,
+            buffers=self._buffers,
+            parts=parts(self._identity, self.plan, self.batch_size, self.remainder),
+            start=start,
+            shard=shard,
+            output=output,
+        )
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
-        step = operator.index(step)
-        if step < 0:
-            raise ConfigError(f"start = {step}; it is 0 or more.")
-        cursor: Cursor = jax.device_put(cursor_at(self.plan, step * self.batch_size))
-        return cursor
+        return start_at(self.plan, step, self.batch_size)
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
-        """One batch and the cursor after it; pure, for use inside `jit`, `scan` and `vmap`.
+        """`compiled.next`: the batch at a cursor, and the cursor after it."""
+        return self.compiled.next(cursor)
 
-        A cursor knows no end: past the end of the mix it goes on with the last stage.
+    @property
+    def __jax_array__(self) -> NoReturn:
+        """What JAX asks an argument for that it does not know.
+
+        Raises:
+          ConfigError: Always. A `TypeError` JAX would hide in a message of its own.
         """
-        flat, cursor = run_jitted(self._program.resized(1), self._arguments, cursor, jnp.uint32(0))
-        return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self._program.spec}, cursor
-
-    def _parts(self) -> dict[str, str]:
-        return parts(self._identity, self.plan, self.batch_size, self.remainder)
-
-
-class _Rest:
-    """A pipeline without its arrays; equal to that of any pipeline that runs the same program."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.fields = {name: value for name, value in pipeline.__dict__.items() if name != "_arguments"}
-        self.program = pipeline._program.resized(1)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Rest) and self.program == other.program
-
-    def __hash__(self) -> int:
-        return hash(self.program)
+        raise ConfigError(
+            "a Pipeline is an object of the host and no argument of a function under jit, scan or vmap; pass "
+            "pipeline.compiled, which has the same next(cursor)."
+        )
 
 
-def _unflatten(rest: _Rest, children: tuple[Arguments]) -> Pipeline:
-    return _copied(rest.fields, _arguments=children[0])
-
-
-def _copied(fields: Mapping[str, Any], **changed: Any) -> Pipeline:
-    pipeline = object.__new__(Pipeline)
-    pipeline.__dict__.update(fields, **changed)
-    return pipeline
-
-
-jax.tree_util.register_pytree_node(Pipeline, lambda pipeline: ((pipeline._arguments,), _Rest(pipeline)), _unflatten)
-
-
-def _shaped(flat: jax.Array, part: LeafSpec) -> np.ndarray:
-    return np.asarray(flat).reshape(-1, *part.shape)
-
-
-def _resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]) -> Resident:
-    """Read the sources, those of each storage group into one array.
-
-    One after the other: beside what the pipeline keeps, no more than one source is in memory at a time.
-
-    Raises:
-      DataError: an integer does not fit the stored dtype, or a source gives another number of records than it said.
-    """
-    names = list(sources)
-    first = np.zeros(len(names), np.uint32)
-    storage = []
-    for members in groups:
-        sizes = [sources[names[member]].num_records for member in members]
-        ends = np.cumsum(sizes)
-        first[members] = ends - sizes
-        rows = {
-            leaf: _aligned((int(ends[-1]), *part.flat), part.dtype) for leaf, part in specs[names[members[0]]].items()
-        }
-        for member, size in zip(members, sizes, strict=True):
-            _read_into({leaf: values[first[member] :][:size] for leaf, values in rows.items()}, sources, names[member])
-        # Aligned as XLA wants it, and so taken as it is, without a copy.
-        storage.append(jax.device_put(rows))
-    return Resident(tuple(storage), jnp.asarray(first))
-
-
-def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
-    """Fill rows with one axis for a record's elements from a source."""
-    arrays = sources[name].read()
-    for leaf, stored in rows.items():
-        values = arrays[leaf]
-        if len(values) != len(stored):
-            raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
-        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
-            limits = np.iinfo(stored.dtype)
-            if values.min() < limits.min or values.max() > limits.max:
-                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {stored.dtype}.")
-        stored[...] = values.reshape(stored.shape)
-
-
-def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An array at an address that XLA's CPU backend takes without a copy."""
-    num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNMENT
-    return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
-
-
-def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> int | None:
-    """Batches in a mix of so many records; None without end.
-
-    >>> num_batches(10, 4, "drop"), num_batches(10, 4, "keep"), num_batches(None, 4, "keep")
-    (2, 3, None)
-    """
-    if length is None:
-        return None
-    return length // batch_size if remainder == "drop" else -(-length // batch_size)
-
-
-def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
-    """A digest of each thing that determines the sequence, by the name a user knows it by."""
-    shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
-    own = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
-    return {key: digest(value) for key, value in {**identity, **own}.items()}
-
-
-def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:
-    """One digest of all `parts`."""
-    return digest(parts(identity, plan, batch_size, remainder))
-
-
-def digest(value: object) -> str:
-    """A digest of a value of JSON's types."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def _on_device(arrays: Tree) -> Tree:
+    """The same arrays on the device."""
+    moved: Tree = jax.tree.map(jnp.asarray, arrays)
+    return moved

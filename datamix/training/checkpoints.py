@@ -15,25 +15,26 @@ import orbax.checkpoint as ocp
 from datamix.errors import StateError
 from datamix.training.learner import State, is_key
 
-_KEPT = 2  # the one before the last is there should the disk lose the last
+_MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the last
+_FORMAT = 2  # changes with the arrays of a state: 2 has the learning rate in the optimiser's
 
 
 class Checkpoints:
     """The checkpoints of one run, in `checkpoints/` of its directory; one that is half written does not count.
 
     Args:
-      directory: of the run.
+      directory: The directory of the run.
     """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory.absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=_MAX_TO_KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(self.path, options=options)
 
     def last(self) -> int | None:
-        """Step of the last one; None where there is none."""
+        """The step of the last checkpoint; None where there is none."""
         step: int | None = self._manager.latest_step()
         return step
 
@@ -41,35 +42,40 @@ class Checkpoints:
         """Write a checkpoint; once this returns, it is whole on the disk.
 
         Args:
-          step: that is done.
-          state: after it.
-          position: in the mix and in the run; JSON.
+          step: The number of steps done.
+          state: The state after them.
+          position: The position in the mix and in the run; JSON.
         """
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave(dict(position))
+            state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
         )
         self._manager.save(step, args=items, force=True)
 
     def position(self, step: int) -> dict[str, Any]:
-        """What `save` was given.
+        """The position that `save` was given.
 
         Raises:
-          StateError: the checkpoint is damaged.
+          StateError: Raised when the checkpoint is damaged, or of another version of datamix.
         """
         with self._damage(step):
             read = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
             position: dict[str, Any] = dict(read.position)
-            return position
+        if position.pop("format", None) != _FORMAT:
+            raise StateError(
+                f"train.resume: {self.path / str(step)} was written by another version of datamix; resume it with that "
+                "version, or start afresh without train.resume."
+            )
+        return position
 
     def state(self, step: int, like: State) -> State:
         """The state that `save` was given.
 
         Args:
-          step: of a checkpoint.
-          like: any state of the same learner.
+          step: The step of a checkpoint.
+          like: Any state of the same learner.
 
         Raises:
-          StateError: the checkpoint is damaged.
+          StateError: Raised when the checkpoint is damaged.
         """
         with self._damage(step):
             numbers = ocp.args.StandardRestore(_numbers(like))
@@ -79,7 +85,7 @@ class Checkpoints:
         return restored
 
     def clear(self) -> None:
-        """Remove all of them."""
+        """Remove all checkpoints."""
         for step in self._manager.all_steps():
             self._manager.delete(step)
 

@@ -10,7 +10,7 @@ import numpy as np
 from datamix import registry
 from datamix.build.built import Built, build
 from datamix.build.opening import open_source
-from datamix.config.parse import Config, MixConfig, OperatorConfig, SourceConfig
+from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
 from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
@@ -18,7 +18,7 @@ from datamix.spec import LeafSpec, Spec
 from datamix.training.learner import HeldOut
 
 _TEST_BATCH = 256
-_ORDINARY = "test"  # what the split of test records is called nearly everywhere
+_USUAL_SPLIT = "test"  # what the split of test records is called nearly everywhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +26,24 @@ class Data:
     """What a model is trained and tested on.
 
     Attributes:
-      built: of the mix.
-      pipeline: of the mix.
-      tests: the test records.
-      test_records: of each source.
-      num_classes: of all sources together.
-      shape: of one image.
-      apart: whether every class belongs to one source.
+      built: The objects of the mix.
+      pipeline: The pipeline of the mix.
+      test_pipeline: The pipeline of the test records.
+      tests: The test records, as what the compiled test takes.
+      test_records: The number of test records of each source.
+      num_classes: The number of classes of all sources together.
+      shape: The shape of one image.
+      disjoint_classes: Whether every class belongs to one source.
     """
 
     built: Built
     pipeline: Pipeline
+    test_pipeline: Pipeline
     tests: HeldOut
     test_records: dict[str, int]
     num_classes: int
     shape: tuple[int, ...]
-    apart: bool
+    disjoint_classes: bool
 
     @property
     def num_test_batches(self) -> int:
@@ -52,44 +54,50 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     """Read the mix and its test records.
 
     Args:
-      config: of the run.
-      like: the data of a run that differs in weights and seeds alone, to be shared.
+      config: The configuration of the run.
+      like: The data of a run that differs in weights and seeds alone, to be shared.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: Raised with one line that says what is wrong and how to mend it.
     """
     built = build(config)
     shape = _check_spec(built.spec())
     if like is not None:
         return replace(like, built=built, pipeline=built.completed().pipeline(like.pipeline.reader))
-    tested = [_tested(source, config) for source in config.sources]  # before anything is read
+    test_sources = [_test_source(source, config) for source in config.sources]  # before anything is read
     built = built.completed()
     counts = [source.num_classes() for source in built.sources.values()]
     offsets = [built.offset(name) or 0 for name in built.sources]
     classes = [range(offset, offset + count) for offset, count in zip(offsets, counts, strict=True)]
-    num_classes = max(own.stop for own in classes)
+    num_classes = max(labels.stop for labels in classes)
     source_of_class = np.zeros(num_classes, np.uint32)
-    for i, own in enumerate(classes):
-        source_of_class[own.start : own.stop] = i
-    tests = build(_test_config(config, tested, offsets))
+    for i, labels in enumerate(classes):
+        source_of_class[labels.start : labels.stop] = i
+    tests = build(_test_config(config, test_sources, offsets))
     for (name, source), count in zip(tests.sources.items(), counts, strict=True):
-        if (found := source.num_classes()) > count:
+        if (test_count := source.num_classes()) > count:
             raise DataError(
-                f"source {name!r}: label {found - 1} of its test records is none of the {count} classes of those to "
-                f"train on; name every class in source.{name}.class_names."
+                f"source {name!r}: label {test_count - 1} of its test records is none of the {count} classes of "
+                f"those to train on; name every class in source.{name}.class_names."
             )
     spec = built.spec()
     if (differing := tests.spec()) != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
-    pipeline = tests.pipeline()
+    test_pipeline = tests.pipeline()
     return Data(
         built=built,
         pipeline=built.pipeline(),
-        tests=HeldOut(pipeline, pipeline.start(), jnp.uint32(tests.plan.length or 0), jnp.asarray(source_of_class)),
+        test_pipeline=test_pipeline,
+        tests=HeldOut(
+            test_pipeline.compiled,
+            test_pipeline.start(),
+            jnp.uint32(tests.plan.length or 0),
+            jnp.asarray(source_of_class),
+        ),
         test_records={name: source.num_records for name, source in tests.sources.items()},
         num_classes=num_classes,
         shape=shape,
-        apart=sum(counts) == len({label for own in classes for label in own}),
+        disjoint_classes=sum(counts) == len({label for labels in classes for label in labels}),
     )
 
 
@@ -97,11 +105,11 @@ def _check_spec(spec: Spec) -> tuple[int, ...]:
     """The shape of an image.
 
     Raises:
-      ConfigError: these are no records to train on.
+      ConfigError: Raised when these are no records to train on.
     """
     image, label = spec.get("image"), spec.get("label")
-    fits = image is not None and "float" in image.dtype and image.shape
-    if not fits or not _is_class(label):
+    is_image = image is not None and "float" in image.dtype and image.shape
+    if not is_image or not _is_class(label):
         listed = ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
         raise ConfigError(
             f"job=train takes records with a float image and an integer label; this mix gives {listed}. to_float makes "
@@ -115,21 +123,21 @@ def _is_class(label: LeafSpec | None) -> bool:
     return label is not None and not label.shape and np.dtype(label.dtype).kind in "iu"
 
 
-def _tested(source: SourceConfig, config: Config) -> SourceConfig:
+def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
     """A source with its test records in place of those to train on.
 
     Raises:
-      ConfigError: it has none.
+      ConfigError: Raised when it has no test records.
     """
     if "split" not in registry.settings(registry.lookup("source", source.target)):
         raise ConfigError(
             f"source {source.name!r} has no splits, so there is nothing to test it on; give {source.target} a keyword "
             "split, which is 'train' or 'test'."
         )
-    split = source.test_split or _ORDINARY
-    tested = replace(source, settings={**source.settings, "split": split}, limit=None)
+    split = source.test_split or _USUAL_SPLIT
+    test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
     try:
-        open_source(tested, config, {})
+        open_source(test_source, config, {})
     except ConfigError as error:
         if source.test_split is not None or "no split" not in str(error):
             raise
@@ -137,29 +145,30 @@ def _tested(source: SourceConfig, config: Config) -> SourceConfig:
             f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out: "
             f"source.{source.name}.split=train[:80%] source.{source.name}.test_split=train[80%:]."
         ) from error
-    return tested
+    return test_source
 
 
-def _test_config(config: Config, tested: list[SourceConfig], offsets: list[int]) -> Config:
+def _test_config(config: Config, test_sources: list[SourceConfig], offsets: list[int]) -> Config:
     """All test records once, source by source, with the same operators but those that draw."""
     sources = []
-    for source, offset in zip(tested, offsets, strict=True):
-        operators = _fixed(source.operators)
-        own = any(each.name == "offset_label" and "leaf" not in each.settings for each in operators)
-        if config.labels == "union" and not own:
+    for source, offset in zip(test_sources, offsets, strict=True):
+        operators = _without_random(source.operators)
+        has_offset = any(each.name == "offset_label" and "leaf" not in each.settings for each in operators)
+        if config.labels == "union" and not has_offset:
             operators = (OperatorConfig(name="offset_label", settings={"offset": offset}), *operators)
         sources.append(replace(source, operators=operators))
     return replace(
         config,
         sources=tuple(sources),
         mix=MixConfig(order="concat", stop="exhaust_once"),
-        operators=_fixed(config.operators),
+        operators=_without_random(config.operators),
         shuffle=False,
         seed=0,
         batch_size=_TEST_BATCH,
         remainder="keep",
+        shuffle_rows=False,
     )
 
 
-def _fixed(operators: tuple[OperatorConfig, ...]) -> tuple[OperatorConfig, ...]:
+def _without_random(operators: tuple[OperatorConfig, ...]) -> tuple[OperatorConfig, ...]:
     return tuple(each for each in operators if not traits(registry.lookup("operator", each.name)).random)

@@ -18,19 +18,21 @@ from flax import nnx
 from jax import lax
 
 from datamix import registry
-from datamix.config.parse import TrainConfig
+from datamix.config.schema import TrainConfig
 from datamix.errors import ConfigError
+from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.program import Compiled
+from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
 class State(NamedTuple):
     """All that training changes.
 
     Attributes:
-      params: what is learnt.
-      rest: what else the model keeps: random streams, running means.
-      optimizer: of Optax.
+      params: What is learnt.
+      rest: What else the model keeps: random streams, running means.
+      optimizer: The state of Optax's optimiser, with the learning rate of the last step.
     """
 
     params: Any
@@ -42,11 +44,11 @@ class Scores(NamedTuple):
     """How a model does on the test records of each source: sums over records.
 
     Attributes:
-      num_records: float32 [num_sources].
-      correct: records whose class is the likeliest, float32 [num_sources].
-      loss: cross-entropy, in nats, float32 [num_sources].
-      taken_for: records of a source (row) that are taken for a class of a source (column), float32
-        [num_sources, num_sources]; of no meaning where sources share classes.
+      num_records: The number of test records, float32 [num_sources].
+      correct: The number of records whose class is the likeliest, float32 [num_sources].
+      loss: The cross-entropy in nats, float32 [num_sources].
+      taken_for: The number of records of a source (row) that are taken for a class of a source (column), float32
+        [num_sources, num_sources]; it has no meaning where sources share classes.
     """
 
     num_records: jax.Array
@@ -59,13 +61,13 @@ class HeldOut(NamedTuple):
     """The test records of all sources, one source after the other.
 
     Attributes:
-      pipeline: of them.
-      cursor: at the first.
-      num_records: uint32 [].
-      source_of_class: uint32 [num_classes].
+      compiled: The compiled pipeline that gives them.
+      cursor: The cursor at the first record.
+      num_records: The number of records of all sources, uint32 [].
+      source_of_class: The source to which each class belongs, uint32 [num_classes].
     """
 
-    pipeline: Pipeline
+    compiled: Compiled
     cursor: Cursor
     num_records: jax.Array
     source_of_class: jax.Array
@@ -76,12 +78,12 @@ class Learner:
     """A model and an optimiser, and what shapes them.
 
     Attributes:
-      model: makes the model; see `datamix.training.models.model`.
-      model_settings: its keywords.
-      optimizer: makes Optax's optimiser, for a learning rate of 1.
-      optimizer_settings: its keywords.
-      shape: of one image.
-      num_classes: logits to give.
+      model: The function that makes the model; see `datamix.training.models.model`.
+      model_settings: The keywords of `model`.
+      optimizer: The function that makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
+      optimizer_settings: The keywords of `optimizer`.
+      shape: The shape of one image.
+      num_classes: The number of logits.
     """
 
     model: Callable[..., nnx.Module]
@@ -108,8 +110,8 @@ class Learner:
         return self.model(self.shape, self.num_classes, nnx.Rngs(key), **dict(self.model_settings))
 
     def transform(self) -> optax.GradientTransformation:
-        """Optax's optimiser, for a learning rate of 1."""
-        return self.optimizer(**dict(self.optimizer_settings))
+        """Optax's optimiser, which reads its learning rate from its state."""
+        return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
     def num_parameters(self) -> int:
         """How many numbers are learnt."""
@@ -117,10 +119,10 @@ class Learner:
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def check(self) -> None:
-        """See that the model turns images into logits, without computing any.
+        """Check that the model turns images into logits, without computing any.
 
         Raises:
-          ConfigError: it does not.
+          ConfigError: Raised when it does not.
         """
         image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
         graph, state = nnx.split(_abstract(self))
@@ -161,29 +163,29 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
     return graph, params, rest[0]
 
 
-@partial(jax.jit, static_argnames="learner")
+@partial(tracing.jit, static_argnames="learner")
 def first_state(learner: Learner, key: jax.Array) -> State:
     """The state before the first step.
 
     Args:
-      learner: static.
-      key: of the parameters and of the model's random streams.
+      learner: The learner; static.
+      key: The key of the parameters and of the model's random streams.
     """
     _, params, rest = _split(learner.create(key))
     return State(params, rest, learner.transform().init(params))
 
 
 def train(
-    learner: Learner, pipeline: Pipeline, cursor: Cursor, state: State, rates: jax.Array
+    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: jax.Array
 ) -> tuple[Cursor, State, jax.Array]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Args:
-      learner: static.
-      pipeline: of the mix.
-      cursor: before the first batch.
-      state: before the first step.
-      rates: learning rate of each step, float32 [steps].
+      learner: The learner; static.
+      compiled: The compiled pipeline of the mix.
+      cursor: The cursor before the first batch.
+      state: The state before the first step.
+      rates: The learning rate of each step, float32 [steps].
 
     Returns:
       Cursor and state after the last step, and the loss of each step, float32 [steps].
@@ -197,12 +199,12 @@ def train(
 
     def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
         cursor, (params, rest, optimizer) = carry
-        batch, cursor = pipeline.next(cursor)
+        batch, cursor = compiled.next(cursor)
         (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             params, rest, batch["image"], batch["label"]
         )
-        updates, optimizer = transform.update(gradients, optimizer, params)
-        params = optax.apply_updates(params, jax.tree.map(lambda update: rate * update, updates))
+        updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
+        params = optax.apply_updates(params, updates)
         return (cursor, State(params, rest, optimizer)), loss
 
     (cursor, state), losses = lax.scan(step, (cursor, state), rates)
@@ -213,44 +215,44 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     """Test a model on every source's test records.
 
     Args:
-      learner: static.
-      data: the test records.
-      state: of the model.
-      num_batches: static; enough for all of them.
-      num_sources: static.
+      learner: The learner; static.
+      data: The test records.
+      state: The state of the model.
+      num_batches: The number of batches that hold all test records; static.
+      num_sources: The number of sources; static.
     """
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
-    size = data.pipeline.batch_size
+    size = data.compiled.program.batch_size
 
     def step(carry: tuple[Cursor, Scores], first: jax.Array) -> tuple[tuple[Cursor, Scores], None]:
-        cursor, before = carry
-        batch, cursor = data.pipeline.next(cursor)
+        cursor, sums = carry
+        batch, cursor = data.compiled.next(cursor)
         logits = model(batch["image"])
         # The last batch goes on past the end.
-        there = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
-        source = jax.nn.one_hot(batch["source_id"], num_sources) * there[:, None]
+        is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
+        source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         predicted = logits.argmax(axis=-1)
-        right = predicted == batch["label"]
+        is_correct = predicted == batch["label"]
         taken_for = jax.nn.one_hot(data.source_of_class[predicted], num_sources)
         batch_scores = Scores(
             num_records=source.sum(axis=0),
-            correct=(source * right[:, None]).sum(axis=0),
+            correct=(source * is_correct[:, None]).sum(axis=0),
             loss=(source * losses[:, None]).sum(axis=0),
             taken_for=jnp.einsum("ns,nt->st", source, taken_for),
         )
-        return (cursor, jax.tree.map(jnp.add, before, batch_scores)), None
+        return (cursor, jax.tree.map(jnp.add, sums, batch_scores)), None
 
     zeros = jnp.zeros(num_sources)
-    none = Scores(zeros, zeros, zeros, jnp.zeros((num_sources, num_sources)))
-    begin = jnp.arange(num_batches, dtype=jnp.uint32) * size
-    (_, scores), _ = lax.scan(step, (data.cursor, none), begin)
+    no_scores = Scores(zeros, zeros, zeros, jnp.zeros((num_sources, num_sources)))
+    firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
+    (_, scores), _ = lax.scan(step, (data.cursor, no_scores), firsts)
     return scores
 
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.
-train_jitted = jax.jit(train, static_argnames="learner")
-evaluate_jitted = jax.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
+train_jitted = tracing.jit(train, static_argnames="learner")
+evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
 
 
 def is_key(leaf: jax.Array) -> bool:

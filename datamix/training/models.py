@@ -23,7 +23,7 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
     float [batch, num_classes].
 
     Raises:
-      RegistryError: the name is taken.
+      RegistryError: Raised when the name is taken.
 
     >>> @model
     ... def average_for_doctest(shape, num_classes, rngs):
@@ -52,11 +52,11 @@ class Mlp(nnx.Module):
     """Fully connected layers.
 
     Args:
-      shape: of one image.
-      num_classes: logits to give.
-      rngs: for parameters and dropout.
-      hidden: width of each hidden layer.
-      dropout: share of the last hidden layer's values that are left out of a training step.
+      shape: The shape of one image.
+      num_classes: The number of logits.
+      rngs: The random streams of parameters and dropout.
+      hidden: The width of each hidden layer.
+      dropout: The share of the last hidden layer's values that are left out of a training step.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Convolution(nnx.Module):
     convolution, and under `vmap`, which makes a grouped one of it, longer still.
 
     Args:
-      channels: of the image.
-      features: channels of the result.
-      rngs: for parameters.
+      channels: The number of channels of the image.
+      features: The number of channels of the result.
+      rngs: The random streams of the parameters.
     """
 
     def __init__(self, channels: int, features: int, rngs: nnx.Rngs) -> None:
@@ -106,12 +106,12 @@ class Cnn(nnx.Module):
     """Convolutions, and one hidden layer.
 
     Args:
-      shape: of one image, [height, width, channels].
-      num_classes: logits to give.
-      rngs: for parameters and dropout.
-      features: channels after each convolution.
-      hidden: width of the hidden layer.
-      dropout: share of the hidden layer's values that are left out of a training step.
+      shape: The shape of one image, [height, width, channels].
+      num_classes: The number of logits.
+      rngs: The random streams of parameters and dropout.
+      features: The number of channels after each convolution.
+      hidden: The width of the hidden layer.
+      dropout: The share of the hidden layer's values that are left out of a training step.
     """
 
     def __init__(

@@ -1,41 +1,83 @@
 """Optax's optimisers and schedules, by the names that a config may use.
 
-An optimiser here has a learning rate of 1, and a schedule a peak of 1: the rate of each step is computed beforehand
-and multiplies the update inside the compiled step. Another rate or schedule so compiles nothing, and jobs that differ
-in them can run in one program.
+An optimiser takes its learning rate as an array, and a schedule here has a peak of 1: the rate of each step is computed
+beforehand and put into the optimiser's state before the step. Another rate or schedule so compiles nothing, jobs that
+differ in them can run in one program, and every update is the one that Optax makes under that schedule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 
-def adam(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+def adam(
+    learning_rate: jax.Array, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
     """Adam; see `optax.adam`."""
-    return optax.adam(1.0, b1, b2, eps)
+    return optax.adam(learning_rate, b1, b2, eps)
 
 
 def adamw(
-    *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
+    learning_rate: jax.Array, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
 ) -> optax.GradientTransformation:
     """Adam with weight decay; see `optax.adamw`."""
-    return optax.adamw(1.0, b1, b2, eps, weight_decay=weight_decay)
+    return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay)
 
 
-def lion(*, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3) -> optax.GradientTransformation:
+def lion(
+    learning_rate: jax.Array, *, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3
+) -> optax.GradientTransformation:
     """Lion; see `optax.lion`."""
-    return optax.lion(1.0, b1, b2, weight_decay=weight_decay)
+    return optax.lion(learning_rate, b1, b2, weight_decay=weight_decay)
 
 
-def rmsprop(*, decay: float = 0.9, eps: float = 1e-8, momentum: float | None = None) -> optax.GradientTransformation:
+def rmsprop(
+    learning_rate: jax.Array, *, decay: float = 0.9, eps: float = 1e-8, momentum: float | None = None
+) -> optax.GradientTransformation:
     """RMSProp; see `optax.rmsprop`."""
-    return optax.rmsprop(1.0, decay, eps, momentum=momentum)
+    return optax.rmsprop(learning_rate, decay, eps, momentum=momentum)
 
 
-def sgd(*, momentum: float | None = None, nesterov: bool = False) -> optax.GradientTransformation:
+def sgd(
+    learning_rate: jax.Array, *, momentum: float | None = None, nesterov: bool = False
+) -> optax.GradientTransformation:
     """Stochastic gradient descent; see `optax.sgd`."""
-    return optax.sgd(1.0, momentum, nesterov)
+    return optax.sgd(learning_rate, momentum, nesterov)
+
+
+def with_rate_in_state(
+    optimizer: Callable[..., optax.GradientTransformation], settings: Mapping[str, Any]
+) -> optax.GradientTransformation:
+    """An optimiser that reads its learning rate from its own state; see `optax.inject_hyperparams`.
+
+    Args:
+      optimizer: A function from a learning rate and the settings to Optax's optimiser, such as `adam`.
+      settings: Keywords of the function.
+
+    Returns:
+      The optimiser. `set_rate` puts the rate of the next step into its state, which begins with a rate of 0.
+
+    >>> descent = with_rate_in_state(sgd, {})
+    >>> state = set_rate(descent.init(jnp.ones(2)), jnp.float32(0.5))
+    >>> descent.update(jnp.ones(2), state)[0].tolist()
+    [-0.5, -0.5]
+    """
+
+    def build(learning_rate: jax.Array) -> optax.GradientTransformation:
+        return optimizer(learning_rate, **settings)
+
+    return optax.inject_hyperparams(build, hyperparam_dtype=jnp.float32)(learning_rate=0.0)
+
+
+def set_rate(state: Any, rate: jax.Array) -> Any:
+    """The state of an optimiser with another learning rate, float32 []; see `with_rate_in_state`."""
+    return state._replace(hyperparams={"learning_rate": rate})
 
 
 def constant(_steps: int) -> optax.Schedule:

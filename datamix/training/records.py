@@ -1,4 +1,4 @@
-"""What is kept of each test while a model is trained: a line in metrics.jsonl, and TensorBoard's files."""
+"""What is kept of each test while a model is trained: a line in `metrics.jsonl`, and TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def metrics_of(names: Sequence[str], scores: Scores) -> dict[str, float]:
 
 
 class Records:
-    """The records of one job, in its run directory.
+    """The test results of one job, in its run directory.
 
     Args:
-      directory: of the run.
-      lines: of the tests before the step at which the job goes on.
+      directory: The directory of the run.
+      lines: The lines of the tests before the step at which the job goes on.
     """
 
     def __init__(self, directory: Path, lines: Sequence[Line] = ()) -> None:
@@ -53,7 +53,7 @@ class Records:
         self._board = _board(directory, int(lines[-1]["step"]) if lines else 0)
 
     def add(self, step: int, loss: float, metrics: Mapping[str, float]) -> None:
-        """Keep a test's metrics; once this returns, they are on the disk."""
+        """Keep the metrics of a test; once this returns, they are on the disk."""
         line = {"step": step, "loss": loss, **metrics}
         self.lines.append(line)
         with self._path.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Several runs of one learner in one program: each is a lane with a plan, a state and learning rates of its own."""
+"""Several runs of one learner at once: each is a replica with a plan, a state and learning rates of its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.program import Compiled
 from datamix.training.learner import (
     HeldOut,
     Learner,
@@ -27,158 +28,165 @@ from datamix.training.learner import (
 )
 
 Losses = np.ndarray
-"""Of each lane's steps, float32 [num_lanes, steps]."""
+"""The loss of each step of each replica, float32 [num_replicas, steps]."""
 
 
-class Trained(Protocol):
-    """One or several models being trained."""
+class Replicas(Protocol):
+    """Models that are being trained, one or several."""
 
     def train(self, rates: np.ndarray) -> Losses:
-        """Train each lane on one batch for each of its rates, float32 [num_lanes, steps]."""
+        """Train each replica on one batch for each of its learning rates, float32 [num_replicas, steps]."""
         ...
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """Test every lane."""
+        """Test every replica; see `datamix.training.learner.evaluate`."""
         ...
 
-    def state(self, lane: int) -> State:
-        """Of one lane."""
+    def state(self, replica: int) -> State:
+        """The state of one replica."""
         ...
 
 
-class Alone:
-    """One model; a single lane."""
+class Single:
+    """One model."""
 
     def __init__(
-        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
-        (self._pipeline,), (self._cursor,), (self._state,) = pipelines, cursors, states
+        (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
     def train(self, rates: np.ndarray) -> Losses:
-        """See `Trained`."""
+        """See `Replicas`."""
         self._cursor, self._state, losses = train_jitted(
-            self._learner, self._pipeline, self._cursor, self._state, jnp.asarray(rates[0])
+            self._learner, self._compiled, self._cursor, self._state, jnp.asarray(rates[0])
         )
         return np.asarray(losses)[None]
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """See `Trained`."""
+        """See `Replicas`."""
         return [jax.device_get(evaluate_jitted(self._learner, data, self._state, num_batches, num_sources))]
 
-    def state(self, lane: int) -> State:  # noqa: ARG002
-        """See `Trained`."""
+    def state(self, replica: int) -> State:  # noqa: ARG002
+        """See `Replicas`."""
         return self._state
 
 
-class SideBySide:
-    """Several models of one learner, whose pipelines run one program: a thread a processor calls it, lane after lane.
+class Threaded:
+    """Several models of one learner, whose pipelines run one program: as many threads as processors, a replica a call.
 
-    A CPU gains nothing from the larger products of `Together` and loses its cache: the state of one small network and
+    A CPU gains nothing from the larger products of `Vmapped` and loses its cache: the state of one small network and
     of its optimiser fits into it, those of nine do not.
     """
 
     def __init__(
-        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
-        self._lanes = [
-            Alone(learner, [pipeline], [cursor], [state])
-            for pipeline, cursor, state in zip(pipelines, cursors, states, strict=True)
+        self._replicas = [
+            Single(learner, [each], [cursor], [state])
+            for each, cursor, state in zip(compiled, cursors, states, strict=True)
         ]
-        self._compiled: set[int] = set()
+        self._compiled_steps: set[int] = set()
 
     def train(self, rates: np.ndarray) -> Losses:
-        """See `Trained`."""
-        calls = [partial(lane.train, own[None]) for lane, own in zip(self._lanes, rates, strict=True)]
+        """See `Replicas`."""
+        calls = [
+            partial(replica.train, rates_of_one[None])
+            for replica, rates_of_one in zip(self._replicas, rates, strict=True)
+        ]
         steps = rates.shape[1]
-        done = [] if steps in self._compiled else [calls.pop(0)()]  # by itself, so that it is compiled once
-        self._compiled.add(steps)
+        first = [] if steps in self._compiled_steps else [calls.pop(0)()]  # by itself, so that it is compiled once
+        self._compiled_steps.add(steps)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.concatenate([*done, *pool.map(lambda call: call(), calls)])
+            return np.concatenate([*first, *pool.map(lambda call: call(), calls)])
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """See `Trained`."""
-        return [score for lane in self._lanes for score in lane.scores(data, num_batches, num_sources)]
+        """See `Replicas`."""
+        return [score for replica in self._replicas for score in replica.scores(data, num_batches, num_sources)]
 
-    def state(self, lane: int) -> State:
-        """See `Trained`."""
-        return self._lanes[lane].state(0)
+    def state(self, replica: int) -> State:
+        """See `Replicas`."""
+        return self._replicas[replica].state(0)
 
 
-class Together:
+class Vmapped:
     """Several models of one learner, whose pipelines run one program, in one vmapped call.
 
     What all pipelines share, above all the records, is handed over once; the rest is stacked.
     """
 
     def __init__(
-        self, learner: Learner, pipelines: Sequence[Pipeline], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
         self._learner = learner
-        columns = list(zip(*(jax.tree.leaves(pipeline) for pipeline in pipelines), strict=True))
-        self._structure = jax.tree.structure(pipelines[0])
+        columns = list(zip(*(jax.tree.leaves(each) for each in compiled), strict=True))
+        self._structure = jax.tree.structure(compiled[0])
         self._is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
         self._shared = [column[0] for column, shared in zip(columns, self._is_shared, strict=True) if shared]
-        self._own = [_stacked(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
-        self._cursor, self._state = (jax.tree.map(_stacked, *trees) for trees in (cursors, states))
+        self._stacked = [_stack(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
+        self._cursor, self._state = (jax.tree.map(_stack, *trees) for trees in (cursors, states))
 
     def train(self, rates: np.ndarray) -> Losses:
-        """See `Trained`."""
-        lanes = (self._own, self._cursor, self._state, jnp.asarray(rates))
-        self._cursor, self._state, losses = _train_lanes(
-            self._learner, self._structure, self._is_shared, self._shared, lanes
+        """See `Replicas`."""
+        stacked = (self._stacked, self._cursor, self._state, jnp.asarray(rates))
+        self._cursor, self._state, losses = _train_vmapped(
+            self._learner, self._structure, self._is_shared, self._shared, stacked
         )
         return np.asarray(losses)
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """See `Trained`."""
-        scores = jax.device_get(_evaluate_lanes(self._learner, data, self._state, num_batches, num_sources))
-        return [jax.tree.map(lambda values, lane=lane: values[lane], scores) for lane in range(len(scores.loss))]
+        """See `Replicas`."""
+        scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
+        return [
+            jax.tree.map(lambda values, replica=replica: values[replica], scores) for replica in range(len(scores.loss))
+        ]
 
-    def state(self, lane: int) -> State:
-        """See `Trained`."""
+    def state(self, replica: int) -> State:
+        """See `Replicas`."""
         state: State = jax.tree.map(
-            lambda values: values[lane] if is_key(values) else np.asarray(values)[lane], self._state
+            lambda values: values[replica] if is_key(values) else np.asarray(values)[replica], self._state
         )
         return state
 
 
-def fit_together(first: Pipeline, other: Pipeline) -> bool:
-    """Whether two pipelines run the same program, with arrays of the same shapes."""
-    mine, theirs = ([leaf.shape for leaf in jax.tree.leaves(pipeline)] for pipeline in (first, other))
-    structures: list[Any] = [jax.tree.structure(pipeline) for pipeline in (first, other)]
-    return bool(structures[0] == structures[1]) and mine == theirs
+def same_program(first: Compiled, other: Compiled) -> bool:
+    """Whether two pipelines run the same program on arrays of the same shapes, so that replicas may differ in them."""
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(compiled)] for compiled in (first, other)]
+    structures: list[Any] = [jax.tree.structure(compiled) for compiled in (first, other)]
+    return bool(structures[0] == structures[1]) and shapes[0] == shapes[1]
 
 
-def trained_in(how: str, lanes: int) -> type[Alone | SideBySide | Together]:
-    """The way to train so many lanes.
+def execution_of(execution: str, num_replicas: int) -> type[Single | Threaded | Vmapped]:
+    """How to train a number of replicas.
 
     Args:
-      how: "threads", "vmap", or "auto": threads on a CPU, vmap on an accelerator.
-      lanes: how many.
+      execution: "threads", "vmap", or "auto": threads on a CPU, vmap on an accelerator.
+      num_replicas: How many are trained at once.
     """
-    if lanes == 1:
-        return Alone
-    threads = how == "threads" or (how == "auto" and jax.default_backend() == "cpu")
-    return SideBySide if threads else Together
+    if num_replicas == 1:
+        return Single
+    threads = execution == "threads" or (execution == "auto" and jax.default_backend() == "cpu")
+    return Threaded if threads else Vmapped
 
 
-def _stacked(*leaves: jax.Array) -> jax.Array:
+def _stack(*leaves: jax.Array) -> jax.Array:
     # On the host, where nothing is compiled for it.
     return jnp.stack(leaves) if is_key(leaves[0]) else jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 
-@partial(jax.jit, static_argnames=("learner", "structure", "is_shared"))
-def _train_lanes(learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], lanes: Any) -> Any:
-    def one(lane: Any) -> tuple[Cursor, State, jax.Array]:
-        own, cursor, state, rates = lane
-        of_all, of_one = iter(shared), iter(own)
-        pipeline = structure.unflatten([next(of_all if here else of_one) for here in is_shared])
-        return train(learner, pipeline, cursor, state, rates)
+@partial(tracing.jit, static_argnames=("learner", "structure", "is_shared"))
+def _train_vmapped(
+    learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], stacked: Any
+) -> Any:
+    def train_one(replica: Any) -> tuple[Cursor, State, jax.Array]:
+        arrays, cursor, state, rates = replica
+        of_all, of_one = iter(shared), iter(arrays)
+        compiled = structure.unflatten([next(of_all if is_common else of_one) for is_common in is_shared])
+        return train(learner, compiled, cursor, state, rates)
 
-    return jax.vmap(one)(lanes)
+    return jax.vmap(train_one)(stacked)
 
 
-@partial(jax.jit, static_argnames=("learner", "num_batches", "num_sources"))
-def _evaluate_lanes(learner: Learner, data: HeldOut, states: State, num_batches: int, num_sources: int) -> Any:
+@partial(tracing.jit, static_argnames=("learner", "num_batches", "num_sources"))
+def _evaluate_vmapped(learner: Learner, data: HeldOut, states: State, num_batches: int, num_sources: int) -> Any:
     return jax.vmap(lambda state: evaluate(learner, data, state, num_batches, num_sources))(states)

@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix import registry
-from datamix.config.parse import Config, TrainConfig
+from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DatamixError, StateError
+from datamix.fingerprint import digest
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.pipeline import digest
 from datamix.rng.hash import key_for
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Scores, State, first_state
 from datamix.training.optimizers import rates
 from datamix.training.records import Line, Records, metrics_of
-from datamix.training.replicas import Trained, fit_together, trained_in
+from datamix.training.replicas import Replicas, execution_of, same_program
 
 Item = TypeVar("Item")
 
@@ -34,22 +34,22 @@ class Run:
     """One job that trains a model.
 
     Attributes:
-      config: of the job.
-      settings: the part of it that is about training.
-      directory: where its files go.
-      data: to train and test on.
-      learner: what is trained.
-      rates: learning rate of each step, float32 [steps].
-      step: how many steps are done.
-      cursor: before the next batch.
-      state: after the last step.
-      records: of the tests so far.
-      scores: of the last test.
-      checkpoints: of the run.
-      note: whether it goes on or starts afresh, where that was asked for; else empty.
-      error: what has ended it before its time.
-      seconds: spent on steps and tests; its part of them where several runs are trained together.
-      steps_done: in those seconds.
+      config: The configuration of the job.
+      settings: The part of it that is about training.
+      directory: The directory of the run's files.
+      data: The data to train and test on.
+      learner: What is trained.
+      rates: The learning rate of each step, float32 [steps].
+      step: The number of steps done.
+      cursor: The cursor before the next batch.
+      state: The state after the last step.
+      records: The results of the tests so far.
+      scores: The scores of the last test.
+      checkpoints: The checkpoints of the run.
+      note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
+      error: What has ended the run before its time.
+      seconds: The time spent on steps and tests; the run's part of it where several are trained together.
+      steps_done: The number of steps in that time.
     """
 
     config: Config
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many there are to do."""
+        """How many steps there are."""
         return len(self.rates)
 
     @property
@@ -81,15 +81,15 @@ class Run:
 
 
 def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
-    """Make all ready for the first step; nothing is written but an empty list of tests.
+    """Prepare a run for its first step; nothing is written but an empty list of tests.
 
     Args:
-      config: of the job.
-      directory: where its files go.
-      like: a run that differs in weights, seeds and learning rate alone; its data is shared.
+      config: The configuration of the job.
+      directory: The directory of the run's files.
+      like: A run that differs in weights, seeds and learning rate alone; its data is shared.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: Raised with one line that says what is wrong and how to mend it.
     """
     settings = config.train
     if settings is None:
@@ -165,15 +165,15 @@ def _resume(run: Run) -> list[Line]:
     """Go on from the last checkpoint, where there is one; returns the tests before it.
 
     Raises:
-      StateError: it was taken under another configuration; names what differs.
+      StateError: Raised when it was taken under another configuration; the message names what differs.
     """
     step = run.checkpoints.last()
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
         return []
     position = run.checkpoints.position(step)
-    own, saved = _identity(run), position.get("identity", {})
-    if differing := sorted(key for key in own.keys() | saved.keys() if own.get(key) != saved.get(key)):
+    identity, saved = _identity(run), position.get("identity", {})
+    if differing := sorted(key for key in identity.keys() | saved.keys() if identity.get(key) != saved.get(key)):
         raise StateError(
             f"train.resume: {run.checkpoints.path / str(step)} was taken under another configuration: "
             f"{', '.join(differing)} differ; resume with the settings it was taken under, or start afresh without "
@@ -190,15 +190,15 @@ def _resume(run: Run) -> list[Line]:
 def _identity(run: Run) -> dict[str, Any]:
     """What determines a run, digested, by the key that sets it."""
     settings, mix = run.settings, run.data.pipeline.iterator().state()["fingerprint"]
-    own = {
+    parts = {
         "model": [settings.model, dict(settings.model_settings)],
         "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
         "train.steps": run.steps,
-        "test_split": run.data.tests.pipeline.fingerprint,
+        "test_split": run.data.test_pipeline.fingerprint,
     }
-    return {**mix, **{key: digest(value) for key, value in own.items()}}
+    return {**mix, **{key: digest(value) for key, value in parts.items()}}
 
 
 def _save(run: Run) -> None:
@@ -210,9 +210,9 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
     """Train runs to their end; those that can, in one program.
 
     Args:
-      runs: changed in place; the `error` of one whose loss is no longer finite says so.
-      tell: called after each test, with the runs that are trained together.
-      how: see `trained_in`.
+      runs: The runs, which are changed in place; where a loss is no longer finite, the run's `error` says so.
+      tell: The function that is called after each test, with the runs that are trained together.
+      how: The way of training several runs; see `execution_of`.
     """
     for group in grouped(runs, _alike):
         _fit(group, tell, how)
@@ -221,30 +221,33 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 def _alike(first: Run, other: Run) -> bool:
     """Whether two runs can be trained in one program."""
     return (
-        (first.learner, first.step, first.steps, first.data.tests.pipeline)
-        == (other.learner, other.step, other.steps, other.data.tests.pipeline)
+        (first.learner, first.step, first.steps, first.data.test_pipeline)
+        == (other.learner, other.step, other.steps, other.data.test_pipeline)
         and first.settings.eval_every == other.settings.eval_every
-        and fit_together(first.data.pipeline, other.data.pipeline)
+        and same_program(first.data.pipeline.compiled, other.data.pipeline.compiled)
     )
 
 
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
     first = runs[0]
-    trained: Trained = trained_in(how, len(runs))(
-        first.learner, [run.data.pipeline for run in runs], [run.cursor for run in runs], [run.state for run in runs]
+    replicas: Replicas = execution_of(how, len(runs))(
+        first.learner,
+        [run.data.pipeline.compiled for run in runs],
+        [run.cursor for run in runs],
+        [run.state for run in runs],
     )
     all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
     while True:
         begun, before = time.perf_counter(), first.step
         step = min(before - before % every + every, first.steps)
-        losses = trained.train(all_rates[:, before:step]) if step > before else None
-        scores = trained.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+        losses = replicas.train(all_rates[:, before:step]) if step > before else None
+        scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
-        for lane, run in enumerate(runs):
-            run.step, run.scores, run.seconds = step, scores[lane], run.seconds + seconds
+        for i, run in enumerate(runs):
+            run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if losses is not None and run.error is None:
-                _note(run, before, losses[lane], partial(trained.state, lane))
+                _note(run, before, losses[i], partial(replicas.state, i))
         if losses is not None:  # otherwise they had ended before
             tell(runs)
         if step == first.steps:
@@ -255,7 +258,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
 
 
 def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State]) -> None:
-    """Keep what a lane has done since the step `before`."""
+    """Record what a run has done since the step `before`."""
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = before + int(np.argmin(np.isfinite(losses))) + 1

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from datamix import registry
 from datamix.build.built import build
 from datamix.config import parse as config
-from datamix.config.compose import compose, quote_splits
+from datamix.config.compose import compose, prepared
 from datamix.errors import ConfigError, DatamixError, RegistryError, SpecError
 
 
@@ -21,10 +22,10 @@ def parsed(*overrides: str, config_dir: Path | None = None) -> config.Config:
 
 
 def test_defaults() -> None:
-    found = parsed()
-    assert [source.name for source in found.sources] == ["mnist", "fashion"]
-    assert (found.job, found.mix.order, found.mix.stop) == ("preview", "proportional", "first_exhausted")
-    assert (found.batch_size, found.remainder, found.seed, found.labels) == (16, "drop", 0, "union")
+    result = parsed()
+    assert [source.name for source in result.sources] == ["mnist", "fashion"]
+    assert (result.job, result.mix.order, result.mix.stop) == ("preview", "proportional", "first_exhausted")
+    assert (result.batch_size, result.remainder, result.seed, result.labels) == (16, "drop", 0, "union")
 
 
 @pytest.mark.parametrize("source", ["source=fashion+digits+mnist", "source=[fashion,digits,mnist]"])
@@ -32,7 +33,7 @@ def test_sources_keep_their_order(source: str) -> None:
     assert [one.name for one in parsed(source).sources] == ["fashion", "digits", "mnist"]
 
 
-def test_what_a_source_is_told() -> None:
+def test_settings_of_a_source() -> None:
     mnist = parsed("source.mnist.split=train[:20%]", "source.mnist.limit=7", "source.mnist.seed=3").sources[0]
     assert (mnist.target, mnist.limit, mnist.seed, mnist.stand_in) == ("tfds", 7, 3, "digits")
     assert mnist.settings["split"] == "train[:20%]"
@@ -55,7 +56,7 @@ def test_stand_ins_are_for_looking() -> None:
     assert not parsed("data.stand_in=false").stand_in
 
 
-def test_concat_takes_everything_unless_told_otherwise() -> None:
+def test_concat_takes_everything_unless_another_stop_is_chosen() -> None:
     assert parsed("mix=concat").mix.stop == "exhaust_once"
     assert parsed("mix=concat", "stop=forever").mix.stop == "forever"
 
@@ -68,7 +69,7 @@ def test_concat_takes_everything_unless_told_otherwise() -> None:
         ("source=mnist+", ConfigError, r"source: '' is not the name of a dataset"),
         ("mix=propotional", ConfigError, r"mix=propotional: .* Did you mean 'proportional'\?"),
         ("mix.weigths.mnist=3", ConfigError, r"no key 'weigths' in mix\. Did you mean 'weights'\?"),
-        ("mix.weights.mnst=3", ConfigError, r"no source 'mnst' in mix\.weights\. Did you mean 'mnist'\?"),
+        ("mix.weights.mnst=3", ConfigError, r"no source 'mnst' in .*\. Did you mean 'mnist'\?"),
         ("mix.window=3.5", ConfigError, r"mix\.window = 3\.5"),
         ("source.mnist.splt=a", ConfigError, r"no key 'splt' in source\.mnist\. Did you mean 'split'\?"),
         ("source.mnist.limit=0", ConfigError, r"source\.mnist\.limit = 0; it is 1 or more\."),
@@ -79,7 +80,7 @@ def test_concat_takes_everything_unless_told_otherwise() -> None:
         ("stop.samples=0", ConfigError, r"stop\.samples = 0; it is 1 or more\."),
         ("labels=unoin", ConfigError, r"labels = 'unoin'\. Did you mean 'union'\?"),
         ("mix.granularity=bath", ConfigError, r"mix\.granularity = 'bath'\. Did you mean 'batch'\?"),
-        ("+sed=1", ConfigError, r"sed: there is no such key\. Did you mean 'seed'\?"),
+        ("+sed=1", ConfigError, r"^sed: there is no key 'sed'\. Did you mean 'seed'\?"),
         ("+seed=1", ConfigError, r"\+seed: this key exists already; leave out the \+\."),
         ("batch", ConfigError, r"'batch' is not an override; write key=value"),
         ("job.batches=x", ConfigError, r"job\.batches = 'x'"),
@@ -87,31 +88,30 @@ def test_concat_takes_everything_unless_told_otherwise() -> None:
         ("source=my_npz", ConfigError, r"source\.my_npz\.path is missing; it has no default\."),
         ("source.mnist.operators=[normalise]", RegistryError, r"\[0\]: no operator 'normalise'\. Did you mean"),
         ("source.mnist.operators=[normalize]", ConfigError, r"operators\[0\]\.normalize\.mean is missing"),
-        ("source.mnist.operators=[[to_float]]", ConfigError, r"operators\[0\] = \['to_float'\] is no operator"),
+        ("source.mnist.operators=[[to_float]]", ConfigError, r"operators\[0\] = \['to_float'\]; it is no operator\."),
         ("source.mnist.operators=[{normalize:{men:1,std:1}}]", ConfigError, r"\.men: .* Did you mean 'mean'\?"),
         ("source.mnist._target_=os.system", RegistryError, r"source\.mnist\._target_: no source 'os\.system'"),
         ("source.mnist.stand_in=os.system", RegistryError, r"source\.mnist\.stand_in: no source 'os\.system'"),
         ("operators=[{_target_:os.system,command:ls}]", RegistryError, r"operators\[0\]: no operator 'os\.system'"),
-        ("+batch._target_=os.system", RegistryError, r"batch\._target_ = 'os\.system': nothing can be built here"),
-        ("+mix._target_=os.system", RegistryError, r"mix\._target_ = 'os\.system': nothing can be built here"),
-        ("+job._target_=os.system", RegistryError, r"job\._target_ = 'os\.system': nothing can be built here"),
-        ("+hydra.callbacks.x._target_=evil.C", RegistryError, r"callbacks\.x\._target_ = 'evil\.C': nothing but"),
-        ("+hydra.job_logging.handlers.x.class=evil.C", RegistryError, r"handlers\.x\.class = 'evil\.C': nothing but"),
-        ("+hydra.sweeper.x._target_=evil.C", RegistryError, r"hydra\.sweeper\.x\._target_ = 'evil\.C': nothing but"),
+        ("+batch._target_=os.system", RegistryError, r"batch\._target_ = 'os\.system'; nothing can be built here"),
+        ("+mix.x._target_=os.system", RegistryError, r"mix\.x\._target_ = 'os\.system'; nothing can be built here"),
+        ("mix._target_=os.system", RegistryError, r"^mix\._target_: no order 'os\.system'\. Known: concat, "),
+        ("+data._target_=os.system", RegistryError, r"data\._target_ = 'os\.system'; nothing can be built here"),
+        ("job._target_=os.system", RegistryError, r"^job\._target_: no job 'os\.system'\. Known: bench, "),
         ("[x", ConfigError, r"'\[x' is not an override; write key=value"),
-        ("+other._target_=os.system", RegistryError, r"other\._target_ = 'os\.system': nothing can be built here"),
+        ("+other._target_=os.system", RegistryError, r"other\._target_ = 'os\.system'; nothing can be built here"),
         (
             "source.mnist.operators=[{normalize:{mean:{_target_:os.system},std:1}}]",
             RegistryError,
-            r"operators\[0\]\.mean\._target_ = 'os\.system': nothing can be built here",
+            r"operators\[0\]\.mean\._target_ = 'os\.system'; nothing can be built here",
         ),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(override: str, error: type[DatamixError], message: str) -> None:
     def run() -> None:
-        found = parsed("source=digits+garments" if "mix.window" in override else "seed=0", override)
-        registry.check_settings("job", registry.lookup("job", found.job), found.job_settings)
-        build(found)
+        result = parsed("source=digits+garments" if "mix.window" in override else "seed=0", override)
+        registry.check_settings("job", registry.lookup("job", result.job), result.job_settings)
+        build(result)
 
     with pytest.raises(error, match=message) as caught:
         run()
@@ -125,21 +125,139 @@ def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
         build(parsed("source=digits+garments", "experiment=mine", config_dir=tmp_path))
 
 
-def test_hydras_own_keys_cannot_bring_in_a_node_from_elsewhere(tmp_path: Path) -> None:
-    (tmp_path / "experiment").mkdir()
-    text = "# @package _global_\nevil: {_target_: evil.C}\nhydra:\n  callbacks:\n    x: ${evil}\n"
-    (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    with pytest.raises(RegistryError, match=r"hydra\.callbacks\.x = '\$\{evil\}': nothing but Hydra's own plugins"):
-        parsed("experiment=mine", config_dir=tmp_path)
-
-
-def test_composing_imports_nothing_heavy() -> None:
+def test_composing_and_parsing_import_nothing_heavy() -> None:
     code = (
-        "import sys; from datamix.config import parse, compose; compose.compose(['mix.ratio=7:3']);"
-        "print([m for m in ('jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'matplotlib') if m in sys.modules])"
+        "import sys, datamix.cli; from datamix.config import parse, compose;"
+        "print('pydantic' in sys.modules);"  # 40 ms of CPU that help does without
+        "config = parse.parse(compose.compose(['job=train', 'mix.ratio=7:3'])); assert config.sources[0].operators;"
+        "print([m for m in ('jax', 'flax', 'optax', 'tensorflow', 'tensorflow_datasets', 'matplotlib')"
+        " if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["False", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("batch.size=0", "batch.size", 0),
+        ("batch.size=1e300", "batch.size", 1e300),
+        (f"stop.samples={10**30}", "stop.samples", 10**30),
+        (f"mix.window={10**30}", "mix.window", 10**30),
+        ("data=null", "data", None),
+        ("mix.weights=3", "mix.weights", 3),
+        ("source.mnist=3", "source.mnist", 3),
+        ("source.mnist.class_names=abc", "source.mnist.class_names", "abc"),
+        ("source.mnist.operators=to_float", "source.mnist.operators", "to_float"),
+        ("plugins=my_parts", "plugins", "my_parts"),
+        ("sweep.dir=3", "sweep.dir", 3),
+        ("seed=???", "seed", None),
+        ("labels=unoin", "labels", "unoin"),
+    ],
+)
+def test_an_error_carries_key_and_value(override: str, key: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(parsed("source=mnist" if "mnist" in override else "source=digits", override))
+    assert (caught.value.key, caught.value.value) == (key, value)
+
+
+@pytest.mark.parametrize("schedule", ["null", "3", "{cosine:3}", "[cosine]"])
+def test_what_is_no_schedule(schedule: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"it is no schedule\. Write a name, or a name with its settings: cosine"
+    ) as caught:
+        parsed("job=train", f"optimizer.schedule={schedule}")
+    assert caught.value.key == "optimizer.schedule"
+
+
+@pytest.mark.parametrize("overrides", [["batch.size=${batch.size}"], ["batch.size=${seed}", "seed=${batch.size}"]])
+def test_a_value_that_leads_back_to_itself(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^(batch\.size|seed): Recursive interpolation"):
+        parsed(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("source.mnsit.split=x", "there is no source 'mnsit' in source. Did you mean 'mnist'? Known: fashion, mnist."),
+        (
+            "source.digits.limit=3",
+            "there is no source 'digits' in source. Known: fashion, mnist. To mix digits, name it",
+        ),
+        ("source.mnist.limt=3", "there is no key 'limt' in source.mnist. Did you mean 'limit'? Known: "),
+        ("source.mnist.splt=x", "there is no key 'splt' in source.mnist. Did you mean 'split'? Known: "),
+        (
+            "mix.weights.mnsit=2",
+            "there is no source 'mnsit' in mix.weights. Did you mean 'mnist'? Known: fashion, mnist.",
+        ),
+        ("mix.share.mnsit=.2", "there is no source 'mnsit' in mix.share. Did you mean 'mnist'? Known: fashion, mnist."),
+        ("stop.epochs.mnsit=2", "there is no source 'mnsit' in stop.epochs. Did you mean 'mnist'? Known: fashion, "),
+        ("mix.granularty=batch", "there is no key 'granularty' in mix. Did you mean 'granularity'? Known: "),
+        ("stop.sampels=3", "there is no key 'sampels' in stop. Did you mean 'samples'? Known: "),
+        ("weighting.cap=3", "it belongs to weighting=size. Add weighting=size, or leave it out."),
+    ],
+)
+def test_a_name_that_composing_lets_through_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(f"+{override}")
+    key = override.partition("=")[0]
+    assert caught.value.key == key
+    assert str(caught.value).startswith(f"{key}: {message}")
+
+
+# Keys of the user's own
+
+
+def test_keys_that_interpolations_refer_to_are_the_users(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nmine: {records: 64}\nbatch: {size: '${mine.records}'}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    assert parsed("experiment=mine", config_dir=tmp_path).batch_size == 64
+    assert parsed("+tag=7", "batch.size=${tag}").batch_size == 7
+    assert parsed("+tag=7", "batch.size=${oc.select:tag,3}").batch_size == 7
+    assert parsed("+vars.anything=1").batch_size == 16
+    with pytest.raises(ConfigError, match=r"^tag: there is no key 'tag'\. Known: batch, "):
+        parsed("+tag=7")
+    with pytest.raises(ConfigError, match=r"^sede: there is no key 'sede'\. Did you mean 'seed'\?"):
+        parsed("+sede=7", "batch.size=${seed}", "seed=1")
+
+
+def test_hydras_part_refers_to_keys_and_names_the_users_groups() -> None:
+    node = compose(["+tag=7", "+trial.x=1"])
+    OmegaConf.set_struct(node, False)
+    hydra = OmegaConf.create({"job": {"name": "run-${tag}"}, "runtime": {"choices": {"trial": "a", "mix": "random"}}})
+    assert config.parse(node, hydra).seed == 0
+    with pytest.raises(ConfigError, match=r"^tag: there is no key 'tag'\."):
+        config.parse(node, OmegaConf.create({"runtime": {"choices": {"trial": "a"}}}))
+    both = OmegaConf.merge(node, {"hydra": hydra})
+    assert isinstance(both, DictConfig)
+    assert config.parse(both).seed == 0
+
+
+def test_settings_of_a_job_stand_under_its_name_too() -> None:
+    result = parsed("job=bench", "bench.seconds=2")
+    assert (result.job, result.job_settings) == ("bench", {"seconds": 2})
+    with pytest.raises(
+        ConfigError, match=r"^bench\.secnds: there is no key 'secnds' in bench\. Did you mean 'seconds'\?"
+    ):
+        parsed("job=bench", "+bench.secnds=2")
+    with pytest.raises(ConfigError, match=r"^plan = 3; it is a group of keys\.$"):
+        parsed("job=plan", "+plan=3")
+
+
+def test_nothing_is_built_in_a_key_of_the_users() -> None:
+    with pytest.raises(RegistryError, match=r"^vars\.x\._target_ = 'os\.system'; nothing can be built here\."):
+        parsed("+vars.x._target_=os.system")
+
+
+def test_a_plugin_may_register_a_resolver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_resolvers.py").write_text(
+        "from omegaconf import OmegaConf\n"
+        "OmegaConf.register_new_resolver('product_for_test', lambda a, b: a * b, replace=True)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    size = "batch.size='${product_for_test:${seed},8}'"
+    assert parsed("plugins=[plugin_of_resolvers]", size, "seed=4").batch_size == 32
 
 
 # Mixes within mixes
@@ -180,35 +298,35 @@ def test_a_mix_within_a_mix_within_a_mix(nested: Path) -> None:
     assert list(shares(nested, "source=outer+garments", *by_path).values()) == ["1/8", "1/8", "1/4", "1/2"]
     assert list(shares(nested, "source=inner+garments", "mix.weights.inner=3").values()) == ["21/40", "9/40", "1/4"]
     assert list(shares(nested, "source=inner", "source.inner.ratio=[1,3]").values()) == ["1/4", "3/4"]
-    own = ("source.inner.ratio=null", "source.inner.weights.a=3")
-    assert list(shares(nested, "source=inner", *own).values()) == ["3/4", "1/4"]
+    inner = ("source.inner.ratio=null", "source.inner.weights.a=3")
+    assert list(shares(nested, "source=inner", *inner).values()) == ["3/4", "1/4"]
 
 
 @pytest.mark.parametrize("rule", ["weights", "share"])
 def test_a_mix_and_what_it_is_made_of_may_both_be_weighed_in_any_order(nested: Path, rule: str) -> None:
     inner, outer = {"weights": ("7", "2"), "share": ("0.5", "0.4")}[rule]
-    given = [f"mix.{rule}.inner.b={inner}", f"mix.{rule}.inner={outer}"]
+    numbers = [f"mix.{rule}.inner.b={inner}", f"mix.{rule}.inner={outer}"]
     expected = {"weights": ["1/3", "1/3", "1/3"], "share": ["1/5", "1/5", "3/5"]}[rule]
-    assert list(shares(nested, "source=inner+garments", *given).values()) == expected
-    assert list(shares(nested, "source=inner+garments", *reversed(given)).values()) == expected
+    assert list(shares(nested, "source=inner+garments", *numbers).values()) == expected
+    assert list(shares(nested, "source=inner+garments", *reversed(numbers)).values()) == expected
 
 
 def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> None:
-    found = parsed(
+    result = parsed(
         "source=outer",
         "source.outer.inner.a.limit=5",
         "source.outer.inner.b.split=train[:9]",
         "stop.epochs.outer.inner.a=2",
         config_dir=nested,
     )
-    assert [(one.name, one.target, one.limit) for one in found.sources] == [
+    assert [(one.name, one.target, one.limit) for one in result.sources] == [
         ("outer.inner.a", "digits", 5),
         ("outer.inner.b", "garments", None),
         ("outer.digits", "digits", None),
     ]
-    built = build(found)
+    built = build(result)
     assert built.plan.sizes == (5, 9, 20_000)
-    assert found.mix.epochs == {"outer.inner.a": 2}
+    assert result.mix.epochs == {"outer.inner.a": 2}
     batch = built.pipeline()[0]
     assert set(batch["source_id"].tolist()) == {0, 1, 2}
     assert built.offset("outer.inner.b") == 10
@@ -219,7 +337,7 @@ def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> N
     [
         (
             ["source=outer", "mix.weights.outer.iner=3"],
-            r"no source 'iner' in mix\.weights\.outer\. Did you mean 'inner'\?",
+            r"no source 'iner' in .*\. Did you mean 'inner'\?",
         ),
         (
             ["source=inner", "source.inner.weights.a=3"],
@@ -278,8 +396,8 @@ def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
         (tmp_path / "dataset" / f"{name}.yaml").write_text(f"_target_: arrays\npath: {tmp_path / name}.npz\n")
     built = build(parsed("source=short+long", "mix.unit=tokens", "stop=all_exhausted", config_dir=tmp_path))
     batches = list(built.pipeline())
-    given = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
-    assert given[0] / sum(given) == pytest.approx(0.5, abs=200 / sum(given))
+    numbers = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
+    assert numbers[0] / sum(numbers) == pytest.approx(0.5, abs=200 / sum(numbers))
     with pytest.raises(
         SpecError, match=r"mix\.unit = tokns: source 'short' has no leaf 'tokns' .* Did you mean 'tokens'\?"
     ):
@@ -289,7 +407,7 @@ def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["window(30)", "'window(30)'", "choice(full,none)"])
 def test_a_window_needs_no_quotes(value: str) -> None:
     expected = "choice(full,none)" if "choice" in value else "'window(30)'"
-    assert quote_splits([f"shuffle={value}"]) == [f"shuffle={expected}"]
+    assert prepared([f"shuffle={value}"]) == [f"shuffle={expected}"]
     assert parsed("shuffle=window(30)").shuffle == "window(30)"
 
 
@@ -301,5 +419,7 @@ def test_a_number_beyond_counting() -> None:
 
 @pytest.mark.parametrize("key", ["weighting.cap=3", "weighting.temperature=3"])
 def test_a_setting_of_a_choice_names_the_choice(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{key.split('=')[0]} belongs to weighting=size; add weighting=size"):
+    with pytest.raises(
+        ConfigError, match=rf"^{key.split('=')[0]}: it belongs to weighting=size\. Add weighting=size, "
+    ):
         parsed(key)

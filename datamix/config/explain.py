@@ -1,0 +1,92 @@
+"""What Hydra, OmegaConf and PyYAML say in several lines, said in one, with the nearest known name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from datamix.config.check import unknown_key
+from datamix.config.files import choices_of, homes
+from datamix.errors import ConfigError, hint
+
+# What Hydra reads as something else than text.
+_NO_NAME = re.compile(r"null|true|false|[-+]?(inf|nan|\d[\d_]*\.?\d*(e[-+]?\d+)?)", re.IGNORECASE)
+# Groups whose keys are the names of sources.
+_BY_SOURCE = ("mix.weights", "mix.share", "stop.epochs")
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn the errors of Hydra, OmegaConf and PyYAML into a `ConfigError` of one line."""
+    from hydra.errors import HydraException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise config_error(error) from error
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line what Hydra, OmegaConf or PyYAML says in several, with the nearest known name."""
+    return str(config_error(error))
+
+
+def config_error(error: BaseException) -> ConfigError:
+    """The error of ours for one of theirs."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _override_error(match[1], error.__cause__ or error)
+    if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
+        return ConfigError(
+            f"{match[1] or match[2]!r} is not an override; write key=value, and put quotes around a value with special "
+            "characters: key='[a]'."
+        )
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
+        return ConfigError(
+            f"{match[1]}={match[2]} lists several values: -m runs one job for each. For one value write mix.ratio=7:3, "
+            f"source=mnist+fashion or {match[1]}=[…]."
+        )
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, name = match[1].rpartition("/")
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        key = {"dataset": "source"}.get(group, group)
+        return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=hint(name, options))
+    return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _override_error(key: str, cause: BaseException) -> ConfigError:
+    """What is wrong with an override that Hydra cannot apply."""
+    missing = str(getattr(cause, "full_key", None) or key)
+    if "is not in struct" in str(cause):
+        parent = missing.rpartition(".")[0]
+        node = getattr(cause, "parent_node", None)
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        kind = "source" if parent == "source" or parent.startswith(_BY_SOURCE) else "key"
+        return unknown_key(missing, known, kind=kind, key=key)
+    if "defaults list" in str(cause) and key in homes():
+        return unknown_key(key, ())
+    return ConfigError(str(cause).splitlines()[0], key=key)
+
+
+def require_choices(overrides: Sequence[str]) -> None:
+    """Refuse what names no choice of a group: null, a number, or a truth value.
+
+    Raises:
+      ConfigError: An override such as `job=null`, which Hydra would answer with a traceback.
+    """
+    for override in overrides:
+        group, equals, value = override.partition("=")
+        if equals and _NO_NAME.fullmatch(value) and (options := choices_of(group)):
+            raise ConfigError(
+                "it is the name of a choice",
+                key=group,
+                value=None if value.lower() == "null" else value,
+                hint=hint(value, options),
+            )

@@ -1,0 +1,230 @@
+"""The configuration as frozen dataclasses: every setting with its type, its key in the YAML and its meaning.
+
+Pydantic checks them, see `datamix.config.check`; nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact:
+    """Marks a type whose values are not converted (true is no whole number, and neither is 3.0 or "3") and its bounds.
+
+    Attributes:
+      ge: The least value.
+      gt: What the value is above.
+      le: The largest value.
+      lt: What the value is below.
+    """
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __get_pydantic_core_schema__(self, source: object, handler: Callable[[object], Any]) -> dict[str, Any]:
+        """The schema that Pydantic asks for. Its own marks would have to be imported from it, which takes 40 ms."""
+        bounds = {name: bound for name, bound in vars(self).items() if bound is not None}
+        return {**handler(source), "strict": True, **bounds}
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where a field stands in the YAML, when that is not under its own name.
+
+    Attributes:
+      path: The full key, or the key below that of the dataclass; `group.*` is all keys of a group that no other field
+        names.
+      kind: The kind of component that the value names, see `datamix.registry`; empty where it names none.
+    """
+
+    path: str
+    kind: str = ""
+
+
+Flag: TypeAlias = Annotated[bool, Exact()]
+Whole: TypeAlias = Annotated[int, Exact()]
+# Positions are 64-bit numbers.
+Count: TypeAlias = Annotated[int, Exact(ge=1, le=2**63 - 1)]
+Rate: TypeAlias = Annotated[float, Exact(gt=0, lt=math.inf)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorConfig:
+    """One operator of a chain.
+
+    Attributes:
+      name: Its registered name.
+      settings: Its keyword settings.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One source, from the keys below `source.<name>`.
+
+    Attributes:
+      name: Its name in this mix: the path of a source that is part of a mix within the mix, such as "vision.mnist".
+      target: The registered name of what builds it.
+      settings: Keyword settings of the target.
+      operators: The operators that each of its records goes through.
+      limit: How many of its first records are used; None for all.
+      seed: Seed of its shuffle and its random operators; None for that of the mix.
+      class_names: Names of the labels; empty for those that the source gives itself.
+      stand_in: The registered name of the source that may stand in for it; None for none.
+      test_split: The split that a model is tested on; None for "test".
+    """
+
+    name: str
+    target: Annotated[str, Key("_target_", kind="source")]
+    settings: Annotated[Mapping[str, Any], Key("*")]
+    operators: tuple[OperatorConfig, ...] = ()
+    limit: Count | None = None
+    seed: Whole | None = None
+    class_names: tuple[str, ...] = ()
+    stand_in: Annotated[str | None, Key("stand_in", kind="source")] = None
+    test_split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig:
+    """How the sources are mixed: the groups `mix`, `stop` and `weighting`.
+
+    Attributes:
+      order: The registered name of the order.
+      settings: Keyword settings of the order.
+      stop: The registered name of the stop.
+      stop_settings: Keyword settings of the stop.
+      granularity: What the order places: single records, or whole batches of one source.
+      ratio: The ratio of all sources in their order, such as "7:3"; None where weights or shares say it.
+      weights: Relative weights by source.
+      share: Absolute shares by source, each in [0, 1].
+      group_weights: Weights that sources which are themselves mixes give their members, by path.
+      weighting_rule: The registered name of the rule for the weights of sources for which none is given.
+      weighting_settings: Its keyword settings.
+      schedule: Weights that change, see `datamix.mixing.schedules.phases`; None where they do not.
+      unit: What follows the ratio: "record", or the leaf that holds the length of each record.
+      epochs: How often a source is gone through until it counts as finished, by source.
+      samples: Records after which the mix ends; None where only the stop ends it.
+      batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
+    """
+
+    order: Annotated[str, Key("mix._target_", kind="order")]
+    settings: Annotated[Mapping[str, Any], Key("mix.*")] = field(default_factory=dict)
+    stop: Annotated[str, Key("stop._target_", kind="stop")]
+    stop_settings: Annotated[Mapping[str, Any], Key("stop.*")] = field(default_factory=dict)
+    granularity: Annotated[Literal["record", "batch"], Key("mix.granularity")] = "record"
+    ratio: Annotated[Any, Key("mix.ratio")] = None
+    weights: Annotated[Mapping[str, Any], Key("mix.weights")] = field(default_factory=dict)
+    share: Annotated[Mapping[str, Any], Key("mix.share")] = field(default_factory=dict)
+    group_weights: Mapping[str, Any] = field(default_factory=dict)
+    weighting_rule: Annotated[str, Key("weighting._target_", kind="weighting")] = "equal"
+    weighting_settings: Annotated[Mapping[str, Any], Key("weighting.*")] = field(default_factory=dict)
+    schedule: Annotated[Any, Key("mix.schedule")] = None
+    unit: Annotated[str, Key("mix.unit")] = "record"
+    epochs: Annotated[Mapping[str, Any], Key("stop.epochs")] = field(default_factory=dict)
+    samples: Annotated[Count | None, Key("stop.samples")] = None
+    batches: Annotated[Count | None, Key("stop.batches")] = None
+
+    @property
+    def weighting(self) -> Mapping[str, Any]:
+        """The rule for weights that are not given, as `Plan` takes it: its name under "rule", and its settings."""
+        return {"rule": self.weighting_rule, **self.weighting_settings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """What a multirun is judged by, and where an earlier one lies.
+
+    Attributes:
+      metric: The metric by which jobs are compared.
+      goal: Whether more or less of the metric is better; "auto" goes by its name.
+      resume: Whether jobs that are done already are left as they are.
+      directories: Directories of the sweeps to report on.
+    """
+
+    metric: Annotated[str, Key("sweep.metric")]
+    goal: Annotated[Literal["auto", "max", "min"], Key("sweep.goal")]
+    resume: Annotated[Flag, Key("sweep.resume")]
+    directories: Annotated[tuple[str, ...], Key("sweep.dir")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained: the groups `model` and `optimizer`, and the keys of `train`.
+
+    Attributes:
+      model: The registered name of the model.
+      model_settings: Its keyword settings.
+      optimizer: The registered name of the optimizer.
+      optimizer_settings: Its keyword settings.
+      learning_rate: The learning rate at the schedule's peak.
+      schedule: The registered name of the schedule.
+      schedule_settings: Its keyword settings.
+      steps: Batches to train on; None for the whole mix.
+      eval_every: Steps between two tests.
+      checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
+      resume: Whether to go on from the last checkpoint.
+    """
+
+    model: Annotated[str, Key("model._target_", kind="model")]
+    model_settings: Annotated[Mapping[str, Any], Key("model.*")]
+    optimizer: Annotated[str, Key("optimizer._target_", kind="optimizer")]
+    optimizer_settings: Annotated[Mapping[str, Any], Key("optimizer.*")]
+    learning_rate: Annotated[Rate, Key("optimizer.learning_rate")]
+    schedule: Annotated[str, Key("optimizer.schedule")]
+    schedule_settings: Mapping[str, Any]
+    steps: Annotated[Count | None, Key("train.steps")] = None
+    eval_every: Annotated[Count, Key("train.eval_every")]
+    checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
+    resume: Annotated[Flag, Key("train.resume")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All of a run's configuration, checked.
+
+    Attributes:
+      job: The registered name of the job; empty for a pipeline that no job runs.
+      job_settings: Keyword settings of the job.
+      seed: Seed of everything that is drawn.
+      shuffle: How records are shuffled within their source, see `datamix.mixing.plan.Plan`.
+      labels: How labels are numbered: "union" gives the classes of each source numbers of their own, "keep" leaves
+        labels as they are.
+      sources: The sources in order.
+      mix: How they are mixed.
+      operators: The operators that every record goes through after the mix.
+      batch_size: Records of a batch.
+      remainder: Whether the records at the end of the mix that fill no batch are dropped or kept.
+      shuffle_rows: Whether the rows of each batch are permuted by a key, a function of the step.
+      data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
+      cache_dir: Directory of decoded records; None for the default.
+      stand_in: Whether a built-in dataset may stand in for one that cannot be had.
+      sweep: What a multirun is judged by.
+      train: How a model is trained; None for the jobs that train none.
+    """
+
+    job: Annotated[str, Key("job._target_", kind="job")] = ""
+    job_settings: Annotated[Mapping[str, Any], Key("job.*")] = field(default_factory=dict)
+    seed: Whole
+    shuffle: Any
+    labels: Literal["union", "keep"]
+    sources: tuple[SourceConfig, ...]
+    mix: MixConfig
+    operators: tuple[OperatorConfig, ...] = ()
+    batch_size: Annotated[Count, Key("batch.size")]
+    remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
+    shuffle_rows: Annotated[Flag, Key("batch.shuffle")] = False
+    data_dir: Annotated[str | None, Key("data.dir")] = None
+    cache_dir: Annotated[str | None, Key("data.cache")] = None
+    stand_in: Annotated[Flag, Key("data.stand_in")]
+    sweep: SweepConfig
+    train: TrainConfig | None = None

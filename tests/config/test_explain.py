@@ -1,0 +1,76 @@
+"""Hydra's and OmegaConf's errors in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datamix.config.compose import compose
+from datamix.config.explain import explain, one_line_errors, require_choices
+from datamix.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "sentence"),
+    [
+        ("mix.replacement=true", "mix.replacement", "it belongs to mix=random. Add mix=random, or leave it out."),
+        ("train.steps=3", "train.steps", "it belongs to job=train. Add job=train, or leave it out."),
+        ("model=mlp", "model", "it belongs to job=train. Add job=train, or leave it out."),
+        ("bench.seconds=1", "bench.seconds", "it belongs to job=bench. Add job=bench, or leave it out."),
+        ("weighting.cap=3", "weighting.cap", "it belongs to weighting=size. Add weighting=size, or leave it out."),
+        ("batch.sise=3", "batch.sise", "there is no key 'sise' in batch. Did you mean 'size'? Known: remainder, "),
+        ("batch.sise.x=3", "batch.sise.x", "there is no key 'sise' in batch. Did you mean 'size'? Known: remainder, "),
+        ("sed=1", "sed", "there is no key 'sed'. Did you mean 'seed'? Known: "),
+        ("+seed=1", "+seed", "this key exists already; leave out the +."),
+        ("mix=randm", "mix=randm", "there is no mix 'randm'. Did you mean 'random'? Known: concat, "),
+        ("source=mnits", "source=mnits", "there is no dataset 'mnits'. Did you mean 'mnist'? Known: "),
+    ],
+)
+def test_an_override_that_cannot_be(override: str, key: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    assert caught.value.key == key
+    assert str(caught.value).startswith(f"{key}: {sentence}")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_known_is_said_in_one_line() -> None:
+    from omegaconf.errors import OmegaConfBaseException
+
+    error = OmegaConfBaseException("Something\n    full_key: a\n")
+    assert explain(error) == "Something full_key: a"
+    with pytest.raises(ConfigError, match=r"^Something full_key: a$"), one_line_errors():
+        raise error
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("text", ["batch: {size: 3\n", "batch:\n\tsize: 3\n", "seed: 1\nseed: 2\n"])
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    with pytest.raises(ConfigError, match=r"experiment/mine\.yaml") as caught:
+        compose(["experiment=mine"], config_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("job=null", "job is missing; it is the name of a choice. Known: bench, "),
+        ("weighting=null", "weighting is missing; it is the name of a choice. Known: equal, size."),
+        ("source=1", "source = '1'; it is the name of a choice. Known: cifar10, "),
+        ("stop=true", "stop = 'true'; it is the name of a choice. Known: all_exhausted, "),
+        ("mix=1e300", "mix = '1e300'; it is the name of a choice. Known: concat, "),
+    ],
+)
+def test_what_names_no_choice(override: str, sentence: str) -> None:
+    for refuse in (require_choices, compose):
+        with pytest.raises(ConfigError) as caught:
+            refuse([override])
+        assert str(caught.value).startswith(sentence)
+
+
+def test_what_may_be_null_or_a_number_may() -> None:
+    require_choices(["seed=1", "mix.ratio=null", "mix=random", "mix={unit:3}", "data.stand_in=true", "+mine=1", "~job"])

@@ -1,0 +1,84 @@
+"""Checkpoints: bit for bit, whole or not at all, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from datamix.errors import StateError
+from datamix.training.checkpoints import Checkpoints
+from datamix.training.learner import State, is_key
+
+
+@pytest.fixture
+def state():
+    """A state of every kind of array there is."""
+    return State(
+        params={"layer": [jax.numpy.float32([0.1, -1e-30]), jax.numpy.bfloat16(2)]},
+        rest={"stream": jax.random.key(5), "count": jax.numpy.uint32(3)},
+        optimizer=({"learning_rate": jax.numpy.float32(0.3)}, None),
+    )
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for leaf, same in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert leaf.dtype == same.dtype
+        both = [jax.random.key_data(part) if is_key(part) else part for part in (leaf, same)]
+        np.testing.assert_array_equal(*both)
+
+
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    assert kept.last() is None
+    position = {"mix": {"step": 3}, "lines": [{"step": 3, "loss": 0.1}]}
+    kept.save(3, state, position)
+    kept.close()
+    again = Checkpoints(tmp_path)
+    assert again.last() == 3
+    assert again.position(3) == position
+    assert_same(again.state(3, jax.tree.map(lambda leaf: leaf if is_key(leaf) else 0 * leaf, state)), state)
+
+
+def test_the_last_two_are_kept(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        kept.save(step, state, {"at": step})
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "3"}
+    assert [kept.position(step) for step in (2, 3)] == [{"at": 2}, {"at": 3}]
+    kept.clear()
+    assert kept.last() is None
+
+
+def test_one_half_written_does_not_count(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    kept.save(1, state, {})
+    kept.close()
+    (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir()
+    assert Checkpoints(tmp_path).last() == 1
+
+
+def test_one_of_another_version_is_refused_in_one_line(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    kept.save(4, state, {"mix": {}})
+    kept.close()
+    (path,) = (tmp_path / "checkpoints" / "4").glob("position/metadata")
+    saved = json.loads(path.read_text())
+    assert saved.pop("format") > 1
+    path.write_text(json.dumps(saved))  # as the first version left it
+    with pytest.raises(
+        StateError, match=r"^train\.resume: .*checkpoints/4 was written by another version of datamix; "
+    ):
+        Checkpoints(tmp_path).position(4)
+
+
+def test_a_damaged_one_is_named(make, trained):
+    run = trained(make())
+    for path in (run.directory / "checkpoints" / "6").rglob("*"):
+        if path.is_file() and path.stat().st_size > 500:
+            path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StateError, match=r"checkpoints/6 is damaged \(.*\); delete it to go on from the one before"):
+        make("train.resume=true")

@@ -1,0 +1,129 @@
+"""Optimisers and schedules by name: Optax's own results, with rates that compile nothing."""
+
+from __future__ import annotations
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from datamix import registry
+from datamix.training.optimizers import rates, set_rate, with_rate_in_state
+
+STEPS, RATE = 20, 0.03
+
+# Settings, and the same schedule as Optax makes it for a peak of RATE.
+SCHEDULES = {
+    "constant": ({}, optax.constant_schedule(RATE)),
+    "cosine": ({"end": 0.1}, optax.cosine_decay_schedule(RATE, STEPS, 0.1)),
+    "exponential": ({"every": 5, "decay": 0.5}, optax.exponential_decay(RATE, 5, 0.5)),
+    "linear": ({"end": 0.2}, optax.linear_schedule(RATE, 0.2 * RATE, STEPS)),
+    "warmup_cosine": ({"warmup": 0.25}, optax.warmup_cosine_decay_schedule(0.0, RATE, 5, STEPS)),
+}
+OPTIMIZERS = [
+    ("adam", {}),
+    ("adam", {"b1": 0.5, "eps": 1e-3}),
+    ("adamw", {"weight_decay": 0.1}),
+    ("lion", {}),
+    ("rmsprop", {}),
+    ("rmsprop", {"momentum": 0.9}),
+    ("sgd", {}),
+    ("sgd", {"momentum": 0.9, "nesterov": True}),
+]
+FIRST = {"w": jnp.array([0.5, -1.0, 2.0]), "b": jnp.array(0.1)}
+GRADIENTS = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), (STEPS, *leaf.shape)), FIRST)
+
+
+def ours(name, settings, steps_rates, num_traces=None):
+    """Parameters after each step, by an optimiser whose rates are handed to the compiled loop."""
+    transform = with_rate_in_state(registry.lookup("optimizer", name), settings)
+
+    @jax.jit
+    def run(steps_rates):
+        if num_traces is not None:
+            num_traces.append(1)
+
+        def step(carry, given):
+            (params, state), (gradients, rate) = carry, given
+            updates, state = transform.update(gradients, set_rate(state, rate), params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), params
+
+        return lax.scan(step, (FIRST, transform.init(FIRST)), (GRADIENTS, steps_rates))[1]
+
+    return run if num_traces is not None else run(steps_rates)
+
+
+def optaxs(transform):
+    """Parameters after each step, by Optax alone, one step after the other."""
+    params, state, seen = FIRST, transform.init(FIRST), []
+    for step in range(STEPS):
+        gradients = jax.tree.map(lambda leaf, step=step: leaf[step], GRADIENTS)
+        updates, state = transform.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(params)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *seen)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("name", "settings"), OPTIMIZERS, ids=lambda part: str(part))
+def test_every_optimiser_under_every_schedule_is_optaxs_own(name, settings, schedule):
+    schedule_settings, theirs = SCHEDULES[schedule]
+    steps_rates = rates(registry.lookup("schedule", schedule)(STEPS, **schedule_settings), RATE, STEPS)
+    expected = optaxs(getattr(optax, name)(theirs, **settings))
+    found = ours(name, settings, steps_rates)
+    for leaf in FIRST:
+        assert found[leaf].dtype == jnp.float32
+        np.testing.assert_allclose(found[leaf], expected[leaf], rtol=2e-5, atol=1e-6)
+        assert np.ptp(found[leaf], axis=0).max() > 0.01  # it does move
+
+
+def test_the_list_above_holds_all_of_them():
+    assert set(registry.names("optimizer")) == {name for name, _ in OPTIMIZERS}
+    assert set(registry.names("schedule")) == set(SCHEDULES)
+
+
+def test_momentum_keeps_the_rate_of_its_own_step():
+    """RMSProp puts the rate into its momentum: after the rate has fallen to 0, what was gathered goes on moving."""
+    steps_rates = np.float32([RATE] * 10 + [0.0] * 10)
+    params = ours("rmsprop", {"momentum": 0.9}, steps_rates)["w"]
+    moved = np.abs(np.diff(params, axis=0)).min(axis=1)
+    assert (moved[9:] > 0).all()
+
+
+def test_another_rate_or_schedule_traces_nothing():
+    num_traces = []
+    run = ours("rmsprop", {"momentum": 0.9}, None, num_traces)
+    results = [run(np.float32(rate) * np.linspace(1, end, STEPS, dtype=np.float32))["w"] for rate in (0.1, 0.01)
+               for end in (0, 1)]  # fmt: skip
+    assert len(num_traces) == 1
+    assert len({float(result[-1, 0]) for result in results}) == 4
+
+
+def test_rates_side_by_side_are_rates_alone():
+    """Under `vmap` over rates, every replica keeps the rate of its own in its state."""
+    run = ours("adam", {}, None, [])
+    steps_rates = np.float32([[0.1] * STEPS, [0.01] * STEPS])
+    together = jax.vmap(run)(steps_rates)["w"]
+    for replica, alone in enumerate(steps_rates):
+        np.testing.assert_allclose(together[replica], run(alone)["w"], rtol=1e-6)
+
+
+def test_schedules():
+    def rounded(name, **settings):
+        found = rates(registry.lookup("schedule", name)(10, **settings), 2.0, 10)
+        assert (found.dtype, found.shape) == (np.float32, (10,))
+        return [round(float(rate), 4) for rate in found]
+
+    assert rounded("constant") == [2.0] * 10
+    assert rounded("linear", end=0.5) == [round(2 - 0.1 * step, 4) for step in range(10)]
+    assert rounded("exponential", every=5, decay=0.25, staircase=True) == [2.0] * 5 + [0.5] * 5
+    assert rounded("cosine")[::5] == [2.0, 1.0]
+    assert rounded("warmup_cosine", warmup=0.2)[:3] == [0.0, 1.0, 2.0]
+    for name in registry.names("schedule"):
+        takes = inspect.signature(registry.lookup("schedule", name)).parameters
+        assert next(iter(takes)).endswith("steps")

@@ -1,0 +1,41 @@
+"""What is kept of each test of a model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from datamix.training.learner import Scores
+from datamix.training.records import Records, metrics_of
+
+
+def test_metrics_are_means_over_each_sources_records():
+    scores = Scores(np.array([4, 10]), np.array([2, 9]), np.array([6.0, 5.0]), np.zeros((2, 2)))
+    assert metrics_of(["a", "b"], scores) == pytest.approx({
+        "accuracy/a": 0.5, "accuracy/b": 0.9, "accuracy/mean": 0.7, "accuracy/worst": 0.5,
+        "loss/a": 1.5, "loss/b": 0.5, "loss/mean": 1.0,
+    })  # fmt: skip
+
+
+def test_a_line_a_test(tmp_path):
+    records = Records(tmp_path)
+    records.add(2, 0.5, {"accuracy/a": 0.25})
+    assert read(tmp_path) == [{"step": 2, "loss": 0.5, "accuracy/a": 0.25}]  # at once
+    records.add(4, 0.4, {"accuracy/a": 0.75})
+    records.close()
+    assert [line["step"] for line in read(tmp_path)] == [2, 4]
+    assert read(tmp_path) == records.lines
+
+
+def test_a_run_that_goes_on_keeps_the_lines_before_and_drops_the_rest(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 1}\n{"step": 4, "loss": 9}\n{"step": 6, "lo')
+    records = Records(tmp_path, [{"step": 2, "loss": 1.0}])
+    records.add(4, 0.5, {})
+    records.close()
+    assert read(tmp_path) == [{"step": 2, "loss": 1.0}, {"step": 4, "loss": 0.5}]
+
+
+def read(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
