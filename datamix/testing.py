@@ -1,9 +1,14 @@
-"""Checks for sources, operators and pipelines, your own included: each raises AssertionError with what is wrong."""
+"""Checks for sources, operators and pipelines, your own included: each raises AssertionError with what is wrong.
+
+`traces` counts what is compiled.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -12,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.operators.base import traits
+from datamix.pipeline import tracing
 from datamix.pipeline.pipeline import Pipeline
 from datamix.sources.base import Source
 from datamix.spec import Record, spec_of
@@ -84,6 +90,31 @@ def check_resume(pipeline: Pipeline, steps: int = 8) -> None:
         resumed.restore(state)
         for after in range(step, len(batches)):
             _assert_same(next(resumed), batches[after], f"{after - step} batches after a restore at {step}")
+
+
+@contextmanager
+def traces() -> Iterator[Counter[str]]:
+    """Count how often datamix's own programs are traced, and so compiled.
+
+    Pipelines that differ in ratio, seed or constants run one program: the second of them traces nothing.
+
+    Yields:
+      How often each program was traced inside the block, by name; empty where nothing was.
+
+    >>> import datamix
+    >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}
+    >>> pipeline = datamix.load("batch.size=4", "stop=forever", sources={"few": few, "fewer": few})
+    >>> _ = next(iter(pipeline))
+    >>> with traces() as counts:
+    ...     _ = next(iter(pipeline.with_weights({"few": 3})))
+    >>> sum(counts.values())
+    0
+    """
+    before, counts = Counter(tracing.TRACES), Counter[str]()
+    try:
+        yield counts
+    finally:
+        counts.update(Counter(tracing.TRACES) - before)
 
 
 def _assert_same(found: Mapping[str, Any], expected: Mapping[str, Any], when: str) -> None:

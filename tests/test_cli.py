@@ -174,6 +174,20 @@ def test_a_plan_says_when_each_source_ends(call_datamix):
     assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
 
 
+def test_a_plan_says_where_a_rank_would_meet_one_source_alone(call_datamix):
+    mix = ["job=plan", "source=mnist+digits", "source.mnist.split=test[:300]", "source.digits.split=train[:300]",
+           "mix=round_robin", "batch.size=4"]  # fmt: skip
+    note = (
+        "divided among 4 ranks, 1 row each, every batch gives some rank the same single source; batch.shuffle=true "
+        "mends it."
+    )
+    ended = call_datamix(*mix)
+    assert ended.report["notes"] == [note]
+    assert f"Note: {note}" in " ".join(ended.out.split())
+    for setting in ("batch.shuffle=true", "batch.size=5", "mix=random"):
+        assert call_datamix(*mix, setting).report["notes"] == []
+
+
 def test_a_plan_without_end(call_datamix):
     report = call_datamix("job=plan", "stop=forever", "mix.share.mnist=0.25").report
     assert (report["batches"], report["samples"]) == (None, None)

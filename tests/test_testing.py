@@ -13,7 +13,7 @@ from datamix import registry
 from datamix.operators.base import Traits
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.synthetic.digits import digits
-from datamix.testing import check_operator, check_resume, check_source
+from datamix.testing import check_operator, check_resume, check_source, traces
 
 IMAGE = {"image": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "label": np.int32(3)}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -69,3 +69,19 @@ def test_sources() -> None:
 def test_resume() -> None:
     few = {"image": np.zeros((9, 2, 2, 1), np.uint8), "label": np.arange(9)}
     check_resume(datamix.load("batch.size=4", "stop=forever", sources={"a": few, "b": few}))
+
+
+def test_traces_count_what_is_compiled_inside_the_block_alone() -> None:
+    few = {"image": np.zeros((9, 3, 2, 1), np.uint8), "label": np.arange(9)}
+    with traces() as counts:
+        next(iter(datamix.load("batch.size=5", "stop=forever", sources={"a": few})))
+        assert not counts  # at the end
+    assert all(count > 0 for count in counts.values())
+    assert [name for name in counts if name.endswith("compute_chunk")]
+    with traces() as again:
+        next(iter(datamix.load("batch.size=5", "stop=forever", "seed=3", sources={"a": few})))
+    assert not again
+    with traces() as other:
+        next(iter(datamix.load("batch.size=7", "stop=forever", sources={"a": few})))
+    assert other
+    assert sum(counts.values()) > 0  # what was counted stays

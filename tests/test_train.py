@@ -123,13 +123,13 @@ def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, s
 
 @pytest.mark.slow
 def test_lanes_give_what_single_jobs_give_and_one_that_fails_fails_alone(call_datamix, tmp_path):
-    from datamix.training import learner
+    from datamix.testing import traces
 
     sweep = ["-m", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8"]
     basic = call_datamix(*sweep, "hydra.sweep.dir=basic")
-    traces = learner.train_jitted._cache_size()
-    lanes = call_datamix(*sweep, "hydra.sweep.dir=lanes", "hydra/launcher=vmap")
-    assert learner.train_jitted._cache_size() == traces
+    with traces() as counts:
+        lanes = call_datamix(*sweep, "hydra.sweep.dir=lanes", "hydra/launcher=vmap")
+    assert not counts
     assert "2 jobs in one program, at step 40" in lanes.out
     assert (basic.code, lanes.code) == (2, 2)
     assert "ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. " in lanes.err

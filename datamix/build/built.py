@@ -19,10 +19,11 @@ from datamix.config.schema import Config, OperatorConfig
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan import Plan
+from datamix.pipeline.batching import num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline, fingerprint, num_batches
-from datamix.pipeline.program import Reader
+from datamix.pipeline.pipeline import Pipeline, fingerprint
+from datamix.pipeline.readers.base import Reader
 from datamix.sources.base import Source
 from datamix.spec import LeafSpec, Spec
 
@@ -108,6 +109,7 @@ class Built:
             built.plan,
             batch_size=self.config.batch_size,
             remainder=self.config.remainder,
+            shuffle_rows=self.config.shuffle_rows,
             seeds=_seeds(self.config),
             identity=self._identity(),
             reader=reader,
@@ -126,6 +128,8 @@ class Built:
             "mix.unit": config.mix.unit,
             "operators": [[operator.name, dict(operator.settings)] for operator in config.operators],
         }
+        if config.shuffle_rows:
+            identity["batch.shuffle"] = True
         places = ("data_dir", "cache_dir", "path", "files", "url")
         for source in config.sources:
             opened = self.sources[source.name]

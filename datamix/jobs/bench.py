@@ -6,7 +6,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,24 @@ import numpy as np
 from datamix.build.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
+from datamix.pipeline import tracing, xla
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.cursor import Located
 from datamix.pipeline.iterator import block_steps, chunk_program
+from datamix.pipeline.locate import Located
 from datamix.pipeline.pipeline import Pipeline
-from datamix.pipeline.program import Reader, locate_block_jitted, run_block_jitted
+from datamix.pipeline.program import compute_chunk, locate_block
+from datamix.pipeline.readers.base import Reader
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.spec import Record
 
-_TURNS = 5  # of which the median counts; all things are measured in turns, so that a busy moment meets them all
+_ROUNDS = 5  # of which the median counts; every round measures all things, so that a busy moment meets them all
+_PATHS: dict[xla.Path, str] = {
+    "fast": "fast, with calls of JAX and XLA that are not documented",
+    "portable": "portable, as the installed JAX lacks the calls that the fast path takes",
+}
 _STAGES = {
     "plan": "which record stands where",
     "gather": "copying records together",
@@ -41,14 +46,14 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     """Measure a mix.
 
     Args:
-      config: of the run.
-      directory: where `report.json` and `bench.png` go.
-      seconds: of measuring.
+      config: The configuration of the run.
+      directory: The directory for `report.json` and `bench.png`.
+      seconds: How long to measure.
 
     Returns:
-      The report, with `bench`: the speed of the loop, in samples and in bytes; the speed of merely filling the same
-      bytes, and the share of it that is reached; nanoseconds a record in each stage, each run by itself. Where there is
-      more than one core stages overlap, and their sum may be more than the loop takes.
+      The report, with `bench`: the speed of the loop, in samples and in bytes; the path that it took; the speed of
+      merely filling the same bytes, and the share of it that is reached; nanoseconds a record in each stage, each run
+      by itself. Where there is more than one core stages overlap, and their sum may be more than the loop takes.
     """
     if not seconds > 0:
         raise ConfigError(f"bench.seconds = {seconds}; it is above 0.")
@@ -58,23 +63,24 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     pipeline = built.pipeline()
     record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
 
-    found = _measured(_tasks(pipeline), seconds)
-    computed = max(found["computed"], found["gather"])
+    seconds_of = _measured(_tasks(pipeline), seconds)
+    computed = max(seconds_of["computed"], seconds_of["gather"])
     stages = {
-        "plan": found["plan"],
-        "gather": found["gather"],
-        "operators": computed - found["gather"],
-        "output": max(found["loop"] - found["plan"] - computed, 0),
+        "plan": seconds_of["plan"],
+        "gather": seconds_of["gather"],
+        "operators": computed - seconds_of["gather"],
+        "output": max(seconds_of["loop"] - seconds_of["plan"] - computed, 0),
     }
-    rate = 1 / found["loop"]
+    rate = 1 / seconds_of["loop"]
     measured = {
         "seconds": seconds,
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
+        "path": xla.path(),
         "bytes_per_sample": record_bytes,
         "gb_per_s": rate * record_bytes / 1e9,
-        "fill_gb_per_s": record_bytes / found["fill"] / 1e9,
-        "share_of_fill": found["fill"] / found["loop"],
+        "fill_gb_per_s": record_bytes / seconds_of["fill"] / 1e9,
+        "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
         "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
     }
     report = report_of_whole_mix(built, pipeline.spec)
@@ -82,6 +88,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items()]
     out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
     reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
+    out.print(f"Path: {_PATHS[xla.path()]}.")
     out.print(f"{rate:,.0f} samples/s in batches of {config.batch_size}: {measured['gb_per_s']:.2f} GB/s, {reached}.")
     title = f"{rate:,.0f} samples/s in batches of {config.batch_size}, {reached}"
     figures.stages(directory / "bench.png", {stage: time_s * 1e9 for stage, time_s in stages.items()}, title)
@@ -95,12 +102,16 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
     program = chunk_program(compiled.program)
     count, num_located = program.num_steps * size, block_steps(program) * size
     cursor = pipeline.start()
-    located, _ = locate_block_jitted()(program.lookup, compiled.plan, cursor, num_located)
+
+    def plan() -> tuple[Located, object]:
+        return locate_block()(compiled.plan, compiled.row_shuffle, cursor, num_located // size, size)
+
+    located, _ = plan()
     block = Located(*(field[:count] for field in located))
     # As many of each storage group as the mix has.
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
     groups = np.array([group_of[source] for source in np.asarray(block.source).tolist()])
-    own = {
+    rows = {
         int(group): Located(*(jnp.asarray(np.asarray(field)[groups == group]) for field in block))
         for group in np.unique(groups)
     }
@@ -114,7 +125,7 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
                 iterator = iter(pipeline)
 
     def gather() -> object:
-        return [_gathered(compiled.reader, group, located) for group, located in own.items()]
+        return [_gathered(compiled.reader, group, located) for group, located in rows.items()]
 
     def fill() -> None:
         for values in batch:
@@ -123,13 +134,13 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
     buffers, zero = Buffers(program), jnp.uint32(0)
 
     def computed() -> Record:
-        chunk = run_block_jitted()(program, compiled.reader, compiled.numbers, located, zero, zero, buffers.take())
+        chunk = compute_chunk()(program, compiled.reader, compiled.numbers, located, zero, None, buffers.take())
         buffers.give_back(chunk, ())
         return chunk
 
     return {
         "loop": (count, loop),
-        "plan": (num_located, lambda: locate_block_jitted()(program.lookup, compiled.plan, cursor, num_located)),
+        "plan": (num_located, plan),
         "gather": (count, gather),
         "computed": (count, computed),
         "fill": (size, fill),
@@ -138,19 +149,21 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
 
 def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
     """Seconds a record for each task."""
-    turns: dict[str, list[float]] = {name: [] for name in tasks}
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for _, call in tasks.values():
         jax.block_until_ready(call())  # compiles
-    for _ in range(_TURNS):
+    for _ in range(_ROUNDS):
         for name, (count, call) in tasks.items():
             begun, calls = time.perf_counter(), 0
-            while not calls or time.perf_counter() - begun < seconds / _TURNS / len(tasks):
+            while not calls or time.perf_counter() - begun < seconds / _ROUNDS / len(tasks):
                 jax.block_until_ready(call())
                 calls += 1
-            turns[name].append((time.perf_counter() - begun) / calls / count)
-    return {name: statistics.median(times) for name, times in turns.items()}
+            times[name].append((time.perf_counter() - begun) / calls / count)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-@partial(jax.jit, static_argnums=1)
-def _gathered(reader: Reader, group: int, located: Located) -> Record:
-    return reader.read(group, located, None)
+def _read_group(reader: Reader, group: int, located: Located) -> Record:
+    return reader.read(group, located, jnp.arange(len(located.source), dtype=jnp.uint32), None)
+
+
+_gathered = tracing.jit(_read_group, static_argnums=1)

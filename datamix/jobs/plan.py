@@ -8,6 +8,7 @@ from typing import Any
 from datamix.build.built import Built, build
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
+from datamix.pipeline.batching import single_source_rows
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
@@ -22,7 +23,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
       directory: where `report.json` and `plan.png` go.
 
     Returns:
-      The report, with `plan`: where each source is exhausted, how long the mix is, and warnings.
+      The report, with `plan`: where each source is exhausted, how long the mix is, and warnings; and with `notes` on
+      how its batches can be divided.
     """
     out = console()
     built = build(config)
@@ -61,11 +63,26 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     over = "" if told.length is not None and told.walked >= told.length else f" (over the first {told.walked:,})"
     unit = "records" if config.mix.unit == "record" else config.mix.unit
     out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} {unit}{over}")
-    print_notes(out, "Note", told.warnings)
+    notes = _shard_notes(built)
+    print_notes(out, "Note", [*told.warnings, *notes])
     report["plan"] = {"exhausted_in_batch": exhausted, "length": told.length, "warnings": list(told.warnings)}
+    report["notes"] = notes
     report["figure"] = _draw(directory, built)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")
     return report
+
+
+def _shard_notes(built: Built) -> list[str]:
+    """Whether ranks can be so small that one of them is given a single source for ever."""
+    size = built.config.batch_size
+    rows = 0 if built.config.shuffle_rows else single_source_rows(built.plan, size)
+    if not rows:
+        return []
+    each = "1 row" if rows == 1 else f"{rows} rows"
+    return [
+        f"divided among {size // rows} ranks, {each} each, every batch gives some rank the same single source; "
+        "batch.shuffle=true mends it."
+    ]
 
 
 def _draw(directory: Path, built: Built) -> str:

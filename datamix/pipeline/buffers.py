@@ -1,4 +1,4 @@
-"""Memory for chunks of batches, used again once nobody looks at what it held."""
+"""Memory for chunks of batches, used again once nobody looks at what lay there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from datamix.pipeline.program import Program
 from datamix.spec import Record
 
-# One chunk is handed out, one is computed ahead, and of the one before a last batch is still held.
+# One chunk is handed out, one is computed ahead, and of the one before a last batch is still looked at.
 _NUM_CHUNKS = 3
 
 
@@ -31,13 +31,13 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self) -> Record:
-        """A chunk to be overwritten: donate it."""
+        """A chunk that may be overwritten, to be donated."""
         with self._lock:
             for i, (chunk, views) in enumerate(self._known):
                 if all(view() is None for view in views):
                     del self._known[i]
                     return chunk
-        rows = self._program.num_steps * self._program.rows
+        rows = self._program.num_steps * self._program.num_rows
         fresh: Record = jax.device_put(
             {leaf: np.zeros((rows, *part.flat), part.dtype) for leaf, part in self._program.spec}
         )

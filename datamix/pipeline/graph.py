@@ -22,9 +22,9 @@ class Operation:
     """One use of an operator.
 
     Attributes:
-      operator: its registered name.
-      function: what the name stands for.
-      settings: its keyword settings.
+      operator: The operator's registered name.
+      function: The operator.
+      settings: Its keyword settings.
     """
 
     operator: str
@@ -41,10 +41,10 @@ class Node:
     """One node.
 
     Attributes:
-      name: unique in its graph.
-      kind: what it is.
-      inputs: names of the nodes it reads from.
-      operation: of an operator.
+      name: A name that is unique in the graph.
+      kind: What the node is.
+      inputs: The names of the nodes it reads from.
+      operation: What an operator does; None for other nodes.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Graph:
     """A validated pipeline graph.
 
     Args:
-      nodes: in any order.
+      nodes: The nodes, in any order.
 
     Raises:
-      ConfigError: names clash, an input does not exist, a node has too many or too few, there is a cycle, there is not
+      ConfigError: Names clash, an input does not exist, a node has too many or too few, there is a cycle, there is not
         exactly one batch, or a node does not lead to it in one way.
     """
 
@@ -83,17 +83,17 @@ class Graph:
             self.order = tuple(graphlib.TopologicalSorter({n.name: n.inputs for n in nodes}).static_order())
         except graphlib.CycleError as error:
             raise ConfigError(f"the pipeline graph has a cycle: {' -> '.join(error.args[1])}.") from None
-        readers = Counter(name for node in nodes for name in node.inputs)
+        num_followers = Counter(name for node in nodes for name in node.inputs)
         for name, node in self.nodes.items():
-            if readers[name] != (node.kind != "batch"):
+            if num_followers[name] != (node.kind != "batch"):
                 raise ConfigError(
-                    f"node {name!r} is read by {readers[name]} nodes; in a pipeline graph each leads on to one, "
+                    f"node {name!r} is read by {num_followers[name]} nodes; in a pipeline graph each leads on to one, "
                     "and the batch to none."
                 )
 
     @classmethod
     def of(cls, branches: Mapping[str, Sequence[Operation]], shared: Sequence[Operation]) -> Graph:
-        """The graph of sources with their own operators, one mix, and operators on its records.
+        """The graph of sources with operators, one mix, and operators on its records.
 
         Nodes are named after their operators, those of a source with the source's name in front.
 
@@ -132,11 +132,11 @@ class Graph:
     def chain(self, start: str) -> list[Node]:
         """The operators that follow on a source or on the mix, up to the mix or the batch."""
         following = {name: node for node in self.nodes.values() for name in node.inputs}
-        found = []
+        chain = []
         while (node := following[start]).kind == "operator":
-            found.append(node)
+            chain.append(node)
             start = node.name
-        return found
+        return chain
 
     def tree(self, notes: Mapping[str, str] | None = None) -> str:
         """The graph as an indented tree, the batch on top; `notes` are put behind the nodes' names."""

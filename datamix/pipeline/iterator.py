@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
 
@@ -15,9 +14,11 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.mixing.plan import Plan
+from datamix.pipeline import tracing, xla
+from datamix.pipeline.batching import Batching, shard_rows
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.cursor import Cursor, Located, cursor_at
-from datamix.pipeline.program import Compiled, Program, locate_block_jitted, next_jitted, run_block_jitted
+from datamix.pipeline.locate import Located, start_at
+from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
 from datamix.spec import Batch, Record
 
 State = dict[str, Any]
@@ -36,16 +37,7 @@ _SLICED_STEPS = 16  # where slices are cut on a device: more of them take second
 def chunk_program(program: Program) -> Program:
     """The same program for as many batches as are computed in one call."""
     batch_bytes = program.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
-    return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS))
-
-
-def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
-    """The cursor before the batch at `step`, on the device."""
-    step = operator.index(step)
-    if step < 0:
-        raise ConfigError(f"start = {step}; it is 0 or more.")
-    cursor: Cursor = jax.device_put(cursor_at(plan, step * batch_size))
-    return cursor
+    return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS), program.batch_size)
 
 
 def block_steps(program: Program) -> int:
@@ -59,7 +51,7 @@ class BatchIterator(Iterator[Batch]):
     Args:
       compiled: The program and its arrays.
       plan: The plan of the mix.
-      num_batches: Batches in the mix, None without end.
+      batching: How the mix is cut into batches.
       buffers: The memory of each program's chunks, which all iterators of a pipeline share.
       parts: What determines the sequence; see `datamix.pipeline.pipeline.parts`.
       start: Number of the first batch.
@@ -73,53 +65,36 @@ class BatchIterator(Iterator[Batch]):
         self,
         compiled: Compiled,
         plan: Plan,
+        batching: Batching,
         *,
-        num_batches: int | None,
         buffers: dict[Program, Buffers],
         parts: Mapping[str, str],
         start: int,
         shard: tuple[int, int],
         output: Output,
     ) -> None:
-        program = compiled.program
-        size = program.batch_size
-        index, count = shard
-        if not 0 <= index < count:
-            raise ConfigError(f"shard = {shard}: the index lies in [0, {max(count, 0)}).")
-        if size < count:
-            raise ConfigError(
-                f"shard = {shard}: of a batch of {size}, some of {count} readers would get nothing; "
-                "make batch.size larger."
-            )
-        length = plan.length
-        rest = 0 if length is None or num_batches == length // size else length % size
-        if 0 < rest < count:
-            raise ConfigError(
-                f"shard = {shard}: of the last batch of {rest}, some of {count} readers would get nothing; set "
-                "batch.remainder=drop."
-            )
+        batching.check_shard(shard)
         if output not in ("numpy", "jax"):
             raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
-        self._compiled, self._plan, self._parts = compiled, plan, parts
-        self._index, self._count, self._output = index, count, output
-        num_steps, rows = chunk_program(program).num_steps, -(-size // count)
-        (device,) = compiled.plan.period.devices()
-        self._lane = _lanes(device)
+        self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
+        (device,) = compiled.plan.size.devices()
+        self._stream = xla.streams(device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
         self._on_host = output == "numpy" or device.platform == "cpu"
+        num_steps = chunk_program(compiled.program).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
-        self._put = {
-            leaf: _putter((rows, *part.shape), part.dtype, device)
-            for leaf, part in program.spec
-            if output == "jax" and self._on_host and size % count == 0
-        }
-        self._program = program.resized(num_steps, count)
+        rows, short = (shard_rows(n, *shard) for n in (batching.batch_size, batching.short_rows))
+        self._program = compiled.program.resized(num_steps, rows.stop - rows.start)
         self._block_steps = block_steps(self._program)
-        self._uneven = size % count > 0
         self._buffers = buffers.setdefault(self._program, Buffers(self._program))
-        self._end = num_batches
-        self._rest = rest
+        self._is_sharded, self._shard_begin, self._short_begin = shard[1] > 1, rows.start, short.start
+        self._has_short, self._short_rows = batching.short_rows > 0, short.stop - short.start
+        self._put = {
+            leaf: xla.putter((self._program.num_rows, *part.shape), part.dtype, device)
+            for leaf, part in compiled.program.spec
+            if output == "jax" and self._on_host
+        }
         self._seek(start)
 
     def __del__(self) -> None:
@@ -143,10 +118,10 @@ class BatchIterator(Iterator[Batch]):
 
     def _locate(self) -> Located:
         """Set the look-up of the next block going, without waiting for it."""
-        program, plan = self._program, self._compiled.plan
-        with self._lane(1):
-            block, self._cursor = locate_block_jitted()(
-                program.lookup, plan, self._cursor, self._block_steps * program.batch_size
+        compiled, size = self._compiled, self._program.batch_size
+        with self._stream(1):
+            block, self._cursor = locate_block()(
+                compiled.plan, compiled.row_shuffle, self._cursor, self._block_steps, size
             )
         return block
 
@@ -157,22 +132,31 @@ class BatchIterator(Iterator[Batch]):
             self._block, self._next_block = self._next_block or self._locate(), None
             self._block_end += self._block_steps
         first = (self._computed - self._block_end + self._block_steps) * program.batch_size
-        turn = (self._index + self._computed) % self._count
-        lane = 2 + self._computed // program.num_steps % 2
+        shard_begins = self._shard_begins(self._computed) if self._is_sharded else None
+        stream = 2 + self._computed // program.num_steps % 2
         self._computed += program.num_steps
-        with self._lane(lane):
-            flat: Record = run_block_jitted()(
+        with self._stream(stream):
+            flat: Record = compute_chunk()(
                 program,
                 compiled.reader,
                 compiled.numbers,
                 self._block,
                 _word(first),
-                _word(turn),
+                shard_begins,
                 self._buffers.take(),
             )
         if self._computed == self._block_end and self._is_unfinished():
             self._next_block = self._locate()  # beside the chunks that are on their way
         return flat
+
+    def _shard_begins(self, step: int) -> jax.Array:
+        """The row at which the shard begins in each batch of the chunk from a step on."""
+        num_steps = self._program.num_steps
+        if self._has_short and self._end is not None and step < self._end <= step + num_steps:
+            begins = [self._shard_begin] * num_steps
+            begins[self._end - 1 - step] = self._short_begin
+            return jnp.asarray(begins, jnp.uint32)
+        return _words(self._shard_begin, num_steps)
 
     def _is_unfinished(self) -> bool:
         """Whether there are batches that are neither computed nor on their way."""
@@ -184,11 +168,9 @@ class BatchIterator(Iterator[Batch]):
             self._refill()
             batch = next(self._ready)
         self.step += 1
-        if self._uneven:
-            own = self._rows(self.step - 1, self._program.batch_size)
-            batch = {leaf: view[: own.stop - own.start] for leaf, view in batch.items()}
-            batch = batch if self._output == "numpy" else jax.device_put(batch)
-        return self._short_batch(batch) if self._rest and self.step == self._end else batch
+        if self._has_short and self.step == self._end:
+            return {leaf: values[: self._short_rows] for leaf, values in batch.items()}
+        return batch
 
     def _refill(self) -> None:
         """Wait for the next chunk, with the one after it on its way."""
@@ -204,31 +186,13 @@ class BatchIterator(Iterator[Batch]):
             raise
         self._ready = islice(batches, None if self._end is None else self._end - self.step)
 
-    def _short_batch(self, batch: Batch) -> Batch:
-        """This reader's rows of the last batch, which is not full."""
-        if self._count > 1:
-            step = self.step - 1
-            flat, _ = next_jitted(self._compiled, start_at(self._plan, step, self._program.batch_size))
-            rows = self._rows(step, self._rest)
-            own = {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[rows] for leaf, part in self._program.spec}
-            return own if self._output == "numpy" else jax.device_put(own)
-        return {leaf: value[: self._rest] for leaf, value in batch.items()}
-
-    def _rows(self, step: int, size: int) -> slice:
-        """This reader's rows of a batch of some size."""
-        least, longer = divmod(size, self._count)
-        block = (self._index + step) % self._count
-        first = block * least + min(block, longer)
-        return slice(first, first + least + (block < longer))
-
     def _batches(self, chunk: Record) -> Iterator[Batch]:
         """The batches of a chunk, when it is computed."""
         flat: Mapping[str, Any] = chunk
         if self._on_host:
-            # Through another handle: the chunk's own would keep the host's view, and with it the memory, for ever.
-            flat = {leaf: np.asarray(rows.addressable_data(0)) for leaf, rows in chunk.items()}
+            flat = {leaf: xla.host_view(rows) for leaf, rows in chunk.items()}
         self._buffers.give_back(chunk, flat.values() if self._on_host else ())
-        shape = self._program.num_steps, self._program.rows
+        shape = self._program.num_steps, self._program.num_rows
         shaped: dict[str, Any] = {leaf: flat[leaf].reshape(*shape, *part.shape) for leaf, part in self._program.spec}
         if not self._on_host:
             shaped = _unstacked(shaped)
@@ -254,8 +218,8 @@ class BatchIterator(Iterator[Batch]):
             raise StateError(
                 "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
             ) from None
-        own = self._parts
-        if differing := sorted(key for key in own.keys() | parts.keys() if own.get(key) != parts.get(key)):
+        here = self._parts
+        if differing := sorted(key for key in here.keys() | parts.keys() if here.get(key) != parts.get(key)):
             raise StateError(
                 f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
                 "it with the settings it was taken under, or start afresh."
@@ -282,31 +246,13 @@ def _word(number: int) -> jax.Array:
     return jnp.asarray(number, jnp.uint32)
 
 
-def _lanes(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]:
-    """The context of calls in a lane, by number: on CPU those of one lane wait for each other, and a core for none."""
-    try:
-        from jaxlib.xla_client import execution_stream_id
-    except ImportError:
-        return lambda _: nullcontext()
-    return execution_stream_id if device.platform == "cpu" else lambda _: nullcontext()
+@lru_cache(64)
+def _words(number: int, count: int) -> jax.Array:
+    """So many times a number, made once."""
+    return jnp.full(count, number, jnp.uint32)
 
 
-@jax.jit
+@tracing.jit
 def _unstacked(shaped: Record) -> dict[str, list[jax.Array]]:
     """One array a batch, in one call: single slices cost a call each."""
     return {leaf: list(values) for leaf, values in shaped.items()}
-
-
-@cache
-def _putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[np.ndarray], jax.Array]:
-    """What makes a view of memory that never changes an array on the device; on CPU without a copy.
-
-    `jax.device_put` does the same and takes 50 µs a leaf, as long as a batch of 256 images; jaxlib's own call takes 8.
-    """
-    try:
-        from jaxlib._jax import batched_device_put  # type: ignore[import-not-found]
-    except ImportError:
-        return jax.device_put
-    sharding = jax.sharding.SingleDeviceSharding(device)
-    aval = jax.core.ShapedArray(shape, np.dtype(dtype))
-    return lambda view: batched_device_put(aval, sharding, [view], [device], False)

@@ -11,9 +11,9 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.base import traits
-from datamix.pipeline.cursor import Lookup
 from datamix.pipeline.graph import Graph, Node
-from datamix.pipeline.program import Branch, Numbers, Program, Step
+from datamix.pipeline.program import Program
+from datamix.pipeline.transform import Branch, Numbers, Step
 from datamix.rng.hash import key_for
 from datamix.spec import LeafSpec, Spec
 
@@ -22,9 +22,9 @@ class Chain(NamedTuple):
     """A chain of operators, ready for the program.
 
     Attributes:
-      steps: static.
-      numbers: setting name to value, for each step.
-      spec: of the records that come out.
+      steps: The operators and what of them shapes the program.
+      numbers: Setting name to value, for each step.
+      spec: The spec of the records that come out.
     """
 
     steps: tuple[Step, ...]
@@ -36,7 +36,7 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
     """Follow the records of one spec through a chain of operators, without computing anything.
 
     Raises:
-      SpecError: an operator cannot take what it is handed; the message names the node.
+      SpecError: An operator cannot take what it is handed; the message names the node.
     """
     steps, numbers = [], []
     logical = dict(spec)
@@ -85,18 +85,18 @@ def _after(
         raise SpecError(f"{name} cannot take these records ({what}): {str(error).splitlines()[0]}") from error
     if not isinstance(result, dict) or not all(hasattr(value, "shape") for value in result.values()):
         raise SpecError(f"{name} must return a record, a dict of arrays; it returned {type(result).__name__}.")
-    found = {leaf: LeafSpec(tuple(value.shape), str(value.dtype)) for leaf, value in result.items()}
-    for leaf in found.keys() & spec.keys() if keeps_shape else ():
-        if found[leaf].shape != spec[leaf].shape:
-            raise SpecError(f"{name} says it is elementwise, but turns {leaf} {spec[leaf]} into {found[leaf]}.")
-    return found
+    after = {leaf: LeafSpec(tuple(value.shape), str(value.dtype)) for leaf, value in result.items()}
+    for leaf in after.keys() & spec.keys() if keeps_shape else ():
+        if after[leaf].shape != spec[leaf].shape:
+            raise SpecError(f"{name} says it is elementwise, but turns {leaf} {spec[leaf]} into {after[leaf]}.")
+    return after
 
 
 def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
     """The spec that the records of all sources share after their operators.
 
     Raises:
-      SpecError: two sources differ; names both, the leaf, and the operator that would mend it.
+      SpecError: Two sources differ; the message names both, the leaf, and the operator that would mend it.
     """
     (first, chain), *others = chains.items()
     for name, other in others:
@@ -142,10 +142,10 @@ def numbers_of(
     """The numbers of several sources that go through the same steps, as tables by source.
 
     Args:
-      chains: by index of the source.
-      nodes: of each chain.
-      names: of all sources.
-      seeds: of all sources.
+      chains: The chain of each of these sources, by index of the source.
+      nodes: The nodes of each chain, by index of the source.
+      names: The names of all sources.
+      seeds: The seeds of all sources.
     """
     some = next(iter(chains.values()))
     settings, keys = [], []
@@ -160,9 +160,9 @@ def numbers_of(
         settings.append(tables)
         words = [(0, 0)] * len(names)
         for source in chains:
-            # The node's own name without its source's: what a record draws does not depend on its neighbours.
-            own = nodes[source][i].name.removeprefix(f"{names[source]}/")
-            words[source] = key_for(seeds[source], "operator", own, names[source])
+            # The node's name without its source's: what a record draws does not depend on its neighbours.
+            name = nodes[source][i].name.removeprefix(f"{names[source]}/")
+            words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
         # Only where they are used: each argument costs a microsecond a call.
         keys.append((jnp.asarray(columns[:, 0]), jnp.asarray(columns[:, 1])) if some.steps[i].random else None)
@@ -173,12 +173,12 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
     """The spec of finished records, without computing any.
 
     Args:
-      graph: of the pipeline.
-      specs: of each source's records as they are read.
+      graph: The operators of the pipeline.
+      specs: The spec of each source's records as they are read.
 
     Raises:
-      DataError: a leaf is not of numbers.
-      SpecError: an operator cannot take its records, or the sources do not fit together.
+      DataError: A leaf is not of numbers.
+      SpecError: An operator cannot take its records, or the sources do not fit together.
     """
     chains = {name: chain_of(graph.chain(name), stored_spec(name, specs[name])) for name in graph.sources}
     return chain_of(graph.chain("mix"), agreed_spec(chains)).spec
@@ -188,7 +188,7 @@ def stored_spec(name: str, spec: Spec) -> Spec:
     """How a source's records lie in memory: JAX's dtypes, 32 bits at most.
 
     Raises:
-      DataError: a leaf is not of numbers.
+      DataError: A leaf is not of numbers.
     """
     stored = {}
     for leaf, part in spec.items():
@@ -206,22 +206,21 @@ def stored_spec(name: str, spec: Spec) -> Spec:
 
 
 def assemble(
-    graph: Graph, specs: Mapping[str, Spec], seeds: Sequence[int], lookup: Lookup, batch_size: int
+    graph: Graph, specs: Mapping[str, Spec], seeds: Sequence[int], batch_size: int
 ) -> tuple[Program, tuple[Numbers, ...], list[list[int]]]:
     """Assemble the operators of a graph into a program, by shapes and dtypes alone.
 
     Args:
-      graph: of the pipeline.
-      specs: of each source's stored records.
-      seeds: of each source, for its random operators.
-      lookup: kind of plan.
-      batch_size: records a batch.
+      graph: The operators of the pipeline.
+      specs: The spec of each source's stored records.
+      seeds: The seed of each source's random operators.
+      batch_size: Records in a batch.
 
     Returns:
       The program, the numbers of its chains, and the sources of each storage group.
 
     Raises:
-      SpecError: an operator cannot take its records, or the sources do not fit together.
+      SpecError: An operator cannot take its records, or the sources do not fit together.
     """
     names = graph.sources
     nodes = {i: graph.chain(name) for i, name in enumerate(names)}
@@ -240,10 +239,9 @@ def assemble(
     everyone = dict.fromkeys(range(len(names)), last)
     numbers.append(numbers_of(everyone, dict.fromkeys(everyone, after), names, seeds))
     program = Program(
-        lookup=lookup,
         batch_size=batch_size,
+        num_rows=batch_size,
         num_steps=1,
-        num_shards=1,
         branches=tuple(
             Branch(group=list(groups).index(stored), sources=tuple(members), steps=steps, numbers=i)
             for i, ((stored, steps, _), members) in enumerate(branches.items())

@@ -6,27 +6,29 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
+from datamix.pipeline.batching import Batching, Remainder, RowShuffle
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.cursor import Cursor, PlanArrays, arrays_of
+from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
-from datamix.pipeline.iterator import BatchIterator, Output, start_at
+from datamix.pipeline.iterator import BatchIterator, Output
+from datamix.pipeline.locate import arrays_of, start_at
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Compiled, Program, Reader, Resident, next_jitted
+from datamix.pipeline.program import Compiled, Program, next_flat
+from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.readers.resident import read_resident
 from datamix.sources.base import Source
-from datamix.spec import Batch, LeafSpec, Spec
+from datamix.spec import Batch, LeafSpec
 
-Remainder = Literal["drop", "keep"]
-
-_ALIGNMENT = 64
+Tree = TypeVar("Tree")
 
 
 class Pipeline:
@@ -35,29 +37,33 @@ class Pipeline:
     A pipeline is an object of the host. What functions under `jit`, `scan` and `vmap` take is `pipeline.compiled`.
 
     Args:
-      sources: by name, in order.
-      graph: their operators and the shared ones.
-      plan: of the mix.
-      batch_size: records a batch.
-      remainder: whether records that fill no batch at the end of the mix are dropped, or make a short one.
-      seeds: of each source's random operators, by name.
-      identity: what else determines the sequence, by the key it is configured with; for the fingerprint.
-      reader: of another pipeline of the same sources, whose data this one then shares.
+      sources: The sources by name, in order.
+      graph: The operators of each source, and those after the mix.
+      plan: The plan of the mix.
+      batch_size: Records in a batch.
+      remainder: Whether records that fill no batch at the end of the mix are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order, a pure function of the seed and the step.
+      seeds: The seed of each source's random operators, by name; 0 where none is given.
+      identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
+      reader: The reader of another pipeline of the same sources, whose data this one then shares.
 
     Raises:
-      SpecError: the records of two sources do not fit together; found before any data is read.
-      ConfigError: the mix holds no whole batch, or its numbers do not fit.
-      DataError: a source cannot be read.
+      SpecError: The records of two sources do not fit together; found before any data is read.
+      ConfigError: The mix holds no whole batch, or its numbers do not fit.
+      DataError: A source cannot be read.
 
     Attributes:
       graph: The operators.
       plan: The plan of the mix.
-      batch_size: Records in a batch.
-      remainder: What becomes of the records that fill no batch.
+      batching: How the mix is cut into batches.
       source_names: The names of the sources, in order.
       compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
     """
 
+    graph: Graph
+    plan: Plan
+    batching: Batching
+    source_names: tuple[str, ...]
     compiled: Compiled
 
     def __init__(
@@ -68,29 +74,33 @@ class Pipeline:
         *,
         batch_size: int,
         remainder: Remainder = "drop",
+        shuffle_rows: bool = False,
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
     ) -> None:
-        self.graph, self.batch_size, self.remainder = graph, batch_size, remainder
-        self.source_names = tuple(sources)
-        self._identity = dict(identity or {})
-        self._buffers: dict[Program, Buffers] = {}
-        self._set_plan(plan)
-        lookup, plan_arrays = arrays_of(plan)
+        batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
+        plan_arrays = _on_device(arrays_of(plan))
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
-        program, numbers, groups = assemble(graph, stored, all_seeds, lookup, batch_size)
-        self.compiled = Compiled(program, on_device(plan_arrays), reader or _resident(sources, stored, groups), numbers)
+        program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
+        row_shuffle = _on_device(RowShuffle.of(plan, batching)) if shuffle_rows else None
+        self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
+        self._identity = dict(identity or {}) | ({"batch.shuffle": True} if shuffle_rows else {})
+        self._buffers: dict[Program, Buffers] = {}
+        self.compiled = Compiled(
+            program, plan_arrays, row_shuffle, reader or read_resident(sources, stored, groups), numbers
+        )
 
-    def _set_plan(self, plan: Plan) -> None:
-        self.plan = plan
-        self._num_batches = num_batches(plan.length, self.batch_size, self.remainder)
-        if self._num_batches == 0:
-            raise ConfigError(
-                f"batch.size = {self.batch_size} is more than the {plan.length} records of the whole mix; make it "
-                "smaller, or set batch.remainder=keep."
-            )
+    @property
+    def batch_size(self) -> int:
+        """Records in a batch."""
+        return self.batching.batch_size
+
+    @property
+    def remainder(self) -> Remainder:
+        """Whether records that fill no batch at the end of the mix are dropped, or make a short one."""
+        return self.batching.remainder
 
     @property
     def spec(self) -> dict[str, LeafSpec]:
@@ -117,11 +127,13 @@ class Pipeline:
         Raises:
           ConfigError: an unknown source, or numbers that make no mix.
         """
+        plan = self.plan.with_weights(weights)
+        batching = replace(self.batching, length=plan.length)
+        row_shuffle = None if self.compiled.row_shuffle is None else _on_device(RowShuffle.of(plan, batching))
         other = object.__new__(Pipeline)
-        other.graph, other.batch_size, other.remainder = self.graph, self.batch_size, self.remainder
-        other.source_names, other._identity, other._buffers = self.source_names, self._identity, self._buffers
-        other._set_plan(self.plan.with_weights(weights))
-        other.compiled = replace(self.compiled, plan=on_device(arrays_of(other.plan)[1]))
+        other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
+        other._identity, other._buffers = self._identity, self._buffers
+        other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
     def __len__(self) -> int:
@@ -130,9 +142,10 @@ class Pipeline:
         Raises:
           TypeError: the mix never ends.
         """
-        if self._num_batches is None:
+        length = self.batching.num_batches
+        if length is None:
             raise TypeError("this mix never ends, so it has no length; see stop=, or take batches by iterator()")
-        return self._num_batches
+        return length
 
     def __repr__(self) -> str:
         return f"<Pipeline of {self.plan!r}, batches of {self.batch_size}>"
@@ -148,37 +161,33 @@ class Pipeline:
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
-        step, length = int(step), self._num_batches
+        step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
-        flat, _ = next_jitted(self.compiled, self.start(index))
-        rows = self._rows(index)
-        return {leaf: _shaped(flat[leaf], part)[:rows] for leaf, part in self.spec.items()}
-
-    def _rows(self, step: int) -> int:
-        """Records in the batch at a step: in the last one perhaps fewer."""
-        length = self.plan.length
-        return self.batch_size if length is None else min(self.batch_size, length - step * self.batch_size)
+        flat, _ = next_flat(self.compiled, self.start(index))
+        rows = self.batching.num_rows(index)
+        return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
 
     def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.
 
         Args:
-          start: number of the first batch.
-          shard: (index, count): of every batch, give the part of reader `index` among `count` alone. The parts of all
-            readers make up the batch, whatever their number; where that does not divide it, they differ by one record
-            and take turns. A state can be restored under another number of readers.
+          start: Number of the first batch.
+          shard: (rank, num_shards): of every batch, give the shard of one rank alone. A shard is a contiguous block of
+            the batch's rows, the same in every batch: the shards of all ranks, one after the other, are the batch.
+            Where their number does not divide it, the first shards are a row larger. A short last batch may leave a
+            rank without rows. A state can be restored under another number of ranks.
           output: "numpy" gives read-only views without a copy, "jax" arrays on the device. A view keeps the whole chunk
             it belongs to, some 16 MiB: copy what is to be kept for long.
 
         Raises:
-          ConfigError: no such shard, or the batch cannot be divided so.
+          ConfigError: There is no such rank, or there are more ranks than rows in a batch.
         """
         return BatchIterator(
             self.compiled,
             self.plan,
-            num_batches=self._num_batches,
+            self.batching,
             buffers=self._buffers,
             parts=parts(self._identity, self.plan, self.batch_size, self.remainder),
             start=start,
@@ -207,79 +216,17 @@ class Pipeline:
         )
 
 
-def on_device(plan: PlanArrays) -> PlanArrays:
-    """The arrays of a plan on the device."""
-    arrays: PlanArrays = jax.tree.map(jnp.asarray, plan)
-    return arrays
-
-
-def _shaped(flat: jax.Array, part: LeafSpec) -> np.ndarray:
-    return np.asarray(flat).reshape(-1, *part.shape)
-
-
-def _resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]) -> Resident:
-    """Read the sources, those of each storage group into one array.
-
-    One after the other: beside what the pipeline keeps, no more than one source is in memory at a time.
-
-    Raises:
-      DataError: an integer does not fit the stored dtype, or a source gives another number of records than it said.
-    """
-    names = list(sources)
-    first = np.zeros(len(names), np.uint32)
-    storage = []
-    for members in groups:
-        sizes = [sources[names[member]].num_records for member in members]
-        ends = np.cumsum(sizes)
-        first[members] = ends - sizes
-        rows = {
-            leaf: _aligned((int(ends[-1]), *part.flat), part.dtype) for leaf, part in specs[names[members[0]]].items()
-        }
-        for member, size in zip(members, sizes, strict=True):
-            _read_into({leaf: values[first[member] :][:size] for leaf, values in rows.items()}, sources, names[member])
-        # Aligned as XLA wants it, and so taken as it is, without a copy.
-        storage.append(jax.device_put(rows))
-    return Resident(tuple(storage), jnp.asarray(first))
-
-
-def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
-    """Fill rows with one axis for a record's elements from a source."""
-    arrays = sources[name].read()
-    for leaf, stored in rows.items():
-        values = arrays[leaf]
-        if len(values) != len(stored):
-            raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
-        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
-            limits = np.iinfo(stored.dtype)
-            if values.min() < limits.min or values.max() > limits.max:
-                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {stored.dtype}.")
-        stored[...] = values.reshape(stored.shape)
-
-
-def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """An array at an address that XLA's CPU backend takes without a copy."""
-    num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNMENT
-    return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
-
-
-def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> int | None:
-    """Batches in a mix of so many records; None without end.
-
-    >>> num_batches(10, 4, "drop"), num_batches(10, 4, "keep"), num_batches(None, 4, "keep")
-    (2, 3, None)
-    """
-    if length is None:
-        return None
-    return length // batch_size if remainder == "drop" else -(-length // batch_size)
+def _on_device(arrays: Tree) -> Tree:
+    """The same arrays on the device."""
+    moved: Tree = jax.tree.map(jnp.asarray, arrays)
+    return moved
 
 
 def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
     """A digest of each thing that determines the sequence, by the name a user knows it by."""
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
-    own = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
-    return {key: digest(value) for key, value in {**identity, **own}.items()}
+    of_batches = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
+    return {key: digest(value) for key, value in {**identity, **of_batches}.items()}
 
 
 def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:

@@ -1,4 +1,4 @@
-"""Look-ups in tables on the device, for indices known to be inside."""
+"""Arithmetic of look-ups on the device, for indices known to be inside."""
 
 from __future__ import annotations
 
@@ -18,16 +18,28 @@ def look_up(table: Words, index: Words) -> jax.Array:
 def choose(table: Words, index: Words) -> jax.Array:
     """`table[index]` where the table has a row a source, or a stage: as often as not one or two.
 
-    Comparing and selecting takes part in the loop around it and works on as many lanes at once as that; a gather is a
-    loop of its own, lane by lane.
+    Comparing and selecting takes part in the loop around it and is as vectorised as that; a gather is a loop of its
+    own, element by element.
     """
     table = jnp.asarray(table)
     if len(table) > _FEW:
         return look_up(table, index)
     index = jnp.asarray(index)
     row = table.shape[1:]
-    found = jnp.broadcast_to(table[0], (*index.shape, *row))
+    chosen = jnp.broadcast_to(table[0], (*index.shape, *row))
     which = index.reshape(*index.shape, *[1] * len(row))
     for i in range(1, len(table)):
-        found = jnp.where(which == i, table[i], found)
-    return found
+        chosen = jnp.where(which == i, table[i], chosen)
+    return chosen
+
+
+def divided(number: Words, divisor: Words) -> tuple[jax.Array, jax.Array]:
+    """Quotient and remainder, uint32, by one division: the slow one of these operations."""
+    quotient = number // divisor
+    return quotient, number - quotient * divisor
+
+
+def interval_of(ends: jax.Array, value: jax.Array) -> jax.Array:
+    """How many of the ascending `ends` each value has reached, uint32 [count]."""
+    # The last end is above every value, so it need not be looked at.
+    return jnp.sum(value[:, None] >= ends[None, :-1], axis=1, dtype=jnp.uint32)

@@ -166,6 +166,7 @@ def _test_config(config: Config, test_sources: list[SourceConfig], offsets: list
         seed=0,
         batch_size=_TEST_BATCH,
         remainder="keep",
+        shuffle_rows=False,
     )
 
 

@@ -20,6 +20,7 @@ from jax import lax
 from datamix import registry
 from datamix.config.schema import TrainConfig
 from datamix.errors import ConfigError
+from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.program import Compiled
 from datamix.training.optimizers import set_rate, with_rate_in_state
@@ -162,7 +163,7 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
     return graph, params, rest[0]
 
 
-@partial(jax.jit, static_argnames="learner")
+@partial(tracing.jit, static_argnames="learner")
 def first_state(learner: Learner, key: jax.Array) -> State:
     """The state before the first step.
 
@@ -250,8 +251,8 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
 
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.
-train_jitted = jax.jit(train, static_argnames="learner")
-evaluate_jitted = jax.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
+train_jitted = tracing.jit(train, static_argnames="learner")
+evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
 
 
 def is_key(leaf: jax.Array) -> bool:

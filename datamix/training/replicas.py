@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.program import Compiled
 from datamix.training.learner import (
@@ -173,7 +174,7 @@ def _stack(*leaves: jax.Array) -> jax.Array:
     return jnp.stack(leaves) if is_key(leaves[0]) else jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 
-@partial(jax.jit, static_argnames=("learner", "structure", "is_shared"))
+@partial(tracing.jit, static_argnames=("learner", "structure", "is_shared"))
 def _train_vmapped(
     learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], stacked: Any
 ) -> Any:
@@ -186,6 +187,6 @@ def _train_vmapped(
     return jax.vmap(train_one)(stacked)
 
 
-@partial(jax.jit, static_argnames=("learner", "num_batches", "num_sources"))
+@partial(tracing.jit, static_argnames=("learner", "num_batches", "num_sources"))
 def _evaluate_vmapped(learner: Learner, data: HeldOut, states: State, num_batches: int, num_sources: int) -> Any:
     return jax.vmap(lambda state: evaluate(learner, data, state, num_batches, num_sources))(states)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError, StateError
-from datamix.pipeline.program import Compiled, locate_block_jitted, next_jitted, run_block_jitted
+from datamix.pipeline.program import Compiled
 from datamix.spec import LeafSpec
+from datamix.testing import traces
 
 SIZES = {"a": 37, "b": 20, "c": 50}
 SCALE = {"a": 2.0, "b": 3.0, "c": 5.0}
@@ -176,58 +177,117 @@ def test_batch_size_does_not_change_the_records() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("mix", [("stop=forever",), ("mix=round_robin", "stop=forever"), ("mix=random",)])
-def test_shards_make_up_the_batch_whatever_their_number(mix: tuple[str, ...]) -> None:
+def joined(shards: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The batch that shards make up."""
+    return {leaf: np.concatenate([shard[leaf] for shard in shards]) for leaf in shards[0]}
+
+
+def assert_equal(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Bit for bit."""
+    assert found.keys() == expected.keys()
+    for leaf in expected:
+        assert found[leaf].dtype == expected[leaf].dtype
+        np.testing.assert_array_equal(found[leaf], expected[leaf], err_msg=leaf)
+
+
+SHARDED = [
+    ("stop=forever",),
+    ("mix=round_robin", "stop=forever"),
+    ("mix=random",),
+    ("stop=forever", "batch.shuffle=true"),
+    ("mix.granularity=batch", "stop=forever"),
+]
+
+
+@pytest.mark.parametrize("mix", SHARDED, ids=" ".join)
+def test_shards_one_after_the_other_are_the_batch(mix: tuple[str, ...]) -> None:
     pipeline = load(*mix)
-    for count in (1, 2, 3, 7, 8):
-        parts = [list(itertools.islice(pipeline.iterator(shard=(i, count)), 6)) for i in range(count)]
+    batches = list(itertools.islice(pipeline, 6))
+    for num_shards in (1, 2, 3, 7, 8):
+        shards = [list(itertools.islice(pipeline.iterator(shard=(i, num_shards)), 6)) for i in range(num_shards)]
+        sizes = [len(batches_of_rank[0]["label"]) for batches_of_rank in shards]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] - sizes[-1] <= 1
         for step in range(6):
-            rows = {
-                leaf: np.concatenate([parts[(b - step) % count][step][leaf] for b in range(count)])
-                for leaf in pipeline.spec
-            }
-            assert_same(rows, pipeline[step])
-        on_device = next(pipeline.iterator(shard=(count - 1, count), output="jax"))
-        assert_same(on_device, parts[count - 1][0])
+            assert_equal(joined([batches_of_rank[step] for batches_of_rank in shards]), batches[step])
+        on_device = next(pipeline.iterator(shard=(num_shards - 1, num_shards), output="jax"))
+        assert all(isinstance(value, jax.Array) for value in on_device.values())
+        assert_equal(on_device, shards[-1][0])
 
 
-def test_shards_of_a_short_last_batch() -> None:
-    pipeline = load("stop=exhaust_once", "batch.remainder=keep", "source.c.limit=49", names=("a", "b", "c"))
-    last = len(pipeline) - 1
-    assert len(pipeline[last]["label"]) == (37 + 20 + 49) % 8 == 2
-    parts = [list(pipeline.iterator(shard=(i, 2)))[-1] for i in range(2)]
-    rows = {leaf: np.concatenate([parts[(b - last) % 2][leaf] for b in range(2)]) for leaf in pipeline.spec}
-    assert_same(rows, pipeline[last])
-    # A last batch of 5 among 3 readers: 2, 2 and 1.
-    pipeline = load("stop=forever", "stop.samples=21", "batch.remainder=keep")
-    parts = [list(pipeline.iterator(shard=(i, 3)))[-1] for i in range(3)]
-    assert sorted(len(part["label"]) for part in parts) == [1, 2, 2]
-    assert_same(
-        {leaf: np.concatenate([parts[(b - 2) % 3][leaf] for b in range(3)]) for leaf in pipeline.spec}, pipeline[2]
-    )
+@pytest.mark.parametrize("shuffle", ["batch.shuffle=false", "batch.shuffle=true"])
+@pytest.mark.parametrize(("rows", "num_shards", "sizes"), [(5, 3, [2, 2, 1]), (2, 2, [1, 1]), (2, 3, [1, 1, 0])])
+def test_shards_of_a_short_last_batch(rows: int, num_shards: int, sizes: list[int], shuffle: str) -> None:
+    pipeline = load("stop=forever", f"stop.samples={2 * 8 + rows}", "batch.remainder=keep", shuffle)
+    whole = list(pipeline)
+    assert [len(batch["label"]) for batch in whole] == [8, 8, rows]
+    for output in ("numpy", "jax"):
+        shards = [list(pipeline.iterator(shard=(i, num_shards), output=output)) for i in range(num_shards)]  # type: ignore[arg-type]
+        assert [len(batches[-1]["label"]) for batches in shards] == sizes
+        for step in range(3):
+            assert_equal(joined([batches[step] for batches in shards]), whole[step])
+    assert_equal(pipeline[-1], whole[-1])
 
 
-def test_no_shard_is_left_to_one_source() -> None:
-    pipeline = load("batch.size=2", "stop=forever", "mix=round_robin", names=("a", "b"))
-    for i in range(2):
-        seen = [int(batch["source_id"][0]) for batch in itertools.islice(pipeline.iterator(shard=(i, 2)), 20)]
-        assert seen.count(0) == seen.count(1) == 10
-
-
-def test_the_number_of_readers_may_change_at_any_step() -> None:
+def test_the_number_of_ranks_may_change_at_any_step() -> None:
     pipeline = load("stop=forever")
     state = pipeline.iterator(start=2).state()
-    for count in (4, 1, 3):
-        readers = [pipeline.iterator(shard=(i, count)) for i in range(count)]
-        for reader in readers:
-            reader.restore(state)
-        step = readers[0].step
+    for num_shards in (4, 1, 3):
+        ranks = [pipeline.iterator(shard=(i, num_shards)) for i in range(num_shards)]
+        for rank in ranks:
+            rank.restore(state)
+        step = ranks[0].step
         for _ in range(3):
-            parts = [next(reader) for reader in readers]
-            whole = {leaf: np.concatenate([parts[(b - step) % count][leaf] for b in range(count)]) for leaf in parts[0]}
-            assert_same(whole, pipeline[step])
+            assert_equal(joined([next(rank) for rank in ranks]), pipeline[step])
             step += 1
-        state = readers[-1].state()
+        state = ranks[-1].state()
+
+
+# The shuffle of a batch's rows.
+
+
+@pytest.mark.parametrize("mix", [("stop=forever",), ("stop=exhaust_once", "batch.remainder=keep"), ("mix=random",),
+                                 ("mix.granularity=batch", "stop=all_exhausted")], ids=" ".join)  # fmt: skip
+def test_shuffled_batches_hold_the_same_records(mix: tuple[str, ...]) -> None:
+    plain, shuffled = load(*mix), load(*mix, "batch.shuffle=true")
+    orders = []
+    for step, (batch, expected) in enumerate(zip(itertools.islice(shuffled, 14), plain, strict=False)):
+        keys, theirs = (
+            [(image.tobytes(), label) for image, label in zip(each["image"], each["label"], strict=True)]
+            for each in (batch, expected)
+        )
+        assert sorted(keys) == sorted(theirs)
+        orders.append(tuple(theirs.index(key) for key in keys))
+        assert_equal(shuffled[step], batch)
+        from_cursor, _ = shuffled.next(shuffled.start(step))
+        assert_equal({leaf: values[: len(batch["label"])] for leaf, values in from_cursor.items()}, batch)
+    assert len(set(orders)) == len(orders) > 5  # another order in every batch
+
+
+def test_a_shuffle_of_rows_is_a_function_of_seed_and_step() -> None:
+    first, same, other = (load("stop=forever", "batch.shuffle=true", seed) for seed in ("seed=1", "seed=1", "seed=2"))
+    assert_equal(next(same.iterator(start=10**9)), first[10**9])
+    assert any(first[step]["label"].tolist() != other[step]["label"].tolist() for step in range(3))
+    cursor = first.start(3)
+    for step in range(3, 7):
+        batch, cursor = first.next(cursor)
+        assert_equal(batch, first[step])
+
+
+def test_with_a_shuffle_of_rows_no_rank_is_left_to_one_source() -> None:
+    mix = ("batch.size=2", "stop=forever", "mix=round_robin")
+    for shuffle, sources in (("false", {0}), ("true", {0, 1})):
+        pipeline = load(*mix, f"batch.shuffle={shuffle}", names=("a", "b"))
+        batches = itertools.islice(pipeline.iterator(shard=(0, 2)), 20)
+        assert {int(batch["source_id"][0]) for batch in batches} == sources
+
+
+def test_a_shuffle_of_rows_is_part_of_the_fingerprint_where_there_is_one() -> None:
+    plain, off, on = load(), load("batch.shuffle=false"), load("batch.shuffle=true")
+    assert plain.fingerprint == off.fingerprint != on.fingerprint
+    with pytest.raises(StateError, match=r"taken under another configuration: batch\.shuffle differ"):
+        on.iterator().restore(plain.iterator().state())
+    assert "batch.shuffle" not in plain.iterator().state()["fingerprint"]
 
 
 def test_remainder() -> None:
@@ -244,25 +304,23 @@ def test_whole_batches_of_one_source() -> None:
     assert ids == [{i % 3} for i in range(len(pipeline))]
 
 
-def num_traces() -> list[int]:
-    return [function._cache_size() for function in (next_jitted, run_block_jitted(), locate_block_jitted())]
-
-
 @pytest.mark.parametrize("stop", ["first_exhausted", "all_exhausted", "exhaust_once", "forever"])
 def test_ratio_seed_and_constants_compile_nothing(stop: str) -> None:
     first = load(f"stop={stop}", "seed=1")
     next(iter(first))
     first.next(first.start())
-    traces = num_traces()
-    for i in range(1, 51):
-        other = (
-            load(f"stop={stop}", f"seed={i}", f"mix.share.a={i / 60}") if i < 4 else first.with_weights({"a": i / 7})
-        )
-        next(iter(other))
-        other.next(other.start())
-    renormalized = "source.a.operators=[to_float,{normalize:{mean:0.1,std:0.7}}]"
-    next(iter(load(f"stop={stop}", "mix.weights.a=0.123456789", renormalized)))
-    assert num_traces() == traces
+    with traces() as counts:
+        for i in range(1, 51):
+            other = (
+                load(f"stop={stop}", f"seed={i}", f"mix.share.a={i / 60}")
+                if i < 4
+                else first.with_weights({"a": i / 7})
+            )
+            next(iter(other))
+            other.next(other.start())
+        renormalized = "source.a.operators=[to_float,{normalize:{mean:0.1,std:0.7}}]"
+        next(iter(load(f"stop={stop}", "mix.weights.a=0.123456789", renormalized)))
+    assert not counts
 
 
 def test_schedules_temperatures_and_steps_compile_nothing() -> None:
@@ -271,13 +329,15 @@ def test_schedules_temperatures_and_steps_compile_nothing() -> None:
     next(iter(first))
     warm = load("stop=all_exhausted", "weighting=size", "weighting.temperature=2")
     next(iter(warm))
-    traces = next_jitted._cache_size()
-    for values in ((7, 0.123, 400, "cosine", 8), (1, 1 / 3, 100, "exponential", 0.001)):
-        other = load("stop=forever", ramp.format(*values))
-        assert_same(next(other.iterator(start=90)), reference(other, 90))
-    for temperature in (1, 1.7, 50):
-        next(iter(load("stop=all_exhausted", "weighting=size", f"weighting.temperature={temperature}")))
-    assert next_jitted._cache_size() == traces
+    other = load("stop=forever", ramp.format(9, 3, 100, "linear", 2))
+    assert_same(next(other.iterator(start=90)), reference(other, 90))
+    with traces() as counts:
+        for values in ((7, 0.123, 400, "cosine", 8), (1, 1 / 3, 100, "exponential", 0.001)):
+            other = load("stop=forever", ramp.format(*values))
+            assert_same(next(other.iterator(start=90)), reference(other, 90))
+        for temperature in (1, 1.7, 50):
+            next(iter(load("stop=all_exhausted", "weighting=size", f"weighting.temperature={temperature}")))
+    assert not counts
 
 
 def test_vmap_over_weights_is_a_loop() -> None:
@@ -344,7 +404,13 @@ def test_what_a_jitted_function_returns_has_its_own_arrays_and_nothing_else() ->
     same(pipeline.compiled)  # whose plan later callers must not get
     other = pipeline.with_weights({"a": 7})
     returned = same(other.compiled)
-    assert {field.name for field in dataclasses.fields(returned)} == {"program", "plan", "reader", "numbers"}
+    assert {field.name for field in dataclasses.fields(returned)} == {
+        "program",
+        "plan",
+        "row_shuffle",
+        "reader",
+        "numbers",
+    }
     assert not hasattr(returned, "__getitem__")
     assert_same(returned.next(other.start(5))[0], other[5])
 
@@ -510,9 +576,12 @@ def test_length_and_index_errors() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shard": (2, 2)}, r"shard = \(2, 2\): the index lies in \[0, 2\)"),
-        ({"shard": (0, 0)}, r"shard = \(0, 0\): the index lies in \[0, 0\)"),
-        ({"shard": (0, 9)}, "of a batch of 8, some of 9 readers would get nothing"),
+        ({"shard": (2, 2)}, r"shard = \(2, 2\): the rank lies in \[0, 2\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\): the rank lies in \[0, 0\)"),
+        (
+            {"shard": (0, 9)},
+            r"shard = \(0, 9\): a batch of 8 cannot be divided among 9 ranks; make batch\.size",
+        ),
         ({"start": -1}, "start = -1; it is 0 or more"),
         ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
     ],

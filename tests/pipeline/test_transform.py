@@ -1,4 +1,4 @@
-"""The compiled program's own parts; what it gives as a whole is for test_pipeline."""
+"""Operators of several branches; what the program gives as a whole is for test_pipeline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from datamix.pipeline.cursor import Located
-from datamix.pipeline.program import Branch, _apart
+from datamix.pipeline.locate import Located
+from datamix.pipeline.transform import Branch, by_branch
 
 BRANCHES = [Branch(group=i, sources=sources, steps=(), numbers=i) for i, sources in enumerate([(0, 3), (1,), (2,)])]
 
@@ -20,24 +20,24 @@ def test_each_branch_works_on_its_own_records_alone(shares: tuple[float, ...], c
     located = Located(jnp.asarray(source), jnp.zeros(count, jnp.uint32), jnp.arange(count, dtype=jnp.uint32))
     worked: dict[int, int] = dict.fromkeys(range(3), 0)
 
-    def through(branch: Branch, lanes: Located, member: jax.Array | None) -> dict[str, jax.Array]:
-        assert member is not None
-        own = jnp.isin(lanes.source, jnp.asarray(branch.sources, jnp.uint32))
+    def through(branch: Branch, rows: Located, index: jax.Array, member: jax.Array) -> dict[str, jax.Array]:
+        expected = jnp.isin(rows.source, jnp.asarray(branch.sources, jnp.uint32))
 
-        def seen(member: np.ndarray, own: np.ndarray) -> None:
-            np.testing.assert_array_equal(member, own)
+        def seen(member: np.ndarray, expected: np.ndarray, index: np.ndarray, record: np.ndarray) -> None:
+            np.testing.assert_array_equal(member, expected)
+            np.testing.assert_array_equal(index, record)
             worked[branch.group] += len(member)
 
-        jax.debug.callback(seen, member, own)
-        rows = jnp.stack([lanes.record, lanes.source], axis=1) * 10 + branch.group
-        return {"row": rows, "branch": jnp.full(len(lanes.record), branch.group)}
+        jax.debug.callback(seen, member, expected, index, rows.record)
+        values = jnp.stack([rows.record, rows.source], axis=1) * 10 + branch.group
+        return {"row": values, "branch": jnp.full(len(rows.record), branch.group)}
 
-    mixed = jax.jit(lambda located: _apart(BRANCHES, through, located))(located)
+    mixed = jax.jit(lambda located: by_branch(BRANCHES, through, located))(located)
     jax.effects_barrier()
     branch = np.select([source == 1, source == 2], [1, 2], 0)
     np.testing.assert_array_equal(mixed["branch"], branch)
     np.testing.assert_array_equal(mixed["row"], np.stack([np.arange(count), source], axis=1) * 10 + branch[:, None])
-    for group, num_lanes in worked.items():
+    for group, num_rows in worked.items():
         num_records = int((branch == group).sum())
         block = min(128, count)
-        assert num_lanes == -(-num_records // block) * block
+        assert num_rows == -(-num_records // block) * block

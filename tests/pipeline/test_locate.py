@@ -14,12 +14,16 @@ from datamix.errors import ConfigError
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.periods import Draws, Runs, Table
 from datamix.mixing.plan import Plan
-from datamix.pipeline.cursor import Cursor, Located, Lookup, PlanArrays, arrays_of, cursor_at, locate
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.locate import Located, PlanArrays, arrays_of, cursor_at, locate
+from datamix.pipeline.lookup.draws import DrawsLookup
+from datamix.pipeline.lookup.runs import RunsLookup
+from datamix.pipeline.lookup.table import TableLookup
 from datamix.rng.hash import draw_at, multiply_high
 
 # These tests compile more than they run. Those of one trace, below, compile as everybody does.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-located = jax.jit(locate, static_argnums=(0, 3), compiler_options=QUICK)
+located = jax.jit(locate, static_argnums=2, compiler_options=QUICK)
 
 SIZES = {"a": 37, "b": 5, "c": 1000}
 WEIGHTS = {"a": 2.5, "b": 0.3, "c": 3}
@@ -39,9 +43,9 @@ def plan_of(order: str, stop: str = "forever", sizes: dict[str, int] = SIZES, **
 
 
 @lru_cache(maxsize=8)
-def on_device(plan: Plan) -> tuple[Lookup, PlanArrays]:
-    lookup, arrays = arrays_of(plan)
-    return lookup, jax.device_put(arrays)
+def on_device(plan: Plan) -> PlanArrays:
+    arrays: PlanArrays = jax.device_put(arrays_of(plan))
+    return arrays
 
 
 def assert_located(got: Located, plan: Plan, start: int, count: int) -> None:
@@ -52,14 +56,14 @@ def assert_located(got: Located, plan: Plan, start: int, count: int) -> None:
         np.testing.assert_array_equal(np.asarray(mine)[: len(theirs)], theirs.astype(np.uint32))
 
 
-def walk(plan: Plan, start: int, num_seats: int, times: int) -> Cursor:
+def walk(plan: Plan, start: int, num_slots: int, times: int) -> Cursor:
     """Compare a few chained calls with the plan; the cursor behind them."""
-    lookup, arrays = on_device(plan)
+    arrays = on_device(plan)
     cursor = cursor_at(plan, start)
     for i in range(times):
-        begin = start + i * num_seats * plan.batch_records
-        got, cursor = located(lookup, arrays, cursor, num_seats)
-        assert_located(got, plan, begin, num_seats * plan.batch_records)
+        begin = start + i * num_slots * plan.batch_records
+        got, cursor = located(arrays, cursor, num_slots)
+        assert_located(got, plan, begin, num_slots * plan.batch_records)
     return cursor
 
 
@@ -68,36 +72,38 @@ def walk(plan: Plan, start: int, num_seats: int, times: int) -> Cursor:
 
 def test_exact_records() -> None:
     plan = Plan({"a": 2, "b": 3}, order="round_robin", stop="forever", shuffle=False)
-    lookup, arrays = arrays_of(plan)
-    assert lookup == Lookup("table", "none", False, 1)
-    got, cursor = located(lookup, arrays, cursor_at(plan, 0), 8)
+    arrays = arrays_of(plan)
+    assert (arrays.shuffle, arrays.records_per_slot) == ("none", 1)
+    got, cursor = located(arrays, cursor_at(plan, 0), 8)
     assert got.source.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     assert got.epoch.tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
     assert got.record.tolist() == [0, 0, 1, 1, 0, 2, 1, 0]
-    assert (cursor.seat.tolist(), int(cursor.stage), int(cursor.slot)) == ([0, 8], 0, 8)
+    assert (cursor.position.tolist(), int(cursor.stage), int(cursor.slot)) == ([0, 8], 0, 8)
 
 
 def test_exact_cursors() -> None:
     plan = Plan({"a": 2, "b": 3}, order="concat", stop="forever", shuffle=False)
-    cursor = cursor_at(plan, 5 * 2**32 + 7)  # a period has 5 seats
-    assert cursor.seat.tolist() == [5, 7]
+    cursor = cursor_at(plan, 5 * 2**32 + 7)  # a period has 5 slots
+    assert cursor.position.tolist() == [5, 7]
     assert (int(cursor.stage), int(cursor.slot)) == (0, 2)
     assert cursor.epoch.tolist() == [1, 1]  # 2^32 + 1, of which the low word is kept
     assert cursor.offset.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
-    ("order", "settings", "lookup"),
+    ("order", "settings", "lookup", "static"),
     [
-        ("proportional", {"batch_size": 4, "granularity": "batch"}, Lookup("table", "full", False, 4)),
-        ("round_robin", {"shuffle": False}, Lookup("table", "none", False, 1)),
-        ("concat", {}, Lookup("runs", "full", False, 1)),
-        ("random", {}, Lookup("draws", "full", False, 1)),
-        ("random", {"replacement": True}, Lookup("draws", "none", True, 1)),
+        ("proportional", {"batch_size": 4, "granularity": "batch"}, TableLookup, ("full", 4, False)),
+        ("round_robin", {"shuffle": False}, TableLookup, ("none", 1, False)),
+        ("concat", {}, RunsLookup, ("full", 1, False)),
+        ("random", {}, DrawsLookup, ("full", 1, False)),
+        ("random", {"replacement": True}, DrawsLookup, ("none", 1, True)),
     ],
 )
-def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: Lookup) -> None:
-    assert arrays_of(plan_of(order, **settings))[0] == lookup
+def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: type, static: tuple[Any, ...]) -> None:
+    arrays = arrays_of(plan_of(order, **settings))
+    assert type(arrays.slots) is lookup
+    assert (arrays.shuffle, arrays.records_per_slot, arrays.slots.draws_records) == static
 
 
 # The plan, traced.
@@ -117,14 +123,14 @@ def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle
                 walk(plan, begin, 48, 3)
 
 
-@pytest.mark.parametrize(("order", "unit", "num_seats"), [("round_robin", 1, 20_000), ("concat", 3, 2000)])
-def test_a_chunk_longer_than_two_periods(order: str, unit: int, num_seats: int) -> None:
+@pytest.mark.parametrize(("order", "unit", "num_slots"), [("round_robin", 1, 20_000), ("concat", 3, 2000)])
+def test_a_chunk_longer_than_two_periods(order: str, unit: int, num_slots: int) -> None:
     plan = plan_of(order, batch_size=unit, granularity="batch")
     period = plan.stages[0].period
     assert isinstance(period, Table | Runs)
-    assert 2 * period.length < num_seats
-    walk(plan, 0, num_seats, 2)
-    walk(plan, 7000 * unit, num_seats, 2)
+    assert 2 * period.length < num_slots
+    walk(plan, 0, num_slots, 2)
+    walk(plan, 7000 * unit, num_slots, 2)
 
 
 @pytest.mark.parametrize(("order", "settings"), SETTINGS)
@@ -136,14 +142,14 @@ def test_a_chunk_across_several_stages(order: str, settings: dict[str, Any]) -> 
         walk(plan, start, 48, 1)
 
 
-def test_one_seat_at_a_time() -> None:
+def test_one_slot_at_a_time() -> None:
     plan = plan_of("random", "exhaust_once", {"a": 5, "b": 3, "c": 12})
     cursor = walk(plan, 0, 1, 20)
-    assert (cursor.seat.tolist(), int(cursor.stage)) == ([0, 20], 2)
+    assert (cursor.position.tolist(), int(cursor.stage)) == ([0, 20], 2)
 
 
 def test_a_table_that_wraps_round_late() -> None:
-    """Float weights fill the whole table, whose end comes after some 2^18 seats."""
+    """Float weights fill the whole table, whose end comes after some 2^18 slots."""
     plan = Plan({"a": 1000, "b": 999}, {"a": 0.123456789, "b": 1}, stop="forever")
     period = plan.stages[0].period
     assert isinstance(period, Table)
@@ -155,10 +161,10 @@ def test_a_table_that_wraps_round_late() -> None:
 def test_past_the_end_a_cursor_goes_on() -> None:
     ending, endless = (plan_of("round_robin", stop) for stop in ("all_exhausted", "forever"))
     assert ending.length == 3000
-    lookup, arrays = arrays_of(ending)
-    got, cursor = located(lookup, arrays, cursor_at(ending, 2990), 48)
+    arrays = arrays_of(ending)
+    got, cursor = located(arrays, cursor_at(ending, 2990), 48)
     assert_located(got, endless, 2990, 48)
-    assert_located(located(lookup, arrays, cursor, 48)[0], endless, 3038, 48)
+    assert_located(located(arrays, cursor, 48)[0], endless, 3038, 48)
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -202,35 +208,35 @@ def test_the_largest_source() -> None:
 def test_any_way_to_a_position_is_the_same(order: str, settings: dict[str, Any], stop: str) -> None:
     """However a cursor came to a position, what comes after is the same."""
     plan = plan_of(order, stop, {"a": 37, "b": 15, "c": 200}, **settings)
-    lookup, arrays = arrays_of(plan)
+    arrays = arrays_of(plan)
     walked = cursor_at(plan, 0)
     for position in (48, 96, 144, 192):
-        _, walked = located(lookup, arrays, walked, 48)
+        _, walked = located(arrays, walked, 48)
         direct = cursor_at(plan, position)
-        np.testing.assert_array_equal(walked.seat, direct.seat)
+        np.testing.assert_array_equal(walked.position, direct.position)
         assert int(walked.stage) == int(direct.stage)
-        from_walked, from_direct = (located(lookup, arrays, cursor, 48)[0] for cursor in (walked, direct))
+        from_walked, from_direct = (located(arrays, cursor, 48)[0] for cursor in (walked, direct))
         assert_located(from_walked, plan, position, 48)
         for mine, theirs in zip(from_walked, from_direct, strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_a_cursor_crosses_the_32_bit_border_of_seats() -> None:
+def test_a_cursor_crosses_the_32_bit_border_of_positions() -> None:
     plan = plan_of("proportional")
     cursor = walk(plan, 2**32 - 60, 48, 2)
-    assert cursor.seat.tolist() == [1, 36]
+    assert cursor.position.tolist() == [1, 36]
 
 
 @pytest.mark.parametrize("unit", [1, 4])
-def test_draws_across_the_32_bit_border_of_seats(unit: int) -> None:
+def test_draws_across_the_32_bit_border_of_positions(unit: int) -> None:
     """No plan walks so many draws in a test: the cursor is made by hand, and its counts begin afresh."""
     plan = plan_of("random", replacement=True, batch_size=unit, granularity="batch")
-    lookup, arrays = arrays_of(plan)
+    arrays = arrays_of(plan)
     first = 3 * 2**32 - 20
     zeros = np.zeros(3, np.uint32)
     cursor = Cursor(np.array([2, 2**32 - 20], np.uint32), np.uint32(0), np.uint32(0), zeros, zeros)
-    got, behind = located(lookup, arrays, cursor, 48)
-    assert behind.seat.tolist() == [3, 28]
+    got, behind = located(arrays, cursor, 48)
+    assert behind.position.tolist() == [3, 28]
     draws = plan.stages[0].period
     assert isinstance(draws, Draws)
     source = np.repeat(draws.sources(first, 48), unit)
@@ -241,28 +247,28 @@ def test_draws_across_the_32_bit_border_of_seats(unit: int) -> None:
 
 def test_vmap_over_cursors_is_a_loop() -> None:
     plan = plan_of("proportional", "exhaust_once")
-    lookup, arrays = arrays_of(plan)
+    arrays = arrays_of(plan)
     starts = [0, 5, 36, 37, 40, 300, 990]
     cursors = [cursor_at(plan, start) for start in starts]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *cursors)
     many = jax.jit(
-        jax.vmap(lambda arrays, cursor: locate(lookup, arrays, cursor, 48), in_axes=(None, 0)), compiler_options=QUICK
+        jax.vmap(lambda arrays, cursor: locate(arrays, cursor, 48), in_axes=(None, 0)), compiler_options=QUICK
     )
     got, behind = many(arrays, stacked)
     for i, (start, cursor) in enumerate(zip(starts, cursors, strict=True)):
         assert_located(Located(*(field[i] for field in got)), plan, start, 48)
-        _, alone = located(lookup, arrays, cursor, 48)
+        _, alone = located(arrays, cursor, 48)
         for mine, theirs in zip(behind, alone, strict=True):
             np.testing.assert_array_equal(mine[i], theirs)
 
 
 def test_vmap_over_ratios_is_a_loop() -> None:
     plans = [Plan(SIZES, {"a": weight}, stop="forever") for weight in (1, 2, 0.123456789)]
-    lookups, arrays = zip(*(arrays_of(plan) for plan in plans), strict=True)
-    assert len(set(lookups)) == 1
+    arrays = [arrays_of(plan) for plan in plans]
+    assert len({jax.tree.structure(each) for each in arrays}) == 1
     stacked: PlanArrays = jax.tree.map(lambda *leaves: np.stack(leaves), *arrays)
     cursors = jax.tree.map(lambda *leaves: np.stack(leaves), *(cursor_at(plan, 500) for plan in plans))
-    got, _ = jax.jit(jax.vmap(lambda a, c: locate(lookups[0], a, c, 48)), compiler_options=QUICK)(stacked, cursors)
+    got, _ = jax.jit(jax.vmap(lambda a, c: locate(a, c, 48)), compiler_options=QUICK)(stacked, cursors)
     for i, plan in enumerate(plans):
         assert_located(Located(*(field[i] for field in got)), plan, 500, 48)
 
@@ -270,13 +276,13 @@ def test_vmap_over_ratios_is_a_loop() -> None:
 # One program for every ratio.
 
 
-def counted(**options: Any) -> tuple[list[Lookup], Any]:
-    traces: list[Lookup] = []
+def counted(**options: Any) -> tuple[list[str], Any]:
+    traces: list[str] = []
 
-    @partial(jax.jit, static_argnums=(0, 3), **options)
-    def run(lookup: Lookup, arrays: PlanArrays, cursor: Cursor, num_seats: int) -> tuple[Located, Cursor]:
-        traces.append(lookup)
-        return locate(lookup, arrays, cursor, num_seats)
+    @partial(jax.jit, static_argnums=2, **options)
+    def run(arrays: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, Cursor]:
+        traces.append(type(arrays.slots).__name__)
+        return locate(arrays, cursor, num_slots)
 
     return traces, run
 
@@ -285,11 +291,11 @@ def test_one_trace_for_a_whole_sweep_of_ratios() -> None:
     traces, run = counted()
     for a, b, seed in ((1, 1, 0), (7, 3, 0), (7, 3, 1), (0.1, 0.7, 0), (0.123456789, 1, 0), (1, 0, 0), (0, 1, 0)):
         plan = Plan(SIZES, {"a": a, "b": b}, stop="forever", seed=seed)
-        lookup, arrays = arrays_of(plan)
+        arrays = arrays_of(plan)
         for start in (0, 10**6):
-            got, _ = run(lookup, arrays, cursor_at(plan, start), 48)
+            got, _ = run(arrays, cursor_at(plan, start), 48)
             assert_located(got, plan, start, 48)
-    assert traces == [Lookup("table", "full", False, 1)]
+    assert traces == ["TableLookup"]
 
 
 def test_one_trace_for_a_sweep_of_mixes_whose_sources_drop_out() -> None:
@@ -297,9 +303,9 @@ def test_one_trace_for_a_sweep_of_mixes_whose_sources_drop_out() -> None:
     traces, run = counted(compiler_options=QUICK)
     for weights in ({}, {"a": 7}, {"a": 0.1, "b": 0.7}, {"a": 0}, {"b": 0, "c": 0}):
         plan = Plan(SIZES, weights, stop="exhaust_once")
-        lookup, arrays = arrays_of(plan)
+        arrays = arrays_of(plan)
         for start in (0, 30, 960):
-            got, _ = run(lookup, arrays, cursor_at(plan, start), 48)
+            got, _ = run(arrays, cursor_at(plan, start), 48)
             assert_located(got, plan, start, 48)
     assert len(traces) == 1
 
@@ -308,8 +314,8 @@ def test_one_trace_for_other_sizes_seeds_and_stops() -> None:
     traces, run = counted(compiler_options=QUICK)
     for seed, size, stop in product((0, 1), (60, 500), ("forever", "first_exhausted", "all_exhausted")):
         plan = Plan({"a": size, "b": 70}, order="random", stop=stop, seed=seed)
-        lookup, arrays = arrays_of(plan)
-        assert_located(run(lookup, arrays, cursor_at(plan, 50), 48)[0], plan, 50, 48)
+        arrays = arrays_of(plan)
+        assert_located(run(arrays, cursor_at(plan, 50), 48)[0], plan, 50, 48)
     assert len(traces) == 1
 
 

@@ -1,0 +1,200 @@
+"""How a mix is cut into batches, and a batch into shards; and the shuffle of a batch's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.errors import ConfigError
+from datamix.mixing.plan import Plan
+from datamix.pipeline.lookup.kinds import lookup_of
+from datamix.rng import permute
+from datamix.rng.hash import KeyWords, Words, fold, key_for
+
+Remainder = Literal["drop", "keep"]
+
+_NEVER = (2**32 - 1, 2**32 - 1)
+_MOST_SLOTS = 2**22  # looked at for a pattern: some 50 ms
+
+
+def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> int | None:
+    """Batches in a mix of so many records; None without end.
+
+    >>> num_batches(10, 4, "drop"), num_batches(10, 4, "keep"), num_batches(None, 4, "keep")
+    (2, 3, None)
+    """
+    if length is None:
+        return None
+    return length // batch_size if remainder == "drop" else -(-length // batch_size)
+
+
+def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
+    """The rows of a batch that make up one rank's shard: contiguous, the larger shards first, sizes one apart at most.
+
+    >>> [shard_rows(8, rank, 3) for rank in range(3)]
+    [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]
+    """
+    least, longer = divmod(num_rows, num_shards)
+    first = rank * least + min(rank, longer)
+    return slice(first, first + least + (rank < longer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How a mix is cut into batches.
+
+    Attributes:
+      length: Records in the mix; None without end.
+      batch_size: Records in a batch.
+      remainder: Whether the records at the end that fill no batch are dropped, or make a short one.
+
+    Raises:
+      ConfigError: The mix holds no batch.
+    """
+
+    length: int | None
+    batch_size: int
+    remainder: Remainder = "drop"
+
+    def __post_init__(self) -> None:
+        if self.num_batches == 0:
+            raise ConfigError(
+                f"batch.size = {self.batch_size} is more than the {self.length} records of the whole mix; make it "
+                "smaller, or set batch.remainder=keep."
+            )
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches in the mix; None without end."""
+        return num_batches(self.length, self.batch_size, self.remainder)
+
+    @property
+    def short_rows(self) -> int:
+        """Rows of a last batch that is short; 0 if there is none."""
+        return 0 if self.length is None or self.remainder == "drop" else self.length % self.batch_size
+
+    def num_rows(self, step: int) -> int:
+        """Rows of the batch at a step, of those that there are."""
+        return self.short_rows if self.short_rows and step + 1 == self.num_batches else self.batch_size
+
+    def check_shard(self, shard: tuple[int, int]) -> None:
+        """Check that a batch can be divided.
+
+        Args:
+          shard: The rank and the number of shards.
+
+        Raises:
+          ConfigError: There is no such rank, or there are more ranks than rows.
+        """
+        rank, num_shards = shard
+        if not 0 <= rank < num_shards:
+            raise ConfigError(f"shard = {shard}: the rank lies in [0, {max(num_shards, 0)}).")
+        if self.batch_size < num_shards:
+            raise ConfigError(
+                f"shard = {shard}: a batch of {self.batch_size} cannot be divided among {num_shards} ranks; make "
+                "batch.size larger."
+            )
+
+
+class RowShuffle(NamedTuple):
+    """A permutation of each batch's rows, as arrays of a compiled program: a pure function of (seed, step).
+
+    Attributes:
+      key: Two words, uint32 [] each.
+      whole: Domain of a whole batch, uint32 [] each.
+      short: Domain of the last batch, if it is short, uint32 [] each.
+      last: Slot at which a short last batch begins, high and low word, uint32 [2].
+    """
+
+    key: KeyWords
+    whole: permute.Domain
+    short: permute.Domain
+    last: Words
+
+    @classmethod
+    def of(cls, plan: Plan, batching: Batching) -> RowShuffle:
+        """The permutation for a plan and its batches."""
+        last = _NEVER
+        if batching.short_rows:
+            slots = ((batching.num_batches or 1) - 1) * batching.batch_size // plan.batch_records
+            last = slots >> 32, slots % 2**32
+        whole, short = (
+            permute.Domain(*(np.uint32(values[0]) for values in permute.domain([rows])))
+            for rows in (batching.batch_size, batching.short_rows or batching.batch_size)
+        )
+        high, low = key_for(plan.seed, "batch", "shuffle")
+        return cls((np.uint32(high), np.uint32(low)), whole, short, np.asarray(last, np.uint32))
+
+    def rows(self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int) -> jax.Array:
+        """Which row of the plan's order stands in each row of the batches that follow.
+
+        Args:
+          position: Slot at which the first batch begins, high and low word, uint32 [2].
+          num_batches: How many batches; static.
+          batch_size: Records in a batch; static.
+          records_per_slot: Records that a slot stands for; static.
+
+        Returns:
+          Rows counted from the first batch's first, uint32 [num_batches * batch_size]. The rows of a short last batch
+          that are past the end of the mix stay where they are.
+        """
+        batch = jnp.arange(num_batches, dtype=jnp.uint32)
+        ahead = batch * jnp.uint32(batch_size // records_per_slot)
+        low = position[1] + ahead
+        high = position[0] + (low < ahead)
+        is_short = (high == self.last[0]) & (low == self.last[1])
+        domain = permute.Domain(
+            *(jnp.where(is_short, short, whole)[:, None] for short, whole in zip(self.short, self.whole, strict=True))
+        )
+        first, second = fold(fold(self.key, high), low)
+        row = jnp.arange(batch_size, dtype=jnp.uint32)[None, :]
+        inside = row < domain.size
+        shuffled = permute.permute_traced(jnp.where(inside, row, 0), domain, (first[:, None], second[:, None]))
+        rows = jnp.where(inside, shuffled, row) + batch[:, None] * jnp.uint32(batch_size)
+        return jnp.asarray(rows).reshape(-1)
+
+
+def single_source_rows(plan: Plan, batch_size: int) -> int:
+    """Rows of the largest equal shard that would be given the records of one source alone, in every batch.
+
+    A pattern that repeats with the batch puts the same source into the same row for ever.
+
+    Args:
+      plan: The plan of the mix.
+      batch_size: Records in a batch.
+
+    Returns:
+      Rows, fewer than `batch_size` and dividing it; 0 if every rank meets several sources, whatever the number of
+      ranks, or there is only one source.
+
+    >>> single_source_rows(Plan({"a": 9, "b": 9}, order="round_robin", stop="forever"), 4)
+    1
+    >>> single_source_rows(Plan({"a": 9, "b": 9}, order="round_robin", stop="forever"), 5)
+    0
+    """
+    if plan.batch_records > 1:
+        return 0  # a batch of one source, the next one of another
+    lowest, highest = np.full(batch_size, len(plan.sizes)), np.full(batch_size, -1)
+    for stage in plan.stages:
+        period = lookup_of(stage.period).num_slots(stage.period)
+        if period is None:
+            return 0  # every draw is independent
+        # After so many slots period and batch begin together again.
+        slots = min(int(np.lcm(period, batch_size)), stage.length or _MOST_SLOTS, _MOST_SLOTS)
+        source, _ = stage.period.take(0, slots)
+        row = (stage.first + np.arange(slots)) % batch_size
+        np.minimum.at(lowest, row, source)
+        np.maximum.at(highest, row, source)
+        if (highest > lowest).all():
+            return 0
+    if lowest.min() == highest.max():
+        return 0  # the mix has one source
+    sizes = [rows for rows in range(batch_size // 2, 0, -1) if batch_size % rows == 0]
+    for rows in sizes:
+        if (lowest.reshape(-1, rows).min(axis=1) == highest.reshape(-1, rows).max(axis=1)).any():
+            return rows
+    return 0

@@ -1,0 +1,1 @@
+"""Look-up of slots on the device, one file for each kind of period."""

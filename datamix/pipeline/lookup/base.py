@@ -1,0 +1,126 @@
+"""What every kind of period brings for the compiled program: its arrays, and the look-up in them, traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+import jax
+
+from datamix.errors import ConfigError
+from datamix.mixing.plan import Plan
+from datamix.mixing.stops import Stage
+from datamix.pipeline.cursor import Cursor
+
+Kind = TypeVar("Kind")
+
+_CALL_RECORDS = 2**26  # more than a call passes of one source, where it passes many periods
+
+
+class SlotLookup(Protocol):
+    """The periods of all stages of a plan, as arrays of a compiled program.
+
+    An implementation is a frozen dataclass registered with JAX; what shapes the program is a static field of it. Every
+    stage has its row in the arrays, and the arrays have the same shapes for every ratio.
+    """
+
+    @property
+    def draws_records(self) -> bool:
+        """Whether records are drawn with replacement, rather than gone through epoch by epoch; static."""
+        ...
+
+    @classmethod
+    def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
+        """Lay out the periods of a plan for the device.
+
+        Args:
+          plan: The plan of the mix.
+          stages: Its stages, the last one repeated until there are `plan.max_stages`.
+
+        Raises:
+          ConfigError: The numbers do not fit 32 bits.
+        """
+        ...
+
+    @staticmethod
+    def num_slots(period: Any) -> int | None:
+        """After how many slots a period repeats; None if it never does."""
+        ...
+
+    @staticmethod
+    def slot_at(period: Any, num_slots: int) -> tuple[int, list[int]]:
+        """Where a cursor stands after the first slots of a stage, with Python's integers: any number, exactly.
+
+        Args:
+          period: The period of the stage.
+          num_slots: Slots of the stage before the cursor.
+
+        Returns:
+          The cursor's slot, and how often each source had been chosen when the cursor's period began.
+        """
+        ...
+
+    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Look up slots that follow on a cursor, within its stage.
+
+        Args:
+          cursor: Where the slots are counted from.
+          ahead: Slots after the cursor, uint32 [count].
+          here: Whether each of them is asked for, bool [count]; what is returned for the others does not matter.
+
+        Returns:
+          Source of each slot, and how many slots the source had before it since the cursor's period began, both
+          uint32 [count].
+        """
+        ...
+
+    def advance(
+        self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Move a cursor on, within its stage.
+
+        Args:
+          cursor: Where it stands.
+          count: Slots to move on by, uint32 [].
+          source: What `take` gave for these slots.
+          here: What `take` was asked for.
+
+        Returns:
+          The cursor's next slot, uint32 [], and how many slots each source had between the beginnings of the two
+          periods, uint32 [num_sources].
+        """
+        ...
+
+
+def periods_of(stages: Sequence[Stage], kind: type[Kind]) -> list[Kind]:
+    """The periods of stages, which must all be of one kind.
+
+    Raises:
+      ConfigError: They are not.
+    """
+    periods = [stage.period for stage in stages]
+    same: list[Kind] = [period for period in periods if isinstance(period, kind)]
+    if len(same) < len(periods):
+        kinds = ", ".join(sorted({type(period).__name__ for period in periods}))
+        raise ConfigError(f"the stages of this plan have periods of several kinds ({kinds}); the pipeline takes one.")
+    return same
+
+
+def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+    """Check that no count of a call overflows 32 bits.
+
+    Args:
+      plan: The plan of the mix.
+      quotas: Slots of each source in each stage's period.
+      lengths: Slots of each stage's period.
+
+    Raises:
+      ConfigError: One does.
+    """
+    largest = max((max(quota) for quota in quotas), default=0)
+    most = max(2 * (largest + 1) * plan.batch_records, _CALL_RECORDS) + max(plan.sizes)
+    if most >= 2**32 or max(lengths, default=0) >= 2**31:
+        raise ConfigError(
+            f"this mix passes {largest * plan.batch_records:,} records of one source in a period of its plan, more "
+            "than the pipeline can count; use weights with fewer digits, or a smaller batch.size."
+        )

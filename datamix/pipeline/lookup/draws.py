@@ -1,0 +1,95 @@
+"""Look-up of slots whose source is drawn independently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from datamix.errors import ConfigError
+from datamix.mixing.periods import Draws
+from datamix.mixing.plan import Plan
+from datamix.mixing.stops import Stage
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lookup.base import check_counts, periods_of
+from datamix.pipeline.tables import choose, interval_of
+from datamix.rng.hash import KeyWords, Words, draw
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class DrawsLookup:
+    """See `SlotLookup`; a period of draws never ends, and the cursor moves on with every slot.
+
+    Attributes:
+      thresholds: Upper end of each source's share of the range [0, 2^31], uint32 [num_stages, num_sources].
+      key: The key of the draws, two words, uint32 [] each.
+      draws_records: Whether the record within the source is drawn as well; static.
+    """
+
+    thresholds: Words
+    key: KeyWords
+    draws_records: bool = field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
+        """See `SlotLookup`."""
+        draws = periods_of(stages, Draws)
+        if max(plan.sizes) >= 2**31:
+            raise ConfigError(
+                "mix=random takes sources of fewer than 2^31 records; use mix=proportional with mix.window."
+            )
+        check_counts(plan, [], [])
+        high, low = draws[0].key
+        return cls(
+            thresholds=np.stack([period.thresholds for period in draws]).astype(np.uint32),
+            key=(np.uint32(high), np.uint32(low)),
+            draws_records=draws[0].replacement,
+        )
+
+    @staticmethod
+    def num_slots(period: Draws) -> int | None:  # noqa: ARG004
+        """See `SlotLookup`."""
+        return None
+
+    @staticmethod
+    def slot_at(period: Draws, num_slots: int) -> tuple[int, list[int]]:
+        """See `SlotLookup`."""
+        if period.replacement:
+            # Every draw of any source stands for one of each, as in `Draws.take`.
+            return 0, [num_slots] * len(period.thresholds)
+        return 0, period.counts(num_slots)
+
+    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """See `SlotLookup`."""
+        low = cursor.position[1] + ahead
+        high = cursor.position[0] + (low < cursor.position[1])
+        word = draw(self.key, high, low) >> jnp.uint32(1)
+        source = interval_of(choose(self.thresholds, cursor.stage), word)
+        if self.draws_records:
+            return source, ahead
+        return source, _rank(jnp.where(here, source, jnp.uint32(self.thresholds.shape[1])))
+
+    def advance(
+        self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `SlotLookup`."""
+        if self.draws_records:
+            return cursor.slot, jnp.full_like(cursor.offset, count)
+        return cursor.slot, jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32))
+
+
+def _rank(source: jax.Array) -> jax.Array:
+    """How many earlier slots have the same source, uint32 [count]."""
+    count = source.shape[0]
+    order = jnp.argsort(source, stable=True)
+    ordered = source[order]
+    slot = jnp.arange(count, dtype=jnp.uint32)
+    starts = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    begin = lax.cummax(jnp.where(starts, slot, 0))
+    return jnp.zeros(count, jnp.uint32).at[order].set(slot - begin, unique_indices=True)

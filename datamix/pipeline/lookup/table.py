@@ -1,0 +1,96 @@
+"""Look-up in tables of slots that repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import jax
+import numpy as np
+
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.periods import Table
+from datamix.mixing.plan import Plan
+from datamix.mixing.stops import Stage
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lookup.base import check_counts, periods_of
+from datamix.pipeline.tables import choose, divided, look_up
+from datamix.rng.hash import Words
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class TableLookup:
+    """See `SlotLookup`; the tables of all stages lie one after the other.
+
+    Attributes:
+      source_of: Source of each slot, uint32 [capacity].
+      rank_of: How many earlier slots of the same table have the same source, uint32 [capacity].
+      begin: Where each stage's table begins, uint32 [num_stages].
+      length: Slots of each stage's table, uint32 [num_stages].
+      quota: Slots of each source in each table, uint32 [num_stages, num_sources].
+    """
+
+    source_of: Words
+    rank_of: Words
+    begin: Words
+    length: Words
+    quota: Words
+
+    draws_records: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
+        """See `SlotLookup`."""
+        tables = periods_of(stages, Table)
+        check_counts(plan, [table.quota.tolist() for table in tables], [table.length for table in tables])
+        # Of each table as much as its stage lasts; only the last stage goes on for ever.
+        lasts = [stage.length for stage in plan.stages[:-1]] + [None]
+        source_of = [table.source_of[:length] for table, length in zip(tables, lasts, strict=False)]
+        rank_of = [table.rank_of[:length] for table, length in zip(tables, lasts, strict=False)]
+        begin = np.cumsum([0, *(len(part) for part in source_of[:-1])])
+        capacity = TABLE_SLOTS << (len(stages) > 1) << (len(plan.phases) > 2)
+        return cls(
+            source_of=_packed(source_of, capacity),
+            rank_of=_packed(rank_of, capacity),
+            begin=np.pad(begin, (0, len(stages) - len(begin)), mode="edge").astype(np.uint32),
+            length=np.asarray([table.length for table in tables], np.uint32),
+            quota=np.stack([table.quota for table in tables]).astype(np.uint32),
+        )
+
+    @staticmethod
+    def num_slots(period: Table) -> int | None:
+        """See `SlotLookup`."""
+        return period.length
+
+    @staticmethod
+    def slot_at(period: Table, num_slots: int) -> tuple[int, list[int]]:
+        """See `SlotLookup`."""
+        slot = num_slots % period.length
+        return slot, period.counts(num_slots - slot)
+
+    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ARG002
+        """See `SlotLookup`."""
+        passed, slot = divided(cursor.slot + ahead, choose(self.length, cursor.stage))
+        place = choose(self.begin, cursor.stage) + slot
+        source, rank = look_up(self.source_of, place), look_up(self.rank_of, place)
+        return source, passed * choose(choose(self.quota, cursor.stage), source) + rank
+
+    def advance(
+        self,
+        cursor: Cursor,
+        count: jax.Array,
+        source: jax.Array,  # noqa: ARG002
+        here: jax.Array,  # noqa: ARG002
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `SlotLookup`."""
+        passed, slot = divided(cursor.slot + count, choose(self.length, cursor.stage))
+        return slot, passed * choose(self.quota, cursor.stage)
+
+
+def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:
+    """Tables one after the other, in an array of `capacity` slots or, if they need more, the next power of two."""
+    packed = np.concatenate(tables)
+    capacity = max(capacity, 1 << (len(packed) - 1).bit_length())
+    return np.pad(packed, (0, capacity - len(packed))).astype(np.uint32)

@@ -1,0 +1,82 @@
+"""The reader of records that lie whole in the device's memory; its gathers fuse into the program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.errors import DataError
+from datamix.pipeline import xla
+from datamix.pipeline.locate import Located
+from datamix.pipeline.tables import choose, look_up
+from datamix.sources.base import Source
+from datamix.spec import Record, Spec
+
+
+class Resident(NamedTuple):
+    """Records in the device's memory: the sources of one spec lie in one array, so that one gather serves all.
+
+    Attributes:
+      groups: For each storage group, leaf name to array, shape [records of all the group's sources, elements]. The rows
+        are flat: XLA's CPU backend does not vectorise an inner dimension of 1, and flat rows are 3 times faster than
+        [28, 28, 1].
+      first: Row of each source's first record in its group, uint32 [num_sources].
+    """
+
+    groups: tuple[Record, ...]
+    first: jax.Array
+
+    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:  # noqa: ARG002
+        """See `Reader`."""
+        stored = choose(self.first, located.source) + located.record
+        if member is not None:
+            stored = jnp.where(member, stored, 0)
+        return {leaf: look_up(values, stored) for leaf, values in self.groups[group].items()}
+
+
+def read_resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]) -> Resident:
+    """Read the sources, those of each storage group into one array.
+
+    One after the other: beside what the pipeline keeps, no more than one source is in memory at a time.
+
+    Args:
+      sources: The sources by name, in order.
+      specs: The spec of each source's records as they are stored.
+      groups: The indices of each storage group's sources.
+
+    Raises:
+      DataError: An integer does not fit the stored dtype, or a source gives another number of records than it said.
+    """
+    names = list(sources)
+    first = np.zeros(len(names), np.uint32)
+    storage = []
+    for members in groups:
+        sizes = [sources[names[member]].num_records for member in members]
+        ends = np.cumsum(sizes)
+        first[members] = ends - sizes
+        rows = {
+            leaf: xla.aligned((int(ends[-1]), *part.flat), part.dtype)
+            for leaf, part in specs[names[members[0]]].items()
+        }
+        for member, size in zip(members, sizes, strict=True):
+            _read_into({leaf: values[first[member] :][:size] for leaf, values in rows.items()}, sources, names[member])
+        storage.append(jax.device_put(rows))
+    return Resident(tuple(storage), jnp.asarray(first))
+
+
+def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
+    """Fill rows with one axis for a record's elements from a source."""
+    arrays = sources[name].read()
+    for leaf, stored in rows.items():
+        values = arrays[leaf]
+        if len(values) != len(stored):
+            raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
+            limits = np.iinfo(stored.dtype)
+            if values.min() < limits.min or values.max() > limits.max:
+                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {stored.dtype}.")
+        stored[...] = values.reshape(stored.shape)

@@ -1,0 +1,29 @@
+"""`jax.jit` for datamix's programs, which counts how often each is traced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import jax
+
+Result = TypeVar("Result")
+
+TRACES: Counter[str] = Counter()
+"""How often each program was traced in this process; see `datamix.testing.traces`."""
+
+
+def jit(function: Callable[..., Result], **options: Any) -> Callable[..., Result]:
+    """`jax.jit`, with each trace counted under the function's name.
+
+    JAX runs a function's Python code once for each trace, and a trace is what a compilation begins with.
+    """
+
+    @wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Result:
+        TRACES[f"{function.__module__}.{function.__qualname__}"] += 1
+        return function(*args, **kwargs)
+
+    return jax.jit(traced, **options)

@@ -1,0 +1,164 @@
+"""The third step of the program: operators make finished batches of the records that were read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from datamix.pipeline.locate import Located
+from datamix.pipeline.readers.base import Read
+from datamix.pipeline.tables import choose, look_up
+from datamix.rng.hash import KeyWords, fold
+from datamix.spec import Record
+
+# Records of one branch that go through its operators together where branches differ: enough that the cost
+# of a block, some 20 µs, is little beside a resize; few enough that a small share wastes little.
+_BLOCK_ROWS = 128
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One operator in the program.
+
+    Attributes:
+      function: The operator.
+      static: The settings that shape the program.
+      random: Whether the operator takes a key.
+      shapes: Shape of each leaf that it is handed, by name: the logical one, or flat where the operator works element
+        by element.
+    """
+
+    function: Callable[..., Record]
+    static: tuple[tuple[str, Any], ...]
+    random: bool
+    shapes: Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Sources that share storage and operators, and so one piece of program.
+
+    Attributes:
+      group: Index of their storage.
+      sources: The indices of the sources.
+      steps: What is done to each record.
+      numbers: Index of the steps' numbers in `Compiled`.
+    """
+
+    group: int
+    sources: tuple[int, ...]
+    steps: tuple[Step, ...]
+    numbers: int
+
+
+class Numbers(NamedTuple):
+    """The numbers of one chain of operators, looked up by source.
+
+    Attributes:
+      settings: For each step, setting name to values, shape [num_sources, ...].
+      keys: For each random step, two words, uint32 [num_sources] each; None for the others.
+    """
+
+    settings: tuple[dict[str, jax.Array], ...]
+    keys: tuple[KeyWords | None, ...]
+
+
+def transform(
+    branches: Sequence[Branch], shared: Branch, numbers: tuple[Numbers, ...], located: Located, read: Read
+) -> Record:
+    """Read the located records and apply the operators.
+
+    Reading is asked for branch by branch, where the records are needed, so that a resident reader's gather becomes part
+    of the loop of the operators.
+
+    Args:
+      branches: What is done to the records of each source; static.
+      shared: What is done to every record after that; static.
+      numbers: The numbers of each chain of operators.
+      located: Which record stands in each row.
+      read: Reads records; see `Reader.read`.
+
+    Returns:
+      Flat records, leaf name to array of shape [rows, elements], or [rows] for a scalar.
+    """
+
+    def through(branch: Branch, rows: Located, index: jax.Array, member: jax.Array | None) -> Record:
+        records = read(branch.group, rows, index, member)
+        return jax.vmap(partial(_apply, branch.steps, numbers[branch.numbers]))(records, rows)
+
+    if len(branches) == 1:
+        index = jnp.arange(len(located.source), dtype=jnp.uint32)
+        mixed = through(branches[0], located, index, None)
+    else:
+        mixed = by_branch(branches, through, located)
+    return jax.vmap(partial(_apply, shared.steps, numbers[shared.numbers]))(mixed, located)
+
+
+def by_branch(
+    branches: Sequence[Branch],
+    through: Callable[[Branch, Located, jax.Array, jax.Array], Record],
+    located: Located,
+) -> Record:
+    """Put every record through the branch of its source alone, in blocks: each branch runs as many as it needs.
+
+    So the shapes are the same for every ratio and every order, and no branch works on another's records.
+
+    Args:
+      branches: One for each group of sources; static.
+      through: Puts some rows through a branch: takes the branch, the rows, their indices, uint32 [count], and whether
+        each is a record of the branch, bool [count].
+      located: Which record stands in each row.
+    """
+    count = len(located.source)
+    width = min(_BLOCK_ROWS, count)
+    row = jnp.arange(count, dtype=jnp.uint32)
+    members = [jnp.isin(located.source, jnp.asarray(branch.sources, jnp.uint32)) for branch in branches]
+    ranks = [jnp.cumsum(member, dtype=jnp.uint32) for member in members]
+    begins = jnp.cumsum(jnp.stack([jnp.uint32(0), *(rank[-1] for rank in ranks)]), dtype=jnp.uint32)
+    # Sorted by branch, each record has a place; what a last block does past its branch's end, the next one does again.
+    place = sum(
+        jnp.where(member, begin + rank - 1, 0) for member, begin, rank in zip(members, begins, ranks, strict=False)
+    )
+    ordered = jnp.zeros(count + width, jnp.uint32).at[place].set(row, mode="promise_in_bounds", unique_indices=True)
+    mixed: Record = {}
+    for branch, member, begin, end in zip(branches, members, begins[:-1], begins[1:], strict=True):
+
+        def block(i: jax.Array, branch: Branch = branch, member: jax.Array = member) -> Record:
+            index = lax.dynamic_slice(ordered, (i,), (width,))
+            rows = Located(*(look_up(values, index) for values in located))
+            return through(branch, rows, index, look_up(member, index))
+
+        def put(i: jax.Array, mixed: Record, begin: jax.Array = begin, block: Callable[..., Record] = block) -> Record:
+            at = begin + i.astype(jnp.uint32) * width
+            return {
+                leaf: lax.dynamic_update_slice(mixed[leaf], value, (at, *[jnp.uint32(0)] * (value.ndim - 1)))
+                for leaf, value in block(at).items()
+            }
+
+        if not mixed:
+            shapes = jax.eval_shape(block, begin)
+            mixed = {leaf: jnp.zeros((count + width, *of.shape[1:]), of.dtype) for leaf, of in shapes.items()}
+        mixed = lax.fori_loop(0, ((end - begin + (width - 1)) // width).astype(jnp.int32), put, mixed)
+    return {leaf: look_up(values, place) for leaf, values in mixed.items()}
+
+
+def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, place: Located) -> Record:
+    """Apply a chain of operators to one record with flat leaves."""
+    for step, settings, words in zip(steps, numbers.settings, numbers.keys, strict=True):
+        record = {leaf: record[leaf].reshape(shape) for leaf, shape in step.shapes}
+        values = {name: choose(table, place.source) for name, table in settings.items()}
+        keys: tuple[jax.Array, ...] = ()
+        if words is not None:
+            # From the record's epoch and index, so that it is augmented the same in any batch, on any host.
+            word = choose(words[0], place.source), choose(words[1], place.source)
+            keys = (jax.random.wrap_key_data(jnp.stack(fold(fold(word, place.epoch), place.record))),)
+        record = step.function(record, *keys, **dict(step.static), **values)
+    return {leaf: value.reshape(-1) if value.ndim else value for leaf, value in record.items()}

@@ -1,0 +1,71 @@
+"""Each kind of period brings its look-up; what they give is for test_locate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from datamix.errors import ConfigError
+from datamix.mixing.periods import Draws, Period, Runs, Table
+from datamix.mixing.plan import Plan
+from datamix.pipeline.lookup.base import periods_of
+from datamix.pipeline.lookup.draws import DrawsLookup
+from datamix.pipeline.lookup.kinds import lookup_of
+from datamix.pipeline.lookup.runs import RunsLookup
+from datamix.pipeline.lookup.table import TableLookup
+
+TABLE = Table(np.asarray([0, 1, 0], np.int32), 2)
+RUNS = Runs((2, 3))
+DRAWS = Draws(np.asarray([2**30, 2**31], np.uint32), 0, (1, 2), replacement=False)
+
+
+class Spiral(Table):
+    """A special kind of table."""
+
+
+class Unknown:
+    """No kind of period that has a look-up."""
+
+    def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+    def counts(self, position: int) -> list[int]:
+        raise NotImplementedError
+
+    def position_of(self, source: int, number: int) -> int:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("period", "lookup", "num_slots"),
+    [
+        (TABLE, TableLookup, 3),
+        (Spiral(TABLE.source_of, 2), TableLookup, 3),
+        (RUNS, RunsLookup, 5),
+        (DRAWS, DrawsLookup, None),
+    ],
+)
+def test_the_look_up_of_a_kind(period: Period, lookup: type, num_slots: int | None) -> None:
+    assert lookup_of(period) is lookup
+    assert lookup_of(period).num_slots(period) == num_slots
+
+
+def test_where_a_cursor_stands() -> None:
+    assert TableLookup.slot_at(TABLE, 7) == (1, [4, 2])
+    assert RunsLookup.slot_at(RUNS, 13) == (3, [4, 6])
+    assert DrawsLookup.slot_at(DRAWS, 7) == (0, DRAWS.counts(7))
+    assert DrawsLookup.slot_at(replace(DRAWS, replacement=True), 7) == (0, [7, 7])
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    message = "the pipeline has no look-up for a period of the kind Unknown; let the order return one of: Table, Runs, "
+    with pytest.raises(ConfigError, match=message):
+        lookup_of(Unknown())
+
+
+def test_stages_of_several_kinds_are_refused() -> None:
+    stage = Plan({"a": 3, "b": 4}, stop="forever").stages[0]
+    with pytest.raises(ConfigError, match=r"periods of several kinds \(Runs, Table\); the pipeline takes one"):
+        periods_of([stage, replace(stage, period=RUNS)], Table)

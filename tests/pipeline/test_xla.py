@@ -1,0 +1,64 @@
+"""What is not documented is there, is taken, and changes nothing but time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import datamix
+from datamix.pipeline import xla
+
+IMAGES = {"image": np.arange(50 * 3 * 5, dtype=np.uint8).reshape(50, 3, 5, 1), "label": np.arange(50) % 7}
+
+
+def test_the_installed_jax_takes_the_fast_path() -> None:
+    assert xla.path() == "fast"
+    assert xla.compiler_options() == {"xla_cpu_prefer_vector_width": 512}
+    (device,) = jax.devices("cpu")[:1]
+    assert xla.streams(device).__module__.startswith("jaxlib")
+    memory = xla.aligned((16,), "float32")
+    memory[:] = range(16)
+    array = xla.putter((16,), "float32", device)(memory)
+    assert isinstance(array, jax.Array)
+    assert array.unsafe_buffer_pointer() == memory.ctypes.data  # no copy
+    assert xla.host_view(array).ctypes.data == memory.ctypes.data
+
+
+@pytest.mark.parametrize("output", ["numpy", "jax"])
+@pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
+def test_on_the_portable_path_the_batches_are_the_same(
+    output: Any, shard: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = datamix.load("batch.size=6", "stop=forever", sources={"a": IMAGES})
+    fast = list(itertools.islice(pipeline.iterator(output=output, shard=shard), 1200))
+    monkeypatch.setattr(xla, "internals", lambda: None)
+    assert (xla.path(), xla.compiler_options()) == ("portable", None)
+    portable = list(itertools.islice(pipeline.iterator(output=output, shard=shard), 1200))
+    for step in (0, 1, 511, 512, 1199):
+        assert all(type(portable[step][leaf]) is type(fast[step][leaf]) for leaf in pipeline.spec)
+        for leaf in pipeline.spec:
+            np.testing.assert_array_equal(portable[step][leaf], fast[step][leaf])
+
+
+@pytest.mark.parametrize("missing", ["jaxlib.xla_client", "jaxlib._jax"])
+def test_where_one_thing_is_missing_all_is_left_out(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, missing, None)
+    xla.internals.cache_clear()
+    try:
+        assert xla.path() == "portable"
+    finally:
+        monkeypatch.undo()
+        xla.internals.cache_clear()
+    assert xla.path() == "fast"
+
+
+def test_aligned_memory() -> None:
+    for shape in ((3,), (7, 5), (2, 3, 1)):
+        memory = xla.aligned(shape, "float32")
+        assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == (shape, np.float32, 0)
