@@ -1,80 +1,52 @@
 """datamix mixes datasets in an exact ratio, in one compiled pipeline.
 
     pipeline = datamix.load("source=mnist+fashion", "mix.ratio=7:3", "batch.size=256")
+    pipeline = datamix.mix({"a": arrays, "b": torch_dataset}, operators={"a": [to_float]}, weights={"a": 3})
     for batch in pipeline: ...              # {"image": …, "label": …, "source_id": …}
 
 A mix is a pure function of (config, seed, position). The tour, in the order in which the data flows:
 
-* `registry` holds the names that a config may build; `source` and `operator` add your own.
-* `sources` read whole datasets as arrays: TFDS, `.npz` files, arrays in memory, look-alikes drawn by code.
-* `mixing` turns weights, an order and a stop into the stages of a `Plan`: position -> (source, epoch, record).
-* `operators` are pure functions on one record; `graph` says which follows which.
-* `Pipeline` compiles plan, look-up and operators into one program, and hands out batches from any position.
-* `training` has models, optimisers and the compiled loop over batches; `model` adds your own.
-* `config` and `build` make all of this from Hydra configs; `jobs` use it and `report` on it; `cli` is the command line.
+* `sources` say where records come from: TFDS, array files, arrays in memory, any dataset with `len()` and `[i]`.
+* `mixing` turns weights, an order and a stop into a `Plan`: position -> (source, epoch, record).
+* `operators` are pure functions on one record; `pipeline` compiles them, and hands out batches from any position.
+* `config` checks what Hydra composes, and `build` makes pipelines of it; `registry` holds the names it may build.
+* `training` learns from a mix, `sweeps` compare mixes, and `jobs` are what the command line runs.
+
+The words:
+
+* source: a dataset in the mix, under a name of its own.
+* record: one example; a dict of arrays, its leaves.
+* position: the number of a record in the mix, counted from 0.
+* epoch: one pass through all records of a source.
+* order: the rule that spreads the sources over positions by their weights, such as `proportional`.
+* slot: the place of one record in the order, or of one batch where whole batches are mixed.
+* period: the slots after which an order begins again.
+* schedule: weights that change with the step, which is the number of a batch.
+* shard: the rows of every batch that go to one reader among several.
+* rank: the number of that reader.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from datamix.build.built import load
-    from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError
-    from datamix.mixing.plan import Plan, Selection
-    from datamix.operators.base import operator
-    from datamix.pipeline.cursor import Cursor
-    from datamix.pipeline.pipeline import Pipeline
-    from datamix.sources.arrays import MemoryArrays
-    from datamix.sources.base import source
-    from datamix.training.models import model
+import re
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
-# Loaded when first used: `import datamix` must not cost the import of JAX.
-_PUBLIC = {
-    "ConfigError": "datamix.errors",
-    "Cursor": "datamix.pipeline.cursor",
-    "DataError": "datamix.errors",
-    "DatamixError": "datamix.errors",
-    "MemoryArrays": "datamix.sources.arrays",
-    "Pipeline": "datamix.pipeline.pipeline",
-    "Plan": "datamix.mixing.plan",
-    "RegistryError": "datamix.errors",
-    "Selection": "datamix.mixing.plan",
-    "SpecError": "datamix.errors",
-    "StateError": "datamix.errors",
-    "load": "datamix.build.built",
-    "model": "datamix.training.models",
-    "operator": "datamix.operators.base",
-    "source": "datamix.sources.base",
-}
+# Imported when first used: `import datamix` must not cost the import of JAX. The names are those of the stub that type
+# checkers read, so that there is one list of them.
+_STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+_MODULES = {name: module for module, name in re.findall(r"^from (\S+) import (\w+) as \2$", _STUB, re.MULTILINE)}
 
-__all__ = [
-    "ConfigError",
-    "Cursor",
-    "DataError",
-    "DatamixError",
-    "MemoryArrays",
-    "Pipeline",
-    "Plan",
-    "RegistryError",
-    "Selection",
-    "SpecError",
-    "StateError",
-    "__version__",
-    "load",
-    "model",
-    "operator",
-    "source",
-]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _MODULES:
         raise AttributeError(f"module 'datamix' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

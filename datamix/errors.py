@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
 
@@ -86,3 +87,13 @@ def hint(name: str, known: Iterable[str]) -> str:
         return "There are none."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names)}."
+
+
+def install_hint(extra: str) -> str:
+    """Say how to install an extra, in a checkout or where datamix was installed from the index.
+
+    >>> install_hint("prepare").startswith("pip install ")
+    True
+    """
+    in_checkout = Path(__file__).resolve().parents[1].joinpath("pyproject.toml").is_file()
+    return f"pip install -e '.[{extra}]'" if in_checkout else f"pip install 'datamix-jax[{extra}]'"

@@ -16,7 +16,8 @@ import datamix
 # ## Say what to mix
 #
 # Each dataset's YAML file knows how its images become numbers: float32 / 255, then its own mean and deviation. Here
-# each gives its first 2,000 records, or all it has, in an order drawn from a seed of its own.
+# each gives its first 2,000 records, or all it has, in an order drawn from a seed of its own. Where a dataset
+# cannot be had, its stand-in takes its place, and a warning says so.
 
 # %%
 pipeline = datamix.load(
@@ -28,6 +29,7 @@ pipeline = datamix.load(
     "mix=round_robin",
     "mix.granularity=batch",
     "batch.size=16",
+    "data.stand_in=true",
     *sys.argv[1:],
 )
 print(pipeline.graph.tree())

@@ -44,9 +44,11 @@ def installed(wheel, environment, tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = [*MODULES, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
+    types = [ROOT / "datamix" / name for name in ("__init__.pyi", "py.typed")]
+    files = [*MODULES, *types, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
     ours = {path.relative_to(ROOT).as_posix() for path in files}
-    assert held == {f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+    places = {name: f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+    assert held == {place.removeprefix("datamix/plugins/") for place in places.values()}
 
 
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
@@ -66,6 +68,13 @@ def test_an_installed_datamix_runs(installed, tmp_path):
     assert out.startswith("Sources\n")
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
     assert {name: source["samples"] for name, source in report["sources"].items()} == {"digits": 8, "garments": 8}
+
+
+def test_messages_name_extras_by_how_datamix_is_installed(installed, tmp_path):
+    _, env = installed
+    code = "from datamix.errors import install_hint; print(install_hint('prepare'))"
+    assert python("-c", code, cwd=tmp_path, env=env) == "pip install 'datamix-jax[prepare]'\n"
+    assert python("-c", code, cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}) == "pip install -e '.[prepare]'\n"
 
 
 def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(installed, tmp_path):

@@ -43,10 +43,11 @@ def test_it_has_commands_files_and_code():
     assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
     assert len(COMMANDS) >= 10
     assert sorted(FILES) == [
-        "my_conf/dataset/stripes.yaml", "my_conf/hydra/launcher/cluster.yaml", "my_conf/model/narrow.yaml",
-        "my_models.py", "my_parts.py",
+        "my_conf/dataset/stripes.yaml", "my_conf/hydra/launcher/cluster.yaml", "my_conf/mix/blocks.yaml",
+        "my_conf/model/narrow.yaml", "my_conf/stop/after.yaml", "my_conf/weighting/root.yaml", "my_models.py",
+        "my_parts.py", "my_rules.py",
     ]  # fmt: skip
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -90,8 +91,14 @@ def test_the_pipeline_in_python_is_as_it_says():
     assert share == pytest.approx(0.9, abs=0.001)
 
 
+def test_python_objects_mix_as_it_says():
+    batch = next(iter(run(PYTHON[1])["pipeline"]))
+    assert np.bincount(batch["source_id"]).tolist() == [192, 64]
+    assert batch["image"][batch["source_id"] == 1].min() == 1
+
+
 def test_arrays_in_memory_mix_as_it_says(capsys):
-    names = run(PYTHON[1])
+    names = run(PYTHON[2])
     assert capsys.readouterr().out == f"{len(names['pipeline'])} batches\n"
     assert names["pipeline"].plan.report().sources["noise"].target == 0.1
 

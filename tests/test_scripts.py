@@ -54,7 +54,7 @@ def test_the_tutorial_is_the_experiment_of_its_name(call_datamix):
 
     code = TUTORIAL.read_text(encoding="utf-8")
     overrides = re.findall(r'^    "([\w.]+=.*)",$', code, re.MULTILINE)
-    assert len(overrides) == 8
+    assert len(overrides) == 9
     pipeline = datamix.load(*overrides)
     assert pipeline.fingerprint == call_datamix("experiment=interleaved_tutorial", "job=plan").report["fingerprint"]
 

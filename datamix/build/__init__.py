@@ -1,1 +1,1 @@
-"""From checked dataclasses to sources, a plan and a pipeline."""
+"""From checked dataclasses (`load`), or from Python objects (`mix`), to sources, a plan and a pipeline."""

@@ -2,85 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamix import registry
-from datamix.config.schema import Config, SourceConfig
-from datamix.errors import ConfigError, DataError, DatamixError
-from datamix.sources.arrays import MemoryArrays
+from datamix.build.source import OpenSource, named
+from datamix.config.schema import Config, OperatorConfig, SourceConfig
+from datamix.errors import ConfigError, DataError, DatamixError, install_hint
+from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
+from datamix.sources.objects import as_source
 from datamix.sources.tfds.prepare import Unavailable
-from datamix.spec import Arrays, Spec
 
 
-@dataclass(frozen=True, kw_only=True)
-class OpenSource:
-    """A source of a mix, opened but not read; itself a `Source`.
-
-    Attributes:
-      name: in the mix.
-      source: what reads it.
-      provenance: where its records come from.
-      limit: how many of its records are used at most, None for all.
-      named: names for its classes, in place of the source's own.
-      note: what a user must know of it, such as that another dataset stands in; empty if nothing.
-    """
-
-    name: str
-    source: Source
-    provenance: str
-    limit: int | None = None
-    named: tuple[str, ...] = ()
-    note: str = ""
-
-    @property
-    def num_records(self) -> int:
-        whole = self.source.num_records
-        return whole if self.limit is None else min(whole, self.limit)
-
-    @property
-    def spec(self) -> Spec:
-        return self.source.spec
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.named or self.source.class_names
-
-    def num_classes(self) -> int:
-        """Number of classes: as many as have names, otherwise the largest label and one."""
-        return len(self.class_names) or (int(labels.max()) + 1 if len(labels := self.read()["label"]) else 0)
-
-    def in_memory(self) -> MemoryArrays:
-        """The same records, read."""
-        return MemoryArrays(self.read(), self.provenance, self.class_names)
-
-    def read(self) -> Arrays:
-        """See `datamix.sources.base.Source`."""
-        try:
-            arrays = {leaf: values[: self.num_records] for leaf, values in self.source.read().items()}
-        except DatamixError as error:
-            raise _named(self.name, error) from error
-        labels, known = arrays.get("label"), len(self.class_names)
-        if known and labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" and labels.max() >= known:
-            raise DataError(
-                f"source {self.name!r}: label {labels.max()} has no name among the {known} class_names; name every "
-                f"class in source.{self.name}.class_names."
-            )
-        return arrays
-
-
-def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Source | Mapping[str, Any]]) -> OpenSource:
+def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
     """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read.
 
     Args:
-      source: of the mix.
-      config: of the run.
-      memory: the sources given in memory, by name.
+      source: the configuration of the source.
+      config: the configuration of the run.
+      memory: sources made in Python, by name: whatever `datamix.sources.objects.as_source` takes.
 
     Raises:
       DatamixError: the source cannot be had, or its settings do not fit it.
@@ -88,74 +30,82 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Sourc
     if source.name in memory:
         for key in source.settings:
             raise ConfigError(
-                f"source.{source.name}.{key}: {source.name} was given in memory and takes no {key}; "
+                f"source.{source.name}.{key}: {source.name} was made in Python and takes no {key}; "
                 f"source.{source.name}.limit takes its first records."
             )
-        held = memory[source.name]
-        given = held if isinstance(held, Source) else MemoryArrays({k: np.asarray(v) for k, v in held.items()})
-        return OpenSource(
-            name=source.name, source=given, provenance=given.provenance, limit=source.limit, named=source.class_names
-        )
-    function = registry.lookup("source", source.target)
-    takes = registry.settings(function)
-    settings = dict(source.settings)
-    for key, value in (("data_dir", config.data_dir), ("cache_dir", config.cache_dir)):
-        if key in takes and value is not None:
-            settings.setdefault(key, value)
     try:
-        made = function(**settings)
-        made = made if isinstance(made, Source) else MemoryArrays(_checked(source, made), provenance=source.target)
-        opened = OpenSource(
-            name=source.name, source=made, provenance=made.provenance, limit=source.limit, named=source.class_names
-        )
-        _ = opened.num_records, opened.spec  # a source may look only now whether its data is there
-        return opened
+        if source.name in memory:
+            return _open(source, as_source(memory[source.name]))
+        function = registry.lookup("source", source.target)
+        takes = registry.settings(function)
+        settings = dict(source.settings)
+        for key, value in (("data_dir", config.data_dir), ("cache_dir", config.cache_dir)):
+            if key in takes and value is not None:
+                settings.setdefault(key, value)
+        return _open(source, as_source(function(**settings), provenance=source.target))
     except Unavailable as error:
         return _stand_in(source, config, error)
     except DatamixError as error:
-        raise _named(source.name, error) from error
+        raise named(source.name, error) from error
 
 
-def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
-    """The look-alike of a source that cannot be had, where one is allowed.
+def check_data_dir(config: Config) -> None:
+    """Check that the directory of prepared datasets exists, if one is named.
 
     Raises:
-      DataError: none is; names the ways out.
+      DataError: it does not.
     """
-    if source.stand_in is None or not config.stand_in:
-        way_out = (
-            f"leave {source.name} out of source="
-            if source.stand_in is None
-            else f"set data.stand_in=true to go on with the built-in look-alike {source.stand_in!r}"
-        )
+    if config.data_dir is not None and not (path := Path(config.data_dir).expanduser()).is_dir():
         raise DataError(
-            f"source {source.name!r}: {missing.tried}. Point data.dir= at a directory that holds it prepared; or pip "
-            f"install 'datamix[prepare]' and run once with a network; or {way_out}."
-        ) from missing
-    split = {key: value for key, value in source.settings.items() if key == "split"}
-    note = (
-        f"{source.name}: the built-in look-alike {source.stand_in!r} stands in for the real data, which is "
-        f"{missing.tried}."
+            f"data.dir = {config.data_dir!r}: there is no such directory (looked for it at {path.absolute()}); name "
+            "one that holds prepared datasets, or make it first if they are to be downloaded into it."
+        )
+
+
+def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
+    """The operators that a configuration names."""
+    return tuple(
+        Operation(operator=each.name, function=registry.lookup("operator", each.name), settings=each.settings)
+        for each in operators
     )
+
+
+def _open(config: SourceConfig, source: Source, provenance: str | None = None, note: str = "") -> OpenSource:
+    _ = source.num_records, source.spec  # a source may look only now whether its data is there
     return OpenSource(
-        name=source.name,
-        source=registry.lookup("source", source.stand_in)(**split),
-        provenance="stand-in",
-        limit=source.limit,
-        named=source.class_names,
+        name=config.name,
+        source=source,
+        provenance=provenance or source.provenance,
+        operators=operations(config.operators),
+        seed=config.seed,
+        limit=config.limit,
+        chosen_names=config.class_names,
+        target=config.target,
+        settings=config.settings,
+        key=f"source.{config.name}",
         note=note,
     )
 
 
-def _checked(source: SourceConfig, made: object) -> Arrays:
-    if not isinstance(made, Mapping):
-        raise ConfigError(
-            f"{source.target} must give a Source, or its records as a dict of arrays; it gave {type(made).__name__}."
+def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
+    """Open the stand-in of a source that cannot be had.
+
+    Raises:
+      DataError: none is allowed, or there is none; it names what a user can do.
+    """
+    if source.stand_in is None or not config.stand_in:
+        instead = (
+            f"leave {source.name} out of source="
+            if source.stand_in is None
+            else f"set data.stand_in=true to go on with the built-in stand-in {source.stand_in!r}"
         )
-    return {str(leaf): np.asarray(values) for leaf, values in made.items()}
-
-
-def _named(name: str, error: DatamixError) -> DatamixError:
-    """The same error, under the name that the source has in the mix."""
-    text = re.sub(r"^source '[^']*': ", "", str(error))
-    return type(error)(f"source {name!r}: {text}")
+        raise DataError(
+            f"source {source.name!r}: {missing.tried}. Point data.dir= at a directory that holds it prepared; or "
+            f"{install_hint('prepare')} and run once with a network; or {instead}."
+        ) from missing
+    split = {key: value for key, value in source.settings.items() if key == "split"}
+    note = (
+        f"{source.name}: the built-in stand-in {source.stand_in!r} takes the place of the real data, which is "
+        f"{missing.tried}."
+    )
+    return _open(source, registry.lookup("source", source.stand_in)(**split), "stand-in", note)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, overload
 import jax
 
 from datamix import registry
+from datamix.errors import SpecError, hint
 from datamix.spec import Record
 
 Function: TypeAlias = Callable[..., Record]
@@ -69,8 +70,8 @@ def operator(
 
 def traits(function: Callable[..., Any]) -> Traits:
     """The traits of an operator; none for a function that was registered without the decorator."""
-    found = getattr(function, "traits", None)
-    return found if isinstance(found, Traits) else Traits()
+    declared = getattr(function, "traits", None)
+    return declared if isinstance(declared, Traits) else Traits()
 
 
 def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> jax.Array:
@@ -79,8 +80,6 @@ def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> j
     Raises:
       SpecError: the record has no such leaf.
     """
-    from datamix.errors import SpecError, hint
-
     if name not in record:
         raise SpecError(f"operator {operator_name!r}: records have no leaf {name!r}. {hint(name, record)}")
     return record[name]

@@ -16,13 +16,13 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @operator(elementwise=True)
 def to_float(record: Record, *, largest: float | None = None, leaf: str = "image") -> Record:
-    """Numbers to float32 in [0, 1].
+    """Turn numbers into float32 in [0, 1].
 
     Args:
-      record: with numbers in `leaf`.
-      largest: the value that becomes 1; if not given, an integer type's largest value (255 for uint8), and 1 for
+      record: the record, with numbers in `leaf`.
+      largest: the value that becomes 1; by default an integer type's largest value (255 for uint8), and 1 for
         floats, which keep their values.
-      leaf: which leaf.
+      leaf: the name of the leaf.
     """
     value = leaf_of(record, leaf, "to_float")
     if largest is not None and not largest > 0:
@@ -35,7 +35,7 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
 
 @operator(elementwise=True)
 def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
-    """Numbers to another dtype, values unchanged as far as it can hold them; 64 bits are stored in 32, as JAX does.
+    """Turn numbers into another dtype; values stay as far as it can hold them. 64 bits are stored in 32, as JAX does.
 
     Raises:
       ConfigError: there is no such dtype of numbers.
@@ -53,13 +53,13 @@ def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
 def normalize(
     record: Record, *, mean: float | list[float] | jax.Array, std: float | list[float] | jax.Array, leaf: str = "image"
 ) -> Record:
-    """(x - mean) / std, to float32.
+    """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
-      record: with numbers in `leaf`.
-      mean: one number, or one a channel.
-      std: the same, above 0.
-      leaf: which leaf.
+      record: the record, with numbers in `leaf`.
+      mean: the mean, one number or one a channel.
+      std: the standard deviation, above 0, one number or one a channel.
+      leaf: the name of the leaf.
 
     Raises:
       ConfigError: `std` is not above 0.
@@ -73,7 +73,7 @@ def normalize(
 
 @operator(random=True)
 def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5, leaf: str = "image") -> Record:
-    """Mirror left and right with the given probability.
+    """Mirror an image left to right with a probability.
 
     Raises:
       ConfigError: the probability is not from 0 to 1.
@@ -86,14 +86,15 @@ def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5,
 
 @operator
 def resize(record: Record, *, height: int, width: int, method: str = "linear", leaf: str = "image") -> Record:
-    """To another height and width in pixels.
+    """Resize an image.
 
     Args:
-      record: with an image in `leaf`; its dtype is kept.
-      height: of the result.
-      width: of the result.
-      method: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize` (antialiased when it shrinks).
-      leaf: which leaf.
+      record: the record, with an image in `leaf`; its dtype is kept.
+      height: the height of the result in pixels.
+      width: the width of the result in pixels.
+      method: the interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
+        the image shrinks.
+      leaf: the name of the leaf.
     """
     value = _image(record, leaf, "resize")
     if height < 1 or width < 1:
@@ -108,7 +109,7 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
 
 @operator
 def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
-    """Three channels to one, by Rec. 601 luma; one channel stays as it is; the dtype is kept."""
+    """Turn three channels into one, by Rec. 601 luma; one channel stays as it is, and so does the dtype."""
     value = _image(record, leaf, "to_grayscale")
     if value.shape[2] == 1:
         return record
@@ -121,7 +122,7 @@ def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
 
 @operator
 def to_rgb(record: Record, *, leaf: str = "image") -> Record:
-    """One channel to three equal ones; three channels stay as they are."""
+    """Turn one channel into three equal ones; three channels stay as they are."""
     value = _image(record, leaf, "to_rgb")
     return record | {leaf: jnp.broadcast_to(value, (*value.shape[:2], 3))}
 

@@ -14,7 +14,7 @@ from datamix.spec import Record
 def offset_label(record: Record, *, offset: int, leaf: str = "label") -> Record:
     """Add a number to the label, so that the classes of several sources do not fall together.
 
-    Integers of fewer than 32 bits become int32, lest they wrap round.
+    Integers of fewer than 32 bits become int32, so that they do not wrap round.
     """
     label = leaf_of(record, leaf, "offset_label")
     if label.dtype == jnp.bool_ or (jnp.issubdtype(label.dtype, jnp.integer) and label.dtype.itemsize < 4):
@@ -24,13 +24,13 @@ def offset_label(record: Record, *, offset: int, leaf: str = "label") -> Record:
 
 @operator(elementwise=True, traced=("source_id",))
 def tag_source(record: Record, *, source_id: int, leaf: str = "source_id") -> Record:
-    """Add the number of the source the record comes from, int32."""
+    """Add the number of the source that the record comes from, int32."""
     return record | {leaf: jnp.asarray(source_id, jnp.int32)}
 
 
 @operator
 def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
-    """Integer label to a float32 vector with a single 1, shape [num_classes]; all 0 for a label outside."""
+    """Turn an integer label into a float32 vector with a single 1, shape [num_classes]; all 0 for a label outside."""
     label = leaf_of(record, leaf, "one_hot")
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise SpecError(f"operator 'one_hot' takes integers; leaf {leaf!r} is {label.dtype}.")

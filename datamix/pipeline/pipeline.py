@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from typing import NoReturn, TypeVar
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError
+from datamix.fingerprint import fingerprint, parts
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline.batching import Batching, Remainder, RowShuffle
@@ -150,6 +150,14 @@ class Pipeline:
     def __repr__(self) -> str:
         return f"<Pipeline of {self.plan!r}, batches of {self.batch_size}>"
 
+    def _repr_html_(self) -> str:
+        """The plan and the leaves of a batch as tables, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(leaf)}</td><td>{part.dtype} {[self.batch_size, *part.shape]}</td></tr>"
+            for leaf, part in self.spec.items()
+        )
+        return f"{self.plan._repr_html_()}<table><tr><th>leaf</th><th>in a batch</th></tr>{rows}</table>"
+
     def __iter__(self) -> BatchIterator:
         return self.iterator()
 
@@ -220,21 +228,3 @@ def _on_device(arrays: Tree) -> Tree:
     """The same arrays on the device."""
     moved: Tree = jax.tree.map(jnp.asarray, arrays)
     return moved
-
-
-def parts(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> dict[str, str]:
-    """A digest of each thing that determines the sequence, by the name a user knows it by."""
-    shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
-    of_batches = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
-    return {key: digest(value) for key, value in {**identity, **of_batches}.items()}
-
-
-def fingerprint(identity: Mapping[str, object], plan: Plan, batch_size: int, remainder: Remainder) -> str:
-    """One digest of all `parts`."""
-    return digest(parts(identity, plan, batch_size, remainder))
-
-
-def digest(value: object) -> str:
-    """A digest of a value of JSON's types."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

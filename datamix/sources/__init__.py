@@ -1,1 +1,1 @@
-"""Sources: whole datasets, read as arrays of records of one spec."""
+"""Where records come from: files, TFDS, code that draws them, Python objects; `base` has the contract of a source."""

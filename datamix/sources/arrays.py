@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.base import TakeFromRead, take_rows
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -37,7 +38,7 @@ def arrays(
     Args:
       path: an `.npz` file.
       files: instead, an `.npy` file for each leaf.
-      leaves: leaf name to the name of the array in the `.npz` file; all its arrays, under their names, if not given.
+      leaves: leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
       split: TFDS's syntax; the one split is called `train`.
 
     Raises:
@@ -51,14 +52,14 @@ def arrays(
     headers: dict[str, _Header] = {}
     if path is not None:
         archive = Path(path).expanduser()
-        held = _names(archive)
-        chosen = dict(leaves) if leaves is not None else {name: name for name in held}
+        names = _names(archive)
+        chosen = dict(leaves) if leaves is not None else {name: name for name in names}
         for leaf, name in chosen.items():
-            if name not in held:
-                raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, held)}")
+            if name not in names:
+                raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
             where[leaf] = (archive, name)
-        found = _npz_headers(archive, chosen.values())
-        headers = {leaf: found[name] for leaf, name in chosen.items()}
+        of_name = _npz_headers(archive, chosen.values())
+        headers = {leaf: of_name[name] for leaf, name in chosen.items()}
     elif leaves is not None:
         raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
     else:
@@ -77,7 +78,15 @@ def arrays(
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """Ranges of records in array files."""
+    """Ranges of records in array files.
+
+    Attributes:
+      where: the file of each leaf, and the name of its array in an `.npz` file.
+      ranges: the first record and the one after the last, of each range.
+      spec: the shape and dtype of each leaf.
+      class_names: the name of each label.
+      provenance: where the records come from.
+    """
 
     where: Mapping[str, tuple[Path, str | None]]
     ranges: tuple[tuple[int, int], ...]
@@ -90,30 +99,51 @@ class ArrayFiles:
         return sum(stop - start for start, stop in self.ranges)
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.Source`."""
-        return {leaf: self._leaf(*place) for leaf, place in self.where.items()}
+        """See `datamix.sources.base.ReadableSource`."""
+        return {leaf: self._in_ranges(_load(*place)) for leaf, place in self.where.items()}
 
-    def _leaf(self, path: Path, name: str | None) -> np.ndarray:
-        try:
-            if name is None:
-                whole = np.load(path, mmap_mode="r", allow_pickle=False)
-            else:
-                with np.load(path, allow_pickle=False) as archive:
-                    whole = archive[name]
-        except _DAMAGE as error:
-            raise DataError(f"{path} cannot be read: {error}.") from error
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        starts, stops = np.array(self.ranges, np.int64).T
+        ends = np.cumsum(stops - starts)
+        number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
+        take_rows(self._arrays, indices + (stops - ends)[number], out)
+
+    def _in_ranges(self, whole: np.ndarray) -> np.ndarray:
         parts = [whole[start:stop] for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    @cached_property
+    def _arrays(self) -> Arrays:
+        """The whole arrays, memory-mapped where the file allows it."""
+        return {leaf: _load(*place) for leaf, place in self.where.items()}
+
+
+def _load(path: Path, name: str | None) -> np.ndarray:
+    """The array of an `.npy` file, memory-mapped, or one of an `.npz` file.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    try:
+        if name is None:
+            whole: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as archive:
+                whole = archive[name]
+    except _DAMAGE as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    return whole
+
 
 @dataclass(frozen=True)
-class MemoryArrays:
+class MemoryArrays(TakeFromRead):
     """Records in memory.
 
     Attributes:
       arrays: leaf name to array, shape [num_records, *leaf shape].
-      provenance: where they come from.
-      class_names: of the labels.
+      provenance: where the records come from.
+      class_names: the name of each label.
     """
 
     arrays: Arrays
@@ -135,7 +165,7 @@ class MemoryArrays:
         return spec_of(self.arrays)
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.Source`."""
+        """See `datamix.sources.base.ReadableSource`."""
         return self.arrays
 
 

@@ -1,24 +1,31 @@
-"""What a source is: a number of records of one spec, read as whole arrays."""
+"""The contract of a source: a number of records of one spec, handed out by their indices."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from datamix import registry
 from datamix.spec import Arrays, Spec
 
+_BLOCK_RECORDS = 1024
+
 
 @runtime_checkable
 class Source(Protocol):
-    """Records of one dataset. Everything but `read` is known without reading the records.
+    """The records of one dataset. Everything but the records is known without reading them.
+
+    A source may have a method `read()` as well, see `ReadableSource`.
 
     Attributes:
       provenance: where the records come from: "tfds", "arrays", "procedural", …
-      num_records: how many there are.
-      spec: shape and dtype of each leaf of one record.
-      class_names: name of each label, by label; empty where there are none.
+      num_records: the number of records.
+      spec: the shape and dtype of each leaf of one record.
+      class_names: the name of each label, by label; empty where classes have no names.
     """
 
     @property
@@ -30,16 +37,88 @@ class Source(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]: ...
 
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """Write some records into arrays.
+
+        Args:
+          indices: the records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
+            record may be asked for several times.
+          out: the arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`.
+
+        Raises:
+          DataError: a record cannot be read, or is not of the spec.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadableSource(Source, Protocol):
+    """A source that can hand out all its records at once, faster than by `take`."""
+
     def read(self) -> Arrays:
         """All records: leaf name to array, shape [num_records, *leaf shape]; may be memory-mapped."""
         ...
 
 
+class TakeFromRead:
+    """A base class for sources with a `read()`: their `take` looks records up in what it returned the first time."""
+
+    def read(self) -> Arrays:
+        """All records: leaf name to array, shape [num_records, *leaf shape]; may be memory-mapped."""
+        raise NotImplementedError
+
+    @cached_property
+    def _read_once(self) -> Arrays:
+        return self.read()
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """Write some records into arrays; see `Source.take`."""
+        take_rows(self._read_once, indices, out)
+
+
+def read_all(source: Source, count: int | None = None) -> Arrays:
+    """Read the records of a source: by its `read()` where it has one, otherwise by `take`, block by block.
+
+    Args:
+      source: the source.
+      count: how many of its first records to read; all of them by default.
+
+    Returns:
+      Leaf name to array, shape [count, *leaf shape].
+    """
+    count = source.num_records if count is None else count
+    if isinstance(source, ReadableSource):
+        arrays = source.read()
+        return arrays if count == source.num_records else {leaf: values[:count] for leaf, values in arrays.items()}
+    arrays = {leaf: np.empty((count, *part.shape), part.dtype) for leaf, part in source.spec.items()}
+    for start in range(0, count, _BLOCK_RECORDS):
+        indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
+        source.take(indices, {leaf: values[start:][: len(indices)] for leaf, values in arrays.items()})
+    return arrays
+
+
+def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:
+    """Write rows of arrays into other arrays; see `Source.take`.
+
+    >>> out = {"label": np.zeros(3, np.int64)}
+    >>> take_rows({"label": np.array([10, 11, 12])}, np.array([2, 0, 2]), out)
+    >>> out["label"]
+    array([12, 10, 12])
+    """
+    for leaf, rows in out.items():
+        values = arrays[leaf]
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
+            raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {len(values)}")
+        # NumPy fills `rows` through a buffer where it checks the indices itself.
+        np.take(values, indices, axis=0, out=rows, mode="clip")
+
+
 def source(function: Callable[..., Any]) -> Callable[..., Any]:
     """Register a function or class as a source, under its name in snake_case.
 
-    It is called with the keyword settings of the dataset's YAML file and gives a `Source`, or simply its records: a
-    dict of arrays of the same length along their first axis.
+    It is called with the keyword settings of the dataset's YAML file, and returns a `Source`, a dict of arrays of the
+    same length along their first axis, or any object with `len()` whose `[i]` is record i; see
+    `datamix.sources.objects.as_source`.
 
     Raises:
       RegistryError: the name is taken.

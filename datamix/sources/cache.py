@@ -27,9 +27,9 @@ _META = "meta.json"
 _log = logging.getLogger(__name__)
 
 
-def cache_directory(given: str | None) -> Path:
-    """The directory that was given, or the default one."""
-    return Path(given).expanduser() if given else default_cache_dir()
+def cache_directory(path: str | None) -> Path:
+    """The cache at a path, or the default one."""
+    return Path(path).expanduser() if path else default_cache_dir()
 
 
 def default_cache_dir() -> Path:

@@ -16,8 +16,8 @@ import numpy as np
 from datamix import registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DatamixError, StateError
+from datamix.fingerprint import digest
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.pipeline import digest
 from datamix.rng.hash import key_for
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data

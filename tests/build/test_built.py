@@ -1,224 +1,68 @@
-"""From a configuration to sources, plan, graph and pipeline."""
+"""From a configuration to all that a job may need."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import datamix
-from datamix import registry
+from datamix.build.assembly import Assembly
 from datamix.build.built import Built, build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
-from datamix.errors import ConfigError, DataError, SpecError
+from datamix.errors import ConfigError, DatamixError
 
 
-@pytest.fixture
-def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Overrides for a machine without data, whose network does not answer."""
-    monkeypatch.setattr(
-        "datamix.sources.tfds.prepare._ask", lambda url, wait_s: f"no answer from {url} within {wait_s:g} s"
-    )
-    return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
+def built(*overrides: str, **sources: Any) -> Built:
+    return build(parse(compose(["source=digits+garments", "source.digits.split=test", *overrides])), sources)
 
 
-def built(*overrides: str) -> Built:
-    return build(parse(compose(overrides)))
+def test_it_is_an_assembly_with_its_configuration() -> None:
+    mix = built("batch.size=32", "seed=3", "stop=all_exhausted")
+    assert isinstance(mix, Assembly)
+    assert (mix.config.seed, mix.seed, mix.batch_size, mix.remainder) == (3, 3, 32, "drop")
+    assert list(mix.sources) == ["digits", "garments"]
+    assert mix.plan.sizes == (4000, 20_000)
+    assert mix.sources["digits"].settings == {"split": "test"}
+    assert (mix.num_batches(), mix.num_records()) == (mix.plan.length // 32, mix.plan.length // 32 * 32)
+    assert [mix.offset(name) for name in mix.sources] == [0, 10]
+    assert mix.notes == []
 
 
-def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
-    return {"image": np.zeros((size, 2, 2, 1), np.uint8), "label": np.arange(size) % classes} | leaves
+def test_records_that_fill_no_batch_count_where_they_are_kept() -> None:
+    settings = ["stop=exhaust_once", "batch.size=1000", "source.digits.limit=7"]
+    kept, dropped = built(*settings, "batch.remainder=keep"), built(*settings)
+    assert (kept.num_batches(), kept.num_records()) == (21, 20_007)
+    assert (dropped.num_batches(), dropped.num_records()) == (20, 20_000)
+    endless = built("stop=forever")
+    assert (endless.num_batches(), endless.num_records()) == (None, None)
 
 
-def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
-    found = built("source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
-    assert [source.provenance for source in found.sources.values()] == ["stand-in", "procedural"]
-    assert [source.num_records for source in found.sources.values()] == [300, 20_000]
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith(
-        "mnist: the built-in look-alike 'digits' stands in for the real data, which is not"
-    )
-    with pytest.warns(UserWarning, match="mnist: the built-in look-alike 'digits' stands in"):
-        pipeline = datamix.load("source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
-    assert pipeline[0]["image"].shape == (16, 28, 28, 1)
+def test_its_fingerprint_and_spec_are_those_of_its_pipeline() -> None:
+    mix = built("source.garments.split=test", "mix.ratio=7:3")
+    pipeline = mix.pipeline()
+    assert mix.fingerprint() == pipeline.fingerprint
+    assert mix.spec() == pipeline.spec
+    assert mix.completed() is mix  # all classes have names
+    other = built("source.garments.split=test", "mix.ratio=1:1").pipeline(pipeline.reader)
+    np.testing.assert_array_equal(other.next(other.start())[0]["source_id"][:2], [0, 1])
 
 
-def test_without_stand_ins_the_three_ways_out_are_named(nothing_prepared: list[str], tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError,
-        match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "
-        r"'datamix\[prepare\]' .*data\.stand_in=true",
-    ):
-        built("data.stand_in=false", *nothing_prepared)
+def test_the_ratio_is_checked_before_a_dataset_is_looked_for() -> None:
+    with pytest.raises(ConfigError, match=r"mix\.weights\.digits = -1"):
+        built("source=digits+mnist", "mix.weights.digits=-1", "data.dir=missing")
 
 
-def test_a_dataset_without_a_look_alike_is_missed(nothing_prepared: list[str]) -> None:
-    with pytest.raises(DataError, match=r"source 'kmnist': not prepared .* or leave kmnist out of source="):
-        built("source=digits+kmnist", *nothing_prepared)
+def test_no_record_is_read() -> None:
+    class Unread:
+        provenance, num_records, class_names = "unread", 5, ("x",)
+        spec = built().sources["digits"].spec
 
+        def read(self) -> dict[str, np.ndarray]:
+            raise DatamixError("read")
 
-def test_labels_union_counts_classes_in_source_order() -> None:
-    pipeline = datamix.load(
-        "stop=exhaust_once",
-        "batch.size=15",
-        sources={"a": few(4, 2), "b": few(6, 3), "c": few(5, 5)},
-    )
-    batch = next(iter(pipeline))
-    seen = {i: sorted(set(batch["label"][batch["source_id"] == i].tolist())) for i in range(3)}
-    assert seen == {0: [0, 1], 1: [2, 3, 4], 2: [5, 6, 7, 8, 9]}
-
-
-def test_labels_keep() -> None:
-    pipeline = datamix.load("labels=keep", "batch.size=12", "stop=exhaust_once", sources={"a": few(), "b": few()})
-    assert set(next(iter(pipeline))["label"].tolist()) == {0, 1, 2}
-
-
-def test_class_names_count_classes_that_no_record_has() -> None:
-    pipeline = datamix.load(
-        "source.a.class_names=[x,y,z,unused]", "batch.size=12", "stop=exhaust_once", sources={"a": few(), "b": few()}
-    )
-    assert max(next(iter(pipeline))["label"].tolist()) == 6
-
-
-def test_own_tag_and_offset_are_left_alone() -> None:
-    operators = "source.b.operators=[{offset_label:{offset:100}},{tag_source:{source_id:9}}]"
-    batch = datamix.load("batch.size=12", "stop=exhaust_once", operators, sources={"a": few(), "b": few()})[0]
-    assert set(batch["source_id"].tolist()) == {0, 9}
-    assert set(batch["label"][batch["source_id"] == 9].tolist()) == {100, 101, 102}
-
-
-def test_records_without_labels() -> None:
-    batch = datamix.load("batch.size=3", sources={"a": {"tokens": np.arange(12).reshape(4, 3)}})[0]
-    assert {leaf: value.shape for leaf, value in batch.items()} == {"tokens": (3, 3), "source_id": (3,)}
-
-
-def test_narrow_labels_do_not_wrap_round() -> None:
-    narrow = few(200, 200) | {"label": np.arange(200, dtype=np.uint8)}
-    batch = datamix.load("batch.size=400", "stop=exhaust_once", sources={"a": narrow, "b": narrow})[0]
-    assert batch["label"].max() == 399
-
-
-def test_a_deviation_of_zero_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"a/normalize: operator 'normalize': std = 0; it is above 0\."):
-        datamix.load("source.a.operators=[{normalize:{mean:0,std:0}}]", "batch.size=4", sources={"a": few()})
-
-
-def test_labels_union_before_one_hot() -> None:
-    one_hot = "[{one_hot:{num_classes:6}}]"
-    pipeline = datamix.load(
-        f"source.a.operators={one_hot}", f"source.b.operators={one_hot}", "batch.size=12", "stop=exhaust_once",
-        sources={"a": few(), "b": few()},
-    )  # fmt: skip
-    batch = pipeline[0]
-    assert (batch["label"].sum(axis=1) == 1).all()
-    assert set(batch["label"].argmax(axis=1)[batch["source_id"] == 1].tolist()) == {3, 4, 5}
-
-
-def test_the_order_of_sources_and_their_classes_is_part_of_the_fingerprint() -> None:
-    one, other = (datamix.load(f"source={s}", "batch.size=4", sources={"a": few(), "b": few()}) for s in ("a+b", "b+a"))
-    with pytest.raises(datamix.StateError, match="source differ"):
-        other.iterator().restore(one.iterator().state())
-    named = datamix.load("source.a.class_names=[x,y,z,w]", "batch.size=4", sources={"a": few(), "b": few()})
-    assert named.fingerprint != one.fingerprint
-
-
-def test_limit_takes_the_first_records() -> None:
-    pipeline = datamix.load("source.a.limit=4", "stop=exhaust_once", "batch.size=4", "shuffle=false",
-                            sources={"a": few(classes=6)})  # fmt: skip
-    assert [batch["label"].tolist() for batch in pipeline] == [[0, 1, 2, 3]]
-    assert datamix.load("source.a.limit=400", "batch.size=1", sources={"a": few()}).plan.sizes == (6,)
-
-
-def test_seeds_of_sources() -> None:
-    def order(*overrides: str) -> dict[int, list[int]]:
-        batch = datamix.load(
-            *overrides, "batch.size=40", "stop=exhaust_once", sources={"a": few(20, 20), "b": few(20, 20)}
-        )[0]
-        return {i: batch["label"][batch["source_id"] == i].tolist() for i in range(2)}
-
-    plain, other = order(), order("source.a.seed=5")
-    assert plain[0] != other[0]
-    assert plain[1] == other[1]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "sources", "error", "message"),
-    [
-        (["source.a.split=train[:3]"], {"a": few()}, ConfigError, r"source\.a\.split: a was given in memory"),
-        (
-            ["source.a.class_names=[x,y]", "batch.size=4"],
-            {"a": few()},
-            DataError,
-            r"label 2 has no name among the 2 class_names",
-        ),
-        ([], {"a": few(source_id=np.zeros(6))}, SpecError, r"'a' has a leaf 'source_id' of its own"),
-        (
-            ["batch.size=4"],
-            {"a": few(odd=np.zeros(6, [("x", "i4")]))},
-            DataError,
-            r"leaf 'odd' is \[\('x', '<i4'\)\]; a pipeline",
-        ),
-        (
-            ["batch.size=4", "operators=[{to_float:{largest:0}}]"],
-            {"a": few()},
-            ConfigError,
-            r"largest = 0; it is above 0",
-        ),
-        (
-            ["batch.size=4", "operators=[{normalize:{mean:[[1],[2,3]],std:1}}]"],
-            {"a": few()},
-            ConfigError,
-            r"normalize: mean = .* is not a number, or one a channel",
-        ),
-        ([], {"mnist": few()}, ConfigError, r"sources: 'mnist' is the name of a dataset that is shipped"),
-        ([], {"a": few(0)}, DataError, r"source 'a' is empty; leave it out of source="),
-        ([], {"a": few(extra=np.zeros(5))}, DataError, r"need the same length along their first axis; found image \[6"),
-        ([], {"a": {}}, DataError, r"need the same length along their first axis; found none"),
-        (["mix.weights.a=-1"], {"a": few()}, ConfigError, r"mix\.weights\.a = -1; a weight is 0 or more"),
-        (["mix.share.a=0.5"], {"a": few()}, ConfigError, r"no other source has a weight to take the rest"),
-        (["mix.granularity=batch", "batch.size=7"], {"a": few()}, ConfigError, r"6 records, which fill no batch of 7"),
-        (["mix=round_robin", "mix.ratio=2:1"], {"a": few(), "b": few()}, ConfigError, r"mix=round_robin .* no ratio"),
-    ],
-)
-def test_mistakes(overrides: list[str], sources: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        datamix.load(*overrides, sources=sources)
-
-
-def test_a_source_function_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    held = {kind: dict(entries) for kind, entries in registry._HELD.items()}
-    monkeypatch.setattr(registry, "_HELD", held)
-
-    @datamix.source
-    def ramps(*, num_records: int) -> dict[str, np.ndarray]:
-        return few(num_records)
-
-    @datamix.source
-    def nonsense() -> list[int]:
-        return [1]
-
-    (tmp_path / "dataset").mkdir()
-    (tmp_path / "dataset" / "mine.yaml").write_text("_target_: ramps\nnum_records: 9\n")
-    (tmp_path / "dataset" / "wrong.yaml").write_text("_target_: nonsense\n")
-    pipeline = datamix.load("source=mine", "batch.size=3", config_dir=tmp_path)
-    assert pipeline.plan.sizes == (9,)
-    with pytest.raises(
-        ConfigError, match="nonsense must give a Source, or its records as a dict of arrays; it gave list"
-    ):
-        datamix.load("source=wrong", config_dir=tmp_path)
-
-
-def test_real_data_is_cached(shared_data: Path, tmp_path: Path) -> None:
-    overrides = [f"data.dir={shared_data / 'tensorflow_datasets'}", f"data.cache={tmp_path}"]
-    first = datamix.load(*overrides)
-    assert list(tmp_path.iterdir())
-    assert first.plan.sizes == (8000, 800)
-    again = datamix.load(*overrides)
-    for leaf, value in first[7].items():
-        np.testing.assert_array_equal(value, again[7][leaf])
-    labels = first[7]["label"]
-    assert set(labels[first[7]["source_id"] == 0].tolist()) <= set(range(10))
-    assert set(labels[first[7]["source_id"] == 1].tolist()) <= set(range(10, 20))
+    mix = built("source.digits.split=null", "batch.size=2", digits=Unread())
+    assert mix.plan.sizes == (5, 20_000)
+    with pytest.raises(DatamixError, match=r"^source 'digits': read$"):
+        mix.pipeline()

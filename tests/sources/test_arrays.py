@@ -14,6 +14,7 @@ from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays, arrays
 from datamix.sources.base import Source
 from datamix.spec import LeafSpec, spec_of
+from datamix.testing import check_source
 
 IMAGE = np.arange(6 * 2 * 2, dtype=np.uint8).reshape(6, 2, 2, 1)
 LABEL = np.array([3, 1, 2, 0, 1, 2])
@@ -66,6 +67,17 @@ def test_split(given_as: dict[str, Any], split: str, records: list[int]) -> None
     source = arrays(**given_as, split=split)
     assert source.num_records == len(records)
     assert_same(source.read(), {"image": IMAGE[records], "label": LABEL[records]})
+
+
+@pytest.mark.parametrize("split", ["train", "train[1:3]+train[:1]+train[5:5]+train[4:90]", "train[:0]"])
+def test_records_are_taken_by_their_number(given_as: dict[str, Any], split: str) -> None:
+    source = arrays(**given_as, split=split)
+    check_source(source)
+    whole = source.read()
+    indices = np.array([2, 0, 2, 3, 1] if source.num_records else [], np.int64)
+    out = {"image": np.zeros((len(indices), 2, 2, 1), np.uint8), "label": np.zeros(len(indices), np.int64)}
+    source.take(indices, out)
+    assert_same(out, {leaf: values[indices] for leaf, values in whole.items()})
 
 
 def test_the_one_split_is_called_train(npz: str) -> None:

@@ -13,7 +13,7 @@ from datamix.errors import DataError
 from datamix.pipeline import xla
 from datamix.pipeline.locate import Located
 from datamix.pipeline.tables import choose, look_up
-from datamix.sources.base import Source
+from datamix.sources.base import Source, read_all
 from datamix.spec import Record, Spec
 
 
@@ -70,7 +70,7 @@ def read_resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], grou
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
     """Fill rows with one axis for a record's elements from a source."""
-    arrays = sources[name].read()
+    arrays = read_all(sources[name])
     for leaf, stored in rows.items():
         values = arrays[leaf]
         if len(values) != len(stored):

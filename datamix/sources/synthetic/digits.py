@@ -1,4 +1,4 @@
-"""The digits 0 to 9, a look-alike of MNIST: skeletons in two hands, stroked with a round pen."""
+"""The digits 0 to 9, a stand-in for MNIST: skeletons in two hands, stroked with a round pen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten garments, a look-alike of Fashion-MNIST: a function each, which fills spans of a `_View` from front or side."""
+"""Ten garments, a stand-in for Fashion-MNIST: a function each, which fills spans of a `_View` from front or side."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Slot, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -47,7 +48,7 @@ class Vary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Procedural:
+class Procedural(TakeFromRead):
     """A source whose records are drawn when they are read; many of them are kept in the cache.
 
     Attributes:

@@ -43,8 +43,8 @@ class Reader:
     """A prepared dataset in a format that gives any record without TensorFlow.
 
     Args:
-      directory: of the dataset.
-      file_format: to read, as TFDS calls it.
+      directory: the directory of the dataset.
+      file_format: the format to read, as TFDS calls it.
     """
 
     def __init__(self, directory: str, file_format: str) -> None:

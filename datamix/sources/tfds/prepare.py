@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, install_hint
 
 _NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
 _REMEMBER_S = 60.0  # for how long a network that was found dead is not asked again
@@ -53,7 +53,7 @@ class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a st
 
 @dataclass(frozen=True)
 class Name:
-    """A dataset's name in TFDS's syntax, taken apart."""
+    """A dataset's name in TFDS's syntax, split into its parts."""
 
     dataset: str
     config: str | None
@@ -61,7 +61,7 @@ class Name:
 
     @classmethod
     def parse(cls, text: str) -> Name:
-        """Take `emnist/letters:3.1.0` apart.
+        """Split `emnist/letters:3.1.0` into its parts.
 
         Raises:
           ConfigError: this is not how TFDS names a dataset.
@@ -83,8 +83,8 @@ def find_prepared(name: Name, data_dir: Path) -> Path | None:
     directory = data_dir / name.dataset
     if name.config:
         return _version_in(directory / name.config, name.version)
-    if found := _version_in(directory, name.version):
-        return found
+    if versioned := _version_in(directory, name.version):
+        return versioned
     try:
         default = json.loads((directory / ".config" / "metadata.json").read_bytes())["default_config_name"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -134,8 +134,8 @@ def prepare(
     parsed = Name.parse(name)
     try:
         with _terminable(), _made(data_dir), _locked(data_dir, name):
-            if found := find_prepared(parsed, data_dir):
-                return found
+            if directory := find_prepared(parsed, data_dir):
+                return directory
             for left_over in data_dir.glob(f"{_TEMPORARY}*"):  # of a process that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=data_dir) as temporary:
@@ -147,12 +147,12 @@ def prepare(
 
 
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
-    """The error that says why there is no such dataset, and the ways out."""
+    """The error that says why there is no such dataset, and what a user can do."""
     where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
     tried = f"not prepared in {where}, and not to be had: {reason}"
     return Unavailable(
-        f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or pip install "
-        "'datamix[prepare]' and run once with a network.",
+        f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or "
+        f"{install_hint('prepare')} and run once with a network.",
         tried,
     )
 
@@ -308,16 +308,16 @@ def _num_bytes(directory: Path) -> int:
 
 
 def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
-    found = find_prepared(name, temporary)
-    if found is None:
+    directory = find_prepared(name, temporary)
+    if directory is None:
         raise DataError(f"source {name.dataset!r}: TFDS prepared it and left nothing behind.")
     notes = Path(name.dataset, ".config", "metadata.json")  # which config is the default one
     if (temporary / notes).exists() and not (data_dir / notes).exists():
         (data_dir / notes).parent.mkdir(parents=True, exist_ok=True)
         (temporary / notes).replace(data_dir / notes)
-    target = data_dir / found.relative_to(temporary)
+    target = data_dir / directory.relative_to(temporary)
     target.parent.mkdir(parents=True, exist_ok=True)
-    return found.replace(target)
+    return directory.replace(target)
 
 
 def _main(task: dict[str, str]) -> None:

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, SpecError, hint
+from datamix.errors import ConfigError, DataError, SpecError, hint, install_hint
+from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Slot, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.sources.tfds.decode import (
@@ -43,7 +44,7 @@ _RANDOM_ACCESS = ("array_record", "parquet")  # formats that TFDS reads without 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tfds:
+class Tfds(TakeFromRead):
     """A dataset in TFDS's format.
 
     Attributes:
@@ -104,8 +105,8 @@ class Tfds:
         name = Name.parse(self.name)
         default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
         data_dir = Path(self.data_dir or default).expanduser().resolve()
-        if found := find_prepared(name, data_dir):
-            return found
+        if directory := find_prepared(name, data_dir):
+            return directory
         module = _registered_in(name)
         if not self.download:
             raise unavailable(self.name, data_dir, "download is switched off")
@@ -155,8 +156,8 @@ class Tfds:
 
     @cached_property
     def _described(self) -> tuple[Spec, tuple[str, ...]]:
-        if known := self._slot.peek():
-            return known[0], tuple(known[1]["class_names"])
+        if entry := self._slot.peek():
+            return entry[0], tuple(entry[1]["class_names"])
         self._require_reader()
         features = self._reader.builder.info.features
         spec = {}
@@ -195,7 +196,7 @@ class Tfds:
         if self._file_format not in _RANDOM_ACCESS and importlib.util.find_spec("tensorflow") is None:
             raise DataError(
                 f"source {self.name!r}: {self._directory} is stored as {self._file_format}, which TensorFlow alone "
-                "reads, and it is not installed: pip install 'datamix[prepare]'."
+                f"reads, and it is not installed: {install_hint('prepare')}."
             )
 
     def _decode(self) -> tuple[Arrays, dict[str, Any]]:

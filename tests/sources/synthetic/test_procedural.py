@@ -19,6 +19,7 @@ from datamix.sources.synthetic.digits import digits
 from datamix.sources.synthetic.garments import garments
 from datamix.sources.synthetic.procedural import Procedural
 from datamix.spec import Arrays, spec_of
+from datamix.testing import check_source
 
 Build = Callable[..., Procedural]
 with tempfile.TemporaryDirectory() as directory:
@@ -63,6 +64,7 @@ def test_what_is_read_is_what_was_told(build: Build) -> None:
     arrays = source.read()
     assert spec_of(arrays) == source.spec
     assert {len(leaf) for leaf in arrays.values()} == {450}
+    check_source(source)
     assert build(split="all").num_records == 24_000
 
 

@@ -196,7 +196,7 @@ def test_without_tensorflow_the_network_is_not_asked(server, data_dir, monkeypat
     assert server.requests == []
     message = str(raised.value)
     assert "\n" not in message
-    for way_out in ("Point data_dir at", "pip install 'datamix[prepare]'", str(data_dir)):
+    for way_out in ("Point data_dir at", "pip install -e '.[prepare]'", str(data_dir)):
         assert way_out in message
 
 

@@ -20,6 +20,7 @@ from datamix.sources.tfds import decode
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
 from datamix.spec import LeafSpec, spec_of
+from datamix.testing import check_source
 
 ARRAY_RECORD, TFRECORD = "tensorflow_datasets", "tensorflow_datasets_tfrecord"
 
@@ -73,6 +74,7 @@ def test_reads_what_tfds_reads(make, fashion):
     arrays = source.read()
     assert_are(arrays, fashion)
     assert spec_of(arrays) == source.spec
+    check_source(source)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_tfrecord_without_tensorflow_says_what_to_install(make, shared_data, mon
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     source = make(data_dir=shared_data / TFRECORD)
     assert source.num_records == 800
-    with pytest.raises(DataError, match=r"stored as tfrecord, .* pip install 'datamix\[prepare\]'"):
+    with pytest.raises(DataError, match=r"stored as tfrecord, .* pip install -e '\.\[prepare\]'"):
         source.read()
 
 

@@ -1,0 +1,22 @@
+# The public names, here alone: `__init__.py` reads which module each comes from, and imports it when it is first used.
+from datamix.build.load import load as load
+from datamix.build.mix import mix as mix
+from datamix.errors import ConfigError as ConfigError
+from datamix.errors import DataError as DataError
+from datamix.errors import DatamixError as DatamixError
+from datamix.errors import RegistryError as RegistryError
+from datamix.errors import SpecError as SpecError
+from datamix.errors import StateError as StateError
+from datamix.mixing.orders import order as order
+from datamix.mixing.plan import Plan as Plan
+from datamix.mixing.plan import Selection as Selection
+from datamix.mixing.stops import stop as stop
+from datamix.mixing.weightings import weighting as weighting
+from datamix.operators.base import operator as operator
+from datamix.pipeline.cursor import Cursor as Cursor
+from datamix.pipeline.pipeline import Pipeline as Pipeline
+from datamix.sources.arrays import MemoryArrays as MemoryArrays
+from datamix.sources.base import source as source
+from datamix.training.models import model as model
+
+__version__: str

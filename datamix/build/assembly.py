@@ -1,0 +1,295 @@
+"""From opened sources, operators and the settings of a mix to a plan, a graph and a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from datamix import registry
+from datamix.build.source import OpenSource
+from datamix.errors import DataError, SpecError, hint
+from datamix.fingerprint import fingerprint
+from datamix.mixing.plan import Plan
+from datamix.operators.label import offset_label, tag_source
+from datamix.pipeline.batching import Remainder, num_batches
+from datamix.pipeline.graph import Graph, Operation
+from datamix.pipeline.lowering import check_specs
+from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.readers.base import Reader
+from datamix.spec import LeafSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A mix put together, of which no record is read yet.
+
+    Attributes:
+      sources: the sources by name, in order.
+      graph: their operators and the shared ones, with the settings known before the data is read.
+      plan: the plan of the mix.
+      seed: the seed of everything that is drawn, where a source has none of its own.
+      batch_size: the number of records in a batch.
+      remainder: whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: whether the rows of each batch are put into another order.
+      identity: what determines the sequence, by the key that sets it; not where the data lies.
+    """
+
+    sources: Mapping[str, OpenSource]
+    graph: Graph
+    plan: Plan
+    seed: int
+    batch_size: int
+    remainder: Remainder
+    shuffle_rows: bool
+    identity: Mapping[str, object]
+
+    def offset(self, source: str) -> int | None:
+        """What is added to a source's labels; None if that depends on data not yet read."""
+        return next(
+            (
+                node.operation.settings["offset"]
+                for node in self.graph.chain(source)
+                if node.operation
+                and node.operation.operator == "offset_label"
+                and "leaf" not in node.operation.settings
+            ),
+            0,
+        )
+
+    def spec(self) -> dict[str, LeafSpec]:
+        """The shape and dtype of each leaf of a finished record, without reading any.
+
+        Raises:
+          SpecError: the sources do not fit together.
+        """
+        return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
+
+    def num_batches(self) -> int | None:
+        """The number of batches in the whole mix; None without end."""
+        return num_batches(self.plan.length, self.batch_size, self.remainder)
+
+    def num_records(self) -> int | None:
+        """The number of records that these batches hold; None without end."""
+        if self.plan.length is None or self.remainder == "keep":
+            return self.plan.length
+        return self.plan.length // self.batch_size * self.batch_size
+
+    def fingerprint(self) -> str:
+        """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
+        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
+
+    def completed(self) -> Self:
+        """The same, with the label offsets that need the labels themselves to be read.
+
+        Raises:
+          SpecError: the sources do not fit together; found before any data is read.
+        """
+        if None not in (self.offset(name) for name in self.sources):
+            return self
+        self.spec()
+        sources = {name: replace(source, source=source.in_memory()) for name, source in self.sources.items()}
+        counts = [source.num_classes() for source in sources.values()]
+        return replace(self, sources=sources, graph=_with_offsets(self.graph, _offsets(list(sources), counts)))
+
+    def pipeline(self, reader: Reader | None = None) -> Pipeline:
+        """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
+        complete = self.completed()
+        return Pipeline(
+            complete.sources,
+            complete.graph,
+            complete.plan,
+            batch_size=self.batch_size,
+            remainder=self.remainder,
+            shuffle_rows=self.shuffle_rows,
+            seeds=_seeds(self.sources.values(), self.seed),
+            identity=self.identity,
+            reader=reader,
+        )
+
+
+def assemble(
+    sources: Sequence[OpenSource],
+    *,
+    operators: Sequence[Operation] = (),
+    labels: str = "union",
+    batch_size: int = 16,
+    remainder: Remainder = "drop",
+    shuffle_rows: bool = False,
+    seed: int = 0,
+    shuffle: bool | str = "full",
+    unit: str = "record",
+    order: str = "proportional",
+    order_settings: Mapping[str, Any] | None = None,
+    granularity: str = "record",
+    stop: str | Mapping[str, Any] = "first_exhausted",
+    epochs: Mapping[str, int] | None = None,
+    samples: int | None = None,
+    **weights: Any,
+) -> Assembly:
+    """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
+
+    Args:
+      sources: the sources, in order.
+      operators: the operators on every record, after the mix.
+      labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
+      batch_size: the number of records in a batch.
+      remainder: whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: whether the rows of each batch are put into another order.
+      seed: the seed of everything that is drawn, where a source has none of its own.
+      shuffle: see `datamix.Plan`, as is all that follows but for these.
+      unit: what follows the ratio: "record", or the leaf that holds each record's length.
+      order: the order of the mix.
+      order_settings: the keyword settings of the order.
+      granularity: whether records or whole batches are mixed.
+      stop: the stop of the mix, with settings as in `{"rule": name, setting: value}`.
+      epochs: how often a source is gone through until it counts as finished.
+      samples: after how many records the mix ends at the latest.
+      **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+    """
+    names, settings = [source.name for source in sources], dict(order_settings or {})
+    for source in sources:
+        if not source.num_records:
+            split = source.settings.get("split")
+            raise DataError(
+                f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
+                + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
+            )
+    plan = Plan(
+        sizes={source.name: source.num_records for source in sources},
+        order=order,
+        stop=stop,
+        epochs=epochs,
+        samples=samples,
+        seed=seed,
+        shuffle=shuffle,
+        seeds=_seeds(sources, seed),
+        batch_size=batch_size,
+        granularity=granularity,
+        lengths=None if unit == "record" else {source.name: _lengths(source, unit) for source in sources},
+        **weights,
+        **settings,
+    )
+    branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
+    counts = [len(source.class_names) for source in sources]
+    offsets = _offsets(names, counts) if all(counts[:-1]) else {}
+    identity: dict[str, object] = {
+        "source": names,
+        "seed": seed,
+        "shuffle": shuffle,
+        "labels": labels,
+        "mix.order": [order, settings, granularity],
+        "stop": [stop, samples, dict(epochs or {})],
+        "mix.unit": unit,
+        "operators": _identities(operators),
+    }
+    if shuffle_rows:  # only then, so that states from before there was the setting are still of the same sequence
+        identity["batch.shuffle"] = True
+    return Assembly(
+        sources={source.name: source for source in sources},
+        graph=_with_offsets(Graph.of(branches, operators), offsets),
+        plan=plan,
+        seed=seed,
+        batch_size=batch_size,
+        remainder=remainder,
+        shuffle_rows=shuffle_rows,
+        identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
+    )
+
+
+def _identity(source: OpenSource) -> list[object]:
+    """What determines the records of a source; not where they lie."""
+    places = ("data_dir", "cache_dir", "path", "files", "url")
+    return [
+        source.target,
+        source.provenance,
+        source.num_records,
+        len(source.class_names),
+        source.seed,
+        {key: value for key, value in source.settings.items() if key not in places},
+        {leaf: str(part) for leaf, part in source.spec.items()},
+        _identities(source.operators),
+    ]
+
+
+def _identities(operators: Sequence[Operation]) -> list[object]:
+    """The operators by their registered names, others by where they are defined, with their settings."""
+
+    def name(operation: Operation) -> str:
+        function = operation.function
+        known = operation.operator in registry.names("operator")
+        if known and registry.lookup("operator", operation.operator) is function:
+            return operation.operator
+        return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+    return [[name(each), {key: _plain(value) for key, value in each.settings.items()}] for each in operators]
+
+
+def _plain(value: object) -> object:
+    """A setting as JSON has it; the text of a long array would leave most of it out."""
+    return np.asarray(value).tolist() if hasattr(value, "__array__") else value
+
+
+def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
+    """The lengths of a source's records.
+
+    Raises:
+      SpecError: it has no such leaf.
+    """
+    spec = source.spec
+    if leaf not in spec or spec[leaf].shape:
+        numbers = [name for name, part in spec.items() if not part.shape]
+        raise SpecError(
+            f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
+            f"{hint(leaf, ['record', *numbers])}"
+        )
+    return source.read()[leaf]
+
+
+def _chain(source: OpenSource, source_id: int, labels: str) -> list[Operation]:
+    """A source's operators, with those that every source has: numbers of its own for its classes, and the source's.
+
+    Raises:
+      SpecError: the source has a leaf of the name that is given to the source's number.
+    """
+    if "source_id" in source.spec:
+        takes_leaves = source.settings and "leaves" in registry.settings(registry.lookup("source", source.target))
+        mend = f"choose its leaves with {source.key}.leaves" if takes_leaves else "rename it, or leave it out"
+        raise SpecError(
+            f"source {source.name!r} has a leaf 'source_id' of its own, which the source's number would overwrite; "
+            f"{mend}."
+        )
+    names = {operation.operator for operation in source.operators if "leaf" not in operation.settings}
+    label = source.spec.get("label")
+    classes = label is not None and not label.shape and np.dtype(label.dtype).kind in "biu"
+    chain = list(source.operators)
+    if labels == "union" and classes and "offset_label" not in names:
+        # Before the others, which may make a vector of the label.
+        chain.insert(0, Operation(operator="offset_label", function=offset_label, settings={"offset": None}))
+    if "tag_source" not in names:
+        chain.append(Operation(operator="tag_source", function=tag_source, settings={"source_id": source_id}))
+    return chain
+
+
+def _offsets(names: Sequence[str], num_classes: Sequence[int]) -> dict[str, int]:
+    return {name: sum(num_classes[:i]) for i, name in enumerate(names)}
+
+
+def _with_offsets(graph: Graph, offsets: Mapping[str, int]) -> Graph:
+    """The graph with the label offsets set that were left open."""
+    nodes = list(graph.nodes.values())
+    for name, offset in offsets.items():
+        for node in graph.chain(name):
+            if node.operation and node.operation.settings.get("offset", offset) is None:
+                operation = replace(node.operation, settings={"offset": offset})
+                nodes[nodes.index(node)] = replace(node, operation=operation)
+    return Graph(nodes)
+
+
+def _seeds(sources: Iterable[OpenSource], seed: int) -> dict[str, int]:
+    return {source.name: seed if source.seed is None else source.seed for source in sources}

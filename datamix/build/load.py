@@ -1,0 +1,67 @@
+"""`datamix.load`: the pipeline that a command line describes."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from datamix.build.built import build
+from datamix.config.compose import compose
+from datamix.config.files import conf_dir
+from datamix.config.parse import parse
+from datamix.errors import ConfigError
+from datamix.pipeline.pipeline import Pipeline
+
+_OF_JOBS = ("job", "bench", "train", "model", "optimizer")
+
+
+def load(
+    *overrides: str,
+    config_dir: str | Path | None = None,
+    sources: Mapping[str, Any] | None = None,
+) -> Pipeline:
+    """Build the pipeline that a command line describes.
+
+    It runs no job. Where a dataset cannot be had, its stand-in takes its place if "data.stand_in=true" asks for that.
+
+    Args:
+      overrides: as on the command line: "source=mnist+fashion", "mix.ratio=7:3", "batch.size=256".
+      config_dir: a directory with more configs, as `--config-dir`.
+      sources: sources made in Python, by the name that `source=` may use: arrays by leaf, or any object with `len()`
+        whose `[i]` is record i, see `datamix.sources.objects.as_source`. Without a `source=` among the overrides, they
+        are the mix.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+
+    >>> import numpy as np
+    >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}
+    >>> pipeline = load("batch.size=4", "stop=all_exhausted", sources={"few": few, "fewer": few})
+    >>> len(pipeline), next(iter(pipeline))["source_id"].tolist()
+    (3, [0, 1, 0, 1])
+    """
+    memory = dict(sources or {})
+    for name in memory:
+        if (conf_dir() / "dataset" / f"{name}.yaml").exists():
+            raise ConfigError(f"sources: {name!r} is the name of a dataset that is shipped; give yours another.")
+    for override in overrides:
+        if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
+            raise ConfigError(
+                f"{override}: load builds a pipeline and runs no job, and this is of one; jobs run on the command "
+                "line, python -m datamix."
+            )
+    arguments = ["~job", *overrides]
+    if memory and not any(override.startswith("source=") for override in overrides):
+        arguments.append(f"source={'+'.join(memory)}")
+    node = compose(arguments, config_dir=config_dir, datasets=list(memory))
+    # An experiment may set what its job needs, which is not looked at here.
+    node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
+    built = build(parse(node), memory)
+    for note in built.notes:
+        warnings.warn(note, stacklevel=2)
+    return built.pipeline()

@@ -1,0 +1,292 @@
+"""`datamix.mix`: the pipeline of sources and operators that are given as Python objects."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from datamix import registry
+from datamix.build.assembly import assemble
+from datamix.build.source import OpenSource, named
+from datamix.errors import ConfigError, DatamixError, hint
+from datamix.mixing.groups import by_path
+from datamix.operators.base import Traits, traits
+from datamix.pipeline.batching import Remainder
+from datamix.pipeline.graph import Operation
+from datamix.pipeline.pipeline import Pipeline
+from datamix.sources.objects import as_source
+
+_Value = TypeVar("_Value")
+
+Operator: TypeAlias = Callable[..., Any] | str | tuple[Callable[..., Any] | str, Mapping[str, Any]] | Mapping[str, Any]
+"""A function, its registered name, or either with settings: `functools.partial(normalize, mean=0, std=1)`,
+`(normalize, {"mean": 0, "std": 1})`, or as in YAML `{"normalize": {"mean": 0, "std": 1}}`."""
+
+
+def mix(
+    sources: Mapping[str, Any],
+    *,
+    operators: Mapping[str, Sequence[Operator]] | Sequence[Operator] = (),
+    shared_operators: Sequence[Operator] = (),
+    weights: Mapping[str, Any] | None = None,
+    ratio: object = None,
+    share: Mapping[str, Any] | None = None,
+    weighting: str | Mapping[str, Any] = "equal",
+    schedule: Sequence[Mapping[str, Any]] | None = None,
+    unit: str = "record",
+    order: str = "proportional",
+    granularity: str = "record",
+    stop: str | Mapping[str, Any] | None = None,
+    epochs: Mapping[str, Any] | None = None,
+    samples: int | None = None,
+    batches: int | None = None,
+    batch_size: int = 16,
+    remainder: Remainder = "drop",
+    shuffle_rows: bool = False,
+    seed: int = 0,
+    seeds: Mapping[str, int] | None = None,
+    shuffle: bool | str = "full",
+    labels: str = "union",
+    class_names: Mapping[str, Sequence[str]] | None = None,
+    limit: Mapping[str, int] | None = None,
+    **order_settings: Any,
+) -> Pipeline:
+    """Mix sources that are Python objects.
+
+    Keywords mean what the keys of the command line mean, and have the same defaults.
+
+    Args:
+      sources: by name, what `datamix.sources.objects.as_source` takes: arrays by leaf, or any object with `len()` whose
+        `[i]` is record i. A dict of sources in place of a source is a mix within the mix; paths such as
+        "vision.mnist" name what is in it.
+      operators: the operators on the records of each source, by name, or those of every source. An operator is a
+        function from record to record, with settings as a `functools.partial` or a pair `(function, settings)`; or a
+        registered name, as in YAML.
+      shared_operators: the operators on every record, after the mix.
+      weights: relative weights of sources, or of mixes within the mix; one not named has 1.
+      ratio: in place of weights, of all there is to mix, as "7:3" or [7, 3].
+      share: absolute shares, in [0, 1]; the other sources divide what is left.
+      weighting: the rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
+      schedule: weights that change with the step.
+      unit: what follows the ratio: "record", or the leaf that holds each record's length.
+      order: "proportional", "random", "round_robin" or "concat".
+      granularity: "record", or "batch" for whole batches of one source.
+      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever"; by default the first, and "exhaust_once"
+        for order="concat".
+      epochs: how often a source is gone through until it counts as finished; one not named, once.
+      samples: after how many records the mix ends, if it has not ended before.
+      batches: after how many batches it does.
+      batch_size: the number of records in a batch.
+      remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
+      shuffle_rows: whether the rows of each batch are put into another order, a function of the seed and the step.
+      seed: the seed of everything that is drawn.
+      seeds: the seeds of some sources' shuffles and random operators, where not `seed`.
+      shuffle: "full", "window(n)" or "none".
+      labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
+      class_names: the names of the classes of a source, by label.
+      limit: how many of its first records a source gives.
+      **order_settings: the settings of the order, such as `window=64`.
+
+    Raises:
+      DatamixError: in one line, what is wrong and how to mend it.
+
+    >>> import datamix
+    >>> import numpy as np
+    >>> from datamix.operators import to_float
+    >>> arrays = {"image": np.full((6, 2, 2, 1), 255, np.uint8), "label": np.arange(6)}
+    >>> records = [{"image": np.zeros((2, 2, 1), np.float32), "label": i % 2} for i in range(4)]
+    >>> pipeline = datamix.mix({"a": arrays, "b": records}, operators={"a": [to_float]}, weights={"a": 3}, batch_size=4)
+    >>> pipeline[0]["source_id"].tolist(), pipeline[0]["image"].dtype
+    ([0, 0, 1, 0], dtype('float32'))
+    """
+    flat = dict(_flat(sources, ""))
+    if not flat:
+        raise ConfigError("sources: a mix needs at least one source, as in {'a': {'image': …, 'label': …}}.")
+    order_settings = _settings(order, order_settings)
+    batch_size = _count("batch_size", batch_size)
+    ends = [
+        None if samples is None else _count("samples", samples),
+        None if batches is None else _count("batches", batches) * batch_size,
+    ]
+    _check_choice("remainder", remainder, ("drop", "keep"))
+    _check_choice("labels", labels, ("union", "keep"))
+    _check_choice("granularity", granularity, ("record", "batch"))
+    if not isinstance(operators, Mapping):
+        operators = dict.fromkeys(flat, operators)
+    operators_of = _of_sources("operators", operators, flat, _operations)
+    seed_of = _of_sources("seeds", seeds, flat, _whole)
+    limit_of = _of_sources("limit", limit, flat, _count)
+    names_of = _of_sources("class_names", class_names, flat, _names)
+    opened = [
+        _open(
+            name,
+            data,
+            operators=operators_of.get(name, ()),
+            seed=seed_of.get(name),
+            limit=limit_of.get(name),
+            chosen_names=names_of.get(name, ()),
+        )
+        for name, data in flat.items()
+    ]
+    return assemble(
+        opened,
+        operators=_operations("shared_operators", shared_operators),
+        labels=labels,
+        batch_size=batch_size,
+        remainder=remainder,
+        shuffle_rows=shuffle_rows,
+        seed=_whole("seed", seed),
+        shuffle=shuffle,
+        unit=unit,
+        order=order,
+        order_settings=order_settings,
+        granularity=granularity,
+        stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
+        epochs=by_path(epochs),
+        samples=min((end for end in ends if end is not None), default=None),
+        weights=weights,
+        ratio=ratio,
+        share=share,
+        weighting=weighting,
+        schedule=schedule,
+    ).pipeline()
+
+
+def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """The sources by their paths."""
+    if not isinstance(sources, Mapping):
+        raise ConfigError(f"sources are given by name, as in {{'a': …}}; this is {type(sources).__name__}.")
+    for name, data in sources.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"sources: {name!r} is not a name; sources are named by text.")
+        if isinstance(data, Mapping) and data and not any(_is_leaf(value) for value in data.values()):
+            yield from _flat(data, f"{prefix}{name}.")
+        else:
+            yield prefix + name, data
+
+
+def _is_leaf(value: object) -> bool:
+    """Whether a value is the leaf of a dict of arrays, and not a source."""
+    if isinstance(value, list | tuple):
+        return not (value and isinstance(value[0], Mapping | tuple))
+    is_source = isinstance(value, Mapping) or hasattr(value, "num_records") or hasattr(value, "__len__")
+    return hasattr(value, "__array__") or isinstance(value, str | bytes) or not is_source
+
+
+def _open(name: str, data: object, **settings: Any) -> OpenSource:
+    try:
+        source = as_source(data)
+        _ = source.num_records, source.spec
+    except DatamixError as error:
+        raise named(name, error) from error
+    return OpenSource(name=name, source=source, provenance=source.provenance, **settings)
+
+
+def _of_sources(
+    argument: str, values: Mapping[str, Any] | None, sources: Mapping[str, Any], read: Callable[[str, Any], _Value]
+) -> dict[str, _Value]:
+    """Values by source, each read by a function that takes what to call it in an error, and the value.
+
+    Raises:
+      ConfigError: these are none, or there is no such source.
+    """
+    if not isinstance(values, Mapping | None):
+        raise ConfigError(f"{argument} = {values!r}; it is given by source, as in {{{next(iter(sources))!r}: …}}.")
+    for name in values or {}:
+        if name not in sources:
+            raise ConfigError(f"{argument}[{name!r}]: there is no source {name!r} in this mix. {hint(name, sources)}")
+    return {name: read(f"{argument}[{name!r}]", value) for name, value in (values or {}).items()}
+
+
+def _whole(argument: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigError(f"{argument} = {value!r}; it is a whole number.")
+    return int(value)
+
+
+def _count(argument: str, value: object) -> int:
+    if (count := _whole(argument, value)) < 1:
+        raise ConfigError(f"{argument} = {value!r}; it is 1 or more.")
+    return count
+
+
+def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise ConfigError(f"{argument} = {value!r}; it is a list of names.")
+    return tuple(str(name) for name in value)
+
+
+def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
+    if value not in options:
+        raise ConfigError(f"{argument} = {value!r}. {hint(str(value), options)}")
+
+
+def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the order, all of them, as a configuration has them.
+
+    Raises:
+      ConfigError: a keyword that neither `mix` nor the order has.
+    """
+    known = registry.settings(registry.lookup("order", order))
+    for name in settings:
+        if name not in known:
+            keywords = [*registry.settings(mix), *known]
+            raise ConfigError(f"{name}: mix has no such keyword with order={order!r}. {hint(name, keywords)}")
+    defaults = {name: each.default for name, each in known.items() if each.default is not each.empty}
+    return defaults | dict(settings)
+
+
+def _operations(where: str, operators: Sequence[Operator]) -> tuple[Operation, ...]:
+    if isinstance(operators, str) or not isinstance(operators, Sequence):
+        raise ConfigError(f"{where} is a list of operators, as in [to_float].")
+    return tuple(_operation(operator, f"{where}[{i}]") for i, operator in enumerate(operators))
+
+
+def _operation(operator: Operator, where: str) -> Operation:
+    """An operator out of what `Operator` allows.
+
+    Raises:
+      ConfigError: it is none of that, or does not take such settings.
+      RegistryError: there is no operator of that name.
+    """
+    function: Any
+    function, settings = _parts(operator)
+    if isinstance(function, str):
+        registry.require("operator", function, where)
+        function = registry.lookup("operator", function)
+    if isinstance(function, functools.partial) and not function.args:
+        function, settings = function.func, function.keywords | dict(settings)
+    if not callable(function) or isinstance(function, functools.partial) or not isinstance(settings, Mapping):
+        raise ConfigError(
+            f"{where} = {operator!r} is no operator; it is a function from record to record, and settings are given "
+            "by keyword, as in functools.partial(normalize, mean=0.5, std=0.5)."
+        )
+    name = getattr(function, "__name__", type(function).__name__).strip("<>")
+    if isinstance(getattr(function, "traits", None), Traits):
+        registry.check_settings(f"{where}.{name}", function, settings)
+    else:
+        try:
+            inspect.signature(function).bind({}, **settings)
+        except TypeError as error:
+            raise ConfigError(f"{where}: {name} does not take a record and these settings: {error}.") from error
+    for setting, value in settings.items():
+        if setting not in traits(function).traced and hasattr(value, "__array__"):
+            raise ConfigError(
+                f"{where}.{name}.{setting} is an array, by which no program can be told from another; declare it with "
+                f"traced=({setting!r},), or let the function refer to it."
+            )
+    return Operation(operator=name, function=function, settings=dict(settings))
+
+
+def _parts(operator: Any) -> tuple[Any, Any]:
+    """The function, or its name, and the settings."""
+    if isinstance(operator, tuple) and len(operator) == 2:
+        return operator
+    if isinstance(operator, Mapping) and len(operator) == 1:
+        ((name, settings),) = operator.items()
+        return name, settings or {}
+    return operator, {}

@@ -1,0 +1,49 @@
+"""Digests of what determines a sequence of batches: two pipelines of one fingerprint give the same batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Protocol
+
+
+class _Group(Protocol):
+    def leaf_shares(self) -> tuple[Fraction, ...]: ...
+
+
+class _Plan(Protocol):
+    """The part of `datamix.Plan` that counts: its phases, each with the slot it lasts until and its shares."""
+
+    @property
+    def phases(self) -> Sequence[tuple[int | None, _Group]]: ...
+
+
+def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> dict[str, str]:
+    """Digest each thing that determines the sequence, by the name a user knows it by.
+
+    Args:
+      identity: what determines which records there are and what is done to them, by the key that sets it.
+      plan: the plan of the mix.
+      batch_size: the number of records in a batch.
+      remainder: what happens to the records at the end that fill no batch.
+    """
+    shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
+    batch = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
+    return {key: digest(value) for key, value in {**identity, **batch}.items()}
+
+
+def fingerprint(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> str:
+    """Digest all `parts` into one."""
+    return digest(parts(identity, plan, batch_size, remainder))
+
+
+def digest(value: object) -> str:
+    """Digest a value of JSON's types.
+
+    >>> digest({"seed": 0, "stop": "forever"}) == digest({"stop": "forever", "seed": 0})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,237 @@
+"""Sources out of Python objects: arrays by leaf, lists of records, datasets with `len()` and `[i]`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError
+from datamix.sources.arrays import MemoryArrays
+from datamix.sources.base import Source, TakeFromRead
+from datamix.spec import Arrays, LeafSpec, Spec, spec_of
+
+PAIR = ("image", "label")
+"""The leaves of records that are pairs."""
+
+
+def as_source(data: object, provenance: str | None = None) -> Source:
+    """Turn what a user has into a source.
+
+    Args:
+      data: one of
+
+        - a `Source`; `provenance` and `class_names` may be missing, and instead of `take` it may have `read`;
+        - a dict of arrays of the same length along their first axis, by leaf;
+        - any object with `len()` whose `[i]` is record i, such as a list or a dataset for torch. A record is a dict of
+          numbers and arrays, a named tuple of them, or a pair `(image, label)`. All records have the leaves, shapes
+          and dtypes of the first one. Where the object has `__getitems__(indices)`, records are asked for in blocks;
+          where it has `take(indices, out)`, it fills the arrays itself.
+      provenance: what the report says of where the records come from; by default "arrays" or "objects".
+
+    Raises:
+      ConfigError: this is none of them.
+      DataError: a leaf is not of numbers, or the arrays differ in length.
+
+    >>> source = as_source([{"x": [0.5, 1.0], "label": 3}, {"x": [2.0, 2.5], "label": 4}])
+    >>> source.num_records, str(source.spec["x"])
+    (2, 'float64 [2]')
+    """
+    if isinstance(data, Source):
+        return data
+    if hasattr(data, "num_records") and hasattr(data, "spec") and (hasattr(data, "read") or hasattr(data, "take")):
+        return Reading(data, provenance) if hasattr(data, "read") else Taking(data, provenance)
+    if isinstance(data, Mapping):
+        arrays = {str(leaf): _array(str(leaf), values, "") for leaf, values in data.items()}
+        return MemoryArrays(arrays, provenance=provenance or "arrays")
+    if isinstance(data, str | bytes):
+        raise ConfigError(f"{_kind(data)} is no source; datasets by name are for datamix.load('source=mnist+fashion').")
+    if hasattr(data, "dtype"):
+        raise ConfigError(f"{_kind(data)} alone is no source; give arrays by leaf, as in {{'image': …, 'label': …}}.")
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        return Objects(data, provenance or "objects")
+    if isinstance(data, Iterable):
+        raise ConfigError(
+            f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any of them by its "
+            "number; list(…) makes a source of it."
+        )
+    raise ConfigError(f"{_kind(data)} is no source; it needs len(), and [i] that gives record i.")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The records of an object with `len()` and `[i]`.
+
+    Python's numbers become what NumPy makes of them, int64 and float64; like all numbers of 64 bits, a pipeline stores
+    them in 32.
+
+    Attributes:
+      data: the object.
+      provenance: where the records come from.
+      class_names: the name of each label.
+    """
+
+    data: Any
+    provenance: str = "objects"
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return len(self.data)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf of the first record."""
+        return spec_of({leaf: values[np.newaxis] for leaf, values in self._first.items()})
+
+    @cached_property
+    def _first(self) -> dict[str, np.ndarray]:
+        """The leaves of the first record, which all others are like."""
+        if not self.num_records:
+            return {}
+        try:
+            first = self.data[0]
+        except (LookupError, TypeError, NotImplementedError) as error:
+            raise ConfigError(
+                f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}; [i] is to give "
+                "record i."
+            ) from error
+        return _leaves(first, 0)
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        if self._fills_arrays:
+            self.data.take(indices, out)
+            return
+        numbers: list[int] = indices.tolist()
+        if hasattr(self.data, "__getitems__"):
+            records = self.data.__getitems__(numbers)
+            if len(records) != len(numbers):
+                raise DataError(f"__getitems__ gives {len(records)} records for {len(numbers)} indices.")
+        else:
+            records = (self.data[number] for number in numbers)
+        like = self._first
+        for row, (number, record) in enumerate(zip(numbers, records, strict=True)):
+            leaves = _leaves(record, number)
+            if leaves.keys() != like.keys():
+                raise DataError(
+                    f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(like)}; all "
+                    "records have the same ones."
+                )
+            for leaf, value in leaves.items():
+                if value.shape != like[leaf].shape or value.dtype != like[leaf].dtype:
+                    raise DataError(
+                        f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
+                        f"record 0 is {self.spec[leaf]}; make all records alike."
+                    )
+                out[leaf][row] = value
+
+    @cached_property
+    def _fills_arrays(self) -> bool:
+        """Whether the object has a `take(indices, out)`; that of other libraries takes other things."""
+        take: Callable[..., Any] | None = getattr(self.data, "take", None)
+        try:
+            return take is not None and list(inspect.signature(take).parameters)[1:2] == ["out"]
+        except (TypeError, ValueError):  # a function in C without a signature
+            return False
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """A source of the user's that lacks a member of `Source`."""
+
+    source: Any
+    named: str | None = None
+
+    @property
+    def provenance(self) -> str:
+        """Where the records come from."""
+        return getattr(self.source, "provenance", None) or self.named or "objects"
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return int(self.source.num_records)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        spec: Spec = self.source.spec
+        return spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
+        return tuple(getattr(self.source, "class_names", ()))
+
+
+class Reading(_Adapted, TakeFromRead):
+    """A source of the user's that has `read`, and perhaps `take`."""
+
+    def read(self) -> Arrays:
+        """See `datamix.sources.base.ReadableSource`."""
+        arrays: Arrays = self.source.read()
+        return arrays
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        if hasattr(self.source, "take"):
+            self.source.take(indices, out)
+        else:
+            super().take(indices, out)
+
+
+class Taking(_Adapted):
+    """A source of the user's that has `take` and no `read`."""
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        self.source.take(indices, out)
+
+
+def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
+    """The leaves of a record.
+
+    Raises:
+      DataError: it is no record, or a leaf is not of numbers.
+    """
+    if isinstance(record, tuple) and hasattr(record, "_asdict"):
+        record = record._asdict()
+    elif isinstance(record, Sequence) and not isinstance(record, str | bytes) and len(record) == len(PAIR):
+        record = dict(zip(PAIR, record, strict=True))
+    if not isinstance(record, Mapping):
+        size = f" of {len(record)}" if isinstance(record, list | tuple) else ""
+        raise DataError(
+            f"record {number} is {_kind(record)}{size}; a record is a dict of numbers and arrays, as in "
+            "{'image': …, 'label': 3}, or a pair (image, label)."
+        )
+    return {str(leaf): _array(str(leaf), value, f" of record {number}") for leaf, value in record.items()}
+
+
+def _array(leaf: str, value: object, where: str) -> np.ndarray:
+    """A leaf as an array of numbers.
+
+    Raises:
+      DataError: it is something else.
+    """
+    mend = "a pipeline computes with numbers: leave it out, or turn it into numbers."
+    if value is None or isinstance(value, str | bytes | Mapping):
+        raise DataError(f"leaf {leaf!r}{where} is {'None' if value is None else _kind(value)}; {mend}")
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors on another device
+        raise DataError(f"leaf {leaf!r}{where} is {_kind(value)}, and no array: {error}") from error
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise DataError(f"leaf {leaf!r}{where} is {array.dtype}; {mend}")
+    return array
+
+
+def _kind(value: object) -> str:
+    """What a value is, as a user calls it."""
+    names: dict[type, str] = {str: "text", bytes: "bytes", dict: "a dict", list: "a list", tuple: "a tuple"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,134 @@
+"""From opened sources to labels, numbers of sources, seeds, plan, graph and fingerprint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import datamix
+from datamix.errors import ConfigError, DataError, SpecError
+
+
+def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
+    return {"image": np.zeros((size, 2, 2, 1), np.uint8), "label": np.arange(size) % classes} | leaves
+
+
+def test_labels_union_counts_classes_in_source_order() -> None:
+    pipeline = datamix.load(
+        "stop=exhaust_once",
+        "batch.size=15",
+        sources={"a": few(4, 2), "b": few(6, 3), "c": few(5, 5)},
+    )
+    batch = next(iter(pipeline))
+    seen = {i: sorted(set(batch["label"][batch["source_id"] == i].tolist())) for i in range(3)}
+    assert seen == {0: [0, 1], 1: [2, 3, 4], 2: [5, 6, 7, 8, 9]}
+
+
+def test_labels_keep() -> None:
+    pipeline = datamix.load("labels=keep", "batch.size=12", "stop=exhaust_once", sources={"a": few(), "b": few()})
+    assert set(next(iter(pipeline))["label"].tolist()) == {0, 1, 2}
+
+
+def test_class_names_count_classes_that_no_record_has() -> None:
+    pipeline = datamix.load(
+        "source.a.class_names=[x,y,z,unused]", "batch.size=12", "stop=exhaust_once", sources={"a": few(), "b": few()}
+    )
+    assert max(next(iter(pipeline))["label"].tolist()) == 6
+
+
+def test_own_tag_and_offset_are_left_alone() -> None:
+    operators = "source.b.operators=[{offset_label:{offset:100}},{tag_source:{source_id:9}}]"
+    batch = datamix.load("batch.size=12", "stop=exhaust_once", operators, sources={"a": few(), "b": few()})[0]
+    assert set(batch["source_id"].tolist()) == {0, 9}
+    assert set(batch["label"][batch["source_id"] == 9].tolist()) == {100, 101, 102}
+
+
+def test_records_without_labels() -> None:
+    batch = datamix.load("batch.size=3", sources={"a": {"tokens": np.arange(12).reshape(4, 3)}})[0]
+    assert {leaf: value.shape for leaf, value in batch.items()} == {"tokens": (3, 3), "source_id": (3,)}
+
+
+def test_narrow_labels_do_not_wrap_round() -> None:
+    narrow = few(200, 200) | {"label": np.arange(200, dtype=np.uint8)}
+    batch = datamix.load("batch.size=400", "stop=exhaust_once", sources={"a": narrow, "b": narrow})[0]
+    assert batch["label"].max() == 399
+
+
+def test_a_deviation_of_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a/normalize: operator 'normalize': std = 0; it is above 0\."):
+        datamix.load("source.a.operators=[{normalize:{mean:0,std:0}}]", "batch.size=4", sources={"a": few()})
+
+
+def test_labels_union_before_one_hot() -> None:
+    one_hot = "[{one_hot:{num_classes:6}}]"
+    pipeline = datamix.load(
+        f"source.a.operators={one_hot}", f"source.b.operators={one_hot}", "batch.size=12", "stop=exhaust_once",
+        sources={"a": few(), "b": few()},
+    )  # fmt: skip
+    batch = pipeline[0]
+    assert (batch["label"].sum(axis=1) == 1).all()
+    assert set(batch["label"].argmax(axis=1)[batch["source_id"] == 1].tolist()) == {3, 4, 5}
+
+
+def test_the_order_of_sources_and_their_classes_is_part_of_the_fingerprint() -> None:
+    one, other = (datamix.load(f"source={s}", "batch.size=4", sources={"a": few(), "b": few()}) for s in ("a+b", "b+a"))
+    with pytest.raises(datamix.StateError, match="source differ"):
+        other.iterator().restore(one.iterator().state())
+    named = datamix.load("source.a.class_names=[x,y,z,w]", "batch.size=4", sources={"a": few(), "b": few()})
+    assert named.fingerprint != one.fingerprint
+
+
+def test_seeds_of_sources() -> None:
+    def order(*overrides: str) -> dict[int, list[int]]:
+        batch = datamix.load(
+            *overrides, "batch.size=40", "stop=exhaust_once", sources={"a": few(20, 20), "b": few(20, 20)}
+        )[0]
+        return {i: batch["label"][batch["source_id"] == i].tolist() for i in range(2)}
+
+    plain, other = order(), order("source.a.seed=5")
+    assert plain[0] != other[0]
+    assert plain[1] == other[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sources", "error", "message"),
+    [
+        (
+            ["source.a.class_names=[x,y]", "batch.size=4"],
+            {"a": few()},
+            DataError,
+            r"label 2 has no name among the 2 class_names",
+        ),
+        ([], {"a": few(source_id=np.zeros(6))}, SpecError, r"'a' has a leaf 'source_id' of its own"),
+        (
+            ["batch.size=4"],
+            {"a": few(odd=np.zeros(6, [("x", "i4")]))},
+            DataError,
+            r"leaf 'odd' is \[\('x', '<i4'\)\]; a pipeline",
+        ),
+        (
+            ["batch.size=4", "operators=[{to_float:{largest:0}}]"],
+            {"a": few()},
+            ConfigError,
+            r"largest = 0; it is above 0",
+        ),
+        (
+            ["batch.size=4", "operators=[{normalize:{mean:[[1],[2,3]],std:1}}]"],
+            {"a": few()},
+            ConfigError,
+            r"normalize: mean = .* is not a number, or one a channel",
+        ),
+        ([], {"a": few(0)}, DataError, r"source 'a' is empty; leave it out of source="),
+        ([], {"a": few(extra=np.zeros(5))}, DataError, r"need the same length along their first axis; found image \[6"),
+        ([], {"a": {}}, DataError, r"need the same length along their first axis; found none"),
+        (["mix.weights.a=-1"], {"a": few()}, ConfigError, r"mix\.weights\.a = -1; a weight is 0 or more"),
+        (["mix.share.a=0.5"], {"a": few()}, ConfigError, r"no other source has a weight to take the rest"),
+        (["mix.granularity=batch", "batch.size=7"], {"a": few()}, ConfigError, r"6 records, which fill no batch of 7"),
+        (["mix=round_robin", "mix.ratio=2:1"], {"a": few(), "b": few()}, ConfigError, r"mix=round_robin .* no ratio"),
+    ],
+)
+def test_mistakes(overrides: list[str], sources: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        datamix.load(*overrides, sources=sources)

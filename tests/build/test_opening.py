@@ -1,0 +1,135 @@
+"""From the configuration of a source to the source, or its stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import datamix
+from datamix import registry
+from datamix.build.built import Built, build
+from datamix.config.compose import compose
+from datamix.config.parse import parse
+from datamix.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides for a machine without data, whose network does not answer."""
+    monkeypatch.setattr(
+        "datamix.sources.tfds.prepare._ask", lambda url, wait_s: f"no answer from {url} within {wait_s:g} s"
+    )
+    return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
+
+
+def built(*overrides: str) -> Built:
+    return build(parse(compose(overrides)))
+
+
+def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
+    return {"image": np.zeros((size, 2, 2, 1), np.uint8), "label": np.arange(size) % classes} | leaves
+
+
+def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
+    found = built("data.stand_in=true", "source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
+    assert [source.provenance for source in found.sources.values()] == ["stand-in", "procedural"]
+    assert [source.num_records for source in found.sources.values()] == [300, 20_000]
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith(
+        "mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
+    )
+    assert found.notes[0].endswith(
+        " For the real data, set data.dir=, or pip install -e '.[prepare]' and run with a network."
+    )
+
+
+def test_without_stand_ins_it_says_what_a_user_can_do(nothing_prepared: list[str], tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError,
+        match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "
+        r"-e '\.\[prepare\]' .*data\.stand_in=true",
+    ):
+        built("data.stand_in=false", *nothing_prepared)
+
+
+def test_a_dataset_without_a_stand_in_is_missed(nothing_prepared: list[str]) -> None:
+    with pytest.raises(DataError, match=r"source 'kmnist': not prepared .* or leave kmnist out of source="):
+        built("source=digits+kmnist", *nothing_prepared)
+
+
+def test_limit_takes_the_first_records() -> None:
+    pipeline = datamix.load("source.a.limit=4", "stop=exhaust_once", "batch.size=4", "shuffle=false",
+                            sources={"a": few(classes=6)})  # fmt: skip
+    assert [batch["label"].tolist() for batch in pipeline] == [[0, 1, 2, 3]]
+    assert datamix.load("source.a.limit=400", "batch.size=1", sources={"a": few()}).plan.sizes == (6,)
+
+
+def test_a_source_function_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    held = {kind: dict(entries) for kind, entries in registry._HELD.items()}
+    monkeypatch.setattr(registry, "_HELD", held)
+
+    @datamix.source
+    def ramps(*, num_records: int) -> dict[str, np.ndarray]:
+        return few(num_records)
+
+    @datamix.source
+    def nonsense() -> list[int]:
+        return [1]
+
+    @datamix.source
+    def listed() -> list[dict[str, int]]:
+        return [{"label": i} for i in range(3)]
+
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "listed.yaml").write_text("_target_: listed\n")
+    (tmp_path / "dataset" / "mine.yaml").write_text("_target_: ramps\nnum_records: 9\n")
+    (tmp_path / "dataset" / "wrong.yaml").write_text("_target_: nonsense\n")
+    pipeline = datamix.load("source=mine", "batch.size=3", config_dir=tmp_path)
+    assert pipeline.plan.sizes == (9,)
+    assert pipeline.plan.names == ("mine",)
+    with pytest.raises(DataError, match=r"^source 'wrong': record 0 is int; a record is a dict of numbers and arrays"):
+        datamix.load("source=wrong", config_dir=tmp_path)
+    batch = datamix.load("source=listed", "batch.size=3", "shuffle=none", config_dir=tmp_path)[0]
+    assert batch["label"].tolist() == [0, 1, 2]
+
+
+def test_a_source_made_in_python_takes_no_settings() -> None:
+    with pytest.raises(ConfigError, match=r"^source\.a\.split: a was made in Python and takes no split; "):
+        datamix.load("source.a.split=train[:3]", sources={"a": few()})
+
+
+@pytest.mark.parametrize("source", ["mnist+fashion", "digits"])
+def test_a_data_dir_that_is_not_there_is_refused_before_anything_is_looked_for(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(url: str | None, wait_s: float) -> str:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("datamix.sources.tfds.prepare._ask", ask)
+    missing = tmp_path / "missing"
+    for overrides in ([], ["data.stand_in=true"]):
+        with pytest.raises(DataError, match=rf"^data\.dir = '{missing}': there is no such directory .*; name one that"):
+            built(f"source={source}", f"data.dir={missing}", *overrides)
+        assert not missing.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="there is no such directory"):
+        built(f"source={source}", f"data.dir={tmp_path / 'file'}")
+
+
+def test_the_tilde_of_a_data_dir_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match=rf"^data\.dir = '~/data': .* \(looked for it at {tmp_path}/data\)"):
+        built("source=digits", "data.dir=~/data")
+    (tmp_path / "data").mkdir()
+    assert built("source=digits", "data.dir=~/data").plan.names == ("digits",)
+
+
+@pytest.mark.parametrize("job", ["preview", "plan", "graph", "bench", "train"])
+def test_no_job_starts_without_its_data_dir(job: str, call_datamix: Callable[..., Any], tmp_path: Path) -> None:
+    mistake = call_datamix(f"job={job}", "data.dir=missing").mistake
+    assert mistake.startswith("DataError: data.dir = 'missing': there is no such directory (looked for it at ")
+    assert not (tmp_path / "missing").exists()

@@ -1,0 +1,73 @@
+"""A source as it takes part in a mix."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamix.build.source import OpenSource, named
+from datamix.errors import ConfigError, DataError
+from datamix.sources.arrays import MemoryArrays
+from datamix.sources.base import ReadableSource
+from datamix.sources.objects import as_source
+from datamix.sources.tfds.prepare import Unavailable
+from datamix.testing import check_source
+
+ARRAYS = MemoryArrays({"label": np.array([2, 0, 1, 2, 4])})
+LISTED = as_source([{"label": label} for label in (2, 0, 1, 2, 4)])
+
+
+def opened(source: Any = ARRAYS, **settings: Any) -> OpenSource:
+    return OpenSource(name="a", source=source, provenance="arrays", **settings)
+
+
+@pytest.mark.parametrize("source", [ARRAYS, LISTED], ids=["reads", "takes"])
+@pytest.mark.parametrize(("limit", "labels"), [(None, [2, 0, 1, 2, 4]), (3, [2, 0, 1]), (9, [2, 0, 1, 2, 4])])
+def test_the_limit_leaves_the_first_records(source: Any, limit: int | None, labels: list[int]) -> None:
+    limited = opened(source, limit=limit)
+    assert isinstance(limited, ReadableSource)
+    assert limited.num_records == len(labels)
+    assert limited.read()["label"].tolist() == labels
+    assert limited.in_memory().read()["label"].tolist() == labels
+    assert limited.num_classes() == max(labels) + 1
+    check_source(limited)
+
+
+def test_names_chosen_for_classes_come_before_the_source_s_own() -> None:
+    named_source = MemoryArrays(ARRAYS.arrays, class_names=tuple("abcde"))
+    assert opened(named_source).class_names == tuple("abcde")
+    assert opened(named_source, chosen_names=tuple("vwxyz")).class_names == tuple("vwxyz")
+    assert opened(chosen_names=tuple("vwxyzu")).num_classes() == 6
+
+
+@pytest.mark.parametrize(("key", "where"), [("source.a", r"source\.a\.class_names"), ("", r"class_names\['a'\]")])
+def test_a_label_without_a_name_is_found_wherever_it_is_read(key: str, where: str) -> None:
+    source = opened(chosen_names=("x", "y", "z"), key=key)
+    message = rf"^source 'a': label 4 has no name among the 3 class_names; name every class in {where}\.$"
+    with pytest.raises(DataError, match=message):
+        source.read()
+    out = {"label": np.zeros(2, np.int64)}
+    source.take(np.array([0, 1]), out)
+    assert out["label"].tolist() == [2, 0]
+    with pytest.raises(DataError, match=message):
+        source.take(np.array([0, 4]), out)
+    assert opened(chosen_names=("x", "y", "z"), limit=3).read()["label"].tolist() == [2, 0, 1]
+
+
+def test_what_reading_raises_names_the_source() -> None:
+    source = opened(as_source([{"label": 1}, {"label": "x"}]))
+    with pytest.raises(DataError, match=r"^source 'a': leaf 'label' of record 1 is text"):
+        source.read()
+    with pytest.raises(DataError, match=r"^source 'a': leaf 'label' of record 1 is text"):
+        source.take(np.array([1]), {"label": np.zeros(1, np.int64)})
+
+
+def test_an_error_gets_the_name_in_the_mix_and_keeps_its_kind() -> None:
+    error = named("mine", ConfigError("source 'mnist': there is no split 'x'."))
+    assert (type(error), str(error)) == (ConfigError, "source 'mine': there is no split 'x'.")
+    unavailable = named("mine", Unavailable("source 'mnist': not prepared.", "not prepared"))
+    assert (type(unavailable), str(unavailable)) == (DataError, "source 'mine': not prepared.")
+    assert str(pickle.loads(pickle.dumps(unavailable))) == str(unavailable)

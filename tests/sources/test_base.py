@@ -1,0 +1,74 @@
+"""The contract of a source, and what helps to keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from datamix.sources.arrays import MemoryArrays
+from datamix.sources.base import ReadableSource, Source, TakeFromRead, read_all, take_rows
+from datamix.spec import Arrays, LeafSpec, Spec
+
+
+class Squares:
+    """A source that has `take` alone, and remembers what it was asked for."""
+
+    provenance, class_names = "squares", ()
+    spec: ClassVar[Spec] = {"square": LeafSpec((), "int64"), "pair": LeafSpec((2,), "float32")}
+
+    def __init__(self, num_records: int) -> None:
+        self.num_records = num_records
+        self.asked: list[np.ndarray] = []
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        self.asked.append(indices)
+        out["square"][:] = indices**2
+        out["pair"][:] = np.stack([indices, -indices], axis=1)
+
+
+def test_read_is_optional() -> None:
+    assert isinstance(Squares(3), Source)
+    assert not isinstance(Squares(3), ReadableSource)
+    assert isinstance(MemoryArrays({"x": np.zeros(1)}), ReadableSource)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 2500])
+def test_a_source_without_read_is_read_in_blocks(size: int) -> None:
+    source = Squares(size)
+    arrays = read_all(source)
+    np.testing.assert_array_equal(arrays["square"], np.arange(size) ** 2)
+    assert (arrays["pair"].shape, arrays["pair"].dtype) == ((size, 2), np.float32)
+    assert sum(len(indices) for indices in source.asked) == size
+    assert max((len(indices) for indices in source.asked), default=0) <= 1024
+
+
+def test_the_first_records_are_read_alone() -> None:
+    source = Squares(5000)
+    assert read_all(source, 3)["square"].tolist() == [0, 1, 4]
+    assert sum(len(indices) for indices in source.asked) == 3
+    assert read_all(MemoryArrays({"x": np.arange(9)}), 2)["x"].tolist() == [0, 1]
+
+
+def test_what_was_read_once_is_taken_from() -> None:
+    class Counted(TakeFromRead):
+        reads = 0
+
+        def read(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
+            self.reads += 1
+            return {"x": np.arange(10, 16)}
+
+    source = Counted()
+    for indices in ([5, 0, 5], [], [3]):
+        out = {"x": np.zeros(len(indices), np.int64)}
+        source.take(np.array(indices, np.int64), out)
+        assert out["x"].tolist() == [10 + i for i in indices]
+    assert source.reads == 1
+
+
+@pytest.mark.parametrize("indices", [[3], [-1], [0, 7]])
+def test_records_that_are_not_there(indices: list[int]) -> None:
+    with pytest.raises(IndexError, match="are asked for, of 3"):
+        take_rows({"x": np.arange(3)}, np.array(indices), {"x": np.zeros(len(indices), np.int64)})
