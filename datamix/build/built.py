@@ -63,6 +63,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         order_settings=mix.settings,
         granularity=mix.granularity,
         stop=mix.stop,
+        stop_settings=mix.stop_settings,
         epochs=mix.epochs,
         samples=mix.samples,
         weighting=mix.weighting,

@@ -40,7 +40,7 @@ def mix(
     unit: str = "record",
     order: str = "proportional",
     granularity: str = "record",
-    stop: str | None = None,
+    stop: str | Mapping[str, Any] | None = None,
     epochs: Mapping[str, Any] | None = None,
     samples: int | None = None,
     batches: int | None = None,
@@ -75,8 +75,8 @@ def mix(
       unit: what follows the ratio: "record", or the leaf that holds each record's length.
       order: "proportional", "random", "round_robin" or "concat".
       granularity: "record", or "batch" for whole batches of one source.
-      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever"; by default the first, and "exhaust_once"
-        for order="concat".
+      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`; by
+        default the first, and "exhaust_once" for order="concat".
       epochs: how often a source is gone through until it counts as finished; one not named, once.
       samples: after how many records the mix ends, if it has not ended before.
       batches: after how many batches it does.
@@ -112,6 +112,8 @@ def mix(
         None if samples is None else _count("samples", samples),
         None if batches is None else _count("batches", batches) * batch_size,
     ]
+    stop = stop or ("exhaust_once" if order == "concat" else "first_exhausted")
+    stop_settings = {"rule": stop} if isinstance(stop, str) else dict(stop)
     _check_choice("remainder", remainder, ("drop", "keep"))
     _check_choice("labels", labels, ("union", "keep"))
     _check_choice("granularity", granularity, ("record", "batch"))
@@ -145,7 +147,8 @@ def mix(
         order=order,
         order_settings=order_settings,
         granularity=granularity,
-        stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
+        stop=stop_settings.pop("rule", ""),
+        stop_settings=stop_settings,
         epochs=by_path(epochs),
         samples=min((end for end in ends if end is not None), default=None),
         weights=weights,
