@@ -7,8 +7,11 @@ from datamix.errors import DatamixError as DatamixError
 from datamix.errors import RegistryError as RegistryError
 from datamix.errors import SpecError as SpecError
 from datamix.errors import StateError as StateError
+from datamix.mixing.orders import order as order
 from datamix.mixing.plan import Plan as Plan
 from datamix.mixing.plan import Selection as Selection
+from datamix.mixing.stops import stop as stop
+from datamix.mixing.weightings import weighting as weighting
 from datamix.operators.base import operator as operator
 from datamix.pipeline.cursor import Cursor as Cursor
 from datamix.pipeline.pipeline import Pipeline as Pipeline

@@ -2,92 +2,234 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import string
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from datamix import __version__, registry
-from datamix.config import compose as overrides
+from datamix.config import compose
 from datamix.config.explain import explain
 from datamix.config.files import conf_dir
-from datamix.config.parse import parse
+from datamix.config.hydra_node import check_hydra_node
+from datamix.config.parse import parse, without_hydra
+from datamix.config.paths import with_absolute_paths
 from datamix.errors import ConfigError, DatamixError
-from datamix.sweeps import watching as sweeps
+from datamix.sweeps.preparing import check_jobs, settle
+from datamix.sweeps.watching import run_recorded, run_watched
 
-_running = False  # whether Hydra has handed over to a job
-_full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
+# What Hydra prints of a configuration, and does not run.
+_SHOWN_BY_HYDRA = ("cfg", "info", "shell_completion")
 
 
-def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    global _running
-    _running = False
-    if "--version" in sys.argv[1:]:  # Hydra's own would print the version of Hydra
-        print(f"datamix {__version__}")
-        return
-    overrides.register_with_hydra()
-    sweeps.register_with_hydra()
-    sys.path.append(str(Path.cwd()))  # where a module of the user's own lies, as `python -m datamix` has it
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
-    start: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit code 2.
+
+    Args:
+      argv: The arguments; None for those of the process.
+    """
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
     try:
-        sys.argv[1:] = overrides.quote_splits(sys.argv[1:])
-        start()
-    except DatamixError as error:
-        _end(error, str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _end(error, explain(error))
-    except OSError as error:
-        if _running:
-            raise
-        key = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
-        _end(error, f"{key}: {error.filename or 'it'} cannot be written: {error.strerror}.")
+        _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except _JobError as carrier:
+        _end(carrier.error, full_error)
+    except (DatamixError, HydraException, OmegaConfBaseException, YAMLError) as error:
+        _end(error, full_error)
 
 
-def run(node: DictConfig) -> Any:
-    """Run the job that a composed configuration names, in Hydra's run directory."""
-    global _running
-    _running = True
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return sweeps.run_recorded(node, _work)
+def _end(error: BaseException, full_error: bool) -> NoReturn:
+    """End with one line for a user's mistake, and with a traceback for anything else."""
+    if full_error or not isinstance(error, DatamixError | HydraException | OmegaConfBaseException | YAMLError):
+        raise error
+    text = str(error) if isinstance(error, DatamixError) else explain(error)
+    kind = next((c.__name__ for c in type(error).__mro__ if c.__module__ == DatamixError.__module__), "ConfigError")
+    print(f"{kind}: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+class _JobError(BaseException):
+    """Carries what has ended a job past Hydra, which would report it in words of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _run(arguments: list[str]) -> None:
+    """Do what the arguments say."""
+    if "--version" in arguments:
+        print(f"datamix {__version__}")
+        return
+    args, flags = _read(arguments)
+    overrides = compose.prepared(args.overrides)
+    if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
+        compose.require_plugins()
+        try:
+            _start_hydra([*flags, *overrides])
+        except ValueError as error:
+            if not args.shell_completion:
+                raise
+            raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
+        return
+    setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
+    JobRuntime.instance().set("name", __name__.rpartition(".")[2])
+    loader = compose.config_loader(args.config_dir, config_path=args.config_path)
+    with _importable_directory(), compose.named_loops(loader):
+        if args.help:
+            _print_help(loader, args, overrides)
+            return
+        # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
+        config = loader.load_configuration(
+            args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
+        )
+        compose.load_plugins(config)
+        with _hydra_config(config):
+            check_hydra_node(config)
+            if args.hydra_help or not (args.multirun or config.hydra.mode == RunMode.MULTIRUN):
+                _start_hydra([*flags, *overrides])
+                return
+            overrides += settle(config)
+            check_jobs(config, loader)
+            run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+
+
+def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's reading of a command line, whose flags may stand between overrides here.
+
+    Returns:
+      What the arguments say, and those that are flags and their values.
+
+    Raises:
+      ConfigError: A flag that Hydra does not know.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --hydra-help lists the flags.")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(arguments)
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun reads a pickle, which may run any code; repeat the command instead.")
+    actions = [name for name in ("run", "multirun", *_SHOWN_BY_HYDRA) if getattr(args, name)]
+    if len(actions) > 1:
+        raise ConfigError(f"{' and '.join(f'--{name}'.replace('_', '-') for name in actions)} exclude each other.")
+    if args.resolve and not (args.cfg or args.help):
+        raise ConfigError("--resolve belongs to --cfg or --help; add one of them, or leave it out.")
+    flags = list(arguments)
+    for override in args.overrides:
+        flags.remove(override)
+    return args, flags
+
+
+def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: list[str]) -> None:
+    """Print what datamix is for, the choices that there are, and the settings that a command line makes."""
+    mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
+    config = loader.load_configuration(args.config_name or "config", overrides, mode)
+    choices = compose.choices(args.config_dir)
+    text = string.Template(config.hydra.help.template).substitute(
+        APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(options)}" for group, options in choices.items()),
+        CONFIG=OmegaConf.to_yaml(without_hydra(config), resolve=args.resolve),
+    )
+    print(text)
+
+
+@contextmanager
+def _importable_directory() -> Iterator[None]:
+    """Find modules of the user's own in the current directory, as `python -m datamix` does."""
+    directory = str(Path.cwd())
+    if directory in sys.path:
+        yield
+        return
+    sys.path.append(directory)
     try:
-        return _work(node)
-    except DatamixError as error:
-        if _full_error:
-            raise
-        _end(error, str(error))
+        yield
+    finally:
+        if directory in sys.path:
+            sys.path.remove(directory)
 
 
-def _work(node: DictConfig) -> Any:
+@contextmanager
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Let `${hydra:…}` refer to a configuration."""
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    hydra_config.cfg = config  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        hydra_config.cfg = before
+
+
+def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> None:
+    """Hand a command line over to Hydra, which reads it from `sys.argv`.
+
+    Raises:
+      ConfigError: The directory of the run cannot be written.
+    """
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
+    try:
+        hydra.main(version_base=compose.VERSION_BASE, config_path=str(conf_dir()), config_name="config")(run)()
+    except OSError as error:
+        raise ConfigError(f"{directory_key}: {error.filename or 'it'} cannot be written: {error.strerror}.") from error
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def run(node: DictConfig, trained: Any = None) -> float | None:
+    """Run the job that a composed configuration names, in Hydra's run directory.
+
+    Args:
+      node: The composed configuration, without Hydra's part.
+      trained: What a launcher has done of the job ahead, see `datamix.jobs.train.run`.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_recorded(node, partial(_work, trained=trained))
+    try:
+        _work(node)
+    except Exception as error:  # all that is no signal
+        raise _JobError(error) from error
+    return None
+
+
+def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
     hydra_config: Any = HydraConfig.get()
+    if (typed_in := Path(hydra_config.runtime.cwd)) != Path.cwd():
+        compose.load_plugins(node)
+        node = with_absolute_paths(node, typed_in)
     config = parse(node, hydra_config)
     job = registry.lookup("job", config.job)
     registry.check_settings("job", job, config.job_settings)
     directory = Path(hydra_config.runtime.output_dir)
     try:
-        return job(config, directory, **config.job_settings)
+        report: dict[str, Any] = job(config, directory, *([] if trained is None else [trained]), **config.job_settings)
     except OSError as error:
         if error.filename is None or not str(error.filename).startswith(str(directory)):
             raise
         key = "hydra.sweep.dir" if hydra_config.mode == RunMode.MULTIRUN else "hydra.run.dir"
         raise ConfigError(f"{key}: {error.filename} cannot be written: {error.strerror}.") from error
-
-
-def _end(error: BaseException, text: str) -> None:
-    if _full_error:
-        raise error
-    kind = next((c.__name__ for c in type(error).__mro__ if c.__module__ == DatamixError.__module__), "ConfigError")
-    print(f"{kind}: {text}", file=sys.stderr)
-    sys.exit(2)
+    return report

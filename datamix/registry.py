@@ -51,22 +51,37 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
     "schedule": {
         name: f"{_OPTIMIZERS}:{name}" for name in ("constant", "cosine", "exponential", "linear", "warmup_cosine")
     },
-    "together": {"train": "datamix.jobs.train:train_ahead"},  # jobs of which several can be done in one program
     "job": {name: f"datamix.jobs.{name}:run" for name in ("bench", "graph", "plan", "preview", "report", "train")},
 }
+
+
+_RESERVED: dict[str, tuple[str, ...]] = {
+    "order": (
+        *("sizes", "weights", "ratio", "share", "weighting", "group_weights", "schedule", "order", "stop", "epochs"),
+        *("samples", "seed", "shuffle", "seeds", "batch_size", "granularity", "lengths", "unit"),
+    ),
+    "stop": ("rule", "samples", "batches", "epochs"),
+    "weighting": ("rule",),
+}
+"""Keys beside which an order's, a stop's or a weighting's settings stand in a config, or as keywords of a plan."""
 
 
 def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """Add a component.
 
     Args:
-      kind: "source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule" or "job".
-      name: what a config calls it.
-      component: what is called with the config's settings as keywords.
+      kind: What it is: "source", "operator", "order", "stop", "weighting", "model", "optimizer", "schedule" or "job".
+      name: What a config calls it.
+      component: What is called with the config's settings as keywords.
 
     Raises:
-      RegistryError: the name is taken by something else.
+      RegistryError: The name is taken by something else, or a setting has the name of a key that stands beside it.
     """
+    for setting in settings(component) if kind in _RESERVED else ():
+        if setting in _RESERVED[kind]:
+            raise RegistryError(
+                f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
+            )
     held = _HELD[kind].get(name)
     path = _path(component)
     if held is not None and held != path and not (callable(held) and _path(held) == path):

@@ -1,4 +1,4 @@
-"""Checks for sources, operators and pipelines, your own included: each raises AssertionError with what is wrong.
+"""Checks for the parts of a mix, your own included: each raises AssertionError with what is wrong.
 
 `traces` counts what is compiled.
 """
@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from datamix.errors import ConfigError
+from datamix.mixing.demand import Demand
+from datamix.mixing.groups import Group
+from datamix.mixing.periods import Period
+from datamix.mixing.plan import Plan
+from datamix.mixing.plan_report import largest_deviation
+from datamix.mixing.stops import Stop
+from datamix.mixing.weights import Number, as_fraction
 from datamix.operators.base import traits
 from datamix.pipeline import tracing
 from datamix.pipeline.pipeline import Pipeline
@@ -96,6 +105,130 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
         flat = apply({leaf: value.reshape(-1) if value.ndim else value for leaf, value in example.items()})
         shaped = {leaf: value.reshape(expected[leaf].shape) for leaf, value in flat.items()}
         _assert_same(shaped, expected, "on flat leaves, though it is elementwise,")
+
+
+_WEIGHTS = ((1, 1, 1), (2, 1), (5, 0, 3, 2), (0, 1, 1), (1,))
+_SLOTS = 1000
+
+
+def check_order(order: Callable[..., Period], *, bound: float | None = None, **settings: Any) -> None:
+    """Check that an order fills periods that are what they say.
+
+    It is asked to fill stages of one to four sources, some without a share. An order may refuse some of them with a
+    `ConfigError`, but not all.
+
+    Args:
+      order: The function that is registered with `datamix.order`.
+      bound: By how many slots a source may ever be away from its exact share; None for an order that promises none.
+      settings: The settings of the order.
+
+    >>> from datamix.mixing.orders import proportional, random
+    >>> check_order(proportional, bound=1)
+    >>> check_order(random, bound=1)
+    Traceback (most recent call last):
+    ...
+    AssertionError: with weights (1, 1, 1), a source is 13.667 slots away from its share, more than 1
+    """
+    refusals = []
+    for weights in _WEIGHTS:
+        shares = [Fraction(weight, sum(weights)) for weight in weights]
+        names = tuple("abcd"[: len(weights)])
+        demand = Demand(group=Group.flat(shares), remaining=[100] * len(weights), names=names)
+        try:
+            period, again = order(demand, **settings), order(demand, **settings)
+        except ConfigError as error:
+            refusals.append(f"{weights}: {error}")
+            continue
+        _check_period(period, again, demand, bound, f"with weights {weights}")
+    assert len(refusals) < len(_WEIGHTS), f"it refuses every mix: {'; '.join(refusals)}"
+
+
+def _check_period(period: Period, again: Period, demand: Demand, bound: float | None, where: str) -> None:
+    assert isinstance(period, Period), f"{where}, it gives {period!r}, which is no datamix.mixing.periods.Period"
+    source, number = period.take(0, _SLOTS)
+    dtypes = [str(source.dtype), str(number.dtype)]
+    assert dtypes == ["int32", "int64"], f"{where}, take gives {dtypes}, not int32 and int64"
+    ids, active = set(source.tolist()), set(demand.active.tolist())
+    assert ids <= active, f"{where}, sources {sorted(ids - active)} have slots, but no share"
+    assert active <= ids, f"{where}, sources {sorted(active - ids)} have a share, but none of the first {_SLOTS} slots"
+    assert np.array_equal(again.take(0, _SLOTS)[0], source), f"{where}, it fills other slots the second time"
+    for start in (1, 7, _SLOTS - 1):
+        for part, whole in zip(period.take(start, _SLOTS - start), (source, number), strict=True):
+            assert np.array_equal(part, whole[start:]), f"{where}, take({start}, …) differs from take(0, …)"
+    for start in (0, 5, 10 * _SLOTS + 1):
+        _check_walk(period, start, where)
+    if bound is not None:
+        off = largest_deviation(source, [float(share) for share in demand.shares])
+        assert off <= bound, f"{where}, a source is {off:.3f} slots away from its share, more than {bound:g}"
+
+
+def _check_walk(period: Period, start: int, where: str) -> None:
+    """Check that take, counts and position_of agree from a position on."""
+    counts = period.counts(start)
+    assert sum(counts) == start, f"{where}, counts({start}) adds up to {sum(counts)}"
+    source, number = period.take(start, 100)
+    for slot, (i, n) in enumerate(zip(source.tolist(), number.tolist(), strict=True), start=start):
+        if not period.repeats_records:  # whose records are not counted
+            assert n == counts[i], f"{where}, slot {slot} is number {n} of source {i}, which had {counts[i]} before"
+            position = period.position_of(i, n)
+            assert position == slot, f"{where}, position_of({i}, {n}) is {position}, not {slot}"
+        counts[i] += 1
+    assert period.counts(start + 100) == counts, f"{where}, counts({start + 100}) is not what take gives"
+
+
+def check_stop(stop: Callable[..., Stop], **settings: Any) -> None:
+    """Check that a stop ends mixes, or never does, and repeats nothing unless it says so.
+
+    Args:
+      stop: The function that is registered with `datamix.stop`.
+      settings: The settings of the stop; those that name sources may name any.
+
+    >>> from datamix.mixing.stops import exhaust_once
+    >>> check_stop(exhaust_once)
+    """
+    rule = stop(**settings)
+    assert isinstance(rule, Stop), f"it gives {rule!r}, which is no datamix.mixing.stops.Stop"
+    assert stop(**settings) == rule, "it gives another stop the second time"
+    names = dict.fromkeys([*rule.sources, *rule.epochs, "a", "b"])
+    sizes = {name: 5 + 4 * i for i, name in enumerate(names)}
+    for order in ("proportional", "round_robin", "random"):
+        plan = Plan(sizes, stop=rule, order=order)
+        assert (plan.length is None) == (rule.waits_for is None), f"mix={order} has {plan.length} records"
+        if plan.length is None:
+            continue
+        taken = plan.take(0, plan.length)
+        for i, (name, size) in enumerate(sizes.items()):
+            often = int(np.bincount(taken.record[taken.source == i], minlength=size).max())
+            allowed = rule.epochs.get(name, 1)
+            assert rule.repeats or often <= allowed, f"mix={order} gives a record of {name} {often} times"
+
+
+def check_weighting(
+    weighting: Callable[..., Mapping[str, Number]], sizes: Mapping[str, int] | None = None, **settings: Any
+) -> None:
+    """Check that a weighting gives every source a weight, the same every time.
+
+    Args:
+      weighting: The function that is registered with `datamix.weighting`.
+      sizes: The number of records of each source, by name; some sources are made up where it is None.
+      settings: The settings of the weighting.
+
+    >>> from datamix.mixing.weightings import size
+    >>> check_weighting(size, temperature=2)
+    """
+    for example in [sizes] if sizes is not None else [{"a": 60_000, "b": 500, "c": 1}, {"group": 3}]:
+        argument = dict(example)
+        weights = weighting(argument, **settings)
+        assert argument == dict(example), "it changed the sizes it was given, instead of a copy"
+        assert isinstance(weights, Mapping), f"it gives {weights!r}, not a weight for each name"
+        assert set(weights) == set(example), f"it weighs {sorted(weights)}, not {sorted(example)}"
+        for name, weight in weights.items():
+            try:
+                as_fraction(weight, name)
+            except ConfigError as error:
+                raise AssertionError(str(error)) from None
+        assert any(as_fraction(weight, name) for name, weight in weights.items()), "all its weights are 0"
+        assert weighting(argument, **settings) == weights, "it gives other weights the second time"
 
 
 def check_resume(pipeline: Pipeline, steps: int = 8) -> None:

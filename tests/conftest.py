@@ -131,7 +131,7 @@ def environment(shared_data, tmp_path_factory, cache_dir) -> dict[str, str]:
 
     ours = {
         "HOME": str(tmp_path_factory.mktemp("home")),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "datamix" / "plugins"))),
         "TFDS_DATA_DIR": str(shared_data / "tensorflow_datasets"),
         "XDG_CACHE_HOME": str(cache_dir.parent),
         "MPLCONFIGDIR": matplotlib.get_cachedir(),  # a new one would look for fonts for seconds
@@ -163,17 +163,15 @@ def call_datamix(environment, tmp_path, monkeypatch, capsys) -> Iterator[Callabl
     for key in ("HYDRA_FULL_ERROR", *_NO_NETWORK, "HOME", "TFDS_DATA_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(key, environment.get(key, ""))
     monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
-    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     # Hydra sets logging up anew, which would close the streams of handlers that are not its own: pytest's stderr.
     monkeypatch.setattr(logging, "shutdown", lambda *_: None)
     handlers, level = logging.root.handlers[:], logging.root.level
 
     def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["datamix", *arguments])
         code: Any = 0
         try:
-            main()
+            main(arguments)
         except SystemExit as ended:
             code = ended.code or 0
         printed = capsys.readouterr()

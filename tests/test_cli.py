@@ -275,7 +275,7 @@ def test_cfg_shows_the_configuration_and_does_nothing(call_datamix, tmp_path):
     shown = yaml.safe_load(ended.out)
     assert list(shown["source"]) == ["digits", "garments"]
     assert shown["mix"]["ratio"] == "7:3"
-    assert shown["mix"]["weights"] == shown["mix"]["share"] == {"digits": None, "garments": None}
+    assert shown["mix"]["weights"] == shown["mix"]["share"] == {}
     assert shown["batch"] == {"size": 9, "remainder": "drop", "shuffle": False}
     assert not list(tmp_path.iterdir())
 
@@ -385,6 +385,81 @@ def test_a_dataset_source_and_operator_of_ones_own(call_datamix, tmp_path):
     }
 
 
+# As Hydra's users are used to
+
+
+def test_a_second_call_in_one_process_is_as_the_first(call_datamix, tmp_path):
+    before = list(sys.argv), list(sys.path), os.environ.get("HYDRA_FULL_ERROR")
+    mistake = call_datamix("batch.sise=3").mistake
+    again = call_datamix("batch.sise=3").mistake
+    assert again == mistake
+    for name in ("one", "two"):
+        assert call_datamix("job=plan", "source=digits", f"hydra.run.dir={name}").report["job"] == "plan"
+    assert (list(sys.argv), list(sys.path), os.environ.get("HYDRA_FULL_ERROR")) == before
+
+
+def test_flags_may_stand_between_overrides(call_datamix, tmp_path):
+    (tmp_path / "own" / "dataset").mkdir(parents=True)
+    (tmp_path / "own" / "dataset" / "few.yaml").write_text("_target_: digits\nsplit: train[:50]\n")
+    ended = call_datamix("job=plan", "--config-dir", "own", "source=few", "-m", "seed=0,1", "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert [report["seed"] for report in ended.reports] == [0, 1]
+    assert {report["sources"]["few"]["records"] for report in ended.reports} == {50}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        ("--confg-dir own", "ConfigError: unrecognized arguments: --confg-dir; --hydra-help lists the flags."),
+        ("--cfg nothing", "ConfigError: argument --cfg/-c: invalid choice: 'nothing' "),
+        ("--cfg job --info", "ConfigError: --cfg and --info exclude each other."),
+        ("--shell-completion install=nosuch", "ConfigError: --shell-completion: No completion plugin for 'nosuch' "),
+        ("hydra/launcher=null", "ConfigError: hydra/launcher is missing; it is the name of a choice."),
+        ("--resolve", "ConfigError: --resolve belongs to --cfg or --help; "),
+        ("--experimental-rerun a.pickle", "ConfigError: --experimental-rerun reads a pickle, which may run any code; "),
+    ],
+)
+def test_a_mistaken_flag_is_one_line(call_datamix, arguments, mistake):
+    assert call_datamix(*arguments.split()).mistake.startswith(mistake)
+
+
+def test_the_version(call_datamix):
+    import datamix
+
+    assert call_datamix("--version").out == f"datamix {datamix.__version__}\n"
+
+
+def test_relative_paths_are_those_of_the_shell_in_another_directory_too(call_datamix, shared_data, tmp_path):
+    shutil.copy(shared_data / "digits8x8.npz", tmp_path / "own.npz")
+    mix = ["job=plan", "source=my_npz", "source.my_npz.path=own.npz", "data.cache=cache"]
+    plain = call_datamix(*mix, "hydra.run.dir=plain").report
+    moved = call_datamix(*mix, "hydra.run.dir=moved", "hydra.job.chdir=true").report
+    assert moved["sources"] == plain["sources"]
+    swept = call_datamix("-m", *mix, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
+    assert (swept.code, len(swept.reports)) == (0, 2)
+    assert not list((tmp_path / "moved").rglob("cache"))
+
+
+def test_a_resolver_that_a_plugin_registers(call_datamix, tmp_path):
+    call = "OmegaConf.register_new_resolver('product', lambda a, b: a * b, replace=True)"
+    (tmp_path / "resolvers.py").write_text(f"from omegaconf import OmegaConf\n{call}\n")
+    mix = ["plugins=[resolvers]", "job=plan", "source=digits", "batch.size='${product:4,8}'"]
+    assert call_datamix(*mix).report["batches"] == 625
+    swept = call_datamix("-m", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
+    assert (swept.code, len(swept.reports)) == (0, 2)
+    assert (tmp_path / "s-6" / "sweep.json").is_file()
+
+
+def test_completion_knows_groups_and_datasets(run_datamix, tmp_path):
+    for typed, expected in {
+        "datamix source=fa": "source=fashion",
+        "datamix mix=ran": "mix=random",
+        "datamix source=mnist+digits mix.uni": "mix.unit=",
+    }.items():
+        ended = run_datamix("-sc", "query=bash", cwd=tmp_path, env={"COMP_LINE": typed})
+        assert (ended.code, ended.out.split()) == (0, [expected]), ended.err
+
+
 # Mistakes
 
 
@@ -433,7 +508,7 @@ MISTAKES = {
     "operators=[{normalize:{mean:0,sdt:1}}]": "ConfigError: operators[0].normalize.sdt: there is no such setting. Did",
     "operators=[{normalize:{mean:0}}]": "ConfigError: operators[0].normalize.std is missing; it has no default.",
     "batch.size=0": "ConfigError: batch.size = 0; it is 1 or more.",
-    "batch.size=1601": "ConfigError: batch.size = 1601 is more than the 1600 records of the whole mix; ",
+    "batch.size=1602": "ConfigError: batch.size = 1602 is more than the 1601 records of the whole mix; ",
     "batch.remainder=dorp": "ConfigError: batch.remainder = 'dorp'. Did you mean 'drop'? Known: drop, keep.",
     "data.stand_in=perhaps": "ConfigError: data.stand_in = 'perhaps'; it is true or false.",
     "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more.",

@@ -143,9 +143,9 @@ def test_a_stand_in_looks_like_what_it_stands_in_for(settle, name, look_alike):
 
 # Records of a mix of 12 and 6 records, one to one; the stops' rules tell them without an order drawn at random.
 LENGTHS = {
-    "proportional": {"first_exhausted": 12, "all_exhausted": 23, "exhaust_once": 18},
-    "round_robin": {"first_exhausted": 12, "all_exhausted": 23, "exhaust_once": 18},
-    "concat": {"first_exhausted": 12, "all_exhausted": 18, "exhaust_once": 18},
+    "proportional": {"first_exhausted": 13, "all_exhausted": 23, "exhaust_once": 18},
+    "round_robin": {"first_exhausted": 13, "all_exhausted": 23, "exhaust_once": 18},
+    "concat": {"first_exhausted": 18, "all_exhausted": 18, "exhaust_once": 18},
     "random": {"exhaust_once": 18},
 }
 
@@ -166,7 +166,7 @@ def test_every_order_goes_with_every_stop(mix, stop):
     elif (length := LENGTHS[mix].get(stop)) is not None:
         assert pipeline.plan.length == length
     else:  # the draws decide, within what the stop allows
-        least, most = {"first_exhausted": (6, 17), "all_exhausted": (18, 200)}[stop]
+        least, most = {"first_exhausted": (6, 18), "all_exhausted": (18, 200)}[stop]
         assert least <= pipeline.plan.length <= most
 
 

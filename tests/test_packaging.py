@@ -47,7 +47,8 @@ def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
     types = [ROOT / "datamix" / name for name in ("__init__.pyi", "py.typed")]
     files = [*MODULES, *types, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
     ours = {path.relative_to(ROOT).as_posix() for path in files}
-    assert held == {f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+    places = {name: f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
+    assert held == {place.removeprefix("datamix/plugins/") for place in places.values()}
 
 
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):

@@ -43,8 +43,9 @@ def test_it_has_commands_files_and_code():
     assert all(line.split()[0] in ("datamix", "python3") for line in LINES)
     assert len(COMMANDS) >= 10
     assert sorted(FILES) == [
-        "my_conf/dataset/stripes.yaml", "my_conf/hydra/launcher/cluster.yaml", "my_conf/model/narrow.yaml",
-        "my_models.py", "my_parts.py",
+        "my_conf/dataset/stripes.yaml", "my_conf/hydra/launcher/cluster.yaml", "my_conf/mix/blocks.yaml",
+        "my_conf/model/narrow.yaml", "my_conf/stop/after.yaml", "my_conf/weighting/root.yaml", "my_models.py",
+        "my_parts.py", "my_rules.py",
     ]  # fmt: skip
     assert len(PYTHON) == 3
 

@@ -11,11 +11,10 @@ import pytest
 
 from datamix import registry
 from datamix.errors import ConfigError, RegistryError
-from datamix.mixing.stops import Stop
 from datamix.operators.image import resize
 from datamix.sources.base import source
 
-KINDS = ("source", "operator", "order", "stop", "job")
+KINDS = ("source", "operator", "order", "stop", "weighting", "job")
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +65,7 @@ def test_built_in_names() -> None:
 def test_every_built_in_name_stands_for_something(kind: str) -> None:
     assert registry.names(kind)
     for name in registry.names(kind):
-        component = registry.lookup(kind, name)
-        assert isinstance(component, Stop) if kind == "stop" else callable(component)
+        assert callable(registry.lookup(kind, name))
 
 
 def test_names_and_their_check_import_nothing_heavy() -> None:
@@ -112,6 +110,20 @@ def test_registered_twice() -> None:
     message = rf"^order 'random' is registered twice: as datamix\.mixing\.orders:random and as {here}\.first; rename"
     with pytest.raises(RegistryError, match=message):
         registry.register("order", "random", first)
+
+
+def test_a_setting_of_a_name_that_is_taken() -> None:
+    def by_weights(demand: Any, *, weights: int) -> None: ...
+    def by_epochs(*, epochs: int) -> None: ...
+    def by_rule(sizes: Any, *, rule: str) -> None: ...
+
+    components = {"order": (by_weights, "weights"), "stop": (by_epochs, "epochs"), "weighting": (by_rule, "rule")}
+    for kind, (component, setting) in components.items():
+        message = rf"^{kind} 'mine' takes a setting '{setting}', which every {kind} has already; rename it\.$"
+        with pytest.raises(RegistryError, match=message):
+            registry.register(kind, "mine", component)
+        assert "mine" not in registry.names(kind)
+        registry.register("operator", setting, component)  # beside an operator's settings stands nothing
 
 
 def test_the_same_place_may_register_again() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,14 @@ import pytest
 
 import datamix
 from datamix import registry
+from datamix.errors import ConfigError
+from datamix.mixing.demand import Demand
+from datamix.mixing.periods import Table
+from datamix.mixing.stops import Stop
 from datamix.operators.base import Traits
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.synthetic.digits import digits
-from datamix.testing import check_operator, check_resume, check_source, traces
+from datamix.testing import check_operator, check_order, check_resume, check_source, check_stop, check_weighting, traces
 
 IMAGE = {"image": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "label": np.int32(3)}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -92,3 +98,113 @@ def test_traces_count_what_is_compiled_inside_the_block_alone() -> None:
         next(iter(datamix.load("batch.size=7", "stop=forever", sources={"a": few})))
     assert other
     assert sum(counts.values()) > 0  # what was counted stays
+
+
+def blocks(demand: Demand, *, times: int = 2) -> Table:
+    return Table.of(np.repeat(demand.active, times), demand.num_sources)
+
+
+@pytest.mark.parametrize("name", ["concat", "proportional", "random", "round_robin"])
+def test_every_order_keeps_its_contract(name: str) -> None:
+    check_order(registry.lookup("order", name), bound={"proportional": 1, "round_robin": 1}.get(name))
+
+
+def test_orders() -> None:
+    check_order(registry.lookup("order", "proportional"), window=10)
+    check_order(registry.lookup("order", "random"), replacement=True)
+    check_order(blocks)
+    with pytest.raises(AssertionError, match=r"^with weights \(2, 1\), a source is .* from its share, more than 3$"):
+        check_order(blocks, bound=3)
+
+    def all_sources(demand: Demand) -> Table:
+        return Table.of(range(demand.num_sources), demand.num_sources)
+
+    with pytest.raises(AssertionError, match=r"^with weights \(5, 0, 3, 2\), sources \[1\] have slots, but no share$"):
+        check_order(all_sources)
+
+    def first(demand: Demand) -> Table:
+        return Table.of(demand.active[:1], demand.num_sources)
+
+    with pytest.raises(AssertionError, match=r"sources \[1, 2\] have a share, but none of the first 1000 slots$"):
+        check_order(first)
+
+    counter = count()
+
+    def impure(demand: Demand) -> Table:
+        return Table.of(np.roll(demand.active, next(counter)), demand.num_sources)
+
+    with pytest.raises(AssertionError, match=r"^with weights \(1, 1, 1\), it fills other slots the second time$"):
+        check_order(impure)
+
+    def listed(demand: Demand) -> Any:
+        return demand.active.tolist()
+
+    with pytest.raises(AssertionError, match=r"it gives \[0, 1, 2\], which is no datamix\.mixing\.periods\.Period$"):
+        check_order(listed)
+
+    def picky(demand: Demand) -> Table:
+        raise ConfigError("not this one.")
+
+    with pytest.raises(AssertionError, match=r"^it refuses every mix: \(1, 1, 1\): not this one\.; "):
+        check_order(picky)
+
+
+def test_a_period_that_does_not_agree_with_itself() -> None:
+    class OffByOne(Table):
+        def counts(self, position: int) -> list[int]:
+            return super().counts(position + 1)
+
+    class Backwards(Table):
+        def position_of(self, source: int, number: int) -> int:
+            return super().position_of(source, number) + 1
+
+    def order(kind: type[Table], demand: Demand) -> Table:
+        return kind(demand.active, demand.num_sources)
+
+    with pytest.raises(AssertionError, match=r"counts\(0\) adds up to 1$"):
+        check_order(partial(order, OffByOne))
+    with pytest.raises(AssertionError, match=r"position_of\(0, 0\) is 1, not 0$"):
+        check_order(partial(order, Backwards))
+
+
+@pytest.mark.parametrize("name", ["all_exhausted", "exhaust_once", "first_exhausted", "forever"])
+def test_every_stop_keeps_its_contract(name: str) -> None:
+    check_stop(registry.lookup("stop", name))
+
+
+def test_stops() -> None:
+    def after(*, source: str, times: int = 1) -> Stop:
+        return Stop(waits_for="all", sources=(source,), epochs={source: times}, repeats=True)
+
+    check_stop(after, source="x", times=3)
+    with pytest.raises(AssertionError, match=r"^it gives None, which is no datamix\.mixing\.stops\.Stop$"):
+        check_stop(lambda: None)  # type: ignore[arg-type, return-value]
+    counter = count(1)
+    with pytest.raises(AssertionError, match=r"^it gives another stop the second time$"):
+        check_stop(lambda: Stop(waits_for="any", epochs={"a": next(counter)}))
+
+
+COUNTER = count(1)
+
+
+@pytest.mark.parametrize("name", ["equal", "size"])
+def test_every_weighting_keeps_its_contract(name: str) -> None:
+    check_weighting(registry.lookup("weighting", name))
+    check_weighting(registry.lookup("weighting", name), {"a": 3})
+
+
+@pytest.mark.parametrize(
+    ("weigh", "message"),
+    [
+        (lambda sizes: list(sizes), r"^it gives \['a', 'b', 'c'\], not a weight for each name$"),
+        (lambda sizes: {"a": 1}, r"^it weighs \['a'\], not \['a', 'b', 'c'\]$"),
+        (lambda sizes: dict.fromkeys(sizes, -1), r"^a = -1; a weight is 0 or more\."),
+        (lambda sizes: dict.fromkeys(sizes, "x"), r"^a = 'x'; a weight is a number, 0 or more\.$"),
+        (lambda sizes: dict.fromkeys(sizes, 0), r"^all its weights are 0$"),
+        (lambda sizes: dict.fromkeys(sizes, next(COUNTER)), r"^it gives other weights the second time$"),
+        (lambda sizes: sizes.update(d=1) or {"a": 1, "b": 1, "c": 1}, r"^it changed the sizes it was given"),
+    ],
+)
+def test_weightings(weigh: Any, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_weighting(weigh)

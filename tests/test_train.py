@@ -1,4 +1,4 @@
-"""`job=train` from the command line: what it prints and writes, killed and resumed, in lanes, and its mistakes."""
+"""`job=train` from the command line: what it prints and writes, killed, resumed, several together; its mistakes."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_look_alikes_are_results_only_where_that_is_asked_for(train, tmp_path):
         ("job=preview", "ConfigError: model: it belongs to job=train. Add job=train, or leave it out."),
         ("source.mnist.test_split=tset", "ConfigError: source 'mnist': split = 'tset': there is no split 'tset'. Did"),
         (
-            "-m seed=1,2 hydra/launcher=vmap hydra.launcher.lanes=x",
-            "ConfigError: hydra.launcher.lanes = 'x'. Known: auto, ",
+            "-m seed=1,2 hydra/launcher=vmap hydra.launcher.execution=x",
+            "ConfigError: hydra.launcher.execution = 'x'. Known: auto, ",
         ),
     ],
 )
@@ -122,28 +122,28 @@ def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, s
 
 
 @pytest.mark.slow
-def test_lanes_give_what_single_jobs_give_and_one_that_fails_fails_alone(call_datamix, tmp_path):
+def test_jobs_trained_together_give_what_they_give_alone_and_one_that_fails_fails_alone(call_datamix, tmp_path):
     from datamix.testing import traces
 
     sweep = ["-m", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8"]
     basic = call_datamix(*sweep, "hydra.sweep.dir=basic")
     with traces() as counts:
-        lanes = call_datamix(*sweep, "hydra.sweep.dir=lanes", "hydra/launcher=vmap")
+        together = call_datamix(*sweep, "hydra.sweep.dir=together", "hydra/launcher=vmap")
     assert not counts
-    assert "2 jobs in one program, at step 40" in lanes.out
-    assert (basic.code, lanes.code) == (2, 2)
-    assert "ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. " in lanes.err
-    assert "Traceback" not in lanes.err
-    assert len(lanes.reports) == len(basic.reports) == 2
+    assert "2 jobs in one program, at step 40" in together.out
+    assert (basic.code, together.code) == (2, 2)
+    assert "ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. " in together.err
+    assert "Traceback" not in together.err
+    assert len(together.reports) == len(basic.reports) == 2
     for job in "02":
-        found, expected = (tmp_path / where / job for where in ("lanes", "basic"))
+        found, expected = (tmp_path / where / job for where in ("together", "basic"))
         assert json.loads((found / "report.json").read_bytes())["metrics"] == pytest.approx(
             json.loads((expected / "report.json").read_bytes())["metrics"], abs=1e-5
         )
         for name in ("metrics.jsonl", ".hydra/overrides.yaml", ".hydra/config.yaml"):
             assert (found / name).read_text() == (expected / name).read_text()
         assert (found / "curves.png").is_file()
-    assert not (tmp_path / "lanes" / "1" / "report.json").exists()
+    assert not (tmp_path / "together" / "1" / "report.json").exists()
 
 
 KILLED = [*SMALL, "model=mlp", "model.hidden=[16]", "model.dropout=0.2", "train.steps=200", "train.eval_every=10"]

@@ -124,8 +124,7 @@ def assemble(
     order: str = "proportional",
     order_settings: Mapping[str, Any] | None = None,
     granularity: str = "record",
-    stop: str = "first_exhausted",
-    stop_settings: Mapping[str, Any] | None = None,
+    stop: str | Mapping[str, Any] = "first_exhausted",
     epochs: Mapping[str, int] | None = None,
     samples: int | None = None,
     **weights: Any,
@@ -145,8 +144,7 @@ def assemble(
       order: the order of the mix.
       order_settings: the keyword settings of the order.
       granularity: whether records or whole batches are mixed.
-      stop: the stop of the mix.
-      stop_settings: the keyword settings of the stop.
+      stop: the stop of the mix, with settings as in `{"rule": name, setting: value}`.
       epochs: how often a source is gone through until it counts as finished.
       samples: after how many records the mix ends at the latest.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
@@ -162,11 +160,10 @@ def assemble(
                 f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
-    ending: Any = {"rule": stop, **stop_settings} if stop_settings else stop
     plan = Plan(
         sizes={source.name: source.num_records for source in sources},
         order=order,
-        stop=ending,
+        stop=stop,
         epochs=epochs,
         samples=samples,
         seed=seed,
@@ -187,7 +184,7 @@ def assemble(
         "shuffle": shuffle,
         "labels": labels,
         "mix.order": [order, settings, granularity],
-        "stop": [stop, samples, dict(epochs or {}), *(stop_settings or {}).items()],
+        "stop": [stop, samples, dict(epochs or {})],
         "mix.unit": unit,
         "operators": _identities(operators),
     }

@@ -58,8 +58,7 @@ def load(
     arguments = ["~job", *overrides]
     if memory and not any(override.startswith("source=") for override in overrides):
         arguments.append(f"source={'+'.join(memory)}")
-    datasets = {name: {"_target_": "arrays"} for name in memory}
-    node = compose(arguments, config_dir=config_dir, datasets=datasets)
+    node = compose(arguments, config_dir=config_dir, datasets=list(memory))
     # An experiment may set what its job needs, which is not looked at here.
     node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
     built = build(parse(node), memory)

@@ -112,8 +112,6 @@ def mix(
         None if samples is None else _count("samples", samples),
         None if batches is None else _count("batches", batches) * batch_size,
     ]
-    stop = stop or ("exhaust_once" if order == "concat" else "first_exhausted")
-    stop_settings = {"rule": stop} if isinstance(stop, str) else dict(stop)
     _check_choice("remainder", remainder, ("drop", "keep"))
     _check_choice("labels", labels, ("union", "keep"))
     _check_choice("granularity", granularity, ("record", "batch"))
@@ -147,8 +145,7 @@ def mix(
         order=order,
         order_settings=order_settings,
         granularity=granularity,
-        stop=stop_settings.pop("rule", ""),
-        stop_settings=stop_settings,
+        stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
         epochs=by_path(epochs),
         samples=min((end for end in ends if end is not None), default=None),
         weights=weights,

@@ -1,88 +1,60 @@
 """From the overrides of a command line to a composed configuration: all that knows how Hydra does it.
 
+Hydra is used through a loader of our own: no state that a host program shares with Hydra is left changed.
 Composing and printing help import neither JAX nor TensorFlow.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import RLock
 
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.config_store import ConfigStore
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import GroupDefault
 from hydra.core.plugins import Plugins
-from omegaconf import DictConfig, OmegaConf
+from hydra.plugins.config_source import ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from datamix import registry
 from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import conf_dir
-from datamix.config.plus import PlusSearchPath, PlusSource
+from datamix.config.plus import MIX
 from datamix.config.renamed import rename_overrides
-from datamix.errors import RegistryError
+from datamix.errors import ConfigError
 from datamix.mixing.groups import SELF
-from datamix.sweeps import launcher
 
-# What Hydra may build from its own part of a configuration: its plugins at the top, samplers of a sweeper's below.
-_HYDRA_PLUGINS = ("hydra._internal.", "hydra_plugins.", launcher.VMAP)
-_HYDRA_BUILT = tuple(f"hydra.{part}" for part in ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging"))
-_HYDRA_PARTS = ("optuna.samplers.",)
-_LOGGING_PARTS = ("logging.", "colorlog.", "rich.logging.")
+VERSION_BASE = "1.3"
+"""The version of Hydra whose defaults hold for our configs."""
 
-
-def register_with_hydra() -> None:
-    """Make `source=a+b` known to Hydra, and what it may build; before `hydra.main` or `compose`."""
-    for plugin in (PlusSource, PlusSearchPath):
-        Plugins.instance().register(plugin)
-    launcher.register_with_hydra()
-    ConfigLoaderImpl.load_configuration = _load_checked  # type: ignore[method-assign]
-    # Hydra copies the whole store for each group that help lists, and copies what it takes out of it anyway: with the
-    # launchers' configs in it, 2 of help's 3 seconds.
-    ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
+_PLUS = "plus://"
+# Hydra makes its singletons when they are first used, and two threads would make them twice.
+_composing = RLock()
 
 
-_load_configuration = ConfigLoaderImpl.load_configuration
+def prepared(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command line as Hydra understands them.
 
+    What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, `window(n)`, the tilde of a home.
+    A search path of the user's own goes on with the entry that joins datasets.
 
-def _load_checked(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
-    """Hydra's loading of a configuration, whose `hydra` part could otherwise name any class to build and call."""
-    loaded = _load_configuration(self, *args, **kwargs)
-    part = OmegaConf.to_container(loaded.hydra, resolve=False) if "hydra" in loaded else {}
-    for key, value in _leaves(part, "hydra"):
-        name = key.rpartition(".")[2]
-        logs = key.startswith(("hydra.job_logging.", "hydra.hydra_logging."))
-        plugin = key in ("hydra.launcher._target_", "hydra.sweeper._target_")
-        allowed = _LOGGING_PARTS if logs else _HYDRA_PLUGINS if plugin else _HYDRA_PARTS
-        builds = name == "_target_" or (logs and name in ("class", "()"))
-        # A node that stands outside of Hydra's part could be brought in by interpolation.
-        brought = key.startswith(_HYDRA_BUILT) and re.fullmatch(r"\$\{(?!hydra\.[\w.]+\})[^}]*\}", str(value))
-        called = key == "hydra.sweeper.custom_search_space" and value is not None
-        if brought or called or (builds and not str(value).startswith(allowed)):
-            raise RegistryError(f"{key} = {value!r}: nothing but Hydra's own plugins can be built here.")
-    return loaded
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping | list):
-        for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-            yield from _leaves(value, f"{key}.{name}")
-    else:
-        yield key, node
-
-
-def quote_splits(overrides: Sequence[str]) -> list[str]:
-    """Quote what Hydra's grammar would refuse: the brackets and colons of `….split=`, `window(n)`, the tilde of a home.
-
-    >>> quote_splits(["source.mnist.split=train[:10],test", "seed=1"])
-    ["source.mnist.split='train[:10]','test'", 'seed=1']
+    >>> prepared(["source.mnist.split=train[:10],test", "seed=1", "hydra.searchpath=[file:///conf]"])
+    ["source.mnist.split='train[:10]','test'", 'seed=1', 'hydra.searchpath=[file:///conf,plus://]']
     """
-    quoted = []
+    result = []
     overrides = rename_overrides(overrides)
     require_choices(overrides)
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
+        if value == "null" and (key == "hydra" or key.startswith("hydra/")):  # Hydra would answer with a traceback
+            raise ConfigError("it is the name of a choice", key=key, value=None)
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
@@ -90,48 +62,132 @@ def quote_splits(overrides: Sequence[str]) -> list[str]:
         needed = split or windows or value.startswith("~/")
         if equals and needed and not re.match(r"['\"]", value):
             value = ",".join(f"'{part}'" for part in value.split(","))
-        quoted.append(key + equals + value)
-    return quoted
+        if key.lstrip("+") == "hydra.searchpath" and _PLUS not in value and re.fullmatch(r"\[.*\]", value):
+            entries = value[1:-1].strip()
+            value = f"[{entries},{_PLUS}]" if entries else f"[{_PLUS}]"
+        result.append(key + equals + value)
+    return result
+
+
+def require_plugins() -> None:
+    """Check that Hydra has found the plugins of datamix.
+
+    Raises:
+      ConfigError: They are not installed.
+    """
+    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
+        raise ConfigError(
+            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
+            "add its folder datamix/plugins to PYTHONPATH."
+        )
+
+
+def config_loader(
+    config_dir: str | Path | None = None, *, config_path: str | Path | None = None, datasets: Sequence[str] = ()
+) -> ConfigLoaderImpl:
+    """Hydra's loader of configurations, over the shipped configs and those of the user.
+
+    Args:
+      config_dir: A directory with more configs.
+      config_path: The directory of all configs, in place of those that are shipped.
+      datasets: The names of sources in memory, options of the group `dataset`.
+
+    Raises:
+      ConfigError: There is no such directory, or the plugins of datamix are not installed.
+    """
+    require_plugins()
+    search_path = create_config_search_path(str(config_path or conf_dir()))
+    before_schema = SearchPathQuery(provider="schema")
+    if config_dir is not None:
+        directory = Path(config_dir).expanduser().absolute()
+        if not directory.is_dir():
+            raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
+        search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
+    if datasets:
+        search_path.prepend(provider="datamix", path=_PLUS + "+".join(datasets), anchor=before_schema)
+    return ConfigLoaderImpl(search_path)
 
 
 def compose(
-    overrides: Sequence[str],
-    *,
-    config_dir: str | Path | None = None,
-    datasets: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Sequence[str], *, config_dir: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> DictConfig:
     """Compose the configuration of a command line, without running a job.
 
+    Hydra's own part is left out, and so are its resolvers: `${now:…}` and `${hydra:…}` name the run of a job, which
+    there is none here. In a program that has registered them, as every Hydra application does, they mean what they
+    mean there.
+
     Args:
-      overrides: as on the command line.
-      config_dir: more configs, searched first.
-      datasets: more options of the group `dataset`, by name.
+      overrides: As on the command line.
+      config_dir: A directory with more configs.
+      datasets: The names of sources in memory, options of the group `dataset`.
 
     Raises:
-      ConfigError: an override that the configuration does not know or allow.
+      ConfigError: An override that the configuration does not know or allow.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    register_with_hydra()
-    arguments = quote_splits(overrides)
-    if config_dir is not None:
-        arguments.append(f"hydra.searchpath=['file://{Path(config_dir).absolute()}']")
-    with (
-        _stored_datasets(datasets or {}),
-        initialize_config_dir(str(conf_dir()), version_base="1.3"),
-        one_line_errors(),
-    ):
-        return hydra_compose("config", arguments)
+    with _composing, _version_base(), one_line_errors():
+        loader = config_loader(config_dir, datasets=datasets)
+        with named_loops(loader):
+            node = loader.load_configuration("config", prepared(overrides), RunMode.RUN)
+    with open_dict(node):
+        del node["hydra"]
+    return node
 
 
 @contextmanager
-def _stored_datasets(datasets: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    store = ConfigStore.instance()
-    for name, node in datasets.items():
-        store.store(name=name, group="dataset", node=dict(node))
+def _version_base() -> Iterator[None]:
+    """Compose under the defaults of one version of Hydra, whichever the host program has chosen."""
+    base = version.VersionBase.instance()
+    before = base.version_base
+    version.setbase(VERSION_BASE)
     try:
         yield
     finally:
-        for name in datasets:
-            del store.repo["dataset"][f"{name}.yaml"]
+        base.version_base = before
+
+
+def load_plugins(node: DictConfig) -> None:
+    """Import the modules that a composed configuration names: they may register what its other keys are resolved with.
+
+    Raises:
+      ConfigError: A module cannot be found.
+    """
+    modules = OmegaConf.select(node, "plugins", default=None)
+    registry.load_plugins(modules if OmegaConf.is_list(modules) else [])
+
+
+def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
+    """The options of every config group, by group: those that are shipped and the user's own."""
+    options: dict[str, set[str]] = {}
+    for directory in [conf_dir(), *([] if config_dir is None else [Path(config_dir)])]:
+        for path in directory.rglob("*.yaml"):
+            group = path.parent.relative_to(directory).as_posix()
+            if group != "." and not group.startswith("hydra"):
+                options.setdefault(group, set()).add(path.stem)
+    return {group: sorted(options[group]) for group in sorted(options)}
+
+
+@contextmanager
+def named_loops(loader: ConfigLoaderImpl) -> Iterator[None]:
+    """Say which mix is made of itself, where Hydra follows its defaults without end."""
+    try:
+        yield
+    except RecursionError as error:
+        for dataset in loader.get_group_options("dataset"):
+            if loop := _loop(loader, dataset, ()):
+                raise ConfigError(f"source: the mix {dataset!r} is made of itself: {' -> '.join(loop)}.") from None
+        raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
+
+
+def _loop(loader: ConfigLoaderImpl, dataset: str, within: tuple[str, ...]) -> tuple[str, ...]:
+    """The names by which a mix leads back to the first of them; empty where it does not."""
+    if dataset in within:
+        return (*within, dataset) if dataset == within[0] else ()
+    loaded = loader.repository.load_config(f"dataset/{dataset}")
+    if loaded is None or not isinstance(loaded.config, DictConfig) or loaded.config.get("_target_") != MIX:
+        return ()
+    for default in loaded.defaults_list or ():
+        is_member = isinstance(default, GroupDefault) and default.group == "/dataset"
+        if is_member and (loop := _loop(loader, str(default.get_name()), (*within, dataset))):
+            return loop
+    return ()

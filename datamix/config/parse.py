@@ -227,6 +227,10 @@ def _weights_of(node: Node, path: str) -> dict[str, Any]:
             hint=f"Set {name} of what it is made of: {node.key(next(iter(members), 'NAME'))}.{name}.",
         )
     members = [name for name in members if TARGET in node.values[name]]
+    if not members:
+        raise ConfigError(
+            f"source: {path} is a mix of nothing; name what it is made of in its defaults: - /dataset@mnist: mnist"
+        )
     for name, value in (("weights", weights), ("share", share)):
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError("it is a group of keys", key=node.key(name), value=value)

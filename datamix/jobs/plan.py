@@ -19,8 +19,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print and write what the mix will do; no record is read.
 
     Args:
-      config: of the run.
-      directory: where `report.json` and `plan.png` go.
+      config: The configuration of the run.
+      directory: Where `report.json` and `plan.png` go.
 
     Returns:
       The report, with `plan`: where each source is exhausted, how long the mix is, and warnings; and with `notes` on
@@ -31,12 +31,12 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     print_notes(out, "Stand-in", built.notes)
     plan = built.plan
     spec = built.spec()
-    told = plan.report()
+    planned = plan.report()
     report = report_of_whole_mix(built, spec)
     batches, records = report["batches"], report["samples"]
     exhausted = {
         name: None if (end := row.exhausted_at) is None or end > (records or end) else (end - 1) // config.batch_size
-        for name, row in told.sources.items()
+        for name, row in planned.sources.items()
     }
     rows = [
         (
@@ -58,14 +58,15 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         out.print(table("Mixes within it", ["mix", "target share", "share"], inner))
     length = "without end, in batches" if records is None else f"{records:,} records in {batches:,} batches"
     out.print(f"{config.mix.order}, {config.mix.stop}: {length} of {config.batch_size}")
-    if rest := (told.length or 0) - (records or 0):
+    if rest := (planned.length or 0) - (records or 0):
         out.print(f"The last {rest} records fill no batch and are dropped; batch.remainder=keep keeps them.")
-    over = "" if told.length is not None and told.walked >= told.length else f" (over the first {told.walked:,})"
+    walked_whole = planned.length is not None and planned.walked >= planned.length
+    over = "" if walked_whole else f" (over the first {planned.walked:,})"
     unit = "records" if config.mix.unit == "record" else config.mix.unit
-    out.print(f"Largest distance of a source from its exact share: {told.max_deviation:.3f} {unit}{over}")
+    out.print(f"Largest distance of a source from its exact share: {planned.max_deviation:.3f} {unit}{over}")
     notes = _shard_notes(built)
-    print_notes(out, "Note", [*told.warnings, *notes])
-    report["plan"] = {"exhausted_in_batch": exhausted, "length": told.length, "warnings": list(told.warnings)}
+    print_notes(out, "Note", [*planned.warnings, *notes])
+    report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
     report["notes"] = notes
     report["figure"] = _draw(directory, built)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")

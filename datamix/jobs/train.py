@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,23 @@ from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 from datamix.report.progress import progress
-from datamix.training.runs import Run, fit, prepare, prepare_all
+from datamix.training.runs import Run, fit, prepare
 
 
-def run(config: Config, directory: Path) -> dict[str, Any]:
+def run(config: Config, directory: Path, trained: Run | DatamixError | None = None) -> dict[str, Any]:
     """Train and test a model.
 
     Args:
-      config: of the run.
-      directory: where `metrics.jsonl`, `curves.png` and `report.json` go.
+      config: The configuration of the run.
+      directory: Where `metrics.jsonl`, `curves.png` and `report.json` go.
+      trained: The run that a launcher has trained with others, or the mistake that kept it from beginning.
 
     Returns:
       The report, with `metrics`: accuracy and mean loss of each source by name, their means and the worst accuracy;
       `confusion`: share of a source's test records taken for a class of each source, null where sources share classes.
     """
     out = console()
-    job = _ahead.pop(directory.absolute(), None) or prepare(config, directory)
+    job = prepare(config, directory) if trained is None else trained
     if isinstance(job, DatamixError):
         raise job
     print_notes(out, "Stand-in", job.data.built.notes)
@@ -43,34 +43,6 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     if job.error is not None:
         raise job.error
     return end(out, job)
-
-
-_ahead: dict[Path, Run | DatamixError] = {}
-
-
-def train_ahead(jobs: Sequence[tuple[Config, Path]], how: str = "auto") -> None:
-    """Train several jobs, in one program those that differ in weights, seeds and learning rate alone.
-
-    What comes of it is there for `run`, which then has but to report.
-
-    Args:
-      jobs: configuration and directory of each.
-      how: "threads", "vmap", or "auto"; see `datamix.training.replicas.execution_of`.
-    """
-    out = console()
-    found = prepare_all(jobs)
-    runs = [run for run in found if isinstance(run, Run)]
-
-    def told(group: Sequence[Run]) -> str:
-        return f"{len(group)} job{'s' * (len(group) > 1)} in one program, at step {group[0].step:,}"
-
-    try:
-        with progress(out, sum(run.steps for run in runs), sum(run.step for run in runs)) as advance:
-            fit(runs, lambda group: advance(sum(run.step for run in runs), told(group)), how)
-    finally:  # what has not come to its end is begun anew, by itself
-        for (_, directory), each in zip(jobs, found, strict=True):
-            if isinstance(each, DatamixError) or each.ended:
-                _ahead[directory.absolute()] = each
 
 
 def begin(out: Console, job: Run) -> None:

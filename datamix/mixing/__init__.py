@@ -1,1 +1,7 @@
-"""Mixing strategies: weights say how much of each source, orders in which order, stops until when."""
+"""Which record stands where: from weights, an order and a stop to a plan.
+
+Bottom up: `weights` and `groups` make exact shares of what a user says, and `schedules` makes phases of them.
+`orders` meet the `demand` of a stage with one of the `periods`, mostly a table that `fills` fills. `stops` say when a
+mix ends, and `stages` cuts it there. `plan_spec` resolves a plan's inputs, `lookup` finds records by their position,
+`plan_report` says what a mix will do, and `plan` is the front of all this.
+"""

@@ -1,4 +1,4 @@
-"""How a period is filled: who sits where, seat by seat."""
+"""How a table is filled: which source has which slot."""
 
 from __future__ import annotations
 
@@ -25,82 +25,83 @@ _QUEUED = 2**12  # records whose lengths are looked up at a time
 
 
 def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
-    """Fill one period by Tijdeman's rule at every level: groups take turns, and in its turns a group's own members.
+    """Fill one period by Tijdeman's rule at every level: a group's slots are divided among its members in turn.
 
     Args:
-      group: who divides the seats.
-      horizon: see `tijdeman`.
-      slots: see `tijdeman`.
+      group: The group that divides the slots.
+      horizon: See `tijdeman`.
+      slots: See `tijdeman`.
 
     Returns:
-      Source ids, int32 [period]. At every prefix each member of a group of S is within 1 - 1/(2S-2) seats of its share
-      of the group's seats.
+      Source ids, int32 [period]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
+      of the group's slots.
 
     Raises:
-      ConfigError: see `tijdeman`.
+      ConfigError: See `tijdeman`.
     """
     if group.depth == 1:
-        seated, own = _seated(group)
-        turns: np.ndarray = np.asarray(seated, np.int32)[tijdeman(own, horizon, slots)]
-        return turns
+        members, parts = _active(group)
+        source_of: np.ndarray = np.asarray(members, np.int32)[tijdeman(parts, horizon, slots)]
+        return source_of
     shares = group.leaf_shares()
     leaves, period = [share for share in shares if share], _period(group)
     length = min(period, _enough(slots, min(leaves)))
     if horizon is not None and horizon <= length:
         return _filled(group, horizon)
     _refuse_rare(leaves, length)
-    seats = _filled(group, length)
+    source_of = _filled(group, length)
     if length == period:
-        return seats
-    ids, ranked = np.unique(seats, return_inverse=True)
-    return seats[: _best_end(ranked, [shares[i] for i in ids])]
+        return source_of
+    ids, ranked = np.unique(source_of, return_inverse=True)
+    return source_of[: _best_end(ranked, [shares[i] for i in ids])]
 
 
-def _seated(group: Group) -> tuple[list[int | Group], list[Fraction]]:
+def _active(group: Group) -> tuple[list[int | Group], list[Fraction]]:
     """The members that take part, and their shares."""
     taking = [(member, share) for member, share in zip(group.members, group.shares, strict=True) if share]
     return [member for member, _ in taking], [share for _, share in taking]
 
 
 def _period(group: int | Group) -> int:
-    """Seats after which a group's sequence repeats."""
+    """Slots after which a group's sequence repeats."""
     if not isinstance(group, Group):
         return 1
-    members, shares = _seated(group)
+    members, shares = _active(group)
     weights = integer_weights(shares)
-    rounds = [own // math.gcd(own, weight) for own, weight in zip(map(_period, members), weights, strict=True)]
+    periods = map(_period, members)
+    rounds = [period // math.gcd(period, weight) for period, weight in zip(periods, weights, strict=True)]
     return sum(weights) * math.lcm(*rounds)
 
 
 def _filled(group: Group, count: int) -> np.ndarray:
-    """The first seats of a group's sequence, int32 [count]."""
-    members, shares = _seated(group)
-    turns = np.resize(tijdeman(shares, max(count, 1), max(count, 1)), count)
-    seats = np.empty(count, np.int32)
+    """The first slots of a group's sequence, int32 [count]."""
+    members, shares = _active(group)
+    member_of = np.resize(tijdeman(shares, max(count, 1), max(count, 1)), count)
+    source_of = np.empty(count, np.int32)
     for i, member in enumerate(members):
-        own = turns == i
-        seats[own] = _filled(member, int(own.sum())) if isinstance(member, Group) else member
-    return seats
+        mine = member_of == i
+        source_of[mine] = _filled(member, int(mine.sum())) if isinstance(member, Group) else member
+    return source_of
 
 
 def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOTS) -> np.ndarray:
     """Fill one period by Tijdeman's rule.
 
-    Each source's n-th seat has an earliest and a latest position; the free seat goes to the earliest deadline among
+    Each source's n-th slot has an earliest and a latest position; the next slot goes to the earliest deadline among
     those allowed. Shares whose common denominator is larger than the table are followed exactly up to the table's
     end, which is put where the counts come closest to the shares.
 
     Args:
-      shares: positive, adding up to 1, shape [num_sources].
-      horizon: seats that will be used; a longer period is cut there.
-      slots: length at which a longer period is cut otherwise; where that is too short for the smallest share to come
-        within 1 % of what was asked, it is `TABLE_SLOTS` or `LONG_TABLE_SLOTS`.
+      shares: The shares, positive and adding up to 1, shape [num_sources].
+      horizon: The slots that will be used; a longer period is cut there.
+      slots: The length at which a longer period is cut otherwise; where that is too short for the smallest share to
+        come within 1 % of what was asked, it is `TABLE_SLOTS` or `LONG_TABLE_SLOTS`.
 
     Returns:
       Source ids, int32 [period]. At every prefix each source is within 1 - 1/(2S-2) of its share.
 
     Raises:
-      ConfigError: a share is so small that the longest table has no seat for it.
+      ConfigError: A share is so small that the longest table has no slot for it.
 
     Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
     """
@@ -124,15 +125,15 @@ def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOT
     order = np.argsort(release, kind="stable")
     release_list, ticket_list = release[order].tolist(), np.concatenate(tickets)[order].tolist()
     waiting: list[int] = []
-    seats = np.empty(length, np.int64)
+    chosen = np.empty(length, np.int64)
     upcoming = 0
-    for seat in range(length):
-        while upcoming < len(release_list) and release_list[upcoming] <= seat:
+    for slot in range(length):
+        while upcoming < len(release_list) and release_list[upcoming] <= slot:
             heapq.heappush(waiting, ticket_list[upcoming])
             upcoming += 1
-        seats[seat] = heapq.heappop(waiting)
-    seats = (seats % len(weights)).astype(np.int32)
-    return seats if cut or length == total else seats[: _best_end(seats, shares)]
+        chosen[slot] = heapq.heappop(waiting)
+    source_of = (chosen % len(weights)).astype(np.int32)
+    return source_of if cut or length == total else source_of[: _best_end(source_of, shares)]
 
 
 def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
@@ -148,13 +149,13 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
     return result
 
 
-def _best_end(seats: np.ndarray, shares: Shares) -> int:
-    """The length in the last quarter of `seats` whose counts come closest to the shares, relative to each share."""
-    three_quarters = len(seats) * 3 // 4
-    positions = np.arange(1, len(seats) + 1)
-    worst = np.zeros(len(seats))
+def _best_end(source_of: np.ndarray, shares: Shares) -> int:
+    """The length in the last quarter of `source_of` whose counts come closest to the shares, relative to each share."""
+    three_quarters = len(source_of) * 3 // 4
+    positions = np.arange(1, len(source_of) + 1)
+    worst = np.zeros(len(source_of))
     for source, share in enumerate(shares):
-        off = np.cumsum(seats == source) - float(share) * positions
+        off = np.cumsum(source_of == source) - float(share) * positions
         worst = np.maximum(worst, np.abs(off) / float(share))
     return three_quarters + 1 + int(np.argmin((worst / positions)[three_quarters:]))
 
@@ -162,22 +163,22 @@ def _best_end(seats: np.ndarray, shares: Shares) -> int:
 def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slots: int) -> np.ndarray:
     """Fill one period so that every batch holds each source's exact quota, rounded down or up.
 
-    What rounding leaves out is carried over: the sources with the largest remainders get the seats that are left.
+    What rounding leaves out is carried over: the sources with the largest remainders get the slots that are left.
 
     Args:
-      shares: of all sources, shape [num_sources].
-      batch: seats of a batch.
-      first: position in the whole mix of the period's first slot; batches begin at multiples of `batch`.
-      horizon: see `tijdeman`.
-      slots: see `tijdeman`.
+      shares: The shares of all sources, shape [num_sources].
+      batch: The slots of a batch.
+      first: The position in the whole mix of the period's first slot; batches begin at multiples of `batch`.
+      horizon: See `tijdeman`.
+      slots: See `tijdeman`.
 
     Returns:
-      Source ids, int32 [period]; within a batch, each source's seats are spread evenly.
+      Source ids, int32 [period]; within a batch, each source's slots are spread evenly.
 
     Source: A. Hamilton's method of largest remainders (1792), with the remainders kept.
     """
     weights = np.asarray(_limited(integer_weights(shares)), np.int64)
-    total, seated = int(weights.sum()), int(np.count_nonzero(weights))
+    total, num_active = int(weights.sum()), int(np.count_nonzero(weights))
     least = min(share for share in shares if share)
     offset = first % batch
     whole = total // math.gcd(total, batch)
@@ -194,7 +195,7 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
     counts = np.tile(quota, (num_batches, 1))
     off = np.zeros(num_batches)
     # A source that is owed nothing of a batch's rest cannot be rounded up: its quota is a whole number.
-    never, relative = np.where(rest > 0, 0, -total * seated), 1 / np.maximum(weights, 1)
+    never, relative = np.where(rest > 0, 0, -total * num_active), 1 / np.maximum(weights, 1)
     for i in range(num_batches if extra else 0):
         carried += rest
         more = np.argpartition(-(carried + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
@@ -205,10 +206,10 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
         late = num_batches * 3 // 4
         counts = counts[: late + 1 + int(np.argmin(off[late:]))]
     each = counts.reshape(-1)
-    seats = np.repeat(np.tile(np.arange(len(weights), dtype=np.int32), len(counts)), each)
-    within = np.arange(len(seats)) - np.repeat(np.cumsum(each) - each, each)
+    by_source = np.repeat(np.tile(np.arange(len(weights), dtype=np.int32), len(counts)), each)
+    within = np.arange(len(by_source)) - np.repeat(np.cumsum(each) - each, each)
     place = (2 * within + 1) / np.repeat(each, each)
-    table = seats[np.lexsort((place, np.arange(len(seats)) // batch))]
+    table = by_source[np.lexsort((place, np.arange(len(by_source)) // batch))]
     return table[offset:] if cut else np.roll(table, -offset)
 
 
@@ -221,16 +222,16 @@ def _limited(weights: list[int]) -> list[int]:
 def by_length(
     shares: Shares, length_of: Callable[[int, np.ndarray], np.ndarray], base: Sequence[int], count: int
 ) -> np.ndarray:
-    """Seat the sources so that what follows the shares is not the number of records, but the sum of their lengths.
+    """Fill slots so that what follows the shares is not the number of records, but the sum of their lengths.
 
-    Every source is a queue of its records. Of those that are not ahead of their share, the seat goes to the one whose
+    Every source is a queue of its records. Of those that are not ahead of their share, the slot goes to the one whose
     next record would first be due.
 
     Args:
-      shares: of the summed lengths, shape [num_sources].
-      length_of: lengths of a source's records by their number in the mix, int64 [count] -> [count].
-      base: number of each source's first record here.
-      count: seats.
+      shares: The shares of the summed lengths, shape [num_sources].
+      length_of: The lengths of a source's records by their running numbers, int64 [count] -> [count].
+      base: The running number of each source's first record here.
+      count: How many slots to fill.
 
     Returns:
       Source ids, int32 [count]. At every prefix, the summed length of every source is within one longest record of its
@@ -240,7 +241,7 @@ def by_length(
     """
     rate = [float(share) for share in shares]
     queue: list[list[int]] = [[] for _ in shares]  # lengths that are known, last first
-    seen, given = list(base), [0] * len(shares)
+    seen, passed = list(base), [0] * len(shares)
     waiting: list[tuple[float, float, int]] = []  # when a source's next record may begin, when it is due
 
     def enqueue(source: int) -> None:
@@ -248,25 +249,25 @@ def by_length(
             numbers = np.arange(seen[source], seen[source] + _QUEUED)
             queue[source] = length_of(source, numbers)[::-1].tolist()
             seen[source] += _QUEUED
-        begin, end = given[source], given[source] + queue[source][-1]
+        begin, end = passed[source], passed[source] + queue[source][-1]
         heapq.heappush(waiting, (begin / rate[source], end / rate[source], source))
 
     for source, share in enumerate(shares):
         if share:
             enqueue(source)
-    seats, now = np.empty(count, np.int32), 0
+    source_of, now = np.empty(count, np.int32), 0
     ready: list[tuple[float, int]] = []
-    for seat in range(count):
+    for slot in range(count):
         while waiting and (waiting[0][0] <= now or not ready):
             _, due, source = heapq.heappop(waiting)
             heapq.heappush(ready, (due, source))
         source = heapq.heappop(ready)[1]
-        seats[seat] = source
+        source_of[slot] = source
         length = queue[source].pop()
-        given[source] += length
+        passed[source] += length
         now += length
         enqueue(source)
-    return seats
+    return source_of
 
 
 def _enough(slots: int, least: Fraction) -> int:

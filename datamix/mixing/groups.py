@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from datamix.errors import ConfigError
-from datamix.mixing.weights import Number, as_fraction, require_known, resolve_shares
+from datamix.mixing.weights import Number, require_known, resolve_shares
 
 SELF = "_self_"
 """Where entries are nested, the key under which a group has its own number beside those of its members."""
@@ -22,8 +22,8 @@ class Group:
     """Sources, and groups of sources, that divide what falls to them.
 
     Attributes:
-      members: index of a source among all of the mix, or a group.
-      shares: of the members within the group, adding up to 1; zero for one that does not take part.
+      members: The id of a source of the mix, or a group, for each member.
+      shares: The shares of the members within the group, adding up to 1; zero for one that does not take part.
     """
 
     members: tuple[int | Group, ...]
@@ -78,7 +78,7 @@ def resolve(
     ratio: object = None,
     weights: Mapping[str, Any] | None = None,
     share: Mapping[str, Any] | None = None,
-    own: Mapping[str, Number] | None = None,
+    group_weights: Mapping[str, Number] | None = None,
     rule: Rule | None = None,
     sizes: Mapping[str, int] | None = None,
     where: str = "mix",
@@ -86,59 +86,53 @@ def resolve(
     """Turn what a user may say of the ratio into the exact share of every source, at every level.
 
     Args:
-      names: paths of the sources, in order.
-      ratio: of what the mix itself is made of, see `datamix.mixing.weights.parse_ratio`.
-      weights: relative weights of sources and groups among their neighbours, by path or nested.
-      share: absolute shares of sources and groups in the group they belong to, by path or nested.
-      own: weights that groups give their members themselves, by path.
-      rule: weights of those for whom nothing is said, from sizes; otherwise they have 1.
-      sizes: records of each source, by path; for the rule.
-      where: the key under which all this stands.
+      names: The paths of the sources, in order.
+      ratio: The ratio of what the mix itself is made of, see `datamix.mixing.weights.parse_ratio`.
+      weights: The relative weights of sources and groups among their neighbours, by path or nested.
+      share: The absolute shares of sources and groups in the group they belong to, by path or nested.
+      group_weights: The weights that groups give their members themselves, by path.
+      rule: The rule that weighs those for whom nothing is said, from their sizes; without it they have 1.
+      sizes: The number of records of each source, by path, for the rule.
+      where: The key under which all this stands.
 
     Raises:
-      ConfigError: an unknown source, two rules for one source, or numbers that make no mix.
+      ConfigError: An unknown source, two rules for one source, or numbers that make no mix.
 
     >>> group = resolve(["vision.mnist", "vision.fashion", "text"], weights={"vision": 3, "vision.mnist": 2})
     >>> [str(share) for share in group.leaf_shares()]
     ['1/2', '1/4', '1/4']
     """
-    given, fixed = by_path(weights), by_path(share)
+    weight_by_path, share_by_path = by_path(weights), by_path(share)
     known = {path for name in names for path in _ancestry(name)}
-    require_known(known, given, fixed, where)
-    at = {name: i for i, name in enumerate(names)}
+    require_known(known, weight_by_path, share_by_path, where)
+    source_ids = {name: i for i, name in enumerate(names)}
 
     def level(prefix: str) -> Group:
-        parts = [name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)]
-        members = [prefix + part for part in dict.fromkeys(parts)]
-        inner = {path: level(f"{path}.") for path in members if path not in at}
+        heads = [name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)]
+        members = [prefix + part for part in dict.fromkeys(heads)]
+        inner = {path: level(f"{path}.") for path in members if path not in source_ids}
         default: dict[str, Number] = {}
         if rule is not None:
             default.update(rule({path: _size(path, sizes or {}) for path in members}))
-        default.update({path: (own or {})[path] for path in members if path in (own or {})})
+        default.update({path: number for path, number in (group_weights or {}).items() if path in members})
         # A group of which no member takes part takes none itself.
         default.update({path: 0 for path, group in inner.items() if not any(group.shares)})
-        chosen = {path: given[path] for path in members if path in given}
-        fixed_here = {path: fixed[path] for path in members if path in fixed}
-        weights = [as_fraction((default | chosen).get(path, 1), f"{where}.weights.{path}") for path in members]
-        if prefix and not any(weights) and not fixed_here:
-            shares = weights
-        else:
-            shares = list(
-                resolve_shares(
-                    members,
-                    ratio=None if prefix else ratio,
-                    weights=chosen,
-                    share=fixed_here,
-                    default=default,
-                    where=where,
-                ).values()
-            )
+        shares = resolve_shares(
+            members,
+            ratio=None if prefix else ratio,
+            weights={path: weight_by_path[path] for path in members if path in weight_by_path},
+            share={path: share_by_path[path] for path in members if path in share_by_path},
+            default=default,
+            where=where,
+            may_be_empty=bool(prefix),
+        )
         for path, group in inner.items():
-            if shares[members.index(path)] and not any(group.shares):
+            if shares[path] and not any(group.shares):
                 raise ConfigError(
                     f"{where}: {path} has a share, but all weights in it are 0; give one of them a weight."
                 )
-        return Group(tuple(inner[path] if path in inner else at[path] for path in members), tuple(shares))
+        parts = tuple(inner[path] if path in inner else source_ids[path] for path in members)
+        return Group(parts, tuple(shares.values()))
 
     return level("")
 
@@ -164,11 +158,11 @@ def _size(path: str, sizes: Mapping[str, int]) -> int:
 
 
 def by_path(entries: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Any]:
-    """Nested or flat entries as flat ones; None counts as not given."""
-    found: dict[str, Any] = {}
+    """Nested or flat entries as flat ones; None counts as not set."""
+    flat: dict[str, Any] = {}
     for name, value in (entries or {}).items():
         if isinstance(value, Mapping):
-            found.update(by_path(value, f"{prefix}{name}."))
+            flat.update(by_path(value, f"{prefix}{name}."))
         elif value is not None:
-            found[prefix.removesuffix(".") if name == SELF else f"{prefix}{name}"] = value
-    return found
+            flat[prefix.removesuffix(".") if name == SELF else f"{prefix}{name}"] = value
+    return flat

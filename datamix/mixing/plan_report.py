@@ -1,4 +1,4 @@
-"""What a plan will do: shares, epochs, where sources are exhausted, how far they stray, and what to warn of."""
+"""What a plan will do: shares, epochs, where sources are exhausted, the largest deviation, and what to warn of."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import groups_of
-from datamix.mixing.periods import MAX_DRAWS, Draws, Runs, Table
-from datamix.mixing.plan import Plan
-from datamix.mixing.stops import Stage
+from datamix.mixing.lookup import Lookup
+from datamix.mixing.periods import Table
+from datamix.mixing.stages import Stage
 
 # How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20
@@ -25,13 +25,13 @@ class SourceReport:
     """What a mix makes of one source.
 
     Attributes:
-      records: how many it has.
-      target: the share asked for.
-      share: the share it gets; in the long run for a mix without end.
-      samples: records it gives; None without end.
-      amount: the same in the mix's unit, their summed lengths.
-      epochs: how often it is gone through; None without end.
-      exhausted_at: position right after its last unseen record; None if the mix ends before.
+      records: How many records it has.
+      target: The share asked for.
+      share: The share it gets; in the long run for a mix without end.
+      samples: The records it gives; None without end.
+      amount: The same in the mix's unit, their summed lengths.
+      epochs: How often it is gone through; None without end.
+      exhausted_at: The position right after its last unseen record; None if the mix ends before.
     """
 
     records: int
@@ -48,9 +48,9 @@ class GroupReport:
     """What a mix makes of a group of sources.
 
     Attributes:
-      target: the share of the whole mix asked for.
-      share: the share it gets.
-      samples: records it gives; None without end.
+      target: The share of the whole mix asked for.
+      share: The share it gets.
+      samples: The records it gives; None without end.
     """
 
     target: float
@@ -63,13 +63,13 @@ class PlanReport:
     """What a mix will do.
 
     Attributes:
-      length: records in the whole mix; None without end.
-      max_deviation: records, or their lengths' unit, by which any source is ever away from its exact share, since the
-        current stage began, at the end of any seat.
-      walked: positions over which `max_deviation` was taken.
-      sources: by name.
-      groups: by path, where the mix holds mixes.
-      warnings: what a user would want to know.
+      length: The records of the whole mix; None without end.
+      max_deviation: The records, or what their lengths are counted in, by which any source is ever away from its exact
+        share since the current stage began, at the end of any slot.
+      walked: The positions over which `max_deviation` was taken.
+      sources: What the mix makes of each source, by name.
+      groups: What it makes of each group, by path, where the mix holds mixes.
+      warnings: What a user would want to know.
     """
 
     length: int | None
@@ -82,6 +82,7 @@ class PlanReport:
     def __str__(self) -> str:
         """The report as text, one line a source.
 
+        >>> from datamix.mixing.plan import Plan
         >>> print(Plan({"a": 5, "b": 3}, {"a": 2}, stop="all_exhausted").report())
         8 records, at most 0.333 from the exact shares
         a: 62.5 % (66.7 % asked for), 5 records, 1.00 epochs, exhausted after 7
@@ -104,10 +105,10 @@ class OverTime:
     """A mix along its positions.
 
     Attributes:
-      positions: in records, int64 [points + 1].
-      planned: share of each source that was asked for between two positions, float64 [points, num_sources].
-      realised: the share it gets there, the same.
-      epochs: how often it has been gone through, float64 [points + 1, num_sources].
+      positions: The positions, in records, int64 [points + 1].
+      planned: The share of each source that is asked for between two positions, float64 [points, num_sources].
+      realised: The share that it gets there, float64 [points, num_sources].
+      epochs: How often it has been gone through, float64 [points + 1, num_sources].
     """
 
     positions: np.ndarray
@@ -116,7 +117,7 @@ class OverTime:
     epochs: np.ndarray
 
 
-def over_time(plan: Plan, points: int = 150) -> OverTime:
+def over_time(plan: Lookup, points: int = 150) -> OverTime:
     """What a mix does along the way: to its end, or until its last stage and every source's end have been seen."""
     unit = plan.batch_size
     end = plan.length
@@ -126,20 +127,21 @@ def over_time(plan: Plan, points: int = 150) -> OverTime:
     batches = np.unique(np.linspace(0, max(end // unit, 1), points + 1).astype(np.int64))
     positions = [min(int(batch) * unit, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
-    given = np.diff(amounts, axis=0)
+    steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
     return OverTime(
         positions=np.asarray(positions),
         planned=np.asarray([[float(share) for share in row] for row in shares]),
-        realised=given / np.maximum(given.sum(axis=1, keepdims=True), 1),
+        realised=steps / np.maximum(steps.sum(axis=1, keepdims=True), 1),
         epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.sizes, 1),
     )
 
 
-def report(plan: Plan) -> PlanReport:
+def report(plan: Lookup) -> PlanReport:
     """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
     counts = None if plan.length is None else plan.counts(plan.length)
     amounts = None if plan.length is None else plan.amounts(plan.length)
+    in_the_long_run = realised(plan, plan.stages[-1])
     sources = {}
     for source, name in enumerate(plan.names):
         size = plan.sizes[source]
@@ -147,7 +149,7 @@ def report(plan: Plan) -> PlanReport:
         sources[name] = SourceReport(
             records=size,
             target=float(plan.targets[source]),
-            share=plan.long_run_share(source) if not amounts or not sum(amounts) else amounts[source] / sum(amounts),
+            share=amounts[source] / sum(amounts) if amounts and sum(amounts) else in_the_long_run[source],
             samples=samples,
             amount=None if amounts is None else amounts[source],
             epochs=None if samples is None else (samples / size if size else 0.0),
@@ -172,78 +174,76 @@ def report(plan: Plan) -> PlanReport:
     )
 
 
-def _exhausted_at(plan: Plan, source: int, samples: int | None) -> int | None:
+def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
     last_record = plan.sizes[source] - 1
-    period = plan.stages[0].period
     if samples is not None and samples <= last_record:
         return None
-    if isinstance(period, Draws) and period.replacement:
-        return None  # of records drawn with replacement, some are never seen
     number, within = divmod(last_record, plan.batch_records)
     for stage in plan.stages:
+        period = stage.period
+        if period.repeats_records:
+            return None  # some records may never be seen
         if not stage.shares[source]:
             continue
         wanted = number - stage.base[source]
         if stage.length is None:
-            if isinstance(period, Draws) and wanted > MAX_DRAWS * stage.shares[source]:
+            if period.max_walk is not None and wanted > period.max_walk * stage.shares[source]:
                 return None  # too far to walk
-        elif stage.period.counts(stage.length)[source] <= wanted:
+        elif period.counts(stage.length)[source] <= wanted:
             continue
-        return (stage.first + stage.period.position_of(source, wanted)) * plan.batch_records + within + 1
+        return (stage.first + period.position_of(source, wanted)) * plan.batch_records + within + 1
     return None
 
 
-def max_deviation(plan: Plan, records: int | None = None) -> tuple[float, int]:
-    """See `Plan.max_deviation`."""
+def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]:
+    """See `datamix.mixing.plan.Plan.max_deviation`."""
     worst, walked, unit = 0.0, 0, plan.batch_records
     ends = [end for end in (records, plan.length) if end is not None]
-    seats = min([_WALKED, *(-(-end // unit) for end in ends)])
+    slots = min([_WALKED, *(-(-end // unit) for end in ends)])
     for stage in plan.stages:
-        count = min(seats - stage.first, stage.length or seats)
+        count = min(slots - stage.first, stage.length or slots)
         if count <= 0:
             break
-        chosen = plan.take(stage.first * unit, count * unit) if plan.lengths else None
-        source = stage.period.take(0, count)[0] if chosen is None else chosen.source
-        shares = [float(share) for share in (plan.targets if isinstance(stage.period, Runs) else stage.shares)]
-        if chosen is not None and plan.lengths is not None:
-            lengths = np.empty(count, np.int64)
-            for i, own in enumerate(plan.lengths):
-                lengths[source == i] = own[chosen.record[source == i]]
-            worst = max(worst, largest_deviation_of_lengths(source, lengths, shares))
-        else:
+        shares = [float(share) for share in plan.targets_at(stage.first * unit)]
+        if plan.lengths is None:
+            source, _ = stage.period.take(0, count)
             worst = max(worst, largest_deviation(source, shares) * unit)
+        else:
+            chosen = plan.take(stage.first * unit, count * unit)
+            lengths = np.empty(count, np.int64)
+            for i, stored in enumerate(plan.lengths):
+                lengths[chosen.source == i] = stored[chosen.record[chosen.source == i]]
+            worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares))
         walked += count
     return worst, walked * unit
 
 
-def realised(plan: Plan, stage: Stage) -> list[float]:
+def realised(plan: Lookup, stage: Stage) -> list[float]:
     """The share of each source over a whole period of a stage, in the mix's unit."""
-    period = stage.period
-    if isinstance(period, Runs):
-        return [length / period.length for length in period.lengths]
-    if not isinstance(period, Table):
+    quota = stage.period.quota
+    if quota is None:
         return [float(share) for share in stage.shares]
-    amounts = period.quota.astype(np.float64)
+    amounts = quota.astype(np.float64)
     if plan.lengths is not None:
-        amounts *= [float(own.mean()) if len(own) else 0.0 for own in plan.lengths]
+        amounts *= [float(lengths.mean()) if len(lengths) else 0.0 for lengths in plan.lengths]
     return [float(amount) for amount in amounts / amounts.sum()]
 
 
-def _drift(plan: Plan) -> str:
+def _drift(plan: Lookup) -> str:
     """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
     if plan.lengths is not None:
         return ""  # they follow their shares on average, which `_warnings` says
     for stage in plan.stages:
         period = stage.period
         ends = [end for end in (stage.length, plan.length) if end is not None]
-        if not isinstance(period, Table) or min(ends, default=_FAR) <= period.length:
+        if period.length is None or period.sets_shares or min(ends, default=_FAR) <= period.length:
             continue
-        apart = [
+        differences = [
             (abs(got - float(share)), name, got, float(share))
             for name, got, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
         ]
-        most, name, got, share = max(apart)
-        rare = [name for off, name, _, share in apart if share and off > 0.01 * share]
+        most, name, got, share = max(differences)
+        rare = [name for off, name, _, share in differences if share and off > 0.01 * share]
         if most * min(ends, default=_FAR) >= 1:
             others = f" {', '.join(rare)}: more than 1 % off." if rare else ""
             return (
@@ -253,23 +253,23 @@ def _drift(plan: Plan) -> str:
     return ""
 
 
-def _warnings(plan: Plan, sources: Mapping[str, SourceReport]) -> list[str]:
-    found = [drift] if (drift := _drift(plan)) else []
+def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
+    warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
-        found.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
+        warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
     for source, name in enumerate(plan.names):
         if not any(stage.shares[source] for stage in plan.stages):
-            found.append(f"{name} has no share and gives no record.")
+            warnings.append(f"{name} has no share and gives no record.")
         elif sources[name].samples == 0:
-            found.append(f"{name} gives no record: the mix ends before its turn.")
+            warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
-        given = last.base[source] * plan.batch_records
-        if plan.length is None and not last.shares[source] and 0 < given < row.records:
-            unseen = f"{row.records - given:,} of {name}'s {row.records:,} records"
-            found.append(f"{unseen} are never seen: the schedule ends without it.")
+        seen = last.base[source] * plan.batch_records
+        if plan.length is None and not last.shares[source] and 0 < seen < row.records:
+            unseen = f"{row.records - seen:,} of {name}'s {row.records:,} records"
+            warnings.append(f"{unseen} are never seen: the schedule ends without it.")
         if row.samples and row.epochs is not None and row.epochs < 0.5:
-            found.append(
+            warnings.append(
                 f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
                 "stop the mix goes on."
             )
@@ -281,21 +281,21 @@ def _warnings(plan: Plan, sources: Mapping[str, SourceReport]) -> list[str]:
     ]
     most, name = max(repeats, default=(0.0, ""))
     if most >= 2:
-        found.append(f"{name} is repeated {math.floor(most)} times before {late[1]} is seen once.")
-    return found
+        warnings.append(f"{name} is repeated {math.floor(most)} times before {late[1]} is seen once.")
+    return warnings
 
 
 def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
     """The largest distance of any source's count from its share, over all prefixes.
 
     Args:
-      source: source of each record, int [count].
-      shares: exact share of each source.
+      source: The source of each record, int [count].
+      shares: The exact share of each source.
 
     >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
     0.5
     """
-    # A source's count is farthest above its share right after one of its seats, and farthest below right before one or
+    # A source's count is farthest above its share right after one of its slots, and farthest below right before one or
     # at the end: no need to look at every source at every position.
     table = Table(source, len(shares))
     share, before = np.asarray(shares)[source], np.arange(len(source))

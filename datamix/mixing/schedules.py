@@ -23,48 +23,48 @@ _KEYS = ("until", "ratio", "weights", "share", "ramp")
 _PARTS = (2**12, 2**16, 2**20)
 
 Phase = tuple[int | None, Group]
-"""The step at which it ends, None for never, and how the mix is made up until then."""
+"""The step, or slot, at which it ends, None for never, and how the mix is made up until then."""
 
 
-def phases(schedule: object, start: Group, given: bool, resolve: Callable[..., Group]) -> list[Phase]:
+def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[..., Group]) -> list[Phase]:
     """The phases of a schedule.
 
     Args:
-      schedule: entries in order of time; each has the step `until` which it lasts (the last may have none), `ratio`,
-        `weights` or `share` as the mix itself, and may have a `ramp`: the way there from the entry before, "linear",
-        "cosine" (along half a wave) or "exponential" (by the same factor every step), on optax's schedules.
-      start: the mix before the schedule, where a ramp may begin.
-      given: whether a user chose the weights of `start`.
-      resolve: from an entry's ratio, weights and share, and the key they stand under, to a group.
+      schedule: The entries in order of time; each has the step `until` which it lasts (the last may have none),
+        `ratio`, `weights` or `share` as the mix itself, and may have a `ramp`: the way there from the entry before,
+        "linear", "cosine" (along half a wave) or "exponential" (by the same factor every step), on optax's schedules.
+      start: The mix before the schedule, where a ramp may begin.
+      has_weights: Whether a user chose the weights of `start`.
+      resolve: From an entry's ratio, weights and share, and the key they stand under, to a group.
 
     Returns:
       A ramp becomes up to 64 phases, each with the shares of its middle. What the last entry reaches stays.
 
     Raises:
-      ConfigError: an entry that is none, by its key.
+      ConfigError: An entry is none; the message names its key.
     """
     if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not schedule:
         raise ConfigError(
             f"mix.schedule = {schedule!r}; it is a list such as [{{until: 1000, weights: {{mnist: 9}}}}, "
             "{weights: {mnist: 1}}]."
         )
-    found: list[Phase] = []
+    phases: list[Phase] = []
     begun, before = 0, start
     for i, entry in enumerate(schedule):
         where = f"mix.schedule[{i}]"
         until, ramp = _checked(entry, where, begun, last=i == len(schedule) - 1)
-        if i == 0 and given and ramp is None:
+        if i == 0 and has_weights and ramp is None:
             raise ConfigError(
                 f"{where}: it sets the weights from the first step, and those of the mix itself would count for "
                 f"nothing; leave these out, or let them be where a ramp begins: {where}.ramp=linear."
             )
         target = resolve(**{key: entry.get(key) for key in ("ratio", "weights", "share")}, where=where)
         if ramp is not None and until is not None:
-            found += _ramp(ramp, where, (begun, until), before, target)
+            phases += _ramp(ramp, where, (begun, until), before, target)
         if ramp is None or i == len(schedule) - 1:
-            found.append((None if i == len(schedule) - 1 else until, target))
+            phases.append((None if i == len(schedule) - 1 else until, target))
         begun, before = until or begun, target
-    return found
+    return phases
 
 
 def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | None, str | None]:

@@ -1,14 +1,37 @@
-"""Rules that weigh the sources for whom a user says nothing."""
+"""Rules that weigh the sources for whom a user says nothing: those built in, and how to add your own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.weights import Number
 
 
+def weighting(function: Callable[..., Mapping[str, Number]]) -> Callable[..., Mapping[str, Number]]:
+    """Register a function as a weighting, under its own name.
+
+    The function takes the number of records of each source, by name, and the keyword settings of the weighting's YAML
+    file, and returns one relative weight, 0 or more, for each of the names. Where the mix holds mixes, it is called for
+    each of them with what this one is made of; a group is as large as its sources together.
+
+    Raises:
+      RegistryError: The name is taken, or a setting is called `rule`.
+
+    >>> @weighting
+    ... def root_for_doctest(sizes, *, power: float = 0.5):
+    ...     return {name: size**power for name, size in sizes.items()}
+    >>> from datamix.mixing.plan import Plan
+    >>> [str(share) for share in Plan({"a": 900, "b": 100}, weighting="root_for_doctest").shares]
+    ['3/4', '1/4']
+    """
+    registry.register("weighting", function.__name__, function)
+    return function
+
+
+@weighting
 def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
     """Every source the same: a weight of 1.
 
@@ -18,18 +41,19 @@ def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
     return dict.fromkeys(sizes, 1)
 
 
+@weighting
 def size(sizes: Mapping[str, int], *, temperature: float = 1, cap: float | None = None) -> dict[str, Number]:
     """As many records as a source has, up to a cap, then flattened by a temperature: min(n, cap)^(1/T).
 
     A weight set by hand beside this rule counts in the same unit: records^(1/T).
 
     Args:
-      sizes: records by source.
+      sizes: The number of records of each source, by name.
       temperature: T, above 0; 1 mixes in proportion to size, the larger it is the more equal.
-      cap: records that count at most, above 0; None for no limit.
+      cap: The records that count at most, above 0; None for no limit.
 
     Raises:
-      ConfigError: a temperature or cap that is not above 0, or a temperature so low that a weight is beyond numbers.
+      ConfigError: A temperature or cap that is not above 0, or a temperature so low that a weight is beyond numbers.
 
     Source: C. Raffel et al., Exploring the limits of transfer learning with a unified text-to-text transformer, JMLR
     21 (2020), section 3.5.2; the order of the two is SeqIO's.

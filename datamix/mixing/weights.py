@@ -19,12 +19,12 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
     """Read a weight as it was meant: 0.7 is 7/10, and 1 / 3 is a third, not the nearest binary number.
 
     Args:
-      value: number or text.
-      where: its key.
-      name: the source it is for; by default, the last part of the key.
+      value: A number or text.
+      where: The key of the weight.
+      name: The source that it is for; by default, the last part of the key.
 
     Raises:
-      ConfigError: not a number, negative, infinite or NaN.
+      ConfigError: It is not a number, negative, infinite or NaN.
 
     >>> as_fraction(0.7, "mix.share.mnist")
     Fraction(7, 10)
@@ -51,7 +51,7 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     """Read a ratio such as "7:3" or [7, 3], one number a source, in their order.
 
     Raises:
-      ConfigError: it is no ratio, or of another length than the sources.
+      ConfigError: It is no ratio, or of another length than the sources.
 
     >>> parse_ratio("7:3", ["mnist", "fashion"])
     {'mnist': Fraction(7, 1), 'fashion': Fraction(3, 1)}
@@ -79,7 +79,7 @@ def require_known(
     """Refuse a weight or a share for what is not in the mix.
 
     Raises:
-      ConfigError: naming the key, and the nearest known name.
+      ConfigError: The message names the key, and the nearest known name.
     """
     for kind, entries in (("weights", weights), ("share", share)):
         for name in entries:
@@ -97,39 +97,42 @@ def resolve_shares(
     share: Mapping[str, object] | None = None,
     default: Mapping[str, Number] | None = None,
     where: str = "mix",
+    may_be_empty: bool = False,
 ) -> dict[str, Fraction]:
     """Turn what a user may say of the ratio into the exact share of every source.
 
     Args:
-      names: the sources, in order.
-      ratio: of all sources, see `parse_ratio`.
-      weights: relative weights; a source not named has 1; None counts as not named.
-      share: absolute shares in [0, 1]; the other sources divide what is left by their weights.
-      default: weights of sources that are not named, in place of 1.
-      where: the key under which all this stands.
+      names: The sources, in order.
+      ratio: The ratio of all sources, see `parse_ratio`.
+      weights: The relative weights; a source not named has 1; None counts as not named.
+      share: The absolute shares, in [0, 1]; the other sources divide what is left by their weights.
+      default: The weights of sources that are not named, in place of 1.
+      where: The key under which all this stands.
+      may_be_empty: Whether all weights may be 0, and all shares with them.
 
     Returns:
-      Share of each source, in order; they add up to 1.
+      The share of each source, in order; they add up to 1.
 
     Raises:
-      ConfigError: an unknown source, two rules for one source, or numbers that make no mix.
+      ConfigError: An unknown source, two rules for one source, or numbers that make no mix.
 
     >>> resolve_shares(["a", "b", "c"], share={"a": 0.5}, weights={"b": 3})
     {'a': Fraction(1, 2), 'b': Fraction(3, 8), 'c': Fraction(1, 8)}
     """
-    given = {key: value for key, value in (weights or {}).items() if value is not None}
-    fixed = {key: value for key, value in (share or {}).items() if value is not None}
-    require_known(names, given, fixed, where)
-    if ratio is not None and (given or fixed):
-        other = next(iter([f"{where}.weights.{name}" for name in given] + [f"{where}.share.{name}" for name in fixed]))
+    weight_by_name = {key: value for key, value in (weights or {}).items() if value is not None}
+    share_by_name = {key: value for key, value in (share or {}).items() if value is not None}
+    require_known(names, weight_by_name, share_by_name, where)
+    if ratio is not None and (weight_by_name or share_by_name):
+        keys = [f"{where}.weights.{name}" for name in weight_by_name]
+        other = (keys + [f"{where}.share.{name}" for name in share_by_name])[0]
         raise ConfigError(f"{where}.ratio and {other} both say how much of each source; give one of them.")
-    for name in given:
-        if name in fixed:
+    for name in weight_by_name:
+        if name in share_by_name:
             raise ConfigError(
                 f"{where}.weights.{name} and {where}.share.{name} both say how much of {name}; give one of them."
             )
 
-    shares = {name: as_fraction(value, f"{where}.share.{name}") for name, value in fixed.items()}
+    shares = {name: as_fraction(value, f"{where}.share.{name}") for name, value in share_by_name.items()}
     total = sum(shares.values(), Fraction(0))
     for name, value in shares.items():
         if value > 1:
@@ -145,13 +148,15 @@ def resolve_shares(
         parse_ratio(ratio, names, f"{where}.ratio")
         if ratio is not None
         else {
-            name: as_fraction(given.get(name, (default or {}).get(name, 1)), f"{where}.weights.{name}")
+            name: as_fraction(weight_by_name.get(name, (default or {}).get(name, 1)), f"{where}.weights.{name}")
             for name in names
             if name not in shares
         }
     )
     whole = sum(relative.values(), Fraction(0))
     if whole == 0 and total < 1:
+        if not shares and may_be_empty:
+            return relative
         if not shares:
             raise ConfigError("all weights are 0; at least one source needs a weight above 0.")
         raise ConfigError(

@@ -36,12 +36,12 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
         return None
     family = [name for name in names if name.partition("/")[0] == names[0].partition("/")[0]] if chosen else names[:1]
     shares = _shares(groups)
-    own = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
-    figure = Figure(figsize=(11.5 if own else 7, 4.4), dpi=110, layout="constrained")
+    by_source = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
+    figure = Figure(figsize=(11.5 if by_source else 7, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2 if own else 1, squeeze=False, sharey=True)[0]
+    axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=True)[0]
     _against_swept(axes[0], results, groups, chosen, family, metric, shares)
-    if own and chosen is not None:
+    if by_source and chosen is not None:
         _against_own_share(axes[1], results, groups, chosen, metric, shares)
     replaced = stand_ins(results)
     if replaced:
@@ -55,9 +55,9 @@ def _family(metric: str) -> str:
 
 def _shares(groups: Sequence[Setting]) -> list[str]:
     """The sources that all settings mix, if their shares differ."""
-    held = [{name: source["target"] for name, source in group.first.sources.items()} for group in groups]
-    common = [name for name in held[0] if all(name in shares for shares in held)]
-    return common if len({tuple(shares[name] for name in common) for shares in held}) > 1 else []
+    targets = [{name: source["target"] for name, source in group.first.sources.items()} for group in groups]
+    common = [name for name in targets[0] if all(name in shares for shares in targets)]
+    return common if len({tuple(shares[name] for name in common) for shares in targets}) > 1 else []
 
 
 def _against_swept(

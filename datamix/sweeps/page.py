@@ -76,7 +76,7 @@ def page(
         f"<h1>Sweep {escape(named)}</h1>",
         f'<p class="dim">{len(results)} jobs, {done} done</p>',
         *(
-            f'<p class="warn">{escape(name)}: a built-in look-alike stood in; this is not real data.</p>'
+            f'<p class="warn">{escape(name)}: a built-in stand-in was used; this is not real data.</p>'
             for name in stand_ins(results)
         ),
         f'<p class="verdict">{escape(verdict)}</p>',

@@ -22,17 +22,17 @@ class Result:
     """How one job of a sweep ended.
 
     Attributes:
-      sweep: the name of its sweep's directory, where several are compared; else empty.
-      job: its number in the sweep.
-      directory: its own.
-      overrides: of its command line, by key.
+      sweep: The name of the sweep's directory, where several are compared; else empty.
+      job: The number of the job in its sweep.
+      directory: The directory of the job.
+      overrides: The overrides of its command line, by key.
       status: "done", "failed" or "interrupted".
-      error: why it is not done, in one line.
-      kind: the error's class.
-      metrics: finite numbers, by name.
-      config: resolved, without Hydra's and the sweep's own parts.
+      error: Why it is not done, in one line.
+      kind: The class of the error.
+      metrics: Finite numbers, by name.
+      config: The resolved configuration, without the parts of Hydra and of the sweep.
       sources: `share`, `target` and `provenance` of each source that it mixed.
-      seconds: from its start to its end.
+      seconds: From its start to its end.
     """
 
     sweep: str
@@ -62,7 +62,7 @@ class Setting:
     """Jobs that differ in their seed alone.
 
     Attributes:
-      results: one or more.
+      results: The results, one or more.
     """
 
     results: Sequence[Result]
@@ -103,22 +103,22 @@ def read_result(path: Path, sweep: str = "") -> Result:
       DataError: it is damaged.
     """
     try:
-        held = json.loads(path.read_bytes())
-        done = held["status"] == "done"
-        metrics = {name: float(value) for name, value in held["metrics"].items() if value is not None}
+        plain = json.loads(path.read_bytes())
+        done = plain["status"] == "done"
+        metrics = {name: float(value) for name, value in plain["metrics"].items() if value is not None}
         return Result(
             sweep=sweep,
-            job=int(held["job"]),
+            job=int(plain["job"]),
             directory=path.parent,
-            overrides=by_key(held["overrides"]),
+            overrides=by_key(plain["overrides"]),
             # A job that has begun and not ended was killed.
-            status=held["status"] if done or held["status"] == "failed" else "interrupted",
-            error=held["error"] or (None if done else "it did not come to its end"),
-            kind=held["kind"],
+            status=plain["status"] if done or plain["status"] == "failed" else "interrupted",
+            error=plain["error"] or (None if done else "it did not come to its end"),
+            kind=plain["kind"],
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-            config=dict(held["config"]),
-            sources=dict(held["sources"]),
-            seconds=held["seconds"],
+            config=dict(plain["config"]),
+            sources=dict(plain["sources"]),
+            seconds=plain["seconds"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -200,7 +200,7 @@ def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
 
 
 def stand_ins(results: Sequence[Result]) -> list[str]:
-    """The sources for which look-alikes stood in, in any job."""
+    """The sources that were not real data but stand-ins, in any job."""
     return list(
         dict.fromkeys(
             name

@@ -39,10 +39,10 @@ def rows(results: Sequence[Result], chosen: Setting | None, directory: Path) -> 
     ]
 
 
-def as_csv(held: Sequence[dict[str, Any]]) -> str:
+def as_csv(lines: Sequence[dict[str, Any]]) -> str:
     """The rows of `sweep.json` as a table of plain cells: an override, a share and a metric a column."""
     flat = []
-    for row in held:
+    for row in lines:
         cells = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
         pairs = (override.partition("=") for override in row["overrides"])
         cells |= {key: value for key, _, value in pairs if key not in cells}

@@ -6,7 +6,6 @@ sweep is watched from outside, whichever sweeper and launcher run it. Importing 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import signal
@@ -20,140 +19,114 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
-from datamix.sweeps.results import RESULT, Result, by_key, complaints, goal_of, read_result, read_results
+from datamix.sweeps.preparing import grid, is_search
+from datamix.sweeps.results import RESULT, Result, by_key, complaints, read_result, read_results
 
-_BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 # How a sweep is run, not what its jobs compute.
-_APART = ("sweep", "train.resume")
-_SAYS_HOW = ("sweep.", "train.resume=")
+_HOW_IT_RUNS = ("sweep", "train.resume")
+_HOW_IT_RUNS_OVERRIDES = ("sweep.", "train.resume=")
 
 
-def register_with_hydra() -> None:
-    """Have every multirun watched; before `hydra.main`."""
-    Plugins.instantiate_sweeper = _instantiate_watched  # type: ignore[assignment, method-assign]
+def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[], object]) -> None:
+    """Run a multirun, and gather what its jobs leave behind however it ends.
 
+    Args:
+      config: The composed configuration of the sweep, with Hydra's part; `hydra.sweep.dir` is where it writes.
+      loader: What it was composed by.
+      start: Hands over to Hydra, which runs the sweep.
 
-_instantiate_sweeper = Plugins.instantiate_sweeper
-
-
-def _instantiate_watched(
-    self: Plugins, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-) -> _Watched:
-    direction = config.hydra.sweeper.get("direction")
-    given = any(str(override).startswith("hydra.sweeper.direction=") for override in config.hydra.overrides.hydra)
-    if direction is not None and not given and not OmegaConf.is_list(direction):
-        # The plugin minimises by default: it would look for the worst ratio.
-        with read_write(config), open_dict(config):
-            goal = goal_of(config.sweep.metric, config.sweep.goal)
-            config.hydra.sweeper.direction = {"max": "maximize", "min": "minimize"}[goal]
-    sweeper = _instantiate_sweeper(self, hydra_context=hydra_context, task_function=task_function, config=config)
-    return _Watched(sweeper, hydra_context, config)
-
-
-class _Watched:
-    """A sweeper that checks what a resumed sweep has already, and gathers the results in every case."""
-
-    def __init__(self, sweeper: Sweeper, context: HydraContext, config: DictConfig) -> None:
-        self._sweeper, self._context, self._config = sweeper, context, config
-
-    def sweep(self, arguments: list[str]) -> Any:
-        directory = Path(str(self._config.hydra.sweep.dir))
-        grid = self._grid(arguments)
-        self._check_earlier(directory, grid)
-        returned, stopped = None, None
-        with _sigterm_ends():
-            try:
-                returned = self._sweeper.sweep(arguments)
-            except BaseException as error:
-                stopped = error
-            results = read_results(directory)
-            if results or not isinstance(stopped, Exception | None):
-                results = _with_the_rest(results, grid, directory)
-                self._gather(results, directory)
-        self._end(results, stopped, directory)
-        return returned
-
-    def _gather(self, results: list[Result], directory: Path) -> None:
-        # By its name: it draws, and the command line must start without what that takes.
-        report = importlib.import_module("datamix.jobs.report")
-        settings = self._config.sweep
+    Raises:
+      StateError: An earlier sweep lies there that this one does not go on with.
+      SystemExit: Jobs have failed; says which and why.
+    """
+    directory = Path(str(config.hydra.sweep.dir))
+    jobs = grid(config, loader)
+    _check_earlier(config, loader, directory, jobs)
+    stopped = None
+    with _sigterm_ends():
         try:
-            report.gather({directory: results}, directory, metric=settings.metric, goal=settings.goal)
-        except OSError as error:
-            raise ConfigError(
-                f"hydra.sweep.dir: {error.filename or directory} cannot be written: {error.strerror}; once it can, "
-                f"job=report sweep.dir={directory} draws what the jobs have left."
-            ) from error
-
-    def _end(self, results: list[Result], stopped: BaseException | None, directory: Path) -> None:
-        """Say what went wrong, and end with it."""
-        bad = [result for result in results if result.status != "done"]
-        mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
-        if isinstance(stopped, Exception) and not bad:
-            raise stopped
-        for why, jobs in complaints(bad).items():
-            print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
-        if bad and not mistakes:
-            more = f"sweep.resume=true hydra.sweep.dir={directory}"
-            print(f"The same command with {more} runs what is missing.", file=sys.stderr)
-        if stopped is not None and not isinstance(stopped, Exception):
-            raise stopped
-        if stopped is not None and any(result.status == "interrupted" for result in bad):
-            print(f"{type(stopped).__name__}: {str(stopped).partition(chr(10))[0]}", file=sys.stderr)
-        if bad:
-            sys.exit(2 if mistakes else 1)
-
-    def _grid(self, arguments: list[str]) -> list[list[str]]:
-        """The overrides of every job, where they are known beforehand."""
-        if self._config.hydra.sweeper._target_ != _BASIC:
-            return []
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        given = [*(f"{key}={value}" for key, value in (self._config.hydra.sweeper.params or {}).items()), *arguments]
-        return BasicSweeper.split_arguments(parser.parse_overrides(given), None)[0]
-
-    def _check_earlier(self, directory: Path, grid: list[list[str]]) -> None:
-        earlier = read_results(directory)
-        if not earlier:
-            return
-        if not self._config.sweep.resume:
-            raise StateError(
-                f"hydra.sweep.dir = {directory} holds the results of {len(earlier)} jobs; sweep.resume=true goes on "
-                "with that sweep, another directory begins a new one."
-            )
-        for result in earlier:
-            if result.status == "done" and result.job < len(grid):
-                node = self._context.config_loader.load_sweep_config(self._config, grid[result.job])
-                _require_same(result.config, plain_config(node), result.job, result.directory)
+            start()
+        except BaseException as error:
+            stopped = error
+        results = read_results(directory)
+        if results or not isinstance(stopped, Exception | None):
+            results = _with_the_rest(results, jobs, directory)
+            _gather(results, directory, config)
+    _end(results, stopped, directory)
 
 
-def _with_the_rest(results: list[Result], grid: list[list[str]], directory: Path) -> list[Result]:
+def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
+    # It draws, and the command line starts without what that takes.
+    from datamix.sweeps.gathering import gather
+
+    try:
+        gather({directory: results}, directory, metric=config.sweep.metric, goal=config.sweep.goal)
+    except OSError as error:
+        raise ConfigError(
+            f"hydra.sweep.dir: {error.filename or directory} cannot be written: {error.strerror}; once it can, "
+            f"job=report sweep.dir={directory} draws what the jobs have left."
+        ) from error
+
+
+def _end(results: list[Result], stopped: BaseException | None, directory: Path) -> None:
+    """Say what went wrong, and end with it."""
+    bad = [result for result in results if result.status != "done"]
+    mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
+    if isinstance(stopped, Exception) and not bad:
+        raise stopped
+    for why, jobs in complaints(bad).items():
+        print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
+    if bad and not mistakes:
+        more = f"sweep.resume=true hydra.sweep.dir={directory}"
+        print(f"The same command with {more} runs what is missing.", file=sys.stderr)
+    if stopped is not None and not isinstance(stopped, Exception):
+        raise stopped
+    if stopped is not None and any(result.status == "interrupted" for result in bad):
+        print(f"{type(stopped).__name__}: {str(stopped).partition(chr(10))[0]}", file=sys.stderr)
+    if bad:
+        sys.exit(2 if mistakes else 1)
+
+
+def _check_earlier(config: DictConfig, loader: ConfigLoaderImpl, directory: Path, jobs: list[list[str]]) -> None:
+    earlier = read_results(directory)
+    if not earlier:
+        return
+    if not config.sweep.resume:
+        raise StateError(
+            f"hydra.sweep.dir = {directory} holds the results of {len(earlier)} jobs; sweep.resume=true goes on "
+            "with that sweep, another directory begins a new one."
+        )
+    for result in earlier:
+        if result.status == "done" and result.job < len(jobs):
+            node = loader.load_sweep_config(config, jobs[result.job])
+            _require_same(result.config, plain_config(node), result.job, result.directory)
+
+
+def _with_the_rest(results: list[Result], jobs: list[list[str]], directory: Path) -> list[Result]:
     """A sweep's results, with a row for each job that has not begun."""
     begun = {result.job: result for result in results}
-    for job, overrides in enumerate(grid):
+    for job, overrides in enumerate(jobs):
         if job not in begun:
-            own = by_key([override for override in overrides if not override.startswith(_SAYS_HOW)])
+            varied = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)])
             begun[job] = Result(
                 sweep="",
                 job=job,
                 directory=directory / str(job),
-                overrides=own,
+                overrides=varied,
                 status="interrupted",
                 error="it had not begun",
                 kind=None,
                 metrics={},
-                config=own,
+                config=varied,
                 sources={},
                 seconds=None,
             )
@@ -167,22 +140,24 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     """Run one job of a multirun and leave its result in its directory, however it ends.
 
     Args:
-      node: its composed configuration.
-      work: the job; returns its report.
+      node: The composed configuration of the job.
+      work: The job; returns its report.
 
     Returns:
       The metric that the sweep is judged by, None where the job does not report it. A finished job of a sweep that is
       resumed is not run again.
 
     Raises:
-      StateError: the finished job had another configuration.
-      DatamixError: what ended the job, where a search must know of it; a grid goes on with its other jobs.
+      StateError: The finished job had another configuration.
+      DatamixError: What ended the job, where a search must know of it; a grid goes on with its other jobs.
+      SystemExit: A search is judged by a metric that its jobs do not report.
     """
-    hydra = HydraConfig.get()
-    directory, searching = Path(hydra.runtime.output_dir), hydra.sweeper._target_ != _BASIC
+    hydra: Any = HydraConfig.get()
+    directory, searches = Path(hydra.runtime.output_dir), is_search(hydra)
+    load_plugins(node)
     config, metric = plain_config(node), node.sweep.metric
     if (result := finished(node, config, directory, hydra.job.num)) is not None:
-        return _judged(result.metrics, metric, searching, config)
+        return result.metrics.get(metric)
     if node.sweep.resume and "train" in node and _cut_short(directory, config):
         node.train.resume = True  # from the job's last checkpoint
     record = Record(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
@@ -190,10 +165,15 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
         report = work(node)
     except BaseException as error:
         record.end_badly(error)
-        if searching or not isinstance(error, Exception):
+        if searches or not isinstance(error, Exception):
             raise
         return None
-    return _judged(record.end_well(report), metric, searching, config)
+    metrics = record.end_well(report)
+    if searches and metric not in metrics:
+        why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by. {hint(metric, metrics)}"
+        record.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
+        raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
+    return metrics.get(metric)
 
 
 def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: int) -> Result | None:
@@ -222,16 +202,16 @@ class Record:
     """What a job of a sweep leaves in its directory: begun when it is made, ended once.
 
     Args:
-      directory: of the job.
-      job: its number in the sweep.
-      overrides: of its command line.
-      config: as `plain_config` gives it.
+      directory: The directory of the job.
+      job: The number of the job in its sweep.
+      overrides: The overrides of its command line.
+      config: Its configuration, as `plain_config` gives it.
     """
 
     def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
         self._directory, self._begun = directory, time.perf_counter()
-        told = [override for override in overrides if not override.startswith(_SAYS_HOW)]
-        self._held: dict[str, Any] = {"job": job, "overrides": told, "config": config}
+        kept = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
+        self._beginning: dict[str, Any] = {"job": job, "overrides": kept, "config": config}
         self._write("begun", None, None, {}, {}, None)
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
@@ -264,49 +244,37 @@ class Record:
         sources: Mapping[str, Any],
         figure: str | None,
     ) -> None:
-        held = self._held | {
+        result = self._beginning | {
             "status": status,
             "error": error,
             "kind": kind,
             "metrics": metrics,
             "sources": sources,
-            "seed": self._held["config"].get("seed"),
+            "seed": self._beginning["config"].get("seed"),
             "seconds": None if status == "begun" else round(time.perf_counter() - self._begun, 3),
             "figure": figure,
         }
-        write_text(self._directory / RESULT, json.dumps(held, indent=2, ensure_ascii=False) + "\n")
+        write_text(self._directory / RESULT, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
     """A report's metrics; of a job that trains nothing, what it says of the mix. None for what is no number."""
-    held = report.get("metrics")
-    if held is None:
-        held = {f"share/{name}": source["share"] for name, source in report.get("sources", {}).items()}
-        held |= {name: report.get(name) for name in ("batches", "samples", "max_deviation", "samples_per_s")}
-    numbers = {name: float(value) for name, value in held.items() if value is not None}
+    values = report.get("metrics")
+    if values is None:
+        values = {f"share/{name}": source["share"] for name, source in report.get("sources", {}).items()}
+        values |= {name: report.get(name) for name in ("batches", "samples", "max_deviation", "samples_per_s")}
+    numbers = {name: float(value) for name, value in values.items() if value is not None}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-
-def _judged(
-    metrics: Mapping[str, float | None], metric: str, searching: bool, config: Mapping[str, Any]
-) -> float | None:
-    value = metrics.get(metric)
-    if value is None and searching:
-        raise ConfigError(
-            f"sweep.metric = {metric}: job={config['job']['name']} gives no such number to search by. "
-            f"{hint(metric, metrics)}"
-        )
-    return value
 
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
     """What a job computes, as plain values: its configuration without what only says how it is run."""
-    own = without_hydra(node)
+    node = without_hydra(node)
     try:
-        plain: Any = OmegaConf.to_container(own, resolve=True)
+        plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException:  # the job itself will say which key it is
-        plain = OmegaConf.to_container(own, resolve=False)
-    for key in _APART:
+        plain = OmegaConf.to_container(node, resolve=False)
+    for key in _HOW_IT_RUNS:
         *parents, name = key.split(".")
         inner = plain
         for parent in parents:
@@ -320,7 +288,7 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, d
         return
     old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
     key = next(key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...))
-    was, is_now = (repr(held[key]) if key in held else "not set" for held in (old, new))
+    was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
     raise StateError(
         f"{key}: job {job} in {directory} was run with {was}, now it is {is_now}. Resume a sweep with the command that "
         "it was begun with, or begin a new one in another hydra.sweep.dir."

@@ -29,9 +29,9 @@ def test_a_group_counts_as_one_source() -> None:
 
 
 def test_what_a_group_says_of_itself_comes_after_what_the_user_says() -> None:
-    own = {"all.vision.mnist": 7, "all.vision.fashion": 3}
-    assert shares(own=own) == ["7/40", "3/40", "1/4", "1/2"]
-    assert shares(own=own, weights={"all.vision.fashion": 7}) == ["1/8", "1/8", "1/4", "1/2"]
+    chosen = {"all.vision.mnist": 7, "all.vision.fashion": 3}
+    assert shares(group_weights=chosen) == ["7/40", "3/40", "1/4", "1/2"]
+    assert shares(group_weights=chosen, weights={"all.vision.fashion": 7}) == ["1/8", "1/8", "1/4", "1/2"]
 
 
 def test_a_rule_sees_a_group_as_large_as_its_sources_together() -> None:

@@ -105,15 +105,15 @@ def test_any_schedule_keeps_its_bound_and_its_records(schedule: list[dict[str, A
     count = 2500 if plan.length is None else plan.length
     taken = plan.take(0, count)
     for stage in plan.stages:
-        own = taken.source[stage.first : stage.first + (stage.length or count)]
+        source = taken.source[stage.first : stage.first + (stage.length or count)]
         if order == "proportional":
             shares = [float(share) for share in stage.shares]
-            assert largest_deviation(own, shares) <= 1 - 1 / (2 * sum(s > 0 for s in shares) - 2 or 2) + 1e-9
+            assert largest_deviation(source, shares) <= 1 - 1 / (2 * sum(s > 0 for s in shares) - 2 or 2) + 1e-9
     for i, size in enumerate(SIZES.values()):
-        own, epochs = taken.record[taken.source == i], taken.epoch[taken.source == i]
-        assert (epochs == np.arange(len(own)) // size).all()
-        for first in range(0, len(own) - size + 1, size):
-            assert len(set(own[first : first + size].tolist())) == size
+        record, epochs = taken.record[taken.source == i], taken.epoch[taken.source == i]
+        assert (epochs == np.arange(len(record)) // size).all()
+        for first in range(0, len(record) - size + 1, size):
+            assert len(set(record[first : first + size].tolist())) == size
     used = np.bincount(taken.source, minlength=3)
     left = np.asarray(list(SIZES.values())) - used
     assert {
@@ -144,10 +144,10 @@ def test_a_source_that_comes_later_is_waited_for() -> None:
 @pytest.mark.parametrize("order", ["proportional", "random"])
 def test_a_source_that_is_mixed_no_longer_may_never_be_seen_whole(order: str) -> None:
     plan = plan_of([{"until": 30, "ratio": "1:1:0"}, {"ratio": "1:0:0"}], order=order)
-    told = plan.report()
-    given = int((plan.take(0, 400).source == 1).sum())
-    assert told.sources["b"].exhausted_at is None
-    assert f"{300 - given} of b's 300 records are never seen: the schedule ends without it." in told.warnings
+    report = plan.report()
+    seen_of_b = int((plan.take(0, 400).source == 1).sum())
+    assert report.sources["b"].exhausted_at is None
+    assert f"{300 - seen_of_b} of b's 300 records are never seen: the schedule ends without it." in report.warnings
     seen = (
         plan_of([{"until": 90, "ratio": "1:1:0"}, {"ratio": "1:0:0"}], order=order).report().sources["b"].exhausted_at
     )

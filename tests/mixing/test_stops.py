@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamix import registry
 from datamix.errors import ConfigError
-from datamix.mixing import stops
 from datamix.mixing.periods import Draws
 from datamix.mixing.plan import Plan
 
@@ -34,13 +34,13 @@ ROUND_ROBIN, CONCAT, TWO_TO_ONE = ("round_robin", None), ("concat", None), ("pro
 @pytest.mark.parametrize(
     ("order", "stop", "expected"),
     [
-        (ROUND_ROBIN, "first_exhausted", [0, 10, 1, 11, 2, 12]),
+        (ROUND_ROBIN, "first_exhausted", [0, 10, 1, 11, 2, 12, 3]),
         (ROUND_ROBIN, "all_exhausted", [0, 10, 1, 11, 2, 12, 3, 10, 4]),
         (ROUND_ROBIN, "exhaust_once", [0, 10, 1, 11, 2, 12, 3, 4]),
-        (CONCAT, "first_exhausted", [0, 1, 2, 3, 4]),
+        (CONCAT, "first_exhausted", [0, 1, 2, 3, 4, 10, 11, 12]),
         (CONCAT, "all_exhausted", [0, 1, 2, 3, 4, 10, 11, 12]),
         (CONCAT, "exhaust_once", [0, 1, 2, 3, 4, 10, 11, 12]),
-        (TWO_TO_ONE, "first_exhausted", [0, 10, 1, 2, 11, 3, 4]),
+        (TWO_TO_ONE, "first_exhausted", [0, 10, 1, 2, 11, 3, 4, 12]),
         (TWO_TO_ONE, "all_exhausted", [0, 10, 1, 2, 11, 3, 4, 12]),
         (TWO_TO_ONE, "exhaust_once", [0, 10, 1, 2, 11, 3, 4, 12]),
     ],
@@ -70,10 +70,10 @@ def test_forever(order: tuple[str, Any], expected: list[int]) -> None:
 @pytest.mark.parametrize(
     ("order", "stop", "expected"),
     [
-        ("round_robin", "first_exhausted", [0, 1, 10, 11]),
+        ("round_robin", "first_exhausted", [0, 1, 10, 11, 2, 3]),
         ("round_robin", "all_exhausted", [0, 1, 10, 11, 2, 3, 12, 10, 4, 0]),
         ("round_robin", "exhaust_once", [0, 1, 10, 11, 2, 3]),
-        ("concat", "first_exhausted", [0, 1, 2, 3]),
+        ("concat", "first_exhausted", [0, 1, 2, 3, 10, 11]),
         ("concat", "all_exhausted", [0, 1, 2, 3, 4, 0, 10, 11, 12, 10]),
         ("concat", "exhaust_once", [0, 1, 2, 3, 10, 11]),
     ],
@@ -129,7 +129,7 @@ def test_a_finished_source_drops_out_and_the_rest_keep_their_weights() -> None:
     [("first_exhausted", False), ("exhaust_once", False), ("all_exhausted", True), ("forever", True)],
 )
 def test_which_stops_repeat(stop: str, repeating: bool) -> None:
-    assert getattr(stops, stop).repeats is repeating
+    assert registry.lookup("stop", stop)().repeats is repeating
 
 
 def test_a_source_that_fills_no_batch() -> None:
@@ -154,7 +154,7 @@ def test_a_source_that_fills_no_batch() -> None:
 
 # Side by side with others, on three lists [0, 1, 2], [10, 11, 12, 13], [20, 21, 22, 23, 24].
 
-SAME, PREFIX, REORDERED = "the same", "ours ends sooner", "the same records in another order"
+SAME, PREFIX, LONGER, REORDERED = "the same", "ours ends sooner", "ours goes on", "the same records in another order"
 UP_TO_22 = [0, 10, 20, 1, 11, 21, 2, 12, 22]
 UP_TO_24 = [*UP_TO_22, 0, 13, 23, 1, 10, 24]
 ONCE = [*UP_TO_22, 13, 23, 24]
@@ -165,17 +165,19 @@ def related(ours: list[int], theirs: list[int]) -> str:
         return SAME
     if ours == theirs[: len(ours)]:
         return PREFIX
+    if theirs == ours[: len(theirs)]:
+        return LONGER
     return REORDERED if sorted(ours) == sorted(theirs) else "something else"
 
 
 @pytest.mark.parametrize(
     ("library", "theirs", "stop", "relation"),
     [
-        ("HF map-style first_exhausted", UP_TO_22, "first_exhausted", PREFIX),
-        ("HF iterable first_exhausted", UP_TO_22[:7], "first_exhausted", SAME),
+        ("HF map-style first_exhausted", UP_TO_22, "first_exhausted", SAME),
+        ("HF iterable first_exhausted", UP_TO_22[:7], "first_exhausted", LONGER),
         ("HF all_exhausted", UP_TO_24, "all_exhausted", SAME),
         ("HF all_exhausted_without_replacement", ONCE, "exhaust_once", SAME),
-        ("torchdata FIRST_DATASET_EXHAUSTED", UP_TO_22, "first_exhausted", PREFIX),
+        ("torchdata FIRST_DATASET_EXHAUSTED", UP_TO_22, "first_exhausted", SAME),
         ("torchdata ALL_DATASETS_EXHAUSTED", ONCE, "exhaust_once", SAME),
         ("torchdata CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED", [*UP_TO_24, 2, 11], "all_exhausted", PREFIX),
     ],
@@ -183,13 +185,14 @@ def related(ours: list[int], theirs: list[int]) -> str:
 def test_round_robin_beside_others(library: str, theirs: list[int], stop: str, relation: str) -> None:
     """Round robin over lists of three, four and five.
 
-    We stop right after a source's last unseen record. Of Hugging Face datasets' `interleave_datasets`, the iterable
-    does so too; the map-style one finishes the round. torchdata's `MultiNodeWeightedSampler`, here under the draws
-    a, b, c, a, …, finds out that a source is exhausted when it is drawn once more, and gives what comes between.
+    Under first_exhausted we stop where a record would be repeated, as torchdata's `MultiNodeWeightedSampler` does, here
+    under the draws a, b, c, a, …, and Hugging Face datasets' map-style `interleave_datasets`; its iterable stops right
+    after a source's last unseen record. Under all_exhausted we stop right after the last unseen record of all, as both
+    of these do, while torchdata goes on until a source is drawn that has none left.
     """
     ours = records(plan_of((3, 4, 5), order="round_robin", stop=stop))
     assert related(ours, theirs) == relation
-    assert ours == (theirs if relation == SAME else theirs[: {"first_exhausted": 7, "all_exhausted": 15}[stop]])
+    assert ours == {"first_exhausted": UP_TO_22, "all_exhausted": UP_TO_24, "exhaust_once": ONCE}[stop]
 
 
 def test_forever_beside_torchdata() -> None:
@@ -209,7 +212,7 @@ def test_round_robin_goes_on_in_turn_when_one_drops_out() -> None:
     ("sizes", "weights", "theirs", "ours", "relation"),
     [
         # list(MapDataset.mix([MapDataset.range(5), MapDataset.range(7, 10)])) of its documentation: [0, 7, 1, 8, 2, 9]
-        ((5, 3), (1, 1), [0, 10, 1, 11, 2, 12], [0, 10, 1, 11, 2, 12], SAME),
+        ((5, 3), (1, 1), [0, 10, 1, 11, 2, 12], [0, 10, 1, 11, 2, 12, 3], LONGER),
         (
             (5, 6),
             (1, 2),
@@ -221,23 +224,22 @@ def test_round_robin_goes_on_in_turn_when_one_drops_out() -> None:
             (6, 3),
             (2, 1),
             [0, 1, 10, 2, 3, 11, 4, 5, 12],
-            [0, 10, 1, 2, 11, 3, 4, 12],
-            "something else",
+            [0, 10, 1, 2, 11, 3, 4, 12, 5],
+            REORDERED,
         ),
     ],
 )
 def test_first_exhausted_beside_grain(
     sizes: tuple[int, ...], weights: tuple[int, ...], theirs: list[int], ours: list[int], relation: str
 ) -> None:
-    """`MapDataset.mix` seats the first source as early as it can and ends at min(size / share).
+    """`MapDataset.mix` takes the first source as early as it can and ends at min(size / share).
 
-    Tijdeman's rule seats each source in the middle of its turn; the last record of a source comes no later, and we end
-    with it.
+    We end where a record would be repeated, which Tijdeman's rule puts off for less than a record of each source.
     """
     mine = records(plan_of(sizes, weights, stop="first_exhausted"))
     assert mine == ours
     assert related(ours, theirs) == relation
-    assert len(theirs) - 1 <= len(ours) <= len(theirs)
+    assert len(theirs) <= len(ours) <= len(theirs) + 1
 
 
 @pytest.mark.parametrize(
@@ -252,14 +254,14 @@ def test_first_exhausted_beside_grain(
 def test_proportional_beside_megatron(
     weights: tuple[int, ...], theirs: list[int], ours: list[int], theirs_keep_the_bound: bool
 ) -> None:
-    """Megatron's blended index seats whoever is furthest behind: the same counts in the end, but unbounded between."""
+    """Megatron's blended index takes whoever is furthest behind: the same counts in the end, but unbounded between."""
     assert records(plan_of((50,) * len(weights), weights, stop="forever"), 10) == ours
     assert related(ours, theirs) in (SAME, REORDERED)
     shares = np.array(weights) / sum(weights)
 
     def keeps_the_bound(sequence: list[int]) -> bool:
-        seated = np.array(sequence)[:, None] // 10 == np.arange(len(weights))
-        off = np.abs(seated.cumsum(axis=0) - shares * np.arange(1, 11)[:, None])
+        taken = np.array(sequence)[:, None] // 10 == np.arange(len(weights))
+        off = np.abs(taken.cumsum(axis=0) - shares * np.arange(1, 11)[:, None])
         return bool(off.max() <= 1 - 1 / (2 * len(weights) - 2) + 1e-12)
 
     assert keeps_the_bound(ours)
@@ -285,29 +287,76 @@ mixes = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 9)), min_size=1, m
 orders = st.sampled_from(["proportional", "round_robin", "concat", "random"])
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
-@given(mixes, orders, st.sampled_from(["first_exhausted", "all_exhausted"]), st.sampled_from([1, 1, 2, 3]))
-def test_a_mix_ends_with_the_first_or_the_last_source(
-    mix: list[tuple[int, int]], order: str, stop: str, unit: int
+def walked_end(slots: list[int], left: list[int], stop: str) -> int:
+    """Where a mix ends, walked slot by slot: how many of `slots` it has, when each source can fill `left` of them."""
+    left = list(left)
+    for slot, source in enumerate(slots):
+        if stop == "first_exhausted" and not left[source]:
+            return slot
+        left[source] -= 1
+        if stop == "all_exhausted" and max(left) <= 0:
+            return slot + 1
+    raise AssertionError("the walk is too short")
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(mixes, orders, st.sampled_from(["first_exhausted", "all_exhausted"]), st.sampled_from([1, 1, 2, 3]), st.data())
+def test_a_mix_ends_where_a_walk_ends(
+    mix: list[tuple[int, int]], order: str, stop: str, unit: int, data: st.DataObject
 ) -> None:
-    """The same order without end, walked seat by seat, is exhausted where the plan says."""
     sizes = tuple(max(size, unit) for size, _ in mix)
     weights = tuple(weight for _, weight in mix) if order in ("proportional", "random") else None
-    plan = plan_of(sizes, weights, order=order, stop=stop, batch_size=unit, granularity="batch")
+    epochs = {NAMES[i]: data.draw(st.sampled_from([1, 1, 2, 3])) for i in range(len(mix))}
+    settings = {"order": order, "batch_size": unit, "granularity": "batch"}
+    plan = plan_of(sizes, weights, stop=stop, epochs=epochs, **settings)
     assert plan.length is not None
-    batches = [size // unit if stop == "first_exhausted" else -(-size // unit) for size in sizes]
-    endless = plan_of(
-        tuple(n * unit for n in batches), weights, order=order, stop="forever", batch_size=unit, granularity="batch"
-    )
-    seats = endless.take(0, plan.length + 5 * unit).source[::unit].tolist()
-    finished = [0] * len(sizes)
-    finish = min if stop == "first_exhausted" else max
-    ends = []
-    for source, count in enumerate(batches):
-        places = [i + 1 for i, seat in enumerate(seats) if seat == source]
-        ends.append(places[count - 1] if len(places) >= count else len(seats) + 1)
-        finished[source] = len(places)
-    assert plan.length == finish(ends) * unit
+    left = [size * times for size, times in zip(sizes, epochs.values(), strict=True)]
+    left = [n // unit if stop == "first_exhausted" else -(-n // unit) for n in left]
+    # The same order without end; concat has as many slots in a row as each source can fill.
+    endless = plan_of(tuple(n * unit for n in left), weights, stop="forever", **settings)
+    slots = endless.take(0, plan.length + 5 * unit).source[::unit].tolist()
+    assert plan.length == walked_end(slots, left, stop) * unit
+    assert plan.take(0, plan.length).source[::unit].tolist() == slots[: plan.length // unit]
+    if stop == "first_exhausted":
+        taken = plan.take(0, plan.length)
+        for source, times in enumerate(epochs.values()):
+            seen = np.bincount(taken.record[taken.source == source], minlength=sizes[source])
+            assert seen.max() <= times
+
+
+def test_two_sources_of_one_size_are_given_whole() -> None:
+    plan = Plan({"a": 8000, "b": 8000})
+    assert plan.length == 16_000
+    taken = plan.take(0, 16_000)
+    assert len({*zip(taken.source.tolist(), taken.record.tolist(), strict=True)}) == 16_000
+
+
+def test_a_mix_may_end_with_a_phase_whose_first_slot_finds_nothing_left() -> None:
+    """All of b is given when the second phase begins with it."""
+    schedule = [{"until": 4, "ratio": "1:1"}, {"ratio": "0:1"}]
+    plan = plan_of((9, 4), schedule=schedule, batch_size=2)
+    assert records(plan) == [0, 10, 1, 11, 2, 12, 3, 13]
+    assert len(plan.stages) == 1
+    later = plan_of((9, 4), schedule=[{"until": 4, "ratio": "1:1"}, {"ratio": "1:0"}], batch_size=2)
+    assert records(later) == [0, 10, 1, 11, 2, 12, 3, 13, 4, 5, 6, 7, 8]  # b, which is not mixed any more, ends nothing
+
+
+@pytest.mark.parametrize("window", [2, 5, 64])
+def test_windows_end_where_a_walk_ends(window: int) -> None:
+    plan = plan_of((40, 30), (3, 2), window=window)
+    endless = plan_of((40, 30), (3, 2), window=window, stop="forever")
+    assert plan.length is not None
+    slots = endless.take(0, plan.length + 70).source.tolist()
+    assert plan.length == walked_end(slots, [40, 30], "first_exhausted")
+
+
+def test_lengths_end_where_a_record_would_be_repeated() -> None:
+    lengths = {"a": np.arange(1, 41), "b": np.arange(30, 0, -1)}
+    plan = plan_of((40, 30), lengths=lengths)
+    endless = plan_of((40, 30), lengths=lengths, stop="forever")
+    assert plan.length is not None
+    slots = endless.take(0, plan.length + 70).source.tolist()
+    assert plan.length == walked_end(slots, [40, 30], "first_exhausted")
 
 
 @settings(derandomize=True, deadline=None, max_examples=120)
@@ -336,7 +385,7 @@ def test_a_short_random_mix_is_not_walked_to_the_end_of_its_largest_source() -> 
         report = built.report()
         first = built.stages[0].period
         assert isinstance(first, Draws)
-        assert len(first._sums) < 5  # blocks of 2^16 draws
+        assert first.num_walked < 5 * 2**16
         assert report.sources["a"].exhausted_at is not None
     assert plan.report().sources["b"].exhausted_at is None
 
@@ -347,8 +396,8 @@ def test_a_short_random_mix_is_not_walked_to_the_end_of_its_largest_source() -> 
 def test_a_source_may_be_gone_through_several_times() -> None:
     sizes = {"a": 4, "b": 2}
     plan = Plan(sizes, epochs={"b": 2}, order="round_robin", shuffle=False)
-    assert records(plan) == [0, 10, 1, 11, 2, 10, 3]  # ends with a's last record, b's second epoch is not over
-    assert Plan(sizes, order="round_robin").length == 4
+    assert records(plan) == [0, 10, 1, 11, 2, 10, 3, 11]  # a's first record would come a second time, b's a third
+    assert Plan(sizes, order="round_robin").length == 5
     once = Plan(sizes, epochs={"b": 3}, order="concat", stop="exhaust_once", shuffle=False)
     assert records(once) == [0, 1, 2, 3, 10, 11, 10, 11, 10, 11]
     every = Plan(sizes, epochs={"b": 5}, order="round_robin", stop="all_exhausted", shuffle=False)

@@ -15,8 +15,8 @@ import pytest
 from matplotlib.image import imread, imsave
 from sweeps.conftest import leave_in
 
-from datamix.jobs.report import gather
 from datamix.sweeps import figure as sweep_figure
+from datamix.sweeps.gathering import gather
 from datamix.sweeps.results import best, read_results, settings
 
 
@@ -83,8 +83,8 @@ def test_a_metric_that_no_job_reports_names_those_they_do(leave):
 
 def test_look_alikes_are_named_in_the_output_and_on_the_page(leave):
     directory, out = gathered(leave(provenance="stand-in"))
-    assert out.startswith("Stand-in: mnist is a built-in look-alike, not real data\n")
-    assert "mnist: a built-in look-alike stood in; this is not real data." in (directory / "sweep.html").read_text()
+    assert out.startswith("Stand-in: mnist is a built-in stand-in, not real data\n")
+    assert "mnist: a built-in stand-in was used; this is not real data." in (directory / "sweep.html").read_text()
 
 
 def lines(axis):

@@ -65,7 +65,7 @@ def test_several_axes_give_a_row_each(call_datamix, tmp_path):
     }
     overrides = ["job=plan", "source=digits+garments", "mix.share.digits=0.2", "seed=1", "batch.size=16"]
     assert result["overrides"] == overrides
-    assert result["config"]["mix"]["share"] == {"digits": 0.2, "garments": None}
+    assert result["config"]["mix"]["share"] == {"digits": 0.2}
     assert "hydra" not in result["config"]
     assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
 
@@ -211,6 +211,20 @@ def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_pat
     lost = call_datamix(*mix[:-1], share, *search, "hydra.sweep.dir=t")
     assert lost.code == 2
     assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
+
+
+@needs("hydra_optuna_sweeper")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.slow
+def test_a_failed_job_is_a_failed_trial_and_not_the_end_of_a_search(call_datamix, moody, tmp_path):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1", "sweep.metric=samples"]
+    sampler = ["hydra.sweeper.sampler.seed=0", "source.moody.mood=choice(good,bug)"]
+    ended = call_datamix(*moody, *search, *sampler, "hydra.sweep.dir=s")
+    assert ended.code == 1
+    found = [row["status"] for row in rows(tmp_path / "s")]
+    assert (len(found), set(found), found[-1] == found[0] == "failed") == (6, {"done", "failed"}, False)
+    assert "best_value: " in (tmp_path / "s" / "optimization_results.yaml").read_text()
 
 
 def test_what_a_search_would_call_is_refused(call_datamix):

@@ -79,7 +79,7 @@ def test_without_a_checkpoint_it_starts_afresh_and_says_so(make, trained):
     ("overrides", "message"),
     [
         (["train.steps=null"], r"train\.steps = null is the whole mix, which never ends; "),
-        (["stop=first_exhausted", "train.steps=15"], r"train\.steps = 15 is more than the 14 whole batches of the mix"),
+        (["stop=first_exhausted", "train.steps=16"], r"train\.steps = 16 is more than the 15 whole batches of the mix"),
     ],
 )
 def test_steps_that_the_mix_does_not_have(make, overrides, message):
@@ -88,4 +88,4 @@ def test_steps_that_the_mix_does_not_have(make, overrides, message):
 
 
 def test_the_whole_mix(make):
-    assert make("stop=first_exhausted", "train.steps=null").steps == 14
+    assert make("stop=first_exhausted", "train.steps=null").steps == 15

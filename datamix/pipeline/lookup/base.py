@@ -9,7 +9,7 @@ import jax
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
-from datamix.mixing.stops import Stage
+from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
 
 Kind = TypeVar("Kind")

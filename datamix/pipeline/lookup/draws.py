@@ -14,7 +14,7 @@ from jax import lax
 from datamix.errors import ConfigError
 from datamix.mixing.periods import Draws
 from datamix.mixing.plan import Plan
-from datamix.mixing.stops import Stage
+from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import check_counts, periods_of
 from datamix.pipeline.tables import choose, interval_of

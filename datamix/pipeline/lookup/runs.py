@@ -12,7 +12,7 @@ import numpy as np
 
 from datamix.mixing.periods import Runs
 from datamix.mixing.plan import Plan
-from datamix.mixing.stops import Stage
+from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import check_counts, periods_of
 from datamix.pipeline.tables import choose, divided, interval_of

@@ -12,7 +12,7 @@ import numpy as np
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.periods import Table
 from datamix.mixing.plan import Plan
-from datamix.mixing.stops import Stage
+from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import check_counts, periods_of
 from datamix.pipeline.tables import choose, divided, look_up

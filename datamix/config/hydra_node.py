@@ -1,0 +1,108 @@
+"""What Hydra's own part of a configuration may build: whole names out of fixed sets, looked at after resolving.
+
+Hydra builds its launcher, sweeper, callbacks and logging from what the configuration names, and a configuration may
+come from somebody else. So the `hydra` part is checked before Hydra sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamix.errors import RegistryError
+
+_SAMPLERS = {
+    f"optuna.samplers.{name}Sampler"
+    for name in ("BruteForce", "CmaEs", "Grid", "MOTPE", "NSGAII", "NSGAIII", "QMC", "Random", "TPE")
+}
+_LOGGING = {
+    "colorlog.ColoredFormatter",
+    "logging.FileHandler",
+    "logging.Filter",
+    "logging.Formatter",
+    "logging.NullHandler",
+    "logging.StreamHandler",
+    "logging.handlers.RotatingFileHandler",
+    "logging.handlers.TimedRotatingFileHandler",
+    "logging.handlers.WatchedFileHandler",
+    "rich.logging.RichHandler",
+}
+_STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
+# Values of logging that begin with one of these prefixes are looked up: as a name of any module, as a part of the node.
+_LOOKED_UP = re.compile(r"\s*(ext|cfg)\s*:")
+# What a value of logging may begin with that is only known once a job runs, and never begins with such a prefix.
+_LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|run\.dir|sweep\.dir)\}|now:|oc\.env:)")
+
+
+def check_hydra_node(node: DictConfig) -> None:
+    """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging.
+
+    Args:
+      node: The composed configuration with its `hydra` part.
+
+    Raises:
+      RegistryError: Names the key.
+    """
+    for part in ("callbacks", "launcher", "sweeper"):
+        for key, name, value, _ in _values(node.hydra, part, f"hydra.{part}"):
+            called = name == "custom_search_space" and value is not None
+            if called or (name == "_target_" and value not in _targets(key)):
+                _refuse(key, value)
+    for part in ("job_logging", "hydra_logging"):
+        for key, name, value, written in _values(node.hydra, part, f"hydra.{part}"):
+            _check_logging(key, name, value, written)
+    for parent, name in (("job", "name"), ("run", "dir"), ("sweep", "dir")):  # what logging may refer to
+        for key, _, value, _ in _values(node.hydra[parent], name, f"hydra.{parent}.{name}"):
+            if _is_looked_up(value):
+                _refuse(key, value)
+
+
+def _check_logging(key: str, name: object, value: object, written: object) -> None:
+    # Each job of a sweep is composed anew: what is built stands there literally, so that no other key can change it.
+    refers = isinstance(written, str) and written.lstrip().startswith("${") and not _LATER.match(written.lstrip())
+    if refers or (name in ("_target_", "class", "()") and written not in _LOGGING):
+        _refuse(key, written)
+    if _is_looked_up(value) and value not in _STREAMS:
+        _refuse(key, value)
+
+
+def _is_looked_up(value: object) -> bool:
+    return isinstance(value, str) and _LOOKED_UP.match(value) is not None
+
+
+def _targets(key: str) -> set[str]:
+    """The names that may stand under one `_target_`."""
+    kinds: dict[str, type[Any]] = {"hydra.launcher._target_": Launcher, "hydra.sweeper._target_": Sweeper}
+    if key in kinds:
+        plugins = Plugins.instance().discover(kinds[key])
+        return {f"{plugin.__module__}.{plugin.__name__}" for plugin in plugins}
+    return _SAMPLERS if key.startswith("hydra.sweeper.") else set()
+
+
+def _refuse(key: str, value: object) -> None:
+    raise RegistryError(f"{key} = {value!r}: nothing but Hydra's own plugins can be built here.")
+
+
+def _values(parent: DictConfig | ListConfig, name: Any, key: str) -> Iterator[tuple[str, object, object, object]]:
+    """The values at and below a node: full key, name, value as far as it can be resolved, as it is written."""
+    written: object = None
+    if OmegaConf.is_interpolation(parent, name):
+        written = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]
+    try:
+        value = parent[name]
+    except OmegaConfBaseException:  # missing, or known only once a job runs
+        value = written
+    if isinstance(value, DictConfig | ListConfig):
+        if written is not None:
+            yield key, name, None, written
+        for inner in value if isinstance(value, DictConfig) else range(len(value)):
+            yield from _values(value, inner, f"{key}.{inner!s}")
+    else:
+        yield key, name, value, value if written is None else written

@@ -1,0 +1,72 @@
+"""What an order is asked to fill: the demand of one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from datamix.mixing.fills import TABLE_SLOTS, Shares
+from datamix.mixing.groups import Group
+from datamix.mixing.lengths import RecordLengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """The demand of one stage: which sources take part, in which shares, and what is known of the mix around it.
+
+    `shares`, `active`, `remaining` and `num_sources` are enough for most orders. A source is known by its index in
+    `names`, its source id. An order that draws takes its key from `seed` (see `datamix.rng.hash.key_for`), and is a
+    pure function of the demand.
+
+    Attributes:
+      group: The sources and the groups of sources, with the share that each has of its group.
+      remaining: How many slots each source can fill until it is exhausted, shape [num_sources].
+      names: The names of the sources, in the order of their ids; empty where they have none.
+      first: The position in the whole mix, in slots, at which the stage begins.
+      seed: The seed of the mix.
+      base: How many slots each source had before the stage, shape [num_sources]; empty where none had any.
+      last: The source of the slot right before the stage; None at the beginning of the mix.
+      horizon: Slots within which the stage ends if every source keeps within one slot of its share; None where the
+        stage has no end.
+      batch_size: The records of a batch.
+      slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
+      table_slots: The length at which a table is cut that the shares do not fit.
+      scheduled: Whether the shares of the mix change with the step.
+      lengths: The lengths of the records where these follow the ratio; None where the number of records does.
+    """
+
+    group: Group
+    remaining: Sequence[int]
+    names: tuple[str, ...] = ()
+    first: int = 0
+    seed: int = 0
+    base: Sequence[int] = ()
+    last: int | None = None
+    horizon: int | None = None
+    batch_size: int = 1
+    slot_records: int = 1
+    table_slots: int = TABLE_SLOTS
+    scheduled: bool = False
+    lengths: RecordLengths | None = None
+
+    @property
+    def num_sources(self) -> int:
+        """How many sources the mix has, with or without a share."""
+        return len(self.remaining)
+
+    @cached_property
+    def shares(self) -> Shares:
+        """The exact share of the slots of each source, shape [num_sources]; zero for one that does not take part."""
+        shares = self.group.leaf_shares()
+        if self.lengths is None:
+            return shares
+        slots = [share / mean for share, mean in zip(shares, self.lengths.mean, strict=True)]
+        return [share / sum(slots) for share in slots]
+
+    @property
+    def active(self) -> np.ndarray:
+        """The ids of the sources that take part, ascending, int32."""
+        return np.flatnonzero([bool(share) for share in self.shares]).astype(np.int32)

@@ -1,0 +1,86 @@
+"""The lengths of the sources' records, where these and not the number of records follow the ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from datamix.errors import ConfigError
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.shuffle import Shuffle
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecordLengths:
+    """The lengths of the sources' records, such as numbers of tokens.
+
+    Attributes:
+      stored: The lengths of each source's records as they are stored, int64 [size] each.
+      shuffle: The order in which the records come.
+      slots: How many slots, from the first of the mix, are filled by these lengths; those after them are filled by
+        their means.
+    """
+
+    stored: tuple[np.ndarray, ...]
+    shuffle: Shuffle
+    slots: int = TABLE_SLOTS
+
+    @cached_property
+    def mean(self) -> tuple[Fraction, ...]:
+        """The mean length of each source's records, shape [num_sources]; 1 for an empty source."""
+        return tuple(Fraction(int(lengths.sum()) or 1, len(lengths) or 1) for lengths in self.stored)
+
+    def of(self, source: int, number: np.ndarray) -> np.ndarray:
+        """The lengths of the records that a source gives under some running numbers, int64 [count] -> [count]."""
+        epoch, index = np.divmod(number, len(self.stored[source]))
+        lengths: np.ndarray = self.stored[source][self.shuffle.record(np.full(len(number), source), epoch, index)]
+        return lengths
+
+    def summed(self, source: int, count: int) -> int:
+        """The summed length of the first `count` records that a source gives."""
+        lengths = self.stored[source]
+        epochs, rest = divmod(count, max(len(lengths), 1))
+        begun = int(self._summed_epoch(source, epochs)[rest - 1]) if rest else 0
+        return epochs * int(lengths.sum()) + begun
+
+    def _summed_epoch(self, source: int, epoch: int) -> np.ndarray:
+        """Summed lengths up to each record of an epoch; the last epoch of each source is kept."""
+        kept = self._epochs.get(source)
+        if kept is None or kept[0] != epoch:
+            size = len(self.stored[source])
+            kept = self._epochs[source] = epoch, np.cumsum(self.of(source, epoch * size + np.arange(size)))
+        return kept[1]
+
+    @cached_property
+    def _epochs(self) -> dict[int, tuple[int, np.ndarray]]:
+        return {}
+
+
+def checked_lengths(
+    lengths: Mapping[str, np.ndarray], sizes: Mapping[str, int], *, by_batch: bool
+) -> tuple[np.ndarray, ...]:
+    """The lengths of each source's records, int64 [size] each.
+
+    Raises:
+      ConfigError: They are none, or whole batches are mixed.
+    """
+    if by_batch:
+        raise ConfigError("mix.unit follows lengths record by record; set mix.granularity=record.")
+    checked = []
+    for name, size in sizes.items():
+        values = np.asarray(lengths[name])
+        if (
+            values.shape != (size,)
+            or values.dtype.kind not in "iu"
+            or (size and (values.min() < 0 or not values.any()))
+        ):
+            raise ConfigError(
+                f"mix.unit: the lengths of source {name!r} are {values.dtype}{list(values.shape)}; they are whole "
+                f"numbers, 0 or more, one for each of its {size} records, and not all 0."
+            )
+        checked.append(values.astype(np.int64))
+    return tuple(checked)

@@ -1,0 +1,190 @@
+"""From a position in the mix to (source, epoch, record), and how much each source has given before it."""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from datamix.mixing.plan_spec import ResolvedSpec
+from datamix.mixing.stages import Stage, most_stages
+from datamix.rng import permute
+from datamix.rng.hash import draw_at, key_for, multiply_high
+
+_MOST = 2**62
+
+
+class Selection(NamedTuple):
+    """Which records stand at some positions.
+
+    Attributes:
+      source: The index of the source, int32 [count].
+      epoch: How often the source had been gone through before, int64 [count]; of records drawn with replacement, how
+        often it could have been.
+      record: The index of the record in its source, int64 [count].
+    """
+
+    source: np.ndarray
+    epoch: np.ndarray
+    record: np.ndarray
+
+
+class Lookup:
+    """A mix whose stages are known: it only looks up.
+
+    Attributes:
+      names: The names of the sources, in order.
+      sizes: The number of records of each source, shape [num_sources].
+      stages: The parts of the mix with fixed shares.
+      max_stages: How many stages the mix has at most, whatever the weights.
+      phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
+      scheduled: Whether a schedule was given.
+      shares: The shares that are asked for in the first phase, shape [num_sources].
+      length: The records of the whole mix; None without end.
+      batch_size: The records of a batch.
+      batch_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
+      lengths: The lengths of the sources' records, int64 [size] each, where these follow the ratio; else None.
+      seed: The seed of everything that is drawn.
+      shuffle: How records are shuffled within their source: "full", "window" or "none".
+      shuffle_window: The records of a window of the shuffle.
+      shuffle_keys: The key of each source's shuffle, two words each.
+      replacement_key: The key of the records that are drawn with replacement.
+    """
+
+    def __init__(self, mix: ResolvedSpec, stages: Sequence[Stage]) -> None:
+        self.names, self.sizes, self.seed = mix.names, mix.sizes, mix.seed
+        self.batch_size, self.batch_records = mix.batch_size, mix.slot_records
+        self.phases, self.scheduled = mix.phases, mix.scheduled
+        self.shares = mix.phases[0][1].leaf_shares()
+        self.stages = tuple(stages)
+        by_length = mix.lengths is not None
+        most = most_stages(mix.stop, len(mix.names), len(mix.phases), by_length=by_length)
+        self.max_stages = max(most, len(stages))
+        last = self.stages[-1]
+        ends = [] if mix.samples is None else [mix.samples]
+        if last.length is not None:
+            ends.append((last.first + last.length) * mix.slot_records)
+        self.length: int | None = min(ends, default=None)
+        self._shuffle, self._lengths = mix.shuffle, mix.lengths
+        self.lengths = None if mix.lengths is None else mix.lengths.stored
+        self.shuffle, self.shuffle_window, self.shuffle_keys = mix.shuffle.kind, mix.shuffle.window, mix.shuffle.keys
+        self.replacement_key = key_for(mix.seed, "mix", "replacement")
+
+    @property
+    def grid(self) -> permute.Domain:
+        """The grid of each source's shuffle, or of its whole windows, uint32 [num_sources]."""
+        return self._shuffle.grid
+
+    @property
+    def tail(self) -> permute.Domain:
+        """The grid of each source's last window, which may be shorter, uint32 [num_sources]."""
+        return self._shuffle.tail
+
+    def take(self, start: int, count: int) -> Selection:
+        """The records at the positions [start, start + count).
+
+        Args:
+          start: The first position, 0 or more; any costs the same, but for `order="random"` without replacement, whose
+            draws before it are summed up once.
+          count: How many positions, 0 or more; those past the plan's end are left out.
+
+        Returns:
+          int32 and int64 arrays of shape [count].
+        """
+        start, count = operator.index(start), operator.index(count)
+        if start < 0 or count < 0 or start + count >= _MOST:
+            raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
+        if self.length is not None:
+            count = max(0, min(count, self.length - start))
+        unit = self.batch_records
+        first, last = start // unit, -(-(start + count) // unit)
+        if not count:
+            last = first  # a start within a batch reaches into it, and past the end there is none
+        source, number = self._slots(first, last - first)
+        if unit > 1:
+            within = np.tile(np.arange(unit), last - first)
+            source, number = np.repeat(source, unit), np.repeat(number, unit) * unit + within
+            skipped = start - first * unit
+            source, number = source[skipped : skipped + count], number[skipped : skipped + count]
+        sizes = np.maximum(np.asarray(self.sizes, np.int64), 1)[source]
+        epoch, index = np.divmod(number, sizes)
+        return Selection(source, epoch, self._record(start, source, epoch, index))
+
+    def counts(self, position: int) -> list[int]:
+        """How many records each source gives before `position`; past the plan's end, before that."""
+        position = position if self.length is None else min(position, self.length)
+        stage = self.stage_at(position)
+        slots, rest = divmod(position, self.batch_records)
+        used = stage.period.counts(slots - stage.first)
+        counts = [(base + n) * self.batch_records for base, n in zip(stage.base, used, strict=True)]
+        if rest:
+            counts[int(self._slots(slots, 1)[0][0])] += rest
+        return counts
+
+    def amounts(self, position: int) -> list[int]:
+        """What each source gives before `position`, in the mix's unit: records, or their summed lengths."""
+        counts = self.counts(position)
+        if self._lengths is None:
+            return counts
+        return [self._lengths.summed(source, count) for source, count in enumerate(counts)]
+
+    @cached_property
+    def targets(self) -> tuple[Fraction, ...]:
+        """The share of each source in the mix as a whole; concatenation gives every source its own length."""
+        period = self.stages[0].period
+        if period.sets_shares and period.quota is not None:
+            total = int(period.quota.sum())
+            return tuple(Fraction(int(slots), total) for slots in period.quota)
+        if not self.scheduled:
+            return self.shares
+        if self.length is None:
+            return self.stages[-1].shares
+        slots = -(-self.length // self.batch_records)
+        spans = [max(0, min(stage.length or slots, slots - stage.first)) for stage in self.stages]
+        return tuple(
+            sum((span * stage.shares[source] for span, stage in zip(spans, self.stages, strict=True)), Fraction(0))
+            / slots
+            for source in range(len(self.names))
+        )
+
+    def targets_at(self, position: int) -> tuple[Fraction, ...]:
+        """The share of each source that is asked for at a position."""
+        stage = self.stage_at(position)
+        return self.targets if stage.period.sets_shares else stage.shares
+
+    def stage_at(self, position: int) -> Stage:
+        """The stage in which a position lies; past the end, the last."""
+        return self._stage_of(position // self.batch_records)
+
+    def _stage_of(self, slot: int) -> Stage:
+        return self.stages[bisect_right(self._firsts, slot) - 1]
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [stage.first for stage in self.stages]
+
+    def _slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The source of each slot in [first, first + count), int32, and its number among the source's, int64."""
+        sources, numbers = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        while count:
+            stage = self._stage_of(first)
+            begin = first - stage.first
+            taken = count if stage.length is None else min(count, stage.length - begin)
+            source, number = stage.period.take(begin, taken)
+            sources.append(source)
+            numbers.append(number + np.asarray(stage.base, np.int64)[source])
+            first, count = first + taken, count - taken
+        return np.concatenate(sources), np.concatenate(numbers)
+
+    def _record(self, start: int, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The record that stands at `index` of its source's epoch."""
+        if self.stages[0].period.repeats_records:
+            position = np.uint64(start) + np.arange(len(source), dtype=np.uint64)
+            sizes = np.asarray(self.sizes, np.uint32)[source]
+            return np.asarray(multiply_high(draw_at(self.replacement_key, position), sizes), np.int64)
+        return self._shuffle.record(source, epoch, index)

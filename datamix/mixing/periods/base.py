@@ -1,0 +1,61 @@
+"""What a period is: the slots of one stage of a plan.
+
+A period is an endless sequence of slots, each for one record (or one whole batch) of one source. It answers three
+questions at any position without walking there: which source has this slot, how many slots had each source before, and
+where is a source's n-th slot. A new kind of period is one file here, and one for its look-up in the compiled pipeline.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+
+class Period(ABC):
+    """The slots of one stage.
+
+    A kind of period derives from this class, which has the properties of a period that follows the shares it was
+    filled for.
+    """
+
+    @property
+    def length(self) -> int | None:
+        """Slots after which the sequence repeats; None where it never does."""
+        return None
+
+    @property
+    def quota(self) -> np.ndarray | None:
+        """Slots of each source within `length`, int64 [num_sources]; None where the sequence never repeats."""
+        return None
+
+    @property
+    def sets_shares(self) -> bool:
+        """Whether the period itself decides the shares, whatever shares it was filled for."""
+        return False
+
+    @property
+    def repeats_records(self) -> bool:
+        """Whether a record may come again before all others of its source have come."""
+        return False
+
+    @property
+    def max_walk(self) -> int | None:
+        """How many slots may be walked to find one of them; None where it is found without walking."""
+        return None
+
+    @abstractmethod
+    def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The slots [start, start + count).
+
+        Returns:
+          The source of each slot, int32 [count], and how many slots it had before this one, int64 [count].
+        """
+
+    @abstractmethod
+    def counts(self, position: int) -> list[int]:
+        """How many slots each source has before `position`."""
+
+    @abstractmethod
+    def position_of(self, source: int, number: int) -> int:
+        """The position of a source's slot number `number`, from 0."""

@@ -1,0 +1,90 @@
+"""An independent draw for each position, by its hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from datamix.mixing.periods.base import Period
+from datamix.mixing.periods.table import Table
+from datamix.rng.hash import draw_at
+
+MAX_DRAWS = 2**27
+"""Draws that may be walked to find a slot: some seconds."""
+
+_DRAW_BLOCK = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Draws(Period):
+    """An independent draw for each position, by its hash.
+
+    A hash has no shortcut to the counts before a position: they are summed up once, block by block, about 10 ns a
+    position, and kept.
+
+    Attributes:
+      thresholds: The upper end of each source's share of the range [0, 2^31], uint32 [num_sources].
+      first: The position in the whole mix at which the stage begins.
+      key: The key of the draws.
+      replacement: Whether the record within the source is drawn as well.
+    """
+
+    thresholds: np.ndarray
+    first: int
+    key: tuple[int, int]
+    replacement: bool
+
+    @property
+    def repeats_records(self) -> bool:
+        """Records that are drawn come again before all have come."""
+        return self.replacement
+
+    @property
+    def max_walk(self) -> int:
+        """How many draws may be walked to find a slot."""
+        return MAX_DRAWS
+
+    @property
+    def num_walked(self) -> int:
+        """How many draws have been walked and summed up so far."""
+        return (len(self._sums) - 1) * _DRAW_BLOCK
+
+    @cached_property
+    def _sums(self) -> list[np.ndarray]:
+        return [np.zeros(len(self.thresholds), np.int64)]  # counts before each block
+
+    def sources(self, start: int, count: int) -> np.ndarray:
+        """The sources of the positions [start, start + count), int32 [count]."""
+        word = draw_at(self.key, np.uint64(self.first + start) + np.arange(count, dtype=np.uint64)) >> np.uint32(1)
+        return np.searchsorted(self.thresholds, word, side="right").astype(np.int32)
+
+    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sources of one block, and the counts before it."""
+        while len(self._sums) <= block:
+            drawn = self.sources((len(self._sums) - 1) * _DRAW_BLOCK, _DRAW_BLOCK)
+            self._sums.append(self._sums[-1] + np.bincount(drawn, minlength=len(self.thresholds)))
+        return self.sources(block * _DRAW_BLOCK, _DRAW_BLOCK), self._sums[block]
+
+    def counts(self, position: int) -> list[int]:
+        block, rest = divmod(position, _DRAW_BLOCK)
+        drawn, before = self._block(block)
+        return [int(n) for n in before + np.bincount(drawn[:rest], minlength=len(self.thresholds))]
+
+    def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        source = self.sources(start, count)
+        if self.replacement:
+            # Records that are drawn need not be counted: every draw of any source stands for one.
+            return source, start + np.arange(count, dtype=np.int64)
+        before = self.counts(start)
+        table = Table(source, len(self.thresholds))
+        return source, table.rank_of + np.asarray(before, np.int64)[source]
+
+    def position_of(self, source: int, number: int) -> int:
+        block = 0
+        while len(self._sums) <= block + 1 or self._sums[block + 1][source] <= number:
+            self._block(block + 1)
+            block += int(self._sums[block + 1][source] <= number)
+        drawn, before = self._block(block)
+        return block * _DRAW_BLOCK + int(np.flatnonzero(drawn == source)[number - int(before[source])])

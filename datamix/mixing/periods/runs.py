@@ -1,0 +1,60 @@
+"""One run of each source after the other, again and again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from datamix.mixing.periods.base import Period
+
+
+@dataclass(frozen=True)
+class Runs(Period):
+    """One run of each source after the other, again and again.
+
+    Attributes:
+      lengths: The slots of each source in a row; zero for one that does not take part.
+    """
+
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Where each run ends, int64 [num_sources]."""
+        return np.cumsum(np.asarray(self.lengths, np.int64))
+
+    @property
+    def length(self) -> int:
+        """Slots after which the sequence repeats."""
+        return int(self.ends[-1])
+
+    @property
+    def quota(self) -> np.ndarray:
+        """Slots of each source, int64 [num_sources]."""
+        return np.asarray(self.lengths, np.int64)
+
+    @property
+    def sets_shares(self) -> bool:
+        """Runs give every source the share that its length has in all of them."""
+        return True
+
+    def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        block, slot = divmod(start, self.length)
+        blocks, slots = np.divmod(slot + np.arange(count, dtype=np.int64), self.length)
+        source = np.searchsorted(self.ends, slots, side="right").astype(np.int32)
+        lengths = self.quota
+        return source, (block + blocks) * lengths[source] + slots - (self.ends - lengths)[source]
+
+    def counts(self, position: int) -> list[int]:
+        block, slot = divmod(position, self.length)
+        starts = (int(end) - length for end, length in zip(self.ends, self.lengths, strict=True))
+        return [
+            block * length + min(max(slot - begin, 0), length)
+            for begin, length in zip(starts, self.lengths, strict=True)
+        ]
+
+    def position_of(self, source: int, number: int) -> int:
+        block, rank = divmod(number, self.lengths[source])
+        return block * self.length + int(self.ends[source]) - self.lengths[source] + rank

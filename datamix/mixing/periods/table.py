@@ -1,0 +1,94 @@
+"""A short sequence that repeats, as a table of its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from datamix.mixing.periods.base import Period
+
+# A short period is unrolled to so many slots, so that the pipeline seldom wraps.
+SHORT_TABLE_SLOTS = 2**13
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Period):
+    """A short sequence that repeats, as a table.
+
+    Attributes:
+      source_of: The source of each slot, int32 [length].
+      num_sources: How many sources the mix has, with or without a slot.
+    """
+
+    source_of: np.ndarray
+    num_sources: int
+
+    @classmethod
+    def of(cls, source_ids: Sequence[int] | np.ndarray, num_sources: int) -> Table:
+        """The table that repeats some source ids for ever.
+
+        Args:
+          source_ids: The source of each slot, whole numbers of shape [length].
+          num_sources: How many sources the mix has, with or without a slot.
+
+        Raises:
+          ValueError: There are no ids, or they are not those of the sources.
+
+        >>> source, number = Table.of([0, 0, 1], 2).take(0, 6)
+        >>> source.tolist(), number.tolist()
+        ([0, 0, 1, 0, 0, 1], [0, 1, 0, 2, 3, 1])
+        """
+        ids = np.asarray(source_ids)
+        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu":
+            raise ValueError(f"a table has one whole number for each slot, at least one; not {ids.dtype}{[*ids.shape]}")
+        if ids.min() < 0 or ids.max() >= num_sources:
+            raise ValueError(f"source ids lie from 0 to {num_sources - 1}; these lie from {ids.min()} to {ids.max()}")
+        return cls.unrolled(ids, num_sources)
+
+    @classmethod
+    def unrolled(cls, source_of: np.ndarray, num_sources: int, slots: int = SHORT_TABLE_SLOTS) -> Table:
+        """The same endless sequence, from a table of about `slots` slots if the sequence is shorter."""
+        return cls(np.tile(source_of, max(1, slots // len(source_of))).astype(np.int32), num_sources)
+
+    @property
+    def length(self) -> int:
+        """Slots after which the sequence repeats."""
+        return len(self.source_of)
+
+    @cached_property
+    def quota(self) -> np.ndarray:
+        """Slots of each source, int64 [num_sources]."""
+        return np.bincount(self.source_of, minlength=self.num_sources)
+
+    @cached_property
+    def slots(self) -> list[np.ndarray]:
+        """The slots of each source, ascending."""
+        order = np.argsort(self.source_of, kind="stable")
+        return np.split(order, np.cumsum(self.quota)[:-1])
+
+    @cached_property
+    def rank_of(self) -> np.ndarray:
+        """How many earlier slots belong to the slot's source, int64 [length]."""
+        rank = np.empty(self.length, np.int64)
+        for slots in self.slots:
+            rank[slots] = np.arange(len(slots))
+        return rank
+
+    def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        block, slot = divmod(start, self.length)
+        slots = slot + np.arange(count, dtype=np.int64)
+        blocks, slots = np.divmod(slots, self.length)
+        source = self.source_of[slots]
+        return source, (block + blocks) * self.quota[source] + self.rank_of[slots]
+
+    def counts(self, position: int) -> list[int]:
+        block, slot = divmod(position, self.length)
+        part = np.bincount(self.source_of[:slot], minlength=self.num_sources)
+        return [block * int(quota) + int(rest) for quota, rest in zip(self.quota, part, strict=True)]
+
+    def position_of(self, source: int, number: int) -> int:
+        block, rank = divmod(number, int(self.quota[source]))
+        return block * self.length + int(self.slots[source][rank])

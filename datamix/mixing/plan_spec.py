@@ -1,0 +1,260 @@
+"""The inputs of a plan: `PlanSpec` as a user gives them, `ResolvedSpec` when they are checked and looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from datamix import registry
+from datamix.errors import ConfigError, hint
+from datamix.mixing.demand import Demand
+from datamix.mixing.fills import TABLE_SLOTS
+from datamix.mixing.groups import Group, Rule, by_path, resolve
+from datamix.mixing.lengths import RecordLengths, checked_lengths
+from datamix.mixing.schedules import Phase, phases
+from datamix.mixing.shuffle import Shuffle, parse_shuffle
+from datamix.mixing.stages import Order
+from datamix.mixing.stops import Stop
+from datamix.mixing.weights import Number
+from datamix.rng import permute
+from datamix.rng.hash import key_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSpec:
+    """The inputs of a plan, as plain data.
+
+    Attributes:
+      sizes: The number of records of each source, by name, in order. A source named by a path, `vision.mnist`, belongs
+        to the group `vision`, which takes part in the mix as one source would and divides what falls to it.
+      weights: The relative weights of sources, or of groups, among their neighbours; one not named has 1. Strings and
+        fractions are taken exactly.
+      ratio: The ratio of all there is to mix, as "7:3" or [7, 3], in place of weights.
+      share: The absolute shares, in [0, 1]; the other sources divide what is left by their weights.
+      weighting: The rule that weighs those not named, in place of 1: its name, or its name and settings as in
+        `{"rule": "size", "temperature": 2}`; see `datamix.mixing.weightings`.
+      group_weights: The weights that groups give their members themselves; `weights` and `share` come before them.
+      schedule: Shares that change with the step, see `datamix.mixing.schedules.phases`.
+      order: The name of the order: "proportional", "random", "round_robin", "concat" or a registered one.
+      stop: The name of the stop: "first_exhausted", "all_exhausted", "exhaust_once", "forever" or a registered one; its
+        name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
+      epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.
+      samples: End after so many records, if the stop has not ended the mix before.
+      seed: The seed of everything that is drawn.
+      shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the records inside
+        windows of n as they are stored; "none" or False: as stored.
+      seeds: Seeds for the shuffle of single sources, by name; the others use `seed`.
+      batch_size: The records of a batch: what steps, strata and batches of one source are counted in.
+      granularity: "record", or "batch": whole batches of one source. A source then gives whole batches alone: under the
+        stops that repeat nothing, records that fill none are left out; under the others a batch may hold the end of one
+        epoch and the beginning of the next.
+      lengths: The lengths of the records of each source, int [size] by name, such as numbers of tokens; the summed
+        lengths then follow the ratio, not the records.
+      settings: The settings of the order, such as `window` and `stratify` for "proportional", `replacement` for
+        "random"; see `datamix.mixing.orders`.
+    """
+
+    sizes: Mapping[str, int]
+    weights: Mapping[str, Any] | None = None
+    ratio: object = None
+    share: Mapping[str, Any] | None = None
+    weighting: str | Mapping[str, Any] = "equal"
+    group_weights: Mapping[str, Number] | None = None
+    schedule: Sequence[Mapping[str, Any]] | None = None
+    order: str = "proportional"
+    stop: str | Mapping[str, Any] | Stop = "first_exhausted"
+    epochs: Mapping[str, int] | None = None
+    samples: int | None = None
+    seed: int = 0
+    shuffle: bool | str = True
+    seeds: Mapping[str, int] | None = None
+    batch_size: int = 1
+    granularity: str = "record"
+    lengths: Mapping[str, np.ndarray] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResolvedSpec:
+    """The inputs of a plan, checked, with the rules that their names stand for.
+
+    Attributes:
+      names: The names of the sources, in order.
+      sizes: The number of records of each source, shape [num_sources].
+      order: What fills a stage, with its settings.
+      stop: The rule by which the mix ends.
+      phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
+      scheduled: Whether a schedule was given.
+      demand: The demand of the whole mix.
+      samples: Records after which the mix ends in any case; None for no limit.
+      seed: The seed of everything that is drawn.
+      shuffle: The order of the records within their sources.
+      batch_size: The records of a batch.
+      slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
+      lengths: The lengths of the records where these follow the ratio; None where the number of records does.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    order: Order
+    stop: Stop
+    phases: tuple[Phase, ...]
+    scheduled: bool
+    demand: Demand
+    samples: int | None
+    seed: int
+    shuffle: Shuffle
+    batch_size: int
+    slot_records: int
+    lengths: RecordLengths | None
+
+    @property
+    def limit(self) -> int | None:
+        """Slots after which the mix ends in any case; None for no limit."""
+        return None if self.samples is None else -(-self.samples // self.slot_records)
+
+
+def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
+    """Check the inputs of a plan, and look up what they name.
+
+    Raises:
+      ConfigError: Names, numbers or rules that make no mix.
+      RegistryError: An order, stop or weighting that is not registered.
+    """
+    if not spec.sizes:
+        raise ConfigError("a mix needs at least one source.")
+    fill = registry.lookup("order", spec.order)
+    stop = _stop(spec.stop)
+    if spec.samples is not None and spec.samples < 1:
+        raise ConfigError(f"stop.samples = {spec.samples}; it is at least 1, or null for no such limit.")
+    if spec.batch_size < 1:
+        raise ConfigError(f"batch.size = {spec.batch_size}; it is at least 1.")
+    registry.check_settings("mix", fill, spec.settings)
+    names = tuple(spec.sizes)
+    sizes = tuple(int(size) for size in spec.sizes.values())
+    kind, window = parse_shuffle(spec.shuffle)
+    seeds = spec.seeds or {}
+    keys = tuple(key_for(seeds.get(name, spec.seed), "shuffle", name) for name in names)
+    shuffle = Shuffle(kind=kind, window=window, sizes=sizes, keys=keys)
+    slot_records = spec.batch_size if spec.granularity == "batch" else 1
+
+    mix = _phases(spec, names, spec.batch_size // slot_records)
+    exhausted = _slots_to_exhaustion(spec, stop, mix, slot_records)
+    lengths = None
+    if spec.lengths is not None:
+        stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
+        lengths = RecordLengths(stored=stored, shuffle=shuffle)
+    demand = Demand(
+        group=mix[0][1],
+        remaining=exhausted,
+        names=names,
+        seed=spec.seed,
+        batch_size=spec.batch_size,
+        slot_records=slot_records,
+        # As much room for all phases together as for two alone: another schedule is then no other program.
+        table_slots=TABLE_SLOTS if len(mix) <= 2 else max(2**13, 2 * TABLE_SLOTS >> (len(mix) - 1).bit_length()),
+        scheduled=spec.schedule is not None,
+        lengths=lengths,
+    )
+    return ResolvedSpec(
+        names=names,
+        sizes=sizes,
+        order=partial(fill, **spec.settings),
+        stop=stop,
+        phases=mix,
+        scheduled=spec.schedule is not None,
+        demand=demand,
+        samples=spec.samples,
+        seed=spec.seed,
+        shuffle=shuffle,
+        batch_size=spec.batch_size,
+        slot_records=slot_records,
+        lengths=lengths,
+    )
+
+
+def _rule(kind: str, value: str | Mapping[str, Any]) -> tuple[str, Any, dict[str, Any]]:
+    """The name of a stop or a weighting, what is registered under it, and its settings."""
+    settings = dict(value) if isinstance(value, Mapping) else {"rule": value}
+    name = settings.pop("rule", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind} = {value!r}; it is a name, or a name under 'rule' and its settings beside it.")
+    component = registry.lookup(kind, name)
+    registry.check_settings(kind, component, settings)
+    return name, component, settings
+
+
+def _stop(value: str | Mapping[str, Any] | Stop) -> Stop:
+    if isinstance(value, Stop):
+        return value
+    name, component, settings = _rule("stop", value)
+    stop = component(**settings)
+    if not isinstance(stop, Stop):
+        raise ConfigError(f"stop={name} gives {stop!r}; a stop gives a datamix.mixing.stops.Stop.")
+    return stop
+
+
+def _weighting(value: str | Mapping[str, Any]) -> Rule:
+    """The rule that weighs the sources for whom nothing is said."""
+    name, component, settings = _rule("weighting", value)
+
+    def weigh(sizes: Mapping[str, int]) -> Mapping[str, Number]:
+        weights = component(sizes, **settings)
+        if not isinstance(weights, Mapping) or set(weights) != set(sizes):
+            raise ConfigError(
+                f"weighting={name} gives {weights!r}; it gives one weight for each of {', '.join(sizes)}."
+            )
+        return weights
+
+    return weigh
+
+
+def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Phase, ...]:
+    """The slot at which each phase ends, None for the last, and how the mix is made up until then."""
+    divide = partial(
+        resolve, names, group_weights=spec.group_weights, rule=_weighting(spec.weighting), sizes=spec.sizes
+    )
+    start = divide(ratio=spec.ratio, weights=spec.weights, share=spec.share)
+    if spec.schedule is None:
+        return ((None, start),)
+    chosen = spec.ratio is not None or bool(by_path(spec.weights)) or bool(by_path(spec.share))
+    steps = phases(spec.schedule, start, chosen, divide)
+    return tuple((None if until is None else until * slots_a_step, group) for until, group in steps)
+
+
+def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], unit: int) -> list[int]:
+    """How many slots each source fills until it is exhausted.
+
+    Raises:
+      ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.
+    """
+    names = list(spec.sizes)
+    for name in stop.sources:
+        if name not in names:
+            raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
+    epochs = dict(stop.epochs) | dict(spec.epochs or {})
+    for name, times in epochs.items():
+        if name not in names:
+            raise ConfigError(f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
+        if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+            raise ConfigError(f"stop.epochs.{name} = {times!r}; it is a whole number, 1 or more.")
+    active = {source for _, group in mix for source, share in group.leaves() if share}
+    slots = []
+    for source, (name, size) in enumerate(spec.sizes.items()):
+        records = size * epochs.get(name, 1)
+        count = -(-records // unit) if stop.repeats else records // unit
+        if size < 0 or size > permute.MAX_SIZE:
+            raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
+        if source in active and not size:
+            raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
+        if source in active and not count:
+            raise ConfigError(
+                f"source {name!r} has {size} records, which fill no batch of {unit}; "
+                f"make batch.size {size} or less, or use mix.granularity=record."
+            )
+        slots.append(count)
+    return slots

@@ -1,0 +1,150 @@
+"""A mix cut into stages: parts with fixed shares, each with one period, up to where the stop ends the mix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from datamix.errors import ConfigError
+from datamix.mixing.demand import Demand
+from datamix.mixing.groups import Group
+from datamix.mixing.periods import Period
+from datamix.mixing.stops import Stop
+
+Order = Callable[[Demand], Period]
+"""What fills a stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the mix with fixed shares.
+
+    Attributes:
+      first: The position, in slots, at which it begins.
+      length: The slots that it lasts; None without end.
+      base: How many slots each source had before it, shape [num_sources].
+      shares: The shares of the sources that are asked for, shape [num_sources].
+      period: Its slots.
+    """
+
+    first: int
+    length: int | None
+    base: tuple[int, ...]
+    shares: tuple[Fraction, ...]
+    period: Period
+
+
+def most_stages(stop: Stop, num_sources: int, num_phases: int = 1, *, by_length: bool = False) -> int:
+    """Into how many stages a stop cuts a mix at most, whatever the weights."""
+    return num_phases + (num_sources - 1 if stop.drops else 0) + by_length
+
+
+def cut(
+    stop: Stop, order: Order, phases: Sequence[tuple[int | None, Group]], demand: Demand, limit: int | None = None
+) -> list[Stage]:
+    """Cut a mix into stages.
+
+    Args:
+      stop: The rule by which the mix ends.
+      order: What fills a stage.
+      phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
+      demand: The demand of the whole mix.
+      limit: Slots after which the mix ends in any case; None for no limit.
+
+    Returns:
+      The stages, at least one. The end of the last is the end of the mix; its length is None where there is no end.
+
+    Raises:
+      ConfigError: The order fills no stage, or cannot fill this mix.
+    """
+    stages: list[Stage] = []
+    left, first, last = list(demand.remaining), 0, None
+    later_of = _later(phases)
+    # Sources without a share hold up nothing.
+    watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
+    # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
+    beyond = 1 if stop.ends_before_repeat else 0
+    for (phase_end, phase), later in zip(phases, later_of, strict=True):
+        end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
+        while end is None or first < end:
+            until = end
+            if demand.lengths and first < demand.lengths.slots:
+                until = demand.lengths.slots if end is None else min(end, demand.lengths.slots)
+            group = phase.without([source for source, rest in enumerate(left) if rest <= 0]) if stop.drops else phase
+            if group is None:
+                break  # nothing is left of what this phase is made of
+            waiting = [source for source in sorted(later & watched) if left[source] + beyond > 0]
+            if stop.waits_for is not None and not waiting:
+                return stages
+            base = tuple(once - rest for once, rest in zip(demand.remaining, left, strict=True))
+            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last)
+            active = set(now.active.tolist())
+            if stop.waits_for == "any":
+                waiting = [source for source in waiting if source in active]
+            wanted = {source: left[source] + beyond for source in waiting}
+            ends = stop.waits_for is not None and bool(wanted) and active.issuperset(wanted)
+            room = None if until is None else until - first
+            now = replace(now, horizon=_horizon(stop, now, wanted if ends else {}, room))
+            period = order(now)
+            if not isinstance(period, Period):
+                raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
+            if ends and room is not None:
+                counts = period.counts(room)
+                ends = (any if stop.waits_for == "any" else all)(counts[i] >= count for i, count in wanted.items())
+            length = _slots_until(stop, now, period, wanted) - beyond if ends else room
+            if length == 0:
+                return stages  # the first slot of the stage finds nothing left
+            stages.append(Stage(first=first, length=length, base=base, shares=group.leaf_shares(), period=period))
+            if length is None or (ends and not stop.drops):
+                return stages
+            left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]
+            first += length
+            last = int(period.take(length - 1, 1)[0][0])
+    return stages
+
+
+def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
+    """The sources that take part in each phase or in one after it."""
+    later: list[set[int]] = [set()]
+    for _, group in reversed(phases):
+        later.append(later[-1] | {source for source, share in group.leaves() if share})
+    return later[:0:-1]
+
+
+def _horizon(stop: Stop, demand: Demand, wanted: Mapping[int, int], room: int | None) -> int | None:
+    """Slots within which a stage ends, if every source keeps near its share; None without end."""
+    near = demand.group.depth  # a slot at each level
+    ends = [math.ceil((count + near) / demand.shares[source]) for source, count in wanted.items()]
+    if demand.lengths:
+        ends = [end + end // 4 for end in ends]  # records of other lengths than the mean may come first
+    expected = (min if stop.waits_for == "any" else max)(ends, default=None)
+    return min((end for end in (expected, room) if end is not None), default=None)
+
+
+def _slots_until(stop: Stop, demand: Demand, period: Period, wanted: Mapping[int, int]) -> int:
+    """Slots until one, or all, of the sources have had as many slots as are wanted of them."""
+
+    def reached(source: int) -> int:
+        if period.quota is not None and not period.quota[source]:
+            name = demand.names[source] if demand.names else source
+            raise ConfigError(f"the order gives source {name!r} no slot, though it has a share; fill one for it.")
+        return period.position_of(source, wanted[source] - 1) + 1
+
+    if stop.waits_for == "all":
+        if period.max_walk is not None and (demand.horizon or 0) > period.max_walk:
+            raise ConfigError(
+                f"some {demand.horizon:,} records would be drawn one by one to find where the stop ends the mix; make "
+                "the smallest share larger, or choose another stop."
+            )
+        return max(reached(source) for source in wanted)
+    soonest, *others = sorted(wanted, key=lambda source: wanted[source] / demand.shares[source])
+    length = reached(soonest)
+    used = period.counts(length)
+    for source in others:
+        # Random draws have to be walked to find a slot: do not walk past the end for sources that last longer.
+        if used[source] >= wanted[source]:
+            length = reached(source)
+            used = period.counts(length)
+    return length

@@ -1,0 +1,53 @@
+"""The config source behind `source=mnist+fashion`."""
+
+from __future__ import annotations
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+
+
+class PlusSource(ConfigSource):
+    """Configs of the group `source` that join datasets: `source/a+b`.
+
+    Searched where the search path has `plus://`. An entry `plus://few+fewer` has the datasets `few` and `fewer`, too:
+    sources in memory, which no file describes.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "plus"
+
+    def _in_memory(self) -> list[str]:
+        return [name for name in self.path.split("+") if name]
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path == "source" or (config_path == "dataset" and bool(self._in_memory()))
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return group == "source" or (group == "dataset" and name in self._in_memory())
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if results_filter == ObjectType.GROUP:
+            return ["source"] if not config_path else []
+        if config_path == "dataset":
+            return self._in_memory()
+        if config_path != "source":
+            return []
+        from datamix.config.files import choices_of
+
+        return sorted([*choices_of("source"), *self._in_memory()])
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        from datamix.config.plus import in_memory, joined
+
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return ConfigResult(
+            provider=self.provider,
+            path=self.full_path(),
+            config=joined(name) if group == "source" else in_memory(),
+            header={"package": "_global_" if group == "source" else None},
+        )

@@ -1,0 +1,45 @@
+"""The launcher behind `hydra/launcher=vmap`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="vmap",
+    node={"_target_": f"{__name__}.VmapLauncher", "execution": "auto", "lanes": None},
+    provider="datamix",
+)
+
+
+class VmapLauncher(BasicLauncher):
+    """Trains the jobs of a sweep that differ in weights, seed or learning rate alone in one program.
+
+    Args:
+      execution: "vmap" trains all at once, "threads" side by side on the processors, "auto" as suits the device.
+      lanes: The name that `execution` had before.
+    """
+
+    def __init__(self, execution: str = "auto", lanes: str | None = None) -> None:
+        super().__init__()
+        if lanes is not None:
+            print("hydra.launcher.lanes is now called hydra.launcher.execution.", file=sys.stderr)
+        self.execution = lanes or execution
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from datamix.sweeps.launching import check_execution
+
+        check_execution(self.execution)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from datamix.sweeps.launching import launch
+
+        return launch(self, job_overrides, initial_job_idx, self.execution)

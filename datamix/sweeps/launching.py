@@ -1,0 +1,140 @@
+"""What the launcher `hydra/launcher=vmap` does: trains jobs together, then runs each with the model that it has."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from datamix.config.compose import load_plugins
+from datamix.config.parse import parse
+from datamix.config.schema import Config
+from datamix.errors import ConfigError, DatamixError, hint
+from datamix.report.console import console
+from datamix.report.progress import progress
+from datamix.sweeps.results import RESULT
+
+_EXECUTIONS = ("auto", "threads", "vmap")
+_log = logging.getLogger(__name__)
+
+
+def check_execution(execution: object) -> None:
+    """Refuse what is no way to execute jobs.
+
+    Raises:
+      ConfigError: Names `hydra.launcher.execution` and its choices.
+    """
+    if execution not in _EXECUTIONS:
+        raise ConfigError(f"hydra.launcher.execution = {execution!r}. {hint(str(execution), _EXECUTIONS)}")
+
+
+def launch(
+    launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], first_job: int, execution: str
+) -> list[JobReturn]:
+    """Run jobs one after another, those that train a model after they have been trained together.
+
+    A job that is not trained, or cannot be with others, runs as under Hydra's own launcher; so does one that a mistake
+    ends, and says so itself.
+
+    Args:
+      launcher: Set up, with the configuration of the sweep and the task that runs a job.
+      job_overrides: The overrides of each job.
+      first_job: The number of the first job.
+      execution: "vmap" trains all at once, "threads" side by side on the processors, "auto" as suits the device.
+    """
+    config, context, task = launcher.config, launcher.hydra_context, launcher.task_function
+    assert config is not None
+    assert context is not None
+    assert task is not None
+    task_of_job: Callable[..., Any] = task
+    setup_globals()
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    _log.info("Launching %d jobs locally, in one program where they differ in weights alone", len(job_overrides))
+    nodes = []
+    for number, overrides in enumerate(job_overrides, start=first_job):
+        node = context.config_loader.load_sweep_config(config, list(overrides))
+        with open_dict(node):
+            node.hydra.job.id = number
+            node.hydra.job.num = number
+        nodes.append(node)
+    trained = _train(nodes, execution)
+    returned = []
+    for number, (overrides, node) in enumerate(zip(job_overrides, nodes, strict=True), start=first_job):
+        _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+        run = trained.pop(number - first_job, None)
+        done = run_job(
+            hydra_context=context,
+            task_function=task if run is None else partial(task_of_job, trained=run),
+            config=node,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        returned.append(done)
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    return returned
+
+
+def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
+    """Train the models of several jobs.
+
+    Returns:
+      What has come of it, by the index of the job: a run that has ended, or the mistake that keeps it from beginning.
+    """
+    jobs: dict[int, tuple[Config, Path]] = {}
+    for i, node in enumerate(nodes):
+        try:
+            load_plugins(node)
+            config, directory = parse(node), _directory(node)
+        except (DatamixError, OmegaConfBaseException):  # the job itself will say so
+            continue
+        if config.job == "train" and not _is_done(node, directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            jobs[i] = config, directory
+    if not jobs:
+        return {}
+    from datamix.training.runs import Run, fit, prepare_all
+
+    out = console()
+    prepared: Sequence[Run | DatamixError] = []
+
+    def advanced(group: Sequence[Run]) -> str:
+        return f"{len(group)} job{'s' * (len(group) > 1)} in one program, at step {group[0].step:,}"
+
+    try:
+        prepared = prepare_all(list(jobs.values()))
+        runs = [run for run in prepared if isinstance(run, Run)]
+        with progress(out, sum(run.steps for run in runs), sum(run.step for run in runs)) as advance:
+            fit(runs, lambda group: advance(sum(run.step for run in runs), advanced(group)), execution)
+    except Exception as error:  # of whatever class: the fault of one job must not end the others
+        _log.warning("%s: %s. Each job is run by itself.", type(error).__name__, error)
+    # A run that has not come to its end is begun anew, by itself.
+    return {i: run for i, run in zip(jobs, prepared, strict=False) if isinstance(run, DatamixError) or run.ended}
+
+
+def _directory(node: DictConfig) -> Path:
+    """The directory of a job, as `run_job` finds it."""
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    hydra_config.set_config(node)
+    try:
+        return Path(str(node.hydra.sweep.dir), str(node.hydra.sweep.subdir)).absolute()
+    finally:
+        hydra_config.cfg = before
+
+
+def _is_done(node: DictConfig, directory: Path) -> bool:
+    """Whether a sweep is resumed that has finished this job."""
+    result: Any = directory / RESULT
+    if not OmegaConf.select(node, "sweep.resume") or not result.is_file():
+        return False
+    return bool(json.loads(result.read_bytes()).get("status") == "done")

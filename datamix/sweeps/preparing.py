@@ -1,0 +1,139 @@
+"""What is settled before a sweep begins: where it writes, which way it searches, what its jobs may change."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from datamix.config.hydra_node import check_hydra_node
+from datamix.errors import ConfigError
+from datamix.sweeps.results import goal_of
+
+_BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+
+
+def is_search(node: DictConfig) -> bool:
+    """Whether a sweeper chooses the jobs one after another, by the results of those before.
+
+    Args:
+      node: Hydra's part of a configuration.
+    """
+    return bool(node.sweeper._target_ != _BASIC)
+
+
+def settle(config: DictConfig) -> list[str]:
+    """Fix what Hydra would resolve or choose by itself, so that it is known before Hydra starts.
+
+    Args:
+      config: The composed configuration of the sweep, with Hydra's part; changed in place.
+
+    Returns:
+      The overrides that make Hydra compose the same.
+
+    Raises:
+      ConfigError: What a sweep needs is missing.
+    """
+    for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
+        if OmegaConf.select(config, key) is None:
+            raise ConfigError("a sweep needs it", key=key, value=None)
+    sweeper = config.hydra.sweeper
+    chosen = {str(override).partition("=")[0].lstrip("+") for override in config.hydra.overrides.hydra}
+    settled: dict[str, str | float] = {}
+    if OmegaConf.is_interpolation(config.hydra.sweep, "dir"):
+        settled["hydra.sweep.dir"] = str(config.hydra.sweep.dir)  # it names the time
+    if sweeper.get("direction") is not None and not OmegaConf.is_list(sweeper.direction):
+        # Optuna's plugin minimises by default: it would look for the worst ratio.
+        goal = goal_of(config.sweep.metric, config.sweep.goal)
+        settled["hydra.sweeper.direction"] = {"max": "maximize", "min": "minimize"}[goal]
+    if "max_failure_rate" in sweeper:
+        settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is a trial that fails: the search goes on
+    overrides = []
+    for key, value in settled.items():
+        if key not in chosen or key == "hydra.sweep.dir":
+            OmegaConf.update(config, key, value)
+            quoted = str(value).replace("'", "\\'")
+            overrides.append(f"{key}={value}" if isinstance(value, float) else f"{key}='{quoted}'")
+    config.hydra.overrides.hydra.extend(overrides)
+    return overrides
+
+
+def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:
+    """What a sweep varies and what it fixes, with that of `hydra.sweeper.params` first."""
+    params = config.hydra.sweeper.get("params") or {}
+    lines = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    return list(OverridesParser.create(config_loader=loader).parse_overrides(lines))
+
+
+def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
+    """The overrides of every job, where they are known beforehand; none for a search.
+
+    Raises:
+      ConfigError: There is no job, or `hydra.sweeper.max_batch_size` allows none.
+    """
+    if is_search(config.hydra):
+        return []
+    if (batch_size := config.hydra.sweeper.max_batch_size) is not None and batch_size < 1:
+        raise ConfigError("it is 1 or more", key="hydra.sweeper.max_batch_size", value=batch_size)
+    overrides = sweep_overrides(config, loader)
+    jobs = BasicSweeper.split_arguments(overrides, None)[0]
+    if not jobs:
+        swept = ", ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
+        raise ConfigError(f"{swept}: there is nothing to choose from, and the sweep has no job.")
+    return jobs
+
+
+def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
+    """Check Hydra's part of the configuration of every job that could have another one than the sweep.
+
+    Raises:
+      ConfigError: A job sets what belongs to the whole sweep.
+      RegistryError: See `check_hydra_node`.
+    """
+    for key in _own_keys(config):
+        if key.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise ConfigError(f"hydra.sweeper: {key} cannot be swept; set it for the whole sweep.")
+    fixed, swept = _group_choices(config, loader)
+    # Keys of no group do not reach Hydra's part. Without a swept group, parameters of a sweeper may still name one.
+    for chosen in itertools.product(*swept) if swept or config.hydra.sweeper.get("params") else ():
+        node = loader.load_sweep_config(config, [*fixed, *chosen])
+        check_hydra_node(node)
+        for part in ("sweeper", "launcher"):
+            if _plain(node.hydra, part) != _plain(config.hydra, part):
+                raise ConfigError(
+                    f"{' '.join(chosen or fixed)} sets hydra.{part}, which belongs to a whole sweep and not to one of "
+                    "its jobs; run it by itself."
+                )
+
+
+def _plain(node: DictConfig, part: str) -> object:
+    return OmegaConf.to_container(OmegaConf.masked_copy(node, [part]), resolve=False)
+
+
+def _own_keys(config: DictConfig) -> Iterator[str]:
+    for name in ("params", "search_space"):
+        for key in config.hydra.sweeper.get(name) or {}:
+            yield str(key)
+
+
+def _group_choices(config: DictConfig, loader: ConfigLoaderImpl) -> tuple[list[str], list[list[str]]]:
+    """The overrides that every job has, and the choices of each config group that is swept."""
+    fixed, swept = [], []
+    for override in sweep_overrides(config, loader):
+        if not override.is_sweep_override():
+            fixed.append(str(override.input_line))
+        elif override.is_discrete_sweep() and _is_group(override.key_or_group, config, loader):
+            swept.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+    return fixed, swept
+
+
+def _is_group(key: str, config: DictConfig, loader: ConfigLoaderImpl) -> bool:
+    hydras = OmegaConf.to_container(config.hydra.overrides.hydra)
+    return "." not in key and bool(
+        loader.get_group_options(key, config_name=config.hydra.job.config_name, overrides=hydras)  # type: ignore[arg-type]
+    )

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamix.mixing.periods import Table
+from datamix.mixing.plan import Plan, Selection
+
+ORDERS = ["proportional", "random", "round_robin", "concat"]
+
+
+STOPS = ["first_exhausted", "all_exhausted", "exhaust_once", "forever"]
+
+
+CHECK = settings(derandomize=True, deadline=None, max_examples=80)
+
+
+mixes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=5)
+
+
+units = st.sampled_from([1, 1, 2, 5])
+
+
+def plan_of(mix: list[tuple[int, int]], order: str, unit: int = 1, **settings: Any) -> Plan:
+    """A plan of sources a, b, c, … with a size and, where the order knows one, a weight each."""
+    names = "abcdefgh"[: len(mix)]
+    sizes = {name: max(size, unit) for name, (size, _) in zip(names, mix, strict=True)}
+    weights = {name: weight for name, (_, weight) in zip(names, mix, strict=True)}
+    known = weights if order in ("proportional", "random") else None
+    return Plan(sizes, known, order=order, batch_size=unit, granularity="batch", **settings)
+
+
+def rows(selection: Selection) -> list[tuple[int, int, int]]:
+    return list(zip(*(field.tolist() for field in selection), strict=True))
+
+
+def test_positions_before_the_first() -> None:
+    plan = Plan({"a": 5})
+    for start, count in ((-1, 1), (0, -1)):
+        with pytest.raises(ValueError, match=rf"^take\({start}, {count}\): start and count are 0 or more, and less"):
+            plan.take(start, count)
+
+
+@CHECK
+@given(
+    mixes,
+    st.sampled_from(ORDERS),
+    st.sampled_from(STOPS),
+    units,
+    st.lists(st.integers(0, 300), min_size=3, max_size=3).map(sorted),
+)
+def test_pieces_make_the_whole(mix: list[tuple[int, int]], order: str, stop: str, unit: int, cuts: list[int]) -> None:
+    first, second, third = cuts
+    plan = plan_of(mix, order, unit, stop=stop)
+    pieces = rows(plan.take(first, second - first)) + rows(plan.take(second, third - second))
+    assert pieces == rows(plan.take(first, third - first)) == rows(plan.take(0, third))[first:]
+    assert len(rows(plan.take(0, third))) == (third if plan.length is None else min(third, plan.length))
+
+
+@CHECK
+@given(
+    mixes,
+    st.sampled_from(["proportional", "round_robin", "concat"]),
+    units,
+    st.one_of(st.just(10**12), st.integers(0, 2**60 - 1000)),
+    st.integers(0, 60),
+    st.integers(0, 60),
+)
+def test_pieces_make_the_whole_at_huge_positions(
+    mix: list[tuple[int, int]], order: str, unit: int, start: int, first: int, second: int
+) -> None:
+    plan = plan_of(mix, order, unit, stop="forever")
+    pieces = rows(plan.take(start, first)) + rows(plan.take(start + first, second))
+    assert pieces == rows(plan.take(start, first + second))
+    assert len(pieces) == first + second
+
+
+@pytest.mark.parametrize("start", [0, 10**12, 2**60 - 12_345, 2**32 - 5, 2**31 - 5])
+def test_huge_positions_are_exact(start: int) -> None:
+    plan = Plan({"a": 7, "b": 11}, order="round_robin", stop="forever", shuffle=False)
+    expected = [(p % 2, p // 2 // (7, 11)[p % 2], p // 2 % (7, 11)[p % 2]) for p in range(start, start + 50)]
+    assert rows(plan.take(start, 50)) == expected
+    windowed = Plan({"a": 7, "b": 11}, {"a": 3, "b": 2}, stop="forever", shuffle=False, window=5)
+    table = windowed.stages[0].period
+    assert isinstance(table, Table)
+    block, slot = divmod(start, table.length)
+    source = int(table.source_of[slot])
+    number = block * int(table.quota[source]) + int(table.rank_of[slot])
+    assert rows(windowed.take(start, 1)) == [(source, *divmod(number, windowed.sizes[source]))]
+
+
+@CHECK
+@given(mixes, st.sampled_from(ORDERS), st.sampled_from(STOPS), units, st.integers(0, 300))
+def test_counts_are_what_was_taken(mix: list[tuple[int, int]], order: str, stop: str, unit: int, position: int) -> None:
+    plan = plan_of(mix, order, unit, stop=stop)
+    position = position if plan.length is None else min(position, plan.length)
+    taken = np.bincount(plan.take(0, position).source, minlength=len(mix))
+    assert plan.counts(position) == taken.tolist()
+
+
+def test_random_draws_reach_the_same_slot_from_anywhere() -> None:
+    sizes, weights = {"a": 1000, "b": 500}, {"a": 2, "b": 1}
+    whole = rows(Plan(sizes, weights, order="random", stop="forever").take(0, 140_000))
+    for start in (65_530, 131_065, 3):
+        assert rows(Plan(sizes, weights, order="random", stop="forever").take(start, 100)) == whole[start : start + 100]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize("start", [0, 1, 38, 39, 40, 41, 43, 401, 402, 10**6 + 1])
+def test_nothing_comes_after_the_end(order: str, stop: str, unit: int, start: int) -> None:
+    plan = Plan({"a": 20, "b": 20}, order=order, stop=stop, batch_size=unit, granularity="batch")
+    left = 10 if plan.length is None else max(0, min(10, plan.length - start))
+    selection = plan.take(start, 10)
+    assert [len(field) for field in selection] == [left] * 3
+    assert [len(field) for field in plan.take(start, 0)] == [0] * 3
+    assert [field.dtype for field in plan.take(start, 0)] == [np.int32, np.int64, np.int64]
+
+
+def test_draws_with_replacement_are_reached_at_once() -> None:
+    plan = Plan({"a": 50, "b": 20}, order="random", replacement=True, stop="forever")
+    far = plan.take(10**15, 5)
+    assert far.record.tolist() == plan.take(10**15 - 2, 7).record[2:].tolist()
+
+
+def test_the_largest_source() -> None:
+    plan = Plan({"a": 2**32 - 1, "b": 1}, stop="forever")
+    selection = plan.take(2 * (2**32 - 1) - 100, 200)
+    a = selection.source == 0
+    assert set(selection.epoch[a].tolist()) == {0, 1}
+    assert len(np.unique(selection.record[a])) == 100
+    assert not selection.record[~a].any()
+    assert selection.epoch[~a].tolist() == list(range(2**32 - 1 - 50, 2**32 - 1 + 50))

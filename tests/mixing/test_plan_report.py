@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamix.mixing.periods import Draws
+from datamix.mixing.plan import Plan, Selection
+from datamix.mixing.plan_report import largest_deviation, over_time
+
+ORDERS = ["proportional", "random", "round_robin", "concat"]
+
+
+STOPS = ["first_exhausted", "all_exhausted", "exhaust_once", "forever"]
+
+
+ENDING = STOPS[:3]
+
+
+CHECK = settings(derandomize=True, deadline=None, max_examples=80)
+
+
+mixes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=5)
+
+
+units = st.sampled_from([1, 1, 2, 5])
+
+
+def plan_of(mix: list[tuple[int, int]], order: str, unit: int = 1, **settings: Any) -> Plan:
+    """A plan of sources a, b, c, … with a size and, where the order knows one, a weight each."""
+    names = "abcdefgh"[: len(mix)]
+    sizes = {name: max(size, unit) for name, (size, _) in zip(names, mix, strict=True)}
+    weights = {name: weight for name, (_, weight) in zip(names, mix, strict=True)}
+    known = weights if order in ("proportional", "random") else None
+    return Plan(sizes, known, order=order, batch_size=unit, granularity="batch", **settings)
+
+
+def rows(selection: Selection) -> list[tuple[int, int, int]]:
+    return list(zip(*(field.tolist() for field in selection), strict=True))
+
+
+def test_exact_report() -> None:
+    report = Plan({"a": 5, "b": 3}, {"a": 2, "b": 1}, stop="all_exhausted").report()
+    assert report.length == 8
+    assert report.walked == 8
+    assert report.max_deviation == pytest.approx(1 / 3)
+    assert report.warnings == ()
+    a, b = report.sources["a"], report.sources["b"]
+    assert (a.records, a.samples, a.epochs, a.exhausted_at) == (5, 5, 1.0, 7)
+    assert (b.records, b.samples, b.epochs, b.exhausted_at) == (3, 3, 1.0, 8)
+    assert (a.target, b.target) == (2 / 3, 1 / 3)
+    assert (a.share, b.share) == (5 / 8, 3 / 8)
+
+
+@CHECK
+@given(mixes, st.sampled_from(ORDERS), st.sampled_from(STOPS), units, st.one_of(st.none(), st.integers(1, 200)))
+def test_the_report_is_what_a_walk_finds(
+    mix: list[tuple[int, int]], order: str, stop: str, unit: int, samples: int | None
+) -> None:
+    plan = plan_of(mix, order, unit, stop=stop, samples=samples)
+    report = plan.report()
+    assert report.length == plan.length
+    walk = plan.take(0, 8000 if plan.length is None else plan.length)
+    for source, (name, row) in enumerate(report.sources.items()):
+        size = plan.sizes[source]
+        places = np.flatnonzero(walk.source == source)
+        assert row.records == size
+        assert row.exhausted_at == (int(places[size - 1]) + 1 if len(places) >= size else None)
+        if row.exhausted_at is not None:
+            seen = walk.record[: row.exhausted_at][walk.source[: row.exhausted_at] == source]
+            assert len(set(seen.tolist())) == size
+            assert len(set(seen[:-1].tolist())) == size - 1
+        if plan.length is None:
+            assert (row.samples, row.epochs) == (None, None)
+            assert row.share == pytest.approx(float(plan.targets[source]))
+        else:
+            assert row.samples == len(places)
+            assert row.epochs == len(places) / size
+            assert row.share == len(places) / plan.length
+        assert row.target == float(plan.targets[plan.names.index(name)])
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(mixes, st.sampled_from(["proportional", "random", "round_robin"]), st.sampled_from(ENDING), units)
+def test_the_largest_deviation_is_what_a_walk_finds(
+    mix: list[tuple[int, int]], order: str, stop: str, unit: int
+) -> None:
+    plan = plan_of(mix, order, unit, stop=stop)
+    assert plan.length is not None
+    source = plan.take(0, plan.length).source[::unit].tolist()
+    worst = Fraction(0)
+    for stage in plan.stages:
+        counts = [0] * len(mix)
+        end = len(source) if stage.length is None else stage.first + stage.length
+        for t, i in enumerate(source[stage.first : end], start=1):
+            counts[i] += 1
+            worst = max(worst, *(abs(n - share * t) for n, share in zip(counts, stage.shares, strict=True)))
+    report = plan.report()
+    assert report.walked == plan.length
+    assert report.max_deviation == pytest.approx(float(worst * unit), abs=1e-9)
+    if order == "proportional" and len(mix) > 1:
+        assert worst <= 1 - Fraction(1, 2 * len(mix) - 2)
+
+
+@CHECK
+@given(st.lists(st.integers(0, 3), max_size=60), st.lists(st.integers(0, 9), min_size=4, max_size=4))
+def test_the_largest_deviation_over_all_prefixes(source: list[int], weights: list[int]) -> None:
+    shares = [weight / max(sum(weights), 1) for weight in weights]
+    worst = 0.0
+    for t in range(1, len(source) + 1):
+        worst = max(worst, *(abs(source[:t].count(i) - share * t) for i, share in enumerate(shares)))
+    assert largest_deviation(np.array(source, np.int32), shares) == pytest.approx(worst, abs=1e-12)
+
+
+def test_the_deviation_of_the_first_records_alone() -> None:
+    plan = Plan({"a": 10_000, "b": 10_000}, order="random", stop="forever")
+    few, walked = plan.max_deviation(100)
+    many, walked_far = plan.max_deviation(10_000)
+    assert (walked, walked_far) == (100, 10_000)
+    assert 0.5 <= few < many
+    assert many == largest_deviation(plan.take(0, 10_000).source, [0.5, 0.5])
+    assert plan.max_deviation() == (plan.report().max_deviation, 2**20)
+
+
+def test_a_source_repeated_often_is_warned_of() -> None:
+    assert Plan({"a": 3, "b": 100}, stop="all_exhausted").report().warnings == (
+        "a is repeated 33 times before b is seen once.",
+    )
+    assert Plan({"a": 3, "b": 100}, stop="forever").report().warnings == (
+        "a is repeated 33 times before b is seen once.",
+    )
+    assert Plan({"a": 3, "b": 100}, stop="first_exhausted").report().warnings == (
+        "97 of b's 100 records are never seen; under another stop the mix goes on.",
+    )
+    assert Plan({"a": 3, "b": 100}, stop="exhaust_once").report().warnings == ()
+    assert Plan({"a": 51, "b": 100}, stop="all_exhausted").report().warnings == ()
+
+
+def test_a_drift_from_the_exact_shares_is_warned_of() -> None:
+    sizes, odd = {"a": 10**9, "b": 10**9, "c": 10**9}, {"a": 0.3183098861, "b": 0.5772156649, "c": 0.1044744490}
+    (warning,) = Plan(sizes, odd, stop="forever").report().warnings[:1]
+    assert warning.startswith("the exact shares are followed for 2")
+    assert not any("exact shares" in text for text in Plan(sizes, odd, samples=10**5).report().warnings)
+    assert not any("exact shares" in text for text in Plan(sizes, {"a": 7, "b": 3}, stop="forever").report().warnings)
+
+
+def test_a_source_that_never_comes_is_warned_of() -> None:
+    """It has a share, so the warning must not say it has none."""
+    assert Plan({"a": 30, "b": 10}, order="concat", samples=20).report().warnings == (
+        "b gives no record: the mix ends before its first record.",
+    )
+    assert Plan({"a": 30, "b": 10}, order="concat", samples=36, stop="forever").report().warnings == ()
+
+
+def test_draws_and_their_reports_keep_their_own_order() -> None:
+    """Looking at a plan changes nothing, in whichever order one looks."""
+    plan = Plan({"a": 100, "b": 300}, {"a": 1, "b": 2}, order="random", stop="all_exhausted")
+    assert isinstance(plan.stages[0].period, Draws)
+    late = rows(plan.take(200, 50))
+    report = plan.report()
+    early = rows(plan.take(0, 250))
+    assert early[200:] == late
+    assert plan.report() == report
+
+
+def test_what_is_seen_along_the_way() -> None:
+    plan = Plan(
+        {"a": 100, "b": 100}, schedule=[{"until": 5, "ratio": "9:1"}, {"ratio": "1:1"}], batch_size=10, samples=100
+    )
+    seen = over_time(plan, points=10)
+    assert seen.positions.tolist() == list(range(0, 101, 10))
+    assert seen.planned.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
+    assert seen.realised.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
+    assert seen.epochs[-1].tolist() == [0.7, 0.3]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from datamix.errors import ConfigError, RegistryError
+from datamix.mixing.plan import Plan
+from datamix.mixing.plan_spec import PlanSpec, resolve_spec
+from datamix.mixing.stops import Stop
+
+ORDERS = ["proportional", "random", "round_robin", "concat"]
+
+
+STOPS = ["first_exhausted", "all_exhausted", "exhaust_once", "forever"]
+
+
+def test_no_source() -> None:
+    with pytest.raises(ConfigError, match=r"^a mix needs at least one source\.$"):
+        Plan({})
+
+
+def test_names_that_are_not_known() -> None:
+    with pytest.raises(RegistryError, match=r"^no order 'proportionl'\. Did you mean 'proportional'\?"):
+        Plan({"a": 1}, order="proportionl")
+    with pytest.raises(
+        RegistryError, match=r"^no stop 'sometime'\. Known: all_exhausted, exhaust_once, first_exhausted, forever\.$"
+    ):
+        Plan({"a": 1}, stop="sometime")
+    with pytest.raises(ConfigError, match=r"^mix\.weights\.bb: there is no source 'bb' in this mix\. "):
+        Plan({"a": 1, "b": 1}, {"bb": 2})
+
+
+def test_settings_that_the_order_does_not_take() -> None:
+    with pytest.raises(ConfigError, match=r"^mix\.windw: there is no such setting\. Did you mean 'window'\?"):
+        Plan({"a": 1}, windw=3)
+    with pytest.raises(ConfigError, match=r"^mix\.window: there is no such setting\. There are none\.$"):
+        Plan({"a": 1}, order="round_robin", window=3)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("stop", STOPS)
+def test_an_empty_source(order: str, stop: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^source 'b' is empty; leave it out of source=, or set mix\.weights\.b=0\.$"
+    ):
+        Plan({"a": 5, "b": 0}, order=order, stop=stop)
+    plan = Plan({"a": 5, "b": 0}, {"b": 0}, order=order, stop=stop)
+    assert not plan.take(0, 20).source.any()
+    assert plan.length == (None if stop == "forever" else 5)
+    row = plan.report().sources["b"]
+    assert (row.records, row.share, row.exhausted_at) == (0, 0, None)
+
+
+@pytest.mark.parametrize("size", [-1, 2**32])
+def test_a_size_that_is_none(size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^source 'b' has {size} records; a source has at most 2\^32 - 1\.$"):
+        Plan({"a": 5, "b": size})
+
+
+@pytest.mark.parametrize("samples", [0, -3])
+def test_a_limit_that_is_none(samples: int) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^stop\.samples = {samples}; it is at least 1, or null for no such limit\.$"
+    ):
+        Plan({"a": 5}, samples=samples)
+
+
+@pytest.mark.parametrize("batch_size", [0, -4])
+def test_batches_of_nothing(batch_size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^batch\.size = {batch_size}; it is at least 1\.$"):
+        Plan({"a": 5}, batch_size=batch_size, granularity="batch")
+
+
+def test_all_weights_zero() -> None:
+    with pytest.raises(ConfigError, match=r"^all weights are 0; at least one source needs a weight above 0\.$"):
+        Plan({"a": 5, "b": 5}, {"a": 0, "b": 0})
+
+
+@pytest.mark.parametrize("kind", ["stop", "weighting"])
+@pytest.mark.parametrize("value", [{"source": "a"}, {"rule": 3}, None, 3])
+def test_a_rule_without_a_name(kind: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^{kind} = .*; it is a name, or a name under 'rule' and its "):
+        Plan({"a": 5}, **{kind: value})  # type: ignore[arg-type]
+
+
+def test_what_a_plan_is_resolved_to() -> None:
+    spec = PlanSpec(
+        sizes={"a": 5, "b": 7},
+        schedule=[{"until": 3, "ratio": "9:1"}, {"ratio": "1:1"}],
+        batch_size=4,
+        granularity="batch",
+        epochs={"b": 2},
+        samples=30,
+        shuffle="window(3)",
+    )
+    mix = resolve_spec(spec)
+    assert [(end, [str(share) for share in group.leaf_shares()]) for end, group in mix.phases] == [
+        (3, ["9/10", "1/10"]),
+        (None, ["1/2", "1/2"]),
+    ]
+    assert (mix.names, mix.sizes, mix.slot_records, mix.limit) == (("a", "b"), (5, 7), 4, 8)
+    assert mix.demand.remaining == [1, 3]  # whole batches, of five records and of twice seven
+    assert (mix.stop, mix.shuffle.kind, mix.shuffle.window) == (Stop(waits_for="any"), "window", 3)
+    repeating = resolve_spec(replace(spec, stop="all_exhausted"))
+    assert repeating.demand.remaining == [2, 4]
