@@ -127,7 +127,7 @@ def check_order(order: Callable[..., Period], *, bound: float | None = None, **s
     >>> check_order(random, bound=1)
     Traceback (most recent call last):
     ...
-    AssertionError: with weights (1, 1, 1), a source is 13.667 slots away from its share, more than 1
+    AssertionError: with weights (1, 1, 1), a source is 35.667 slots away from its share, more than 1
     """
     refusals = []
     for weights in _WEIGHTS:
