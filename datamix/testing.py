@@ -1,6 +1,6 @@
 """Checks for the parts of a mix, your own included: each raises AssertionError with what is wrong.
 
-`traces` counts what is compiled.
+`traces` counts what is compiled; `registered` takes back, when its block ends, what was registered inside it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from datamix.mixing.weights import Number, as_fraction
 from datamix.operators.base import traits
 from datamix.pipeline import tracing
 from datamix.pipeline.pipeline import Pipeline
+from datamix.registry import registered as registered
 from datamix.sources.base import ReadableSource, Source
 from datamix.sources.objects import as_source
 from datamix.spec import Arrays, Record, spec_of

@@ -657,7 +657,7 @@ ENDLESS = """
     """
 
 
-def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_path):
+def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_path, interruptible):
     (tmp_path / "own_parts.py").write_text(textwrap.dedent(ENDLESS))
     command = [
         sys.executable,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix import registry
 from datamix.build.built import Built, build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
@@ -68,10 +67,7 @@ def test_limit_takes_the_first_records() -> None:
     assert datamix.load("source.a.limit=400", "batch.size=1", sources={"a": few()}).plan.sizes == (6,)
 
 
-def test_a_source_function_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    held = {kind: dict(entries) for kind, entries in registry._HELD.items()}
-    monkeypatch.setattr(registry, "_HELD", held)
-
+def test_a_source_function_of_the_users(tmp_path: Path) -> None:
     @datamix.source
     def ramps(*, num_records: int) -> dict[str, np.ndarray]:
         return few(num_records)

@@ -10,11 +10,6 @@ from datamix.operators.base import Traits, leaf_of, operator, traits
 from datamix.spec import Record
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
-
-
 def test_the_function_is_registered_under_its_name_and_stays_itself() -> None:
     @operator
     def halve(record: Record, *, leaf: str = "image") -> Record:
@@ -33,13 +28,13 @@ def test_traits() -> None:
     def plain(record: Record) -> Record:
         return record
 
-    def told(record: Record, key: jax.Array, *, factor: float) -> Record:
+    def scaled(record: Record, key: jax.Array, *, factor: float) -> Record:
         return record
 
     assert traits(operator(plain)) == Traits(random=False, elementwise=False, traced=())
-    assert operator(random=True, elementwise=True, traced=("factor",))(told) is told
-    assert traits(told) == Traits(random=True, elementwise=True, traced=("factor",))
-    assert registry.lookup("operator", "told") is told
+    assert operator(random=True, elementwise=True, traced=("factor",))(scaled) is scaled
+    assert traits(scaled) == Traits(random=True, elementwise=True, traced=("factor",))
+    assert registry.lookup("operator", "scaled") is scaled
 
 
 def test_no_traits_without_the_decorator() -> None:

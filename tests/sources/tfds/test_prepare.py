@@ -318,7 +318,7 @@ def test_two_processes_download_once_and_read_the_same_without_tensorflow(server
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_when_the_parent_ends_so_does_the_child(server, data_dir, toy_module, how):
+def test_when_the_parent_ends_so_does_the_child(server, data_dir, toy_module, how, interruptible):
     url = server.url("stall")
     code = """
         import sys
