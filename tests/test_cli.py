@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,85 +20,6 @@ LIGHT_WITHOUT = ["flax", "jax", "matplotlib", "tensorflow", "tensorflow_datasets
 def only(directory, pattern):
     (path,) = directory.glob(pattern)
     return path
-
-
-# The mix that the README begins with
-
-
-@pytest.fixture(scope="module")
-def preview(run_datamix, tmp_path_factory):
-    return run_datamix("source=mnist+fashion", cwd=tmp_path_factory.mktemp("preview"))
-
-
-def test_the_report_is_whole(preview):
-    report = preview.report
-    assert report.pop("samples_per_s") > 1000
-    assert re.fullmatch(r"[0-9a-f]{16}", report.pop("fingerprint"))
-    source = {"provenance": "tfds", "samples": 80, "share": 0.5, "target": 0.5}
-    assert report == {
-        "job": "preview",
-        "seed": 0,
-        "batches": 10,
-        "samples": 160,
-        "max_deviation": 0.5,  # 1 - 1/(2S-2), the bound of two sources
-        "figure": "samples.png",
-        "batch": {
-            "image": {"shape": [16, 28, 28, 1], "dtype": "float32"},
-            "label": {"shape": [16], "dtype": "int32"},
-            "source_id": {"shape": [16], "dtype": "int32"},
-        },
-        "unit": "record",
-        "groups": {},
-        "sources": {
-            "mnist": source | {"source_id": 0, "records": 8000, "epochs": 0.01, "labels": [0, 9]},
-            "fashion": source | {"source_id": 1, "records": 800, "epochs": 0.1, "labels": [10, 19]},
-        },
-    }
-
-
-def test_the_figure_is_a_picture(preview):
-    from matplotlib.image import imread
-
-    directory = Path(re.search(r"^Report: (.+)$", preview.out, re.MULTILINE)[1]).parent
-    assert (directory / "samples.png").read_bytes().startswith(b"\x89PNG\r\n")
-    height, width, _ = imread(directory / "samples.png").shape
-    assert 800 < width < 2400
-    assert 300 < height < 1200
-    assert imread(directory / "samples.png")[..., :3].std() > 0.1
-    assert sorted(path.name for path in directory.iterdir()) == [".hydra", "report.json", "samples.png"]
-
-
-def test_the_output_says_what_is_in_the_mix(preview):
-    lines = preview.out.splitlines()
-    assert lines[0] == "Sources"
-    assert "Each batch: 16 × image float32 [28, 28, 1], label int32 [], source_id int32 []" in lines
-    shares = "mnist 80 (50.0 %), fashion 80 (50.0 %)"
-    assert f"In 160 records: {shares}; at no point more than 0.50 records from the exact shares." in lines
-    assert "The whole mix: 1,601 records, 100 batches." in lines
-    assert len([line for line in lines if re.match(r"batch +\d+ .* mnist 8  fashion 8$", line)]) == 10
-    assert all(line.startswith("Reading ") for line in preview.err.splitlines())
-
-
-def test_without_arguments_it_is_the_same_mix(call_datamix, preview):
-    alone = call_datamix().report
-    assert alone["fingerprint"] == preview.report["fingerprint"]
-    assert alone["sources"] == preview.report["sources"]
-
-
-def test_three_batches(call_datamix):
-    report = call_datamix("job.batches=3", "mix.ratio=3:1").report
-    assert (report["batches"], report["samples"]) == (3, 48)
-    assert {name: source["samples"] for name, source in report["sources"].items()} == {"mnist": 36, "fashion": 12}
-    assert [source["share"] for source in report["sources"].values()] == [0.75, 0.25]
-
-
-def test_every_prefix_is_within_the_bound(call_datamix):
-    report = call_datamix("source=mnist+fashion+digits", "mix.ratio=5:3:2", "source.digits.split=train[:500]").report
-    assert report["max_deviation"] <= 1 - 1 / (2 * 3 - 2)
-    for source, share in zip(report["sources"].values(), (0.5, 0.3, 0.2), strict=True):
-        assert source["target"] == share
-        assert abs(source["samples"] - share * 160) <= 0.75
-    assert [source["labels"] for source in report["sources"].values()] == [[0, 9], [10, 19], [20, 29]]
 
 
 # Where the data is not to be had
@@ -162,80 +82,6 @@ def test_the_tutorial_takes_whole_batches_in_turn(call_datamix):
     }
     batches = re.findall(r"^batch .*  (mnist \d+  fashion \d+)$", ended.out, re.MULTILINE)
     assert batches == ["mnist 16  fashion 0", "mnist 0  fashion 16"] * 5
-
-
-def test_a_plan_says_when_each_source_ends(call_datamix):
-    ended = call_datamix("job=plan", "mix.ratio=3:1", "source.mnist.split=test[:300]", "source.fashion.limit=200")
-    report = ended.report
-    # Of each four records three are MNIST's, the last one too: its 300th ends the 100th four.
-    assert report["plan"] == {"exhausted_in_batch": {"mnist": 24, "fashion": None}, "length": 400, "warnings": []}
-    assert (report["batches"], report["samples"]) == (25, 400)
-    assert [source["samples"] for source in report["sources"].values()] == [300, 100]
-    assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
-
-
-def test_a_plan_says_where_a_rank_would_meet_one_source_alone(call_datamix):
-    mix = ["job=plan", "source=mnist+digits", "source.mnist.split=test[:300]", "source.digits.split=train[:300]",
-           "mix=round_robin", "batch.size=4"]  # fmt: skip
-    note = (
-        "divided among 4 ranks, 1 row each, every batch gives some rank the same single source; batch.shuffle=true "
-        "mends it."
-    )
-    ended = call_datamix(*mix)
-    assert ended.report["notes"] == [note]
-    assert f"Note: {note}" in " ".join(ended.out.split())
-    for setting in ("batch.shuffle=true", "batch.size=5", "mix=random"):
-        assert call_datamix(*mix, setting).report["notes"] == []
-
-
-def test_a_plan_without_end(call_datamix):
-    report = call_datamix("job=plan", "stop=forever", "mix.share.mnist=0.25").report
-    assert (report["batches"], report["samples"]) == (None, None)
-    assert {name: (source["samples"], source["share"]) for name, source in report["sources"].items()} == {
-        "mnist": (None, 0.25),
-        "fashion": (None, 0.75),
-    }
-
-
-def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, tmp_path):
-    ended = call_datamix("job=bench", "source=mnist+digits", "source.digits.split=train[:100]", "stop=forever",
-                         "batch.size=64", "bench.seconds=0.2", "operators=[{resize:{height:20,width:20}}]")  # fmt: skip
-    bench = ended.report["bench"]
-    assert ended.report["job"] == "bench"
-    assert bench["bytes_per_sample"] == 20 * 20 * 4 + 4 + 4
-    assert bench["gb_per_s"] == pytest.approx(ended.report["samples_per_s"] * bench["bytes_per_sample"] / 1e9)
-    assert bench["share_of_fill"] == pytest.approx(bench["gb_per_s"] / bench["fill_gb_per_s"])
-    assert 0 < bench["share_of_fill"] < 1
-    assert list(bench["ns_per_sample"]) == ["plan", "gather", "operators", "output"]
-    assert bench["ns_per_sample"]["operators"] > bench["ns_per_sample"]["gather"] > 0  # a resize is no small matter
-    assert f"{ended.report['samples_per_s']:,.0f} samples/s in batches of 64: " in ended.out
-    assert only(tmp_path, "outputs/*/*/bench.png").read_bytes().startswith(b"\x89PNG\r\n")
-
-
-def test_a_bench_takes_time(call_datamix):
-    assert call_datamix("job=bench", "bench.seconds=0").mistake == "ConfigError: bench.seconds = 0; it is above 0."
-
-
-def test_the_graph_is_a_tree_and_a_diagram(call_datamix, tmp_path):
-    ended = call_datamix("job=graph", "mix.ratio=7:3")
-    assert ended.out.splitlines()[0].startswith("batch")
-    head, *lines = only(tmp_path, "outputs/*/*/graph.mmd").read_text().splitlines()
-    assert head == "flowchart LR"
-    text = "\n".join(lines)
-    nodes = dict(re.findall(r'^ +(n\d+)[\[({]+"(\w+)', text, re.MULTILINE))
-    edges = re.findall(r'^ +(n\d+) -->(?:\|"?(.*?)"?\|)? (n\d+)$', text, re.MULTILINE)
-    assert len(nodes) + len(edges) == len(lines)
-    assert sorted(nodes.values()) == sorted(
-        ["mnist", "fashion", *2 * ["to_float", "normalize", "offset_label", "tag_source"], "mix", "batch"]
-    )
-    after = {start: end for start, _, end in edges}
-    for name, share in (("mnist", "70.0 %"), ("fashion", "30.0 %")):
-        chain = [next(node for node, kind in nodes.items() if kind == name)]
-        while chain[-1] in after:
-            chain.append(after[chain[-1]])
-        expected = [name, "offset_label", "to_float", "normalize", "tag_source", "mix", "batch"]
-        assert [nodes[node] for node in chain] == expected
-        assert (chain[-3], share, chain[-2]) in edges
 
 
 def test_the_run_directory_is_hydras(call_datamix, tmp_path):
