@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 
 from datamix.spec import Arrays, LeafSpec
 
-_FORMAT = 1
+FORMAT = 1
+"""The version of what an entry holds; an entry of another version is made again."""
 _META = "meta.json"
 _log = logging.getLogger(__name__)
 
@@ -149,8 +150,8 @@ class Slot:
             whole = False
         if not whole:
             raise _UnusableError(f"is damaged ({_META})")
-        if meta["format"] != _FORMAT:
-            raise _UnusableError(f"has format {meta['format']}, not {_FORMAT}")
+        if meta["format"] != FORMAT:
+            raise _UnusableError(f"has format {meta['format']}, not {FORMAT}")
         if meta["fingerprint"] != self.fingerprint:
             raise _UnusableError("does not match its source any more")
         return meta
@@ -185,7 +186,7 @@ class Slot:
                     "num_bytes": path.stat().st_size,
                     "crc32": _checksum(path),
                 }
-            meta = {"format": _FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
+            meta = {"format": FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
             (temporary / _META).write_text(json.dumps(meta | {"crc32": _checksum_of(meta)}, indent=1))
             _sync(temporary / _META)
             _sync(temporary)

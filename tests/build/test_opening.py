@@ -19,9 +19,8 @@ from datamix.errors import ConfigError, DataError
 @pytest.fixture
 def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Overrides for a machine without data, whose network does not answer."""
-    monkeypatch.setattr(
-        "datamix.sources.tfds.prepare._ask", lambda url, wait_s: f"no answer from {url} within {wait_s:g} s"
-    )
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
 
 
@@ -105,7 +104,7 @@ def test_a_data_dir_that_is_not_there_is_refused_before_anything_is_looked_for(
     def ask(url: str | None, wait_s: float) -> str:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("datamix.sources.tfds.prepare._ask", ask)
+    monkeypatch.setattr("datamix.sources.tfds.prepare.ask", ask)
     missing = tmp_path / "missing"
     for overrides in ([], ["data.stand_in=true"]):
         with pytest.raises(DataError, match=rf"^data\.dir = '{missing}': there is no such directory .*; name one that"):

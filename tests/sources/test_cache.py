@@ -132,7 +132,7 @@ def test_a_stale_entry_is_made_again(tmp_path, caplog):
 
 def test_an_entry_of_another_format_is_made_again(tmp_path, caplog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("datamix.sources.cache._FORMAT", 0)
+        patch.setattr("datamix.sources.cache.FORMAT", 0)
         slot_in(tmp_path).load(build)
     assert_holds_arrays(slot_in(tmp_path).load(build))
     assert "has format 0, not 1" in caplog.text

@@ -23,10 +23,10 @@ import numpy as np
 from datamix.spec import Arrays
 
 CHUNK_RECORDS = 256
-_HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
-_PROGRESS_RECORDS = 5_000  # fewer are read before one would look
+HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
+PROGRESS_RECORDS = 5_000  # fewer are read before one would look
 # Threads take twice as long as one at 28×28×1, as long at 64×64×3, two thirds as long at 256×256×3.
-_THREAD_RECORD_BYTES = 40_000
+THREAD_RECORD_BYTES = 40_000
 _MAX_WORKERS = 8
 
 
@@ -66,12 +66,20 @@ class Reader:
             assign(array, np.asarray([record[leaf] for record in records]), leaf)
 
 
-class _Helper:
-    """The same in a process of its own; where that fails, in this one, which says what is wrong."""
+class Helper:
+    """A reader in a process of its own; where that fails, this process reads, and says what is wrong.
+
+    Args:
+      reader: The reader of this process, whose dataset the helper opens too.
+      arrays: Arrays of the shapes and dtypes that are asked for.
+
+    Attributes:
+      lost: Whether the process has ended, or given too little.
+    """
 
     def __init__(self, reader: Reader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
-        self._reader, self._lost = reader, False
+        self._reader, self.lost = reader, False
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import help_out; help_out()"],
             stdin=subprocess.PIPE,
@@ -85,12 +93,12 @@ class _Helper:
     def fill(self, part: Part, start: int, arrays: Arrays) -> None:
         """See `Reader.fill`."""
         try:
-            if not self._lost:
+            if not self.lost:
                 self._tell([*part, start, len(next(iter(arrays.values())))])
-                self._lost = not all(self._fetch(array) for array in arrays.values())
+                self.lost = not all(self._fetch(array) for array in arrays.values())
         except OSError:
-            self._lost = True
-        if self._lost:
+            self.lost = True
+        if self.lost:
             self._reader.fill(part, start, arrays)
 
     def _tell(self, message: list[Any]) -> None:
@@ -106,7 +114,7 @@ class _Helper:
         array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
         return True
 
-    def __enter__(self) -> _Helper:
+    def __enter__(self) -> Helper:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,17 +167,17 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
         starts = range(0, size, CHUNK_RECORDS)
         chunks += [(part, start, done + start, min(CHUNK_RECORDS, size - start)) for start in starts]
         done += size
-    num_workers = min(_num_cores(), _MAX_WORKERS)
-    readers: SimpleQueue[Reader | _Helper] = SimpleQueue()
+    num_workers = min(num_cores(), _MAX_WORKERS)
+    readers: SimpleQueue[Reader | Helper] = SimpleQueue()
     readers.put(reader)
     with contextlib.ExitStack() as stack:
-        if sum(array[:1].nbytes for array in arrays.values()) > _THREAD_RECORD_BYTES:
+        if sum(array[:1].nbytes for array in arrays.values()) > THREAD_RECORD_BYTES:
             for _ in range(num_workers - 1):
                 readers.put(reader)
-        elif done >= _HELPED_RECORDS:
+        elif done >= HELPED_RECORDS:
             with contextlib.suppress(OSError):  # no process can be had: this one does it alone
                 for _ in range(num_workers - 1):
-                    readers.put(stack.enter_context(_Helper(reader, arrays)))
+                    readers.put(stack.enter_context(Helper(reader, arrays)))
 
         def fill(part: Part, start: int, at: int, count: int) -> int:
             free = readers.get()
@@ -188,7 +196,8 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
             pool.shutdown(cancel_futures=True)
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -210,7 +219,7 @@ def without_opencv_advice() -> Iterator[None]:
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr while many records are read; where stderr is no terminal, a plain line."""
-    if total <= _PROGRESS_RECORDS:
+    if total <= PROGRESS_RECORDS:
         yield lambda _: None
     elif not sys.stderr.isatty():
         print(f"{label}: {total:,} records …", file=sys.stderr, flush=True)

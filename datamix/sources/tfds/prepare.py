@@ -30,13 +30,14 @@ from types import TracebackType
 
 from datamix.errors import ConfigError, DataError, install_hint
 
-_NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
-_REMEMBER_S = 60.0  # for how long a network that was found dead is not asked again
+NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
+_REMEMBER_S = 60.0  # for how long a network that did not answer is not asked again
 _TEMPORARY = ".datamix-prepare-"
 _NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _log = logging.getLogger(__name__)
-_dead: tuple[float, str] | None = None  # when, and how, the network was found dead
+dead_network: tuple[float, str] | None = None
+"""When the network was asked in vain, and what came of it; it is not asked again for a while."""
 
 
 class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
@@ -129,7 +130,7 @@ def prepare(
     refused = functools.partial(unavailable, name, data_dir)
     if importlib.util.find_spec("tensorflow") is None:
         raise refused("preparing it needs TensorFlow, which is not installed")
-    if reason := _unreachable(url, wait_s):
+    if reason := unreachable(url, wait_s):
         raise refused(reason)
     parsed = Name.parse(name)
     try:
@@ -157,30 +158,31 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     )
 
 
-def _unreachable(url: str | None, wait_s: float) -> str | None:
+def unreachable(url: str | None, wait_s: float) -> str | None:
     """Why `url` cannot be had, or None: it answers. A network that says so late or never is not asked again soon."""
-    global _dead
-    if _dead and time.monotonic() < _dead[0] + _REMEMBER_S:
-        return _dead[1]
+    global dead_network
+    if dead_network and time.monotonic() < dead_network[0] + _REMEMBER_S:
+        return dead_network[1]
     start = time.monotonic()
     answer: list[str | None] = []
     # A thread of its own: looking a host's name up cannot be bounded in any other way.
-    asking = threading.Thread(target=lambda: answer.append(_ask(url, wait_s)), daemon=True)
+    asking = threading.Thread(target=lambda: answer.append(ask(url, wait_s)), daemon=True)
     asking.start()
     asking.join(wait_s)
-    reason = answer[0] if answer else f"no answer from {url or _NETWORK_URL} within {wait_s:g} s"
+    reason = answer[0] if answer else f"no answer from {url or NETWORK_URL} within {wait_s:g} s"
     if reason and not reason.startswith("HTTP") and time.monotonic() > start + wait_s / 4:
-        _dead = (time.monotonic(), reason)
+        dead_network = (time.monotonic(), reason)
     return reason
 
 
-def _ask(url: str | None, wait_s: float) -> str | None:
+def ask(url: str | None, wait_s: float) -> str | None:
+    """Ask for one byte of `url`, or for any answer of the network; why there is none, or None."""
     import http.client
     import urllib.error
     import urllib.request
 
     try:
-        request = urllib.request.Request(url or _NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
+        request = urllib.request.Request(url or NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
         with urllib.request.urlopen(request, timeout=wait_s) as response:
             response.read(1)
     except urllib.error.HTTPError as error:
@@ -188,7 +190,7 @@ def _ask(url: str | None, wait_s: float) -> str | None:
         # Without a file to ask for, any answer tells that there is a network.
         return f"HTTP {error.code} {error.reason} from {url}" if url else None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"{url or _NETWORK_URL}: {getattr(error, 'reason', error)}"
+        return f"{url or NETWORK_URL}: {getattr(error, 'reason', error)}"
     return None
 
 

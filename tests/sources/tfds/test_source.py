@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.sources.base import Source
-from datamix.sources.tfds import decode
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
 from datamix.spec import LeafSpec, spec_of
@@ -115,42 +113,6 @@ def test_several_files_are_read_in_order(make, copy, fashion):
     arrays = make(data_dir=directory.parents[1], split="train[790:810]").read()
     np.testing.assert_array_equal(arrays["label"][:10], [record["label"] for record in fashion[790:]])
     np.testing.assert_array_equal(arrays["image"][10:], test["image"][:10])
-
-
-def test_threads_read_the_same(make, fashion, monkeypatch):
-    monkeypatch.setattr(decode, "_THREAD_RECORD_BYTES", 0)
-    monkeypatch.setattr(decode, "_num_cores", lambda: 4)
-    assert_are(make().read(), fashion)
-
-
-def test_helpers_read_the_same(make, fashion, monkeypatch):
-    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
-    monkeypatch.setattr(decode, "_num_cores", lambda: 2)
-    monkeypatch.setattr(decode, "CHUNK_RECORDS", 37)
-    slow, fill = threading.Event(), decode.Reader.fill
-    helped = []
-
-    def fill_later(reader, *chunk):
-        assert slow.wait(60)  # leave the work to the helper
-        fill(reader, *chunk)
-
-    def help_first(helper, *chunk):
-        helper_fill(helper, *chunk)
-        helped.append(helper._lost)
-        slow.set()
-
-    helper_fill = decode._Helper.fill
-    monkeypatch.setattr(decode.Reader, "fill", fill_later)
-    monkeypatch.setattr(decode._Helper, "fill", help_first)
-    assert_are(make(split="train[:300]+train[500:]").read(), fashion[:300] + fashion[500:])
-    assert set(helped) == {False}
-
-
-def test_a_helper_that_ends_is_done_without(make, fashion, monkeypatch):
-    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
-    monkeypatch.setattr(decode, "_num_cores", lambda: 3)
-    monkeypatch.setattr(decode.sys, "executable", shutil.which("true"))
-    assert_are(make().read(), fashion)
 
 
 def test_only_some_leaves(make, fashion):
