@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imsave
 
+from datamix.sweeps.gathering import gather
+from datamix.sweeps.results import read_results
 from datamix.sweeps.watching import Record
 
 
@@ -53,3 +59,24 @@ def leave_in(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return left
+
+
+def gather_in(directory: Path, metric: str = "accuracy/worst") -> tuple[Path, str]:
+    """Report on a sweep; returns its directory and what was printed."""
+    with redirect_stdout(io.StringIO()) as out:
+        gather({directory: read_results(directory)}, directory, metric=metric, goal="auto")
+    return directory, out.getvalue()
+
+
+@pytest.fixture
+def gathered() -> Callable[..., tuple[Path, str]]:
+    """Reports on a sweep; returns its directory and what was printed."""
+    return gather_in
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory) -> tuple[Path, str]:
+    """A report on a sweep whose job 2 has failed; job 3 has left a figure."""
+    directory = leave_in(tmp_path_factory.mktemp("reported"))(failing=(2,))
+    imsave(directory / "3" / "curves.png", np.zeros((4, 6, 3)))
+    return gather_in(directory)
