@@ -38,7 +38,7 @@ def check_source(data: Any) -> None:
     """Check that a source keeps what it says: its spec, its number of records, the same records every time.
 
     Args:
-      data: a source, or what `datamix.sources.objects.as_source` makes one of.
+      data: A source, or what `datamix.sources.objects.as_source` makes one of.
 
     >>> from datamix.sources.arrays import MemoryArrays
     >>> check_source(MemoryArrays({"label": np.arange(3)}))
@@ -80,9 +80,9 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     """Check that an operator is pure and keeps what its traits promise.
 
     Args:
-      function: registered with `datamix.operator`.
-      record: an example of what it takes; leaves as NumPy or JAX arrays.
-      settings: of the operator.
+      function: The function that is registered with `datamix.operator`.
+      record: An example of what it takes; its leaves are NumPy or JAX arrays.
+      settings: The settings of the operator.
 
     >>> from datamix.operators.image import normalize
     >>> check_operator(normalize, {"image": np.ones((2, 2, 1), np.float32)}, mean=0.5, std=0.1)
@@ -233,8 +233,8 @@ def check_resume(pipeline: Pipeline, steps: int = 8) -> None:
     """Check that batches are the same by loop, by index and after a restore at every step.
 
     Args:
-      pipeline: of any mix.
-      steps: how many batches to look at, at most.
+      pipeline: The pipeline of any mix.
+      steps: The number of batches to look at, at most.
     """
     batches = list(islice(pipeline, steps))
     for step in range(len(batches)):

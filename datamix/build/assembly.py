@@ -30,11 +30,11 @@ class Assembly:
       sources: the sources by name, in order.
       graph: their operators and the shared ones, with the settings known before the data is read.
       plan: the plan of the mix.
-      seed: the seed of everything that is drawn, where a source has none of its own.
-      batch_size: the number of records in a batch.
-      remainder: whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: whether the rows of each batch are put into another order.
-      identity: what determines the sequence, by the key that sets it; not where the data lies.
+      seed: The seed of everything that is drawn, where a source has none of its own.
+      batch_size: The number of records in a batch.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      identity: What determines the sequence, by the key that sets it; not where the data lies.
     """
 
     sources: Mapping[str, OpenSource]
@@ -63,7 +63,7 @@ class Assembly:
         """The shape and dtype of each leaf of a finished record, without reading any.
 
         Raises:
-          SpecError: the sources do not fit together.
+          SpecError: The sources do not fit together.
         """
         return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
 
@@ -85,7 +85,7 @@ class Assembly:
         """The same, with the label offsets that need the labels themselves to be read.
 
         Raises:
-          SpecError: the sources do not fit together; found before any data is read.
+          SpecError: The sources do not fit together; found before any data is read.
         """
         if None not in (self.offset(name) for name in self.sources):
             return self
@@ -132,25 +132,25 @@ def assemble(
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
 
     Args:
-      sources: the sources, in order.
+      sources: The sources, in order.
       operators: the operators on every record, after the mix.
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       batch_size: the number of records in a batch.
-      remainder: whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: whether the rows of each batch are put into another order.
-      seed: the seed of everything that is drawn, where a source has none of its own.
-      shuffle: see `datamix.Plan`, as is all that follows but for these.
-      unit: what follows the ratio: "record", or the leaf that holds each record's length.
-      order: the order of the mix.
-      order_settings: the keyword settings of the order.
-      granularity: whether records or whole batches are mixed.
-      stop: the stop of the mix, with settings as in `{"rule": name, setting: value}`.
-      epochs: how often a source is gone through until it counts as finished.
-      samples: after how many records the mix ends at the latest.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      seed: The seed of everything that is drawn, where a source has none of its own.
+      shuffle: See `datamix.Plan`, as is all that follows but for these.
+      unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      order: The order of the mix.
+      order_settings: The keyword settings of the order.
+      granularity: Whether records or whole batches are mixed.
+      stop: The stop of the mix, with settings as in `{"rule": name, setting: value}`.
+      epochs: How often a source is gone through until it counts as finished.
+      samples: After how many records the mix ends at the latest.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     names, settings = [source.name for source in sources], dict(order_settings or {})
     for source in sources:
@@ -239,7 +239,7 @@ def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
     """The lengths of a source's records.
 
     Raises:
-      SpecError: it has no such leaf.
+      SpecError: It has no such leaf.
     """
     spec = source.spec
     if leaf not in spec or spec[leaf].shape:
@@ -255,7 +255,7 @@ def _chain(source: OpenSource, source_id: int, labels: str) -> list[Operation]:
     """A source's operators, with those that every source has: numbers of its own for its classes, and the source's.
 
     Raises:
-      SpecError: the source has a leaf of the name that is given to the source's number.
+      SpecError: The source has a leaf of the name that is given to the source's number.
     """
     if "source_id" in source.spec:
         takes_leaves = source.settings and "leaves" in registry.settings(registry.lookup("source", source.target))

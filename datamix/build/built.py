@@ -19,7 +19,7 @@ class Built(Assembly):
     """A mix that was put together from a configuration.
 
     Attributes:
-      config: the configuration of the run.
+      config: The configuration of the run.
     """
 
     config: Config
@@ -41,7 +41,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
       memory: sources made in Python, by name, see `datamix.sources.objects.as_source`.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     check_components(config)
     mix = config.mix

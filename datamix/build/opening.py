@@ -20,12 +20,12 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
     """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read.
 
     Args:
-      source: the configuration of the source.
-      config: the configuration of the run.
-      memory: sources made in Python, by name: whatever `datamix.sources.objects.as_source` takes.
+      source: The configuration of the source.
+      config: The configuration of the run.
+      memory: Sources made in Python, by name: whatever `datamix.sources.objects.as_source` takes.
 
     Raises:
-      DatamixError: the source cannot be had, or its settings do not fit it.
+      DatamixError: The source cannot be had, or its settings do not fit it.
     """
     if source.name in memory:
         for key in source.settings:
@@ -53,7 +53,7 @@ def check_data_dir(config: Config) -> None:
     """Check that the directory of prepared datasets exists, if one is named.
 
     Raises:
-      DataError: it does not.
+      DataError: It does not.
     """
     if config.data_dir is not None and not (path := Path(config.data_dir).expanduser()).is_dir():
         raise DataError(
@@ -91,7 +91,7 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
     """Open the stand-in of a source that cannot be had.
 
     Raises:
-      DataError: none is allowed, or there is none; it names what a user can do.
+      DataError: None is allowed, or there is none; it names what a user can do.
     """
     if source.stand_in is None or not config.stand_in:
         instead = (

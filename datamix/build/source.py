@@ -21,15 +21,15 @@ class OpenSource:
     """A source of a mix, opened but not read; itself a `Source`.
 
     Attributes:
-      name: its name in the mix.
-      source: what reads its records.
-      provenance: where its records come from.
-      operators: the operators on each of its records.
-      seed: the seed of its shuffle and random operators, None for the seed of the mix.
+      name: Its name in the mix.
+      source: What reads its records.
+      provenance: Where its records come from.
+      operators: The operators on each of its records.
+      seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: how many of its records are used at most, None for all.
       chosen_names: names for its classes, in place of the source's own.
       target: the registered name of what built it.
-      settings: the settings it was built with.
+      settings: The settings it was built with.
       key: the key of its settings in the configuration; empty where Python code gives them.
       note: what a user must know of it, such as that another dataset stands in; empty if nothing.
     """

@@ -16,8 +16,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print the pipeline's tree and write `graph.mmd`; no record is read.
 
     Args:
-      config: of the run.
-      directory: where `graph.mmd` and `report.json` go.
+      config: The configuration of the run.
+      directory: The directory for `graph.mmd` and `report.json`.
 
     Returns:
       The report.

@@ -29,9 +29,9 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     """Preview a mix.
 
     Args:
-      config: of the run.
-      directory: where `report.json` and `samples.png` go.
-      batches: how many to look at; fewer where the mix ends before.
+      config: The configuration of the run.
+      directory: The directory for `report.json` and `samples.png`.
+      batches: The number of batches to look at; fewer where the mix ends before.
 
     Returns:
       The report.

@@ -121,11 +121,11 @@ class Pipeline:
         """The same data and the same compiled program in another ratio.
 
         Args:
-          weights: relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
+          weights: Relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
             from the first step to the last, in place of a schedule.
 
         Raises:
-          ConfigError: an unknown source, or numbers that make no mix.
+          ConfigError: There is no such source, or the numbers make no mix.
         """
         plan = self.plan.with_weights(weights)
         batching = replace(self.batching, length=plan.length)
@@ -140,7 +140,7 @@ class Pipeline:
         """Batches in the whole mix.
 
         Raises:
-          TypeError: the mix never ends.
+          TypeError: The mix never ends.
         """
         length = self.batching.num_batches
         if length is None:
@@ -165,7 +165,7 @@ class Pipeline:
         """The batch at a step, NumPy; equal to the loop's, without computing those before.
 
         Raises:
-          IndexError: there is no such batch.
+          IndexError: There is no such batch.
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")

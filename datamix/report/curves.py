@@ -12,10 +12,10 @@ def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str],
     """Draw loss and accuracy over steps.
 
     Args:
-      path: of the PNG file.
-      lines: of metrics.jsonl.
-      names: of the sources.
-      title: above all.
+      path: The PNG file to write.
+      lines: The lines of `metrics.jsonl`.
+      names: The names of the sources.
+      title: The title above both axes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -22,13 +22,13 @@ def plan(
     """Draw shares and epochs of each source over the steps of a mix.
 
     Args:
-      path: of the PNG file.
-      names: of the sources.
-      steps: batches, shape [points + 1].
-      planned: share asked for between two steps, shape [points, num_sources].
-      realised: share got there, the same.
-      epochs: gone through at each step, shape [points + 1, num_sources].
-      title: above all.
+      path: The PNG file to write.
+      names: The names of the sources.
+      steps: The steps that are drawn, shape [points + 1].
+      planned: The share of each source that was asked for between two steps, shape [points, num_sources].
+      realised: The share that each source got there, shape [points, num_sources].
+      epochs: The epochs of each source up to each step, shape [points + 1, num_sources].
+      title: The title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,9 +57,9 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
     """Draw a grid of samples, one row a source.
 
     Args:
-      path: of the PNG file.
-      rows: the text at the row, and for each image its pixels, [height, width, 1 or 3] in [0, 1], and its title.
-      title: above all.
+      path: The PNG file to write.
+      rows: The images of each row by its text: pixels, [height, width, 1 or 3] in [0, 1], and a title each.
+      title: The title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -90,9 +90,9 @@ def stages(path: Path, times: Mapping[str, float], title: str) -> None:
     """Draw how the time of one sample divides among stages, as one bar.
 
     Args:
-      path: of the PNG file.
-      times: nanoseconds, by stage.
-      title: above all.
+      path: The PNG file to write.
+      times: The nanoseconds of each stage, by its name.
+      title: The title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -36,15 +36,15 @@ def arrays(
     """Arrays in files, all of the same length along their first axis.
 
     Args:
-      path: an `.npz` file.
-      files: instead, an `.npy` file for each leaf.
-      leaves: leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
+      path: An `.npz` file.
+      files: Instead, an `.npy` file for each leaf.
+      leaves: Leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
       split: TFDS's syntax; the one split is called `train`.
 
     Raises:
-      ConfigError: not exactly one of `path` and `files`, `leaves` without `path`, or a leaf that the file does not
-        hold.
-      DataError: a file is missing or damaged, or the arrays hold Python objects or differ in length.
+      ConfigError: Not exactly one of `path` and `files` is set, `leaves` stands without `path`, or the file has no such
+        leaf.
+      DataError: A file is missing or damaged, or the arrays hold Python objects or differ in length.
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
@@ -81,11 +81,11 @@ class ArrayFiles:
     """Ranges of records in array files.
 
     Attributes:
-      where: the file of each leaf, and the name of its array in an `.npz` file.
-      ranges: the first record and the one after the last, of each range.
-      spec: the shape and dtype of each leaf.
-      class_names: the name of each label.
-      provenance: where the records come from.
+      where: The file of each leaf, and the name of its array in an `.npz` file.
+      ranges: The first record and the one after the last, of each range.
+      spec: The shape and dtype of each leaf.
+      class_names: The name of each label.
+      provenance: Where the records come from.
     """
 
     where: Mapping[str, tuple[Path, str | None]]
@@ -123,7 +123,7 @@ def _load(path: Path, name: str | None) -> np.ndarray:
     """The array of an `.npy` file, memory-mapped, or one of an `.npz` file.
 
     Raises:
-      DataError: the file is damaged.
+      DataError: The file is damaged.
     """
     try:
         if name is None:
@@ -141,9 +141,9 @@ class MemoryArrays(TakeFromRead):
     """Records in memory.
 
     Attributes:
-      arrays: leaf name to array, shape [num_records, *leaf shape].
-      provenance: where the records come from.
-      class_names: the name of each label.
+      arrays: Leaf name to array, shape [num_records, *leaf shape].
+      provenance: Where the records come from.
+      class_names: The name of each label.
     """
 
     arrays: Arrays

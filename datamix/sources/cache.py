@@ -43,8 +43,8 @@ class Entry:
     """What a slot holds.
 
     Attributes:
-      arrays: leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.
-      info: what `build` said about them; JSON.
+      arrays: Leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.
+      info: What `build` said about the arrays, in JSON.
     """
 
     arrays: Arrays
@@ -64,8 +64,8 @@ class Slot:
     """One place in the cache: `<cache_dir>/<name>-<digest of key>/`, with a meta.json and one .npy file a leaf.
 
     Attributes:
-      cache_dir: where all entries lie; made when first written to.
-      name: for the eye of whoever lists the directory.
+      cache_dir: The directory of all entries; it is made when it is first written to.
+      name: A name for people who list the directory.
       key: JSON; what is kept. Another key is another entry.
       fingerprint: JSON; the state of what the arrays are made from. Another fingerprint makes the entry stale.
 

@@ -20,9 +20,9 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
 
     Args:
-      results: of its jobs.
-      chosen: the best setting, marked; None where there is none.
-      metric: that decides. Its family, such as the accuracy of each source, is drawn with it.
+      results: The results of its jobs.
+      chosen: The best setting, which is marked; None where there is none.
+      metric: The metric that decides. Its family, such as the accuracy of each source, is drawn with it.
 
     Returns:
       The figure; None where no job has anything to draw.

@@ -91,7 +91,7 @@ def read_results(directory: Path, sweep: str = "") -> list[Result]:
     """Read the result files below a sweep's directory, in the order of the jobs.
 
     Raises:
-      DataError: a file is damaged.
+      DataError: A file is damaged.
     """
     return sorted((read_result(path, sweep) for path in directory.rglob(RESULT)), key=lambda result: result.job)
 
@@ -100,7 +100,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
     """Read one job's result file.
 
     Raises:
-      DataError: it is damaged.
+      DataError: It is damaged.
     """
     try:
         plain = json.loads(path.read_bytes())

@@ -180,7 +180,7 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
     """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed.
 
     Raises:
-      StateError: it had another configuration.
+      StateError: It had another configuration.
     """
     if not node.sweep.resume or not (directory / RESULT).is_file():
         return None

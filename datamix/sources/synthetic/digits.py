@@ -13,12 +13,12 @@ def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None)
     """The digits 0 to 9, light strokes on black.
 
     Args:
-      split: records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
-      seed: another seed draws other records.
-      cache_dir: where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      split: Records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
+      seed: Another seed draws other records.
+      cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
-      ConfigError: the split's syntax is not TFDS's, or there is no such split.
+      ConfigError: The split's syntax is not TFDS's, or there is no such split.
 
     >>> source = digits(split="train[:100]")
     >>> source.num_records, source.class_names[:3], str(source.spec["image"])

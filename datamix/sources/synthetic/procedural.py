@@ -52,17 +52,17 @@ class Procedural(TakeFromRead):
     """A source whose records are drawn when they are read; many of them are kept in the cache.
 
     Attributes:
-      name: of the source; the pictures depend on it.
-      class_names: name of each label, by label.
-      draw: from a label, and the numbers to vary it by, to pictures: float32, shape [records, 28, 28], black at 0 and
+      name: The name of the source, on which the pictures depend.
+      class_names: The name of each label, by label.
+      draw: Makes pictures of a label and the numbers to vary it by: float32, shape [records, 28, 28], black at 0 and
         white at 1.
-      grain: noise of the roughest picture, as a share of its light.
-      split: records to read, in TFDS's syntax.
-      seed: another seed draws other records.
-      cache_dir: where they are kept; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      grain: The noise of the roughest picture, as a share of its light.
+      split: The records to read, in TFDS's syntax.
+      seed: The seed of the drawing; another one draws other records.
+      cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
-      ConfigError: the split's syntax is not TFDS's, or there is no such split.
+      ConfigError: The split's syntax is not TFDS's, or there is no such split.
     """
 
     name: str

@@ -43,8 +43,8 @@ class Reader:
     """A prepared dataset in a format that gives any record without TensorFlow.
 
     Args:
-      directory: the directory of the dataset.
-      file_format: the format to read, as TFDS calls it.
+      directory: The directory of the dataset.
+      file_format: The format to read, as TFDS calls it.
     """
 
     def __init__(self, directory: str, file_format: str) -> None:
@@ -148,7 +148,7 @@ def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
     """Put records where they belong.
 
     Raises:
-      ValueError: they are of another shape than that of the dataset's description.
+      ValueError: They are of another shape than that of the dataset's description.
     """
     if records.shape != array.shape:  # NumPy would stretch a length of 1
         raise ValueError(f"{leaf!r} has shape {list(records.shape)}, not {list(array.shape)}")

@@ -44,7 +44,7 @@ class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a st
     """The dataset is neither on disk nor to be had; a stand-in may take its place.
 
     Attributes:
-      tried: what was tried, and where.
+      tried: What was tried, and where.
     """
 
     def __init__(self, message: str, tried: str) -> None:
@@ -65,7 +65,7 @@ class Name:
         """Split `emnist/letters:3.1.0` into its parts.
 
         Raises:
-          ConfigError: this is not how TFDS names a dataset.
+          ConfigError: This is not how TFDS names a dataset.
 
         >>> Name.parse("emnist/letters:3.1.0")
         Name(dataset='emnist', config='letters', version='3.1.0')
@@ -114,12 +114,12 @@ def prepare(
     """Download a dataset and prepare it as array_record, unless another process has done so meanwhile.
 
     Args:
-      name: in TFDS's syntax.
-      data_dir: where TFDS keeps its datasets; made where it is not there.
-      url: one of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
-      wait_s: how long to wait for the answer.
-      stall_s: how long preparing may go on with nothing written and no computing done.
-      module: the module to import that registers the dataset with TFDS.
+      name: The dataset's name in TFDS's syntax.
+      data_dir: The directory of all datasets; it is made where it is missing.
+      url: One of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
+      wait_s: The time to wait for the answer, in seconds.
+      stall_s: The time in seconds for which preparing may go on with nothing written and no computing done.
+      module: The module to import that registers the dataset with TFDS.
 
     Returns:
       The directory of the prepared dataset.

@@ -48,15 +48,15 @@ class Tfds(TakeFromRead):
     """A dataset in TFDS's format.
 
     Attributes:
-      name: as TFDS has it, with config and version where wanted: mnist, emnist/letters, mnist:3.0.1.
-      split: records to read, in TFDS's syntax.
-      data_dir: where TFDS keeps its datasets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      cache_dir: where decoded splits are kept; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
-      leaves: the features to keep; by default all that are numbers of one fixed shape, such as image and label. Texts,
+      name: The name of the dataset in TFDS, with config and version where wanted: mnist, emnist/letters, mnist:3.0.1.
+      split: The records to read, in TFDS's syntax.
+      data_dir: The directory of all datasets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      leaves: The features to keep; by default all that are numbers of one fixed shape, such as image and label. Texts,
         sequences and images of varying size are left out.
-      download: whether to download and prepare a dataset that is not there.
-      wait_s: how long to wait for the first answer from the network.
-      url: one of the dataset's own files, asked for before a download; by default, whether there is a network is asked.
+      download: Whether to download and prepare a dataset that is not there.
+      wait_s: How long to wait for the first answer from the network.
+      url: One of the dataset's own files, asked for before a download; by default, whether there is a network is asked.
 
     Everything is looked up at first use, and raises
 
