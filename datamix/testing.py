@@ -53,8 +53,8 @@ def check_source(data: Any) -> None:
     else:
         arrays = _taken(source, np.arange(size))
         again, method = _taken(source, np.arange(size)), "take()"
-    found = spec_of(arrays)
-    assert found == spec, f"spec says {spec}, but {method} gives {found}"
+    actual = spec_of(arrays)
+    assert actual == spec, f"spec says {spec}, but {method} gives {actual}"
     for leaf, values in arrays.items():
         assert len(values) == size, f"num_records says {size}, but {method} gives {len(values)} of {leaf!r}"
         assert np.array_equal(values, again[leaf]), f"{method} gives other values of {leaf!r} the second time"
@@ -94,9 +94,9 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     def apply(record: Record) -> Record:
         return function(dict(record), *keys, **settings)
 
-    given = dict(example)
-    expected = function(given, *keys, **settings)
-    assert given.keys() == example.keys(), "the operator changed the record it was given, instead of a copy"
+    argument = dict(example)
+    expected = function(argument, *keys, **settings)
+    assert argument.keys() == example.keys(), "the operator changed the record it was given, instead of a copy"
     _assert_same(apply(example), expected, "the second time")
     _assert_same(jax.jit(apply)(example), expected, "under jit")
     stacked = {leaf: jnp.stack([value, value]) for leaf, value in example.items()}
@@ -271,10 +271,10 @@ def traces() -> Iterator[Counter[str]]:
         counts.update(Counter(tracing.TRACES) - before)
 
 
-def _assert_same(found: Mapping[str, Any], expected: Mapping[str, Any], when: str) -> None:
-    assert found.keys() == expected.keys(), f"{when} it gives the leaves {sorted(found)}, not {sorted(expected)}"
+def _assert_same(actual: Mapping[str, Any], expected: Mapping[str, Any], when: str) -> None:
+    assert actual.keys() == expected.keys(), f"{when} it gives the leaves {sorted(actual)}, not {sorted(expected)}"
     for leaf in expected:
-        mine, theirs = np.asarray(found[leaf]), np.asarray(expected[leaf])
+        mine, theirs = np.asarray(actual[leaf]), np.asarray(expected[leaf])
         same = mine.shape == theirs.shape and mine.dtype == theirs.dtype
         close = same and np.allclose(mine.astype(np.float64), theirs.astype(np.float64), rtol=1e-4, atol=1e-5)
         assert close, f"{when} it gives another {leaf!r}"

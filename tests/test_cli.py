@@ -32,7 +32,7 @@ def bare(tmp_path):
     return {"HOME": str(tmp_path / "home"), "TFDS_DATA_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
-def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
+def test_stand_ins_take_part_and_it_says_so_first(run_datamix, tmp_path, bare):
     ended = run_datamix(cwd=tmp_path, env=bare)
     first, second = ended.out.splitlines()[:2]
     place = tmp_path / "home" / "tensorflow_datasets"
@@ -50,7 +50,7 @@ def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
     assert not place.exists()
 
 
-def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_datamix, tmp_path, bare, monkeypatch):
+def test_where_none_may_stand_in_it_says_what_was_tried_and_how_to_mend_it(call_datamix, tmp_path, bare, monkeypatch):
     for key, value in bare.items():
         monkeypatch.setenv(key, value)
     ended = call_datamix("data.stand_in=false")
@@ -58,13 +58,13 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
         f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
         "directory), and not to be had: "
     )
-    for way_out in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
-        assert way_out in ended.mistake
+    for advice in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
+        assert advice in ended.mistake
     assert ended.out == ""
     assert not list(tmp_path.rglob("report.json"))
 
 
-def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
+def test_no_stand_in_is_offered_where_there_is_none(call_datamix):
     mistake = call_datamix("source=mnist+cifar10").mistake
     assert mistake.startswith("DataError: source 'cifar10': not prepared in ")
     assert "stand-in" not in mistake
@@ -73,7 +73,7 @@ def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
 # Other jobs, other ways to write a mix
 
 
-def test_the_tutorial_takes_whole_batches_in_turn(call_datamix):
+def test_the_tutorial_alternates_whole_batches(call_datamix):
     ended = call_datamix("experiment=interleaved_tutorial")
     sources = ended.report["sources"]
     assert {name: (source["records"], source["samples"]) for name, source in sources.items()} == {

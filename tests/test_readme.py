@@ -124,6 +124,6 @@ def test_it_names_every_choice():
     groups = ("dataset", "mix", "weighting", "stop", "experiment", "job", "model", "optimizer")
     choices = [path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")]
     choices = [name for name in choices if name not in ("preview", "equal")]  # the defaults
-    held = [name for kind in ("operator", "schedule") for name in registry.names(kind) if "doctest" not in name]
-    for name in choices + held:
+    registered = [name for kind in ("operator", "schedule") for name in registry.names(kind) if "doctest" not in name]
+    for name in choices + registered:
         assert re.search(rf"(?<!\w){name}(?!\w)", README), name

@@ -25,7 +25,7 @@ _QUEUED = 2**12  # records whose lengths are looked up at a time
 
 
 def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
-    """Fill one period by Tijdeman's rule at every level: a group's slots are divided among its members in turn.
+    """Fill one period by Tijdeman's rule at every level: it divides a group's slots among its members, too.
 
     Args:
       group: The group that divides the slots.
@@ -79,8 +79,8 @@ def _filled(group: Group, count: int) -> np.ndarray:
     member_of = np.resize(tijdeman(shares, max(count, 1), max(count, 1)), count)
     source_of = np.empty(count, np.int32)
     for i, member in enumerate(members):
-        mine = member_of == i
-        source_of[mine] = _filled(member, int(mine.sum())) if isinstance(member, Group) else member
+        slots = member_of == i
+        source_of[slots] = _filled(member, int(slots.sum())) if isinstance(member, Group) else member
     return source_of
 
 

@@ -90,7 +90,7 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
 @order
 def round_robin(demand: Demand) -> Table:
     """One slot for each source in order, going on where the last stage left off; a group counts as one source."""
-    _refuse_weights(demand, "round_robin", "takes one of each source in turn")
+    _refuse_weights(demand, "round_robin", "takes one record of each source in order")
     source_of = evenly(demand.group, None, demand.table_slots)
     if demand.last is not None and demand.group.depth == 1:
         source_of = np.roll(source_of, -int(np.searchsorted(source_of, demand.last, side="right")))

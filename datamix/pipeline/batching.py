@@ -33,7 +33,7 @@ def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> in
 
 
 def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
-    """The rows of a batch that make up one rank's shard: contiguous, the larger shards first, sizes one apart at most.
+    """The rows of a batch that make up one rank's shard: contiguous, the larger shards first, by a row at most.
 
     >>> [shard_rows(8, rank, 3) for rank in range(3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]

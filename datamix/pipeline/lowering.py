@@ -43,9 +43,9 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
     for node in nodes:
         assert node.operation is not None
         function, settings = node.operation.function, dict(node.operation.settings)
-        holds = traits(function)
+        promised = traits(function)
         traced = {}
-        for name in [name for name in holds.traced if name in settings]:
+        for name in [name for name in promised.traced if name in settings]:
             # An offset that is known only once the labels are read has no value yet, but a shape.
             value = 0 if settings[name] is None else settings[name]
             try:
@@ -56,12 +56,12 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
             if not numeric:
                 raise ConfigError(f"{node.name}: {name} = {settings[name]!r} is not a number, or one a channel.")
             del settings[name]
-        flat = holds.elementwise and all(value.ndim == 0 for value in traced.values())
+        flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=_frozen(settings), random=holds.random, shapes=tuple(shapes.items()))
+        step = Step(function=function, static=_frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
         steps.append(step)
         numbers.append(traced)
-        logical = _after(node.name, step, traced, logical, keeps_shape=holds.elementwise)
+        logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
     return Chain(tuple(steps), tuple(numbers), logical)
 
 

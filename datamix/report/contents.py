@@ -48,17 +48,17 @@ def report_of(
       samples_per_s: The speed that was measured, in samples a second.
       figure: The name of a file beside the report.
     """
-    given: dict[str, float | None] = dict(counts)
+    amounts: dict[str, float | None] = dict(counts)
     if plan.lengths is not None and records is not None:
-        given = dict(zip(plan.names, plan.amounts(records), strict=True))
-    whole = sum(amount or 0 for amount in given.values())
+        amounts = dict(zip(plan.names, plan.amounts(records), strict=True))
+    whole = sum(amount or 0 for amount in amounts.values())
     sources = {
         name: {
             "source_id": i,
             "provenance": source.provenance,
             "records": source.num_records,
             "samples": counts[name],
-            "share": plan.long_run_share(i) if records is None else (given[name] or 0) / max(whole, 1),
+            "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
             "target": float(plan.targets[i]),
             "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
             "labels": list(labels[name]) if labels and name in labels else None,

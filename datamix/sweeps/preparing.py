@@ -95,7 +95,7 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
       ConfigError: A job sets what belongs to the whole sweep.
       RegistryError: See `check_hydra_node`.
     """
-    for key in _own_keys(config):
+    for key in _swept_keys(config):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"hydra.sweeper: {key} cannot be swept; set it for the whole sweep.")
     fixed, swept = _group_choices(config, loader)
@@ -115,7 +115,7 @@ def _plain(node: DictConfig, part: str) -> object:
     return OmegaConf.to_container(OmegaConf.masked_copy(node, [part]), resolve=False)
 
 
-def _own_keys(config: DictConfig) -> Iterator[str]:
+def _swept_keys(config: DictConfig) -> Iterator[str]:
     for name in ("params", "search_space"):
         for key in config.hydra.sweeper.get(name) or {}:
             yield str(key)

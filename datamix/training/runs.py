@@ -125,14 +125,14 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
 
 def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
     """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
-    found: list[Run | DatamixError] = []
+    runs: list[Run | DatamixError] = []
     for config, directory in jobs:
-        like = next((run for run in found if isinstance(run, Run) and _same_data(run.config, config)), None)
+        like = next((run for run in runs if isinstance(run, Run) and _same_data(run.config, config)), None)
         try:
-            found.append(prepare(config, directory, like))
+            runs.append(prepare(config, directory, like))
         except DatamixError as error:
-            found.append(error)
-    return found
+            runs.append(error)
+    return runs
 
 
 def _same_data(first: Config, other: Config) -> bool:

@@ -33,14 +33,14 @@ def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]
 
 
 def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
-    found = built("data.stand_in=true", "source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
-    assert [source.provenance for source in found.sources.values()] == ["stand-in", "procedural"]
-    assert [source.num_records for source in found.sources.values()] == [300, 20_000]
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith(
+    mix = built("data.stand_in=true", "source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
+    assert [source.provenance for source in mix.sources.values()] == ["stand-in", "procedural"]
+    assert [source.num_records for source in mix.sources.values()] == [300, 20_000]
+    assert len(mix.notes) == 1
+    assert mix.notes[0].startswith(
         "mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
     )
-    assert found.notes[0].endswith(
+    assert mix.notes[0].endswith(
         " For the real data, set data.dir=, or pip install -e '.[prepare]' and run with a network."
     )
 

@@ -60,7 +60,7 @@ def test_one_giant_record_does_not_decide_the_ratio_of_all_that_comes() -> None:
     [
         (
             {"order": "round_robin"},
-            r"^mix\.unit: mix=round_robin takes one of each source in turn and follows no lengths",
+            r"^mix\.unit: mix=round_robin takes one record of each source in order and follows no lengths",
         ),
         ({"order": "concat"}, r"^mix\.unit: mix=concat takes every source whole"),
         ({"stratify": True}, r"^mix\.stratify counts records: leave mix\.unit=record, or leave it out\.$"),

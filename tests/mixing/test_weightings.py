@@ -23,8 +23,8 @@ from datamix.mixing.weightings import equal, size
     ],
 )
 def test_the_cap_comes_before_the_temperature(settings: dict[str, Any], weights: list[float]) -> None:
-    found = size({"a": 20_000, "b": 500}, **settings)
-    assert list(found.values()) == pytest.approx(weights, rel=1e-12)
+    result = size({"a": 20_000, "b": 500}, **settings)
+    assert list(result.values()) == pytest.approx(weights, rel=1e-12)
     plan = Plan({"a": 20_000, "b": 500}, weighting={"rule": "size", **settings}, stop="forever")
     asked = weights[1] / sum(weights)
     assert float(plan.shares[1]) == pytest.approx(asked, rel=1e-12)

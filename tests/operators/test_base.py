@@ -59,12 +59,12 @@ def test_a_name_that_is_taken() -> None:
 def test_built_in_traits() -> None:
     operators = {name: registry.lookup("operator", name) for name in registry.names("operator")}
     built_in = ("datamix.operators.image", "datamix.operators.label")
-    found = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
-    assert [name for name, holds in found.items() if holds.random] == ["flip_horizontal"]
-    assert [name for name, holds in found.items() if not holds.elementwise] == [
+    promised = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
+    assert [name for name, each in promised.items() if each.random] == ["flip_horizontal"]
+    assert [name for name, each in promised.items() if not each.elementwise] == [
         "flip_horizontal", "one_hot", "resize", "to_grayscale", "to_rgb",
     ]  # fmt: skip
-    assert {name: holds.traced for name, holds in found.items() if holds.traced} == {
+    assert {name: each.traced for name, each in promised.items() if each.traced} == {
         "normalize": ("mean", "std"),
         "offset_label": ("offset",),
         "tag_source": ("source_id",),

@@ -24,10 +24,12 @@ images = hnp.arrays(
 )
 
 
-def apply(function: Callable[..., Record], value: jax.typing.ArrayLike, *key: jax.Array, **own: object) -> np.ndarray:
+def apply(
+    function: Callable[..., Record], value: jax.typing.ArrayLike, *key: jax.Array, **settings: object
+) -> np.ndarray:
     """The image, after one operator on a record that holds it and a label."""
     record = {"image": jnp.asarray(value), "label": jnp.array(7)}
-    result = function(record, *key, **own)
+    result = function(record, *key, **settings)
     assert result.keys() == record.keys()
     assert result["label"] is record["label"]
     return np.asarray(result["image"])
@@ -96,8 +98,8 @@ def test_normalize_per_channel() -> None:
 
 
 def test_normalize_gives_mean_0_and_deviation_1(shared_data: Path) -> None:
-    with np.load(shared_data / "digits8x8.npz") as held:
-        value = held["image"].astype(np.float64)
+    with np.load(shared_data / "digits8x8.npz") as arrays:
+        value = arrays["image"].astype(np.float64)
     got = apply(normalize, value.astype(np.float32), mean=float(value.mean()), std=float(value.std()))
     assert got.mean(dtype=np.float64) == pytest.approx(0, abs=1e-6)
     assert got.std(dtype=np.float64) == pytest.approx(1, abs=1e-6)

@@ -49,18 +49,18 @@ def reference(pipeline: datamix.Pipeline, step: int, names: tuple[str, ...] = ("
     offsets = np.cumsum([0, *(int(ARRAYS[n]["label"].max()) + 1 for n in names)])
     rows: dict[str, list[Any]] = {"image": [], "label": [], "source_id": []}
     for source, record in zip(chosen.source, chosen.record, strict=True):
-        own = ARRAYS[names[source]]
-        rows["image"].append((own["image"][record] / 255 - 0.5) / SCALE[names[source]])
-        rows["label"].append(own["label"][record] + offsets[source])
+        arrays = ARRAYS[names[source]]
+        rows["image"].append((arrays["image"][record] / 255 - 0.5) / SCALE[names[source]])
+        rows["label"].append(arrays["label"][record] + offsets[source])
         rows["source_id"].append(source)
     return {leaf: np.asarray(values) for leaf, values in rows.items()}
 
 
-def assert_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert actual.keys() == expected.keys()
     for leaf in expected:
-        assert found[leaf].shape == expected[leaf].shape, leaf
-        np.testing.assert_allclose(np.asarray(found[leaf]), expected[leaf], rtol=1e-5, atol=1e-6, err_msg=leaf)
+        assert actual[leaf].shape == expected[leaf].shape, leaf
+        np.testing.assert_allclose(np.asarray(actual[leaf]), expected[leaf], rtol=1e-5, atol=1e-6, err_msg=leaf)
 
 
 MIXES = [
@@ -182,12 +182,12 @@ def joined(shards: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {leaf: np.concatenate([shard[leaf] for shard in shards]) for leaf in shards[0]}
 
 
-def assert_equal(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def assert_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Bit for bit."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for leaf in expected:
-        assert found[leaf].dtype == expected[leaf].dtype
-        np.testing.assert_array_equal(found[leaf], expected[leaf], err_msg=leaf)
+        assert actual[leaf].dtype == expected[leaf].dtype
+        np.testing.assert_array_equal(actual[leaf], expected[leaf], err_msg=leaf)
 
 
 SHARDED = [
@@ -438,9 +438,9 @@ def test_containers_of_pipelines_are_trees() -> None:
 
 def test_output_on_the_device() -> None:
     pipeline = load()
-    for found, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
-        assert all(isinstance(value, jax.Array) for value in found.values())
-        assert_same(found, expected)
+    for actual, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
+        assert all(isinstance(value, jax.Array) for value in actual.values())
+        assert_same(actual, expected)
 
 
 def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy() -> None:
@@ -449,8 +449,8 @@ def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy() -> 
         theirs = list(pipeline.iterator(shard=(index, 2)))
         mine = list(pipeline.iterator(shard=(index, 2), output="jax"))
         assert len(mine) == 14
-        for found, expected in zip(mine, theirs, strict=True):
-            assert_same(found, expected)
+        for actual, expected in zip(mine, theirs, strict=True):
+            assert_same(actual, expected)
 
 
 def test_a_batch_that_is_kept_stays_what_it_was() -> None:

@@ -17,12 +17,12 @@ def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
     results = read_results(leave(provenance="stand-in"))
     groups = settings(results)
     figure = sweep_figure.draw(results, best(groups, "accuracy/worst", "auto"), "accuracy/worst")
-    swept, own = figure.axes
+    swept, by_source = figure.axes
     assert set(lines(swept)) == {"accuracy/worst", "accuracy/mnist", "accuracy/fashion", "accuracy/mean"}
     for name, points in lines(swept).items():
         np.testing.assert_allclose(points[:, 0], [0.1, 0.3, 0.9])
         np.testing.assert_allclose(points[:, 1], [group.mean(name) for group in groups])
-    np.testing.assert_allclose(lines(own)["fashion"][:, 0], [0.1, 0.7, 0.9])
+    np.testing.assert_allclose(lines(by_source)["fashion"][:, 0], [0.1, 0.7, 0.9])
     assert len(swept.collections) == 3  # a band each, but for the worst, which is one of them
     (star,) = (line for line in swept.lines if line.get_marker() == "*")
     np.testing.assert_allclose(star.get_xydata(), [(0.3, groups[1].mean("accuracy/worst"))])
@@ -32,10 +32,10 @@ def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
 def test_another_axis_beside_the_share_gives_a_line_a_value(leave):
     results = read_results(leave("a", rate=0.1)) + read_results(leave("b", rate=0.2, better=0.05))
     chosen = best(settings(results), "accuracy/worst", "auto")
-    swept, own = sweep_figure.draw(results, chosen, "accuracy/worst").axes
+    swept, by_source = sweep_figure.draw(results, chosen, "accuracy/worst").axes
     assert set(lines(swept)) == {"rate=0.1", "rate=0.2"}
-    assert all(len(points) == 3 for points in [*lines(swept).values(), *lines(own).values()])
-    assert own.get_title().endswith("\nrate=0.2")
+    assert all(len(points) == 3 for points in [*lines(swept).values(), *lines(by_source).values()])
+    assert by_source.get_title().endswith("\nrate=0.2")
 
 
 def test_where_no_share_differs_it_is_drawn_against_what_was_swept(leave):

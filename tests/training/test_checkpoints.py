@@ -23,9 +23,9 @@ def state():
     )
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for leaf, same in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for leaf, same in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert leaf.dtype == same.dtype
         both = [jax.random.key_data(part) if is_key(part) else part for part in (leaf, same)]
         np.testing.assert_array_equal(*both)

@@ -62,8 +62,8 @@ def test_the_loop_is_the_plain_one(make, trained, overrides, transform):
         params, rest, state, loss = step_of(params, rest, state, run.data.pipeline[step])
         losses.append(float(loss))
     trained(run)
-    for found, expected in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(params), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for actual, expected in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
     lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     np.testing.assert_allclose([line["loss"] for line in lines], np.reshape(losses, (3, 2)).mean(axis=1), atol=1e-5)

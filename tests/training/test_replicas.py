@@ -23,13 +23,13 @@ def test_replicas_are_as_single_runs(make, trained, numbers, num_traces, executi
     assert (count > 0) == (execution == "vmap")
     assert num_runs == [4, 4, 4]
     for run, replica in zip(alone, runs, strict=True):
-        expected, found = numbers(run), numbers(replica)
-        assert found.keys() == expected.keys()
+        expected, actual = numbers(run), numbers(replica)
+        assert actual.keys() == expected.keys()
         for name, values in expected.items():
             if execution == "threads":
-                np.testing.assert_array_equal(found[name], values)
+                np.testing.assert_array_equal(actual[name], values)
             else:
-                np.testing.assert_allclose(found[name], values, atol=1e-5)
+                np.testing.assert_allclose(actual[name], values, atol=1e-5)
         for line, same in zip(run.records.lines, replica.records.lines, strict=True):
             assert same == pytest.approx(line, abs=1e-5)
     records = {id(leaf) for leaf in jax.tree.leaves(first.data.pipeline.reader)}

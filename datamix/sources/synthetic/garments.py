@@ -50,7 +50,7 @@ class _View:
     """Pictures' own coordinates, in nominal pixels: garments are drawn at one size, upright and centred.
 
     Attributes:
-      along: The way a garment's outline is told, from top to bottom or from toe to heel, shape [records, 28].
+      along: The axis along which a garment is outlined, from top to bottom or from toe to heel, shape [records, 28].
       aside: How far a pixel lies from the garment's axis, or from the top, shape [records, 28 (along), 28].
     """
 

@@ -1,8 +1,7 @@
 """Decoding the records of a prepared TFDS dataset, on all cores.
 
 Decoding a small image holds the GIL nearly all the time, so that threads are no faster than one; processes are. A
-helper is a Python process of its own, not a fork: it is told ranges of records on its standard input and answers with
-bytes.
+helper is a new Python process, not a fork: it reads ranges of records from its standard input and answers with bytes.
 """
 
 from __future__ import annotations

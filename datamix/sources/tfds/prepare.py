@@ -229,13 +229,13 @@ def _locked(data_dir: Path, name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """Let SIGTERM end the process as Ctrl-C does, so that it clears up, where nobody else handles it."""
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if mine:
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
-        if mine:
+        if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -172,8 +172,8 @@ def test_the_highest_version_is_found_unless_one_is_named(tmp_path):
         (tmp_path / directory).mkdir(parents=True)
 
     def find(text):
-        found = find_prepared(Name.parse(text), tmp_path)
-        return found and str(found.relative_to(tmp_path))
+        directory = find_prepared(Name.parse(text), tmp_path)
+        return directory and str(directory.relative_to(tmp_path))
 
     assert find("mnist") == "mnist/3.0.10"
     assert find("mnist:3.0.9") == "mnist/3.0.9"
