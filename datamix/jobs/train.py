@@ -59,7 +59,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     """Print and write the results of a run that is done."""
     built, settings = job.data.built, job.settings
     names = list(built.sources)
-    last = dict(job.records.lines[-1])
+    last = dict(job.metrics.lines[-1])
     step, loss = int(last.pop("step")), last.pop("loss")
     unreal = ", ".join(name for name, source in built.sources.items() if source.provenance == "stand-in")
     caution = f" — built-in stand-ins, not real data: {unreal}" if unreal else ""
@@ -94,7 +94,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         f"{job.steps_done / max(job.seconds, 1e-9):,.0f} steps/s, tests included"
     )
     curves.draw(
-        job.directory / "curves.png", job.records.lines, names, f"{settings.model} on {' + '.join(names)}{caution}"
+        job.directory / "curves.png", job.metrics.lines, names, f"{settings.model} on {' + '.join(names)}{caution}"
     )
     plan, size = job.data.pipeline.plan, job.config.batch_size
     report = report_of(
@@ -129,7 +129,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _line(job: Run) -> str:
-    last = job.records.lines[-1]
+    last = job.metrics.lines[-1]
     names = job.data.pipeline.source_names
     accuracy = ", ".join(f"{name} {percent(last[f'accuracy/{name}'])}" for name in names)
     return f"loss {last['loss']:.4f}, accuracy {accuracy}"

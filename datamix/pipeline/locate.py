@@ -231,9 +231,9 @@ def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Ar
     """Record of each index in the epochs of the sources; `begin` is the slot of the first, high and low word."""
     if plan.slots.draws_records:
         # Counted in records, like the plan's: the 64-bit product of slot and records, then the row.
-        unit = jnp.uint32(plan.records_per_slot)
-        low = begin[1] * unit
-        high = begin[0] * unit + multiply_high(begin[1], unit)
+        per_slot = jnp.uint32(plan.records_per_slot)
+        low = begin[1] * per_slot
+        high = begin[0] * per_slot + multiply_high(begin[1], per_slot)
         row = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (row < low), row)
         return jnp.asarray(multiply_high(word, choose(plan.size, source)))

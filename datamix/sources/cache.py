@@ -40,7 +40,7 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a slot holds.
+    """What a place holds.
 
     Attributes:
       arrays: Leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.
@@ -60,7 +60,7 @@ class _UnusableError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class Place:
     """One place in the cache: `<cache_dir>/<name>-<digest of key>/`, with a meta.json and one .npy file a leaf.
 
     Attributes:
@@ -71,9 +71,9 @@ class Slot:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache_dir:
-    ...     slot = Slot(cache_dir=Path(cache_dir), name="squares", key={"count": 3}, fingerprint={})
-    ...     entry = slot.load(lambda: ({"square": np.arange(3) ** 2}, {"unit": "m"}))
-    ...     print(entry.arrays["square"], slot.peek())
+    ...     place = Place(cache_dir=Path(cache_dir), name="squares", key={"count": 3}, fingerprint={})
+    ...     entry = place.load(lambda: ({"square": np.arange(3) ** 2}, {"unit": "m"}))
+    ...     print(entry.arrays["square"], place.peek())
     [0 1 4] ({'square': LeafSpec(shape=(), dtype='int64')}, {'unit': 'm'})
     """
 

@@ -160,18 +160,18 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
         return result.metrics.get(metric)
     if node.sweep.resume and "train" in node and _cut_short(directory, config):
         node.train.resume = True  # from the job's last checkpoint
-    record = Record(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
+    result_file = ResultFile(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
     try:
         report = work(node)
     except BaseException as error:
-        record.end_badly(error)
+        result_file.end_badly(error)
         if searches or not isinstance(error, Exception):
             raise
         return None
-    metrics = record.end_well(report)
+    metrics = result_file.end_well(report)
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by. {hint(metric, metrics)}"
-        record.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
+        result_file.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
         raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
     return metrics.get(metric)
 
@@ -198,8 +198,8 @@ def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
     return path.is_file() and (result := read_result(path)).status == "interrupted" and result.config == config
 
 
-class Record:
-    """What a job of a sweep leaves in its directory: begun when it is made, ended once.
+class ResultFile:
+    """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once.
 
     Args:
       directory: The directory of the job.

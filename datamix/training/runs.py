@@ -22,8 +22,8 @@ from datamix.rng.hash import key_for
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Scores, State, first_state
+from datamix.training.metrics import Line, MetricsFile, metrics_of
 from datamix.training.optimizers import rates
-from datamix.training.records import Line, Records, metrics_of
 from datamix.training.replicas import Replicas, execution_of, same_program
 
 Item = TypeVar("Item")
@@ -43,7 +43,7 @@ class Run:
       step: The number of steps done.
       cursor: The cursor before the next batch.
       state: The state after the last step.
-      records: The results of the tests so far.
+      metrics: The results of the tests so far, and their file.
       scores: The scores of the last test.
       checkpoints: The checkpoints of the run.
       note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
@@ -62,7 +62,7 @@ class Run:
     cursor: Cursor
     state: State
     checkpoints: Checkpoints
-    records: Records = field(init=False)
+    metrics: MetricsFile = field(init=False)
     note: str = ""
     scores: Scores | None = None
     error: DatamixError | None = None
@@ -119,7 +119,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         lines = _resume(run)
     else:
         run.checkpoints.clear()
-    run.records = Records(directory, lines)
+    run.metrics = MetricsFile(directory, lines)
     return run
 
 
@@ -203,7 +203,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _save(run: Run) -> None:
     mix = run.data.pipeline.iterator(start=run.step).state()
-    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.records.lines})
+    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines})
 
 
 def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
@@ -253,7 +253,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         if step == first.steps:
             break
     for run in runs:
-        run.records.close()
+        run.metrics.close()
         run.checkpoints.close()
 
 
@@ -268,7 +268,7 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
         )
         return
     assert run.scores is not None
-    run.records.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
+    run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
     if _due(run, before):
         run.state = state()
         _save(run)

@@ -14,7 +14,7 @@ from matplotlib.image import imsave
 
 from datamix.sweeps.gathering import gather
 from datamix.sweeps.results import read_results
-from datamix.sweeps.watching import Record
+from datamix.sweeps.watching import ResultFile
 
 
 def reach(share: float, seed: int) -> dict[str, float]:
@@ -46,16 +46,16 @@ def leave_in(tmp_path: Path) -> Callable[..., Path]:
             overrides = ["job=train", f"mix.share.mnist={share}", f"seed={seed}"]
             overrides += [f"{key}={value}" for key, value in more.items()]
             config = {"seed": seed, "mix": {"share": {"mnist": share}}, **more}
-            record = Record(directory, job=job, overrides=overrides, config=config)
+            result_file = ResultFile(directory, job=job, overrides=overrides, config=config)
             if job in failing:
-                record.end_badly(MemoryError("no room for <b>these</b>\nrecords"))
+                result_file.end_badly(MemoryError("no room for <b>these</b>\nrecords"))
                 continue
             metrics = {name: value + better for name, value in reach(share, seed).items()}
             sources = {
                 "mnist": {"share": share, "target": share, "provenance": provenance},
                 "fashion": {"share": 1 - share, "target": 1 - share, "provenance": "tfds"},
             }
-            record.end_well({"metrics": metrics, "sources": sources, "figure": None})
+            result_file.end_well({"metrics": metrics, "sources": sources, "figure": None})
         return tmp_path / name
 
     return left

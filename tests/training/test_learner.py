@@ -87,7 +87,7 @@ def test_each_source_is_tested_on_its_own_records(make, trained):
 
 def test_it_learns(make, trained):
     run = make("train.steps=200", "train.checkpoint_every=200")
-    assert trained(run).records.lines[-1]["accuracy/worst"] > 0.9
+    assert trained(run).metrics.lines[-1]["accuracy/worst"] > 0.9
 
 
 def test_ratio_seed_and_rate_trace_nothing(make, trained, num_traces):
@@ -96,7 +96,7 @@ def test_ratio_seed_and_rate_trace_nothing(make, trained, num_traces):
     overrides = ["mix.share.across=0.3", "seed=5", "optimizer.learning_rate=0.5", "optimizer.schedule=cosine"]
     runs = [make(model, override, directory=override) for override in overrides]
     assert [num_traces(trained, run) for run in runs] == [0, 0, 0, 0]
-    assert len({run.records.lines[-1]["loss"] for run in runs}) == len(overrides)
+    assert len({run.metrics.lines[-1]["loss"] for run in runs}) == len(overrides)
 
 
 def learner_of(model: Any, **settings: Any) -> Learner:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from datamix.sources.base import TakeFromRead
-from datamix.sources.cache import Slot, cache_directory
+from datamix.sources.cache import Place, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -96,13 +96,13 @@ class Procedural(TakeFromRead):
         if self.num_records < _KEPT_FROM:
             return self._drawn()
         code = b"".join(Path(inspect.getfile(part)).read_bytes() for part in (Procedural, self.draw))
-        slot = Slot(
+        place = Place(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             key={"drawn": self.name, "records": self._ranges(), "seed": self.seed},
             fingerprint={"code": hashlib.sha256(code).hexdigest(), "numpy": np.__version__},
         )
-        return slot.load(lambda: (self._drawn(), {})).arrays
+        return place.load(lambda: (self._drawn(), {})).arrays
 
     def _drawn(self) -> Arrays:
         image = np.empty((self.num_records, SIDE, SIDE, 1), np.uint8)

@@ -24,7 +24,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError, hint, install_hint
 from datamix.sources.base import TakeFromRead
-from datamix.sources.cache import Slot, cache_directory
+from datamix.sources.cache import Place, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.sources.tfds.decode import (
     CHUNK_RECORDS,
@@ -134,7 +134,7 @@ class Tfds(TakeFromRead):
         return parts
 
     @cached_property
-    def _slot(self) -> Slot:
+    def _slot(self) -> Place:
         """The place in the cache of the records that this source reads."""
         directory = self._directory
         files = {
@@ -143,7 +143,7 @@ class Tfds(TakeFromRead):
             if path.is_file()
         }
         info = hashlib.sha256((directory / "dataset_info.json").read_bytes()).hexdigest()
-        return Slot(
+        return Place(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             key={

@@ -38,7 +38,7 @@ def metrics_of(names: Sequence[str], scores: Scores) -> dict[str, float]:
     }
 
 
-class Records:
+class MetricsFile:
     """The test results of one job, in its run directory.
 
     Args:
