@@ -101,15 +101,15 @@ class Lookup:
             raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
         if self.length is not None:
             count = max(0, min(count, self.length - start))
-        unit = self.batch_records
-        first, last = start // unit, -(-(start + count) // unit)
+        per_slot = self.batch_records
+        first, last = start // per_slot, -(-(start + count) // per_slot)
         if not count:
             last = first  # a start within a batch reaches into it, and past the end there is none
         source, number = self._slots(first, last - first)
-        if unit > 1:
-            within = np.tile(np.arange(unit), last - first)
-            source, number = np.repeat(source, unit), np.repeat(number, unit) * unit + within
-            skipped = start - first * unit
+        if per_slot > 1:
+            within = np.tile(np.arange(per_slot), last - first)
+            source, number = np.repeat(source, per_slot), np.repeat(number, per_slot) * per_slot + within
+            skipped = start - first * per_slot
             source, number = source[skipped : skipped + count], number[skipped : skipped + count]
         sizes = np.maximum(np.asarray(self.sizes, np.int64), 1)[source]
         epoch, index = np.divmod(number, sizes)

@@ -119,13 +119,13 @@ class OverTime:
 
 def over_time(plan: Lookup, points: int = 150) -> OverTime:
     """What a mix does along the way: to its end, or until its last stage and every source's end have been seen."""
-    unit = plan.batch_size
+    size = plan.batch_size
     end = plan.length
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
-        end = max(100 * unit, 2 * plan.stages[-1].first * plan.batch_records, *seen)
-    batches = np.unique(np.linspace(0, max(end // unit, 1), points + 1).astype(np.int64))
-    positions = [min(int(batch) * unit, end) for batch in batches]
+        end = max(100 * size, 2 * plan.stages[-1].first * plan.batch_records, *seen)
+    batches = np.unique(np.linspace(0, max(end // size, 1), points + 1).astype(np.int64))
+    positions = [min(int(batch) * size, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
     steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
@@ -197,25 +197,25 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
 
 def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]:
     """See `datamix.mixing.plan.Plan.max_deviation`."""
-    worst, walked, unit = 0.0, 0, plan.batch_records
+    worst, walked, per_slot = 0.0, 0, plan.batch_records
     ends = [end for end in (records, plan.length) if end is not None]
-    slots = min([_WALKED, *(-(-end // unit) for end in ends)])
+    slots = min([_WALKED, *(-(-end // per_slot) for end in ends)])
     for stage in plan.stages:
         count = min(slots - stage.first, stage.length or slots)
         if count <= 0:
             break
-        shares = [float(share) for share in plan.targets_at(stage.first * unit)]
+        shares = [float(share) for share in plan.targets_at(stage.first * per_slot)]
         if plan.lengths is None:
             source, _ = stage.period.take(0, count)
-            worst = max(worst, largest_deviation(source, shares) * unit)
+            worst = max(worst, largest_deviation(source, shares) * per_slot)
         else:
-            chosen = plan.take(stage.first * unit, count * unit)
+            chosen = plan.take(stage.first * per_slot, count * per_slot)
             lengths = np.empty(count, np.int64)
             for i, stored in enumerate(plan.lengths):
                 lengths[chosen.source == i] = stored[chosen.record[chosen.source == i]]
             worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares))
         walked += count
-    return worst, walked * unit
+    return worst, walked * per_slot
 
 
 def realised(plan: Lookup, stage: Stage) -> list[float]:

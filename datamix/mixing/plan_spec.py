@@ -226,7 +226,9 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
     return tuple((None if until is None else until * slots_a_step, group) for until, group in steps)
 
 
-def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], unit: int) -> list[int]:
+def _slots_to_exhaustion(
+    spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], per_slot: int
+) -> list[int]:
     """How many slots each source fills until it is exhausted.
 
     Raises:
@@ -246,14 +248,14 @@ def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | N
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
         records = size * epochs.get(name, 1)
-        count = -(-records // unit) if stop.repeats else records // unit
+        count = -(-records // per_slot) if stop.repeats else records // per_slot
         if size < 0 or size > permute.MAX_SIZE:
             raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
         if source in active and not size:
             raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
         if source in active and not count:
             raise ConfigError(
-                f"source {name!r} has {size} records, which fill no batch of {unit}; "
+                f"source {name!r} has {size} records, which fill no batch of {per_slot}; "
                 f"make batch.size {size} or less, or use mix.granularity=record."
             )
         slots.append(count)

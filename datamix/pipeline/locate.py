@@ -153,7 +153,7 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
     Returns:
       `num_slots * plan.records_per_slot` records, and the cursor right after them.
     """
-    begin, unit = cursor.position, plan.records_per_slot
+    begin, per_slot = cursor.position, plan.records_per_slot
     ahead = jnp.arange(num_slots, dtype=jnp.uint32)
     if len(plan.end) == 1:
         here, count = jnp.ones(num_slots, bool), jnp.uint32(num_slots)
@@ -161,9 +161,9 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
         cursor = _advance(plan, cursor, count, source, here)
     else:
         cursor, (source, epoch, offset) = _take_through_stages(plan, cursor, ahead)
-    if unit > 1:
-        within = jnp.arange(unit, dtype=jnp.uint32)
-        source, epoch = (jnp.repeat(values, unit) for values in (source, epoch))
+    if per_slot > 1:
+        within = jnp.arange(per_slot, dtype=jnp.uint32)
+        source, epoch = (jnp.repeat(values, per_slot) for values in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
     passed, index = divided(offset, choose(plan.size, source))
     epoch = epoch + passed
