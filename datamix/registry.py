@@ -220,15 +220,14 @@ def load_plugins(modules: Iterable[str]) -> None:
     _load_entry_points()
     for module in modules:
         if not isinstance(module, str) or not module or module.startswith("."):
-            raise ConfigError(f"plugins: {module!r} is not the name of a module.")
+            raise ConfigError(f"{module!r} is not the name of a module", key="plugins")
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there, and lacks another
-            raise ConfigError(
-                f"plugins: there is no module {module!r}; install it, or run from the folder that holds it."
-            ) from None
+            text = f"there is no module {module!r}; install it, or run from the folder that holds it"
+            raise ConfigError(text, key="plugins") from None
 
 
 @cache

@@ -338,8 +338,8 @@ MISTAKES = {
     "mix.share.mnist=0.8 mix.share.fashion=0.7": "ConfigError: mix.share: 0.8 + 0.7 = 1.5; ",
     "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio and mix.share.mnist both say how much ",
     "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist and mix.share.mnist both say how much ",
-    "mix.ratio=1:2:3": "ConfigError: mix.ratio has 3 numbers, but there are 2 sources (mnist, fashion); ",
-    "mix.ratio=7": "ConfigError: mix.ratio = 7 is not a ratio; write '7:3' or [7, 3]. ",
+    "mix.ratio=1:2:3": "ConfigError: mix.ratio = '1:2:3'; it has 3 numbers, but there are 2 sources (mnist, fashion). ",
+    "mix.ratio=7": "ConfigError: mix.ratio = 7; it is no ratio. Write '7:3' or [7, 3]. ",
     "mix.granularity=bach": "ConfigError: mix.granularity = 'bach'. Did you mean 'batch'? Known: batch, record.",
     "mix.window=0": "ConfigError: mix.window = 0; it is 1 or more",
     "mix.window=wide": "ConfigError: mix.window = 'wide'; ",
@@ -354,7 +354,7 @@ MISTAKES = {
     "operators=[{normalize:{mean:0,sdt:1}}]": "ConfigError: operators[0].normalize.sdt: there is no such setting. Did",
     "operators=[{normalize:{mean:0}}]": "ConfigError: operators[0].normalize.std is missing; it has no default.",
     "batch.size=0": "ConfigError: batch.size = 0; it is 1 or more.",
-    "batch.size=1602": "ConfigError: batch.size = 1602 is more than the 1601 records of the whole mix; ",
+    "batch.size=1602": "ConfigError: batch.size = 1602; it is more than the 1601 records of the whole mix. ",
     "batch.remainder=dorp": "ConfigError: batch.remainder = 'dorp'. Did you mean 'drop'? Known: drop, keep.",
     "data.stand_in=perhaps": "ConfigError: data.stand_in = 'perhaps'; it is true or false.",
     "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more.",
@@ -384,7 +384,7 @@ def test_the_whole_error_is_shown_on_demand(run_datamix, tmp_path):
     ended = run_datamix("mix.ratio=1:2:3", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
     assert ended.code == 1
     assert "Traceback (most recent call last):" in ended.err
-    assert ended.err.splitlines()[-1].startswith("datamix.errors.ConfigError: mix.ratio has 3 numbers, ")
+    assert ended.err.splitlines()[-1].startswith("datamix.errors.ConfigError: mix.ratio = '1:2:3'; it has 3 numbers, ")
 
 
 def test_an_unquoted_ratio_in_a_file_is_no_ratio(call_datamix, tmp_path):
@@ -392,7 +392,7 @@ def test_an_unquoted_ratio_in_a_file_is_no_ratio(call_datamix, tmp_path):
     directory.mkdir(parents=True)
     (directory / "seven.yaml").write_text("# @package _global_\nmix:\n  ratio: 7:3\n")
     mistake = call_datamix("--config-dir", "own", "experiment=seven").mistake
-    assert mistake.startswith("ConfigError: mix.ratio = 423 is not a ratio; write '7:3' or [7, 3]. ")
+    assert mistake.startswith("ConfigError: mix.ratio = 423; it is no ratio. Write '7:3' or [7, 3]. ")
     (directory / "seven.yaml").write_text("# @package _global_\nmix:\n  ratio: '7:3'\n")
     report = call_datamix("--config-dir", "own", "experiment=seven", "job=plan").report
     assert [source["target"] for source in report["sources"].values()] == [0.7, 0.3]

@@ -175,7 +175,8 @@ def named_loops(loader: ConfigLoaderImpl) -> Iterator[None]:
     except RecursionError as error:
         for dataset in loader.get_group_options("dataset"):
             if loop := _loop(loader, dataset, ()):
-                raise ConfigError(f"source: the mix {dataset!r} is made of itself: {' -> '.join(loop)}.") from None
+                text = f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}"
+                raise ConfigError(text, key="source") from None
         raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
 
 

@@ -56,7 +56,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
 
     nodes = top.group("source")
     if not nodes.values:
-        raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
+        raise ConfigError("name at least one dataset, as in source=mnist+fashion", key="source")
     group_weights: dict[str, Any] = {}
     sources = tuple(_sources(nodes, "", group_weights))
     config = read(

@@ -56,7 +56,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
       by itself. Where there is more than one core stages overlap, and their sum may be more than the loop takes.
     """
     if not seconds > 0:
-        raise ConfigError(f"bench.seconds = {seconds}; it is above 0.")
+        raise ConfigError("it is above 0", key="bench.seconds", value=seconds)
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)

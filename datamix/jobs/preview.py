@@ -37,7 +37,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
       The report.
     """
     if batches < 1:
-        raise ConfigError(f"job.batches = {batches}; it is 1 or more.")
+        raise ConfigError("it is 1 or more", key="job.batches", value=batches)
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)

@@ -130,9 +130,9 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     fill = registry.lookup("order", spec.order)
     stop = _stop(spec.stop)
     if spec.samples is not None and spec.samples < 1:
-        raise ConfigError(f"stop.samples = {spec.samples}; it is at least 1, or null for no such limit.")
+        raise ConfigError("it is at least 1, or null for no such limit", key="stop.samples", value=spec.samples)
     if spec.batch_size < 1:
-        raise ConfigError(f"batch.size = {spec.batch_size}; it is at least 1.")
+        raise ConfigError("it is at least 1", key="batch.size", value=spec.batch_size)
     registry.check_settings("mix", fill, spec.settings)
     names = tuple(spec.sizes)
     sizes = tuple(int(size) for size in spec.sizes.values())
@@ -182,7 +182,7 @@ def _rule(kind: str, value: str | Mapping[str, Any]) -> tuple[str, Any, dict[str
     settings = dict(value) if isinstance(value, Mapping) else {"rule": value}
     name = settings.pop("rule", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{kind} = {value!r}; it is a name, or a name under 'rule' and its settings beside it.")
+        raise ConfigError("it is a name, or a name under 'rule' and its settings beside it", key=kind, value=value)
     component = registry.lookup(kind, name)
     registry.check_settings(kind, component, settings)
     return name, component, settings
@@ -241,9 +241,10 @@ def _slots_to_exhaustion(
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
     for name, times in epochs.items():
         if name not in names:
-            raise ConfigError(f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
+            text = f"there is no source {name!r} in this mix"
+            raise ConfigError(text, key=f"stop.epochs.{name}", hint=hint(name, names))
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
-            raise ConfigError(f"stop.epochs.{name} = {times!r}; it is a whole number, 1 or more.")
+            raise ConfigError("it is a whole number, 1 or more", key=f"stop.epochs.{name}", value=times)
     active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):

@@ -63,8 +63,10 @@ class Batching:
     def __post_init__(self) -> None:
         if self.num_batches == 0:
             raise ConfigError(
-                f"batch.size = {self.batch_size} is more than the {self.length} records of the whole mix; make it "
-                "smaller, or set batch.remainder=keep."
+                f"it is more than the {self.length} records of the whole mix",
+                key="batch.size",
+                value=self.batch_size,
+                hint="Make it smaller, or set batch.remainder=keep.",
             )
 
     @property
@@ -92,12 +94,10 @@ class Batching:
         """
         rank, num_shards = shard
         if not 0 <= rank < num_shards:
-            raise ConfigError(f"shard = {shard}: the rank lies in [0, {max(num_shards, 0)}).")
+            raise ConfigError(f"the rank lies in [0, {max(num_shards, 0)})", key="shard", value=shard)
         if self.batch_size < num_shards:
-            raise ConfigError(
-                f"shard = {shard}: a batch of {self.batch_size} cannot be divided among {num_shards} ranks; make "
-                "batch.size larger."
-            )
+            text = f"a batch of {self.batch_size} cannot be divided among {num_shards} ranks; make batch.size larger"
+            raise ConfigError(text, key="shard", value=shard)
 
 
 class RowShuffle(NamedTuple):

@@ -75,7 +75,7 @@ class BatchIterator(Iterator[Batch]):
     ) -> None:
         batching.check_shard(shard)
         if output not in ("numpy", "jax"):
-            raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
+            raise ConfigError("it is 'numpy' or 'jax'", key="output", value=output)
         self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
         (device,) = compiled.plan.size.devices()
         self._stream = xla.streams(device)

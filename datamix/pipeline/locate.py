@@ -137,7 +137,7 @@ def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
     """
     step = operator.index(step)
     if step < 0:
-        raise ConfigError(f"start = {step}; it is 0 or more.")
+        raise ConfigError("it is 0 or more", key="start", value=step)
     cursor: Cursor = jax.device_put(cursor_at(plan, step * batch_size))
     return cursor
 

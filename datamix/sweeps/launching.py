@@ -34,7 +34,8 @@ def check_execution(execution: object) -> None:
       ConfigError: Names `hydra.launcher.execution` and its choices.
     """
     if execution not in _EXECUTIONS:
-        raise ConfigError(f"hydra.launcher.execution = {execution!r}. {hint(str(execution), _EXECUTIONS)}")
+        advice = hint(str(execution), _EXECUTIONS)
+        raise ConfigError(key="hydra.launcher.execution", value=execution, hint=advice)
 
 
 def launch(

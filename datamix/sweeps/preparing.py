@@ -84,7 +84,7 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
     jobs = BasicSweeper.split_arguments(overrides, None)[0]
     if not jobs:
         swept = ", ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
-        raise ConfigError(f"{swept}: there is nothing to choose from, and the sweep has no job.")
+        raise ConfigError("there is nothing to choose from, and the sweep has no job", key=swept)
     return jobs
 
 
@@ -97,7 +97,7 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """
     for key in _swept_keys(config):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
-            raise ConfigError(f"hydra.sweeper: {key} cannot be swept; set it for the whole sweep.")
+            raise ConfigError(f"{key} cannot be swept; set it for the whole sweep", key="hydra.sweeper")
     fixed, swept = _group_choices(config, loader)
     # Keys of no group do not reach Hydra's part. Without a swept group, parameters of a sweeper may still name one.
     for chosen in itertools.product(*swept) if swept or config.hydra.sweeper.get("params") else ():

@@ -72,8 +72,9 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
         gather({directory: results}, directory, metric=config.sweep.metric, goal=config.sweep.goal)
     except OSError as error:
         raise ConfigError(
-            f"hydra.sweep.dir: {error.filename or directory} cannot be written: {error.strerror}; once it can, "
-            f"job=report sweep.dir={directory} draws what the jobs have left."
+            f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report "
+            f"sweep.dir={directory} draws what the jobs have left",
+            key="hydra.sweep.dir",
         ) from error
 
 

@@ -150,13 +150,14 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     length, size = data.pipeline.plan.length, data.pipeline.batch_size
     whole = None if length is None else length // size
     if settings.steps is None and whole is None:
-        raise ConfigError(
-            "train.steps = null is the whole mix, which never ends; set train.steps, or another stop than forever."
-        )
+        text = "the whole mix never ends; set train.steps, or another stop than forever"
+        raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (settings.steps or 0) > whole:
         raise ConfigError(
-            f"train.steps = {settings.steps} is more than the {whole} whole batches of the mix; make it {whole} or "
-            "less, or set stop=forever."
+            f"it is more than the {whole} whole batches of the mix",
+            key="train.steps",
+            value=settings.steps,
+            hint=f"Make it {whole} or less, or set stop=forever.",
         )
     return settings.steps or whole or 0
 

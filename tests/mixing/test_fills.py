@@ -62,7 +62,7 @@ def test_strata_begin_where_batches_do_after_a_source_dropped_out() -> None:
 
 
 def test_windows_divide_the_batch() -> None:
-    with pytest.raises(ConfigError, match=r"^mix\.window = 3: with mix\.stratify it divides the batch's 8 records\.$"):
+    with pytest.raises(ConfigError, match=r"^mix\.window = 3; with mix\.stratify it divides the batch's 8 records\.$"):
         plan_of([1, 1], stratify=True, batch_size=8, window=3)
 
 

@@ -569,18 +569,18 @@ def test_length_and_index_errors() -> None:
     with pytest.raises(IndexError, match="batch -1 of a mix of endless batches"):
         endless[-1]
     assert_same(ending[-1], ending[len(ending) - 1])
-    with pytest.raises(ConfigError, match=r"batch\.size = 1000 is more than the \d+ records of the whole mix"):
+    with pytest.raises(ConfigError, match=r"batch\.size = 1000; it is more than the \d+ records of the whole mix"):
         load("batch.size=1000")
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shard": (2, 2)}, r"shard = \(2, 2\): the rank lies in \[0, 2\)"),
-        ({"shard": (0, 0)}, r"shard = \(0, 0\): the rank lies in \[0, 0\)"),
+        ({"shard": (2, 2)}, r"shard = \(2, 2\); the rank lies in \[0, 2\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\); the rank lies in \[0, 0\)"),
         (
             {"shard": (0, 9)},
-            r"shard = \(0, 9\): a batch of 8 cannot be divided among 9 ranks; make batch\.size",
+            r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",
         ),
         ({"start": -1}, "start = -1; it is 0 or more"),
         ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),

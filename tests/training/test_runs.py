@@ -78,8 +78,11 @@ def test_without_a_checkpoint_it_starts_afresh_and_says_so(make, trained):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["train.steps=null"], r"train\.steps = null is the whole mix, which never ends; "),
-        (["stop=first_exhausted", "train.steps=16"], r"train\.steps = 16 is more than the 15 whole batches of the mix"),
+        (["train.steps=null"], r"train\.steps is missing; the whole mix never ends; "),
+        (
+            ["stop=first_exhausted", "train.steps=16"],
+            r"train\.steps = 16; it is more than the 15 whole batches",
+        ),
     ],
 )
 def test_steps_that_the_mix_does_not_have(make, overrides, message):
