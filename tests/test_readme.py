@@ -67,10 +67,10 @@ def test_a_command_runs(call_in_reach, line):
 
 
 def test_the_first_two_commands_are_tested_elsewhere():
-    """The first one's last part is the mix of test_cli; the second one is what every change must pass."""
+    """The first one's last part is the mix of jobs/test_preview; the second one is what every change must pass."""
     first, second = (line for line in LINES if line.startswith("python3 -m venv"))
     assert first.endswith(" && .venv/bin/python -m datamix source=mnist+fashion")
-    assert '("source=mnist+fashion", cwd=' in (ROOT / "tests" / "test_cli.py").read_text(encoding="utf-8")
+    assert '("source=mnist+fashion", cwd=' in (ROOT / "tests" / "jobs" / "test_preview.py").read_text(encoding="utf-8")
     assert second.endswith(" && .venv/bin/python -m pytest -n auto")
     assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
