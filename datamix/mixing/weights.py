@@ -65,7 +65,7 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     """
     if isinstance(ratio, str):
         parts: Sequence[object] = [part.strip() for part in ratio.split(":")]
-    elif isinstance(ratio, Sequence):
+    elif isinstance(ratio, Sequence) and None not in ratio:
         parts = ratio
     else:
         raise ConfigError(
