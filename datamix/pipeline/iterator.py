@@ -53,7 +53,7 @@ class BatchIterator(Iterator[Batch]):
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       buffers: The memory of each program's chunks, which all iterators of a pipeline share.
-      parts: What determines the sequence; see `datamix.pipeline.pipeline.parts`.
+      parts: What determines the sequence; see `datamix.fingerprint.parts`.
       start: Number of the first batch.
       shard: See `Pipeline.iterator`.
       output: See `Pipeline.iterator`.

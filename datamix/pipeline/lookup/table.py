@@ -60,11 +60,6 @@ class TableLookup:
         )
 
     @staticmethod
-    def num_slots(period: Table) -> int | None:
-        """See `SlotLookup`."""
-        return period.length
-
-    @staticmethod
     def slot_at(period: Table, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
         slot = num_slots % period.length
