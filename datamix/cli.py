@@ -81,35 +81,43 @@ def _run(arguments: list[str]) -> None:
         return
     args, flags = _read(arguments)
     overrides = compose.prepared(args.overrides)
-    if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-        compose.require_plugins()
-        try:
-            _start_hydra([*flags, *overrides])
-        except ValueError as error:
-            if not args.shell_completion:
-                raise
-            raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
-        return
-    setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
-    JobRuntime.instance().set("name", __name__.rpartition(".")[2])
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
-    with _importable_directory(), compose.named_loops(loader):
-        if args.help:
-            _print_help(loader, args, overrides)
-            return
-        # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
-        config = loader.load_configuration(
-            args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
-        )
-        compose.load_plugins(config)
-        with _hydra_config(config):
-            check_hydra_node(config)
-            if args.hydra_help or not (args.multirun or config.hydra.mode == RunMode.MULTIRUN):
+    with _importable_directory():
+        if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
+            with compose.named_loops(loader), _one_line_for_an_unknown_shell(args):
                 _start_hydra([*flags, *overrides])
+            return
+        setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
+        JobRuntime.instance().set("name", __name__.rpartition(".")[2])
+        with compose.named_loops(loader):
+            if args.help:
+                _print_help(loader, args, overrides)
                 return
-            overrides += settle(config)
-            check_jobs(config, loader)
+            # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
+            config = loader.load_configuration(
+                args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
+            )
+            compose.load_plugins(config)
+            is_sweep = not args.hydra_help and (args.multirun or config.hydra.mode == RunMode.MULTIRUN)
+            with _hydra_config(config):
+                check_hydra_node(config)
+                if is_sweep:
+                    overrides += settle(config)
+                    check_jobs(config, loader)
+        if is_sweep:
             run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+        else:
+            _start_hydra([*flags, *overrides])
+
+
+@contextmanager
+def _one_line_for_an_unknown_shell(args: argparse.Namespace) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if not args.shell_completion:
+            raise
+        raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
 
 
 def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -69,19 +69,6 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     return result
 
 
-def require_plugins() -> None:
-    """Check that Hydra has found the plugins of datamix.
-
-    Raises:
-      ConfigError: They are not installed.
-    """
-    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
-        raise ConfigError(
-            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
-            "add its folder datamix/plugins to PYTHONPATH."
-        )
-
-
 def config_loader(
     config_dir: str | Path | None = None, *, config_path: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> ConfigLoaderImpl:
@@ -95,7 +82,11 @@ def config_loader(
     Raises:
       ConfigError: There is no such directory, or the plugins of datamix are not installed.
     """
-    require_plugins()
+    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
+        raise ConfigError(
+            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
+            "add its folder datamix/plugins to PYTHONPATH."
+        )
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
