@@ -75,7 +75,7 @@ def test_the_output_says_what_is_in_the_mix(preview):
     assert "Each batch: 16 × image float32 [28, 28, 1], label int32 [], source_id int32 []" in lines
     shares = "mnist 80 (50.0 %), fashion 80 (50.0 %)"
     assert f"In 160 records: {shares}; at no point more than 0.50 records from the exact shares." in lines
-    assert "The whole mix: 1,600 records, 100 batches." in lines
+    assert "The whole mix: 1,601 records, 100 batches." in lines
     assert len([line for line in lines if re.match(r"batch +\d+ .* mnist 8  fashion 8$", line)]) == 10
     assert all(line.startswith("Reading ") for line in preview.err.splitlines())
 
