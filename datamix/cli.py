@@ -18,6 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
+from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -84,8 +85,8 @@ def _run(arguments: list[str]) -> None:
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory():
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-            with compose.named_loops(loader), _one_line_for_an_unknown_shell(args):
-                _start_hydra([*flags, *overrides])
+            with compose.named_loops(loader), _completion(args):
+                _start_hydra([*flags, *(args.overrides if args.shell_completion else overrides)])
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
         JobRuntime.instance().set("name", __name__.rpartition(".")[2])
@@ -111,13 +112,22 @@ def _run(arguments: list[str]) -> None:
 
 
 @contextmanager
-def _one_line_for_an_unknown_shell(args: argparse.Namespace) -> Iterator[None]:
+def _completion(args: argparse.Namespace) -> Iterator[None]:
+    """Let Hydra complete the line of a shell, which has the name of the program first."""
+    line = os.environ.get("COMP_LINE")
+    if not args.shell_completion:
+        yield
+        return
+    if line is not None:
+        typed = CompletionPlugin.strip_python_or_app_name(line)
+        os.environ["COMP_LINE"] = f"{line.removesuffix(typed)}{compose.SEARCH_PATH} {typed}"
     try:
         yield
-    except ValueError as error:
-        if not args.shell_completion:
-            raise
+    except ValueError as error:  # an unknown shell
         raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
+    finally:
+        if line is not None:
+            os.environ["COMP_LINE"] = line
 
 
 def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
