@@ -259,8 +259,8 @@ def datarax(batch_size: int) -> Batches:
 # What each is called in the table, the distributions it needs, and what it cannot do of what datamix does here.
 RANDOM = "draws the ratio at random"
 CONTESTANTS: dict[str, tuple[Callable[[int], Batches], str, str]] = {
-    "datamix": (datamix, "datamix", ""),
-    "datamix, output=jax": (datamix_jax, "datamix", ""),
+    "datamix": (datamix, "datamix-jax", ""),
+    "datamix, output=jax": (datamix_jax, "datamix-jax", ""),
     "hand-vectorised NumPy": (numpy, "numpy", "one ratio, one batch size; no resume, no seeking"),
     "Datarax MixDataSourcesNode": (datarax, "datarax", f"{RANDOM}; rows with replacement, so there are no epochs"),
     "tf.data, batches of one source": (

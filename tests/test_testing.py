@@ -113,19 +113,19 @@ def test_orders() -> None:
     check_order(registry.lookup("order", "proportional"), window=10)
     check_order(registry.lookup("order", "random"), replacement=True)
     check_order(blocks)
-    with pytest.raises(AssertionError, match=r"^with weights \(2, 1\), a source is .* from its share, more than 3$"):
+    with pytest.raises(AssertionError, match=r"^with weights \(2, 1\), a source is .* from its share, more than 3"):
         check_order(blocks, bound=3)
 
     def all_sources(demand: Demand) -> Table:
         return Table.of(range(demand.num_sources), demand.num_sources)
 
-    with pytest.raises(AssertionError, match=r"^with weights \(5, 0, 3, 2\), sources \[1\] have slots, but no share$"):
+    with pytest.raises(AssertionError, match=r"^with weights \(5, 0, 3, 2\), sources \[1\] have slots, but no share"):
         check_order(all_sources)
 
     def first(demand: Demand) -> Table:
         return Table.of(demand.active[:1], demand.num_sources)
 
-    with pytest.raises(AssertionError, match=r"sources \[1, 2\] have a share, but none of the first 1000 slots$"):
+    with pytest.raises(AssertionError, match=r"sources \[1, 2\] have a share, but none of the first 1000 slots"):
         check_order(first)
 
     counter = count()
@@ -133,13 +133,13 @@ def test_orders() -> None:
     def impure(demand: Demand) -> Table:
         return Table.of(np.roll(demand.active, next(counter)), demand.num_sources)
 
-    with pytest.raises(AssertionError, match=r"^with weights \(1, 1, 1\), it fills other slots the second time$"):
+    with pytest.raises(AssertionError, match=r"^with weights \(1, 1, 1\), it fills other slots the second time"):
         check_order(impure)
 
     def listed(demand: Demand) -> Any:
         return demand.active.tolist()
 
-    with pytest.raises(AssertionError, match=r"it gives \[0, 1, 2\], which is no datamix\.mixing\.periods\.Period$"):
+    with pytest.raises(AssertionError, match=r"it gives \[0, 1, 2\], which is no datamix\.mixing\.periods\.Period"):
         check_order(listed)
 
     def picky(demand: Demand) -> Table:
@@ -161,9 +161,9 @@ def test_a_period_that_does_not_agree_with_itself() -> None:
     def order(kind: type[Table], demand: Demand) -> Table:
         return kind(demand.active, demand.num_sources)
 
-    with pytest.raises(AssertionError, match=r"counts\(0\) adds up to 1$"):
+    with pytest.raises(AssertionError, match=r"counts\(0\) adds up to 1"):
         check_order(partial(order, OffByOne))
-    with pytest.raises(AssertionError, match=r"position_of\(0, 0\) is 1, not 0$"):
+    with pytest.raises(AssertionError, match=r"position_of\(0, 0\) is 1, not 0"):
         check_order(partial(order, Backwards))
 
 
@@ -177,10 +177,10 @@ def test_stops() -> None:
         return Stop(waits_for="all", sources=(source,), epochs={source: times}, repeats=True)
 
     check_stop(after, source="x", times=3)
-    with pytest.raises(AssertionError, match=r"^it gives None, which is no datamix\.mixing\.stops\.Stop$"):
+    with pytest.raises(AssertionError, match=r"^it gives None, which is no datamix\.mixing\.stops\.Stop"):
         check_stop(lambda: None)  # type: ignore[arg-type, return-value]
     counter = count(1)
-    with pytest.raises(AssertionError, match=r"^it gives another stop the second time$"):
+    with pytest.raises(AssertionError, match=r"^it gives another stop the second time"):
         check_stop(lambda: Stop(waits_for="any", epochs={"a": next(counter)}))
 
 
@@ -196,12 +196,12 @@ def test_every_weighting_keeps_its_contract(name: str) -> None:
 @pytest.mark.parametrize(
     ("weigh", "message"),
     [
-        (lambda sizes: list(sizes), r"^it gives \['a', 'b', 'c'\], not a weight for each name$"),
-        (lambda sizes: {"a": 1}, r"^it weighs \['a'\], not \['a', 'b', 'c'\]$"),
+        (lambda sizes: list(sizes), r"^it gives \['a', 'b', 'c'\], not a weight for each name"),
+        (lambda sizes: {"a": 1}, r"^it weighs \['a'\], not \['a', 'b', 'c'\]"),
         (lambda sizes: dict.fromkeys(sizes, -1), r"^a = -1; a weight is 0 or more\."),
-        (lambda sizes: dict.fromkeys(sizes, "x"), r"^a = 'x'; a weight is a number, 0 or more\.$"),
-        (lambda sizes: dict.fromkeys(sizes, 0), r"^all its weights are 0$"),
-        (lambda sizes: dict.fromkeys(sizes, next(COUNTER)), r"^it gives other weights the second time$"),
+        (lambda sizes: dict.fromkeys(sizes, "x"), r"^a = 'x'; a weight is a number, 0 or more\."),
+        (lambda sizes: dict.fromkeys(sizes, 0), r"^all its weights are 0"),
+        (lambda sizes: dict.fromkeys(sizes, next(COUNTER)), r"^it gives other weights the second time"),
         (lambda sizes: sizes.update(d=1) or {"a": 1, "b": 1, "c": 1}, r"^it changed the sizes it was given"),
     ],
 )

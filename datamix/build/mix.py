@@ -75,8 +75,8 @@ def mix(
       unit: what follows the ratio: "record", or the leaf that holds each record's length.
       order: "proportional", "random", "round_robin" or "concat".
       granularity: "record", or "batch" for whole batches of one source.
-      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever"; by default the first, and "exhaust_once"
-        for order="concat".
+      stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
+        by default the first, and "exhaust_once" for order="concat".
       epochs: how often a source is gone through until it counts as finished; one not named, once.
       samples: after how many records the mix ends, if it has not ended before.
       batches: after how many batches it does.

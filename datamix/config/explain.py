@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from omegaconf import DictConfig
@@ -14,8 +14,8 @@ from datamix.config.check import unknown_key
 from datamix.config.files import choices_of, homes
 from datamix.errors import ConfigError, hint
 
-# What Hydra reads as something else than text.
-_NO_NAME = re.compile(r"null|true|false|[-+]?(inf|nan|\d[\d_]*\.?\d*(e[-+]?\d+)?)", re.IGNORECASE)
+# What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
+_NO_INDEX = re.compile(r"^invalid literal for int\(\) with base 10: (.+)$|^Index (.+) \(str\) is not an int$")
 # Groups whose keys are the names of sources.
 _BY_SOURCE = ("mix.weights", "mix.share", "stop.epochs")
 
@@ -29,6 +29,13 @@ def one_line_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise config_error(error) from error
+    except (TypeError, ValueError) as error:
+        if not (match := _NO_INDEX.search(str(error))):
+            raise
+        raise ConfigError(
+            f"an override names {match[1] or match[2]} below a list; there, write a number (operators.0=to_float) "
+            "or the whole list (operators=[to_float])."
+        ) from error
 
 
 def explain(error: BaseException) -> str:
@@ -76,17 +83,27 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
 
 
 def require_choices(overrides: Sequence[str]) -> None:
-    """Refuse what names no choice of a group: null, a number, or a truth value.
+    """Refuse what names no choice of a group, such as `job=null`, `source=1` or `mix=[1]`.
 
     Raises:
-      ConfigError: An override such as `job=null`, which Hydra would answer with a traceback.
+      ConfigError: An override of this kind, which Hydra would answer with a traceback.
     """
-    for override in overrides:
-        group, equals, value = override.partition("=")
-        if equals and _NO_NAME.fullmatch(value) and (options := choices_of(group)):
-            raise ConfigError(
-                "it is the name of a choice",
-                key=group,
-                value=None if value.lower() == "null" else value,
-                hint=hint(value, options),
-            )
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for text in overrides:
+        group = text.partition("=")[0].lstrip("+").partition("@")[0]
+        if not (options := choices_of(group)):
+            continue
+        try:
+            (override,) = parser.parse_overrides([text])
+        except HydraException:  # Hydra says so itself
+            continue
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        # A group of keys is merged, which is no choice either, but nothing that Hydra minds.
+        if override.is_delete() or override.is_sweep_override() or isinstance(value, Mapping):
+            continue
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError("it is the name of a choice", key=group, value=value, hint=hint(str(value), options))

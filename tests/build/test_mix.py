@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix import operators
+from datamix import operators, registry
+from datamix.mixing.stops import Stop
 from datamix.operators.image import cast, normalize, to_float
 from datamix.spec import Record
 from datamix.testing import check_resume
+
+
+@pytest.fixture(autouse=True)
+def _registry_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_HELD", {kind: dict(names) for kind, names in registry._HELD.items()})
 
 
 def few(size: int = 6, classes: int = 3, value: int = 0) -> dict[str, np.ndarray]:
@@ -160,15 +166,28 @@ def test_another_function_is_another_sequence() -> None:
 
 def test_a_random_operator_gets_its_key() -> None:
     @datamix.operator(random=True)
-    def noise_for_test_of_mix(record: Record, key: jax.Array) -> Record:
+    def noise(record: Record, key: jax.Array) -> Record:
         return record | {"image": jax.random.uniform(key, (2, 2, 1))}
 
     first, again, other = (
-        datamix.mix({"a": few()}, operators=[noise_for_test_of_mix], seed=seed, batch_size=6)[0]["image"]
-        for seed in (0, 0, 1)
+        datamix.mix({"a": few()}, operators=[noise], seed=seed, batch_size=6)[0]["image"] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_orders_stops_and_weightings_have_settings() -> None:
+    @datamix.stop
+    def gone_through(*, source: str) -> Stop:
+        return Stop(waits_for="all", sources=(source,), repeats=True)
+
+    sources = {"a": few(3), "b": few(30)}
+    lengths = [
+        datamix.mix(sources, stop={"rule": "gone_through", "source": name}, batch_size=2).plan.length for name in "ab"
+    ]
+    assert lengths == [5, 60]
+    with pytest.raises(datamix.ConfigError, match="sourc"):
+        datamix.mix(sources, stop={"rule": "gone_through", "sourc": "a"}, batch_size=2)
 
 
 def test_a_mix_within_the_mix() -> None:

@@ -46,6 +46,14 @@ def test_what_is_not_known_is_said_in_one_line() -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("key", ["operators.first", "plugins.a.b"])
+def test_a_key_below_a_list(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"^an override names '(first|a)' below a list; there, write a number"):
+        compose([f"{key}=x"])
+    with pytest.raises(ValueError, match=r"^ours$"), one_line_errors():
+        raise ValueError("ours")
+
+
 @pytest.mark.parametrize("text", ["batch: {size: 3\n", "batch:\n\tsize: 3\n", "seed: 1\nseed: 2\n"])
 def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "experiment").mkdir()
@@ -60,9 +68,11 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
     [
         ("job=null", "job is missing; it is the name of a choice. Known: bench, "),
         ("weighting=null", "weighting is missing; it is the name of a choice. Known: equal, size."),
-        ("source=1", "source = '1'; it is the name of a choice. Known: cifar10, "),
-        ("stop=true", "stop = 'true'; it is the name of a choice. Known: all_exhausted, "),
-        ("mix=1e300", "mix = '1e300'; it is the name of a choice. Known: concat, "),
+        ("source=1", "source = 1; it is the name of a choice. Known: cifar10, "),
+        ("stop=true", "stop = True; it is the name of a choice. Known: all_exhausted, "),
+        ("mix=1e300", "mix = 1e+300; it is the name of a choice. Known: concat, "),
+        ("+mix=1", "mix = 1; it is the name of a choice. Known: concat, "),
+        ("stop=[1,forever]", "stop = [1, 'forever']; it is the name of a choice. Did you mean 'forever'? "),
     ],
 )
 def test_what_names_no_choice(override: str, sentence: str) -> None:
@@ -74,3 +84,5 @@ def test_what_names_no_choice(override: str, sentence: str) -> None:
 
 def test_what_may_be_null_or_a_number_may() -> None:
     require_choices(["seed=1", "mix.ratio=null", "mix=random", "mix={unit:3}", "data.stand_in=true", "+mine=1", "~job"])
+    require_choices(["source=mnist+fashion", "source=[mnist,fashion]", "mix='random'", "seed=1,2", "mix=random,concat"])
+    require_choices(["mix=[", "mix"])  # Hydra says itself that these are no overrides

@@ -127,14 +127,13 @@ def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
 
 def test_composing_and_parsing_import_nothing_heavy() -> None:
     code = (
-        "import sys, datamix.cli; from datamix.config import parse, compose;"
-        "print('pydantic' in sys.modules);"  # 40 ms of CPU that help does without
+        "import sys; from datamix.config import parse, compose;"
         "config = parse.parse(compose.compose(['job=train', 'mix.ratio=7:3'])); assert config.sources[0].operators;"
         "print([m for m in ('jax', 'flax', 'optax', 'tensorflow', 'tensorflow_datasets', 'matplotlib')"
         " if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "[]"]
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(

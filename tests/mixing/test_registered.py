@@ -43,9 +43,9 @@ def root(sizes, *, power: float = 0.5):
     return {name: size**power for name, size in sizes.items()}
 """
 FILES = {
-    "mix/blocks.yaml": "order: blocks\ntimes: 3\n",
-    "stop/after.yaml": "rule: after\nsource: ???\ntimes: 1\n",
-    "weighting/root.yaml": "rule: root\npower: 0.5\n",
+    "mix/blocks.yaml": "_target_: blocks\ntimes: 3\n",
+    "stop/after.yaml": "_target_: after\nsource: ???\ntimes: 1\n",
+    "weighting/root.yaml": "_target_: root\npower: 0.5\n",
 }
 
 
