@@ -296,6 +296,13 @@ def test_a_resolver_that_a_plugin_registers(call_datamix, tmp_path):
     assert (tmp_path / "s-6" / "sweep.json").is_file()
 
 
+def test_a_primary_config_of_ones_own(call_datamix, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 5\n")
+    report = call_datamix("--config-dir", "own", "--config-name", "mine", "job=plan", "source=digits+garments").report
+    assert (report["seed"], list(report["sources"])) == (5, ["digits", "garments"])
+
+
 def test_completion_knows_groups_and_datasets(run_datamix, tmp_path):
     for typed, expected in {
         "datamix source=fa": "source=fashion",

@@ -15,6 +15,8 @@ def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, 
     assert bench["gb_per_s"] == pytest.approx(ended.report["samples_per_s"] * bench["bytes_per_sample"] / 1e9)
     assert bench["share_of_fill"] == pytest.approx(bench["gb_per_s"] / bench["fill_gb_per_s"])
     assert 0 < bench["share_of_fill"] < 1
+    assert bench["path"] == "fast"
+    assert "Path: fast, with calls of JAX and XLA that are not documented." in ended.out.splitlines()
     assert list(bench["ns_per_sample"]) == ["plan", "gather", "operators", "output"]
     assert bench["ns_per_sample"]["operators"] > bench["ns_per_sample"]["gather"] > 0  # a resize is no small matter
     assert f"{ended.report['samples_per_s']:,.0f} samples/s in batches of 64: " in ended.out

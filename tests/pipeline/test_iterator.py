@@ -1,28 +1,200 @@
-"""Batches by loop: chunks that are computed ahead, and where an iterator stands."""
+"""Batches by loop: shards, outputs, states."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from itertools import islice
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import datamix
+from datamix.errors import ConfigError, StateError
 from datamix.pipeline.iterator import block_steps, chunk_program
+
+
+def test_restore_at_every_step(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None], mix: tuple[str, ...]
+) -> None:
+    pipeline = load(*mix)
+    batches = list(itertools.islice(pipeline, 14))
+    other = load(*mix)
+    for step in range(len(batches)):
+        iterator = pipeline.iterator(start=step)
+        state = json.loads(json.dumps(iterator.state()))
+        resumed = other.iterator()
+        next(resumed)
+        resumed.restore(state)
+        for expected in batches[step : step + 2]:
+            assert_same(next(resumed), expected)
+        resumed.restore(resumed.state())  # a second time, from a resumed iterator
+        for expected in batches[step + 2 : step + 4]:
+            assert_same(next(resumed), expected)
+
+
+SHARDED = [
+    ("stop=forever",),
+    ("mix=round_robin", "stop=forever"),
+    ("mix=random",),
+    ("stop=forever", "batch.shuffle=true"),
+    ("mix.granularity=batch", "stop=forever"),
+]
+
+
+@pytest.mark.parametrize("mix", SHARDED, ids=" ".join)
+def test_shards_one_after_the_other_are_the_batch(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    joined: Callable[..., dict[str, np.ndarray]],
+    mix: tuple[str, ...],
+) -> None:
+    pipeline = load(*mix)
+    batches = list(itertools.islice(pipeline, 6))
+    for num_shards in (1, 2, 3, 7, 8):
+        shards = [list(itertools.islice(pipeline.iterator(shard=(i, num_shards)), 6)) for i in range(num_shards)]
+        sizes = [len(batches_of_rank[0]["label"]) for batches_of_rank in shards]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] - sizes[-1] <= 1
+        for step in range(6):
+            assert_equal(joined([batches_of_rank[step] for batches_of_rank in shards]), batches[step])
+        on_device = next(pipeline.iterator(shard=(num_shards - 1, num_shards), output="jax"))
+        assert all(isinstance(value, jax.Array) for value in on_device.values())
+        assert_equal(on_device, shards[-1][0])
+
+
+@pytest.mark.parametrize("shuffle", ["batch.shuffle=false", "batch.shuffle=true"])
+@pytest.mark.parametrize(("rows", "num_shards", "sizes"), [(5, 3, [2, 2, 1]), (2, 2, [1, 1]), (2, 3, [1, 1, 0])])
+def test_shards_of_a_short_last_batch(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    joined: Callable[..., dict[str, np.ndarray]],
+    rows: int,
+    num_shards: int,
+    sizes: list[int],
+    shuffle: str,
+) -> None:
+    pipeline = load("stop=forever", f"stop.samples={2 * 8 + rows}", "batch.remainder=keep", shuffle)
+    whole = list(pipeline)
+    assert [len(batch["label"]) for batch in whole] == [8, 8, rows]
+    for output in ("numpy", "jax"):
+        shards = [list(pipeline.iterator(shard=(i, num_shards), output=output)) for i in range(num_shards)]
+        assert [len(batches[-1]["label"]) for batches in shards] == sizes
+        for step in range(3):
+            assert_equal(joined([batches[step] for batches in shards]), whole[step])
+    assert_equal(pipeline[-1], whole[-1])
+
+
+def test_the_number_of_ranks_may_change_at_any_step(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    joined: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    pipeline = load("stop=forever")
+    state = pipeline.iterator(start=2).state()
+    for num_shards in (4, 1, 3):
+        ranks = [pipeline.iterator(shard=(i, num_shards)) for i in range(num_shards)]
+        for rank in ranks:
+            rank.restore(state)
+        step = ranks[0].step
+        for _ in range(3):
+            assert_equal(joined([next(rank) for rank in ranks]), pipeline[step])
+            step += 1
+        state = ranks[-1].state()
+
+
+def test_output_on_the_device(load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]) -> None:
+    pipeline = load()
+    for actual, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
+        assert all(isinstance(value, jax.Array) for value in actual.values())
+        assert_same(actual, expected)
+
+
+def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]
+) -> None:
+    pipeline = load("stop=exhaust_once", "batch.remainder=keep", "source.c.limit=49")
+    for index in range(2):
+        theirs = list(pipeline.iterator(shard=(index, 2)))
+        mine = list(pipeline.iterator(shard=(index, 2), output="jax"))
+        assert len(mine) == 14
+        for actual, expected in zip(mine, theirs, strict=True):
+            assert_same(actual, expected)
+
+
+def test_a_batch_that_is_kept_stays_what_it_was(
+    load: Callable[..., datamix.Pipeline],
+    reference: Callable[..., dict[str, np.ndarray]],
+    assert_same: Callable[..., None],
+) -> None:
+    """Its memory is used for no later batch."""
+    pipeline = load("stop=forever")
+    for output in ("numpy", "jax"):
+        kept = list(itertools.islice(pipeline.iterator(output=output), 700))
+        for step in (0, 255, 256, 699):
+            assert_same(kept[step], reference(pipeline, step))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"shard": (2, 2)}, r"shard = \(2, 2\); the rank lies in \[0, 2\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\); the rank lies in \[0, 0\)"),
+        (
+            {"shard": (0, 9)},
+            r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",
+        ),
+        ({"start": -1}, "start = -1; it is 0 or more"),
+        ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
+    ],
+)
+def test_iterator_arguments(load: Callable[..., datamix.Pipeline], kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load().iterator(**kwargs)
+
+
+def test_start_behind_the_end_gives_nothing(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load()
+    assert list(pipeline.iterator(start=len(pipeline) + 5)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("seed=7", "seed"),
+        ("batch.size=4", "batch.size"),
+        ("mix.ratio=1:2:1", "mix"),
+        ("mix=random", "mix.order"),
+        ("stop=all_exhausted", "stop"),
+        ("shuffle=false", "shuffle"),
+        ("source.a.limit=30", "source.a"),
+        ("operators=[flip_horizontal]", "operators"),
+    ],
+)
+def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: str, key: str) -> None:
+    state = load().iterator().state()
+    with pytest.raises(StateError, match=rf"taken under another configuration: {key} differ"):
+        load(change).iterator().restore(state)
+
+
+@pytest.mark.parametrize("state", [{}, {"version": 2, "step": 0, "fingerprint": {}}, None, {"version": 1, "step": "3"}])
+def test_no_state(load: Callable[..., datamix.Pipeline], state: Any) -> None:
+    with pytest.raises(StateError, match="this is no state of datamix"):
+        load().iterator().restore(state)
+
+
+def test_finished_batches_are_read_only_views(load: Callable[..., datamix.Pipeline]) -> None:
+    batch = load()[0]
+    with pytest.raises(ValueError, match="read-only"):
+        batch["image"][:] = 0
 
 
 def mixed(side: int = 2, batch_size: int = 4, **settings: Any) -> datamix.Pipeline:
     image = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, side, side, 1), np.uint8)
     sources = {"a": {"image": image, "label": np.arange(7)}, "b": {"image": image[:5], "label": np.arange(5)}}
     return datamix.mix(sources, batch_size=batch_size, labels="keep", **settings)
-
-
-def assert_equal(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    assert mine.keys() == theirs.keys()
-    for leaf in mine:
-        np.testing.assert_array_equal(mine[leaf], theirs[leaf])
 
 
 @pytest.mark.parametrize(("side", "batch_size"), [(2, 4), (64, 16), (512, 100)])
@@ -36,7 +208,7 @@ def test_chunks_are_bounded_in_bytes_and_blocks_are_whole_chunks(side: int, batc
     assert block_steps(program) > 0
 
 
-def test_a_loop_crosses_chunks_and_blocks() -> None:
+def test_a_loop_crosses_chunks_and_blocks(assert_equal: Callable[..., None]) -> None:
     pipeline = mixed(stop="forever")
     program = chunk_program(pipeline.compiled.program)
     for border in (program.num_steps, block_steps(program)):
@@ -46,7 +218,7 @@ def test_a_loop_crosses_chunks_and_blocks() -> None:
             assert_equal(next(iterator), pipeline[step])
 
 
-def test_an_iterator_at_its_end_stays_there_until_it_is_restored() -> None:
+def test_an_iterator_at_its_end_stays_there_until_it_is_restored(assert_equal: Callable[..., None]) -> None:
     pipeline = mixed(stop="exhaust_once", remainder="keep")
     iterator = pipeline.iterator()
     first = iterator.state()
@@ -70,11 +242,11 @@ def test_a_state_is_small_and_says_where_the_iterator_stands() -> None:
     assert json.loads(json.dumps(state)) == state
 
 
-def test_iterators_of_one_pipeline_do_not_disturb_each_other() -> None:
+def test_iterators_of_one_pipeline_do_not_disturb_each_other(assert_equal: Callable[..., None]) -> None:
     pipeline = mixed(stop="forever")
     expected = [pipeline[step] for step in range(6)]
     one, other = pipeline.iterator(), pipeline.iterator(start=2)
-    pairs = list(islice(zip(one, other, strict=False), 4))
+    pairs = list(itertools.islice(zip(one, other, strict=False), 4))
     del one, other  # what they had computed ahead is taken up by the next one
     for step, (mine, theirs) in enumerate(pairs):
         assert_equal(mine, expected[step])

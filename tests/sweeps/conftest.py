@@ -31,13 +31,18 @@ def reach(share: float, seed: int) -> dict[str, float]:
 
 
 @pytest.fixture
-def leave(tmp_path) -> Callable[..., Path]:
+def leave(leave_in, tmp_path) -> Callable[..., Path]:
     """Leaves the results of a sweep of mix.share.mnist over two seeds; the jobs in `failing` have failed."""
     return leave_in(tmp_path)
 
 
-def leave_in(tmp_path: Path) -> Callable[..., Path]:
-    """The same, in any folder."""
+@pytest.fixture(scope="session")
+def leave_in() -> Callable[[Path], Callable[..., Path]]:
+    """What `leave` does, in any folder."""
+    return _leave_in
+
+
+def _leave_in(tmp_path: Path) -> Callable[..., Path]:
 
     def left(name="sweep", shares=(0.1, 0.3, 0.9), failing=(), provenance="tfds", better=0.0, **more):
         for job, (share, seed) in enumerate((share, seed) for share in shares for seed in (0, 1)):
@@ -61,7 +66,7 @@ def leave_in(tmp_path: Path) -> Callable[..., Path]:
     return left
 
 
-def gather_in(directory: Path, metric: str = "accuracy/worst") -> tuple[Path, str]:
+def _gathered(directory: Path, metric: str = "accuracy/worst") -> tuple[Path, str]:
     """Report on a sweep; returns its directory and what was printed."""
     with redirect_stdout(io.StringIO()) as out:
         gather({directory: read_results(directory)}, directory, metric=metric, goal="auto")
@@ -71,12 +76,12 @@ def gather_in(directory: Path, metric: str = "accuracy/worst") -> tuple[Path, st
 @pytest.fixture
 def gathered() -> Callable[..., tuple[Path, str]]:
     """Reports on a sweep; returns its directory and what was printed."""
-    return gather_in
+    return _gathered
 
 
 @pytest.fixture(scope="session")
-def reported(tmp_path_factory) -> tuple[Path, str]:
+def reported(leave_in, tmp_path_factory) -> tuple[Path, str]:
     """A report on a sweep whose job 2 has failed; job 3 has left a figure."""
     directory = leave_in(tmp_path_factory.mktemp("reported"))(failing=(2,))
     imsave(directory / "3" / "curves.png", np.zeros((4, 6, 3)))
-    return gather_in(directory)
+    return _gathered(directory)

@@ -21,7 +21,6 @@ DRAWS = Draws(np.asarray([2**30, 2**31], np.uint32), 0, (1, 2), replacement=Fals
 
 
 def test_where_a_cursor_stands() -> None:
-    assert DrawsLookup.num_slots(DRAWS) is None
     assert DrawsLookup.slot_at(DRAWS, 7) == (0, DRAWS.counts(7))
     assert DrawsLookup.slot_at(replace(DRAWS, replacement=True), 7) == (0, [7, 7])
 

@@ -18,7 +18,6 @@ PERIOD = PLAN.stages[0].period
 
 def test_where_a_cursor_stands() -> None:
     runs = Runs((2, 3))
-    assert RunsLookup.num_slots(runs) == 5
     assert RunsLookup.slot_at(runs, 13) == (3, [4, 6])
 
 

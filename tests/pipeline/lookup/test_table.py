@@ -18,7 +18,6 @@ PERIOD = PLAN.stages[0].period
 
 def test_where_a_cursor_stands() -> None:
     table = Table(np.asarray([0, 1, 0], np.int32), 2)
-    assert TableLookup.num_slots(table) == 3
     assert TableLookup.slot_at(table, 7) == (1, [4, 2])
 
 
