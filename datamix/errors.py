@@ -58,7 +58,7 @@ class StateError(DatamixError):
 
 
 def _sentence(text: str, key: str | None, value: object, hint: str) -> str:
-    """What is printed: `key = value; text. hint`, without the parts that are not given."""
+    """The line that is printed: `key = value; text. hint`, without the parts that are not given."""
     if key is not None:
         subject = key if value is ... else f"{key} is missing" if value is None else f"{key} = {_shown(value)}"
         text = f"{subject}{': ' if value is ... else '; '}{text}" if text else subject

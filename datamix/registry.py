@@ -175,7 +175,7 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
 
 
 def _function(component: Callable[..., Any]) -> Callable[..., Any]:
-    """What a component's signature is read from; a metaclass may hide that of a class."""
+    """The function whose signature a component has; a metaclass may hide that of a class."""
     return component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
 
 

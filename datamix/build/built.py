@@ -26,7 +26,7 @@ class Built(Assembly):
 
     @property
     def notes(self) -> list[str]:
-        """What a user must know of the sources."""
+        """The lines that a user must not overlook, about the sources."""
         notes = [source.note for source in self.sources.values() if source.note]
         if notes:
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 @dataclass(frozen=True)
 class Key:
-    """Where a field stands in the YAML, when that is not under its own name.
+    """The place of a field in the YAML, when that is not under its own name.
 
     Attributes:
       path: The full key, or the key below that of the dataclass; `group.*` is all keys of a group that no other field
@@ -75,7 +75,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MixConfig:
-    """How the sources are mixed: the groups `mix`, `stop` and `weighting`.
+    """The settings of the mix: the groups `mix`, `stop` and `weighting`.
 
     Attributes:
       order: The registered name of the order.
@@ -121,7 +121,7 @@ class MixConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """What a multirun is judged by, and where an earlier one lies.
+    """The settings of a sweep: what it is judged by, and where an earlier one lies.
 
     Attributes:
       metric: The metric by which jobs are compared.
@@ -138,7 +138,7 @@ class SweepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained: the groups `model` and `optimizer`, and the keys of `train`.
+    """The settings of training: the groups `model` and `optimizer`, and the keys of `train`.
 
     Attributes:
       model: The registered name of the model.

@@ -97,7 +97,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
 
 
 def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
-    """What is measured: how many records one call of it is for, and the call."""
+    """The calls that are measured, by name, and how many records each is for."""
     compiled, size = pipeline.compiled, pipeline.batch_size
     program = chunk_program(compiled.program)
     count, num_located = program.num_steps * size, block_steps(program) * size

@@ -134,7 +134,7 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
 
 
 def _samples_per_s(pipeline: Pipeline) -> float:
-    """How fast the loop hands out batches, once compiled."""
+    """The samples a second that the loop hands out, once compiled."""
     iterator, samples = iter(pipeline), 0
     next(iterator)
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How a table is filled: which source has which slot."""
+"""Rules that fill a table: which source has which slot."""
 
 from __future__ import annotations
 

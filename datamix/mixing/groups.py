@@ -36,7 +36,7 @@ class Group:
 
     @property
     def depth(self) -> int:
-        """How many groups lie within each other, 1 for sources alone."""
+        """The number of groups that lie within each other, 1 for sources alone."""
         return 1 + max((member.depth for member in self.members if isinstance(member, Group)), default=0)
 
     def leaves(self, share: Fraction = Fraction(1)) -> Iterator[tuple[int, Fraction]]:

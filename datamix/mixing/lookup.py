@@ -1,4 +1,4 @@
-"""From a position in the mix to (source, epoch, record), and how much each source has given before it."""
+"""The look-up from a position to (source, epoch, record), and to how much each source has given before it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 2**62
 
 
 class Selection(NamedTuple):
-    """Which records stand at some positions.
+    """The records that stand at some positions.
 
     Attributes:
       source: The index of the source, int32 [count].
@@ -116,7 +116,7 @@ class Lookup:
         return Selection(source, epoch, self._record(start, source, epoch, index))
 
     def counts(self, position: int) -> list[int]:
-        """How many records each source gives before `position`; past the plan's end, before that."""
+        """The number of records that each source gives before `position`; past the plan's end, before that."""
         position = position if self.length is None else min(position, self.length)
         stage = self.stage_at(position)
         slots, rest = divmod(position, self.batch_records)
@@ -127,7 +127,7 @@ class Lookup:
         return counts
 
     def amounts(self, position: int) -> list[int]:
-        """What each source gives before `position`, in the mix's unit: records, or their summed lengths."""
+        """The amount that each source gives before `position`, in the mix's unit: records, or their summed lengths."""
         counts = self.counts(position)
         if self._lengths is None:
             return counts

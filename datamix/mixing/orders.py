@@ -1,4 +1,4 @@
-"""In which order the sources come: each order fills the periods of the plan's stages."""
+"""The orders in which sources come: each fills the periods of the plan's stages."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Plan(Lookup):
         return plan_report.report(self)
 
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
-        """By how much a source is ever away from its exact share since the current stage began, at the end of a slot.
+        """The largest deviation of a source from its exact share since the current stage began, at the end of a slot.
 
         Args:
           records: Look at the first so many; at most, and by default, at the first 2^20 slots.

@@ -1,4 +1,4 @@
-"""What a plan will do: shares, epochs, where sources are exhausted, the largest deviation, and what to warn of."""
+"""Reports on a plan: shares, epochs, where sources are exhausted, the largest deviation, and what to warn of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAR = 10**9  # records of a mix without end over which a drift of one record wo
 
 @dataclass(frozen=True, kw_only=True)
 class SourceReport:
-    """What a mix makes of one source.
+    """The report on one source of a mix.
 
     Attributes:
       records: How many records it has.
@@ -45,7 +45,7 @@ class SourceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupReport:
-    """What a mix makes of a group of sources.
+    """The report on a group of sources.
 
     Attributes:
       target: The share of the whole mix asked for.
@@ -60,7 +60,7 @@ class GroupReport:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
-    """What a mix will do.
+    """The report on a whole mix.
 
     Attributes:
       length: The records of the whole mix; None without end.
@@ -118,7 +118,7 @@ class OverTime:
 
 
 def over_time(plan: Lookup, points: int = 150) -> OverTime:
-    """What a mix does along the way: to its end, or until its last stage and every source's end have been seen."""
+    """The course of a mix: to its end, or until its last stage and every source's end have been seen."""
     size = plan.batch_size
     end = plan.length
     if end is None:

@@ -229,7 +229,7 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
 def _slots_to_exhaustion(
     spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], per_slot: int
 ) -> list[int]:
-    """How many slots each source fills until it is exhausted.
+    """The number of slots that each source fills until it is exhausted.
 
     Raises:
       ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.

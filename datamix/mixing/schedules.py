@@ -110,7 +110,7 @@ def _alike(one: Group, other: Group) -> bool:
 
 
 def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
-    """How much of the way a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
+    """The part of the way that a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
     import optax
 
     if ramp == "linear":

@@ -1,4 +1,4 @@
-"""In which order the records of a source come: a keyed permutation of each epoch, or of windows within it."""
+"""The order of the records within a source: a keyed permutation of each epoch, or of windows within it."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
 
 @weighting
 def size(sizes: Mapping[str, int], *, temperature: float = 1, cap: float | None = None) -> dict[str, Number]:
-    """As many records as a source has, up to a cap, then flattened by a temperature: min(n, cap)^(1/T).
+    """Weigh a source by its records, up to a cap, flattened by a temperature: min(n, cap)^(1/T).
 
     A weight set by hand beside this rule counts in the same unit: records^(1/T).
 

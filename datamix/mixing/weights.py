@@ -1,4 +1,4 @@
-"""How much of each source: ratios, weights and shares become one exact share a source."""
+"""Ratios, weights and shares, which become one exact share a source."""
 
 from __future__ import annotations
 

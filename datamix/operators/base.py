@@ -1,4 +1,4 @@
-"""What an operator is: a pure function on one record and its keyword settings."""
+"""The contract of an operator: a pure function on one record and its keyword settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Function: TypeAlias = Callable[..., Record]
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What the pipeline may rely on.
+    """The promises of an operator, which the pipeline relies on.
 
     Attributes:
       random: Whether the operator takes a JAX key as second argument.

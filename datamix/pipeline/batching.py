@@ -1,4 +1,4 @@
-"""How a mix is cut into batches, and a batch into shards; and the shuffle of a batch's rows."""
+"""The cut of a mix into batches, and of a batch into shards; and the shuffle of a batch's rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How a mix is cut into batches.
+    """The cut of a mix into batches.
 
     Attributes:
       length: Records in the mix; None without end.
@@ -129,7 +129,7 @@ class RowShuffle(NamedTuple):
         return cls((np.uint32(high), np.uint32(low)), whole, short, np.asarray(last, np.uint32))
 
     def rows(self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int) -> jax.Array:
-        """Which row of the plan's order stands in each row of the batches that follow.
+        """The row of the plan's order that stands in each row of the batches that follow.
 
         Args:
           position: Slot at which the first batch begins, high and low word, uint32 [2].

@@ -99,7 +99,7 @@ class BatchIterator(Iterator[Batch]):
         self._seek(start)
 
     def __del__(self) -> None:
-        """Left before the end, as an endless mix is each time: the next iterator takes what this one had ahead."""
+        """Give back what was computed ahead: an endless mix is always left before its end."""
         self._drop_ahead()
 
     def _drop_ahead(self) -> None:
@@ -249,7 +249,7 @@ def _word(number: int) -> jax.Array:
 
 @lru_cache(64)
 def _words(number: int, count: int) -> jax.Array:
-    """So many times a number, made once."""
+    """An array of so many times a number, made once."""
     return jnp.full(count, number, jnp.uint32)
 
 

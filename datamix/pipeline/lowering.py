@@ -1,4 +1,4 @@
-"""From a graph and the sources' specs to a program, by shapes and dtypes alone: no record is read or computed."""
+"""The way from a graph and the sources' specs to a program, by shapes and dtypes: no record is read or computed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
 
 
 def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
-    """Which operators, in which source, would make two leaves agree."""
+    """The advice which operators, in which source, would make two leaves agree."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
     images = len(mine.shape) == len(theirs.shape) == 3
@@ -185,7 +185,7 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
 
 
 def stored_spec(name: str, spec: Spec) -> Spec:
-    """How a source's records lie in memory: JAX's dtypes, 32 bits at most.
+    """The spec of a source's records in memory: JAX's dtypes, 32 bits at most.
 
     Raises:
       DataError: A leaf is not of numbers.

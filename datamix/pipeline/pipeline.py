@@ -214,7 +214,7 @@ class Pipeline:
 
     @property
     def __jax_array__(self) -> NoReturn:
-        """What JAX asks an argument for that it does not know.
+        """Refuse to be an argument of JAX, which asks for this what it does not know.
 
         Raises:
           ConfigError: Always. A `TypeError` JAX would hide in a message of its own.

@@ -1,4 +1,4 @@
-"""How far a job is: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a job: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

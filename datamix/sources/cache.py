@@ -40,7 +40,7 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a place holds.
+    """The content of a place.
 
     Attributes:
       arrays: Leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.

@@ -150,7 +150,7 @@ class _Adapted:
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return getattr(self.source, "provenance", None) or self.named or "objects"
 
     @property
@@ -232,6 +232,6 @@ def _array(leaf: str, value: object, where: str) -> np.ndarray:
 
 
 def _kind(value: object) -> str:
-    """What a value is, as a user calls it."""
+    """The kind of a value, as a user calls it."""
     names: dict[type, str] = {str: "text", bytes: "bytes", dict: "a dict", list: "a list", tuple: "a tuple"}
     return names.get(type(value), type(value).__name__)

@@ -1,4 +1,4 @@
-"""What a sweep is gathered into: a table in the console, and files for people and for programs."""
+"""The end of a sweep: a table in the console, and files for people and for programs."""
 
 from __future__ import annotations
 

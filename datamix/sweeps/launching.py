@@ -1,4 +1,4 @@
-"""What the launcher `hydra/launcher=vmap` does: trains jobs together, then runs each with the model that it has."""
+"""The launcher `hydra/launcher=vmap`: it trains jobs together, then runs each with the model that it has."""
 
 from __future__ import annotations
 

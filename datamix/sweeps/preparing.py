@@ -64,7 +64,7 @@ def settle(config: DictConfig) -> list[str]:
 
 
 def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:
-    """What a sweep varies and what it fixes, with that of `hydra.sweeper.params` first."""
+    """The overrides of a sweep, with those of `hydra.sweeper.params` first."""
     params = config.hydra.sweeper.get("params") or {}
     lines = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
     return list(OverridesParser.create(config_loader=loader).parse_overrides(lines))

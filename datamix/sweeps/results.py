@@ -19,7 +19,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How one job of a sweep ended.
+    """The result of one job of a sweep.
 
     Attributes:
       sweep: The name of the sweep's directory, where several are compared; else empty.
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def why(self) -> str | None:
-        """What ended a job that is not done."""
+        """The cause that ended a job that is not done."""
         return self.error and f"{self.kind or 'Interrupted'}: {self.error}"
 
 
@@ -153,7 +153,7 @@ def swept(results: Sequence[Result]) -> list[str]:
 
 
 def swept_value(result: Result, key: str) -> str:
-    """What a job has for one of the keys of `swept`."""
+    """The value that a job has for one of the keys of `swept`."""
     return result.sweep if key == "sweep" else result.overrides.get(key, "")
 
 

@@ -269,7 +269,7 @@ def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
-    """What a job computes, as plain values: its configuration without what only says how it is run."""
+    """The configuration of a job as plain values, without what only says how it is run."""
     node = without_hydra(node)
     try:
         plain: Any = OmegaConf.to_container(node, resolve=True)

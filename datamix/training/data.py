@@ -23,7 +23,7 @@ _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywh
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a model is trained and tested on.
+    """The data that a model is trained and tested on.
 
     Attributes:
       built: The objects of the mix.

@@ -41,7 +41,7 @@ class State(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How a model does on the test records of each source: sums over records.
+    """The scores of a model on the test records of each source: sums over records.
 
     Attributes:
       num_records: The number of test records, float32 [num_sources].
@@ -114,7 +114,7 @@ class Learner:
         return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
     def num_parameters(self) -> int:
-        """How many numbers are learnt."""
+        """The number of numbers that are learnt."""
         params = nnx.state(_abstract(self), nnx.Param)
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -151,7 +151,7 @@ def _abstract(learner: Learner) -> nnx.Module:
 
 @cache
 def _graph(learner: Learner, *, training: bool) -> Any:
-    """What of the model is static; dropout and its like know whether they train."""
+    """The static part of the model; dropout and its like know whether they train."""
     model = nnx.clone(_abstract(learner))
     model.train() if training else model.eval()  # type: ignore[no-untyped-call]
     return _split(model)[0]

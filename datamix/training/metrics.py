@@ -1,4 +1,4 @@
-"""What is kept of each test while a model is trained: a line in `metrics.jsonl`, and TensorBoard's files."""
+"""The metrics of each test while a model is trained: a line in `metrics.jsonl`, and TensorBoard's files."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many steps there are."""
+        """The number of steps in all."""
         return len(self.rates)
 
     @property
@@ -189,7 +189,7 @@ def _resume(run: Run) -> list[Line]:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What determines a run, digested, by the key that sets it."""
+    """The digests of all that determines a run, by the key that sets it."""
     settings, mix = run.settings, run.data.pipeline.iterator().state()["fingerprint"]
     parts = {
         "model": [settings.model, dict(settings.model_settings)],

@@ -1,4 +1,4 @@
-"""What every kind of period brings for the compiled program: its arrays, and the look-up in them, traced."""
+"""The contract of a kind of period in the compiled program: its arrays, and the look-up in them, traced."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SlotLookup(Protocol):
 
     @staticmethod
     def slot_at(period: Any, num_slots: int) -> tuple[int, list[int]]:
-        """Where a cursor stands after the first slots of a stage, with Python's integers: any number, exactly.
+        """The place of a cursor after the first slots of a stage, with Python's integers: any number, exactly.
 
         Args:
           period: The period of the stage.
@@ -91,7 +91,7 @@ class SlotLookup(Protocol):
 
 
 class RepeatingLookup:
-    """What the look-ups of all periods that repeat have in common.
+    """The part that the look-ups of all periods that repeat have in common.
 
     Attributes:
       length: Slots of each stage's period, uint32 [num_stages].

@@ -72,7 +72,7 @@ class _View:
         return cls(along, (GRID + down[:, :, None]) * vary(0.95, 1.1)[:, None, None])
 
     def fill(self, *knots: _Knot) -> np.ndarray:
-        """How much of each pixel a shape covers, 0 to 1, shape of `aside`.
+        """The part of each pixel that a shape covers, 0 to 1, shape of `aside`.
 
         Args:
           knots: (along, far edge) or (along, near edge, far edge), in growing order along; edges are straight between

@@ -1,4 +1,4 @@
-"""What the datasets drawn by code share: labels, rows of uniform numbers, grain and blocks, and that they are kept.
+"""The base of datasets drawn by code: labels, rows of uniform numbers, grain and blocks, and a cache.
 
 A record is drawn from a row of uniform numbers that depends on the seed, the source, the split and the record's place
 in the split alone, so a slice holds the same records as the whole.
@@ -78,12 +78,12 @@ class Procedural(TakeFromRead):
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return "procedural"
 
     @property
     def num_records(self) -> int:
-        """How many records the split holds."""
+        """The number of records in the split."""
         return sum(stop - start for _, start, stop in self._ranges())
 
     @property

@@ -122,7 +122,7 @@ class Helper:
 
 
 def help_out() -> None:
-    """What a helper does: it answers ranges of records, a line each, with the bytes of their leaves."""
+    """The main function of a helper: it answers ranges of records, a line each, with the bytes of their leaves."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing printed gets among them
     directory, file_format, spec = json.loads(sys.stdin.readline())
@@ -137,7 +137,7 @@ def help_out() -> None:
 
 
 def instruction(part: Part) -> Any:
-    """What TFDS calls these records."""
+    """The instruction by which TFDS reads these records."""
     import tensorflow_datasets as tfds
 
     return tfds.core.ReadInstruction(part.split, from_=part.start, to=part.stop, unit="abs")
@@ -196,7 +196,7 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
 
 
 def num_cores() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

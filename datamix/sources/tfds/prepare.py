@@ -323,7 +323,7 @@ def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
 
 
 def _main(task: dict[str, str]) -> None:
-    """What the child does."""
+    """The main function of the child."""
     sys.excepthook = _report
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import tensorflow_datasets as tfds

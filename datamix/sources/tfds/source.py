@@ -77,12 +77,12 @@ class Tfds(TakeFromRead):
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return "tfds"
 
     @property
     def num_records(self) -> int:
-        """How many records the split holds."""
+        """The number of records in the split."""
         return sum(part.stop - part.start for part in self._parts)
 
     @property
@@ -269,7 +269,7 @@ def _registered_in(name: Name) -> str:
 
 
 def _faults() -> tuple[type[BaseException], ...]:
-    """What reading damaged data raises; protobuf's errors are a kind of their own, absent until it is loaded."""
+    """The errors that reading damaged data raises; protobuf's are a kind of their own, absent until it is loaded."""
     protobuf = [sys.modules.get(f"google.protobuf.{module}") for module in ("message", "json_format")]
     faults = (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
     return (*faults, *(module.Error for module in protobuf if module))
