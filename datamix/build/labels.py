@@ -8,8 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from datamix import registry
-from datamix.build.source import Kind, OpenSource
+from datamix.build.source import Kind, OpenSource, is_shipped
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation
@@ -262,7 +261,11 @@ class _Search:
 
 
 def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
-    """The labels of a mix whose labels are all class numbers."""
+    """The labels of a mix whose labels are all class numbers.
+
+    Raises:
+      SpecError: operators make vectors of the classes of some sources alone.
+    """
     makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
     counts: dict[str, int | None] = {}
     for name in names:
@@ -270,6 +273,11 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
         needed = complete or (makers and numbering == "union")
         counts[name] = search.num_classes(name) if needed else known
     blocks = _blocks(search, counts) if makers and numbering == "union" else {}
+    for name in names:
+        if makers and name not in makers and _stays_as_it_is(search.sources[name]):
+            made = next(each for each in search.sources[makers[0]].operators if _makes_one_hot(each))
+            width, of_all = made.settings["num_classes"], not blocks
+            raise _class_beside_vector(search, name, makers[0], width, "keep" if of_all else numbering)
     return Labels(kind="class", numbering=numbering, num_classes=counts | blocks, in_blocks=frozenset(blocks))
 
 
@@ -283,9 +291,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
     width = first.spec["label"].shape[0]
     for name in scalars:
         source = search.sources[name]
-        if all(each.operator in registry.names("operator") for each in source.operators) and not any(
-            map(_makes_one_hot, source.operators)
-        ):
+        if _stays_as_it_is(source) and not any(map(_makes_one_hot, source.operators)):
             raise _class_beside_vector(search, name, first.name, width, numbering)
     names = [name for name in search.sources if name in {*vectors, *scalars}]
     if numbering == "keep" or len(names) == 1:
@@ -389,6 +395,11 @@ def _check_total(labels: Labels, shared: Sequence[Operation]) -> None:
 
 def _makes_one_hot(operation: Operation) -> bool:
     return operation.function is one_hot and operation.settings.get("leaf", "label") == "label"
+
+
+def _stays_as_it_is(source: OpenSource) -> bool:
+    """Whether no operator of the user's own could make something else of a label."""
+    return all(is_shipped(each) for each in source.operators)
 
 
 def _has_own_offset(source: OpenSource) -> bool:
