@@ -172,7 +172,7 @@ def decide(
     keeps = any(search.sources[name].unlabelled == "keep" for name in labels.num_classes)
     labels = replace(labels, keeps_unlabelled=keeps, notes=tuple(search.notes()))
     if labels.complete and labels.num_classes and numbering == "union":
-        _check_total(labels, shared)
+        _check_total(search, labels, shared)
     return [labels.known_to(source) for source in search.sources.values()], labels
 
 
@@ -372,13 +372,26 @@ def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> Non
             )
 
 
-def _check_total(labels: Labels, shared: Sequence[Operation]) -> None:
+def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -> None:
     """Check that every class of the mix has a number, and an element of vectors that are made after the mix.
 
     Raises:
       SpecError: there are too many classes.
     """
     total = sum(count or 0 for count in labels.num_classes.values())
+    for name, count in labels.num_classes.items():
+        source, largest = search.sources[name], (count or 0) - 1
+        if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
+            raise SpecError(
+                f"source {name!r}: label {largest} is beyond int32; number its classes from 0 on, or leave them out: "
+                f"{source.choice('label', 'none')}."
+            )
+        for offset in [each.settings["offset"] for each in source.operators if _is_own_offset(each)]:
+            if not -_LARGEST <= offset <= _LARGEST - max(largest, 0):
+                raise SpecError(
+                    f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond "
+                    f"int32; it is at most {_LARGEST - max(largest, 0)}."
+                )
     if total - 1 > _LARGEST:
         counts = ", ".join(f"{name} {count:,}" for name, count in labels.num_classes.items())
         raise SpecError(
@@ -404,4 +417,8 @@ def _stays_as_it_is(source: OpenSource) -> bool:
 
 def _has_own_offset(source: OpenSource) -> bool:
     """Whether the user says what is added to the labels of a source."""
-    return any(each.operator == "offset_label" and "leaf" not in each.settings for each in source.operators)
+    return any(map(_is_own_offset, source.operators))
+
+
+def _is_own_offset(operation: Operation) -> bool:
+    return operation.operator == "offset_label" and "leaf" not in operation.settings
