@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, DataError, SpecError
-from datamix.sources.base import Source
+from datamix.sources.base import LabelledSource, Source
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
 from datamix.spec import LeafSpec, spec_of
@@ -332,3 +332,28 @@ def test_many_records_show_how_far_reading_is(make, capsys):
     make("mnist", split="train[:5100]").read()
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "Reading mnist train[:5100]: 5,100 records …"
+
+
+def test_the_labels_of_all_splits_are_known_to_every_slice(tmp_path):
+    import tensorflow_datasets as tfds
+
+    records = [{"image": np.full((4, 4, 1), i, np.uint8), "label": i} for i in range(9)]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="plain_labels",
+        version="1.0.0",
+        data_dir=tmp_path,
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(4, 4, 1)), "label": tfds.features.Scalar(np.int64)}
+        ),
+        split_datasets={
+            split: list(enumerate(part)) for split, part in (("train", records[:6]), ("test", records[6:]))
+        },
+        file_format="array_record",
+    )
+    source = Tfds(name="plain_labels", split="train[:2]", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    assert isinstance(source, LabelledSource)
+    assert source.class_names == ()
+    assert len(source.read()["label"]) == 2
+    assert sorted(source.whole_labels().tolist()) == list(range(9))
+    kept = [path for path in tmp_path.glob("cache/plain_labels-all-*") if path.is_dir()]
+    assert len(kept) == 1  # so that they are decoded once
