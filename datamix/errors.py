@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
+# Control characters but for tab and newline, those that turn the direction of writing, and bytes that are no text.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class DatamixError(Exception):
@@ -57,6 +60,14 @@ class StateError(DatamixError):
     """Raised when a state does not belong to this pipeline."""
 
 
+class InstallationError(DatamixError):
+    """Raised when a library is missing or does not work, which says nothing of the data or the configuration."""
+
+
+class ResourceError(DatamixError):
+    """Raised when the machine has no more of what a job needs: memory, room on a disk, an output to write to."""
+
+
 def _sentence(text: str, key: str | None, value: object, hint: str) -> str:
     """What is printed: `key = value; text. hint`, without the parts that are not given."""
     if key is not None:
@@ -72,6 +83,18 @@ def _shown(value: object) -> str:
     """A value as Python writes it, on one line and not longer than a line can be."""
     text = " ".join(repr(value).splitlines())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def printable(text: str) -> str:
+    """A text without what would move a terminal's cursor, colour it or turn its lines around: shown as Python does.
+
+    Names of classes, files and datasets may come from somebody else, and may be no text at all in the encoding of a
+    terminal.
+
+    >>> print(printable("a\x1b[31mred\x07 \u202e3 \udcff"))
+    a\x1b[31mred\x07 \u202e3 \udcff
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def hint(name: str, known: Iterable[str]) -> str:

@@ -127,7 +127,7 @@ def compose(
     """
     with _composing, _version_base(), one_line_errors():
         loader = config_loader(config_dir, datasets=datasets)
-        with named_loops(loader):
+        with named_faults(loader):
             node = loader.load_configuration("config", prepared(overrides), RunMode.RUN)
     with open_dict(node):
         del node["hydra"]
@@ -168,10 +168,16 @@ def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
 
 
 @contextmanager
-def named_loops(loader: ConfigLoaderImpl) -> Iterator[None]:
-    """Say which mix is made of itself, where Hydra follows its defaults without end."""
+def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
+    """Say which mix is made of itself, where Hydra follows its defaults without end, and which file is no text."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        for directory in loader.get_search_path().get_path():
+            for path in Path(str(directory.path).removeprefix("file://")).rglob("*.yaml"):
+                if path.is_file() and path.read_bytes() == error.object:
+                    raise ConfigError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
+        raise
     except RecursionError as error:
         for dataset in loader.get_group_options("dataset"):
             if loop := _loop(loader, dataset, ()):

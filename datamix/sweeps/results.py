@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import DataError
+from datamix.errors import DataError, printable
 
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
@@ -159,7 +159,7 @@ def swept_value(result: Result, key: str) -> str:
 
 def shown_value(result: Result, key: str) -> str:
     """The same for people to read: a number that a search has found with four digits."""
-    value = swept_value(result, key)
+    value = printable(swept_value(result, key))
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
 
 
