@@ -87,7 +87,8 @@ def _lack(error: Exception) -> ResourceError | None:
             f"there is not enough memory{more}; a smaller batch.size, source.NAME.limit and fewer sources take less."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room on its disk.")
+        file = error.filename or "a file"
+        return ResourceError(f"{file} cannot be written: {error.strerror}; make room on its disk.")
     return None
 
 

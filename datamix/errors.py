@@ -86,13 +86,12 @@ def _shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without what would move a terminal's cursor, colour it or turn its lines around: shown as Python does.
+    r"""Show what would move a terminal's cursor, colour it or turn its lines around, as Python writes it.
 
-    Names of classes, files and datasets may come from somebody else, and may be no text at all in the encoding of a
-    terminal.
+    Names of classes, files and datasets may come from somebody else, and may be no text in any encoding.
 
-    >>> print(printable("a\x1b[31mred\x07 \u202e3 \udcff"))
-    a\x1b[31mred\x07 \u202e3 \udcff
+    >>> print(printable(f"a{chr(27)}[31mred{chr(7)}"))
+    a\x1b[31mred\x07
     """
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
