@@ -32,7 +32,7 @@ from datamix.config.files import conf_dir
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
-from datamix.errors import ConfigError, DatamixError, ResourceError, printable
+from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import run_recorded, run_watched
 
@@ -76,16 +76,19 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
     sys.exit(2)
 
 
-def _lack(error: Exception) -> ResourceError | None:
-    """What the machine has not enough of, where that has raised an error."""
+def _lack(error: Exception) -> DatamixError | None:
+    """What the machine has not, or not enough of, where that has raised an error."""
     jax: Any = sys.modules.get("jax")
     exhausted = jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, MemoryError) or exhausted:
         detail = " ".join(str(error).split()).removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
         more = f" ({detail[:200]})" if detail else ""
         return ResourceError(
-            f"there is not enough memory{more}; a smaller batch.size, source.NAME.limit and fewer sources take less."
+            f"there is not enough memory{more}; a smaller batch.size or train.steps, source.NAME.limit and fewer "
+            "sources take less."
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
+        return InstallationError(f"JAX has no device: {' '.join(str(error).split())}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         file = error.filename or "a file"
         return ResourceError(f"{file} cannot be written: {error.strerror}; make room on its disk.")

@@ -96,6 +96,18 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def expanded(path: str | Path) -> Path:
+    """A path whose `~` stands for the home of a user.
+
+    Raises:
+      ConfigError: There is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no such home; write the whole path.") from None
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Say which known name is nearest, and which there are.
 

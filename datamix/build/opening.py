@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from datamix import registry
 from datamix.build.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
-from datamix.errors import ConfigError, DataError, DatamixError, install_hint
+from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
 from datamix.sources.objects import as_source
@@ -55,7 +54,7 @@ def check_data_dir(config: Config) -> None:
     Raises:
       DataError: it does not.
     """
-    if config.data_dir is not None and not (path := Path(config.data_dir).expanduser()).is_dir():
+    if config.data_dir is not None and not (path := expanded(config.data_dir)).is_dir():
         raise DataError(
             f"data.dir = {config.data_dir!r}: there is no such directory (looked for it at {path.absolute()}); name "
             "one that holds prepared datasets, or make it first if they are to be downloaded into it."

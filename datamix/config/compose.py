@@ -27,7 +27,7 @@ from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import conf_dir
 from datamix.config.plus import MIX
 from datamix.config.renamed import rename_overrides
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, expanded
 from datamix.mixing.groups import SELF
 
 VERSION_BASE = "1.3"
@@ -99,7 +99,7 @@ def config_loader(
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
-        directory = Path(config_dir).expanduser().absolute()
+        directory = expanded(config_dir).absolute()
         if not directory.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)

@@ -124,8 +124,9 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
         end = max(100 * unit, 2 * plan.stages[-1].first * plan.batch_records, *seen)
-    batches = np.unique(np.linspace(0, max(end // unit, 1), points + 1).astype(np.int64))
-    positions = [min(int(batch) * unit, end) for batch in batches]
+    num_batches = max(end // unit, 1)
+    batches = sorted({num_batches * i // points for i in range(points + 1)})
+    positions = [min(batch * unit, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
     steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]

@@ -93,7 +93,9 @@ def read_results(directory: Path, sweep: str = "") -> list[Result]:
     Raises:
       DataError: a file is damaged.
     """
-    return sorted((read_result(path, sweep) for path in directory.rglob(RESULT)), key=lambda result: result.job)
+    return sorted(
+        (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file()), key=lambda result: result.job
+    )
 
 
 def read_result(path: Path, sweep: str = "") -> Result:
@@ -120,7 +122,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged ({error!r}); delete it, and sweep.resume=true runs its job again."
         ) from error

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, InstallationError, SpecError, hint, install_hint
+from datamix.errors import ConfigError, DataError, InstallationError, SpecError, expanded, hint, install_hint
 from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Slot, cache_directory
 from datamix.sources.splits import resolve_split
@@ -112,7 +112,7 @@ class Tfds(TakeFromRead):
         """The prepared dataset's own directory."""
         name = Name.parse(self.name)
         default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        data_dir = Path(self.data_dir or default).expanduser().resolve()
+        data_dir = expanded(self.data_dir or default).resolve()
         if directory := find_prepared(name, data_dir):
             return directory
         module = _registered_in(name, data_dir)
