@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from datamix import registry
@@ -41,11 +44,35 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
         for key, value in (("data_dir", config.data_dir), ("cache_dir", config.cache_dir)):
             if key in takes and value is not None:
                 settings.setdefault(key, value)
-        return _open(source, as_source(function(**settings), provenance=source.target))
+        opened = _open(source, as_source(function(**settings), provenance=source.target))
+        if "split" not in takes:
+            return opened
+        splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
+        return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
         return _stand_in(source, config, error)
     except DatamixError as error:
         raise named(source.name, error) from error
+
+
+def _splits(source: SourceConfig, default: object) -> Iterator[str]:
+    """The splits that a dataset with splits of its own is likely to have, without slices."""
+    texts = [source.settings.get("split"), default, source.test_split or "test"]
+    for text in texts:
+        if isinstance(text, str):
+            yield from (part.partition("[")[0].strip() for part in text.split("+"))
+
+
+def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], splits: Sequence[str]) -> list[Source]:
+    """Other splits of a dataset, those that it has."""
+    opened = []
+    for split in dict.fromkeys(splits):
+        # A dataset of the user's may refuse a split in whatever way: what it does not have holds no labels.
+        with contextlib.suppress(DatamixError, LookupError, ValueError, OSError):
+            source = as_source(function(**{**settings, "split": split}))
+            _ = source.num_records, source.spec
+            opened.append(source)
+    return opened
 
 
 def check_data_dir(config: Config) -> None:
@@ -79,6 +106,9 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
         seed=config.seed,
         limit=config.limit,
         chosen_names=config.class_names,
+        chosen_num_classes=config.num_classes,
+        label=config.label,
+        unlabelled=config.unlabelled,
         target=config.target,
         settings=config.settings,
         key=f"source.{config.name}",

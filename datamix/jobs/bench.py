@@ -84,7 +84,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
         "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
     }
-    report = report_of_whole_mix(built, pipeline.spec)
+    report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
     rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items()]
     out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))

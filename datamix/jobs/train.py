@@ -35,6 +35,7 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     if isinstance(job, DatamixError):
         raise job
     print_notes(out, "Stand-in", job.data.built.notes)
+    print_notes(out, "Note", job.data.notes)
     print_notes(out, "Resume", [job.note] if job.note else [])
     begin(out, job)
     if not job.ended:
@@ -107,6 +108,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         records=step * size,
         samples_per_s=job.steps_done * size / max(job.seconds, 1e-9),
         figure="curves.png",
+        statistics=job.data.pipeline.statistics,
     )
     report |= {
         "metrics": last,
@@ -129,6 +131,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _line(job: Run) -> str:
+    if not job.records.lines:  # its loss was no number before the first test
+        return ""
     last = job.records.lines[-1]
     names = job.data.pipeline.source_names
     accuracy = ", ".join(f"{name} {percent(last[f'accuracy/{name}'])}" for name in names)

@@ -102,6 +102,10 @@ class ArrayFiles:
         """See `datamix.sources.base.ReadableSource`."""
         return {leaf: self._in_ranges(_load(*place)) for leaf, place in self.where.items()}
 
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        return _load(*self.where["label"])
+
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         starts, stops = np.array(self.ranges, np.int64).T

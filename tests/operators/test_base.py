@@ -67,11 +67,12 @@ def test_built_in_traits() -> None:
     found = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
     assert [name for name, holds in found.items() if holds.random] == ["flip_horizontal"]
     assert [name for name, holds in found.items() if not holds.elementwise] == [
-        "flip_horizontal", "one_hot", "resize", "to_grayscale", "to_rgb",
+        "flip_horizontal", "offset_one_hot", "one_hot", "resize", "to_grayscale", "to_rgb",
     ]  # fmt: skip
     assert {name: holds.traced for name, holds in found.items() if holds.traced} == {
         "normalize": ("mean", "std"),
         "offset_label": ("offset",),
+        "offset_one_hot": ("offset",),
         "tag_source": ("source_id",),
     }
 

@@ -45,8 +45,8 @@ def test_jobs_that_differ_in_weights_share_their_records(config_of):
     ("overrides", "message"),
     [
         (
-            ["source.down.split=few", "source.down.test_split=test", "source.down.class_names=[]"],
-            r"source 'down': label 3 of its test records is none of the 3 classes of those to train on; name every",
+            ["source.down.class_names=[]", "source.down.num_classes=3"],
+            r"^source 'down': label 3 is none of the 3 classes from 0 on; set source\.down\.num_classes=4\.$",
         ),
         (["labels=keep", "operators=[{one_hot:{num_classes:4}}]"], r"integer label; this mix gives image float32 \[4,"),
         (

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,11 @@ class Tfds(TakeFromRead):
     def read(self) -> Arrays:
         """All records, memory-mapped; decoded first where the cache does not hold them."""
         return self._slot.load(self._decode).arrays
+
+    def whole_labels(self) -> np.ndarray:
+        """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
+        feature = self.leaves["label"] if isinstance(self.leaves, Mapping) else "label"
+        return replace(self, split="all", leaves={"label": feature}).read()["label"]
 
     @cached_property
     def _directory(self) -> Path:
