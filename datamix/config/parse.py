@@ -252,8 +252,12 @@ def _source(name: str, node: Node) -> SourceConfig:
         class_names=[str(each) for each in class_names] if isinstance(class_names, list) else class_names or (),
     )
     settings = {key: value for key, value in source.settings.items() if value is not None}
-    _require_known(node, "source", source.target, settings)
-    _check(node.where, "source", source.target, settings)
+    takes = registry.settings(registry.lookup("source", source.target))
+    given = {key: value for key, value in settings.items() if key != "split" or key in takes}
+    if len(given) < len(settings) and not isinstance(settings["split"], str):  # records are sliced for it
+        raise ConfigError("it is text", key=node.key("split"), value=settings["split"])
+    _require_known(node, "source", source.target, given)
+    _check(node.where, "source", source.target, given)
     return replace(source, settings=settings)
 
 

@@ -61,6 +61,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
+    print_notes(out, "Note", built.notes_on_records())
     pipeline = built.pipeline()
     record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
 

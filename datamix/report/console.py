@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -53,7 +53,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     return shown
 
 
-def print_notes(out: RichConsole, head: str, notes: Sequence[str]) -> None:
+def print_notes(out: RichConsole, head: str, notes: Iterable[str]) -> None:
     """Print what a user must not overlook, a line each."""
     for note in notes:
         out.print(Text.assemble((f"{head}:", "bold yellow"), f" {printable(note)}"))
