@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
@@ -34,6 +34,7 @@ _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a ca
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
+@lru_cache(64)
 def chunk_program(program: Program) -> Program:
     """The same program for as many batches as are computed in one call."""
     batch_bytes = program.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
@@ -53,7 +54,7 @@ class BatchIterator(Iterator[Batch]):
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       buffers: The memory of each program's chunks, which all iterators of a pipeline share.
-      parts: What determines the sequence; see `datamix.pipeline.pipeline.parts`.
+      parts: Gives what determines the sequence; see `datamix.fingerprint.parts`.
       start: Number of the first batch.
       shard: See `Pipeline.iterator`.
       output: See `Pipeline.iterator`.
@@ -68,7 +69,7 @@ class BatchIterator(Iterator[Batch]):
         batching: Batching,
         *,
         buffers: dict[Program, Buffers],
-        parts: Mapping[str, str],
+        parts: Callable[[], Mapping[str, str]],
         start: int,
         shard: tuple[int, int],
         output: Output,
@@ -202,7 +203,7 @@ class BatchIterator(Iterator[Batch]):
 
     def state(self) -> State:
         """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
-        return {"version": 1, "step": self.step, "fingerprint": dict(self._parts)}
+        return {"version": 1, "step": self.step, "fingerprint": dict(self._parts())}
 
     def restore(self, state: State) -> None:
         """Go on where a state was taken.
@@ -218,7 +219,7 @@ class BatchIterator(Iterator[Batch]):
             raise StateError(
                 "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
             ) from None
-        here = self._parts
+        here = self._parts()
         if differing := sorted(key for key in here.keys() | parts.keys() if here.get(key) != parts.get(key)):
             raise StateError(
                 f"this state was taken under another configuration: {', '.join(differing)} differ; restore "

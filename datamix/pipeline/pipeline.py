@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import NoReturn, TypeVar
 
@@ -203,7 +204,7 @@ class Pipeline:
             self.plan,
             self.batching,
             buffers=self._buffers,
-            parts=parts(self._identity, self.plan, self.batch_size, self.remainder),
+            parts=partial(parts, self._identity, self.plan, self.batch_size, self.remainder),
             start=start,
             shard=shard,
             output=output,
