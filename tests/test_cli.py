@@ -35,9 +35,17 @@ def test_the_report_is_whole(preview):
     report = preview.report
     assert report.pop("samples_per_s") > 1000
     assert re.fullmatch(r"[0-9a-f]{16}", report.pop("fingerprint"))
-    source = {"provenance": "tfds", "samples": 80, "share": 0.5, "target": 0.5}
+    source = {"provenance": "tfds", "samples": 80, "share": 0.5, "target": 0.5, "unlabelled": 0}
+    for name, mean in (("mnist", 33), ("fashion", 72)):
+        leaves = report["sources"][name].pop("leaves")
+        assert {key: leaves["image"][key] for key in ("min", "max", "nan", "inf")} == {
+            "min": 0, "max": 255, "nan": 0, "inf": 0,
+        }  # fmt: skip
+        assert abs(leaves["image"]["mean"] - mean) < 1
+        assert (leaves["label"]["min"], leaves["label"]["max"]) == (0, 9)
     assert report == {
         "job": "preview",
+        "notes": [],
         "seed": 0,
         "batches": 10,
         "samples": 160,
@@ -386,7 +394,41 @@ def test_a_dataset_source_and_operator_of_ones_own(call_datamix, tmp_path):
         "target": 0.5,
         "epochs": 1.0,
         "labels": [10, 12],
+        "unlabelled": 0,
+        "leaves": {
+            "image": {"min": 0, "max": 27, "mean": 13.5, "nan": 0, "inf": 0},
+            "label": {"min": 0, "max": 2, "mean": 0.975, "nan": 0, "inf": 0},
+        },
     }
+
+
+def test_what_a_preview_says_of_labels_and_values(call_datamix, tmp_path):
+    image = np.random.default_rng(0).random((40, 8, 8)).astype(np.float32)
+    image[3] = np.nan
+    np.savez(tmp_path / "x.npz", image=image, label=np.where(np.arange(40) < 8, -1, 1 + np.arange(40) % 3))
+    ended = call_datamix("source=my_npz", "source.my_npz.path=x.npz", "source.my_npz.operators=[]",
+                         "source.my_npz.unlabelled=keep")  # fmt: skip
+    notes = [
+        "source 'my_npz': images [8, 8] get a channel axis, and are [8, 8, 1].",
+        "source 'my_npz': its labels begin at 1; they stay as they are, so that class 0 has no records and its 4 "
+        "classes are 0 to 3.",
+        "source 'my_npz': the leaf 'image' holds NaN (2.50% of its values).",
+        "source 'my_npz': 8 of 40 records are unlabelled, and left out of loss and accuracy.",
+    ]
+    assert ended.report["notes"] == notes
+    assert all(f"Note: {note}" in ended.out for note in notes)
+    source = ended.report["sources"]["my_npz"]
+    assert (source["unlabelled"], source["labels"]) == (8, [-1, 3])
+    assert source["leaves"]["image"]["nan"] == pytest.approx(0.025)
+    assert "Values before any operator" in ended.out
+    assert re.search(r"my_npz .* image .* 2\.5 % ", ended.out)
+
+
+def test_labels_that_are_no_class_end_a_preview_with_one_line(call_datamix, tmp_path):
+    np.savez(tmp_path / "x.npz", image=np.zeros((40, 8, 8), np.uint8), label=np.full(40, -1))
+    ended = call_datamix("source=my_npz", "source.my_npz.path=x.npz")
+    assert ended.code == 2
+    assert "40 of 40 labels are no class, such as -1; source.my_npz.unlabelled=keep" in ended.err
 
 
 # As Hydra's users are used to

@@ -8,8 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from datamix import registry
-from datamix.build.source import Kind, OpenSource
+from datamix.build.source import Kind, OpenSource, is_shipped
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation
@@ -173,7 +172,7 @@ def decide(
     keeps = any(search.sources[name].unlabelled == "keep" for name in labels.num_classes)
     labels = replace(labels, keeps_unlabelled=keeps, notes=tuple(search.notes()))
     if labels.complete and labels.num_classes and numbering == "union":
-        _check_total(labels, shared)
+        _check_total(search, labels, shared)
     return [labels.known_to(source) for source in search.sources.values()], labels
 
 
@@ -262,7 +261,11 @@ class _Search:
 
 
 def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
-    """The labels of a mix whose labels are all class numbers."""
+    """The labels of a mix whose labels are all class numbers.
+
+    Raises:
+      SpecError: operators make vectors of the classes of some sources alone.
+    """
     makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
     counts: dict[str, int | None] = {}
     for name in names:
@@ -270,6 +273,11 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
         needed = complete or (makers and numbering == "union")
         counts[name] = search.num_classes(name) if needed else known
     blocks = _blocks(search, counts) if makers and numbering == "union" else {}
+    for name in names:
+        if makers and name not in makers and _stays_as_it_is(search.sources[name]):
+            made = next(each for each in search.sources[makers[0]].operators if _makes_one_hot(each))
+            width, of_all = made.settings["num_classes"], not blocks
+            raise _class_beside_vector(search, name, makers[0], width, "keep" if of_all else numbering)
     return Labels(kind="class", numbering=numbering, num_classes=counts | blocks, in_blocks=frozenset(blocks))
 
 
@@ -283,9 +291,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
     width = first.spec["label"].shape[0]
     for name in scalars:
         source = search.sources[name]
-        if all(each.operator in registry.names("operator") for each in source.operators) and not any(
-            map(_makes_one_hot, source.operators)
-        ):
+        if _stays_as_it_is(source) and not any(map(_makes_one_hot, source.operators)):
             raise _class_beside_vector(search, name, first.name, width, numbering)
     names = [name for name in search.sources if name in {*vectors, *scalars}]
     if numbering == "keep" or len(names) == 1:
@@ -366,13 +372,26 @@ def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> Non
             )
 
 
-def _check_total(labels: Labels, shared: Sequence[Operation]) -> None:
+def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -> None:
     """Check that every class of the mix has a number, and an element of vectors that are made after the mix.
 
     Raises:
       SpecError: there are too many classes.
     """
     total = sum(count or 0 for count in labels.num_classes.values())
+    for name, count in labels.num_classes.items():
+        source, largest = search.sources[name], (count or 0) - 1
+        if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
+            raise SpecError(
+                f"source {name!r}: label {largest} is beyond int32; number its classes from 0 on, or leave them out: "
+                f"{source.choice('label', 'none')}."
+            )
+        for offset in [each.settings["offset"] for each in source.operators if _is_own_offset(each)]:
+            if not -_LARGEST <= offset <= _LARGEST - max(largest, 0):
+                raise SpecError(
+                    f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond "
+                    f"int32; it is at most {_LARGEST - max(largest, 0)}."
+                )
     if total - 1 > _LARGEST:
         counts = ", ".join(f"{name} {count:,}" for name, count in labels.num_classes.items())
         raise SpecError(
@@ -391,6 +410,15 @@ def _makes_one_hot(operation: Operation) -> bool:
     return operation.function is one_hot and operation.settings.get("leaf", "label") == "label"
 
 
+def _stays_as_it_is(source: OpenSource) -> bool:
+    """Whether no operator of the user's own could make something else of a label."""
+    return all(is_shipped(each) for each in source.operators)
+
+
 def _has_own_offset(source: OpenSource) -> bool:
     """Whether the user says what is added to the labels of a source."""
-    return any(each.operator == "offset_label" and "leaf" not in each.settings for each in source.operators)
+    return any(map(_is_own_offset, source.operators))
+
+
+def _is_own_offset(operation: Operation) -> bool:
+    return operation.operator == "offset_label" and "leaf" not in operation.settings

@@ -242,6 +242,11 @@ def takes_leaves(source: OpenSource) -> bool:
     return "leaves" in registry.settings(registry.lookup("source", source.target))
 
 
+def is_shipped(operation: Operation) -> bool:
+    """Whether an operator is one of datamix's own, so that it is known what it does to which leaf."""
+    return operation.function.__module__.startswith("datamix.operators.")
+
+
 def named(name: str, error: DatamixError) -> DatamixError:
     """The same error, under the name that the source has in the mix."""
     text = re.sub(r"^source '[^']*': ", "", str(error))

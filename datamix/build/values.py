@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from datamix.build.labels import Labels
-from datamix.build.source import OpenSource
+from datamix.build.source import OpenSource, is_shipped
 from datamix.errors import ConfigError
 from datamix.operators.image import cast, to_float
-from datamix.operators.label import class_label, offset_label, one_hot, tag_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.statistics import LeafStatistics, Statistics
 
@@ -42,7 +41,7 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
                 del dtypes[leaf]
             elif operation.function is cast:
                 dtypes.pop(leaf, None)
-            elif operation.function not in (class_label, offset_label, one_hot, tag_source) and _may_change(operation):
+            elif not is_shipped(operation):
                 break
 
 
@@ -80,11 +79,6 @@ def what_is_broken(statistic: LeafStatistics) -> str:
 
 def _is_wide(dtype: np.dtype) -> bool:
     return dtype.kind in "iu" and dtype != np.uint8
-
-
-def _may_change(operation: Operation) -> bool:
-    """Whether an operator may give leaves other values than it was handed: not those that are shipped for images."""
-    return not operation.function.__module__.startswith("datamix.operators.")
 
 
 def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -> ConfigError:

@@ -88,6 +88,8 @@ def test_labels_that_are_none_are_left_out() -> None:
     assert "label" not in load("source.a.label=none", a=CLASSES).spec
     only_images = {"image": np.ones((20, 4, 4, 1), np.uint8)}
     sources = {"a": records(CLASSES), "b": only_images, "c": [{"image": np.ones((4, 4, 1), np.uint8), "label": 1}]}
+    with pytest.raises(SpecError, match=r"a has a leaf 'label', b has none; .* or set source\.a\.label=none\.$"):
+        datamix.load("batch.size=4", sources={name: sources[name] for name in "ab"})
     overrides = ["source.a.label=none", "source.c.label=none", "mix=concat", "batch.size=41"]
     assert datamix.load(*overrides, sources=sources)[0].keys() == {"image", "source_id"}
 
@@ -223,8 +225,26 @@ def test_numbers_that_would_wrap_are_refused() -> None:
     with pytest.raises(SpecError, match=r"the classes of all sources \(a 2,147,483,646, b 5\) are 2,147,483,651, more"):
         load(a=large, b=CLASSES)
     assert labels_of(load("labels=keep", a=large, b=CLASSES), 0).tolist() == large.tolist()
+    with pytest.raises(
+        SpecError, match=r"^source 'a': label 1099511627776 is beyond int32; .* source\.a\.label=none\.$"
+    ):
+        load(a=np.full(20, 2**40))
+    assert "label" not in load("source.a.label=none", a=np.full(20, 2**40)).spec
+    unsigned = np.full(20, 2**32 - 3, np.uint32)
+    with pytest.raises(SpecError, match="more than int32 can number; labels=keep leaves labels as they are"):
+        load(a=unsigned)
+    assert labels_of(load("labels=keep", a=unsigned), 0).tolist() == unsigned.tolist()
     edge = load(a=np.full(20, 2**31 - 2 - 5), b=CLASSES)
     assert labels_of(edge, 1).max() == 2**31 - 2
+
+
+def test_an_offset_of_ones_own_does_not_wrap_either() -> None:
+    def own(offset: int) -> str:
+        return f"source.b.operators=[{{offset_label:{{offset:{offset}}}}}]"
+
+    with pytest.raises(SpecError, match=r"offset = 2147483645 and its labels up to 4 .*; it is at most 2147483643\.$"):
+        load(own(2**31 - 3), a=CLASSES, b=CLASSES)
+    assert labels_of(load(own(2**31 - 5), a=CLASSES, b=CLASSES), 1).max() == 2**31 - 1
 
 
 @given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=6), min_size=2, max_size=4), st.data())
