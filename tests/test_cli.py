@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -563,3 +564,94 @@ def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_pa
     out, err = process.communicate(timeout=20)
     assert (process.returncode in (130, -signal.SIGINT), out, err) == (True, "", "interrupted\n")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".hydra"]
+
+
+# What the machine and the terminal are in the way of
+
+
+def a_source(directory, *, name="dyed", names='["\\e[31mred\\a", "$x^{$", "=1+1", d, e, f, g, h, i, j]'):
+    path = directory / "conf" / "dataset" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"_target_: digits\nclass_names: {names}\noperators: [to_float]\n")
+    return directory / "conf"
+
+
+def test_names_of_classes_are_text_and_nothing_else(call_datamix, tmp_path):
+    ended = call_datamix("--config-dir", str(a_source(tmp_path)), "source=dyed", "batch.size=64")
+    assert ended.report["figure"] == "samples.png"
+    assert "\x1b" not in ended.out + ended.err
+
+
+def test_a_key_that_would_colour_the_terminal_is_shown(call_datamix):
+    assert call_datamix("so\x1b[31mrce=digits").mistake.startswith(r"ConfigError: 'so\x1b[31mrce=digits' is not an")
+
+
+def test_formulas_in_what_was_swept_are_text(call_datamix, tmp_path):
+    swept = "source.dyed.class_names=['=1+1','$x^{$',c,d,e,f,g,h,i,j],['=2+2',b,c,d,e,f,g,h,i,'$k_{$']"
+    conf = str(a_source(tmp_path))
+    ended = call_datamix("--config-dir", conf, "-m", "job=plan", "source=dyed", swept, "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "s" / "sweep.png").is_file()
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"\xff\xfe\x00", r"ConfigError: .*odd\.yaml is not text in UTF-8: invalid start byte at byte 0\."),
+    (b"# @package _global_\nbatch: {size: '${'}\n", r"ConfigError: no viable alternative at input '\$\{'.*"),
+    (b"a: [1, 2\nb: }", r"ConfigError: while parsing a flow sequence in .*odd\.yaml.*"),
+])  # fmt: skip
+def test_a_config_of_ones_own_that_cannot_be_read(call_datamix, tmp_path, content, message):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "odd.yaml").write_bytes(content)
+    assert re.fullmatch(message, call_datamix("--config-dir", "conf", "job=plan", "experiment=odd").mistake)
+
+
+def test_a_batch_that_no_memory_holds(call_datamix):
+    mistake = call_datamix("source=digits", "batch.size=2000000000", "stop=forever").mistake
+    assert mistake.startswith("ResourceError: there is not enough memory (")
+    assert call_datamix("source=digits", "batch.size=3000000000").mistake.endswith("; it is 2147483647 or less.")
+
+
+@pytest.mark.parametrize("arguments", [("job=plan", "source=digits"), ("--help",), ("--cfg", "job"), ("--version",)])
+def test_an_output_that_is_full(environment, tmp_path, arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "datamix", *arguments],
+            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line) == (
+        2, "ResourceError: the standard output cannot be written: No space left on device."
+    )  # fmt: skip
+
+
+def test_a_directory_that_is_gone(environment, tmp_path):
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir ../gone && {sys.executable} -m datamix job=plan source=digits"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path / "gone", env=environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, "ConfigError: the current directory has been deleted; change into another one.\n"
+    )  # fmt: skip
+
+
+def test_an_output_that_lacks_a_dash(run_datamix, tmp_path):
+    ended = run_datamix("job=plan", "source=digits", "stop=forever", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    assert ended.report["job"] == "plan"
+
+
+def test_strict_promotion_is_of_ones_own_code(run_datamix, tmp_path):
+    strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    assert run_datamix("source=digits+garments", cwd=tmp_path, env=strict).report["samples"] == 160
+
+
+def test_a_device_that_there_is_not(run_datamix, tmp_path):
+    ended = run_datamix("source=digits", cwd=tmp_path, env={"JAX_PLATFORMS": "nonsense"})
+    assert ended.mistake.startswith("InstallationError: JAX has no device: Unable to initialize backend 'nonsense'")
+
+
+def test_weights_beyond_any_range(call_datamix):
+    for weight in ("1e300", "1" + "0" * 30):
+        report = call_datamix("job=plan", "source=digits+garments", f"mix.weights.digits={weight}").report
+        assert report["sources"]["digits"]["share"] > 0.9999

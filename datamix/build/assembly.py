@@ -107,7 +107,13 @@ class Assembly:
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
         """What a user must know of the labels and values of the mix, once its data is read; a sentence each."""
-        return [*self.labels.notes, *notes_on_values(self.sources, pipeline.statistics, self.labels)]
+        on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
+        return [*self.notes_on_records(), *self.labels.notes, *on_values]
+
+    def notes_on_records(self) -> list[str]:
+        """What of the sources is left out of the mix, before its data is read; a sentence each."""
+        left_out = [f"source {name!r}: {note}" for name, source in self.sources.items() for note in source.notes]
+        return [*left_out, *self.plan.unseen()]
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""

@@ -85,6 +85,11 @@ class OpenSource:
         return self.chosen_names or self.source.class_names
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of its records, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
+
+    @property
     def declared_num_classes(self) -> int | None:
         """The number of classes as far as it is known without a look at the labels; None where it is not.
 

@@ -28,8 +28,9 @@ class Key:
     kind: str = ""
 
 
-# Positions are 64-bit numbers.
-Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+LARGEST = 2**63 - 1
+"""The largest position."""
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=LARGEST)]
 Rate: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
@@ -207,7 +208,7 @@ class Config:
     sources: tuple[SourceConfig, ...]
     mix: MixConfig
     operators: tuple[OperatorConfig, ...] = ()
-    batch_size: Annotated[Count, Key("batch.size")]
+    batch_size: Annotated[int, Meta(ge=1, le=2**31 - 1), Key("batch.size")]
     remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
     shuffle_rows: Annotated[bool, Key("batch.shuffle")] = False
     data_dir: Annotated[str | None, Key("data.dir")] = None

@@ -91,6 +91,7 @@ def report_of(
             leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
         },
         "unit": built.config.mix.unit,
+        "notes": built.notes_on_records(),
         "sources": sources,
         "groups": {
             path: {

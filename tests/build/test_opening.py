@@ -94,8 +94,13 @@ def test_a_source_function_of_the_users(tmp_path: Path) -> None:
 
 
 def test_a_source_made_in_python_takes_no_settings() -> None:
-    with pytest.raises(ConfigError, match=r"^source\.a\.split: a was made in Python and takes no split; "):
-        datamix.load("source.a.split=train[:3]", sources={"a": few()})
+    with pytest.raises(ConfigError, match=r"^source\.a\.path: a was made in Python and takes no path; "):
+        datamix.load("source.a.path=a.npz", sources={"a": few()})
+
+
+def test_a_source_made_in_python_is_sliced() -> None:
+    pipeline = datamix.load("source.a.split=train[1:]", "batch.size=2", "shuffle=none", sources={"a": few()})
+    assert pipeline[0]["label"].tolist() == few()["label"][1:3].tolist()
 
 
 @pytest.mark.parametrize("source", ["mnist+fashion", "digits"])
