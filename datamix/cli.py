@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import string
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,14 @@ from yaml import YAMLError
 
 from datamix import __version__, registry
 from datamix.config import compose
+from datamix.config.directories import directory_in_use
 from datamix.config.explain import explain
 from datamix.config.files import conf_dir
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
 from datamix.errors import ConfigError, DatamixError
+from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import run_recorded, run_watched
 
@@ -46,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
     try:
-        _run(list(sys.argv[1:] if argv is None else argv))
+        with ended_by(signal.SIGINT):
+            _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -104,12 +108,17 @@ def _run(arguments: list[str]) -> None:
         compose.load_plugins(config)
         with _hydra_config(config):
             check_hydra_node(config)
-            if args.hydra_help or not (args.multirun or config.hydra.mode == RunMode.MULTIRUN):
+            if args.hydra_help:
                 _start_hydra([*flags, *overrides])
-                return
-            overrides += settle(config)
-            check_jobs(config, loader)
-            run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+            elif not (args.multirun or config.hydra.mode == RunMode.MULTIRUN):
+                with directory_in_use(config, "hydra.run.dir") as directory:
+                    _start_hydra([*flags, *overrides, *directory])
+            else:
+                overrides += settle(config)
+                check_jobs(config, loader)
+                with directory_in_use(config, "hydra.sweep.dir") as directory:
+                    start = partial(_start_hydra, [*flags, *overrides, *directory], "hydra.sweep.dir")
+                    run_watched(config, loader, start)
 
 
 def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

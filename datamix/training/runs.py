@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from datamix import registry
+from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DatamixError, StateError
 from datamix.fingerprint import differing, digest
@@ -246,6 +246,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 _note(run, before, losses[i], partial(replicas.state, i))
         if losses is not None:  # otherwise they had ended before
             tell(runs)
+        interruption.check()
         if step == first.steps:
             break
     for run in runs:
