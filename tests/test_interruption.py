@@ -56,10 +56,10 @@ def test_in_a_callback_of_the_garbage_collector() -> None:
 
     def work() -> None:
         with ended_by(signal.SIGTERM):
+            gc.callbacks.append(callback)
             gc.collect()
             wait()
 
-    gc.callbacks.append(callback)
     try:
         with pytest.raises(SystemExit):
             work()

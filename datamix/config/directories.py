@@ -52,7 +52,7 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
             config.hydra.overrides.hydra.extend(overrides)
         else:
             path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.absolute() / _LOCK, mode=0o666, blocking=False)
+        lock = FileLock(path.absolute() / _LOCK, blocking=False)
         lock.acquire()
     except Timeout:
         raise ConfigError(

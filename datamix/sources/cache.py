@@ -9,8 +9,8 @@ import logging
 import mmap
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -84,7 +84,8 @@ class Slot:
     @property
     def path(self) -> Path:
         """The entry's directory, whether it is there or not."""
-        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
+        # With the format, so that two versions of datamix that share a cache do not replace each other's entries.
+        digest = hashlib.sha256(json.dumps([_FORMAT, self.key], sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)}-{digest}"
 
     def peek(self) -> tuple[dict[str, LeafSpec], Mapping[str, Any]] | None:
@@ -128,7 +129,7 @@ class Slot:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(f"{self.path}.lock")
+        lock = FileLock(f"{self.path}.lock", mode=0o666)  # another user may build it as well
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -171,7 +172,9 @@ class Slot:
     def _write(self, arrays: Arrays, info: Mapping[str, Any]) -> None:
         for left_over in self.cache_dir.glob(f"{self.path.name}.*.tmp"):  # of a process that was killed
             shutil.rmtree(left_over, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.", suffix=".tmp", dir=self.cache_dir))
+        # As the umask has it: what `tempfile` makes, no other user can read.
+        temporary = self.cache_dir / f"{self.path.name}.{secrets.token_hex(4)}.tmp"
+        temporary.mkdir()
         try:
             leaves = {}
             for index, (leaf, array) in enumerate(arrays.items()):
