@@ -84,8 +84,7 @@ class Slot:
     @property
     def path(self) -> Path:
         """The entry's directory, whether it is there or not."""
-        # With the format, so that two versions of datamix that share a cache do not replace each other's entries.
-        digest = hashlib.sha256(json.dumps([_FORMAT, self.key], sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)}-{digest}"
 
     def peek(self) -> tuple[dict[str, LeafSpec], Mapping[str, Any]] | None:
