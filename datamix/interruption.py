@@ -90,7 +90,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _send_again(number: int) -> None:
     if received():
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:

@@ -207,6 +207,8 @@ def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, 
     assert bench["gb_per_s"] == pytest.approx(ended.report["samples_per_s"] * bench["bytes_per_sample"] / 1e9)
     assert bench["share_of_fill"] == pytest.approx(bench["gb_per_s"] / bench["fill_gb_per_s"])
     assert 0 < bench["share_of_fill"] < 1
+    assert bench["path"] == "fast"
+    assert "Path: fast, with calls of JAX and XLA that are not documented." in ended.out.splitlines()
     assert list(bench["ns_per_sample"]) == ["plan", "gather", "operators", "output"]
     assert bench["ns_per_sample"]["operators"] > bench["ns_per_sample"]["gather"] > 0  # a resize is no small matter
     assert f"{ended.report['samples_per_s']:,.0f} samples/s in batches of 64: " in ended.out
@@ -449,6 +451,13 @@ def test_a_resolver_that_a_plugin_registers(call_datamix, tmp_path):
     swept = call_datamix("-m", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
     assert (swept.code, len(swept.reports)) == (0, 2)
     assert (tmp_path / "s-6" / "sweep.json").is_file()
+
+
+def test_a_primary_config_of_ones_own(call_datamix, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 5\n")
+    report = call_datamix("--config-dir", "own", "--config-name", "mine", "job=plan", "source=digits+garments").report
+    assert (report["seed"], list(report["sources"])) == (5, ["digits", "garments"])
 
 
 def test_completion_knows_groups_and_datasets(run_datamix, tmp_path):

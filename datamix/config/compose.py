@@ -34,6 +34,9 @@ VERSION_BASE = "1.3"
 """The version of Hydra whose defaults hold for our configs."""
 
 _PLUS = "plus://"
+SEARCH_PATH = f"hydra.searchpath=[{_PLUS}]"
+"""The override that lets Hydra find `source=a+b`."""
+
 # Hydra makes its singletons when they are first used, and two threads would make them twice.
 _composing = RLock()
 
@@ -42,10 +45,12 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     """The overrides of a command line as Hydra understands them.
 
     What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, `window(n)`, the tilde of a home.
-    A search path of the user's own goes on with the entry that joins datasets.
+    The search path gets the entry that joins datasets, beside those of the user.
 
-    >>> prepared(["source.mnist.split=train[:10],test", "seed=1", "hydra.searchpath=[file:///conf]"])
-    ["source.mnist.split='train[:10]','test'", 'seed=1', 'hydra.searchpath=[file:///conf,plus://]']
+    >>> prepared(["source.mnist.split=train[:10],test", "hydra.searchpath=[file:///conf]"])
+    ["source.mnist.split='train[:10]','test'", 'hydra.searchpath=[file:///conf,plus://]']
+    >>> prepared(["seed=1"])
+    ['seed=1', 'hydra.searchpath=[plus://]']
     """
     result = []
     overrides = rename_overrides(overrides)
@@ -66,20 +71,10 @@ def prepared(overrides: Sequence[str]) -> list[str]:
             entries = value[1:-1].strip()
             value = f"[{entries},{_PLUS}]" if entries else f"[{_PLUS}]"
         result.append(key + equals + value)
+    if not any(key.lstrip("+") == "hydra.searchpath" for key in keys):
+        # Not in config.yaml: Hydra takes a search path from a primary config alone, and that may be the user's own.
+        result.append(SEARCH_PATH)
     return result
-
-
-def require_plugins() -> None:
-    """Check that Hydra has found the plugins of datamix.
-
-    Raises:
-      ConfigError: They are not installed.
-    """
-    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
-        raise ConfigError(
-            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
-            "add its folder datamix/plugins to PYTHONPATH."
-        )
 
 
 def config_loader(
@@ -95,7 +90,11 @@ def config_loader(
     Raises:
       ConfigError: There is no such directory, or the plugins of datamix are not installed.
     """
-    require_plugins()
+    if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
+        raise ConfigError(
+            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
+            "add its folder datamix/plugins to PYTHONPATH."
+        )
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:

@@ -45,13 +45,14 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
         made = [each for each in (path, *path.parents) if not each.exists()]
         if _BY_TIME in raw:
             path = _made_new(path)
-            made = [path, *made[1:]]
+            made = [path, *(each for each in made if each in path.parents)]
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+        if "${" in raw:  # resolved once, not a second time by Hydra
             quoted = str(path).replace("'", "\\'")
             overrides.append(f"{key}='{quoted}'")
             OmegaConf.update(config, key, str(path))
             config.hydra.overrides.hydra.extend(overrides)
-        else:
-            path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.absolute() / _LOCK, blocking=False)
         lock.acquire()
     except Timeout:

@@ -11,7 +11,6 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
-from datamix.pipeline.lookup.kinds import lookup_of
 from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, key_for
 
@@ -180,11 +179,10 @@ def single_source_rows(plan: Plan, batch_size: int) -> int:
         return 0  # a batch of one source, the next one of another
     lowest, highest = np.full(batch_size, len(plan.sizes)), np.full(batch_size, -1)
     for stage in plan.stages:
-        period = lookup_of(stage.period).num_slots(stage.period)
-        if period is None:
+        if stage.period.length is None:
             return 0  # every draw is independent
         # After so many slots period and batch begin together again.
-        slots = min(int(np.lcm(period, batch_size)), stage.length or _MOST_SLOTS, _MOST_SLOTS)
+        slots = min(int(np.lcm(stage.period.length, batch_size)), stage.length or _MOST_SLOTS, _MOST_SLOTS)
         source, _ = stage.period.take(0, slots)
         row = (stage.first + np.arange(slots)) % batch_size
         np.minimum.at(lowest, row, source)

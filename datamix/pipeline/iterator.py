@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
@@ -38,6 +38,7 @@ _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a ca
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
+@lru_cache(64)
 def chunk_program(program: Program) -> Program:
     """The same program for as many batches as are computed in one call."""
     batch_bytes = program.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
@@ -59,7 +60,7 @@ class BatchIterator(Iterator[Batch]):
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       buffers: The memory of each program's chunks, which all iterators of a pipeline share.
-      parts: What determines the sequence; see `datamix.pipeline.pipeline.parts`.
+      parts: Gives what determines the sequence; see `datamix.fingerprint.parts`.
       start: Number of the first batch.
       shard: See `Pipeline.iterator`.
       output: See `Pipeline.iterator`.
@@ -74,7 +75,7 @@ class BatchIterator(Iterator[Batch]):
         batching: Batching,
         *,
         buffers: dict[Program, Buffers],
-        parts: Mapping[str, str],
+        parts: Callable[[], Mapping[str, str]],
         start: int,
         shard: tuple[int, int],
         output: Output,
@@ -211,7 +212,7 @@ class BatchIterator(Iterator[Batch]):
 
     def state(self) -> State:
         """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
-        return {"version": _STATE_FORMAT, "step": self.step, "fingerprint": dict(self._parts)}
+        return {"version": _STATE_FORMAT, "step": self.step, "fingerprint": dict(self._parts())}
 
     def restore(self, state: State) -> None:
         """Go on where a state was taken.
@@ -223,6 +224,8 @@ class BatchIterator(Iterator[Batch]):
             version, step, parts = state["version"], state["step"], dict(state["fingerprint"])
             if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in (version, step)):
                 raise ValueError
+            if not all(isinstance(key, str) for key in parts):
+                raise ValueError
         except (KeyError, TypeError, ValueError):
             raise StateError(
                 f"this is no state of datamix; it needs version {_STATE_FORMAT}, a step and a fingerprint."
@@ -232,7 +235,7 @@ class BatchIterator(Iterator[Batch]):
                 f"this state has version {version}, of {'an older' if version < _STATE_FORMAT else 'a newer'} datamix; "
                 f"this one restores version {_STATE_FORMAT}. Restore it with the datamix that took it, or start afresh."
             )
-        if difference := differing(parts, self._parts):
+        if difference := differing(parts, self._parts()):
             raise StateError(f"this state was taken {difference}; restore it under the same, or start afresh.")
         with self._lock:
             self._seek(step)

@@ -118,9 +118,8 @@ class Pipeline:
     @property
     def fingerprint(self) -> str:
         """A digest of all that determines the sequence: what is configured, and what the records hold."""
-        return digest(self._parts)
+        return digest(self._parts())
 
-    @property
     def _parts(self) -> dict[str, str]:
         """The digest of each thing that determines the sequence, the records among them."""
         if not self._contents:

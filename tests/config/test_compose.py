@@ -36,7 +36,8 @@ from datamix.errors import ConfigError
     ],
 )
 def test_an_override_as_hydra_understands_it(override: str, expected: str) -> None:
-    assert prepared([override]) == [expected]
+    search_path = [] if "searchpath" in override else ["hydra.searchpath=[plus://]"]
+    assert prepared([override]) == [expected, *search_path]
 
 
 def test_a_search_path_of_ones_own_still_joins_datasets(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_choices_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 def test_options_of_source_are_the_datasets() -> None:
-    options = config_loader().get_group_options("source", config_name="config")
+    options = config_loader().get_group_options("source", config_name="config", overrides=prepared([]))
     assert options == choices()["dataset"]
 
 

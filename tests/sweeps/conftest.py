@@ -25,13 +25,18 @@ def reach(share: float, seed: int) -> dict[str, float]:
 
 
 @pytest.fixture
-def leave(tmp_path) -> Callable[..., Path]:
+def leave(leave_in, tmp_path) -> Callable[..., Path]:
     """Leaves the results of a sweep of mix.share.mnist over two seeds; the jobs in `failing` have failed."""
     return leave_in(tmp_path)
 
 
-def leave_in(tmp_path: Path) -> Callable[..., Path]:
-    """The same, in any folder."""
+@pytest.fixture(scope="session")
+def leave_in() -> Callable[[Path], Callable[..., Path]]:
+    """What `leave` does, in any folder."""
+    return _leave_in
+
+
+def _leave_in(tmp_path: Path) -> Callable[..., Path]:
 
     def left(name="sweep", shares=(0.1, 0.3, 0.9), failing=(), provenance="tfds", better=0.0, **more):
         for job, (share, seed) in enumerate((share, seed) for share in shares for seed in (0, 1)):

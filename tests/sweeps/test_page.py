@@ -13,7 +13,6 @@ from contextlib import redirect_stdout
 import numpy as np
 import pytest
 from matplotlib.image import imread, imsave
-from sweeps.conftest import leave_in
 
 from datamix.sweeps import figure as sweep_figure
 from datamix.sweeps.gathering import gather
@@ -28,7 +27,7 @@ def gathered(directory, metric="accuracy/worst"):
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory):
+def reported(leave_in, tmp_path_factory):
     """A sweep whose job 2 has failed; job 3 has left a figure."""
     directory = leave_in(tmp_path_factory.mktemp("reported"))(failing=(2,))
     imsave(directory / "3" / "curves.png", np.zeros((4, 6, 3)))

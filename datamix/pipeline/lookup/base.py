@@ -43,11 +43,6 @@ class SlotLookup(Protocol):
         ...
 
     @staticmethod
-    def num_slots(period: Any) -> int | None:
-        """After how many slots a period repeats; None if it never does."""
-        ...
-
-    @staticmethod
     def slot_at(period: Any, num_slots: int) -> tuple[int, list[int]]:
         """Where a cursor stands after the first slots of a stage, with Python's integers: any number, exactly.
 

@@ -53,11 +53,6 @@ class DrawsLookup:
         )
 
     @staticmethod
-    def num_slots(period: Draws) -> int | None:  # noqa: ARG004
-        """See `SlotLookup`."""
-        return None
-
-    @staticmethod
     def slot_at(period: Draws, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
         if period.replacement:

@@ -48,11 +48,6 @@ class RunsLookup:
         )
 
     @staticmethod
-    def num_slots(period: Runs) -> int | None:
-        """See `SlotLookup`."""
-        return period.length
-
-    @staticmethod
     def slot_at(period: Runs, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
         slot = num_slots % period.length

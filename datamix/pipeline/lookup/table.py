@@ -60,11 +60,6 @@ class TableLookup:
         )
 
     @staticmethod
-    def num_slots(period: Table) -> int | None:
-        """See `SlotLookup`."""
-        return period.length
-
-    @staticmethod
     def slot_at(period: Table, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
         slot = num_slots % period.length
@@ -91,6 +86,7 @@ class TableLookup:
 
 def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:
     """Tables one after the other, in an array of `capacity` slots or, if they need more, the next power of two."""
-    packed = np.concatenate(tables)
-    capacity = max(capacity, 1 << (len(packed) - 1).bit_length())
-    return np.pad(packed, (0, capacity - len(packed))).astype(np.uint32)
+    slots = np.concatenate(tables)
+    packed = np.zeros(max(capacity, 1 << (len(slots) - 1).bit_length()), np.uint32)
+    packed[: len(slots)] = slots
+    return packed

@@ -1,0 +1,317 @@
+"""Batches by loop: shards, outputs, states."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import datamix
+from datamix.errors import ConfigError, StateError
+
+
+def test_restore_at_every_step(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None], mix: tuple[str, ...]
+) -> None:
+    pipeline = load(*mix)
+    batches = list(itertools.islice(pipeline, 14))
+    other = load(*mix)
+    for step in range(len(batches)):
+        iterator = pipeline.iterator(start=step)
+        state = json.loads(json.dumps(iterator.state()))
+        resumed = other.iterator()
+        next(resumed)
+        resumed.restore(state)
+        for expected in batches[step : step + 2]:
+            assert_same(next(resumed), expected)
+        resumed.restore(resumed.state())  # a second time, from a resumed iterator
+        for expected in batches[step + 2 : step + 4]:
+            assert_same(next(resumed), expected)
+
+
+SHARDED = [
+    ("stop=forever",),
+    ("mix=round_robin", "stop=forever"),
+    ("mix=random",),
+    ("stop=forever", "batch.shuffle=true"),
+    ("mix.granularity=batch", "stop=forever"),
+]
+
+
+@pytest.mark.parametrize("mix", SHARDED, ids=" ".join)
+def test_shards_one_after_the_other_are_the_batch(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    joined: Callable[..., dict[str, np.ndarray]],
+    mix: tuple[str, ...],
+) -> None:
+    pipeline = load(*mix)
+    batches = list(itertools.islice(pipeline, 6))
+    for num_shards in (1, 2, 3, 7, 8):
+        shards = [list(itertools.islice(pipeline.iterator(shard=(i, num_shards)), 6)) for i in range(num_shards)]
+        sizes = [len(batches_of_rank[0]["label"]) for batches_of_rank in shards]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] - sizes[-1] <= 1
+        for step in range(6):
+            assert_equal(joined([batches_of_rank[step] for batches_of_rank in shards]), batches[step])
+        on_device = next(pipeline.iterator(shard=(num_shards - 1, num_shards), output="jax"))
+        assert all(isinstance(value, jax.Array) for value in on_device.values())
+        assert_equal(on_device, shards[-1][0])
+
+
+@pytest.mark.parametrize("shuffle", ["batch.shuffle=false", "batch.shuffle=true"])
+@pytest.mark.parametrize(("rows", "num_shards", "sizes"), [(5, 3, [2, 2, 1]), (2, 2, [1, 1]), (2, 3, [1, 1, 0])])
+def test_shards_of_a_short_last_batch(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    joined: Callable[..., dict[str, np.ndarray]],
+    rows: int,
+    num_shards: int,
+    sizes: list[int],
+    shuffle: str,
+) -> None:
+    pipeline = load("stop=forever", f"stop.samples={2 * 8 + rows}", "batch.remainder=keep", shuffle)
+    whole = list(pipeline)
+    assert [len(batch["label"]) for batch in whole] == [8, 8, rows]
+    for output in ("numpy", "jax"):
+        shards = [list(pipeline.iterator(shard=(i, num_shards), output=output)) for i in range(num_shards)]
+        assert [len(batches[-1]["label"]) for batches in shards] == sizes
+        for step in range(3):
+            assert_equal(joined([batches[step] for batches in shards]), whole[step])
+    assert_equal(pipeline[-1], whole[-1])
+
+
+def test_the_number_of_ranks_may_change_at_any_step(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    joined: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    pipeline = load("stop=forever")
+    state = pipeline.iterator(start=2).state()
+    for num_shards in (4, 1, 3):
+        ranks = [pipeline.iterator(shard=(i, num_shards)) for i in range(num_shards)]
+        for rank in ranks:
+            rank.restore(state)
+        step = ranks[0].step
+        for _ in range(3):
+            assert_equal(joined([next(rank) for rank in ranks]), pipeline[step])
+            step += 1
+        state = ranks[-1].state()
+
+
+def test_output_on_the_device(load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]) -> None:
+    pipeline = load()
+    for found, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
+        assert all(isinstance(value, jax.Array) for value in found.values())
+        assert_same(found, expected)
+
+
+def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]
+) -> None:
+    pipeline = load("stop=exhaust_once", "batch.remainder=keep", "source.c.limit=49")
+    for index in range(2):
+        theirs = list(pipeline.iterator(shard=(index, 2)))
+        mine = list(pipeline.iterator(shard=(index, 2), output="jax"))
+        assert len(mine) == 14
+        for found, expected in zip(mine, theirs, strict=True):
+            assert_same(found, expected)
+
+
+def test_a_batch_that_is_kept_stays_what_it_was(
+    load: Callable[..., datamix.Pipeline],
+    reference: Callable[..., dict[str, np.ndarray]],
+    assert_same: Callable[..., None],
+) -> None:
+    """Its memory is used for no later batch."""
+    pipeline = load("stop=forever")
+    for output in ("numpy", "jax"):
+        kept = list(itertools.islice(pipeline.iterator(output=output), 700))
+        for step in (0, 255, 256, 699):
+            assert_same(kept[step], reference(pipeline, step))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"shard": (2, 2)}, r"shard = \(2, 2\): the rank lies in \[0, 2\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\): the rank lies in \[0, 0\)"),
+        (
+            {"shard": (0, 9)},
+            r"shard = \(0, 9\): a batch of 8 cannot be divided among 9 ranks; make batch\.size",
+        ),
+        ({"start": -1}, "start = -1; it is 0 or more"),
+        ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
+    ],
+)
+def test_iterator_arguments(load: Callable[..., datamix.Pipeline], kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load().iterator(**kwargs)
+
+
+def test_start_behind_the_end_gives_nothing(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load()
+    assert list(pipeline.iterator(start=len(pipeline) + 5)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("seed=7", "seed"),
+        ("batch.size=4", "batch.size"),
+        ("mix.ratio=1:2:1", "mix"),
+        ("mix=random", "mix.order"),
+        ("stop=all_exhausted", "stop"),
+        ("shuffle=false", "shuffle"),
+        ("source.a.limit=30", "source.a"),
+        ("operators=[flip_horizontal]", "operators"),
+    ],
+)
+def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: str, key: str) -> None:
+    state = load().iterator().state()
+    with pytest.raises(StateError, match=rf"taken under another configuration: {key} differ"):
+        load(change).iterator().restore(state)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"version": 2, "step": -1, "fingerprint": {}},
+        None,
+        {"version": 2, "step": "3"},
+        {"version": 2, "step": 0, "fingerprint": {1: 2, "seed": 3}},
+    ],
+)
+def test_no_state(load: Callable[..., datamix.Pipeline], state: Any) -> None:
+    with pytest.raises(StateError, match="this is no state of datamix"):
+        load().iterator().restore(state)
+
+
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (3, "a newer")])
+def test_a_state_of_another_version(load: Callable[..., datamix.Pipeline], version: int, age: str) -> None:
+    iterator = load().iterator()
+    with pytest.raises(
+        StateError, match=rf"^this state has version {version}, of {age} datamix; this one restores version 2\. Restore"
+    ):
+        iterator.restore(iterator.state() | {"version": version})
+
+
+def few(size: int, seed: int) -> dict[str, np.ndarray]:
+    """So many small images with labels."""
+    generator = np.random.default_rng(seed)
+    return {
+        "image": generator.integers(0, 256, (size, 4, 3, 1), dtype=np.uint8),
+        "label": generator.integers(0, 4, size),
+    }
+
+
+ARRAYS = {"a": few(37, 0), "b": few(20, 1)}
+
+
+def changed(arrays: Mapping[str, np.ndarray], leaf: str, record: int) -> dict[str, np.ndarray]:
+    """The same arrays with one record changed."""
+    values = arrays[leaf].copy()
+    values[record] = values[record] + 1
+    return {**arrays, leaf: values}
+
+
+@pytest.mark.parametrize("leaf", ["image", "label"])
+def test_a_state_over_other_records(leaf: str) -> None:
+    first = datamix.mix({"a": ARRAYS["a"], "b": ARRAYS["b"]}, labels="keep", batch_size=4)
+    same = datamix.mix({"a": ARRAYS["a"], "b": dict(ARRAYS["b"])}, labels="keep", batch_size=4)
+    other = datamix.mix({"a": ARRAYS["a"], "b": changed(ARRAYS["b"], leaf, 7)}, labels="keep", batch_size=4)
+    same.iterator().restore(first.iterator(3).state())
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+    with pytest.raises(
+        StateError, match=r"^this state was taken over other records of source 'b' than are here; restore"
+    ):
+        other.iterator().restore(first.iterator(3).state())
+
+
+def test_a_state_under_the_other_width_of_numbers(load: Callable[..., datamix.Pipeline]) -> None:
+    state = load().iterator().state()
+    with jax.enable_x64(True):
+        iterator = load().iterator()
+        with pytest.raises(StateError, match=r"taken under another configuration: JAX_ENABLE_X64 differ"):
+            iterator.restore(state)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "threefry2x32"])
+def test_random_operators_depend_on_no_switch_of_the_process(assert_equal: Callable[..., None], impl: str) -> None:
+    def flipped() -> datamix.Pipeline:
+        return datamix.mix({"a": ARRAYS["a"]}, operators={"a": ["flip_horizontal"]}, batch_size=16)
+
+    usual, state = flipped(), flipped().iterator(1).state()
+    with jax.threefry_partitionable(False), jax.default_prng_impl(impl):
+        other = flipped()
+        iterator = other.iterator()
+        iterator.restore(state)
+        assert_equal(next(iterator), usual[1])
+        assert_equal(other[1], usual[1])
+
+
+def test_threads_that_share_an_iterator_take_each_batch_once_and_in_order() -> None:
+    pipeline = datamix.mix({"a": {"image": np.arange(4000)[:, None]}}, shuffle=False, batch_size=2)
+    iterator, taken = iter(pipeline), [[] for _ in range(4)]  # type: ignore[var-annotated]
+
+    def take(into: list[int]) -> None:
+        into.extend(int(batch["image"][0, 0]) for batch in iterator)
+
+    threads = [threading.Thread(target=take, args=(into,)) for into in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(itertools.chain(*taken)) == list(range(0, 4000, 2))
+    assert all(part == sorted(part) for part in taken)
+
+
+def a_mix(seed: int, batch_size: int) -> datamix.Pipeline:
+    """A mix of sources of several specs, resized to one."""
+    generator = np.random.default_rng(seed)
+    height, width = (int(side) for side in generator.integers(2, 40, 2))
+    resize = {"resize": {"height": height, "width": width, "method": ["linear", "lanczos3", "cubic"][seed % 3]}}
+    normalize = {"normalize": {"mean": [0.13, 0.2, 0.3], "std": [0.3, 0.4, 0.7]}}
+    sources = {}
+    for name in "abc"[: 1 + seed % 3]:
+        shape = (*generator.integers(2, 40, 2), generator.choice([1, 3]))
+        sources[name] = {
+            "image": generator.integers(0, 256, (90, *shape), dtype=np.uint8),
+            "label": generator.integers(0, 4, 90),
+        }
+    chains = [["to_rgb", resize, "to_float", normalize], ["to_grayscale", "to_float", resize, "flip_horizontal"]]
+    operators = dict.fromkeys(sources, chains[seed % 2])
+    return datamix.mix(sources, operators=operators, batch_size=batch_size, labels="keep")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_loop_index_cursor_and_shards_agree_to_the_last_bit(seed: int, batch_size: int) -> None:
+    pipeline = a_mix(seed, batch_size)
+    cursor = pipeline.start()
+    for step, batch in enumerate(itertools.islice(pipeline, 5)):
+        assert_identical(pipeline[step], batch)
+        following, cursor = pipeline.next(cursor)
+        assert_identical(following, batch)
+    if batch_size > 1:
+        shards = [next(pipeline.iterator(step, shard=(rank, 2))) for rank in range(2)]
+        assert_identical({leaf: np.concatenate([shard[leaf] for shard in shards]) for leaf in batch}, batch)
+
+
+def assert_identical(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for leaf, values in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[leaf]), values, strict=True)
+
+
+def test_finished_batches_are_read_only_views(load: Callable[..., datamix.Pipeline]) -> None:
+    batch = load()[0]
+    with pytest.raises(ValueError, match="read-only"):
+        batch["image"][:] = 0

@@ -1,0 +1,121 @@
+"""What JAX sees of a pipeline: a pure function of a cursor, compiled once for every ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import datamix
+from datamix.pipeline.program import Compiled
+from datamix.testing import traces
+
+
+@pytest.mark.parametrize("stop", ["first_exhausted", "all_exhausted", "exhaust_once", "forever"])
+def test_ratio_seed_and_constants_compile_nothing(load: Callable[..., datamix.Pipeline], stop: str) -> None:
+    first = load(f"stop={stop}", "seed=1")
+    next(iter(first))
+    first.next(first.start())
+    with traces() as counts:
+        for i in range(1, 51):
+            other = (
+                load(f"stop={stop}", f"seed={i}", f"mix.share.a={i / 60}")
+                if i < 4
+                else first.with_weights({"a": i / 7})
+            )
+            next(iter(other))
+            other.next(other.start())
+        renormalized = "source.a.operators=[to_float,{normalize:{mean:0.1,std:0.7}}]"
+        next(iter(load(f"stop={stop}", "mix.weights.a=0.123456789", renormalized)))
+    assert not counts
+
+
+def test_schedules_temperatures_and_steps_compile_nothing(
+    load: Callable[..., datamix.Pipeline],
+    reference: Callable[..., dict[str, np.ndarray]],
+    assert_same: Callable[..., None],
+) -> None:
+    ramp = "mix.schedule=[{{until:{},weights:{{a:{}}}}},{{until:{},ramp:{},weights:{{b:{}}}}}]"
+    first = load("stop=forever", ramp.format(5, 3, 205, "linear", 2))
+    next(iter(first))
+    warm = load("stop=all_exhausted", "weighting=size", "weighting.temperature=2")
+    next(iter(warm))
+    other = load("stop=forever", ramp.format(9, 3, 100, "linear", 2))
+    assert_same(next(other.iterator(start=90)), reference(other, 90))
+    with traces() as counts:
+        for values in ((7, 0.123, 400, "cosine", 8), (1, 1 / 3, 100, "exponential", 0.001)):
+            other = load("stop=forever", ramp.format(*values))
+            assert_same(next(other.iterator(start=90)), reference(other, 90))
+        for temperature in (1, 1.7, 50):
+            next(iter(load("stop=all_exhausted", "weighting=size", f"weighting.temperature={temperature}")))
+    assert not counts
+
+
+def test_vmap_over_weights_is_a_loop(load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]) -> None:
+    pipeline = load("stop=forever")
+    others = [pipeline.with_weights({"a": weight}) for weight in (0, 1 / 3, 7)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[other.compiled for other in others])
+    cursors = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[other.start(4) for other in others])
+    batches, after = jax.vmap(Compiled.next)(stacked, cursors)
+    batches, _ = jax.vmap(Compiled.next)(stacked, after)
+    for i, other in enumerate(others):
+        assert_same({leaf: values[i] for leaf, values in batches.items()}, other[5])
+
+
+def test_next_under_jit_scan_and_vmap(load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]) -> None:
+    pipeline = load("stop=forever")
+
+    def step(cursor: datamix.Cursor, _: None) -> tuple[datamix.Cursor, dict[str, jax.Array]]:
+        batch, cursor = pipeline.next(cursor)
+        return cursor, batch
+
+    _, scanned = jax.lax.scan(step, pipeline.start(2), None, length=9)
+    _, jitted = jax.jit(lambda cursor: jax.lax.scan(step, cursor, None, length=9))(pipeline.start(2))
+    for i in range(9):
+        assert_same({leaf: values[i] for leaf, values in scanned.items()}, pipeline[2 + i])
+        assert_same({leaf: values[i] for leaf, values in jitted.items()}, pipeline[2 + i])
+    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[pipeline.start(i) for i in (0, 5, 30)])
+    mapped, _ = jax.vmap(pipeline.next)(starts)
+    for i, start in enumerate((0, 5, 30)):
+        assert_same({leaf: values[i] for leaf, values in mapped.items()}, pipeline[start])
+
+
+def test_what_is_compiled_is_an_argument_of_jitted_functions(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]
+) -> None:
+    traces = 0
+
+    @jax.jit
+    def first_batch(compiled: Compiled, cursor: datamix.Cursor) -> dict[str, jax.Array]:
+        nonlocal traces
+        traces += 1
+        return compiled.next(cursor)[0]
+
+    pipeline = load("stop=forever")
+    for weight in (1, 2, 9):
+        other = pipeline.with_weights({"a": weight})
+        assert_same(first_batch(other.compiled, other.start(3)), other[3])
+    assert traces == 1
+
+
+def test_what_a_jitted_function_returns_has_its_own_arrays_and_nothing_else(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]
+) -> None:
+    pipeline = load("stop=forever")
+    same = jax.jit(lambda compiled: compiled)
+    same(pipeline.compiled)  # whose plan later callers must not get
+    other = pipeline.with_weights({"a": 7})
+    returned = same(other.compiled)
+    assert {field.name for field in dataclasses.fields(returned)} == {
+        "program",
+        "plan",
+        "row_shuffle",
+        "reader",
+        "numbers",
+    }
+    assert not hasattr(returned, "__getitem__")
+    assert_same(returned.next(other.start(5))[0], other[5])
