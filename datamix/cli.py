@@ -170,6 +170,7 @@ def _run(arguments: list[str]) -> None:
             config = loader.load_configuration(
                 args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
             )
+            compose.require_keys(config, args.config_dir)
             compose.load_plugins(config)
             is_sweep = not args.hydra_help and (args.multirun or config.hydra.mode == RunMode.MULTIRUN)
             with _hydra_config(config):

@@ -400,7 +400,7 @@ MISTAKES = {
     "batch.size=1602": "ConfigError: batch.size = 1602; it is more than the 1601 records of the whole mix. ",
     "batch.remainder=dorp": "ConfigError: batch.remainder = 'dorp'. Did you mean 'drop'? Known: drop, keep.",
     "data.stand_in=perhaps": "ConfigError: data.stand_in = 'perhaps'; it is true or false.",
-    "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more.",
+    "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more, and 10,000 or less.",
     "job.batches=few": "ConfigError: job.batches = 'few'; ",
     "plugins=[no_such_module]": "ConfigError: plugins: there is no module 'no_such_module'; ",
     "mnist": "ConfigError: 'mnist' is not an override; write key=value, ",
@@ -599,6 +599,8 @@ def test_formulas_in_what_was_swept_are_text(call_datamix, tmp_path):
     (b"\xff\xfe\x00", r"ConfigError: .*odd\.yaml is not text in UTF-8: invalid start byte at byte 0\."),
     (b"# @package _global_\nbatch: {size: '${'}\n", r"ConfigError: no viable alternative at input '\$\{'.*"),
     (b"a: [1, 2\nb: }", r"ConfigError: while parsing a flow sequence in .*odd\.yaml.*"),
+    (b"- a\n- b\n", r"ConfigError: .*odd\.yaml is a list; a config is a group of keys, as in `batch: \{size: 32\}`\."),
+    (b"vars: " + b"[" * 5000, r"ConfigError: values are nested too deeply; give them in fewer levels\."),
 ])  # fmt: skip
 def test_a_config_of_ones_own_that_cannot_be_read(call_datamix, tmp_path, content, message):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)

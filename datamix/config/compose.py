@@ -7,6 +7,7 @@ Composing and printing help import neither JAX nor TensorFlow.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,7 @@ def compose(
         loader = config_loader(config_dir, datasets=datasets)
         with named_faults(loader):
             node = loader.load_configuration("config", prepared(overrides), RunMode.RUN)
+            require_keys(node, config_dir)
     with open_dict(node):
         del node["hydra"]
     return node
@@ -153,6 +155,23 @@ def load_plugins(node: DictConfig) -> None:
     """
     modules = OmegaConf.select(node, "plugins", default=None)
     registry.load_plugins(modules if OmegaConf.is_list(modules) else [])
+
+
+def require_keys(node: DictConfig, config_dir: str | Path | None) -> None:
+    """Refuse what is chosen of the user's own and is a list, which Hydra would leave out without a word.
+
+    Args:
+      node: The composed configuration, with Hydra's part.
+      config_dir: The directory of the user's configs.
+
+    Raises:
+      ConfigError: A file with a list.
+    """
+    for group, names in node.hydra.runtime.choices.items() if config_dir is not None else ():
+        for name in names if OmegaConf.is_list(names) else [names]:
+            path = expanded(str(config_dir)) / str(group).partition("@")[0] / f"{name}.yaml"
+            if path.is_file() and OmegaConf.is_list(OmegaConf.load(path)):
+                raise ConfigError(f"{path} is a list; a config is a group of keys, as in `batch: {{size: 32}}`.")
 
 
 def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
@@ -182,7 +201,11 @@ def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
             if loop := _loop(loader, dataset, ()):
                 text = f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}"
                 raise ConfigError(text, key="source") from None
-        raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
+        if any(
+            Path(frame.filename).name == "defaults_list.py" for frame in traceback.extract_tb(error.__traceback__)[-9:]
+        ):
+            raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
+        raise ConfigError("values are nested too deeply; give them in fewer levels.") from error
 
 
 def _loop(loader: ConfigLoaderImpl, dataset: str, within: tuple[str, ...]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
 _IMAGES_A_ROW = 10
+_MOST_BATCHES = 10_000
 _MEASURE_S = 0.3
 _LABELS_OF = 2**14  # records whose labels are looked at
 
@@ -37,8 +38,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     Returns:
       The report.
     """
-    if batches < 1:
-        raise ConfigError("it is 1 or more", key="job.batches", value=batches)
+    if not 1 <= batches <= _MOST_BATCHES:  # all are held at once
+        raise ConfigError(f"it is 1 or more, and {_MOST_BATCHES:,} or less", key="job.batches", value=batches)
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)

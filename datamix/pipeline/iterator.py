@@ -226,7 +226,7 @@ class BatchIterator(Iterator[Batch]):
                 raise ValueError
             if not all(isinstance(key, str) for key in parts):
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError):
             raise StateError(
                 f"this is no state of datamix; it needs version {_STATE_FORMAT}, a step and a fingerprint."
             ) from None

@@ -26,6 +26,7 @@ from datamix.spec import Arrays, LeafSpec
 FORMAT = 1
 """The version of what an entry holds; an entry of another version is made again."""
 _META = "meta.json"
+_LONGEST = 100  # characters of a name; that of a file may have 255 bytes, some of which are for the rest
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +88,7 @@ class Place:
     def path(self) -> Path:
         """The entry's directory, whether it is there or not."""
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
-        return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)}-{digest}"
+        return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:_LONGEST]}-{digest}"
 
     def peek(self) -> tuple[dict[str, LeafSpec], Mapping[str, Any]] | None:
         """Spec and info of a fresh entry, without reading its arrays; None where there is none."""

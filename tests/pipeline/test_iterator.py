@@ -188,6 +188,9 @@ def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: s
         None,
         {"version": 2, "step": "3"},
         {"version": 2, "step": 0, "fingerprint": {1: 2, "seed": 3}},
+        np.int64(3),
+        [],
+        {"version": 2, "step": 0, "fingerprint": [[1]]},
     ],
 )
 def test_no_state(load: Callable[..., datamix.Pipeline], state: Any) -> None:

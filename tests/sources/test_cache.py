@@ -69,6 +69,12 @@ def test_entries_are_told_apart_by_key_and_carry_a_readable_name(tmp_path):
     assert_holds_arrays(place_in(tmp_path).load(refuse))
 
 
+def test_a_name_of_any_length_has_a_place(tmp_path):
+    place = Place(cache_dir=tmp_path, name="train[:1]+" * 1000, key={}, fingerprint={})
+    assert_holds_arrays(place.load(build))
+    assert place.path.is_dir()
+
+
 def test_no_records_are_kept_too(tmp_path):
     empty = {"image": np.zeros((0, 3, 4), np.uint8)}
     for _ in range(2):
