@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,7 +229,41 @@ def test_a_dataset_source_and_operator_of_ones_own(call_datamix, tmp_path):
         "target": 0.5,
         "epochs": 1.0,
         "labels": [10, 12],
+        "unlabelled": 0,
+        "leaves": {
+            "image": {"min": 0, "max": 27, "mean": 13.5, "nan": 0, "inf": 0},
+            "label": {"min": 0, "max": 2, "mean": 0.975, "nan": 0, "inf": 0},
+        },
     }
+
+
+def test_what_a_preview_says_of_labels_and_values(call_datamix, tmp_path):
+    image = np.random.default_rng(0).random((40, 8, 8)).astype(np.float32)
+    image[3] = np.nan
+    np.savez(tmp_path / "x.npz", image=image, label=np.where(np.arange(40) < 8, -1, 1 + np.arange(40) % 3))
+    ended = call_datamix("source=my_npz", "source.my_npz.path=x.npz", "source.my_npz.operators=[]",
+                         "source.my_npz.unlabelled=keep")  # fmt: skip
+    notes = [
+        "source 'my_npz': images [8, 8] get a channel axis, and are [8, 8, 1].",
+        "source 'my_npz': its labels begin at 1; they stay as they are, so that class 0 has no records and its 4 "
+        "classes are 0 to 3.",
+        "source 'my_npz': the leaf 'image' holds NaN (2.50% of its values).",
+        "source 'my_npz': 8 of 40 records are unlabelled, and left out of loss and accuracy.",
+    ]
+    assert ended.report["notes"] == notes
+    assert all(f"Note: {note}" in ended.out for note in notes)
+    source = ended.report["sources"]["my_npz"]
+    assert (source["unlabelled"], source["labels"]) == (8, [-1, 3])
+    assert source["leaves"]["image"]["nan"] == pytest.approx(0.025)
+    assert "Values before any operator" in ended.out
+    assert re.search(r"my_npz .* image .* 2\.5 % ", ended.out)
+
+
+def test_labels_that_are_no_class_end_a_preview_with_one_line(call_datamix, tmp_path):
+    np.savez(tmp_path / "x.npz", image=np.zeros((40, 8, 8), np.uint8), label=np.full(40, -1))
+    ended = call_datamix("source=my_npz", "source.my_npz.path=x.npz")
+    assert ended.code == 2
+    assert "40 of 40 labels are no class, such as -1; source.my_npz.unlabelled=keep" in ended.err
 
 
 # As Hydra's users are used to
@@ -529,3 +564,94 @@ def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_pa
     out, err = process.communicate(timeout=20)
     assert (process.returncode in (130, -signal.SIGINT), out, err) == (True, "", "interrupted\n")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".hydra"]
+
+
+# What the machine and the terminal are in the way of
+
+
+def a_source(directory, *, name="dyed", names='["\\e[31mred\\a", "$x^{$", "=1+1", d, e, f, g, h, i, j]'):
+    path = directory / "conf" / "dataset" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"_target_: digits\nclass_names: {names}\noperators: [to_float]\n")
+    return directory / "conf"
+
+
+def test_names_of_classes_are_text_and_nothing_else(call_datamix, tmp_path):
+    ended = call_datamix("--config-dir", str(a_source(tmp_path)), "source=dyed", "batch.size=64")
+    assert ended.report["figure"] == "samples.png"
+    assert "\x1b" not in ended.out + ended.err
+
+
+def test_a_key_that_would_colour_the_terminal_is_shown(call_datamix):
+    assert call_datamix("so\x1b[31mrce=digits").mistake.startswith(r"ConfigError: 'so\x1b[31mrce=digits' is not an")
+
+
+def test_formulas_in_what_was_swept_are_text(call_datamix, tmp_path):
+    swept = "source.dyed.class_names=['=1+1','$x^{$',c,d,e,f,g,h,i,j],['=2+2',b,c,d,e,f,g,h,i,'$k_{$']"
+    conf = str(a_source(tmp_path))
+    ended = call_datamix("--config-dir", conf, "-m", "job=plan", "source=dyed", swept, "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "s" / "sweep.png").is_file()
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"\xff\xfe\x00", r"ConfigError: .*odd\.yaml is not text in UTF-8: invalid start byte at byte 0\."),
+    (b"# @package _global_\nbatch: {size: '${'}\n", r"ConfigError: no viable alternative at input '\$\{'.*"),
+    (b"a: [1, 2\nb: }", r"ConfigError: while parsing a flow sequence in .*odd\.yaml.*"),
+])  # fmt: skip
+def test_a_config_of_ones_own_that_cannot_be_read(call_datamix, tmp_path, content, message):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "odd.yaml").write_bytes(content)
+    assert re.fullmatch(message, call_datamix("--config-dir", "conf", "job=plan", "experiment=odd").mistake)
+
+
+def test_a_batch_that_no_memory_holds(call_datamix):
+    mistake = call_datamix("source=digits", "batch.size=2000000000", "stop=forever").mistake
+    assert mistake.startswith("ResourceError: there is not enough memory (")
+    assert call_datamix("source=digits", "batch.size=3000000000").mistake.endswith("; it is 2147483647 or less.")
+
+
+@pytest.mark.parametrize("arguments", [("job=plan", "source=digits"), ("--help",), ("--cfg", "job"), ("--version",)])
+def test_an_output_that_is_full(environment, tmp_path, arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "datamix", *arguments],
+            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line) == (
+        2, "ResourceError: the standard output cannot be written: No space left on device."
+    )  # fmt: skip
+
+
+def test_a_directory_that_is_gone(environment, tmp_path):
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir ../gone && {sys.executable} -m datamix job=plan source=digits"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path / "gone", env=environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, "ConfigError: the current directory has been deleted; change into another one.\n"
+    )  # fmt: skip
+
+
+def test_an_output_that_lacks_a_dash(run_datamix, tmp_path):
+    ended = run_datamix("job=plan", "source=digits", "stop=forever", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    assert ended.report["job"] == "plan"
+
+
+def test_strict_promotion_is_of_ones_own_code(run_datamix, tmp_path):
+    strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    assert run_datamix("source=digits+garments", cwd=tmp_path, env=strict).report["samples"] == 160
+
+
+def test_a_device_that_there_is_not(run_datamix, tmp_path):
+    ended = run_datamix("source=digits", cwd=tmp_path, env={"JAX_PLATFORMS": "nonsense"})
+    assert ended.mistake.startswith("InstallationError: JAX has no device: Unable to initialize backend 'nonsense'")
+
+
+def test_weights_beyond_any_range(call_datamix):
+    for weight in ("1e300", "1" + "0" * 30):
+        report = call_datamix("job=plan", "source=digits+garments", f"mix.weights.digits={weight}").report
+        assert report["sources"]["digits"]["share"] > 0.9999

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamix.build.assembly import Assembly, assemble
+from datamix.build.labels import Labels
 from datamix.build.opening import check_data_dir, open_source, operations
 from datamix.config.parse import check_components
 from datamix.config.schema import Config
@@ -33,12 +34,13 @@ class Built(Assembly):
         return notes
 
 
-def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
+def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
     Args:
       config: the configuration of the run.
       memory: sources made in Python, by name, see `datamix.sources.objects.as_source`.
+      labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
 
     Raises:
       DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
@@ -53,6 +55,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         [open_source(source, config, memory or {}) for source in config.sources],
         operators=operations(config.operators),
         labels=config.labels,
+        labels_like=labels_like,
         batch_size=config.batch_size,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,

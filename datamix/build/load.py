@@ -61,7 +61,8 @@ def load(
     node = compose(arguments, config_dir=config_dir, datasets=list(memory))
     # An experiment may set what its job needs, which is not looked at here.
     node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
-    built = build(parse(node), memory)
-    for note in built.notes:
+    built = build(parse(node), memory).completed()
+    pipeline = built.pipeline()
+    for note in (*built.notes, *built.notes_on(pipeline)):
         warnings.warn(note, stacklevel=2)
-    return built.pipeline()
+    return pipeline

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
 from datamix import registry
 from datamix.build.assembly import assemble
-from datamix.build.source import OpenSource, named
+from datamix.build.labels import Numbering
+from datamix.build.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
 from datamix.operators.base import Traits, traits
@@ -52,6 +55,9 @@ def mix(
     shuffle: bool | str = "full",
     labels: str = "union",
     class_names: Mapping[str, Sequence[str]] | None = None,
+    num_classes: Mapping[str, int] | None = None,
+    label: Mapping[str, str] | None = None,
+    unlabelled: Mapping[str, str] | None = None,
     limit: Mapping[str, int] | None = None,
     **order_settings: Any,
 ) -> Pipeline:
@@ -88,6 +94,10 @@ def mix(
       shuffle: "full", "window(n)" or "none".
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       class_names: the names of the classes of a source, by label.
+      num_classes: the number of classes of a source; by default as many as have names, or as there are labels.
+      label: what the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default what
+        their values say.
+      unlabelled: "keep" keeps a source's records whose label is negative, and so no class; "refuse" is the default.
       limit: how many of its first records a source gives.
       **order_settings: the settings of the order, such as `window=64`.
 
@@ -121,6 +131,9 @@ def mix(
     seed_of = _of_sources("seeds", seeds, flat, _whole)
     limit_of = _of_sources("limit", limit, flat, _count)
     names_of = _of_sources("class_names", class_names, flat, _names)
+    num_classes_of = _of_sources("num_classes", num_classes, flat, _count)
+    label_of = _of_sources("label", label, flat, partial(_choice, options=get_args(Kind)))
+    unlabelled_of = _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep")))
     opened = [
         _open(
             name,
@@ -129,13 +142,16 @@ def mix(
             seed=seed_of.get(name),
             limit=limit_of.get(name),
             chosen_names=names_of.get(name, ()),
+            chosen_num_classes=num_classes_of.get(name),
+            label=label_of.get(name),
+            unlabelled=unlabelled_of.get(name, "refuse"),
         )
         for name, data in flat.items()
     ]
-    return assemble(
+    assembly = assemble(
         opened,
         operators=_operations("shared_operators", shared_operators),
-        labels=labels,
+        labels=cast(Numbering, labels),
         batch_size=batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
@@ -153,7 +169,11 @@ def mix(
         share=share,
         weighting=weighting,
         schedule=schedule,
-    ).pipeline()
+    ).completed()
+    pipeline = assembly.pipeline()
+    for note in assembly.notes_on(pipeline):
+        warnings.warn(note, stacklevel=2)
+    return pipeline
 
 
 def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -223,6 +243,11 @@ def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:
 def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
     if value not in options:
         raise ConfigError(f"{argument} = {value!r}. {hint(str(value), options)}")
+
+
+def _choice(argument: str, value: str, options: Sequence[str]) -> str:
+    _check_choice(argument, value, options)
+    return value
 
 
 def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:

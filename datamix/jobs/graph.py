@@ -25,6 +25,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
+    print_notes(out, "Note", built.notes_on_records())
     plan = built.plan
     spec = built.spec()
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}

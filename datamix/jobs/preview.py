@@ -18,6 +18,7 @@ from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
+from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
 _IMAGES_A_ROW = 10
@@ -51,7 +52,10 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     labels = _label_ranges(names, pipeline, seen)
     rate = _samples_per_s(pipeline)
 
+    notes = built.notes_on(pipeline)
+    print_notes(out, "Note", notes)
     out.print(_sources_table(built, pipeline, labels))
+    out.print(_leaves_table(pipeline.statistics))
     shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
     out.print(f"Each batch: {config.batch_size} × {shown}")
     for i, batch in enumerate(seen):
@@ -70,7 +74,9 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         labels=labels,
         samples_per_s=rate,
         figure=_draw(directory, built, pipeline, seen),
+        statistics=pipeline.statistics,
     )
+    report["notes"] = notes
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
     unit = "records" if report["unit"] == "record" else report["unit"]
     off = f"{report['max_deviation']:.2f} {unit}"
@@ -98,6 +104,20 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         for i, (name, source) in enumerate(built.sources.items())
     ]
     return table("Sources", ["source", "provenance", "records", "target share", "labels", "normalization"], rows)
+
+
+def _leaves_table(statistics: Statistics) -> Any:
+    """The values of the leaves, as they are before any operator."""
+
+    def shown(number: float | None) -> str:
+        return "–" if number is None else f"{number:.6g}"
+
+    rows = [
+        (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
+        for name, leaves in statistics.items()
+        for leaf, each in leaves.items()
+    ]
+    return table("Values before any operator", ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
 
 
 def _normalization(built: Built, name: str) -> str:

@@ -60,6 +60,8 @@ class Lookup:
         self.names, self.sizes, self.seed = mix.names, mix.sizes, mix.seed
         self.batch_size, self.batch_records = mix.batch_size, mix.slot_records
         self.phases, self.scheduled = mix.phases, mix.scheduled
+        # What ends the mix at a number of records leaves some unseen on purpose.
+        self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
         by_length = mix.lengths is not None

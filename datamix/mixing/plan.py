@@ -125,6 +125,10 @@ class Plan(Lookup):
         """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""
         return plan_report.report(self)
 
+    def unseen(self) -> list[str]:
+        """Say of which sources records are never given, where the stop promises all, or where there is no share."""
+        return plan_report.unseen(self)
+
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
         """The largest deviation of a source from its exact share since the current stage began, at the end of a slot.
 

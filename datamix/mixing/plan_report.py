@@ -124,8 +124,9 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
         end = max(100 * size, 2 * plan.stages[-1].first * plan.batch_records, *seen)
-    batches = np.unique(np.linspace(0, max(end // size, 1), points + 1).astype(np.int64))
-    positions = [min(int(batch) * size, end) for batch in batches]
+    num_batches = max(end // size, 1)
+    batches = sorted({num_batches * i // points for i in range(points + 1)})
+    positions = [min(batch * size, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
     steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
@@ -253,22 +254,34 @@ def _drift(plan: Lookup) -> str:
     return ""
 
 
+def unseen(plan: Lookup) -> list[str]:
+    """Say of which sources records are never given, where the stop promises all or where there is no share."""
+    sentences = []
+    counts = plan.counts(plan.length) if plan.length is not None and plan.sees_all else None
+    for source, (name, size) in enumerate(zip(plan.names, plan.sizes, strict=True)):
+        if not any(stage.shares[source] for stage in plan.stages):
+            sentences.append(f"{name} has no share and gives no record.")
+        elif counts is not None and counts[source] < size:
+            left = f"{size - counts[source]:,} of {name}'s {size:,} records"
+            sentences.append(f"{left} are never seen: the schedule ends without it.")
+    return sentences
+
+
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
         warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
+    warnings += unseen(plan)
     for source, name in enumerate(plan.names):
-        if not any(stage.shares[source] for stage in plan.stages):
-            warnings.append(f"{name} has no share and gives no record.")
-        elif sources[name].samples == 0:
+        if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
         seen = last.base[source] * plan.batch_records
         if plan.length is None and not last.shares[source] and 0 < seen < row.records:
-            unseen = f"{row.records - seen:,} of {name}'s {row.records:,} records"
-            warnings.append(f"{unseen} are never seen: the schedule ends without it.")
-        if row.samples and row.epochs is not None and row.epochs < 0.5:
+            rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
+            warnings.append(f"{rest} are never seen: the schedule ends without it.")
+        if row.samples and row.epochs is not None and row.epochs < 0.5 and not plan.sees_all:
             warnings.append(
                 f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
                 "stop the mix goes on."

@@ -20,15 +20,23 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
 
     Args:
       record: the record, with numbers in `leaf`.
-      largest: the value that becomes 1; by default an integer type's largest value (255 for uint8), and 1 for
-        floats, which keep their values.
+      largest: the value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
+        their values. Other integers need it: their type does not say how bright white is.
       leaf: the name of the leaf.
+
+    Raises:
+      ConfigError: `largest` is missing, or not above 0.
     """
     value = leaf_of(record, leaf, "to_float")
     if largest is not None and not largest > 0:
         raise ConfigError(f"operator 'to_float': largest = {largest}; it is above 0.")
+    if largest is None and jnp.issubdtype(value.dtype, jnp.integer) and value.dtype != jnp.uint8:
+        raise ConfigError(
+            f"operator 'to_float': leaf {leaf!r} is {value.dtype}, whose values may end anywhere; say which one "
+            "becomes 1, as in to_float: {largest: 255}."
+        )
     if largest is None:
-        largest = np.iinfo(value.dtype).max if jnp.issubdtype(value.dtype, jnp.integer) else 1
+        largest = 255 if value.dtype == jnp.uint8 else 1
     # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.
     return record | {leaf: value.astype(jnp.float32) * (1 / largest)}
 

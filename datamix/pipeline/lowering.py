@@ -104,9 +104,10 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
+                left_out = f", or set source.{has}.label=none" if leaf == "label" else ""
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
-                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting."
+                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting{left_out}."
                 )
             if mine != theirs:
                 raise SpecError(

@@ -27,6 +27,7 @@ from datamix.pipeline.program import Compiled, Program, next_flat
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.resident import read_resident
 from datamix.sources.base import Source
+from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
 
 Tree = TypeVar("Tree")
@@ -47,6 +48,7 @@ class Pipeline:
       seeds: The seed of each source's random operators, by name; 0 where none is given.
       identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
       reader: The reader of another pipeline of the same sources, whose data this one then shares.
+      statistics: The statistics of that data.
 
     Raises:
       SpecError: The records of two sources do not fit together; found before any data is read.
@@ -58,6 +60,7 @@ class Pipeline:
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       source_names: The names of the sources, in order.
+      statistics: The statistics of every leaf of each source, as they were when its records were read.
       compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
     """
 
@@ -65,6 +68,7 @@ class Pipeline:
     plan: Plan
     batching: Batching
     source_names: tuple[str, ...]
+    statistics: Statistics
     compiled: Compiled
 
     def __init__(
@@ -79,6 +83,7 @@ class Pipeline:
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
         plan_arrays = _on_device(arrays_of(plan))
@@ -89,9 +94,10 @@ class Pipeline:
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self._identity = dict(identity or {}) | ({"batch.shuffle": True} if shuffle_rows else {})
         self._buffers: dict[Program, Buffers] = {}
-        self.compiled = Compiled(
-            program, plan_arrays, row_shuffle, reader or read_resident(sources, stored, groups), numbers
-        )
+        self.statistics = statistics or {}
+        if reader is None:
+            reader, self.statistics = read_resident(sources, stored, groups)
+        self.compiled = Compiled(program, plan_arrays, row_shuffle, reader, numbers)
 
     @property
     def batch_size(self) -> int:
@@ -133,7 +139,7 @@ class Pipeline:
         row_shuffle = None if self.compiled.row_shuffle is None else _on_device(RowShuffle.of(plan, batching))
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
-        other._identity, other._buffers = self._identity, self._buffers
+        other._identity, other._buffers, other.statistics = self._identity, self._buffers, self.statistics
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 

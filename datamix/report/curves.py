@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamix.report.files import whole_file
+from datamix.report.figures import save
 
 
 def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str], title: str) -> None:
@@ -35,5 +35,4 @@ def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str],
     for axis in (losses, accuracies):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=9)
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)

@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from datamix.errors import printable
 from datamix.report.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
+    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula.
+
+    Args:
+      figure: The figure.
+      target: A file's path, which is there as a whole or not at all, or an open file.
+      **options: See Matplotlib's `savefig`.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()))
+        if isinstance(target, Path):
+            with whole_file(target) as part:
+                figure.savefig(part, **options)
+        else:
+            figure.savefig(target, **options)
 
 
 def plan(
@@ -49,8 +77,7 @@ def plan(
     passes.set(ylabel="epochs", xlabel="batch", xlim=(steps[0], steps[-1]))
     for axis in (shares, passes):
         axis.grid(alpha=0.3)
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)
 
 
 def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], title: str) -> None:
@@ -82,8 +109,7 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
             axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)
 
 
 def stages(path: Path, times: Mapping[str, float], title: str) -> None:
@@ -108,5 +134,4 @@ def stages(path: Path, times: Mapping[str, float], title: str) -> None:
     axis.spines[["left", "top", "right"]].set_visible(False)
     axis.legend(ncols=len(times), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=10)
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from datamix.errors import ConfigError, DataError, hint
+from datamix.errors import ConfigError, DataError, expanded, hint
 from datamix.sources.base import TakeFromRead, take_rows
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
@@ -51,7 +51,7 @@ def arrays(
     where: dict[str, tuple[Path, str | None]] = {}
     headers: dict[str, _Header] = {}
     if path is not None:
-        archive = Path(path).expanduser()
+        archive = expanded(path)
         names = _names(archive)
         chosen = dict(leaves) if leaves is not None else {name: name for name in names}
         for leaf, name in chosen.items():
@@ -64,7 +64,7 @@ def arrays(
         raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
     else:
         for leaf, file in (files or {}).items():
-            where[leaf] = (Path(file).expanduser(), None)
+            where[leaf] = (expanded(file), None)
             headers[leaf] = _npy_header(where[leaf][0])
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
@@ -101,6 +101,10 @@ class ArrayFiles:
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
         return {leaf: self._in_ranges(_load(*place)) for leaf, place in self.where.items()}
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        return _load(*self.where["label"])
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
@@ -207,6 +211,8 @@ def _header(file: IO[bytes]) -> _Header:
 def _explained(path: Path, kind: str) -> Iterator[None]:
     """Say of a file that is missing or damaged that it is."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise DataError(f"{path} is no file.")
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file (looked for it at {path.absolute()}).") from None

@@ -19,7 +19,8 @@ _BLOCK_RECORDS = 1024
 class Source(Protocol):
     """The records of one dataset. Everything but the records is known without reading them.
 
-    A source may have a method `read()` as well, see `ReadableSource`.
+    A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
+    its classes have no names, it may say their number as `num_classes`.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …
@@ -57,6 +58,15 @@ class ReadableSource(Source, Protocol):
 
     def read(self) -> Arrays:
         """All records: leaf name to array, shape [num_records, *leaf shape]; may be memory-mapped."""
+        ...
+
+
+@runtime_checkable
+class LabelledSource(Source, Protocol):
+    """A source that may hand out a part of its dataset, and knows the labels of all of it."""
+
+    def whole_labels(self) -> np.ndarray:
+        """The leaf `label` of every record of the dataset, those of other splits and slices included."""
         ...
 
 

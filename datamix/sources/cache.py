@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from datamix.errors import expanded
 from datamix.spec import Arrays, LeafSpec
 
 FORMAT = 1
@@ -30,12 +31,12 @@ _log = logging.getLogger(__name__)
 
 def cache_directory(path: str | None) -> Path:
     """The cache at a path, or the default one."""
-    return Path(path).expanduser() if path else default_cache_dir()
+    return expanded(path) if path else default_cache_dir()
 
 
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datamix"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ class Place:
             whole = meta.pop("crc32") == _checksum_of(meta)
         except OSError as error:
             raise _UnusableError(f"cannot be read ({error.strerror})" if self.path.exists() else "") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole = False
         if not whole:
             raise _UnusableError(f"is damaged ({_META})")

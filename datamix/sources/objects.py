@@ -169,6 +169,11 @@ class _Adapted:
         """The name of each label."""
         return tuple(getattr(self.source, "class_names", ()))
 
+    @property
+    def num_classes(self) -> object:
+        """The number of classes, where the source says it."""
+        return getattr(self.source, "num_classes", None)
+
 
 class Reading(_Adapted, TakeFromRead):
     """A source of the user's that has `read`, and perhaps `take`."""

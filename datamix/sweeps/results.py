@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import DataError
+from datamix.errors import DataError, printable
 
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
@@ -93,7 +93,9 @@ def read_results(directory: Path, sweep: str = "") -> list[Result]:
     Raises:
       DataError: A file is damaged.
     """
-    return sorted((read_result(path, sweep) for path in directory.rglob(RESULT)), key=lambda result: result.job)
+    return sorted(
+        (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file()), key=lambda result: result.job
+    )
 
 
 def read_result(path: Path, sweep: str = "") -> Result:
@@ -120,7 +122,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged ({error!r}); delete it, and sweep.resume=true runs its job again."
         ) from error
@@ -159,7 +161,7 @@ def swept_value(result: Result, key: str) -> str:
 
 def shown_value(result: Result, key: str) -> str:
     """The same for people to read: a number that a search has found with four digits."""
-    value = swept_value(result, key)
+    value = printable(swept_value(result, key))
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
 
 

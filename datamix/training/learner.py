@@ -44,7 +44,7 @@ class Scores(NamedTuple):
     """The scores of a model on the test records of each source: sums over records.
 
     Attributes:
-      num_records: The number of test records, float32 [num_sources].
+      num_records: The number of test records that have a class, float32 [num_sources].
       correct: The number of records whose class is the likeliest, float32 [num_sources].
       loss: The cross-entropy in nats, float32 [num_sources].
       taken_for: The number of records of a source (row) that are taken for a class of a source (column), float32
@@ -125,8 +125,8 @@ class Learner:
           ConfigError: Raised when it does not.
         """
         image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
-        graph, state = nnx.split(_abstract(self))
         try:
+            graph, state = nnx.split(_abstract(self))
             logits = jax.eval_shape(lambda state, image: nnx.merge(graph, state)(image), state, image)
         except (TypeError, ValueError) as error:
             raise ConfigError(
@@ -194,8 +194,8 @@ def train(
 
     def loss_of(params: Any, rest: Any, image: jax.Array, label: jax.Array) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
-        loss = optax.softmax_cross_entropy_with_integer_labels(model(image), label).mean()
-        return loss, _split(model)[2]
+        losses, is_labelled = _cross_entropy(model(image), label)
+        return losses.sum() / jnp.maximum(is_labelled.sum(), 1), _split(model)[2]
 
     def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
         cursor, (params, rest, optimizer) = carry
@@ -230,8 +230,8 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
         logits = model(batch["image"])
         # The last batch goes on past the end.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
-        source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        losses, is_labelled = _cross_entropy(logits, batch["label"])
+        source = jax.nn.one_hot(batch["source_id"], num_sources) * (is_record & is_labelled)[:, None]
         predicted = logits.argmax(axis=-1)
         is_correct = predicted == batch["label"]
         taken_for = jax.nn.one_hot(data.source_of_class[predicted], num_sources)
@@ -248,6 +248,13 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
     (_, scores), _ = lax.scan(step, (data.cursor, no_scores), firsts)
     return scores
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cross-entropy of each record, in nats, 0 where its label is negative and so no class; and where it is one."""
+    is_labelled = label >= 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
+    return jnp.where(is_labelled, losses, 0), is_labelled
 
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.

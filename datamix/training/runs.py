@@ -15,7 +15,7 @@ import numpy as np
 
 from datamix import registry
 from datamix.config.schema import Config, TrainConfig
-from datamix.errors import ConfigError, DatamixError, StateError
+from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import digest
 from datamix.pipeline.cursor import Cursor
 from datamix.rng.hash import key_for
@@ -263,10 +263,16 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = before + int(np.argmin(np.isfinite(losses))) + 1
-        run.error = ConfigError(
-            f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer finite; "
-            "a smaller rate keeps it so."
-        )
+        if broken := run.data.broken():
+            run.error = DataError(
+                f"at step {lost} the loss is no longer finite: {broken}; mend them with an operator of your own, or "
+                "leave those records out."
+            )
+        else:
+            run.error = ConfigError(
+                f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer "
+                "finite; a smaller rate keeps it so."
+            )
         return
     assert run.scores is not None
     run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))

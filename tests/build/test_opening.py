@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix import registry
 from datamix.build.built import Built, build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
@@ -24,8 +25,8 @@ def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[st
     return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
 
 
-def built(*overrides: str) -> Built:
-    return build(parse(compose(overrides)))
+def built(*overrides: str, **settings: Any) -> Built:
+    return build(parse(compose(overrides, **settings)))
 
 
 def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
@@ -93,8 +94,13 @@ def test_a_source_function_of_the_users(tmp_path: Path) -> None:
 
 
 def test_a_source_made_in_python_takes_no_settings() -> None:
-    with pytest.raises(ConfigError, match=r"^source\.a\.split: a was made in Python and takes no split; "):
-        datamix.load("source.a.split=train[:3]", sources={"a": few()})
+    with pytest.raises(ConfigError, match=r"^source\.a\.path: a was made in Python and takes no path; "):
+        datamix.load("source.a.path=a.npz", sources={"a": few()})
+
+
+def test_a_source_made_in_python_is_sliced() -> None:
+    pipeline = datamix.load("source.a.split=train[1:]", "batch.size=2", "shuffle=none", sources={"a": few()})
+    assert pipeline[0]["label"].tolist() == few()["label"][1:3].tolist()
 
 
 @pytest.mark.parametrize("source", ["mnist+fashion", "digits"])
@@ -128,3 +134,18 @@ def test_no_job_starts_without_its_data_dir(job: str, call_datamix: Callable[...
     mistake = call_datamix(f"job={job}", "data.dir=missing").mistake
     assert mistake.startswith("DataError: data.dir = 'missing': there is no such directory (looked for it at ")
     assert not (tmp_path / "missing").exists()
+
+
+def test_a_dataset_with_splits_of_its_own_is_numbered_by_all_of_them(tmp_path: Path) -> None:
+    label = {"train": np.arange(20) % 5, "test": np.arange(20) % 7, "few": np.zeros(20, int)}
+
+    def own_splits(*, split: str = "train") -> dict[str, np.ndarray]:
+        return {"image": np.zeros((20, 2, 2, 1), np.uint8), "label": label[split]}  # KeyError where there is none
+
+    registry.register("source", "own_splits", own_splits)
+    (tmp_path / "dataset").mkdir()
+    for name in "ab":
+        (tmp_path / "dataset" / f"{name}.yaml").write_text("_target_: own_splits\n")
+    for split, test_split in (("train", "test"), ("test", "test"), ("few", "test"), ("few", "nowhere")):
+        found = built("source=a+b", f"source.a.split={split}", f"source.a.test_split={test_split}", config_dir=tmp_path)
+        assert found.completed().offset("b") == (5 if test_split == "nowhere" else 7)

@@ -24,4 +24,6 @@ def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, 
 
 
 def test_a_bench_takes_time(call_datamix):
-    assert call_datamix("job=bench", "bench.seconds=0").mistake == "ConfigError: bench.seconds = 0; it is above 0."
+    for seconds in ("0", "inf", "1e300"):
+        mistake = call_datamix("job=bench", f"bench.seconds={seconds}").mistake
+        assert mistake.endswith("; it is above 0, and 86,400 or less.")

@@ -186,3 +186,64 @@ def parameters(directory: Path) -> dict[str, np.ndarray]:
 
     with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
         return manager.restore(200, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+
+
+PARTS = """
+import numpy as np, datamix
+
+@datamix.source
+def unsplit():
+    image = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), np.uint8)
+    return {"image": image, "label": np.arange(50) % 5}
+
+@datamix.source
+def ignores_split(*, split="train"):
+    return unsplit()
+"""
+
+
+@pytest.fixture
+def own(call_datamix, tmp_path):
+    """Trains on sources of one's own: one without splits, and one that takes a split and pays no heed to it."""
+    (tmp_path / "own_sources.py").write_text(PARTS)
+    for name in ("unsplit", "ignores_split"):
+        path = tmp_path / "conf" / "dataset" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"_target_: {name}\noperators: [to_float]\n")
+    base = [
+        "--config-dir",
+        "conf",
+        "plugins=[own_sources]",
+        "job=train",
+        "model=linear",
+        "train.steps=1",
+        "batch.size=8",
+    ]
+    return lambda *arguments: call_datamix(*base, *arguments)
+
+
+def test_a_source_without_splits_is_sliced_as_the_error_advises(own):
+    mistake = own("source=unsplit").mistake
+    assert "no split 'test' to be tested on" in mistake
+    advice = re.findall(r"source\.unsplit\.\w+=\S+\]", mistake)
+    report = own("source=unsplit", *advice).report
+    assert (report["sources"]["unsplit"]["records"], report["test_records"]) == (40, {"unsplit": 10})
+    assert report["notes"] == []
+
+
+def test_test_records_that_are_trained_on_are_told(own):
+    ended = own("source=ignores_split")
+    note = "source 'ignores_split': 50 of its 50 test records equal records to train on."
+    assert ended.report["notes"] == [note]
+    assert f"Note: {note}" in ended.out.splitlines()
+
+
+def test_a_source_of_weight_zero_is_tested_and_marked(call_datamix):
+    ended = call_datamix("job=train", "source=digits+garments", "mix.ratio=0:1", "model=linear", "train.steps=1")
+    report = ended.report
+    assert {name: row["trained_on"] for name, row in report["sources"].items()} == {"digits": False, "garments": True}
+    assert report["sources"]["digits"]["samples"] == 0
+    assert report["metrics"]["accuracy/digits"] >= 0
+    (note,) = report["notes"]
+    assert note.startswith("source 'digits' is not trained on")
+    assert re.search(r"digits +│ not trained on", ended.out)

@@ -62,11 +62,12 @@ def test_built_in_traits() -> None:
     promised = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
     assert [name for name, each in promised.items() if each.random] == ["flip_horizontal"]
     assert [name for name, each in promised.items() if not each.elementwise] == [
-        "flip_horizontal", "one_hot", "resize", "to_grayscale", "to_rgb",
+        "flip_horizontal", "offset_one_hot", "one_hot", "resize", "to_grayscale", "to_rgb",
     ]  # fmt: skip
     assert {name: each.traced for name, each in promised.items() if each.traced} == {
         "normalize": ("mean", "std"),
         "offset_label": ("offset",),
+        "offset_one_hot": ("offset",),
         "tag_source": ("source_id",),
     }
 

@@ -56,9 +56,10 @@ def test_sources_of_different_formats(shared_data: Any) -> None:
                                   r"source.z.operators"),
         ((4, 3, 3), "[to_float]", r"float32 \[4, 3, 3\] in z; to_grayscale would mend it"),
         ((4, 3, 1), "[]", r"but uint8 \[4, 3, 1\] in z; to_float would mend it"),
-        ((4, 3, 1), "[to_float,{one_hot:{num_classes:4}}]", r"label is int32 \[\] in a, but float32 \[4\] in z"),
+        ((4, 3, 1), "[to_float,{one_hot:{num_classes:4}}]", r"label is a vector of 4 in z, but a class "
+                                                        r"number in a; add one_hot: \{num_classes: 4, leaf: label\}"),
         ((4, 3, 1), "[{cast:{dtype:float16}}]", r"but float16 \[4, 3, 1\] in z; cast: \{dtype: float32, leaf: image\}"),
-        ((4, 3), "[{resize:{height:4,width:3}}]", r"z/resize: .*takes an image .* leaf 'image' has shape \[4, 3\]"),
+        ((12,), "[{resize:{height:4,width:3}}]", r"z/resize: .*takes an image .* leaf 'image' has shape \[12\]"),
     ],
 )  # fmt: skip
 def test_records_that_do_not_fit(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays, arrays
-from datamix.sources.base import Source
+from datamix.sources.base import LabelledSource, Source
 from datamix.spec import LeafSpec, spec_of
 from datamix.testing import check_source
 
@@ -330,3 +330,11 @@ def test_memory() -> None:
     assert source.read()["image"] is IMAGE
     assert MemoryArrays({"x": np.zeros((0, 3))}).num_records == 0
     assert MemoryArrays({"x": IMAGE}).provenance == "arrays"
+
+
+def test_the_labels_of_the_whole_file_are_known_to_every_slice(tmp_path):
+    np.savez(tmp_path / "x.npz", y=np.arange(10), x=np.zeros(10))
+    source = arrays(path=str(tmp_path / "x.npz"), leaves={"label": "y"}, split="train[2:4]")
+    assert isinstance(source, LabelledSource)
+    assert source.read()["label"].tolist() == [2, 3]
+    assert source.whole_labels().tolist() == list(range(10))

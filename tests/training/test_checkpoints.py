@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
+import signal
 
 import jax
 import numpy as np
@@ -73,6 +77,21 @@ def test_one_of_another_version_is_refused_in_one_line(tmp_path, state):
         StateError, match=r"^train\.resume: .*checkpoints/4 was written by another version of datamix; "
     ):
         Checkpoints(tmp_path).position(4)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = State(params={"layer": jax.random.normal(jax.random.key(0), (100_000,))}, rest={}, optimizer=())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as raised:
+            kept.save(1, large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert raised.value.filename == str(tmp_path / "checkpoints" / "1")
 
 
 def test_a_damaged_one_is_named(make, trained):

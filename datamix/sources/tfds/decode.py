@@ -38,6 +38,10 @@ class Part(NamedTuple):
     stop: int
 
 
+class DamageError(ValueError):
+    """Raised when records are not what the description of their dataset promises."""
+
+
 class Reader:
     """A prepared dataset in a format that gives any record without TensorFlow.
 
@@ -62,7 +66,11 @@ class Reader:
         count = len(next(iter(arrays.values())))
         records = self._opened[part].__getitems__(range(start, start + count))
         for leaf, array in arrays.items():
-            assign(array, np.asarray([record[leaf] for record in records]), leaf)
+            values = [record[leaf] for record in records]
+            for value in values:
+                if np.shape(value) != array.shape[1:]:
+                    raise _misshapen(leaf, np.shape(value), array.shape[1:])
+            assign(array, np.asarray(values), leaf)
 
 
 class Helper:
@@ -147,11 +155,15 @@ def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
     """Put records where they belong.
 
     Raises:
-      ValueError: They are of another shape than that of the dataset's description.
+      DamageError: They are of another shape than that of the dataset's description.
     """
     if records.shape != array.shape:  # NumPy would stretch a length of 1
-        raise ValueError(f"{leaf!r} has shape {list(records.shape)}, not {list(array.shape)}")
+        raise _misshapen(leaf, records.shape, array.shape)
     array[...] = records
+
+
+def _misshapen(leaf: str, shape: Sequence[int], expected: Sequence[int]) -> DamageError:
+    return DamageError(f"{leaf!r} has shape {list(shape)}, not {list(expected)}")
 
 
 Guard = Callable[[Part], contextlib.AbstractContextManager[None]]

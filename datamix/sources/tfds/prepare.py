@@ -75,6 +75,10 @@ class Name:
             raise ConfigError(f"name = {text!r} is no TFDS dataset; write mnist, emnist/letters or mnist:3.0.1.")
         return cls(match["dataset"], match["config"], match["version"])
 
+    def __str__(self) -> str:
+        config, version = f"/{self.config}" if self.config else "", f":{self.version}" if self.version else ""
+        return f"{self.dataset}{config}{version}"
+
 
 def find_prepared(name: Name, data_dir: Path) -> Path | None:
     """The directory `<data_dir>/<dataset>[/<config>]/<version>`, of the highest version if none is named.
@@ -88,9 +92,25 @@ def find_prepared(name: Name, data_dir: Path) -> Path | None:
         return versioned
     try:
         default = json.loads((directory / ".config" / "metadata.json").read_bytes())["default_config_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return _version_in(directory / str(default), name.version)
+
+
+def prepared_names(dataset: str, data_dir: Path) -> list[str]:
+    """All configs and versions of a dataset that are prepared, as a user names them: emnist/letters:3.1.0."""
+    directory = data_dir / dataset
+    try:
+        inside = sorted(path for path in directory.iterdir() if path.is_dir())
+        configs = [path for path in inside if _NAME.fullmatch(f"{dataset}/{path.name}")]
+        deeper = [path for config in configs for path in sorted(config.iterdir()) if path.is_dir()]
+    except OSError:
+        return []
+    return [
+        f"{path.parent.relative_to(data_dir).as_posix()}:{path.name}"
+        for path in (*inside, *deeper)
+        if _VERSION.fullmatch(path.name)
+    ]
 
 
 def _version_in(directory: Path, version: str | None) -> Path | None:
@@ -150,6 +170,8 @@ def prepare(
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     """The error that says why there is no such dataset, and what a user can do."""
     where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
+    if others := prepared_names(Name.parse(name).dataset, data_dir):
+        where += f", where there is {', '.join(others)}"
     tried = f"not prepared in {where}, and not to be had: {reason}"
     return Unavailable(
         f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or "
