@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_MOST_COLUMNS = 4096  # up to so many elements, a vector's elements are told from one another
+_MOST_COLUMNS = 4096  # up to so many elements, each element of a vector is looked at by itself
 _LEAST_STEPS = 2**16  # of float32 between the smallest and the largest value: what 16-bit pixels have
 _NOISE = 2.0**-44  # relative to the largest value: what is left of rounding in 64 bits is no difference
 

@@ -16,12 +16,12 @@ class LeafStatistics:
     """The statistics of one leaf of a source, over every element of all records.
 
     Attributes:
-      min: the smallest finite value; None if there is none.
-      max: the largest finite value; None if there is none.
-      mean: the mean of the finite values; None if there is none.
-      nan: the share of values that are NaN, in [0, 1].
-      inf: the share of values that are infinite, in [0, 1].
-      num_negative: the number of values below 0.
+      min: The smallest finite value; None if there is none.
+      max: The largest finite value; None if there is none.
+      mean: The mean of the finite values; None if there is none.
+      nan: The share of values that are NaN, in [0, 1].
+      inf: The share of values that are infinite, in [0, 1].
+      num_negative: The number of values below 0.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan

@@ -64,12 +64,12 @@ class Data:
 
     def broken(self) -> str:
         """What images hold that no loss can be computed of, such as NaN, by source; empty if nothing."""
-        found = {
+        kinds = {
             name: what_is_broken(leaves["image"])
             for name, leaves in self.pipeline.statistics.items()
             if "image" in leaves
         }
-        return "; ".join(f"the images of {name} hold {broken}" for name, broken in found.items() if broken)
+        return "; ".join(f"the images of {name} hold {broken}" for name, broken in kinds.items() if broken)
 
     @property
     def num_test_batches(self) -> int:

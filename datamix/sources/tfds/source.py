@@ -214,7 +214,7 @@ class Tfds(TakeFromRead):
         """Refuse to leave out images unasked, as nobody wants it.
 
         Raises:
-          SpecError: the feature is an image; says how to go on without it.
+          SpecError: The feature is an image; says how to go on without it.
         """
         import tensorflow_datasets as tfds
 
