@@ -25,7 +25,7 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
       shared: The operators after the mix.
 
     Raises:
-      ConfigError: It is not; the message names the largest value there is.
+      ConfigError: It has none; the message names the largest value there is.
     """
     for source in sources:
         where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
