@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import string
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -28,12 +29,14 @@ from yaml import YAMLError
 
 from datamix import __version__, registry
 from datamix.config import compose
+from datamix.config.directories import directory_in_use
 from datamix.config.explain import config_error
 from datamix.config.files import conf_dir
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
+from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import run_recorded, run_watched
 
@@ -50,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
     with _any_text(sys.stdout):
         try:
-            _run(list(sys.argv[1:] if argv is None else argv))
+            with ended_by(signal.SIGINT):
+                _run(list(sys.argv[1:] if argv is None else argv))
             with _printing():  # what waits in the buffer
                 pass
         except KeyboardInterrupt:
@@ -150,7 +154,7 @@ def _run(arguments: list[str]) -> None:
     args, flags = _read(arguments)
     overrides = compose.prepared(args.overrides)
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
-    with _importable_directory():
+    with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
             with compose.named_faults(loader), _completion(args), _printing():
                 _start_hydra([*flags, *(args.overrides if args.shell_completion else overrides)])
@@ -173,6 +177,9 @@ def _run(arguments: list[str]) -> None:
                 if is_sweep:
                     overrides += settle(config)
                     check_jobs(config, loader)
+                if not args.hydra_help:
+                    key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+                    overrides += stack.enter_context(directory_in_use(config, key))
         if is_sweep:
             run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
         else:

@@ -32,7 +32,12 @@ _RECORDS = 80  # of each small dataset's splits: more than any of them has class
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All processes of a run share what JAX has compiled: else most of the tests' time goes into doing it again."""
+    """All processes of a run share what JAX has compiled: else most of the tests' time goes into doing it again.
+
+    A shell's job in the background ignores Ctrl-C, and so would every process that tests start to interrupt it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         directory = tempfile.mkdtemp(prefix="datamix-tests-jax-")
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))

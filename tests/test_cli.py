@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -655,3 +656,43 @@ def test_weights_beyond_any_range(call_datamix):
     for weight in ("1e300", "1" + "0" * 30):
         report = call_datamix("job=plan", "source=digits+garments", f"mix.weights.digits={weight}").report
         assert report["sources"]["digits"]["share"] > 0.9999
+
+
+# Directories in use
+
+
+def test_a_second_process_in_a_directory_in_use_is_refused_in_one_line(environment, call_datamix, tmp_path):
+    (tmp_path / "own_parts.py").write_text(textwrap.dedent(ENDLESS))
+    first = subprocess.Popen(
+        [sys.executable, "-m", "datamix", "plugins=[own_parts]", "source=digits", "source.digits._target_=endless",
+         "source.digits.class_names=[]", "hydra.run.dir=run"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert first.stdout.readline() == "begun\n"
+        again = ["job=plan", "source=digits"]
+        for directory in (["hydra.run.dir=run"], ["-m", "hydra.sweep.dir=run"]):
+            key = directory[-1].partition("=")[0]
+            assert call_datamix(*again, *directory).mistake == (
+                f"ConfigError: {key} = 'run'; another process is using it. Wait until that one has ended, or choose "
+                "another directory."
+            )
+    finally:
+        first.kill()
+        first.communicate()
+    assert call_datamix(*again, "hydra.run.dir=run").report["job"] == "plan"  # a lock does not outlive its process
+
+
+def test_runs_that_begin_in_one_second_have_directories_of_their_own(environment, tmp_path):
+    command = [sys.executable, "-m", "datamix", "source=digits", "job=plan"]
+    together = [
+        subprocess.Popen(
+            [*command, f"seed={seed}", "hydra.run.dir=outputs/${now:%Y}"],
+            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for seed in range(2)
+    ]  # fmt: skip
+    printed = [process.communicate(timeout=120)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0], printed
+    reports = [json.loads(path.read_bytes()) for path in tmp_path.glob("outputs/*/report.json")]
+    assert sorted(report["seed"] for report in reports) == [0, 1]

@@ -56,7 +56,7 @@ def test_the_tutorial_is_the_experiment_of_its_name(call_datamix):
     overrides = re.findall(r'^    "([\w.]+=.*)",$', code, re.MULTILINE)
     assert len(overrides) == 9
     pipeline = datamix.load(*overrides)
-    assert pipeline.fingerprint == call_datamix("experiment=interleaved_tutorial", "job=plan").report["fingerprint"]
+    assert pipeline.fingerprint == call_datamix("experiment=interleaved_tutorial", "job=preview").report["fingerprint"]
 
 
 def test_the_comparison_checks_the_work_and_prints_a_table(environment, tmp_path):

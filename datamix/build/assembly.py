@@ -85,7 +85,7 @@ class Assembly:
         return self.plan.length // self.batch_size * self.batch_size
 
     def fingerprint(self) -> str:
-        """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
+        """The digest of all that is configured and determines the sequence; what the records hold is not read."""
         return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
 
     def completed(self, *, all_counts: bool = False) -> Self:

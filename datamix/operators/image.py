@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +77,8 @@ def normalize(
     if not isinstance(std, jax.Array) and not (np.asarray(std) > 0).all():
         raise ConfigError(f"operator 'normalize': std = {std}; it is above 0.")
     value = leaf_of(record, leaf, "normalize").astype(jnp.float32)
-    factor = 1.0 / jnp.asarray(std, jnp.float32)
-    return record | {leaf: value * factor - jnp.asarray(mean, jnp.float32) * factor}
+    # Subtracted first: of two products, a compiler is free to round one, and need not choose the same in each program.
+    return record | {leaf: (value - jnp.asarray(mean, jnp.float32)) * (1.0 / jnp.asarray(std, jnp.float32))}
 
 
 @operator(random=True)
@@ -89,7 +91,7 @@ def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5,
     value = _image(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:
         raise ConfigError(f"operator 'flip_horizontal': probability = {probability}; a probability is from 0 to 1.")
-    return record | {leaf: jnp.where(jax.random.bernoulli(key, float(probability)), value[:, ::-1], value)}
+    return record | {leaf: jnp.where(jax.random.bernoulli(key, jnp.float32(probability)), value[:, ::-1], value)}
 
 
 @operator
@@ -107,12 +109,50 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     value = _image(record, leaf, "resize")
     if height < 1 or width < 1:
         raise ConfigError(f"operator 'resize': height = {height}, width = {width}; both are 1 or more.")
-    resized = jax.image.resize(value.astype(jnp.float32), (height, width, value.shape[2]), method)
+    jax.image.ResizeMethod.from_string(method)
+    resized = _resized_axis(value.astype(jnp.float32), 0, height, method)
+    resized = _resized_axis(resized, 1, width, method)
     if jnp.issubdtype(value.dtype, jnp.integer):
         limits = np.iinfo(value.dtype)
         # As floats: JAX takes no Python integer above int32's largest.
         resized = jnp.clip(jnp.round(resized), float(limits.min), float(limits.max))
     return record | {leaf: resized.astype(value.dtype)}
+
+
+def _resized_axis(image: jax.Array, axis: int, size: int, method: str) -> jax.Array:
+    """Resize one axis of an image.
+
+    Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
+    another order for another number of rows, so that a batch by index would differ from the same batch in the loop.
+    """
+    if image.shape[axis] == size:
+        return image
+    index, weight = _taps(image.shape[axis], size, method)
+    shape = [1] * image.ndim
+    shape[axis] = size
+    return sum(
+        (
+            jnp.take(image, index[:, i], axis=axis, mode="clip") * weight[:, i].reshape(shape)
+            for i in range(1, index.shape[1])
+        ),
+        start=jnp.take(image, index[:, 0], axis=axis, mode="clip") * weight[:, 0].reshape(shape),
+    )
+
+
+@cache
+def _taps(num_inputs: int, num_outputs: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that each output of a resized axis is made of, and their weights.
+
+    Returns:
+      Indices, int32, and weights, float32, both of shape [num_outputs, taps].
+    """
+    with jax.ensure_compile_time_eval():
+        identity = jnp.eye(num_inputs, dtype=jnp.float32)
+        weights = np.asarray(jax.image.resize(identity, (num_inputs, num_outputs), method)).T
+    num_taps = max(1, int((weights != 0).sum(axis=1).max()))
+    # The inputs that count come first, in their order; what fills up the shorter rows weighs 0.
+    index = np.sort(np.argsort(weights == 0, axis=1, kind="stable")[:, :num_taps], axis=1)
+    return index.astype(np.int32), np.take_along_axis(weights, index, axis=1)
 
 
 @operator

@@ -15,6 +15,7 @@ from datamix.pipeline.graph import Graph, Node
 from datamix.pipeline.program import Program
 from datamix.pipeline.transform import Branch, Numbers, Step
 from datamix.rng.hash import key_for
+from datamix.rng.keys import key_of, same_draws
 from datamix.spec import LeafSpec, Spec
 
 
@@ -70,14 +71,15 @@ def _after(
 ) -> dict[str, LeafSpec]:
     """The spec after one operator."""
     record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec.items()}
-    key = (jax.eval_shape(lambda: jax.random.key(0)),) if step.random else ()
+    key = (jax.eval_shape(lambda: key_of((0, 0))),) if step.random else ()
     try:
-        result = jax.eval_shape(
-            # The numbers as they are, so that an operator can refuse them here, where it is built.
-            lambda record, key: step.function(record, *key, **dict(step.static), **traced),
-            record,
-            key,
-        )
+        with same_draws():
+            result = jax.eval_shape(
+                # The numbers as they are, so that an operator can refuse them here, where it is built.
+                lambda record, key: step.function(record, *key, **dict(step.static), **traced),
+                record,
+                key,
+            )
     except (ConfigError, SpecError) as error:
         raise type(error)(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:

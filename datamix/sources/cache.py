@@ -9,8 +9,8 @@ import logging
 import mmap
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -130,7 +130,7 @@ class Place:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(f"{self.path}.lock")
+        lock = FileLock(f"{self.path}.lock", mode=0o666)  # another user may build it as well
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -173,7 +173,9 @@ class Place:
     def _write(self, arrays: Arrays, info: Mapping[str, Any]) -> None:
         for left_over in self.cache_dir.glob(f"{self.path.name}.*.tmp"):  # of a process that was killed
             shutil.rmtree(left_over, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.", suffix=".tmp", dir=self.cache_dir))
+        # As the umask has it: what `tempfile` makes, no other user can read.
+        temporary = self.cache_dir / f"{self.path.name}.{secrets.token_hex(4)}.tmp"
+        temporary.mkdir()
         try:
             leaves = {}
             for index, (leaf, array) in enumerate(arrays.items()):

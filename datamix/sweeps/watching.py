@@ -10,25 +10,23 @@ import json
 import math
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix import interruption
 from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
-from datamix.sweeps.preparing import grid, is_search
+from datamix.sweeps.preparing import check_directories, grid, is_search, shared_directory
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, read_result, read_results
 
 # How a sweep is run, not what its jobs compute.
@@ -50,18 +48,20 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
     """
     directory = Path(str(config.hydra.sweep.dir))
     jobs = grid(config, loader)
+    check_directories(config, loader, jobs)
     _check_earlier(config, loader, directory, jobs)
     stopped = None
-    with _sigterm_ends():
+    with interruption.ended_by(signal.SIGINT, signal.SIGTERM):
         try:
             start()
+            interruption.check()
         except BaseException as error:
-            stopped = error
+            stopped = interruption.instead_of(error)
         results = read_results(directory)
         if results or not isinstance(stopped, Exception | None):
             results = _with_the_rest(results, jobs, directory)
             _gather(results, directory, config)
-    _end(results, stopped, directory)
+        _end(results, stopped, directory)
 
 
 def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
@@ -161,15 +161,22 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
         return result.metrics.get(metric)
     if node.sweep.resume and "train" in node and _cut_short(directory, config):
         node.train.resume = True  # from the job's last checkpoint
+    interruption.check()
+    if (directory / RESULT).is_file() and (other := read_result(directory / RESULT).job) != hydra.job.num:
+        raise shared_directory(str(hydra.sweep.subdir), other, hydra.job.num)
     result_file = ResultFile(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
     try:
         report = work(node)
     except BaseException as error:
-        result_file.end_badly(error)
+        ending = interruption.instead_of(error)
+        result_file.end_badly(ending)
+        if ending is not error:
+            raise ending from error
         if searches or not isinstance(error, Exception):
             raise
         return None
     metrics = result_file.end_well(report)
+    interruption.check()
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by. {hint(metric, metrics)}"
         result_file.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
@@ -302,20 +309,3 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.{name}" if key else name)
     else:
         yield key, node
-
-
-@contextmanager
-def _sigterm_ends() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does: with its results gathered."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

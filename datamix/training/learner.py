@@ -23,6 +23,7 @@ from datamix.errors import ConfigError
 from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.program import Compiled
+from datamix.rng.keys import key_of, same_draws
 from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
@@ -105,6 +106,7 @@ class Learner:
             num_classes=num_classes,
         )
 
+    @same_draws()
     def create(self, key: jax.Array) -> nnx.Module:
         """A model with its first parameters."""
         return self.model(self.shape, self.num_classes, nnx.Rngs(key), **dict(self.model_settings))
@@ -145,7 +147,7 @@ class Learner:
 @cache
 def _abstract(learner: Learner) -> nnx.Module:
     """The model's structure, without numbers."""
-    model: nnx.Module = nnx.eval_shape(lambda: learner.create(jax.random.key(0)))
+    model: nnx.Module = nnx.eval_shape(lambda: learner.create(key_of((0, 0))))
     return model
 
 
@@ -175,6 +177,7 @@ def first_state(learner: Learner, key: jax.Array) -> State:
     return State(params, rest, learner.transform().init(params))
 
 
+@same_draws()
 def train(
     learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: jax.Array
 ) -> tuple[Cursor, State, jax.Array]:

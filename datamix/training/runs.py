@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from datamix import registry
+from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
-from datamix.fingerprint import digest
+from datamix.fingerprint import differing, digest
 from datamix.pipeline.cursor import Cursor
 from datamix.rng.hash import key_for
+from datamix.rng.keys import key_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Scores, State, first_state
@@ -101,7 +100,6 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     steps = _steps(settings, data)
     learner = Learner.of(settings, data.shape, data.num_classes)
     learner.check()
-    words = jnp.asarray(key_for(config.seed, "train", settings.model), jnp.uint32)
     run = Run(
         config=config,
         settings=settings,
@@ -111,7 +109,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         rates=rates(schedule(steps, **settings.schedule_settings), settings.learning_rate, steps),
         step=0,
         cursor=data.pipeline.start(),
-        state=first_state(learner, jax.random.wrap_key_data(words)),
+        state=first_state(learner, key_of(key_for(config.seed, "train", settings.model))),
         checkpoints=Checkpoints(directory),
     )
     lines: list[Line] = []
@@ -173,12 +171,10 @@ def _resume(run: Run) -> list[Line]:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
         return []
     position = run.checkpoints.position(step)
-    identity, saved = _identity(run), position.get("identity", {})
-    if differing := sorted(key for key in identity.keys() | saved.keys() if identity.get(key) != saved.get(key)):
+    if difference := differing(position.get("identity", {}), _identity(run)):
         raise StateError(
-            f"train.resume: {run.checkpoints.path / str(step)} was taken under another configuration: "
-            f"{', '.join(differing)} differ; resume with the settings it was taken under, or start afresh without "
-            "train.resume."
+            f"train.resume: {run.checkpoints.path / str(step)} was taken {difference}; resume it under the same, or "
+            "start afresh without train.resume."
         )
     run.step = step
     run.state = run.checkpoints.state(step, run.state)
@@ -251,6 +247,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 _note(run, before, losses[i], partial(replicas.state, i))
         if losses is not None:  # otherwise they had ended before
             tell(runs)
+        interruption.check()
         if step == first.steps:
             break
     for run in runs:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -179,10 +180,136 @@ def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: s
         load(change).iterator().restore(state)
 
 
-@pytest.mark.parametrize("state", [{}, {"version": 2, "step": 0, "fingerprint": {}}, None, {"version": 1, "step": "3"}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"version": 2, "step": -1, "fingerprint": {}},
+        None,
+        {"version": 2, "step": "3"},
+        {"version": 2, "step": 0, "fingerprint": {1: 2, "seed": 3}},
+    ],
+)
 def test_no_state(load: Callable[..., datamix.Pipeline], state: Any) -> None:
     with pytest.raises(StateError, match="this is no state of datamix"):
         load().iterator().restore(state)
+
+
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (3, "a newer")])
+def test_a_state_of_another_version(load: Callable[..., datamix.Pipeline], version: int, age: str) -> None:
+    iterator = load().iterator()
+    with pytest.raises(
+        StateError, match=rf"^this state has version {version}, of {age} datamix; this one restores version 2\. Restore"
+    ):
+        iterator.restore(iterator.state() | {"version": version})
+
+
+def few(size: int, seed: int) -> dict[str, np.ndarray]:
+    """So many small images with labels."""
+    generator = np.random.default_rng(seed)
+    return {
+        "image": generator.integers(0, 256, (size, 4, 3, 1), dtype=np.uint8),
+        "label": generator.integers(0, 4, size),
+    }
+
+
+ARRAYS = {"a": few(37, 0), "b": few(20, 1)}
+
+
+def changed(arrays: Mapping[str, np.ndarray], leaf: str, record: int) -> dict[str, np.ndarray]:
+    """The same arrays with one record changed."""
+    values = arrays[leaf].copy()
+    values[record] = values[record] + 1
+    return {**arrays, leaf: values}
+
+
+@pytest.mark.parametrize("leaf", ["image", "label"])
+def test_a_state_over_other_records(leaf: str) -> None:
+    first = datamix.mix({"a": ARRAYS["a"], "b": ARRAYS["b"]}, labels="keep", batch_size=4)
+    same = datamix.mix({"a": ARRAYS["a"], "b": dict(ARRAYS["b"])}, labels="keep", batch_size=4)
+    other = datamix.mix({"a": ARRAYS["a"], "b": changed(ARRAYS["b"], leaf, 7)}, labels="keep", batch_size=4)
+    same.iterator().restore(first.iterator(3).state())
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+    with pytest.raises(
+        StateError, match=r"^this state was taken over other records of source 'b' than are here; restore"
+    ):
+        other.iterator().restore(first.iterator(3).state())
+
+
+def test_a_state_under_the_other_width_of_numbers(load: Callable[..., datamix.Pipeline]) -> None:
+    state = load().iterator().state()
+    with jax.enable_x64(True):
+        iterator = load().iterator()
+        with pytest.raises(StateError, match=r"taken under another configuration: JAX_ENABLE_X64 differ"):
+            iterator.restore(state)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "threefry2x32"])
+def test_random_operators_depend_on_no_switch_of_the_process(assert_equal: Callable[..., None], impl: str) -> None:
+    def flipped() -> datamix.Pipeline:
+        return datamix.mix({"a": ARRAYS["a"]}, operators={"a": ["flip_horizontal"]}, batch_size=16)
+
+    usual, state = flipped(), flipped().iterator(1).state()
+    with jax.threefry_partitionable(False), jax.default_prng_impl(impl):
+        other = flipped()
+        iterator = other.iterator()
+        iterator.restore(state)
+        assert_equal(next(iterator), usual[1])
+        assert_equal(other[1], usual[1])
+
+
+def test_threads_that_share_an_iterator_take_each_batch_once_and_in_order() -> None:
+    pipeline = datamix.mix({"a": {"image": np.arange(4000)[:, None]}}, shuffle=False, batch_size=2)
+    iterator, taken = iter(pipeline), [[] for _ in range(4)]  # type: ignore[var-annotated]
+
+    def take(into: list[int]) -> None:
+        into.extend(int(batch["image"][0, 0]) for batch in iterator)
+
+    threads = [threading.Thread(target=take, args=(into,)) for into in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(itertools.chain(*taken)) == list(range(0, 4000, 2))
+    assert all(part == sorted(part) for part in taken)
+
+
+def a_mix(seed: int, batch_size: int) -> datamix.Pipeline:
+    """A mix of sources of several specs, resized to one."""
+    generator = np.random.default_rng(seed)
+    height, width = (int(side) for side in generator.integers(2, 40, 2))
+    resize = {"resize": {"height": height, "width": width, "method": ["linear", "lanczos3", "cubic"][seed % 3]}}
+    normalize = {"normalize": {"mean": [0.13, 0.2, 0.3], "std": [0.3, 0.4, 0.7]}}
+    sources = {}
+    for name in "abc"[: 1 + seed % 3]:
+        shape = (*generator.integers(2, 40, 2), generator.choice([1, 3]))
+        sources[name] = {
+            "image": generator.integers(0, 256, (90, *shape), dtype=np.uint8),
+            "label": generator.integers(0, 4, 90),
+        }
+    chains = [["to_rgb", resize, "to_float", normalize], ["to_grayscale", "to_float", resize, "flip_horizontal"]]
+    operators = dict.fromkeys(sources, chains[seed % 2])
+    return datamix.mix(sources, operators=operators, batch_size=batch_size, labels="keep")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_loop_index_cursor_and_shards_agree_to_the_last_bit(seed: int, batch_size: int) -> None:
+    pipeline = a_mix(seed, batch_size)
+    cursor = pipeline.start()
+    for step, batch in enumerate(itertools.islice(pipeline, 5)):
+        assert_identical(pipeline[step], batch)
+        following, cursor = pipeline.next(cursor)
+        assert_identical(following, batch)
+    if batch_size > 1:
+        shards = [next(pipeline.iterator(step, shard=(rank, 2))) for rank in range(2)]
+        assert_identical({leaf: np.concatenate([shard[leaf] for shard in shards]) for leaf in batch}, batch)
+
+
+def assert_identical(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for leaf, values in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[leaf]), values, strict=True)
 
 
 def test_finished_batches_are_read_only_views(load: Callable[..., datamix.Pipeline]) -> None:

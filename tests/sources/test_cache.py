@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -240,3 +241,15 @@ def test_meta_is_plain_json(tmp_path):
     meta = json.loads((place.path / "meta.json").read_text())
     assert meta["fingerprint"] == {"size": 1}
     assert meta["leaves"]["image"]["shape"] == [2, 3, 4]
+
+
+def test_other_users_may_read_an_entry_and_build_the_next(tmp_path):
+    umask = os.umask(0o002)
+    try:
+        place = place_in(tmp_path)
+        place.load(build)
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in place.path.iterdir()} == {0o664}
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o775
+    assert stat.S_IMODE(Path(f"{place.path}.lock").stat().st_mode) == 0o666

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 PLAN = ["-m", "job=plan", "source=digits+garments"]
 # A source that does what its settings say once it is opened.
 OWN = """
-    import os, signal, time
+    import gc, os, signal, time
     import numpy as np
     import datamix
 
@@ -28,6 +28,23 @@ OWN = """
         if mood == "term":
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
+        if mood == "gc":
+            def callback(phase, info):
+                if phase == "start":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    sum(range(1000))
+            gc.callbacks.append(callback)
+            try:
+                gc.collect()
+                time.sleep(5)
+            finally:
+                gc.callbacks.remove(callback)
+        if mood == "import":
+            try:
+                import kills
+            except BaseException as error:
+                raise ImportError("a module cannot be imported twice") from error
+            time.sleep(5)
         return {"image": np.zeros((20, 28, 28, 1), np.uint8), "label": np.arange(20) % 3}
     """
 
@@ -36,6 +53,7 @@ OWN = """
 def moody(tmp_path):
     """The beginning of a command line that sweeps moods."""
     (tmp_path / "moods.py").write_text(textwrap.dedent(OWN))
+    (tmp_path / "kills.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM); sum(range(1000))")
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "moody.yaml").write_text("_target_: moody\nmood: good\noperators: [to_float]\n")
     return ["-m", "--config-dir", str(tmp_path / "mine"), "plugins=[moods]", "job=plan", "source=moody"]
@@ -113,7 +131,7 @@ def test_a_bug_in_one_job_is_shown_and_the_others_go_on(call_datamix, moody, tmp
     assert "\nMemoryError: no room (job 0)\n" in ended.err
 
 
-@pytest.mark.parametrize(("mood", "code"), [("ctrl-c", 130), ("term", 143)])
+@pytest.mark.parametrize(("mood", "code"), [("ctrl-c", 130), ("term", 143), ("gc", 143), ("import", 143)])
 def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody, tmp_path, mood, code):
     ended = call_datamix(*moody, f"source.moody.mood=good,{mood},good", "hydra.sweep.dir=s")
     assert ended.code == code

@@ -31,3 +31,13 @@ class Reader(Protocol):
           Leaf name to array, shape [count, elements] or [count] for a scalar.
         """
         ...
+
+    def digest(self, group: int, source: int, num_records: int) -> str:
+        """Digest the contents of a source: of a small one every byte, of a large one some hundred records.
+
+        Args:
+          group: Index of its storage.
+          source: Index of the source.
+          num_records: The number of its records.
+        """
+        ...

@@ -99,8 +99,15 @@ class Procedural(TakeFromRead):
         place = Place(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
-            key={"drawn": self.name, "records": self._ranges(), "seed": self.seed},
-            fingerprint={"code": hashlib.sha256(code).hexdigest(), "numpy": np.__version__},
+            # Of the key, not the fingerprint: two environments that share a cache would make each other's entry stale.
+            key={
+                "drawn": self.name,
+                "records": self._ranges(),
+                "seed": self.seed,
+                "code": hashlib.sha256(code).hexdigest(),
+                "numpy": np.__version__,
+            },
+            fingerprint={},
         )
         return place.load(lambda: (self._drawn(), {})).arrays
 

@@ -50,6 +50,24 @@ def test_what_was_drawn_is_kept(build: Build, tmp_path: Path, monkeypatch: pytes
     assert_same(build(cache_dir=str(tmp_path)).read(), WHOLE[build])
 
 
+def test_environments_that_share_a_cache_do_not_replace_each_others_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries() -> dict[str, int]:
+        return {path.name: path.stat().st_ctime_ns for path in tmp_path.iterdir() if path.is_dir()}
+
+    digits(cache_dir=str(tmp_path)).read()
+    first = entries()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "__version__", "1.0.0")
+        digits(cache_dir=str(tmp_path)).read()
+        second = entries()
+        digits(cache_dir=str(tmp_path)).read()
+    digits(cache_dir=str(tmp_path)).read()
+    assert (len(first), len(second)) == (1, 2)
+    assert entries() == second
+
+
 @both
 def test_few_records_leave_nothing_behind(build: Build, tmp_path: Path) -> None:
     build(split="train[:500]", cache_dir=str(tmp_path / "cache")).read()
