@@ -218,7 +218,7 @@ class BatchIterator(Iterator[Batch]):
         """Go on where a state was taken.
 
         Raises:
-          StateError: it is no state, of another version of datamix, or of another mix; names what differs.
+          StateError: It is no state, or one of another mix; the message names what differs.
         """
         try:
             version, step, parts = state["version"], state["step"], dict(state["fingerprint"])
