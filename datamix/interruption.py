@@ -69,7 +69,7 @@ def check() -> None:
 
 
 def instead_of(error: BaseException) -> BaseException:
-    """What has ended the run: the signal if one has come, otherwise an error."""
+    """The cause that has ended the run: the signal if one has come, otherwise an error."""
     return _ending() if received() and isinstance(error, Exception) else error
 
 

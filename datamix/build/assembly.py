@@ -54,7 +54,7 @@ class Assembly:
     identity: Mapping[str, object]
 
     def offset(self, source: str) -> int | None:
-        """What is added to a source's labels; None if that depends on labels not yet read."""
+        """The number that is added to a source's labels; None if that depends on labels not yet read."""
         return next(
             (
                 node.operation.settings["offset"]
@@ -106,12 +106,12 @@ class Assembly:
         return replace(self, sources=sources, labels=labels, graph=_graph(opened, labels, self.operators))
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
-        """What a user must know of the labels and values of the mix, once its data is read; a sentence each."""
+        """The notes on the labels and values of the mix, once its data is read; a sentence each."""
         on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
         return [*self.notes_on_records(), *self.labels.notes, *on_values]
 
     def notes_on_records(self) -> list[str]:
-        """What of the sources is left out of the mix, before its data is read; a sentence each."""
+        """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""
         left_out = [f"source {name!r}: {note}" for name, source in self.sources.items() for note in source.notes]
         return [*left_out, *self.plan.unseen()]
 
@@ -231,7 +231,7 @@ def assemble(
 
 
 def _identity(source: OpenSource) -> list[object]:
-    """What determines the records of a source; not where they lie."""
+    """The settings that determine the records of a source; not where they lie."""
     places = ("data_dir", "cache_dir", "path", "files", "url")
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [

@@ -1,4 +1,4 @@
-"""What the labels of a mix are: decided once, from what is declared and from the labels of the whole datasets."""
+"""The labels of a mix: decided once, from what is declared and from the labels of the whole datasets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST = 2**31 - 1  # labels are int32
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the labels of a mix are.
+    """The meaning of the labels of a mix.
 
     Attributes:
       kind: What a label is, the same in every source that has labels.
@@ -45,7 +45,7 @@ class Labels:
         return self.numbering == "keep" or None not in self.num_classes.values()
 
     def offset(self, source: str) -> int | None:
-        """What is added to the classes of a source; None if that depends on labels not yet read."""
+        """The number that is added to the classes of a source; None if that depends on labels not yet read."""
         if self.numbering == "keep" or source not in self.num_classes:
             return 0
         counts = list(self.num_classes.values())[: list(self.num_classes).index(source)]
@@ -92,7 +92,7 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class _Values:
-    """What the labels of a whole dataset are like.
+    """The properties of the labels of a whole dataset.
 
     Attributes:
       whole: Whether all are whole numbers, or NaN.
@@ -184,7 +184,7 @@ class _Search:
         self._values: dict[str, _Values] = {}
 
     def values(self, name: str) -> _Values:
-        """What the labels of a source are like, which reads them."""
+        """The properties of the labels of a source, which are read for it."""
         if name not in self._values:
             self.sources[name] = source = self.sources[name].loaded()
             self._values[name] = _Values.of(source.whole_labels())
@@ -249,7 +249,7 @@ class _Search:
         return self.values(name).largest + 1
 
     def notes(self) -> list[str]:
-        """What a user must know of the sources' labels and shapes."""
+        """The notes on the sources' labels and shapes."""
         notes = [note for source in self.sources.values() for note in source.shape_notes()]
         for name, values in self._values.items():
             if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):

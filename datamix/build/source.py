@@ -86,7 +86,7 @@ class OpenSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left out of its records, a sentence each."""
+        """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
     @property
@@ -170,15 +170,15 @@ class OpenSource:
         self._check_labels(out)
 
     def setting(self, name: str) -> str:
-        """What a setting of this source is called where the user gives it."""
+        """The name of a setting of this source where the user gives it."""
         return f"{self.key}.{name}" if self.key else f"{name}[{self.name!r}]"
 
     def choice(self, name: str, value: str) -> str:
-        """How a user gives a setting of this source a value."""
+        """The text by which a user gives a setting of this source a value."""
         return f"{self.key}.{name}={value}" if self.key else f"{name}={{{self.name!r}: {value!r}}}"
 
     def shape_notes(self) -> list[str]:
-        """What is changed in the shapes of leaves, a sentence each."""
+        """The notes on changes in the shapes of leaves, a sentence each."""
         notes = []
         for leaf, part in self.source.spec.items():
             used = _used_shape(leaf, part.shape)

@@ -1,4 +1,4 @@
-"""What the values of leaves say that their types do not, before a mix is run."""
+"""Checks of the values of leaves, which say what their types do not, before a mix is run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
 
 
 def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
-    """What a user must know of values that no computation should meet, and of records without a class.
+    """The notes on values that no computation should meet, and on records without a class.
 
     Args:
       sources: The sources by name.
@@ -72,7 +72,7 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
 
 
 def what_is_broken(statistic: LeafStatistics) -> str:
-    """Which values of a leaf are no numbers, and how many; empty if all are."""
+    """The values of a leaf that are no numbers, and how many; empty if all are."""
     shares = {"NaN": statistic.nan, "infinity": statistic.inf}
     return " and ".join(f"{what} ({share:.2%} of its values)" for what, share in shares.items() if share)
 

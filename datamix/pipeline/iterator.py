@@ -211,7 +211,7 @@ class BatchIterator(Iterator[Batch]):
         return _each(shaped, self._program.num_steps)
 
     def state(self) -> State:
-        """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
+        """The place where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
         return {"version": _STATE_FORMAT, "step": self.step, "fingerprint": dict(self._parts())}
 
     def restore(self, state: State) -> None:

@@ -12,7 +12,7 @@ _NOISE = 2.0**-44  # relative to the largest value: what is left of rounding in 
 
 
 def what_is_lost(values: np.ndarray, dtype: np.dtype) -> str:
-    """What is lost where values are stored in another dtype, to go on from "leaf 'x' "; empty if nothing is.
+    """The loss where values are stored in another dtype, to go on from "leaf 'x' "; empty if nothing is.
 
     Rounding is no loss; it is one where whole numbers become others, where values become infinite, and where the
     differences between them are no longer seen.

@@ -1,4 +1,4 @@
-"""What the values of leaves are like: their smallest, largest and mean, and how many are no numbers."""
+"""Statistics of the values of leaves: their smallest, largest and mean, and how many are no numbers."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class LeafStatistics:
         )
 
     def num_unlabelled(self, num_records: int) -> int:
-        """How many of the labels of so many records are negative or NaN, and so no class."""
+        """The number of labels, of so many records, that are negative or NaN, and so no class."""
         return self.num_negative + round(self.nan * num_records)
 
     def report(self) -> dict[str, float | None]:
-        """What a report says of the leaf."""
+        """The entry of the leaf in a report."""
         return {key: value for key, value in asdict(self).items() if key != "num_negative"}
 
 
