@@ -82,7 +82,7 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
 
 
 def _lack(error: Exception) -> DatamixError | None:
-    """What the machine has not, or not enough of, where that has raised an error."""
+    """The resource that the machine lacks, where that has raised an error."""
     jax: Any = sys.modules.get("jax")
     exhausted = jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, MemoryError) or exhausted:

@@ -45,8 +45,8 @@ def differing(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """Say in what two identities differ; empty where they are the same.
 
     Args:
-      before: parts as `parts` gives them, with `records_key` for the records of each source.
-      now: the same, of what is to go on.
+      before: Parts as `parts` gives them, with `records_key` for the records of each source.
+      now: The same, of what is to go on.
 
     >>> differing({"seed": "1", "mix": "2"}, {"seed": "3", "mix": "2"})
     'under another configuration: seed differ'

@@ -31,11 +31,11 @@ def ended_by(*numbers: int) -> Iterator[None]:
     In a thread other than the main one, signals are not this code's to handle; one that is ignored stays so.
 
     Args:
-      numbers: the numbers of the signals.
+      numbers: The numbers of the signals.
 
     Raises:
       KeyboardInterrupt: SIGINT has come.
-      SystemExit: another signal has come.
+      SystemExit: Another signal has come.
     """
     global _depth, _received  # a process has one handler for each signal
     if threading.current_thread() is not threading.main_thread():
@@ -69,7 +69,7 @@ def check() -> None:
 
 
 def instead_of(error: BaseException) -> BaseException:
-    """What has ended the run: the signal if one has come, otherwise an error."""
+    """The cause that has ended the run: the signal if one has come, otherwise an error."""
     return _ending() if received() and isinstance(error, Exception) else error
 
 

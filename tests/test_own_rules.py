@@ -58,7 +58,7 @@ def _modules() -> Iterator[None]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def configs(tmp_path: Path) -> Path:
     """A directory of configs, beside a module."""
     (tmp_path / "own_rules.py").write_text(MODULE)
     for name, text in FILES.items():
@@ -68,12 +68,12 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def module(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(own.parent)
+def module(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(configs.parent)
     registry.load_plugins(["own_rules"])
 
 
-def test_on_the_command_line(own: Path, call_datamix: Callable[..., Any]) -> None:
+def test_on_the_command_line(configs: Path, call_datamix: Callable[..., Any]) -> None:
     arguments = ["--config-dir", "own", "plugins=[own_rules]", "job=plan", "source=digits+garments"]
     limits = ["source.digits.limit=60", "source.garments.limit=240"]
     ended = call_datamix(*arguments, *limits, "mix=blocks", "stop=after", "stop.source=digits", "stop.times=3")
@@ -94,7 +94,7 @@ def test_on_the_command_line(own: Path, call_datamix: Callable[..., Any]) -> Non
         ("mix.times=x", "mix.times = 'x'; it is a whole number."),
     ],
 )
-def test_mistakes_are_one_line(own: Path, call_datamix: Callable[..., Any], setting: str, message: str) -> None:
+def test_mistakes_are_one_line(configs: Path, call_datamix: Callable[..., Any], setting: str, message: str) -> None:
     arguments = ["--config-dir", "own", "plugins=[own_rules]", "job=plan", "source=digits+garments", "mix=blocks"]
     ended = call_datamix(*arguments, "stop=after", *(["stop.source=digits"] * ("source" not in setting)), setting)
     (line,) = ended.err.strip().splitlines()[-1:]
@@ -102,10 +102,10 @@ def test_mistakes_are_one_line(own: Path, call_datamix: Callable[..., Any], sett
     assert message in line
 
 
-def test_in_a_plan(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_plan(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RegistryError, match=r"^no order 'blocks'\. "):
         Plan({"a": 4, "b": 9}, order="blocks")
-    module(own, monkeypatch)
+    module(configs, monkeypatch)
     plan = Plan({"a": 4, "b": 9}, order="blocks", stop={"rule": "after", "source": "a", "times": 2}, shuffle=False)
     assert plan.take(0, 100).source.tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
     assert plan.with_weights({"a": 1}).length == plan.length == 14

@@ -30,11 +30,11 @@ class Assembly:
     """A mix put together, of which no record is read yet.
 
     Attributes:
-      sources: the sources by name, in order.
-      operators: the operators on every record, after the mix.
-      labels: what the labels are, as far as that is known before the data is read.
-      graph: the operators of all sources and the shared ones.
-      plan: the plan of the mix.
+      sources: The sources by name, in order.
+      operators: The operators on every record, after the mix.
+      labels: What the labels are, as far as that is known before the data is read.
+      graph: The operators of all sources and the shared ones.
+      plan: The plan of the mix.
       seed: The seed of everything that is drawn, where a source has none of its own.
       batch_size: The number of records in a batch.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
@@ -54,7 +54,7 @@ class Assembly:
     identity: Mapping[str, object]
 
     def offset(self, source: str) -> int | None:
-        """What is added to a source's labels; None if that depends on labels not yet read."""
+        """The number that is added to a source's labels; None if that depends on labels not yet read."""
         return next(
             (
                 node.operation.settings["offset"]
@@ -92,7 +92,7 @@ class Assembly:
         """The same, with the numbers of classes that need the labels themselves to be read.
 
         Args:
-          all_counts: whether the numbers of classes are wanted that the numbering of classes does not need.
+          all_counts: Whether the numbers of classes are wanted that the numbering of classes does not need.
 
         Raises:
           SpecError: The sources do not fit together; found before any data is read.
@@ -106,12 +106,12 @@ class Assembly:
         return replace(self, sources=sources, labels=labels, graph=_graph(opened, labels, self.operators))
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
-        """What a user must know of the labels and values of the mix, once its data is read; a sentence each."""
+        """The notes on the labels and values of the mix, once its data is read; a sentence each."""
         on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
         return [*self.notes_on_records(), *self.labels.notes, *on_values]
 
     def notes_on_records(self) -> list[str]:
-        """What of the sources is left out of the mix, before its data is read; a sentence each."""
+        """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""
         left_out = [f"source {name!r}: {note}" for name, source in self.sources.items() for note in source.notes]
         return [*left_out, *self.plan.unseen()]
 
@@ -156,10 +156,10 @@ def assemble(
 
     Args:
       sources: The sources, in order.
-      operators: the operators on every record, after the mix.
+      operators: The operators on every record, after the mix.
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
-      labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
-      batch_size: the number of records in a batch.
+      labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
+      batch_size: The number of records in a batch.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       seed: The seed of everything that is drawn, where a source has none of its own.
@@ -231,7 +231,7 @@ def assemble(
 
 
 def _identity(source: OpenSource) -> list[object]:
-    """What determines the records of a source; not where they lie."""
+    """The settings that determine the records of a source; not where they lie."""
     places = ("data_dir", "cache_dir", "path", "files", "url")
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [

@@ -38,9 +38,9 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
     Args:
-      config: the configuration of the run.
-      memory: sources made in Python, by name, see `datamix.sources.objects.as_source`.
-      labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
+      config: The configuration of the run.
+      memory: Sources made in Python, by name, see `datamix.sources.objects.as_source`.
+      labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
 
     Raises:
       DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.

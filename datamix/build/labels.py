@@ -1,4 +1,4 @@
-"""What the labels of a mix are: decided once, from what is declared and from the labels of the whole datasets."""
+"""The labels of a mix: decided once, from what is declared and from the labels of the whole datasets."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _LARGEST = 2**31 - 1  # labels are int32
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the labels of a mix are.
+    """The meaning of the labels of a mix.
 
     Attributes:
-      kind: what a label is, the same in every source that has labels.
-      numbering: whether the classes of every source get numbers of their own.
-      num_classes: the number of classes of each source, None where it is not known yet; without classes, empty.
-      in_blocks: the sources whose vectors, one element a class, take a block of their own in a longer one.
-      keeps_unlabelled: whether a source may have records without a label.
-      notes: what a user must know of the labels, a sentence each.
+      kind: What a label is, the same in every source that has labels.
+      numbering: Whether the classes of every source get numbers of their own.
+      num_classes: The number of classes of each source, None where it is not known yet; without classes, empty.
+      in_blocks: The sources whose vectors, one element a class, take a block of their own in a longer one.
+      keeps_unlabelled: Whether a source may have records without a label.
+      notes: What a user must know of the labels, a sentence each.
     """
 
     kind: Kind
@@ -45,7 +45,7 @@ class Labels:
         return self.numbering == "keep" or None not in self.num_classes.values()
 
     def offset(self, source: str) -> int | None:
-        """What is added to the classes of a source; None if that depends on labels not yet read."""
+        """The number that is added to the classes of a source; None if that depends on labels not yet read."""
         if self.numbering == "keep" or source not in self.num_classes:
             return 0
         counts = list(self.num_classes.values())[: list(self.num_classes).index(source)]
@@ -71,7 +71,7 @@ class Labels:
                 place = Operation(operator="offset_one_hot", function=offset_one_hot, settings=block)
                 at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
                 operators.insert(at, place)
-            elif not _has_own_offset(source):
+            elif not _offsets_labels(source):
                 keep = {"keep_negative": True} if self.keeps_unlabelled else {}
                 settings = {"offset": offset, **keep}
                 first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
@@ -92,14 +92,14 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class _Values:
-    """What the labels of a whole dataset are like.
+    """The properties of the labels of a whole dataset.
 
     Attributes:
-      whole: whether all are whole numbers, or NaN.
-      num_nan: the number of labels that are NaN.
-      smallest: the smallest label that is not negative; None if there is none.
-      largest: the largest label; -1 if there is none.
-      one_hot: whether all are vectors of a single 1 and zeros.
+      whole: Whether all are whole numbers, or NaN.
+      num_nan: The number of labels that are NaN.
+      smallest: The smallest label that is not negative; None if there is none.
+      largest: The largest label; -1 if there is none.
+      one_hot: Whether all are vectors of a single 1 and zeros.
     """
 
     whole: bool
@@ -141,18 +141,18 @@ def decide(
     every split and slice of a source is numbered alike.
 
     Args:
-      sources: the sources, in order.
-      numbering: whether the classes of every source get numbers of their own.
-      shared: the operators after the mix.
-      complete: whether the numbers of classes are to be known, which may need a look at the labels.
+      sources: The sources, in order.
+      numbering: Whether the classes of every source get numbers of their own.
+      shared: The operators after the mix.
+      complete: Whether the numbers of classes are to be known, which may need a look at the labels.
 
     Returns:
       The sources, which check their labels as they are read, and the labels.
 
     Raises:
-      ConfigError: what is declared does not fit the data, or one another.
-      DataError: labels are no class that are to be.
-      SpecError: the labels of two sources do not fit together, or there are too many classes.
+      ConfigError: What is declared does not fit the data, or one another.
+      DataError: Labels are no class that are to be.
+      SpecError: The labels of two sources do not fit together, or there are too many classes.
     """
     search = _Search(sources)
     labelled = [source.name for source in sources if "label" in source.spec]
@@ -184,7 +184,7 @@ class _Search:
         self._values: dict[str, _Values] = {}
 
     def values(self, name: str) -> _Values:
-        """What the labels of a source are like, which reads them."""
+        """The properties of the labels of a source, which are read for it."""
         if name not in self._values:
             self.sources[name] = source = self.sources[name].loaded()
             self._values[name] = _Values.of(source.whole_labels())
@@ -205,7 +205,7 @@ class _Search:
         """Whether the labels of a source are whole numbers.
 
         Raises:
-          DataError: some are NaN, and it is not said that these are unlabelled.
+          DataError: Some are NaN, and it is not said that these are unlabelled.
         """
         values, source = self.values(name), self.sources[name]
         if values.whole and values.num_nan and source.unlabelled == "refuse":
@@ -220,7 +220,7 @@ class _Search:
         """Check that what a source's labels are declared to be fits their shape.
 
         Raises:
-          ConfigError: it does not.
+          ConfigError: It does not.
         """
         source = self.sources[name]
         _ = source.declared_num_classes
@@ -236,7 +236,7 @@ class _Search:
         """The number of classes of a source, from what is declared or from its whole dataset.
 
         Raises:
-          DataError: its labels are no class numbers.
+          DataError: Its labels are no class numbers.
         """
         source = self.sources[name]
         if (declared := source.declared_num_classes) is not None:
@@ -249,7 +249,7 @@ class _Search:
         return self.values(name).largest + 1
 
     def notes(self) -> list[str]:
-        """What a user must know of the sources' labels and shapes."""
+        """The notes on the sources' labels and shapes."""
         notes = [note for source in self.sources.values() for note in source.shape_notes()]
         for name, values in self._values.items():
             if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):
@@ -264,7 +264,7 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
     """The labels of a mix whose labels are all class numbers.
 
     Raises:
-      SpecError: operators make vectors of the classes of some sources alone.
+      SpecError: Operators make vectors of the classes of some sources alone.
     """
     makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
     counts: dict[str, int | None] = {}
@@ -285,7 +285,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
     """The labels of a mix in which some are vectors.
 
     Raises:
-      SpecError: class numbers or other vectors stand beside vectors with one element a class.
+      SpecError: Class numbers or other vectors stand beside vectors with one element a class.
     """
     first = search.sources[vectors[0]]
     width = first.spec["label"].shape[0]
@@ -306,7 +306,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
             other = next(each for each in names if each != name)
             raise SpecError(
                 f"sources {name!r} and {other!r} do not fit together under labels=union: the labels of {name} are "
-                f"vectors of other numbers than a single 1, so that classes cannot be told from them; set labels=keep."
+                f"vectors of other numbers than a single 1, so that they name no class; set labels=keep."
             )
     counts: dict[str, int | None] = {}
     for name in names:
@@ -323,7 +323,7 @@ def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]
     One that makes vectors of all classes of the mix places them by the class number.
 
     Raises:
-      SpecError: such a vector has no element for one of the source's classes.
+      SpecError: Such a vector has no element for one of the source's classes.
     """
     total, blocks = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
@@ -360,7 +360,7 @@ def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> Non
     """Check that no source insists on classes beside numbers to predict.
 
     Raises:
-      ConfigError: one does.
+      ConfigError: One does.
     """
     for name in names:
         if (source := search.sources[name]).label == "class":
@@ -376,7 +376,7 @@ def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -
     """Check that every class of the mix has a number, and an element of vectors that are made after the mix.
 
     Raises:
-      SpecError: there are too many classes.
+      SpecError: There are too many classes.
     """
     total = sum(count or 0 for count in labels.num_classes.values())
     for name, count in labels.num_classes.items():
@@ -386,7 +386,7 @@ def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -
                 f"source {name!r}: label {largest} is beyond int32; number its classes from 0 on, or leave them out: "
                 f"{source.choice('label', 'none')}."
             )
-        for offset in [each.settings["offset"] for each in source.operators if _is_own_offset(each)]:
+        for offset in [each.settings["offset"] for each in source.operators if _is_label_offset(each)]:
             if not -_LARGEST <= offset <= _LARGEST - max(largest, 0):
                 raise SpecError(
                     f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond "
@@ -415,10 +415,10 @@ def _stays_as_it_is(source: OpenSource) -> bool:
     return all(is_shipped(each) for each in source.operators)
 
 
-def _has_own_offset(source: OpenSource) -> bool:
-    """Whether the user says what is added to the labels of a source."""
-    return any(map(_is_own_offset, source.operators))
+def _offsets_labels(source: OpenSource) -> bool:
+    """Whether an operator of the user adds a number to the labels of a source."""
+    return any(map(_is_label_offset, source.operators))
 
 
-def _is_own_offset(operation: Operation) -> bool:
+def _is_label_offset(operation: Operation) -> bool:
     return operation.operator == "offset_label" and "leaf" not in operation.settings

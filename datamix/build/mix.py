@@ -93,12 +93,12 @@ def mix(
       seeds: The seeds of some sources' shuffles and random operators, where not `seed`.
       shuffle: "full", "window(n)" or "none".
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
-      class_names: the names of the classes of a source, by label.
-      num_classes: the number of classes of a source; by default as many as have names, or as there are labels.
-      label: what the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default what
+      class_names: The names of the classes of a source, by label.
+      num_classes: The number of classes of a source; by default as many as have names, or as there are labels.
+      label: What the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default what
         their values say.
       unlabelled: "keep" keeps a source's records whose label is negative, and so no class; "refuse" is the default.
-      limit: how many of its first records a source gives.
+      limit: How many of its first records a source gives.
       **order_settings: the settings of the order, such as `window=64`.
 
     Raises:

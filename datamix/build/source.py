@@ -36,16 +36,16 @@ class OpenSource:
       provenance: Where its records come from.
       operators: The operators on each of its records.
       seed: The seed of its shuffle and random operators, None for the seed of the mix.
-      limit: how many of its records are used at most, None for all.
-      chosen_names: names for its classes, in place of the source's own.
-      chosen_num_classes: the number of its classes, where it is chosen and not found out.
-      label: what its labels are; None where that is not decided yet.
-      unlabelled: whether records whose label is negative, and so no class, are refused or kept.
-      target: the registered name of what built it.
+      limit: How many of its records are used at most, None for all.
+      chosen_names: Names for its classes, in place of the source's own.
+      chosen_num_classes: The number of its classes, where it is chosen and not found out.
+      label: What its labels are; None where that is not decided yet.
+      unlabelled: Whether records whose label is negative, and so no class, are refused or kept.
+      target: The registered name of what built it.
       settings: The settings it was built with.
-      key: the key of its settings in the configuration; empty where Python code gives them.
-      note: what a user must know of it, such as that another dataset stands in; empty if nothing.
-      other_splits: opens the other splits of its dataset, where the source cannot know their labels by itself.
+      key: The key of its settings in the configuration; empty where Python code gives them.
+      note: What a user must know of it, such as that another dataset stands in; empty if nothing.
+      other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
 
     name: str
@@ -86,7 +86,7 @@ class OpenSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left out of its records, a sentence each."""
+        """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
     @property
@@ -94,7 +94,7 @@ class OpenSource:
         """The number of classes as far as it is known without a look at the labels; None where it is not.
 
         Raises:
-          ConfigError: two numbers are chosen.
+          ConfigError: Two numbers are chosen.
         """
         names, number = len(self.chosen_names), self.chosen_num_classes
         if names and number and names != number:
@@ -104,8 +104,8 @@ class OpenSource:
                 value=number,
             )
         known = getattr(self.source, "num_classes", None)
-        own = int(known) if isinstance(known, int | np.integer) and known > 0 else None
-        return number or names or len(self.source.class_names) or own
+        of_source = int(known) if isinstance(known, int | np.integer) and known > 0 else None
+        return number or names or len(self.source.class_names) or of_source
 
     def num_classes(self) -> int:
         """The number of classes: as many as are declared, otherwise the largest label of the dataset and one."""
@@ -170,15 +170,15 @@ class OpenSource:
         self._check_labels(out)
 
     def setting(self, name: str) -> str:
-        """What a setting of this source is called where the user gives it."""
+        """The name of a setting of this source where the user gives it."""
         return f"{self.key}.{name}" if self.key else f"{name}[{self.name!r}]"
 
     def choice(self, name: str, value: str) -> str:
-        """How a user gives a setting of this source a value."""
+        """The text by which a user gives a setting of this source a value."""
         return f"{self.key}.{name}={value}" if self.key else f"{name}={{{self.name!r}: {value!r}}}"
 
     def shape_notes(self) -> list[str]:
-        """What is changed in the shapes of leaves, a sentence each."""
+        """The notes on changes in the shapes of leaves, a sentence each."""
         notes = []
         for leaf, part in self.source.spec.items():
             used = _used_shape(leaf, part.shape)
@@ -191,7 +191,7 @@ class OpenSource:
         """Check that labels which are classes are classes.
 
         Raises:
-          DataError: a label is negative, not whole, NaN, or beyond the number of classes.
+          DataError: A label is negative, not whole, NaN, or beyond the number of classes.
         """
         labels, count = arrays.get("label"), self.declared_num_classes
         if labels is None or labels.ndim != 1 or not len(labels):
@@ -214,7 +214,7 @@ class OpenSource:
         """Check that labels are whole numbers from 0 on, but for those that may be unlabelled.
 
         Raises:
-          DataError: they are not.
+          DataError: They are not.
         """
         if labels.dtype.kind == "f":
             finite = labels[np.isfinite(labels)]

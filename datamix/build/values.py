@@ -1,4 +1,4 @@
-"""What the values of leaves say that their types do not, before a mix is run."""
+"""Checks of the values of leaves, which say what their types do not, before a mix is run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _USUAL = 255  # what is white in most images, also where none is quite white
 
 
 def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) -> None:
-    """Check that `to_float` is told what becomes 1 where the type does not say it, as uint8 does.
+    """Check that `to_float` has `largest`, the value that becomes 1, where the type does not say it, as uint8 does.
 
     Args:
-      sources: the sources, with their operators.
-      shared: the operators after the mix.
+      sources: The sources, with their operators.
+      shared: The operators after the mix.
 
     Raises:
-      ConfigError: it is not; the message names the largest value there is.
+      ConfigError: It has none; the message names the largest value there is.
     """
     for source in sources:
         where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
@@ -46,12 +46,12 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
 
 
 def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
-    """What a user must know of values that no computation should meet, and of records without a class.
+    """The notes on values that no computation should meet, and on records without a class.
 
     Args:
-      sources: the sources by name.
-      statistics: the statistics of their leaves.
-      labels: what the labels of the mix are.
+      sources: The sources by name.
+      statistics: The statistics of their leaves.
+      labels: What the labels of the mix are.
 
     Returns:
       A sentence for each of the leaves `image` and `label` that has such values.
@@ -72,7 +72,7 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
 
 
 def what_is_broken(statistic: LeafStatistics) -> str:
-    """Which values of a leaf are no numbers, and how many; empty if all are."""
+    """The values of a leaf that are no numbers, and how many; empty if all are."""
     shares = {"NaN": statistic.nan, "infinity": statistic.inf}
     return " and ".join(f"{what} ({share:.2%} of its values)" for what, share in shares.items() if share)
 

@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and PyYAML say in several lines, said in one, with the nearest known name."""
+"""The errors of Hydra, OmegaConf and PyYAML in one line each, with the nearest known name."""
 
 from __future__ import annotations
 

@@ -253,11 +253,11 @@ def _source(name: str, node: Node) -> SourceConfig:
     )
     settings = {key: value for key, value in source.settings.items() if value is not None}
     takes = registry.settings(registry.lookup("source", source.target))
-    given = {key: value for key, value in settings.items() if key != "split" or key in takes}
-    if len(given) < len(settings) and not isinstance(settings["split"], str):  # records are sliced for it
+    handed_on = {key: value for key, value in settings.items() if key != "split" or key in takes}
+    if len(handed_on) < len(settings) and not isinstance(settings["split"], str):  # records are sliced for it
         raise ConfigError("it is text", key=node.key("split"), value=settings["split"])
-    _require_known(node, "source", source.target, given)
-    _check(node.where, "source", source.target, given)
+    _require_known(node, "source", source.target, handed_on)
+    _check(node.where, "source", source.target, handed_on)
     return replace(source, settings=settings)
 
 

@@ -142,7 +142,7 @@ def _untrained(job: Run) -> list[str]:
 
 
 def _notes(job: Run) -> list[str]:
-    """What a user must know of the records, a sentence each."""
+    """The notes on the records, a sentence each."""
     untrained = [
         f"source {name!r} is not trained on, as it gives no record, but tested; to drop it, leave it out of source=."
         for name in _untrained(job)

@@ -21,10 +21,10 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
     """Turn numbers into float32 in [0, 1].
 
     Args:
-      record: the record, with numbers in `leaf`.
-      largest: the value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
+      record: The record, with numbers in `leaf`.
+      largest: The value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
         their values. Other integers need it: their type does not say how bright white is.
-      leaf: the name of the leaf.
+      leaf: The name of the leaf.
 
     Raises:
       ConfigError: `largest` is missing, or not above 0.

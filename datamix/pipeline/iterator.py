@@ -211,14 +211,14 @@ class BatchIterator(Iterator[Batch]):
         return _each(shaped, self._program.num_steps)
 
     def state(self) -> State:
-        """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
+        """The place where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
         return {"version": _STATE_FORMAT, "step": self.step, "fingerprint": dict(self._parts())}
 
     def restore(self, state: State) -> None:
         """Go on where a state was taken.
 
         Raises:
-          StateError: it is no state, of another version of datamix, or of another mix; names what differs.
+          StateError: It is no state, or one of another mix; the message names what differs.
         """
         try:
             version, step, parts = state["version"], state["step"], dict(state["fingerprint"])

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_MOST_COLUMNS = 4096  # up to so many elements, a vector's elements are told from one another
+_MOST_COLUMNS = 4096  # up to so many elements, each element of a vector is looked at by itself
 _LEAST_STEPS = 2**16  # of float32 between the smallest and the largest value: what 16-bit pixels have
 _NOISE = 2.0**-44  # relative to the largest value: what is left of rounding in 64 bits is no difference
 
 
 def what_is_lost(values: np.ndarray, dtype: np.dtype) -> str:
-    """What is lost where values are stored in another dtype, to go on from "leaf 'x' "; empty if nothing is.
+    """The loss where values are stored in another dtype, to go on from "leaf 'x' "; empty if nothing is.
 
     Rounding is no loss; it is one where whole numbers become others, where values become infinite, and where the
     differences between them are no longer seen.

@@ -73,7 +73,7 @@ def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]
 
 
 def putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[np.ndarray], jax.Array]:
-    """What makes a view of memory that never changes an array on the device; on CPU without a copy.
+    """The function that makes a view of memory that never changes an array on the device; on CPU without a copy.
 
     `jax.device_put` does the same and takes 50 µs a leaf, as long as a batch of 256 images; jaxlib's own call takes 8.
     """

@@ -105,7 +105,7 @@ def report_of(
 
 
 def _num_unlabelled(built: Built, name: str, statistics: Statistics) -> int | None:
-    """How many records of a source have no class; None where labels are no classes, or were not read."""
+    """The number of records of a source without a class; None where labels are no classes, or were not read."""
     if name not in built.labels.num_classes or "label" not in statistics.get(name, {}):
         return None
     return statistics[name]["label"].num_unlabelled(built.sources[name].num_records)

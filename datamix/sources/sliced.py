@@ -45,7 +45,7 @@ class Sliced:
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return self.source.provenance
 
     @property

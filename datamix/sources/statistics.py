@@ -1,4 +1,4 @@
-"""What the values of leaves are like: their smallest, largest and mean, and how many are no numbers."""
+"""Statistics of the values of leaves: their smallest, largest and mean, and how many are no numbers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class LeafStatistics:
     """The statistics of one leaf of a source, over every element of all records.
 
     Attributes:
-      min: the smallest finite value; None if there is none.
-      max: the largest finite value; None if there is none.
-      mean: the mean of the finite values; None if there is none.
-      nan: the share of values that are NaN, in [0, 1].
-      inf: the share of values that are infinite, in [0, 1].
-      num_negative: the number of values below 0.
+      min: The smallest finite value; None if there is none.
+      max: The largest finite value; None if there is none.
+      mean: The mean of the finite values; None if there is none.
+      nan: The share of values that are NaN, in [0, 1].
+      inf: The share of values that are infinite, in [0, 1].
+      num_negative: The number of values below 0.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan
@@ -66,11 +66,11 @@ class LeafStatistics:
         )
 
     def num_unlabelled(self, num_records: int) -> int:
-        """How many of the labels of so many records are negative or NaN, and so no class."""
+        """The number of labels, of so many records, that are negative or NaN, and so no class."""
         return self.num_negative + round(self.nan * num_records)
 
     def report(self) -> dict[str, float | None]:
-        """What a report says of the leaf."""
+        """The entry of the leaf in a report."""
         return {key: value for key, value in asdict(self).items() if key != "num_negative"}
 
 

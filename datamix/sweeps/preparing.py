@@ -1,4 +1,4 @@
-"""What is settled before a sweep begins: which way it searches, what its jobs may change, where they write."""
+"""The checks before a sweep begins: which way it searches, what its jobs may change, where they write."""
 
 from __future__ import annotations
 

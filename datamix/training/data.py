@@ -54,7 +54,7 @@ class Data:
 
     @property
     def notes(self) -> list[str]:
-        """What a user must know of the records, before a model is trained on them; a sentence each."""
+        """The notes on the records, before a model is trained on them; a sentence each."""
         of_tests = notes_on_values(self.built_tests.sources, self.test_pipeline.statistics, self.built_tests.labels)
         seen = [
             f"source {name!r}: {count:,} of its {self.test_records[name]:,} test records equal records to train on."
@@ -63,13 +63,13 @@ class Data:
         return [*self.built.notes_on(self.pipeline), *(f"test records of {note}" for note in of_tests), *seen]
 
     def broken(self) -> str:
-        """What images hold that no loss can be computed of, such as NaN, by source; empty if nothing."""
-        found = {
+        """The values of images of which no loss can be computed, such as NaN, by source; empty if nothing."""
+        kinds = {
             name: what_is_broken(leaves["image"])
             for name, leaves in self.pipeline.statistics.items()
             if "image" in leaves
         }
-        return "; ".join(f"the images of {name} hold {broken}" for name, broken in found.items() if broken)
+        return "; ".join(f"the images of {name} hold {broken}" for name, broken in kinds.items() if broken)
 
     @property
     def num_test_batches(self) -> int:

@@ -1,4 +1,4 @@
-"""How many test records are records to train on as well."""
+"""The number of test records that are records to train on as well."""
 
 from __future__ import annotations
 

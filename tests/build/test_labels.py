@@ -326,9 +326,9 @@ def test_labels_that_begin_at_1_are_said_and_stay() -> None:
 def test_shapes_that_differ_by_an_axis_of_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
     sources = {"a": {"image": images, "label": CLASSES[:, None]}, "b": records(CLASSES)}
-    with pytest.warns(UserWarning, match="source .a.") as told:
+    with pytest.warns(UserWarning, match="source .a.") as warned:
         pipeline = datamix.load("mix=concat", "shuffle=none", "batch.size=20", sources=sources)
-    assert sorted(str(each.message) for each in told) == [
+    assert sorted(str(each.message) for each in warned) == [
         "source 'a': images [4, 4] get a channel axis, and are [4, 4, 1].",
         "source 'a': labels [1] lose their axis of length 1, and are [].",
     ]

@@ -33,7 +33,7 @@ class CountedMlp(models.Mlp):
 
 
 def rows(*, split: str = "train", shift: int = 0) -> dict[str, np.ndarray]:
-    """Images whose classes are told by their brightest row, turned by quarters."""
+    """Images whose classes are their brightest rows, rotated by quarters."""
     size = {"train": 60, "test": 20, "few": 3}[split]
     draw = np.random.default_rng([shift, size])
     label = np.arange(size) % 4

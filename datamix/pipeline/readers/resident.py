@@ -109,7 +109,7 @@ def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], na
 
 
 def _mend(name: str, lost: str) -> str:
-    """What to do with numbers that do not fit the 32 bits in which they are stored; a cast comes too late."""
+    """The advice on numbers that do not fit the 32 bits in which they are stored; a cast comes too late."""
     if "beyond" in lost:
         smaller = "divide it"
     elif "float" in lost:

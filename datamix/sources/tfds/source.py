@@ -99,7 +99,7 @@ class Tfds(TakeFromRead):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left out of each record."""
+        """The notes on what is left out of each record."""
         left_out = self._described[2]
         return (f"{', '.join(left_out)}: no numbers of one fixed shape, and left out.",) if left_out else ()
 
@@ -214,7 +214,7 @@ class Tfds(TakeFromRead):
         """Refuse to leave out images unasked, as nobody wants it.
 
         Raises:
-          SpecError: the feature is an image; says how to go on without it.
+          SpecError: The feature is an image; says how to go on without it.
         """
         import tensorflow_datasets as tfds
 
@@ -354,7 +354,7 @@ def _require_file(path: Path) -> None:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, in one line without a full stop."""
+    """The text of an error, in one line without a full stop."""
     return f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
 
 

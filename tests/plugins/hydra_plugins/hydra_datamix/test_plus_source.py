@@ -16,8 +16,8 @@ def source(path: str = "") -> PlusSource:
 
 def test_hydra_finds_it() -> None:
     # Hydra imports the modules of plugins by itself, so that the class is another one.
-    found = {f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover(ConfigSource)}
-    assert f"{PlusSource.__module__}.PlusSource" in found
+    names = {f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover(ConfigSource)}
+    assert f"{PlusSource.__module__}.PlusSource" in names
     assert (PlusSource.scheme(), source().available()) == ("plus", True)
 
 

@@ -11,8 +11,8 @@ PLAN = ["-m", "job=plan", "source=digits+garments", "seed=0,1", "hydra/launcher=
 
 def test_hydra_finds_it():
     # Hydra imports the modules of plugins by itself, so that the class is another one.
-    found = {f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover(Launcher)}
-    assert f"{VmapLauncher.__module__}.VmapLauncher" in found
+    names = {f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover(Launcher)}
+    assert f"{VmapLauncher.__module__}.VmapLauncher" in names
 
 
 def test_the_name_that_its_setting_had_still_sets_it(capsys):
