@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol
 
+_RECORDS = ": records"  # no setting ends so
+
 
 class _Group(Protocol):
     def leaf_shares(self) -> tuple[Fraction, ...]: ...
@@ -24,10 +26,10 @@ def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainde
     """Digest each thing that determines the sequence, by the name a user knows it by.
 
     Args:
-      identity: what determines which records there are and what is done to them, by the key that sets it.
-      plan: the plan of the mix.
-      batch_size: the number of records in a batch.
-      remainder: what happens to the records at the end that fill no batch.
+      identity: What determines which records there are and what is done to them, by the key that sets it.
+      plan: The plan of the mix.
+      batch_size: The number of records in a batch.
+      remainder: What happens to the records at the end that fill no batch.
     """
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
     batch = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
@@ -37,6 +39,30 @@ def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainde
 def fingerprint(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> str:
     """Digest all `parts` into one."""
     return digest(parts(identity, plan, batch_size, remainder))
+
+
+def differing(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Say in what two identities differ; empty where they are the same.
+
+    Args:
+      before: parts as `parts` gives them, with `records_key` for the records of each source.
+      now: the same, of what is to go on.
+
+    >>> differing({"seed": "1", "mix": "2"}, {"seed": "3", "mix": "2"})
+    'under another configuration: seed differ'
+    >>> differing({records_key("a"): "1"}, {records_key("a"): "2"})
+    "over other records of source 'a' than are here"
+    """
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if settings := [key for key in keys if not key.endswith(_RECORDS)]:
+        return f"under another configuration: {', '.join(settings)} differ"
+    sources = ", ".join(repr(key.removeprefix("source.").removesuffix(_RECORDS)) for key in keys)
+    return f"over other records of source {sources} than are here" if keys else ""
+
+
+def records_key(source: str) -> str:
+    """The key under which an identity has the digest of a source's records."""
+    return f"source.{source}{_RECORDS}"
 
 
 def digest(value: object) -> str:

@@ -35,11 +35,11 @@ class Assembly:
       labels: what the labels are, as far as that is known before the data is read.
       graph: the operators of all sources and the shared ones.
       plan: the plan of the mix.
-      seed: the seed of everything that is drawn, where a source has none of its own.
-      batch_size: the number of records in a batch.
-      remainder: whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: whether the rows of each batch are put into another order.
-      identity: what determines the sequence, by the key that sets it; not where the data lies.
+      seed: The seed of everything that is drawn, where a source has none of its own.
+      batch_size: The number of records in a batch.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      identity: What determines the sequence, by the key that sets it; not where the data lies.
     """
 
     sources: Mapping[str, OpenSource]
@@ -70,7 +70,7 @@ class Assembly:
         """The shape and dtype of each leaf of a finished record, without reading any.
 
         Raises:
-          SpecError: the sources do not fit together.
+          SpecError: The sources do not fit together.
         """
         return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
 
@@ -85,7 +85,7 @@ class Assembly:
         return self.plan.length // self.batch_size * self.batch_size
 
     def fingerprint(self) -> str:
-        """The digest of all that determines the sequence, as `Pipeline.fingerprint`."""
+        """The digest of all that is configured and determines the sequence; what the records hold is not read."""
         return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
 
     def completed(self, *, all_counts: bool = False) -> Self:
@@ -95,7 +95,7 @@ class Assembly:
           all_counts: whether the numbers of classes are wanted that the numbering of classes does not need.
 
         Raises:
-          SpecError: the sources do not fit together; found before any data is read.
+          SpecError: The sources do not fit together; found before any data is read.
         """
         if self.labels.complete and not (all_counts and None in self.labels.num_classes.values()):
             return self
@@ -107,7 +107,13 @@ class Assembly:
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
         """What a user must know of the labels and values of the mix, once its data is read; a sentence each."""
-        return [*self.labels.notes, *notes_on_values(self.sources, pipeline.statistics, self.labels)]
+        on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
+        return [*self.notes_on_records(), *self.labels.notes, *on_values]
+
+    def notes_on_records(self) -> list[str]:
+        """What of the sources is left out of the mix, before its data is read; a sentence each."""
+        left_out = [f"source {name!r}: {note}" for name, source in self.sources.items() for note in source.notes]
+        return [*left_out, *self.plan.unseen()]
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
@@ -149,26 +155,26 @@ def assemble(
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
 
     Args:
-      sources: the sources, in order.
+      sources: The sources, in order.
       operators: the operators on every record, after the mix.
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
       batch_size: the number of records in a batch.
-      remainder: whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: whether the rows of each batch are put into another order.
-      seed: the seed of everything that is drawn, where a source has none of its own.
-      shuffle: see `datamix.Plan`, as is all that follows but for these.
-      unit: what follows the ratio: "record", or the leaf that holds each record's length.
-      order: the order of the mix.
-      order_settings: the keyword settings of the order.
-      granularity: whether records or whole batches are mixed.
-      stop: the stop of the mix, with settings as in `{"rule": name, setting: value}`.
-      epochs: how often a source is gone through until it counts as finished.
-      samples: after how many records the mix ends at the latest.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      seed: The seed of everything that is drawn, where a source has none of its own.
+      shuffle: See `datamix.Plan`, as is all that follows but for these.
+      unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      order: The order of the mix.
+      order_settings: The keyword settings of the order.
+      granularity: Whether records or whole batches are mixed.
+      stop: The stop of the mix, with settings as in `{"rule": name, setting: value}`.
+      epochs: How often a source is gone through until it counts as finished.
+      samples: After how many records the mix ends at the latest.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     names, settings = [source.name for source in sources], dict(order_settings or {})
     for source in sources:
@@ -263,7 +269,7 @@ def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
     """The lengths of a source's records.
 
     Raises:
-      SpecError: it has no such leaf.
+      SpecError: It has no such leaf.
     """
     spec = source.spec
     if leaf not in spec or spec[leaf].shape:
@@ -283,7 +289,7 @@ def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation
     """A source's operators, with those that every source has: numbers of its own for its classes, and the source's.
 
     Raises:
-      SpecError: the source has a leaf of the name that is given to the source's number.
+      SpecError: The source has a leaf of the name that is given to the source's number.
     """
     if "source_id" in source.spec:
         mend = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "rename it, or leave it out"

@@ -20,14 +20,14 @@ class Built(Assembly):
     """A mix that was put together from a configuration.
 
     Attributes:
-      config: the configuration of the run.
+      config: The configuration of the run.
     """
 
     config: Config
 
     @property
     def notes(self) -> list[str]:
-        """What a user must know of the sources."""
+        """The lines that a user must not overlook, about the sources."""
         notes = [source.note for source in self.sources.values() if source.note]
         if notes:
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
@@ -43,7 +43,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
       labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     check_components(config)
     mix = config.mix

@@ -66,31 +66,31 @@ def mix(
     Keywords mean what the keys of the command line mean, and have the same defaults.
 
     Args:
-      sources: by name, what `datamix.sources.objects.as_source` takes: arrays by leaf, or any object with `len()` whose
+      sources: By name, what `datamix.sources.objects.as_source` takes: arrays by leaf, or any object with `len()` whose
         `[i]` is record i. A dict of sources in place of a source is a mix within the mix; paths such as
         "vision.mnist" name what is in it.
-      operators: the operators on the records of each source, by name, or those of every source. An operator is a
+      operators: The operators on the records of each source, by name, or those of every source. An operator is a
         function from record to record, with settings as a `functools.partial` or a pair `(function, settings)`; or a
         registered name, as in YAML.
-      shared_operators: the operators on every record, after the mix.
-      weights: relative weights of sources, or of mixes within the mix; one not named has 1.
-      ratio: in place of weights, of all there is to mix, as "7:3" or [7, 3].
-      share: absolute shares, in [0, 1]; the other sources divide what is left.
-      weighting: the rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
-      schedule: weights that change with the step.
-      unit: what follows the ratio: "record", or the leaf that holds each record's length.
+      shared_operators: The operators on every record, after the mix.
+      weights: Relative weights of sources, or of mixes within the mix; one not named has 1.
+      ratio: In place of weights, of all there is to mix, as "7:3" or [7, 3].
+      share: Absolute shares, in [0, 1]; the other sources divide what is left.
+      weighting: The rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
+      schedule: Weights that change with the step.
+      unit: What follows the ratio: "record", or the leaf that holds each record's length.
       order: "proportional", "random", "round_robin" or "concat".
       granularity: "record", or "batch" for whole batches of one source.
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
         by default the first, and "exhaust_once" for order="concat".
-      epochs: how often a source is gone through until it counts as finished; one not named, once.
-      samples: after how many records the mix ends, if it has not ended before.
-      batches: after how many batches it does.
-      batch_size: the number of records in a batch.
+      epochs: How often a source is gone through until it counts as finished; one not named, once.
+      samples: After how many records the mix ends, if it has not ended before.
+      batches: After how many batches it does.
+      batch_size: The number of records in a batch.
       remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
-      shuffle_rows: whether the rows of each batch are put into another order, a function of the seed and the step.
-      seed: the seed of everything that is drawn.
-      seeds: the seeds of some sources' shuffles and random operators, where not `seed`.
+      shuffle_rows: Whether the rows of each batch are put into another order, a function of the seed and the step.
+      seed: The seed of everything that is drawn.
+      seeds: The seeds of some sources' shuffles and random operators, where not `seed`.
       shuffle: "full", "window(n)" or "none".
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       class_names: the names of the classes of a source, by label.
@@ -102,7 +102,7 @@ def mix(
       **order_settings: the settings of the order, such as `window=64`.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
 
     >>> import datamix
     >>> import numpy as np
@@ -212,7 +212,7 @@ def _of_sources(
     """Values by source, each read by a function that takes what to call it in an error, and the value.
 
     Raises:
-      ConfigError: these are none, or there is no such source.
+      ConfigError: These are none, or there is no such source.
     """
     if not isinstance(values, Mapping | None):
         raise ConfigError(f"{argument} = {values!r}; it is given by source, as in {{{next(iter(sources))!r}: …}}.")
@@ -254,7 +254,7 @@ def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the order, all of them, as a configuration has them.
 
     Raises:
-      ConfigError: a keyword that neither `mix` nor the order has.
+      ConfigError: A keyword that neither `mix` nor the order has.
     """
     known = registry.settings(registry.lookup("order", order))
     for name in settings:
@@ -275,8 +275,8 @@ def _operation(operator: Operator, where: str) -> Operation:
     """An operator out of what `Operator` allows.
 
     Raises:
-      ConfigError: it is none of that, or does not take such settings.
-      RegistryError: there is no operator of that name.
+      ConfigError: It is none of that, or does not take such settings.
+      RegistryError: There is no operator of that name.
     """
     function: Any
     function, settings = _parts(operator)

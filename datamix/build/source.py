@@ -31,18 +31,18 @@ class OpenSource:
     Images [height, width] get a channel axis, and a leaf `label` of one number a record, [1], becomes that number.
 
     Attributes:
-      name: its name in the mix.
-      source: what reads its records.
-      provenance: where its records come from.
-      operators: the operators on each of its records.
-      seed: the seed of its shuffle and random operators, None for the seed of the mix.
+      name: Its name in the mix.
+      source: What reads its records.
+      provenance: Where its records come from.
+      operators: The operators on each of its records.
+      seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: how many of its records are used at most, None for all.
       chosen_names: names for its classes, in place of the source's own.
       chosen_num_classes: the number of its classes, where it is chosen and not found out.
       label: what its labels are; None where that is not decided yet.
       unlabelled: whether records whose label is negative, and so no class, are refused or kept.
       target: the registered name of what built it.
-      settings: the settings it was built with.
+      settings: The settings it was built with.
       key: the key of its settings in the configuration; empty where Python code gives them.
       note: what a user must know of it, such as that another dataset stands in; empty if nothing.
       other_splits: opens the other splits of its dataset, where the source cannot know their labels by itself.
@@ -83,6 +83,11 @@ class OpenSource:
     def class_names(self) -> tuple[str, ...]:
         """The name of each label, by label."""
         return self.chosen_names or self.source.class_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of its records, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
 
     @property
     def declared_num_classes(self) -> int | None:

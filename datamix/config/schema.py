@@ -16,7 +16,7 @@ from msgspec import Meta
 
 @dataclass(frozen=True)
 class Key:
-    """Where a field stands in the YAML, when that is not under its own name.
+    """The place of a field in the YAML, when that is not under its own name.
 
     Attributes:
       path: The full key, or the key below that of the dataclass; `group.*` is all keys of a group that no other field
@@ -28,8 +28,9 @@ class Key:
     kind: str = ""
 
 
-# Positions are 64-bit numbers.
-Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+LARGEST = 2**63 - 1
+"""The largest position."""
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=LARGEST)]
 Rate: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
@@ -83,7 +84,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MixConfig:
-    """How the sources are mixed: the groups `mix`, `stop` and `weighting`.
+    """The settings of the mix: the groups `mix`, `stop` and `weighting`.
 
     Attributes:
       order: The registered name of the order.
@@ -129,7 +130,7 @@ class MixConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """What a multirun is judged by, and where an earlier one lies.
+    """The settings of a sweep: what it is judged by, and where an earlier one lies.
 
     Attributes:
       metric: The metric by which jobs are compared.
@@ -146,7 +147,7 @@ class SweepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained: the groups `model` and `optimizer`, and the keys of `train`.
+    """The settings of training: the groups `model` and `optimizer`, and the keys of `train`.
 
     Attributes:
       model: The registered name of the model.
@@ -207,7 +208,7 @@ class Config:
     sources: tuple[SourceConfig, ...]
     mix: MixConfig
     operators: tuple[OperatorConfig, ...] = ()
-    batch_size: Annotated[Count, Key("batch.size")]
+    batch_size: Annotated[int, Meta(ge=1, le=2**31 - 1), Key("batch.size")]
     remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
     shuffle_rows: Annotated[bool, Key("batch.shuffle")] = False
     data_dir: Annotated[str | None, Key("data.dir")] = None

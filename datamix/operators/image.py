@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
     """Turn numbers into another dtype; values stay as far as it can hold them. 64 bits are stored in 32, as JAX does.
 
     Raises:
-      ConfigError: there is no such dtype of numbers.
+      ConfigError: There is no such dtype of numbers.
     """
     try:
         wanted = jax.dtypes.canonicalize_dtype(dtype)
@@ -64,10 +66,10 @@ def normalize(
     """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
-      record: the record, with numbers in `leaf`.
-      mean: the mean, one number or one a channel.
-      std: the standard deviation, above 0, one number or one a channel.
-      leaf: the name of the leaf.
+      record: The record, with numbers in `leaf`.
+      mean: The mean, one number or one a channel.
+      std: The standard deviation, above 0, one number or one a channel.
+      leaf: The name of the leaf.
 
     Raises:
       ConfigError: `std` is not above 0.
@@ -75,8 +77,8 @@ def normalize(
     if not isinstance(std, jax.Array) and not (np.asarray(std) > 0).all():
         raise ConfigError(f"operator 'normalize': std = {std}; it is above 0.")
     value = leaf_of(record, leaf, "normalize").astype(jnp.float32)
-    factor = 1.0 / jnp.asarray(std, jnp.float32)
-    return record | {leaf: value * factor - jnp.asarray(mean, jnp.float32) * factor}
+    # Subtracted first: of two products, a compiler is free to round one, and need not choose the same in each program.
+    return record | {leaf: (value - jnp.asarray(mean, jnp.float32)) * (1.0 / jnp.asarray(std, jnp.float32))}
 
 
 @operator(random=True)
@@ -84,12 +86,12 @@ def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5,
     """Mirror an image left to right with a probability.
 
     Raises:
-      ConfigError: the probability is not from 0 to 1.
+      ConfigError: The probability is not from 0 to 1.
     """
     value = _image(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:
         raise ConfigError(f"operator 'flip_horizontal': probability = {probability}; a probability is from 0 to 1.")
-    return record | {leaf: jnp.where(jax.random.bernoulli(key, float(probability)), value[:, ::-1], value)}
+    return record | {leaf: jnp.where(jax.random.bernoulli(key, jnp.float32(probability)), value[:, ::-1], value)}
 
 
 @operator
@@ -97,22 +99,60 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     """Resize an image.
 
     Args:
-      record: the record, with an image in `leaf`; its dtype is kept.
-      height: the height of the result in pixels.
-      width: the width of the result in pixels.
-      method: the interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
+      record: The record, with an image in `leaf`; its dtype is kept.
+      height: The height of the result in pixels.
+      width: The width of the result in pixels.
+      method: The interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
         the image shrinks.
-      leaf: the name of the leaf.
+      leaf: The name of the leaf.
     """
     value = _image(record, leaf, "resize")
     if height < 1 or width < 1:
         raise ConfigError(f"operator 'resize': height = {height}, width = {width}; both are 1 or more.")
-    resized = jax.image.resize(value.astype(jnp.float32), (height, width, value.shape[2]), method)
+    jax.image.ResizeMethod.from_string(method)
+    resized = _resized_axis(value.astype(jnp.float32), 0, height, method)
+    resized = _resized_axis(resized, 1, width, method)
     if jnp.issubdtype(value.dtype, jnp.integer):
         limits = np.iinfo(value.dtype)
         # As floats: JAX takes no Python integer above int32's largest.
         resized = jnp.clip(jnp.round(resized), float(limits.min), float(limits.max))
     return record | {leaf: resized.astype(value.dtype)}
+
+
+def _resized_axis(image: jax.Array, axis: int, size: int, method: str) -> jax.Array:
+    """Resize one axis of an image.
+
+    Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
+    another order for another number of rows, so that a batch by index would differ from the same batch in the loop.
+    """
+    if image.shape[axis] == size:
+        return image
+    index, weight = _taps(image.shape[axis], size, method)
+    shape = [1] * image.ndim
+    shape[axis] = size
+    return sum(
+        (
+            jnp.take(image, index[:, i], axis=axis, mode="clip") * weight[:, i].reshape(shape)
+            for i in range(1, index.shape[1])
+        ),
+        start=jnp.take(image, index[:, 0], axis=axis, mode="clip") * weight[:, 0].reshape(shape),
+    )
+
+
+@cache
+def _taps(num_inputs: int, num_outputs: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that each output of a resized axis is made of, and their weights.
+
+    Returns:
+      Indices, int32, and weights, float32, both of shape [num_outputs, taps].
+    """
+    with jax.ensure_compile_time_eval():
+        identity = jnp.eye(num_inputs, dtype=jnp.float32)
+        weights = np.asarray(jax.image.resize(identity, (num_inputs, num_outputs), method)).T
+    num_taps = max(1, int((weights != 0).sum(axis=1).max()))
+    # The inputs that count come first, in their order; what fills up the shorter rows weighs 0.
+    index = np.sort(np.argsort(weights == 0, axis=1, kind="stable")[:, :num_taps], axis=1)
+    return index.astype(np.int32), np.take_along_axis(weights, index, axis=1)
 
 
 @operator

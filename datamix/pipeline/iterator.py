@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError
+from datamix.fingerprint import differing
 from datamix.mixing.plan import Plan
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.batching import Batching, shard_rows
@@ -23,6 +25,8 @@ from datamix.spec import Batch, Record
 
 State = dict[str, Any]
 """A position and what determines the sequence, in JSON's types."""
+
+_STATE_FORMAT = 2  # 2 has a digest of each source's records
 
 Output = Literal["numpy", "jax"]
 
@@ -48,6 +52,8 @@ def block_steps(program: Program) -> int:
 
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`.
+
+    Several threads may take from one iterator: each batch goes to one of them, in order.
 
     Args:
       compiled: The program and its arrays.
@@ -76,7 +82,7 @@ class BatchIterator(Iterator[Batch]):
     ) -> None:
         batching.check_shard(shard)
         if output not in ("numpy", "jax"):
-            raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
+            raise ConfigError("it is 'numpy' or 'jax'", key="output", value=output)
         self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
         (device,) = compiled.plan.size.devices()
         self._stream = xla.streams(device)
@@ -96,10 +102,11 @@ class BatchIterator(Iterator[Batch]):
             for leaf, part in compiled.program.spec
             if output == "jax" and self._on_host
         }
+        self._lock = threading.Lock()
         self._seek(start)
 
     def __del__(self) -> None:
-        """Left before the end, as an endless mix is each time: the next iterator takes what this one had ahead."""
+        """Give back what was computed ahead: an endless mix is always left before its end."""
         self._drop_ahead()
 
     def _drop_ahead(self) -> None:
@@ -164,12 +171,14 @@ class BatchIterator(Iterator[Batch]):
         return self._end is None or self._computed < self._end
 
     def __next__(self) -> Batch:
-        batch = next(self._ready, None)
-        if batch is None:
-            self._refill()
-            batch = next(self._ready)
-        self.step += 1
-        if self._has_short and self.step == self._end:
+        with self._lock:
+            batch = next(self._ready, None)
+            if batch is None:
+                self._refill()
+                batch = next(self._ready)
+            self.step += 1
+            is_short = self._has_short and self.step == self._end
+        if is_short:
             return {leaf: values[: self._short_rows] for leaf, values in batch.items()}
         return batch
 
@@ -203,29 +212,33 @@ class BatchIterator(Iterator[Batch]):
 
     def state(self) -> State:
         """Where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
-        return {"version": 1, "step": self.step, "fingerprint": dict(self._parts())}
+        return {"version": _STATE_FORMAT, "step": self.step, "fingerprint": dict(self._parts())}
 
     def restore(self, state: State) -> None:
         """Go on where a state was taken.
 
         Raises:
-          StateError: it is no state, or of another mix; names what differs.
+          StateError: it is no state, of another version of datamix, or of another mix; names what differs.
         """
         try:
             version, step, parts = state["version"], state["step"], dict(state["fingerprint"])
-            if version != 1 or isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in (version, step)):
+                raise ValueError
+            if not all(isinstance(key, str) for key in parts):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise StateError(
-                "this is no state of datamix, or of a newer version; it needs version 1, a step and a fingerprint."
+                f"this is no state of datamix; it needs version {_STATE_FORMAT}, a step and a fingerprint."
             ) from None
-        here = self._parts()
-        if differing := sorted(key for key in here.keys() | parts.keys() if here.get(key) != parts.get(key)):
+        if version != _STATE_FORMAT:
             raise StateError(
-                f"this state was taken under another configuration: {', '.join(differing)} differ; restore "
-                "it with the settings it was taken under, or start afresh."
+                f"this state has version {version}, of {'an older' if version < _STATE_FORMAT else 'a newer'} datamix; "
+                f"this one restores version {_STATE_FORMAT}. Restore it with the datamix that took it, or start afresh."
             )
-        self._seek(step)
+        if difference := differing(parts, self._parts()):
+            raise StateError(f"this state was taken {difference}; restore it under the same, or start afresh.")
+        with self._lock:
+            self._seek(step)
 
 
 def _each(columns: Mapping[str, Iterable[Any]], count: int) -> Iterator[Batch]:
@@ -249,7 +262,7 @@ def _word(number: int) -> jax.Array:
 
 @lru_cache(64)
 def _words(number: int, count: int) -> jax.Array:
-    """So many times a number, made once."""
+    """An array of so many times a number, made once."""
     return jnp.full(count, number, jnp.uint32)
 
 

@@ -1,4 +1,4 @@
-"""From a graph and the sources' specs to a program, by shapes and dtypes alone: no record is read or computed."""
+"""The way from a graph and the sources' specs to a program, by shapes and dtypes: no record is read or computed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from datamix.pipeline.graph import Graph, Node
 from datamix.pipeline.program import Program
 from datamix.pipeline.transform import Branch, Numbers, Step
 from datamix.rng.hash import key_for
+from datamix.rng.keys import key_of, same_draws
 from datamix.spec import LeafSpec, Spec
 
 
@@ -43,9 +44,9 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
     for node in nodes:
         assert node.operation is not None
         function, settings = node.operation.function, dict(node.operation.settings)
-        holds = traits(function)
+        promised = traits(function)
         traced = {}
-        for name in [name for name in holds.traced if name in settings]:
+        for name in [name for name in promised.traced if name in settings]:
             # An offset that is known only once the labels are read has no value yet, but a shape.
             value = 0 if settings[name] is None else settings[name]
             try:
@@ -56,12 +57,12 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
             if not numeric:
                 raise ConfigError(f"{node.name}: {name} = {settings[name]!r} is not a number, or one a channel.")
             del settings[name]
-        flat = holds.elementwise and all(value.ndim == 0 for value in traced.values())
+        flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=_frozen(settings), random=holds.random, shapes=tuple(shapes.items()))
+        step = Step(function=function, static=_frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
         steps.append(step)
         numbers.append(traced)
-        logical = _after(node.name, step, traced, logical, keeps_shape=holds.elementwise)
+        logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
     return Chain(tuple(steps), tuple(numbers), logical)
 
 
@@ -70,14 +71,15 @@ def _after(
 ) -> dict[str, LeafSpec]:
     """The spec after one operator."""
     record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec.items()}
-    key = (jax.eval_shape(lambda: jax.random.key(0)),) if step.random else ()
+    key = (jax.eval_shape(lambda: key_of((0, 0))),) if step.random else ()
     try:
-        result = jax.eval_shape(
-            # The numbers as they are, so that an operator can refuse them here, where it is built.
-            lambda record, key: step.function(record, *key, **dict(step.static), **traced),
-            record,
-            key,
-        )
+        with same_draws():
+            result = jax.eval_shape(
+                # The numbers as they are, so that an operator can refuse them here, where it is built.
+                lambda record, key: step.function(record, *key, **dict(step.static), **traced),
+                record,
+                key,
+            )
     except (ConfigError, SpecError) as error:
         raise type(error)(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -118,7 +120,7 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
 
 
 def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
-    """Which operators, in which source, would make two leaves agree."""
+    """The advice which operators, in which source, would make two leaves agree."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
     images = len(mine.shape) == len(theirs.shape) == 3
@@ -186,7 +188,7 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
 
 
 def stored_spec(name: str, spec: Spec) -> Spec:
-    """How a source's records lie in memory: JAX's dtypes, 32 bits at most.
+    """The spec of a source's records in memory: JAX's dtypes, 32 bits at most.
 
     Raises:
       DataError: A leaf is not of numbers.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from html import escape
 from typing import NoReturn, TypeVar
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.fingerprint import fingerprint, parts
+from datamix.fingerprint import digest, parts, records_key
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline.batching import Batching, Remainder, RowShuffle
@@ -92,7 +91,10 @@ class Pipeline:
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
         row_shuffle = _on_device(RowShuffle.of(plan, batching)) if shuffle_rows else None
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
-        self._identity = dict(identity or {}) | ({"batch.shuffle": True} if shuffle_rows else {})
+        # What is usual is left out, so that states from before there was the setting are still of the same sequence.
+        unusual = {"batch.shuffle": shuffle_rows, "JAX_ENABLE_X64": jax.dtypes.canonicalize_dtype("int64") == np.int64}
+        self._identity = dict(identity or {}) | {key: True for key, value in unusual.items() if value}
+        self._contents: dict[str, str] = {}
         self._buffers: dict[Program, Buffers] = {}
         self.statistics = statistics or {}
         if reader is None:
@@ -121,25 +123,37 @@ class Pipeline:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that determines the sequence."""
-        return fingerprint(self._identity, self.plan, self.batch_size, self.remainder)
+        """A digest of all that determines the sequence: what is configured, and what the records hold."""
+        return digest(self._parts())
+
+    def _parts(self) -> dict[str, str]:
+        """The digest of each thing that determines the sequence, the records among them."""
+        if not self._contents:
+            self._contents |= {
+                records_key(name): self.reader.digest(branch.group, i, self.plan.sizes[i])
+                for branch in self.compiled.program.branches
+                for i, name in enumerate(self.source_names)
+                if i in branch.sources
+            }
+        return parts(self._identity, self.plan, self.batch_size, self.remainder) | self._contents
 
     def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
         """The same data and the same compiled program in another ratio.
 
         Args:
-          weights: relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
+          weights: Relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
             from the first step to the last, in place of a schedule.
 
         Raises:
-          ConfigError: an unknown source, or numbers that make no mix.
+          ConfigError: There is no such source, or the numbers make no mix.
         """
         plan = self.plan.with_weights(weights)
         batching = replace(self.batching, length=plan.length)
         row_shuffle = None if self.compiled.row_shuffle is None else _on_device(RowShuffle.of(plan, batching))
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
-        other._identity, other._buffers, other.statistics = self._identity, self._buffers, self.statistics
+        other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
+        other.statistics = self.statistics
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
@@ -147,7 +161,7 @@ class Pipeline:
         """Batches in the whole mix.
 
         Raises:
-          TypeError: the mix never ends.
+          TypeError: The mix never ends.
         """
         length = self.batching.num_batches
         if length is None:
@@ -172,7 +186,7 @@ class Pipeline:
         """The batch at a step, NumPy; equal to the loop's, without computing those before.
 
         Raises:
-          IndexError: there is no such batch.
+          IndexError: There is no such batch.
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
@@ -204,7 +218,7 @@ class Pipeline:
             self.plan,
             self.batching,
             buffers=self._buffers,
-            parts=partial(parts, self._identity, self.plan, self.batch_size, self.remainder),
+            parts=self._parts,
             start=start,
             shard=shard,
             output=output,
@@ -220,7 +234,7 @@ class Pipeline:
 
     @property
     def __jax_array__(self) -> NoReturn:
-        """What JAX asks an argument for that it does not know.
+        """Refuse to be an argument of JAX, which asks for this what it does not know.
 
         Raises:
           ConfigError: Always. A `TypeError` JAX would hide in a message of its own.

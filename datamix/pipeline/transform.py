@@ -15,6 +15,7 @@ from datamix.pipeline.locate import Located
 from datamix.pipeline.readers.base import Read
 from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import KeyWords, fold
+from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Record
 
 # Records of one branch that go through its operators together where branches differ: enough that the cost
@@ -159,6 +160,7 @@ def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, place: Locat
         if words is not None:
             # From the record's epoch and index, so that it is augmented the same in any batch, on any host.
             word = choose(words[0], place.source), choose(words[1], place.source)
-            keys = (jax.random.wrap_key_data(jnp.stack(fold(fold(word, place.epoch), place.record))),)
-        record = step.function(record, *keys, **dict(step.static), **values)
+            keys = (key_of(fold(fold(word, place.epoch), place.record)),)
+        with same_draws():
+            record = step.function(record, *keys, **dict(step.static), **values)
     return {leaf: value.reshape(-1) if value.ndim else value for leaf, value in record.items()}

@@ -46,29 +46,29 @@ def report_of(
     """Put a report together.
 
     Args:
-      built: what the job worked on.
-      plan: of the mix.
-      spec: of finished records.
-      fingerprint: of the pipeline.
-      batches: that the report is about, None without end.
-      counts: records of each source in them, None without end.
-      records: in all of them, None without end.
-      labels: smallest and largest label seen of each source.
-      samples_per_s: measured.
-      figure: name of a file beside the report.
-      statistics: of the leaves of each source, where its records were read.
+      built: What the job worked on.
+      plan: The plan of the mix.
+      spec: The spec of finished records.
+      fingerprint: The fingerprint of the pipeline.
+      batches: The number of batches that the report is about; None without end.
+      counts: The number of records of each source in them; None without end.
+      records: The number of records in all of them; None without end.
+      labels: The smallest and the largest label seen of each source.
+      samples_per_s: The speed that was measured, in samples a second.
+      figure: The name of a file beside the report.
+      statistics: The statistics of the leaves of each source, where its records were read.
     """
-    given: dict[str, float | None] = dict(counts)
+    amounts: dict[str, float | None] = dict(counts)
     if plan.lengths is not None and records is not None:
-        given = dict(zip(plan.names, plan.amounts(records), strict=True))
-    whole = sum(amount or 0 for amount in given.values())
+        amounts = dict(zip(plan.names, plan.amounts(records), strict=True))
+    whole = sum(amount or 0 for amount in amounts.values())
     sources = {
         name: {
             "source_id": i,
             "provenance": source.provenance,
             "records": source.num_records,
             "samples": counts[name],
-            "share": plan.long_run_share(i) if records is None else (given[name] or 0) / max(whole, 1),
+            "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
             "target": float(plan.targets[i]),
             "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
             "labels": list(labels[name]) if labels and name in labels else None,
@@ -91,6 +91,7 @@ def report_of(
             leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
         },
         "unit": built.config.mix.unit,
+        "notes": built.notes_on_records(),
         "sources": sources,
         "groups": {
             path: {

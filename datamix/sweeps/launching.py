@@ -1,4 +1,4 @@
-"""What the launcher `hydra/launcher=vmap` does: trains jobs together, then runs each with the model that it has."""
+"""The launcher `hydra/launcher=vmap`: it trains jobs together, then runs each with the model that it has."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix import interruption
 from datamix.config.compose import load_plugins
 from datamix.config.parse import parse
 from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
 from datamix.report.progress import progress
+from datamix.sweeps.preparing import job_directory
 from datamix.sweeps.results import RESULT
 
 _EXECUTIONS = ("auto", "threads", "vmap")
@@ -34,7 +35,8 @@ def check_execution(execution: object) -> None:
       ConfigError: Names `hydra.launcher.execution` and its choices.
     """
     if execution not in _EXECUTIONS:
-        raise ConfigError(f"hydra.launcher.execution = {execution!r}. {hint(str(execution), _EXECUTIONS)}")
+        advice = hint(str(execution), _EXECUTIONS)
+        raise ConfigError(key="hydra.launcher.execution", value=execution, hint=advice)
 
 
 def launch(
@@ -70,6 +72,7 @@ def launch(
     trained = _train(nodes, execution)
     returned = []
     for number, (overrides, node) in enumerate(zip(job_overrides, nodes, strict=True), start=first_job):
+        interruption.check()
         _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         run = trained.pop(number - first_job, None)
         done = run_job(
@@ -116,6 +119,7 @@ def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
         with progress(out, sum(run.steps for run in runs), sum(run.step for run in runs)) as advance:
             fit(runs, lambda group: advance(sum(run.step for run in runs), advanced(group)), execution)
     except Exception as error:  # of whatever class: the fault of one job must not end the others
+        interruption.check()
         _log.warning("%s: %s. Each job is run by itself.", type(error).__name__, error)
     # A run that has not come to its end is begun anew, by itself.
     return {i: run for i, run in zip(jobs, prepared, strict=False) if isinstance(run, DatamixError) or run.ended}
@@ -123,13 +127,7 @@ def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
 
 def _directory(node: DictConfig) -> Path:
     """The directory of a job, as `run_job` finds it."""
-    hydra_config = HydraConfig.instance()
-    before = hydra_config.cfg
-    hydra_config.set_config(node)
-    try:
-        return Path(str(node.hydra.sweep.dir), str(node.hydra.sweep.subdir)).absolute()
-    finally:
-        hydra_config.cfg = before
+    return Path(str(node.hydra.sweep.dir), job_directory(node)).absolute()
 
 
 def _is_done(node: DictConfig, directory: Path) -> bool:

@@ -1,15 +1,19 @@
-"""What is settled before a sweep begins: where it writes, which way it searches, what its jobs may change."""
+"""What is settled before a sweep begins: which way it searches, what its jobs may change, where they write."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamix.config.hydra_node import check_hydra_node
 from datamix.errors import ConfigError
@@ -43,10 +47,8 @@ def settle(config: DictConfig) -> list[str]:
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)
     sweeper = config.hydra.sweeper
-    chosen = {str(override).partition("=")[0].lstrip("+") for override in config.hydra.overrides.hydra}
+    chosen = {override.partition("=")[0].lstrip("+") for override in _as_typed(config, "hydra")}
     settled: dict[str, str | float] = {}
-    if OmegaConf.is_interpolation(config.hydra.sweep, "dir"):
-        settled["hydra.sweep.dir"] = str(config.hydra.sweep.dir)  # it names the time
     if sweeper.get("direction") is not None and not OmegaConf.is_list(sweeper.direction):
         # Optuna's plugin minimises by default: it would look for the worst ratio.
         goal = goal_of(config.sweep.metric, config.sweep.goal)
@@ -55,18 +57,17 @@ def settle(config: DictConfig) -> list[str]:
         settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is a trial that fails: the search goes on
     overrides = []
     for key, value in settled.items():
-        if key not in chosen or key == "hydra.sweep.dir":
+        if key not in chosen:
             OmegaConf.update(config, key, value)
-            quoted = str(value).replace("'", "\\'")
-            overrides.append(f"{key}={value}" if isinstance(value, float) else f"{key}='{quoted}'")
+            overrides.append(f"{key}={value}")
     config.hydra.overrides.hydra.extend(overrides)
     return overrides
 
 
 def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:
-    """What a sweep varies and what it fixes, with that of `hydra.sweeper.params` first."""
+    """The overrides of a sweep, with those of `hydra.sweeper.params` first."""
     params = config.hydra.sweeper.get("params") or {}
-    lines = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    lines = [*(f"{key}={value}" for key, value in params.items()), *_as_typed(config, "task")]
     return list(OverridesParser.create(config_loader=loader).parse_overrides(lines))
 
 
@@ -84,8 +85,14 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
     jobs = BasicSweeper.split_arguments(overrides, None)[0]
     if not jobs:
         swept = ", ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
-        raise ConfigError(f"{swept}: there is nothing to choose from, and the sweep has no job.")
+        raise ConfigError("there is nothing to choose from, and the sweep has no job", key=swept)
     return jobs
+
+
+def _as_typed(config: DictConfig, part: str) -> list[str]:
+    """The overrides of a command line; what they refer to may be known only in a job."""
+    plain: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    return [str(override) for override in plain[part]]
 
 
 def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
@@ -95,9 +102,9 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
       ConfigError: A job sets what belongs to the whole sweep.
       RegistryError: See `check_hydra_node`.
     """
-    for key in _own_keys(config):
+    for key in _swept_keys(config):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
-            raise ConfigError(f"hydra.sweeper: {key} cannot be swept; set it for the whole sweep.")
+            raise ConfigError(f"{key} cannot be swept; set it for the whole sweep", key="hydra.sweeper")
     fixed, swept = _group_choices(config, loader)
     # Keys of no group do not reach Hydra's part. Without a swept group, parameters of a sweeper may still name one.
     for chosen in itertools.product(*swept) if swept or config.hydra.sweeper.get("params") else ():
@@ -111,11 +118,56 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
                 )
 
 
+def check_directories(config: DictConfig, loader: ConfigLoaderImpl, jobs: Sequence[Sequence[str]]) -> None:
+    """Check that every job of a sweep has a directory of its own.
+
+    Raises:
+      ConfigError: Two jobs would write to the same one.
+    """
+    raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if re.search(r"\bjob\.(num|id)\b", str(raw["subdir"])):
+        return
+    first: dict[str, int] = {}
+    for number, overrides in enumerate(jobs):
+        node = loader.load_sweep_config(config, list(overrides))
+        with open_dict(node):
+            node.hydra.job.id, node.hydra.job.num = str(number), number
+        directory = job_directory(node)
+        if directory in first:
+            raise shared_directory(directory, first[directory], number)
+        first[directory] = number
+
+
+def job_directory(node: DictConfig) -> str:
+    """The directory of a job within that of its sweep, as `run_job` finds it.
+
+    Args:
+      node: The composed configuration of the job, with Hydra's part.
+    """
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    hydra_config.set_config(node)
+    try:
+        return os.path.normpath(str(node.hydra.sweep.subdir))
+    finally:
+        hydra_config.cfg = before
+
+
+def shared_directory(directory: str, first: int, second: int) -> ConfigError:
+    """The error of two jobs that write to one directory."""
+    return ConfigError(
+        f"jobs {first} and {second} would both write to it",
+        key="hydra.sweep.subdir",
+        value=directory,
+        hint="Put ${hydra.job.num} into it, or leave it out.",
+    )
+
+
 def _plain(node: DictConfig, part: str) -> object:
     return OmegaConf.to_container(OmegaConf.masked_copy(node, [part]), resolve=False)
 
 
-def _own_keys(config: DictConfig) -> Iterator[str]:
+def _swept_keys(config: DictConfig) -> Iterator[str]:
     for name in ("params", "search_space"):
         for key in config.hydra.sweeper.get(name) or {}:
             yield str(key)

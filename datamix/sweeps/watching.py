@@ -10,25 +10,23 @@ import json
 import math
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix import interruption
 from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
-from datamix.sweeps.preparing import grid, is_search
+from datamix.sweeps.preparing import check_directories, grid, is_search, shared_directory
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, read_result, read_results
 
 # How a sweep is run, not what its jobs compute.
@@ -50,18 +48,20 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
     """
     directory = Path(str(config.hydra.sweep.dir))
     jobs = grid(config, loader)
+    check_directories(config, loader, jobs)
     _check_earlier(config, loader, directory, jobs)
     stopped = None
-    with _sigterm_ends():
+    with interruption.ended_by(signal.SIGINT, signal.SIGTERM):
         try:
             start()
+            interruption.check()
         except BaseException as error:
-            stopped = error
+            stopped = interruption.instead_of(error)
         results = read_results(directory)
         if results or not isinstance(stopped, Exception | None):
             results = _with_the_rest(results, jobs, directory)
             _gather(results, directory, config)
-    _end(results, stopped, directory)
+        _end(results, stopped, directory)
 
 
 def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
@@ -72,8 +72,9 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
         gather({directory: results}, directory, metric=config.sweep.metric, goal=config.sweep.goal)
     except OSError as error:
         raise ConfigError(
-            f"hydra.sweep.dir: {error.filename or directory} cannot be written: {error.strerror}; once it can, "
-            f"job=report sweep.dir={directory} draws what the jobs have left."
+            f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report "
+            f"sweep.dir={directory} draws what the jobs have left",
+            key="hydra.sweep.dir",
         ) from error
 
 
@@ -160,18 +161,25 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
         return result.metrics.get(metric)
     if node.sweep.resume and "train" in node and _cut_short(directory, config):
         node.train.resume = True  # from the job's last checkpoint
-    record = Record(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
+    interruption.check()
+    if (directory / RESULT).is_file() and (other := read_result(directory / RESULT).job) != hydra.job.num:
+        raise shared_directory(str(hydra.sweep.subdir), other, hydra.job.num)
+    result_file = ResultFile(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
     try:
         report = work(node)
     except BaseException as error:
-        record.end_badly(error)
+        ending = interruption.instead_of(error)
+        result_file.end_badly(ending)
+        if ending is not error:
+            raise ending from error
         if searches or not isinstance(error, Exception):
             raise
         return None
-    metrics = record.end_well(report)
+    metrics = result_file.end_well(report)
+    interruption.check()
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by. {hint(metric, metrics)}"
-        record.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
+        result_file.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
         raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
     return metrics.get(metric)
 
@@ -180,7 +188,7 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
     """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed.
 
     Raises:
-      StateError: it had another configuration.
+      StateError: It had another configuration.
     """
     if not node.sweep.resume or not (directory / RESULT).is_file():
         return None
@@ -198,8 +206,8 @@ def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
     return path.is_file() and (result := read_result(path)).status == "interrupted" and result.config == config
 
 
-class Record:
-    """What a job of a sweep leaves in its directory: begun when it is made, ended once.
+class ResultFile:
+    """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once.
 
     Args:
       directory: The directory of the job.
@@ -268,7 +276,7 @@ def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
-    """What a job computes, as plain values: its configuration without what only says how it is run."""
+    """The configuration of a job as plain values, without what only says how it is run."""
     node = without_hydra(node)
     try:
         plain: Any = OmegaConf.to_container(node, resolve=True)
@@ -301,20 +309,3 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.{name}" if key else name)
     else:
         yield key, node
-
-
-@contextmanager
-def _sigterm_ends() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does: with its results gathered."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +18,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from datamix.errors import StateError
+from datamix.report.files import write_text
 from datamix.training.learner import State, is_key
 
 _MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the last
-_FORMAT = 2  # changes with the arrays of a state: 2 has the learning rate in the optimiser's
+# Changes with what is saved: 2 has the learning rate among the optimiser's arrays, 3 a digest of each file.
+_FORMAT = 3
+_DIGESTS = "digests.json"  # written last: a checkpoint without it is half written
 
 
 class Checkpoints:
@@ -35,8 +43,11 @@ class Checkpoints:
 
     def last(self) -> int | None:
         """The step of the last checkpoint; None where there is none."""
-        step: int | None = self._manager.latest_step()
-        return step
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if (self.path / str(step) / _DIGESTS).is_file() or self._format(step) != _FORMAT:
+                return int(step)
+            self._manager.delete(step)
+        return None
 
     def save(self, step: int, state: State, position: Mapping[str, Any]) -> None:
         """Write a checkpoint; once this returns, it is whole on the disk.
@@ -45,11 +56,16 @@ class Checkpoints:
           step: The number of steps done.
           state: The state after them.
           position: The position in the mix and in the run; JSON.
+
+        Raises:
+          OSError: Raised when the checkpoint cannot be written, as on a full disk.
         """
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
         )
-        self._manager.save(step, args=items, force=True)
+        with _writing(self.path / str(step)):
+            self._manager.save(step, args=items, force=True)
+            write_text(self.path / str(step) / _DIGESTS, json.dumps(_digests(self.path / str(step))))
 
     def position(self, step: int) -> dict[str, Any]:
         """The position that `save` was given.
@@ -57,15 +73,36 @@ class Checkpoints:
         Raises:
           StateError: Raised when the checkpoint is damaged, or of another version of datamix.
         """
+        path = self.path / str(step)
+        if not (path / _DIGESTS).is_file() and (saved := self._format(step)) != _FORMAT:
+            raise StateError(
+                f"train.resume: {path} was written by another version of datamix, in format {saved}; this one reads "
+                f"format {_FORMAT}. Resume it with that version, or start afresh without train.resume."
+            )
+        self._check(step)
+        position = self._read_position(step)
+        del position["format"]
+        return position
+
+    def _read_position(self, step: int) -> dict[str, Any]:
         with self._damage(step):
             read = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
-            position: dict[str, Any] = dict(read.position)
-        if position.pop("format", None) != _FORMAT:
-            raise StateError(
-                f"train.resume: {self.path / str(step)} was written by another version of datamix; resume it with that "
-                "version, or start afresh without train.resume."
-            )
-        return position
+            return dict(read.position)
+
+    def _format(self, step: int) -> int:
+        return int(self._read_position(step).get("format", 1))
+
+    def _check(self, step: int) -> None:
+        """Compare every file with what was written, before anything else reads it.
+
+        Raises:
+          StateError: Raised when a file has changed, is missing or was added.
+        """
+        path = self.path / str(step)
+        with self._damage(step):
+            written, found = json.loads((path / _DIGESTS).read_bytes()), _digests(path)
+            if changed := sorted(name for name in {*written, *found} if written.get(name) != found.get(name)):
+                raise ValueError(f"{changed[0]} is not what was written")
 
     def state(self, step: int, like: State) -> State:
         """The state that `save` was given.
@@ -77,6 +114,7 @@ class Checkpoints:
         Raises:
           StateError: Raised when the checkpoint is damaged.
         """
+        self._check(step)
         with self._damage(step):
             numbers = ocp.args.StandardRestore(_numbers(like))
             read = self._manager.restore(step, args=ocp.args.Composite(state=numbers)).state
@@ -104,6 +142,26 @@ class Checkpoints:
             ) from error
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Give an error of the system the class and the path that it has; TensorStore gives its number in a text."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "raised an exception" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)  # Orbax logs with a traceback what it then raises
+    try:
+        yield
+    except ValueError as error:
+        if (match := re.search(r"os_error_code='(\d+)'", str(error))) is None:
+            raise
+        number = int(match[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+    finally:
+        logger.removeFilter(other)
+
+
 def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
@@ -111,6 +169,15 @@ def _name(path: Any) -> str:
 def _numbers(state: State) -> dict[str, np.ndarray]:
     """Every array by its name; of random keys, their words."""
     return {_name(path): np.asarray(_words(leaf)) for path, leaf in jax.tree.leaves_with_path(state)}
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    """The digest of each file of a checkpoint, by its path within."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != _DIGESTS)
+    return {
+        path.relative_to(directory).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for path in files
+    }
 
 
 def _words(leaf: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
 from datamix.spec import LeafSpec
 from datamix.training.learner import HeldOut
+from datamix.training.overlap import num_seen
 
 _TEST_BATCH = 256
 _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywhere
@@ -24,7 +26,7 @@ _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywh
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a model is trained and tested on.
+    """The data that a model is trained and tested on.
 
     Attributes:
       built: The objects of the mix.
@@ -36,6 +38,7 @@ class Data:
       num_classes: The number of classes of all sources together.
       shape: The shape of one image.
       disjoint_classes: Whether every class belongs to one source.
+      num_seen: The number of test records that equal records to train on, by source, where there are any.
     """
 
     built: Built
@@ -47,12 +50,17 @@ class Data:
     num_classes: int
     shape: tuple[int, ...]
     disjoint_classes: bool
+    num_seen: Mapping[str, int]
 
     @property
     def notes(self) -> list[str]:
         """What a user must know of the records, before a model is trained on them; a sentence each."""
         of_tests = notes_on_values(self.built_tests.sources, self.test_pipeline.statistics, self.built_tests.labels)
-        return [*self.built.notes_on(self.pipeline), *(f"test records of {note}" for note in of_tests)]
+        seen = [
+            f"source {name!r}: {count:,} of its {self.test_records[name]:,} test records equal records to train on."
+            for name, count in self.num_seen.items()
+        ]
+        return [*self.built.notes_on(self.pipeline), *(f"test records of {note}" for note in of_tests), *seen]
 
     def broken(self) -> str:
         """What images hold that no loss can be computed of, such as NaN, by source; empty if nothing."""
@@ -121,6 +129,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         test_records=test_records,
         num_classes=num_classes,
         shape=shape,
+        num_seen=num_seen(built.sources, tests.sources),
         disjoint_classes=sum(counts) == len({label for labels in classes for label in labels}),
     )
 
@@ -165,11 +174,6 @@ def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
     Raises:
       ConfigError: Raised when it has no test records.
     """
-    if "split" not in registry.settings(registry.lookup("source", source.target)):
-        raise ConfigError(
-            f"source {source.name!r} has no splits, so there is nothing to test it on; give {source.target} a keyword "
-            "split, which is 'train' or 'test'."
-        )
     split = source.test_split or _USUAL_SPLIT
     test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
     try:

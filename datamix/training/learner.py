@@ -23,6 +23,7 @@ from datamix.errors import ConfigError
 from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.program import Compiled
+from datamix.rng.keys import key_of, same_draws
 from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
@@ -41,7 +42,7 @@ class State(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How a model does on the test records of each source: sums over records.
+    """The scores of a model on the test records of each source: sums over records.
 
     Attributes:
       num_records: The number of test records that have a class, float32 [num_sources].
@@ -105,6 +106,7 @@ class Learner:
             num_classes=num_classes,
         )
 
+    @same_draws()
     def create(self, key: jax.Array) -> nnx.Module:
         """A model with its first parameters."""
         return self.model(self.shape, self.num_classes, nnx.Rngs(key), **dict(self.model_settings))
@@ -114,7 +116,7 @@ class Learner:
         return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
     def num_parameters(self) -> int:
-        """How many numbers are learnt."""
+        """The number of numbers that are learnt."""
         params = nnx.state(_abstract(self), nnx.Param)
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -145,13 +147,13 @@ class Learner:
 @cache
 def _abstract(learner: Learner) -> nnx.Module:
     """The model's structure, without numbers."""
-    model: nnx.Module = nnx.eval_shape(lambda: learner.create(jax.random.key(0)))
+    model: nnx.Module = nnx.eval_shape(lambda: learner.create(key_of((0, 0))))
     return model
 
 
 @cache
 def _graph(learner: Learner, *, training: bool) -> Any:
-    """What of the model is static; dropout and its like know whether they train."""
+    """The static part of the model; dropout and its like know whether they train."""
     model = nnx.clone(_abstract(learner))
     model.train() if training else model.eval()  # type: ignore[no-untyped-call]
     return _split(model)[0]
@@ -175,6 +177,7 @@ def first_state(learner: Learner, key: jax.Array) -> State:
     return State(params, rest, learner.transform().init(params))
 
 
+@same_draws()
 def train(
     learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: jax.Array
 ) -> tuple[Cursor, State, jax.Array]:

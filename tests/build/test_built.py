@@ -39,10 +39,12 @@ def test_records_that_fill_no_batch_count_where_they_are_kept() -> None:
     assert (endless.num_batches(), endless.num_records()) == (None, None)
 
 
-def test_its_fingerprint_and_spec_are_those_of_its_pipeline() -> None:
+def test_its_spec_is_that_of_its_pipeline_and_its_fingerprint_is_of_the_settings_alone() -> None:
     mix = built("source.garments.split=test", "mix.ratio=7:3")
     pipeline = mix.pipeline()
-    assert mix.fingerprint() == pipeline.fingerprint
+    assert mix.fingerprint() == built("source.garments.split=test", "mix.ratio=7:3").fingerprint()
+    assert mix.fingerprint() != pipeline.fingerprint  # which is of the records as well
+    assert mix.pipeline().fingerprint == pipeline.fingerprint
     assert mix.spec() == pipeline.spec
     assert mix.completed() is mix  # all classes have names
     other = built("source.garments.split=test", "mix.ratio=1:1").pipeline(pipeline.reader)

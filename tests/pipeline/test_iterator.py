@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
+from datamix.pipeline.iterator import block_steps, chunk_program
 
 
 def test_restore_at_every_step(
@@ -106,9 +108,9 @@ def test_the_number_of_ranks_may_change_at_any_step(
 
 def test_output_on_the_device(load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]) -> None:
     pipeline = load()
-    for found, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
-        assert all(isinstance(value, jax.Array) for value in found.values())
-        assert_same(found, expected)
+    for actual, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
+        assert all(isinstance(value, jax.Array) for value in actual.values())
+        assert_same(actual, expected)
 
 
 def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy(
@@ -119,8 +121,8 @@ def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy(
         theirs = list(pipeline.iterator(shard=(index, 2)))
         mine = list(pipeline.iterator(shard=(index, 2), output="jax"))
         assert len(mine) == 14
-        for found, expected in zip(mine, theirs, strict=True):
-            assert_same(found, expected)
+        for actual, expected in zip(mine, theirs, strict=True):
+            assert_same(actual, expected)
 
 
 def test_a_batch_that_is_kept_stays_what_it_was(
@@ -139,11 +141,11 @@ def test_a_batch_that_is_kept_stays_what_it_was(
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shard": (2, 2)}, r"shard = \(2, 2\): the rank lies in \[0, 2\)"),
-        ({"shard": (0, 0)}, r"shard = \(0, 0\): the rank lies in \[0, 0\)"),
+        ({"shard": (2, 2)}, r"shard = \(2, 2\); the rank lies in \[0, 2\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\); the rank lies in \[0, 0\)"),
         (
             {"shard": (0, 9)},
-            r"shard = \(0, 9\): a batch of 8 cannot be divided among 9 ranks; make batch\.size",
+            r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",
         ),
         ({"start": -1}, "start = -1; it is 0 or more"),
         ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
@@ -178,13 +180,203 @@ def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: s
         load(change).iterator().restore(state)
 
 
-@pytest.mark.parametrize("state", [{}, {"version": 2, "step": 0, "fingerprint": {}}, None, {"version": 1, "step": "3"}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"version": 2, "step": -1, "fingerprint": {}},
+        None,
+        {"version": 2, "step": "3"},
+        {"version": 2, "step": 0, "fingerprint": {1: 2, "seed": 3}},
+    ],
+)
 def test_no_state(load: Callable[..., datamix.Pipeline], state: Any) -> None:
     with pytest.raises(StateError, match="this is no state of datamix"):
         load().iterator().restore(state)
+
+
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (3, "a newer")])
+def test_a_state_of_another_version(load: Callable[..., datamix.Pipeline], version: int, age: str) -> None:
+    iterator = load().iterator()
+    with pytest.raises(
+        StateError, match=rf"^this state has version {version}, of {age} datamix; this one restores version 2\. Restore"
+    ):
+        iterator.restore(iterator.state() | {"version": version})
+
+
+def few(size: int, seed: int) -> dict[str, np.ndarray]:
+    """So many small images with labels."""
+    generator = np.random.default_rng(seed)
+    return {
+        "image": generator.integers(0, 256, (size, 4, 3, 1), dtype=np.uint8),
+        "label": generator.integers(0, 4, size),
+    }
+
+
+ARRAYS = {"a": few(37, 0), "b": few(20, 1)}
+
+
+def changed(arrays: Mapping[str, np.ndarray], leaf: str, record: int) -> dict[str, np.ndarray]:
+    """The same arrays with one record changed."""
+    values = arrays[leaf].copy()
+    values[record] = values[record] + 1
+    return {**arrays, leaf: values}
+
+
+@pytest.mark.parametrize("leaf", ["image", "label"])
+def test_a_state_over_other_records(leaf: str) -> None:
+    first = datamix.mix({"a": ARRAYS["a"], "b": ARRAYS["b"]}, labels="keep", batch_size=4)
+    same = datamix.mix({"a": ARRAYS["a"], "b": dict(ARRAYS["b"])}, labels="keep", batch_size=4)
+    other = datamix.mix({"a": ARRAYS["a"], "b": changed(ARRAYS["b"], leaf, 7)}, labels="keep", batch_size=4)
+    same.iterator().restore(first.iterator(3).state())
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+    with pytest.raises(
+        StateError, match=r"^this state was taken over other records of source 'b' than are here; restore"
+    ):
+        other.iterator().restore(first.iterator(3).state())
+
+
+def test_a_state_under_the_other_width_of_numbers(load: Callable[..., datamix.Pipeline]) -> None:
+    state = load().iterator().state()
+    with jax.enable_x64(True):
+        iterator = load().iterator()
+        with pytest.raises(StateError, match=r"taken under another configuration: JAX_ENABLE_X64 differ"):
+            iterator.restore(state)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "threefry2x32"])
+def test_random_operators_depend_on_no_switch_of_the_process(assert_equal: Callable[..., None], impl: str) -> None:
+    def flipped() -> datamix.Pipeline:
+        return datamix.mix({"a": ARRAYS["a"]}, operators={"a": ["flip_horizontal"]}, batch_size=16)
+
+    usual, state = flipped(), flipped().iterator(1).state()
+    with jax.threefry_partitionable(False), jax.default_prng_impl(impl):
+        other = flipped()
+        iterator = other.iterator()
+        iterator.restore(state)
+        assert_equal(next(iterator), usual[1])
+        assert_equal(other[1], usual[1])
+
+
+def test_threads_that_share_an_iterator_take_each_batch_once_and_in_order() -> None:
+    pipeline = datamix.mix({"a": {"image": np.arange(4000)[:, None]}}, shuffle=False, batch_size=2)
+    iterator, taken = iter(pipeline), [[] for _ in range(4)]  # type: ignore[var-annotated]
+
+    def take(into: list[int]) -> None:
+        into.extend(int(batch["image"][0, 0]) for batch in iterator)
+
+    threads = [threading.Thread(target=take, args=(into,)) for into in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(itertools.chain(*taken)) == list(range(0, 4000, 2))
+    assert all(part == sorted(part) for part in taken)
+
+
+def a_mix(seed: int, batch_size: int) -> datamix.Pipeline:
+    """A mix of sources of several specs, resized to one."""
+    generator = np.random.default_rng(seed)
+    height, width = (int(side) for side in generator.integers(2, 40, 2))
+    resize = {"resize": {"height": height, "width": width, "method": ["linear", "lanczos3", "cubic"][seed % 3]}}
+    normalize = {"normalize": {"mean": [0.13, 0.2, 0.3], "std": [0.3, 0.4, 0.7]}}
+    sources = {}
+    for name in "abc"[: 1 + seed % 3]:
+        shape = (*generator.integers(2, 40, 2), generator.choice([1, 3]))
+        sources[name] = {
+            "image": generator.integers(0, 256, (90, *shape), dtype=np.uint8),
+            "label": generator.integers(0, 4, 90),
+        }
+    chains = [["to_rgb", resize, "to_float", normalize], ["to_grayscale", "to_float", resize, "flip_horizontal"]]
+    operators = dict.fromkeys(sources, chains[seed % 2])
+    return datamix.mix(sources, operators=operators, batch_size=batch_size, labels="keep")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_loop_index_cursor_and_shards_agree_to_the_last_bit(seed: int, batch_size: int) -> None:
+    pipeline = a_mix(seed, batch_size)
+    cursor = pipeline.start()
+    for step, batch in enumerate(itertools.islice(pipeline, 5)):
+        assert_identical(pipeline[step], batch)
+        following, cursor = pipeline.next(cursor)
+        assert_identical(following, batch)
+    if batch_size > 1:
+        shards = [next(pipeline.iterator(step, shard=(rank, 2))) for rank in range(2)]
+        assert_identical({leaf: np.concatenate([shard[leaf] for shard in shards]) for leaf in batch}, batch)
+
+
+def assert_identical(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for leaf, values in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[leaf]), values, strict=True)
 
 
 def test_finished_batches_are_read_only_views(load: Callable[..., datamix.Pipeline]) -> None:
     batch = load()[0]
     with pytest.raises(ValueError, match="read-only"):
         batch["image"][:] = 0
+
+
+def mixed(side: int = 2, batch_size: int = 4, **settings: Any) -> datamix.Pipeline:
+    image = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, side, side, 1), np.uint8)
+    sources = {"a": {"image": image, "label": np.arange(7)}, "b": {"image": image[:5], "label": np.arange(5)}}
+    return datamix.mix(sources, batch_size=batch_size, labels="keep", **settings)
+
+
+@pytest.mark.parametrize(("side", "batch_size"), [(2, 4), (64, 16), (512, 100)])
+def test_chunks_are_bounded_in_bytes_and_blocks_are_whole_chunks(side: int, batch_size: int) -> None:
+    pipeline = mixed(side, batch_size, stop="forever")
+    program = chunk_program(pipeline.compiled.program)
+    batch_bytes = batch_size * (side * side + 4 + 4)
+    assert program.num_rows == batch_size
+    assert 1 <= program.num_steps <= max(1, 2**24 // batch_bytes)
+    assert block_steps(program) % program.num_steps == 0
+    assert block_steps(program) > 0
+
+
+def test_a_loop_crosses_chunks_and_blocks(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(stop="forever")
+    program = chunk_program(pipeline.compiled.program)
+    for border in (program.num_steps, block_steps(program)):
+        iterator = pipeline.iterator(start=border - 2)
+        for step in range(border - 2, border + 2):
+            assert iterator.step == step
+            assert_equal(next(iterator), pipeline[step])
+
+
+def test_an_iterator_at_its_end_stays_there_until_it_is_restored(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(stop="exhaust_once", remainder="keep")
+    iterator = pipeline.iterator()
+    first = iterator.state()
+    batches = list(iterator)
+    assert (len(batches), iterator.step) == (3, 3)
+    assert list(iterator) == []
+    last = iterator.state()
+    iterator.restore(first)
+    for mine, theirs in zip(iterator, batches, strict=True):
+        assert_equal(mine, theirs)
+    iterator.restore(last)
+    assert next(iterator, None) is None
+
+
+def test_a_state_is_small_and_says_where_the_iterator_stands() -> None:
+    iterator = mixed(stop="forever").iterator(start=10**9)
+    next(iterator)
+    state = iterator.state()
+    assert state["step"] == 10**9 + 1
+    assert len(json.dumps(state)) < 1000
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_iterators_of_one_pipeline_do_not_disturb_each_other(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(stop="forever")
+    expected = [pipeline[step] for step in range(6)]
+    one, other = pipeline.iterator(), pipeline.iterator(start=2)
+    pairs = list(itertools.islice(zip(one, other, strict=False), 4))
+    del one, other  # what they had computed ahead is taken up by the next one
+    for step, (mine, theirs) in enumerate(pairs):
+        assert_equal(mine, expected[step])
+        assert_equal(theirs, expected[step + 2])
+    for mine, theirs in zip(pipeline, expected, strict=False):
+        assert_equal(mine, theirs)

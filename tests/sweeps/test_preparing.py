@@ -28,8 +28,8 @@ def experiments(tmp_path):
 def test_experiments_are_swept(call_datamix, experiments, tmp_path):
     ended = call_datamix(*experiments, "experiment=few,more")
     assert (ended.code, ended.err) == (0, "")
-    found = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
-    assert [row["overrides"][-1] for row in found] == ["experiment=few", "experiment=more"]
+    rows = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
+    assert [row["overrides"][-1] for row in rows] == ["experiment=few", "experiment=more"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_no_job_may_change_is_refused_before_any_runs(call_datamix, experim
         ("sweep.metric=null", "ConfigError: sweep.metric is missing; a sweep needs it."),
         ("sweep=null", "ConfigError: sweep.metric is missing; a sweep needs it."),
         ("hydra.sweeper.max_batch_size=0", "ConfigError: hydra.sweeper.max_batch_size = 0; it is 1 or more."),
-        ("hydra.sweep.dir=${nope}", "ConfigError: Interpolation key 'nope' not found"),
+        ("hydra.sweep.dir=${nope}", "ConfigError: hydra.sweep.dir: Interpolation key 'nope' not found."),
     ],
 )
 def test_what_a_sweep_needs(call_datamix, override, mistake):
@@ -97,3 +97,22 @@ def test_the_default_directory_is_the_one_that_is_gathered_in(call_datamix, tmp_
     (sweep,) = (tmp_path / "multirun").glob("*/*")
     assert len(json.loads((sweep / "sweep.json").read_bytes())) == len(list(sweep.glob("*/result.json"))) == 2
     assert Path(sweep, "multirun.yaml").is_file()
+
+
+@pytest.mark.parametrize("subdir", ["${batch.size}", "${hydra:job.name}", "x/../y"])
+def test_jobs_that_would_share_a_directory_are_refused_before_the_first(call_datamix, tmp_path, subdir):
+    sweep = ["-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.4", "hydra.sweep.dir=s"]
+    shared = {"${batch.size}": "16", "${hydra:job.name}": "cli", "x/../y": "y"}[subdir]
+    assert call_datamix(*sweep, f"hydra.sweep.subdir='{subdir}'").mistake == (
+        f"ConfigError: hydra.sweep.subdir = '{shared}'; jobs 0 and 1 would both write to it. Put "
+        "${hydra.job.num} into it, or leave it out."
+    )
+    assert not (tmp_path / "s").exists()
+    ended = call_datamix(*sweep, f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'")  # as it says
+    assert (ended.code, len(list((tmp_path / "s").rglob("result.json")))) == (0, 2)
+
+
+def test_a_directory_named_by_what_is_swept_is_each_jobs_own(call_datamix, tmp_path):
+    sweep = ["-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.4", "hydra.sweep.dir=s"]
+    assert call_datamix(*sweep, "hydra.sweep.subdir='${mix.share.digits}'").code == 0
+    assert {path.parent.name for path in (tmp_path / "s").rglob("result.json")} == {"0.2", "0.4"}

@@ -42,9 +42,8 @@ def rows(*, split: str = "train", shift: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def config_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Config]:
+def config_of(tmp_path: Path) -> Callable[..., Config]:
     """Makes a configuration of a training job on the sources `across` and `down` from more overrides."""
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(names) for kind, names in registry._HELD.items()})
     registry.register("source", "rows", rows)
     registry.register("model", "counted_mlp", CountedMlp)
     for group in ("dataset", "model"):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
+import shutil
+import signal
 
 import jax
 import numpy as np
@@ -23,9 +28,9 @@ def state():
     )
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for leaf, same in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for leaf, same in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert leaf.dtype == same.dtype
         both = [jax.random.key_data(part) if is_key(part) else part for part in (leaf, same)]
         np.testing.assert_array_equal(*both)
@@ -66,13 +71,33 @@ def test_one_of_another_version_is_refused_in_one_line(tmp_path, state):
     kept.save(4, state, {"mix": {}})
     kept.close()
     (path,) = (tmp_path / "checkpoints" / "4").glob("position/metadata")
+    (tmp_path / "checkpoints" / "4" / "digests.json").unlink()
     saved = json.loads(path.read_text())
-    assert saved.pop("format") > 1
-    path.write_text(json.dumps(saved))  # as the first version left it
-    with pytest.raises(
-        StateError, match=r"^train\.resume: .*checkpoints/4 was written by another version of datamix; "
-    ):
-        Checkpoints(tmp_path).position(4)
+    for number in (2, None):  # the first version had none
+        path.write_text(json.dumps({**saved, "format": number} if number else {"mix": {}}))
+        again = Checkpoints(tmp_path)
+        assert again.last() == 4
+        with pytest.raises(
+            StateError,
+            match=rf"^train\.resume: .*/4 was written by another version of datamix, in format {number or 1}; "
+            r"this one reads format 3\. Resume it with that version, or start afresh without train\.resume\.$",
+        ):
+            again.position(4)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = State(params={"layer": jax.random.normal(jax.random.key(0), (100_000,))}, rest={}, optimizer=())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as raised:
+            kept.save(1, large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert raised.value.filename == str(tmp_path / "checkpoints" / "1")
 
 
 def test_a_damaged_one_is_named(make, trained):
@@ -82,3 +107,40 @@ def test_a_damaged_one_is_named(make, trained):
             path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StateError, match=r"checkpoints/6 is damaged \(.*\); delete it to go on from the one before"):
         make("train.resume=true")
+
+
+def test_a_single_flipped_bit_is_refused_and_the_one_before_goes_on(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    for step in (3, 4):
+        kept.save(step, state, {"mix": {"step": step}})
+    kept.close()
+    again = Checkpoints(tmp_path)
+    for path in (tmp_path / "checkpoints" / "4").rglob("*"):
+        whole = path.read_bytes() if path.is_file() else b""
+        for byte in range(0, len(whole), max(1, len(whole) // 6)):
+            path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 4]) + whole[byte + 1 :])
+            for read in (again.position, lambda step: again.state(step, state)):
+                with pytest.raises(
+                    StateError,
+                    match=r"^train\.resume: .*checkpoints/4 is damaged \(.*\); delete it to go on from the one before",
+                ):
+                    read(4)
+            path.write_bytes(whole)
+    assert again.position(4) == {"mix": {"step": 4}}
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    before = Checkpoints(tmp_path)
+    assert before.last() == 3
+    assert before.position(3) == {"mix": {"step": 3}}
+    assert_same(before.state(3, state), state)
+
+
+def test_one_without_its_digests_is_half_written(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    for step in (3, 4):
+        kept.save(step, state, {})
+    kept.close()
+    (tmp_path / "checkpoints" / "4" / "digests.json").unlink()
+    again = Checkpoints(tmp_path)
+    assert again.last() == 3
+    again.save(4, state, {})
+    assert again.last() == 4

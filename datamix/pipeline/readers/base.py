@@ -1,4 +1,4 @@
-"""What a reader does."""
+"""The contract of a reader."""
 
 from __future__ import annotations
 
@@ -29,5 +29,15 @@ class Reader(Protocol):
 
         Returns:
           Leaf name to array, shape [count, elements] or [count] for a scalar.
+        """
+        ...
+
+    def digest(self, group: int, source: int, num_records: int) -> str:
+        """Digest the contents of a source: of a small one every byte, of a large one some hundred records.
+
+        Args:
+          group: Index of its storage.
+          source: Index of the source.
+          num_records: The number of its records.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from datamix.pipeline.tables import choose, look_up
 from datamix.sources.base import Source, read_all
 from datamix.sources.statistics import LeafStatistics, Statistics
 from datamix.spec import Record, Spec
+
+_DIGESTED_BYTES = 2**20  # of a leaf: 1 ms; of a larger one, records at even distances
+_DIGESTED_RECORDS = 256  # at least, whatever their size
 
 
 class Resident(NamedTuple):
@@ -38,6 +42,18 @@ class Resident(NamedTuple):
         if member is not None:
             stored = jnp.where(member, stored, 0)
         return {leaf: look_up(values, stored) for leaf, values in self.groups[group].items()}
+
+    def digest(self, group: int, source: int, num_records: int) -> str:
+        """See `Reader`."""
+        begin = int(np.asarray(self.first)[source])
+        content = hashlib.blake2b(digest_size=8)
+        for leaf, values in sorted(self.groups[group].items()):
+            row_bytes = values.nbytes // max(1, len(values))
+            step = min(-(-num_records * row_bytes // _DIGESTED_BYTES), num_records // _DIGESTED_RECORDS)
+            rows = np.asarray(values[begin : begin + num_records : max(1, step)])
+            content.update(f"{leaf} {rows.dtype} {num_records} {rows.shape}".encode())
+            content.update(np.ascontiguousarray(rows).view(np.uint8).data)
+        return content.hexdigest()
 
 
 def read_resident(

@@ -1,0 +1,87 @@
+"""The directory of a run or a sweep: its own where the time names it, and in the hands of one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from datamix.errors import ConfigError
+
+_LOCK = ".lock"
+_BY_TIME = "${now:"
+
+
+@contextmanager
+def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
+    """Make the directory that a run or a sweep writes to, and keep other processes out while it does.
+
+    A directory that is named by the time, as the default is, gets a number behind its name where another run of the
+    same second has it. What was made and is still empty at the end is removed again.
+
+    Args:
+      config: The composed configuration, with Hydra's part; changed in place where the directory is.
+      key: "hydra.run.dir" or "hydra.sweep.dir".
+
+    Yields:
+      The overrides that make Hydra compose the same.
+
+    Raises:
+      ConfigError: Another process is using the directory, or it cannot be written.
+    """
+    parent, _, name = key.rpartition(".")
+    raw = str(OmegaConf.to_container(OmegaConf.select(config, parent), resolve=False)[name])  # type: ignore[index,call-overload]
+    try:
+        path = Path(str(OmegaConf.select(config, key)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).partition("\n")[0], key=key) from error
+    overrides: list[str] = []
+    try:
+        made = [each for each in (path, *path.parents) if not each.exists()]
+        if _BY_TIME in raw:
+            path = _made_new(path)
+            made = [path, *(each for each in made if each in path.parents)]
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+        if "${" in raw:  # resolved once, not a second time by Hydra
+            quoted = str(path).replace("'", "\\'")
+            overrides.append(f"{key}='{quoted}'")
+            OmegaConf.update(config, key, str(path))
+            config.hydra.overrides.hydra.extend(overrides)
+        lock = FileLock(path.absolute() / _LOCK, blocking=False)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            "another process is using it",
+            key=key,
+            value=str(path),
+            hint="Wait until that one has ended, or choose another directory.",
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {error.filename or path} cannot be written: {error.strerror}.") from error
+    absolute = [each.absolute() for each in made]  # the job may change the current directory
+    try:
+        yield overrides
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)  # before it is let go of: afterwards it may be another's
+        lock.release()
+        with suppress(OSError):
+            for each in absolute:
+                each.rmdir()
+
+
+def _made_new(path: Path) -> Path:
+    """Make a directory that was not there, with a number behind its name where it needs one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with suppress(FileExistsError):
+            candidate.mkdir()
+            return candidate
+    raise AssertionError

@@ -1,0 +1,39 @@
+"""JAX's random keys, drawn from in the same way whatever the process has set.
+
+`JAX_DEFAULT_PRNG_IMPL` and `JAX_THREEFRY_PARTITIONABLE` change what a key draws: a record augmented in one process
+would be another one in the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+
+from datamix.rng.hash import KeyWords
+
+_IMPL = "threefry2x32"
+
+
+def key_of(words: KeyWords) -> jax.Array:
+    """The JAX key of two words."""
+    key: jax.Array = jax.random.wrap_key_data(jnp.stack([jnp.asarray(word, jnp.uint32) for word in words]), impl=_IMPL)
+    return key
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Let what is traced or computed inside draw the same bits, whatever the switches of the process.
+
+    >>> def draw():
+    ...     with same_draws():
+    ...         return jax.random.bits(jax.random.key(0), (2,)).tolist()
+    >>> with jax.threefry_partitionable(False), jax.default_prng_impl("rbg"):
+    ...     other = draw()
+    >>> draw() == other
+    True
+    """
+    with jax.threefry_partitionable(True), jax.default_prng_impl(_IMPL):
+        yield
