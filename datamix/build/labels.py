@@ -350,10 +350,11 @@ def _class_beside_vector(search: _Search, name: str, first: str, width: int, num
         mend = f"there are {count} classes in {name}; under labels=union, one_hot: {{num_classes: {count}}} fits."
         return SpecError(f"{text}, but a class number in {name}, and {mend}")
     length = count if numbering == "union" else width
-    where = f"{source.key}.operators" if source.key else f"operators[{name!r}]"
-    return SpecError(
-        f"{text}, but a class number in {name}; add one_hot: {{num_classes: {length}, leaf: label}} to {where}."
-    )
+    mend = f"one_hot: {{num_classes: {length}, leaf: label}} to {source.setting('operators')}"
+    other = search.sources[first]
+    if other.spec["label"].shape and np.dtype(other.spec["label"].dtype).kind in "biu":
+        mend += f", and cast: {{dtype: float32, leaf: label}} to {other.setting('operators')}"
+    return SpecError(f"{text}, but a class number in {name}; add {mend}.")
 
 
 def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> None:

@@ -128,6 +128,32 @@ def test_class_numbers_beside_one_hot(numbering: str) -> None:
     assert (labels_of(pipeline, 1).sum(1) == 1).all()
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64"])
+def test_class_numbers_beside_one_hot_of_integers(dtype: str) -> None:
+    vectors = EYE.astype(dtype)
+    message = (
+        r"leaf: label\} to source\.b\.operators, and cast: \{dtype: float32, leaf: label\} to source\.a\.operators\.$"
+    )
+    with pytest.raises(SpecError, match=message):
+        load(a=vectors, b=CLASSES)
+    cast, one_hot = "[{cast:{dtype:float32,leaf:label}}]", "[{one_hot:{num_classes:5,leaf:label}}]"
+    pipeline = load(f"source.a.operators={cast}", f"source.b.operators={one_hot}", a=vectors, b=CLASSES)
+    assert labels_of(pipeline, 0).argmax(1).tolist() == CLASSES.tolist()
+    assert labels_of(pipeline, 1).argmax(1).tolist() == (CLASSES + 5).tolist()
+    both = load(a=vectors, b=vectors)
+    assert labels_of(both, 1).argmax(1).tolist() == (CLASSES + 5).tolist()
+
+
+def test_operators_of_ones_own_may_make_classes_of_vectors() -> None:
+    def class_of(record: dict[str, Any]) -> dict[str, Any]:
+        return record | {"label": record["label"].argmax().astype("int32")}
+
+    mixed = datamix.mix(
+        {"a": records(EYE), "b": records(EYE)}, operators=[class_of], order="concat", shuffle="none", batch_size=10
+    )
+    assert labels_of(mixed, 1).tolist() == (CLASSES + 5).tolist()
+
+
 def test_class_numbers_beside_one_hot_of_another_width() -> None:
     more = np.arange(20) % 7
     with pytest.raises(SpecError, match=r"one_hot: \{num_classes: 7, leaf: label\}"):

@@ -50,6 +50,43 @@ def test_it_prints_and_writes_what_it_found(train, tmp_path):
     assert ended.err == "" or all(line.startswith("Reading ") for line in ended.err.splitlines())
 
 
+def test_images_without_a_channel_axis_and_records_without_a_class(call_datamix, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    np.savez(tmp_path / "x.npz", image=image, label=np.where(np.arange(40) % 4 == 3, -1, np.arange(40) % 4)[:, None])
+    own = ["job=train", "source=my_npz", "source.my_npz.path=x.npz", "source.my_npz.split=train[:30]",
+           "source.my_npz.test_split=train[30:]", "source.my_npz.operators=[to_float]", "batch.size=8",
+           "train.steps=2", "train.eval_every=1"]  # fmt: skip
+    ended = call_datamix(*own, "source.my_npz.unlabelled=keep")
+    assert ended.out.splitlines()[:4] == [
+        "Note: source 'my_npz': images [8, 8] get a channel axis, and are [8, 8, 1].",
+        "Note: source 'my_npz': labels [1] lose their axis of length 1, and are [].",
+        "Note: source 'my_npz': 7 of 30 records are unlabelled, and left out of loss and accuracy.",
+        "Note: test records of source 'my_npz': 3 of 10 records are unlabelled, and left out of loss and accuracy.",
+    ]
+    source = ended.report["sources"]["my_npz"]
+    assert (source["unlabelled"], source["leaves"]["image"]["max"]) == (7, image[:30].max())
+    refused = call_datamix(*own).mistake
+    assert refused.startswith("DataError: source 'my_npz': 3 of 10 labels are no class, such as -1; source.my_npz.unl")
+
+
+def test_pixels_that_are_nan_are_not_blamed_on_the_learning_rate(call_datamix, tmp_path):
+    image = np.random.default_rng(0).random((40, 8, 8, 1)).astype(np.float32)
+    image[::2, 0] = np.nan
+    np.savez(tmp_path / "x.npz", image=image, label=np.arange(40) % 4)
+    own = ["job=train", "model=linear", "source=my_npz", "source.my_npz.path=x.npz", "train.steps=2", "batch.size=8",
+           "source.my_npz.split=train[:30]", "source.my_npz.test_split=train[30:]", "source.my_npz.operators=[]",
+           "train.eval_every=2"]  # fmt: skip
+    ended = call_datamix(*own)
+    assert ended.out.startswith("Note: source 'my_npz': the leaf 'image' holds NaN (6.25% of its values).\n")
+    assert ended.mistake.startswith("DataError: at step 1 the loss is no longer finite: the images of my_npz hold NaN")
+    (tmp_path / "mending.py").write_text(
+        "import datamix\nimport jax.numpy as jnp\n\n\n@datamix.operator(elementwise=True)\n"
+        "def nan_to_zero(record):\n    return record | {'image': jnp.nan_to_num(record['image'])}\n"
+    )
+    mended = call_datamix(*own, "plugins=[mending]", "source.my_npz.operators=[nan_to_zero]")
+    assert np.isfinite(mended.report["metrics"]["loss/my_npz"])
+
+
 def test_tensorboard_gets_the_same_numbers(train, tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
