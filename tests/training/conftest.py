@@ -42,6 +42,23 @@ def rows(*, split: str = "train", shift: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
+def altered(config_of: Callable[..., Config]) -> Callable[[str], None]:  # which sets the source up
+    """Changes one record of the source `across` in a split, as if somebody had written its file anew."""
+
+    def alter(changed: str) -> None:
+        def other_rows(*, split: str = "train", shift: int = 0) -> dict[str, np.ndarray]:
+            arrays = rows(split=split, shift=shift)
+            if split == changed and shift == 0:
+                arrays["image"] = arrays["image"].copy()
+                arrays["image"][7, 0, 0] ^= 1
+            return arrays
+
+        registry._HELD["source"]["rows"] = other_rows
+
+    return alter
+
+
+@pytest.fixture
 def config_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Config]:
     """Makes a configuration of a training job on the sources `across` and `down` from more overrides."""
     monkeypatch.setattr(registry, "_HELD", {kind: dict(names) for kind, names in registry._HELD.items()})
