@@ -22,8 +22,8 @@ The words:
 * slot: the place of one record in the order, or of one batch where whole batches are mixed.
 * period: the slots after which an order begins again.
 * schedule: weights that change with the step, which is the number of a batch.
-* shard: the rows of every batch that go to one reader among several.
-* rank: the number of that reader.
+* shard: the rows of every batch that one of several processes takes.
+* rank: the number of that process among them.
 """
 
 from __future__ import annotations

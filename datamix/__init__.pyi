@@ -4,7 +4,9 @@ from datamix.build.mix import mix as mix
 from datamix.errors import ConfigError as ConfigError
 from datamix.errors import DataError as DataError
 from datamix.errors import DatamixError as DatamixError
+from datamix.errors import InstallationError as InstallationError
 from datamix.errors import RegistryError as RegistryError
+from datamix.errors import ResourceError as ResourceError
 from datamix.errors import SpecError as SpecError
 from datamix.errors import StateError as StateError
 from datamix.mixing.orders import order as order

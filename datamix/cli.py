@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import string
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -28,12 +30,12 @@ from yaml import YAMLError
 from datamix import __version__, registry
 from datamix.config import compose
 from datamix.config.directories import directory_in_use
-from datamix.config.explain import explain
+from datamix.config.explain import config_error
 from datamix.config.files import conf_dir
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
-from datamix.errors import ConfigError, DatamixError
+from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import run_recorded, run_watched
@@ -49,26 +51,86 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: The arguments; None for those of the process.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
-    try:
-        with ended_by(signal.SIGINT):
-            _run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except _JobError as carrier:
-        _end(carrier.error, full_error)
-    except (DatamixError, HydraException, OmegaConfBaseException, YAMLError) as error:
-        _end(error, full_error)
+    with _any_text(sys.stdout):
+        try:
+            with ended_by(signal.SIGINT):
+                _run(list(sys.argv[1:] if argv is None else argv))
+            with _printing():  # what waits in the buffer
+                pass
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        except _JobError as carrier:
+            _end(carrier.error, full_error)
+        except Exception as error:  # all that is no signal; what is no user's mistake is raised again
+            _end(error, full_error)
 
 
-def _end(error: BaseException, full_error: bool) -> NoReturn:
-    """End with one line for a user's mistake, and with a traceback for anything else."""
-    if full_error or not isinstance(error, DatamixError | HydraException | OmegaConfBaseException | YAMLError):
+def _end(error: Exception, full_error: bool) -> NoReturn:
+    """End with one line for a user's mistake or a lack of the machine's, and with a traceback for anything else."""
+    if isinstance(error, BrokenPipeError):  # whoever reads has read enough
+        sys.exit(1)
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        shown: Exception = config_error(error)
+    else:
+        shown = _lack(error) or error
+    if full_error or not isinstance(shown, DatamixError):
         raise error
-    text = str(error) if isinstance(error, DatamixError) else explain(error)
-    kind = next((c.__name__ for c in type(error).__mro__ if c.__module__ == DatamixError.__module__), "ConfigError")
-    print(f"{kind}: {text}", file=sys.stderr)
+    kind = next(c.__name__ for c in type(shown).__mro__ if c.__module__ == DatamixError.__module__)
+    print(printable(f"{kind}: {shown}"), file=sys.stderr)
     sys.exit(2)
+
+
+def _lack(error: Exception) -> DatamixError | None:
+    """What the machine has not, or not enough of, where that has raised an error."""
+    jax: Any = sys.modules.get("jax")
+    exhausted = jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, MemoryError) or exhausted:
+        detail = " ".join(str(error).split()).removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
+        more = f" ({detail[:200]})" if detail else ""
+        return ResourceError(
+            f"there is not enough memory{more}; a smaller batch.size or train.steps, source.NAME.limit and fewer "
+            "sources take less."
+        )
+    if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
+        return InstallationError(f"JAX has no device: {' '.join(str(error).split())}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        file = error.filename or "a file"
+        return ResourceError(f"{file} cannot be written: {error.strerror}; make room on its disk.")
+    return None
+
+
+@contextmanager
+def _any_text(stream: TextIO) -> Iterator[None]:
+    """Let an output take what its encoding lacks, such as a dash in ASCII: as a question mark."""
+    if not isinstance(stream, TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors="strict")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Print, and do nothing else.
+
+    Raises:
+      ResourceError: The standard output cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError):  # what waits to be written is thrown away, or Python tries again at its end
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, sys.stdout.fileno())
+            os.close(nothing)
+        if error.filename is not None or isinstance(error, BrokenPipeError):
+            raise
+        raise ResourceError(f"the standard output cannot be written: {error.strerror}.") from error
 
 
 class _JobError(BaseException):
@@ -82,21 +144,27 @@ class _JobError(BaseException):
 def _run(arguments: list[str]) -> None:
     """Do what the arguments say."""
     if "--version" in arguments:
-        print(f"datamix {__version__}")
+        with _printing():
+            print(f"datamix {__version__}")
         return
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
     overrides = compose.prepared(args.overrides)
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-            with compose.named_loops(loader), _completion(args):
+            with compose.named_faults(loader), _completion(args), _printing():
                 _start_hydra([*flags, *(args.overrides if args.shell_completion else overrides)])
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
         JobRuntime.instance().set("name", __name__.rpartition(".")[2])
-        with compose.named_loops(loader):
+        with compose.named_faults(loader):
             if args.help:
-                _print_help(loader, args, overrides)
+                with _printing():
+                    _print_help(loader, args, overrides)
                 return
             # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
             config = loader.load_configuration(
@@ -229,7 +297,9 @@ def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> 
     try:
         hydra.main(version_base=compose.VERSION_BASE, config_path=str(conf_dir()), config_name="config")(run)()
     except OSError as error:
-        raise ConfigError(f"{directory_key}: {error.filename or 'it'} cannot be written: {error.strerror}.") from error
+        if error.filename is None:
+            raise
+        raise ConfigError(f"{directory_key}: {error.filename} cannot be written: {error.strerror}.") from error
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")
@@ -264,8 +334,10 @@ def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
     directory = Path(hydra_config.runtime.output_dir)
     try:
         report: dict[str, Any] = job(config, directory, *([] if trained is None else [trained]), **config.job_settings)
-    except OSError as error:
-        if error.filename is None or not str(error.filename).startswith(str(directory)):
+    except (MemoryError, OSError, RuntimeError) as error:
+        if (lack := _lack(error)) is not None:
+            raise lack from error
+        if not isinstance(error, OSError) or not str(error.filename or "").startswith(str(directory)):
             raise
         key = "hydra.sweep.dir" if hydra_config.mode == RunMode.MULTIRUN else "hydra.run.dir"
         raise ConfigError(f"{key}: {error.filename} cannot be written: {error.strerror}.") from error

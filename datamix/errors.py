@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
+# Control characters but for tab and newline, those that turn the direction of writing, and bytes that are no text.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class DatamixError(Exception):
@@ -57,8 +60,16 @@ class StateError(DatamixError):
     """Raised when a state does not belong to this pipeline."""
 
 
+class InstallationError(DatamixError):
+    """Raised when a library is missing or does not work, which says nothing of the data or the configuration."""
+
+
+class ResourceError(DatamixError):
+    """Raised when the machine has no more of what a job needs: memory, room on a disk, an output to write to."""
+
+
 def _sentence(text: str, key: str | None, value: object, hint: str) -> str:
-    """What is printed: `key = value; text. hint`, without the parts that are not given."""
+    """The line that is printed: `key = value; text. hint`, without the parts that are not given."""
     if key is not None:
         subject = key if value is ... else f"{key} is missing" if value is None else f"{key} = {_shown(value)}"
         text = f"{subject}{': ' if value is ... else '; '}{text}" if text else subject
@@ -72,6 +83,29 @@ def _shown(value: object) -> str:
     """A value as Python writes it, on one line and not longer than a line can be."""
     text = " ".join(repr(value).splitlines())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def printable(text: str) -> str:
+    r"""Show what would move a terminal's cursor, colour it or turn its lines around, as Python writes it.
+
+    Names of classes, files and datasets may come from somebody else, and may be no text in any encoding.
+
+    >>> print(printable(f"a{chr(27)}[31mred{chr(7)}"))
+    a\x1b[31mred\x07
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path whose `~` stands for the home of a user.
+
+    Raises:
+      ConfigError: There is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no such home; write the whole path.") from None
 
 
 def hint(name: str, known: Iterable[str]) -> str:

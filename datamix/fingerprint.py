@@ -26,10 +26,10 @@ def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainde
     """Digest each thing that determines the sequence, by the name a user knows it by.
 
     Args:
-      identity: what determines which records there are and what is done to them, by the key that sets it.
-      plan: the plan of the mix.
-      batch_size: the number of records in a batch.
-      remainder: what happens to the records at the end that fill no batch.
+      identity: What determines which records there are and what is done to them, by the key that sets it.
+      plan: The plan of the mix.
+      batch_size: The number of records in a batch.
+      remainder: What happens to the records at the end that fill no batch.
     """
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
     batch = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}

@@ -1,6 +1,6 @@
 """The names a config may build, and nothing else.
 
-Built-in components are held as "module:attribute" and imported when first used, so that composing a config and
+Built-in components stand here as "module:attribute" and are imported when first used, so that composing a config and
 printing help stay light.
 """
 
@@ -11,7 +11,8 @@ import importlib.metadata
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ ENTRY_POINTS = "datamix.plugins"
 
 _IMAGE, _LABEL = "datamix.operators.image", "datamix.operators.label"
 _MODELS, _OPTIMIZERS = "datamix.training.models", "datamix.training.optimizers"
-_HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
+_COMPONENTS: dict[str, dict[str, str | Callable[..., Any]]] = {
     "source": {
         "arrays": "datamix.sources.arrays:arrays",
         "digits": "datamix.sources.synthetic.digits:digits",
@@ -37,7 +38,9 @@ _HELD: dict[str, dict[str, str | Callable[..., Any]]] = {
         "to_float": f"{_IMAGE}:to_float",
         "to_grayscale": f"{_IMAGE}:to_grayscale",
         "to_rgb": f"{_IMAGE}:to_rgb",
+        "class_label": f"{_LABEL}:class_label",
         "offset_label": f"{_LABEL}:offset_label",
+        "offset_one_hot": f"{_LABEL}:offset_one_hot",
         "one_hot": f"{_LABEL}:one_hot",
         "tag_source": f"{_LABEL}:tag_source",
     },
@@ -82,26 +85,44 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
             raise RegistryError(
                 f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
             )
-    held = _HELD[kind].get(name)
+    present = _COMPONENTS[kind].get(name)
     path = _path(component)
-    if held is not None and held != path and not (callable(held) and _path(held) == path):
-        first = held if isinstance(held, str) else _path(held)
+    if present is not None and path != (first := present if isinstance(present, str) else _path(present)):
         raise RegistryError(f"{kind} {name!r} is registered twice: as {first} and as {path}; rename one.")
-    _HELD[kind][name] = component
+    _COMPONENTS[kind][name] = component
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Take back, when the block ends, what was registered inside it; tests register parts of their own in it.
+
+    Entry points are loaded before the block begins, so that their components stay.
+
+    >>> with registered():
+    ...     register("operator", "same_for_doctest", lambda record: record)
+    >>> "same_for_doctest" in names("operator")
+    False
+    """
+    _load_entry_points()
+    before = {kind: dict(components) for kind, components in _COMPONENTS.items()}
+    try:
+        yield
+    finally:
+        _COMPONENTS.update(before)
 
 
 def names(kind: str) -> list[str]:
     """The names of a kind, sorted."""
-    return sorted(_HELD[kind])
+    return sorted(_COMPONENTS[kind])
 
 
 def require(kind: str, name: str, where: str = "") -> None:
-    """Check that a name is held, without importing what it stands for.
+    """Check that there is such a name, without importing what it stands for.
 
     Raises:
-      RegistryError: it is not; `where` is put in front.
+      RegistryError: There is no such name; `where` is the key that the error carries.
     """
-    if name not in _HELD[kind]:
+    if name not in _COMPONENTS[kind]:
         raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=hint(name, names(kind)))
 
 
@@ -109,7 +130,7 @@ def lookup(kind: str, name: str) -> Any:
     """The component of a name.
 
     Raises:
-      RegistryError: nothing of that kind is held under that name.
+      RegistryError: Nothing of that kind has that name.
 
     >>> lookup("job", "plam")
     Traceback (most recent call last):
@@ -117,11 +138,11 @@ def lookup(kind: str, name: str) -> Any:
     datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: bench, graph, plan, preview, report, train.
     """
     require(kind, name)
-    held = _HELD[kind][name]
-    if isinstance(held, str):
-        module, _, attribute = held.partition(":")
+    component = _COMPONENTS[kind][name]
+    if isinstance(component, str):
+        module, _, attribute = component.partition(":")
         return getattr(importlib.import_module(module), attribute)
-    return held
+    return component
 
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -130,33 +151,33 @@ def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {parameter.name: parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def check_settings(where: str, component: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def check_settings(where: str, component: Callable[..., Any], values: Mapping[str, Any]) -> None:
     """Refuse settings that a component does not take or not of that type, and the lack of those it needs.
 
     Raises:
-      ConfigError: naming the setting's full key.
+      ConfigError: It names the setting's full key.
     """
     takes = settings(component)
-    for name in given:
+    for name in values:
         if name not in takes:
             raise ConfigError("there is no such setting", key=f"{where}.{name}", hint=hint(name, takes))
     for name, parameter in takes.items():
-        if parameter.default is inspect.Parameter.empty and name not in given:
+        if parameter.default is inspect.Parameter.empty and name not in values:
             raise ConfigError("it has no default", key=f"{where}.{name}", value=None)
     try:
         hints = typing.get_type_hints(_function(component))
     except (NameError, TypeError):  # annotations for a type checker's eyes only
         return
-    for name, value in given.items():
-        if name in hints and (wanted := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in wanted):
-            text = f"it is {' or '.join(KINDS[kind] for kind in wanted)}"
+    for name, value in values.items():
+        if name in hints and (kinds := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in kinds):
+            text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
             raise ConfigError(text, key=f"{where}.{name}", value=value)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
 
 
 def _function(component: Callable[..., Any]) -> Callable[..., Any]:
-    """What a component's signature is read from; a metaclass may hide that of a class."""
+    """The function whose signature a component has; a metaclass may hide that of a class."""
     return component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
 
 
@@ -196,20 +217,19 @@ def load_plugins(modules: Iterable[str]) -> None:
     """Import the modules that register a user's own components: those named here and those of entry points.
 
     Raises:
-      ConfigError: a module named here cannot be found.
+      ConfigError: A module named here cannot be found.
     """
     _load_entry_points()
     for module in modules:
         if not isinstance(module, str) or not module or module.startswith("."):
-            raise ConfigError(f"plugins: {module!r} is not the name of a module.")
+            raise ConfigError(f"{module!r} is not the name of a module", key="plugins")
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there, and lacks another
-            raise ConfigError(
-                f"plugins: there is no module {module!r}; install it, or run from the folder that holds it."
-            ) from None
+            text = f"there is no module {module!r}; install it, or run from the folder that holds it"
+            raise ConfigError(text, key="plugins") from None
 
 
 @cache

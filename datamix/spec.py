@@ -1,4 +1,4 @@
-"""What data looks like: leaves, records, batches, and whole datasets as arrays. No JAX."""
+"""The shape of data: leaves, records, batches, and whole datasets as arrays. No JAX."""
 
 from __future__ import annotations
 

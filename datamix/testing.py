@@ -1,6 +1,6 @@
 """Checks for the parts of a mix, your own included: each raises AssertionError with what is wrong.
 
-`traces` counts what is compiled.
+`traces` counts what is compiled; `registered` takes back, when its block ends, what was registered inside it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from datamix.mixing.weights import Number, as_fraction
 from datamix.operators.base import traits
 from datamix.pipeline import tracing
 from datamix.pipeline.pipeline import Pipeline
+from datamix.registry import registered as registered
 from datamix.sources.base import ReadableSource, Source
 from datamix.sources.objects import as_source
 from datamix.spec import Arrays, Record, spec_of
@@ -37,7 +38,7 @@ def check_source(data: Any) -> None:
     """Check that a source keeps what it says: its spec, its number of records, the same records every time.
 
     Args:
-      data: a source, or what `datamix.sources.objects.as_source` makes one of.
+      data: A source, or what `datamix.sources.objects.as_source` makes one of.
 
     >>> from datamix.sources.arrays import MemoryArrays
     >>> check_source(MemoryArrays({"label": np.arange(3)}))
@@ -52,8 +53,8 @@ def check_source(data: Any) -> None:
     else:
         arrays = _taken(source, np.arange(size))
         again, method = _taken(source, np.arange(size)), "take()"
-    found = spec_of(arrays)
-    assert found == spec, f"spec says {spec}, but {method} gives {found}"
+    actual = spec_of(arrays)
+    assert actual == spec, f"spec says {spec}, but {method} gives {actual}"
     for leaf, values in arrays.items():
         assert len(values) == size, f"num_records says {size}, but {method} gives {len(values)} of {leaf!r}"
         assert np.array_equal(values, again[leaf]), f"{method} gives other values of {leaf!r} the second time"
@@ -79,9 +80,9 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     """Check that an operator is pure and keeps what its traits promise.
 
     Args:
-      function: registered with `datamix.operator`.
-      record: an example of what it takes; leaves as NumPy or JAX arrays.
-      settings: of the operator.
+      function: The function that is registered with `datamix.operator`.
+      record: An example of what it takes; its leaves are NumPy or JAX arrays.
+      settings: The settings of the operator.
 
     >>> from datamix.operators.image import normalize
     >>> check_operator(normalize, {"image": np.ones((2, 2, 1), np.float32)}, mean=0.5, std=0.1)
@@ -93,9 +94,9 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     def apply(record: Record) -> Record:
         return function(dict(record), *keys, **settings)
 
-    given = dict(example)
-    expected = function(given, *keys, **settings)
-    assert given.keys() == example.keys(), "the operator changed the record it was given, instead of a copy"
+    argument = dict(example)
+    expected = function(argument, *keys, **settings)
+    assert argument.keys() == example.keys(), "the operator changed the record it was given, instead of a copy"
     _assert_same(apply(example), expected, "the second time")
     _assert_same(jax.jit(apply)(example), expected, "under jit")
     stacked = {leaf: jnp.stack([value, value]) for leaf, value in example.items()}
@@ -232,8 +233,8 @@ def check_resume(pipeline: Pipeline, steps: int = 8) -> None:
     """Check that batches are the same by loop, by index and after a restore at every step.
 
     Args:
-      pipeline: of any mix.
-      steps: how many batches to look at, at most.
+      pipeline: The pipeline of any mix.
+      steps: The number of batches to look at, at most.
     """
     batches = list(islice(pipeline, steps))
     for step in range(len(batches)):
@@ -270,10 +271,10 @@ def traces() -> Iterator[Counter[str]]:
         counts.update(Counter(tracing.TRACES) - before)
 
 
-def _assert_same(found: Mapping[str, Any], expected: Mapping[str, Any], when: str) -> None:
-    assert found.keys() == expected.keys(), f"{when} it gives the leaves {sorted(found)}, not {sorted(expected)}"
+def _assert_same(actual: Mapping[str, Any], expected: Mapping[str, Any], when: str) -> None:
+    assert actual.keys() == expected.keys(), f"{when} it gives the leaves {sorted(actual)}, not {sorted(expected)}"
     for leaf in expected:
-        mine, theirs = np.asarray(found[leaf]), np.asarray(expected[leaf])
+        mine, theirs = np.asarray(actual[leaf]), np.asarray(expected[leaf])
         same = mine.shape == theirs.shape and mine.dtype == theirs.dtype
         close = same and np.allclose(mine.astype(np.float64), theirs.astype(np.float64), rtol=1e-4, atol=1e-5)
         assert close, f"{when} it gives another {leaf!r}"

@@ -1,4 +1,4 @@
-"""How fast others do the same work: a table of samples per second, one contestant a process, taken in turns.
+"""How fast others do the same work: a table of samples per second, one contestant a process, measured in rounds.
 
     pip install -e . torch tensorflow-cpu datasets grain datarax
     python scripts/bench_peers.py
@@ -6,7 +6,7 @@
 The work: two sources of 20,000 uint8 images of 28×28×1 in memory, shuffled, mixed one to one without end, each
 normalised in its own way, labels of the second raised by 10, the source's number added; batches of float32 images and
 int32 labels. A library that is not installed is left out and said so. Every contestant first gives 20,480 records,
-whose sources, labels and pixels are checked; then all run in turns, so that a busy moment of the machine meets them
+whose sources, labels and pixels are checked; then all run in rounds, so that a busy moment of the machine meets them
 all, and the median counts. Settings are each library's own fastest that do this work, as far as we know them; where
 several come to mind, each has a row. What is said to be missing was not found in the library's documentation.
 """
@@ -305,7 +305,7 @@ def check(batches: Batches, batch_size: int) -> None:
 
 
 def work(name: str, batch_size: int, seconds: float) -> None:
-    """One contestant's process: it answers each line on standard input with the samples per second of one turn."""
+    """One contestant's process: it answers each line on standard input with the samples per second of one round."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     batches = iter(CONTESTANTS[name][0](batch_size))
@@ -324,7 +324,7 @@ def work(name: str, batch_size: int, seconds: float) -> None:
 
 
 def measure(names: list[str], batch_size: int, seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
-    """Samples per second of each contestant: its median, and all turns."""
+    """Samples per second of each contestant: its median, and all rounds."""
     processes, rows = {}, {}
     for name in names:
         distribution = CONTESTANTS[name][1]
@@ -337,9 +337,9 @@ def measure(names: list[str], batch_size: int, seconds: float, repeats: int) -> 
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        rows[name] = {"version": f"{distribution} {version}", "lacks": CONTESTANTS[name][2], "turns": []}
+        rows[name] = {"version": f"{distribution} {version}", "lacks": CONTESTANTS[name][2], "rounds": []}
     try:
-        for turn in range(repeats + 1):  # the first turn of all warms up, checks, and does not count
+        for repeat in range(repeats + 1):  # the first round warms up, checks, and does not count
             for name in list(processes):
                 process = processes[name]
                 try:
@@ -351,14 +351,14 @@ def measure(names: list[str], batch_size: int, seconds: float, repeats: int) -> 
                     error = (process.communicate()[1].strip().splitlines() or ["it ended"])[-1]
                     print(f"{name}: {error}", file=sys.stderr)
                     del processes[name], rows[name]
-                elif turn:
-                    rows[name]["turns"].append(float(answer))
+                elif repeat:
+                    rows[name]["rounds"].append(float(answer))
     finally:
         for process in processes.values():
             process.kill()
             process.communicate()
     for row in rows.values():
-        row["samples_per_s"] = statistics.median(row["turns"])
+        row["samples_per_s"] = statistics.median(row["rounds"])
     return rows
 
 
@@ -379,8 +379,8 @@ def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
         ours = [results[size].get("datamix", {}).get("samples_per_s") for size in sizes]
         cells += ["–" if rate is None else f"{rate / 1000:,.0f}" for rate in rates]
         cells += [
-            "–" if rate is None or own is None else f"{own / rate:.{1 if own / rate >= 1 else 2}f}×"
-            for rate, own in zip(rates, ours, strict=True)
+            "–" if rate is None or our is None else f"{our / rate:.{1 if our / rate >= 1 else 2}f}×"
+            for rate, our in zip(rates, ours, strict=True)
         ]
         lines.append("| " + " | ".join([*cells, results[sizes[0]][name]["lacks"] or "–"]) + " |")
     return "\n".join(lines)
@@ -389,8 +389,8 @@ def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16], help="batch sizes")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each round")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each contestant")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), help="contestants; all, if not given")
     parser.add_argument("--json", type=Path, default=Path("bench_peers.json"), help="where the results go")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Two datasets, one stream
 #
-# MNIST and Fashion-MNIST as one dataset of 20 classes: whole batches of the one and the other in turn.
+# MNIST and Fashion-MNIST as one dataset of 20 classes: alternating whole batches of the one and the other.
 # The same as `python -m datamix experiment=interleaved_tutorial`, told in Python. Run it cell by cell, or as a script:
 # overrides on its command line are added to those below, such as `data.dir=…`.
 

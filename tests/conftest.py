@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
+from datamix.registry import registered
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {
@@ -41,6 +43,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
         os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    """What a test registers, no other test sees."""
+    with registered():
+        yield
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT ends the child processes of a test: those of a process that ignores it, as a background shell's do, would
+    ignore it too.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -162,13 +181,11 @@ def run_datamix(environment) -> Callable[..., Ended]:
 
 @pytest.fixture
 def call_datamix(environment, tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., Ended]]:
-    """Runs the command line's own function in this process, in `tmp_path`, with what it registers taken back later."""
-    from datamix import registry
+    """Runs the command line's own function in this process, in `tmp_path`."""
     from datamix.cli import main
 
     for key in ("HYDRA_FULL_ERROR", *_NO_NETWORK, "HOME", "TFDS_DATA_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(key, environment.get(key, ""))
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
     monkeypatch.chdir(tmp_path)
     # Hydra sets logging up anew, which would close the streams of handlers that are not its own: pytest's stderr.
     monkeypatch.setattr(logging, "shutdown", lambda *_: None)

@@ -24,85 +24,6 @@ def only(directory, pattern):
     return path
 
 
-# The mix that the README begins with
-
-
-@pytest.fixture(scope="module")
-def preview(run_datamix, tmp_path_factory):
-    return run_datamix("source=mnist+fashion", cwd=tmp_path_factory.mktemp("preview"))
-
-
-def test_the_report_is_whole(preview):
-    report = preview.report
-    assert report.pop("samples_per_s") > 1000
-    assert re.fullmatch(r"[0-9a-f]{16}", report.pop("fingerprint"))
-    source = {"provenance": "tfds", "samples": 80, "share": 0.5, "target": 0.5}
-    assert report == {
-        "job": "preview",
-        "seed": 0,
-        "batches": 10,
-        "samples": 160,
-        "max_deviation": 0.5,  # 1 - 1/(2S-2), the bound of two sources
-        "figure": "samples.png",
-        "batch": {
-            "image": {"shape": [16, 28, 28, 1], "dtype": "float32"},
-            "label": {"shape": [16], "dtype": "int32"},
-            "source_id": {"shape": [16], "dtype": "int32"},
-        },
-        "unit": "record",
-        "groups": {},
-        "sources": {
-            "mnist": source | {"source_id": 0, "records": 8000, "epochs": 0.01, "labels": [0, 9]},
-            "fashion": source | {"source_id": 1, "records": 800, "epochs": 0.1, "labels": [10, 19]},
-        },
-    }
-
-
-def test_the_figure_is_a_picture(preview):
-    from matplotlib.image import imread
-
-    directory = Path(re.search(r"^Report: (.+)$", preview.out, re.MULTILINE)[1]).parent
-    assert (directory / "samples.png").read_bytes().startswith(b"\x89PNG\r\n")
-    height, width, _ = imread(directory / "samples.png").shape
-    assert 800 < width < 2400
-    assert 300 < height < 1200
-    assert imread(directory / "samples.png")[..., :3].std() > 0.1
-    assert sorted(path.name for path in directory.iterdir()) == [".hydra", "report.json", "samples.png"]
-
-
-def test_the_output_says_what_is_in_the_mix(preview):
-    lines = preview.out.splitlines()
-    assert lines[0] == "Sources"
-    assert "Each batch: 16 × image float32 [28, 28, 1], label int32 [], source_id int32 []" in lines
-    shares = "mnist 80 (50.0 %), fashion 80 (50.0 %)"
-    assert f"In 160 records: {shares}; at no point more than 0.50 records from the exact shares." in lines
-    assert "The whole mix: 1,601 records, 100 batches." in lines
-    assert len([line for line in lines if re.match(r"batch +\d+ .* mnist 8  fashion 8$", line)]) == 10
-    assert all(line.startswith("Reading ") for line in preview.err.splitlines())
-
-
-def test_without_arguments_it_is_the_same_mix(call_datamix, preview):
-    alone = call_datamix().report
-    assert alone["fingerprint"] == preview.report["fingerprint"]
-    assert alone["sources"] == preview.report["sources"]
-
-
-def test_three_batches(call_datamix):
-    report = call_datamix("job.batches=3", "mix.ratio=3:1").report
-    assert (report["batches"], report["samples"]) == (3, 48)
-    assert {name: source["samples"] for name, source in report["sources"].items()} == {"mnist": 36, "fashion": 12}
-    assert [source["share"] for source in report["sources"].values()] == [0.75, 0.25]
-
-
-def test_every_prefix_is_within_the_bound(call_datamix):
-    report = call_datamix("source=mnist+fashion+digits", "mix.ratio=5:3:2", "source.digits.split=train[:500]").report
-    assert report["max_deviation"] <= 1 - 1 / (2 * 3 - 2)
-    for source, share in zip(report["sources"].values(), (0.5, 0.3, 0.2), strict=True):
-        assert source["target"] == share
-        assert abs(source["samples"] - share * 160) <= 0.75
-    assert [source["labels"] for source in report["sources"].values()] == [[0, 9], [10, 19], [20, 29]]
-
-
 # Where the data is not to be had
 
 
@@ -113,7 +34,7 @@ def bare(tmp_path):
     return {"HOME": str(tmp_path / "home"), "TFDS_DATA_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
-def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
+def test_stand_ins_take_part_and_it_says_so_first(run_datamix, tmp_path, bare):
     ended = run_datamix(cwd=tmp_path, env=bare)
     first, second = ended.out.splitlines()[:2]
     place = tmp_path / "home" / "tensorflow_datasets"
@@ -131,7 +52,7 @@ def test_look_alikes_stand_in_and_it_says_so_first(run_datamix, tmp_path, bare):
     assert not place.exists()
 
 
-def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_datamix, tmp_path, bare, monkeypatch):
+def test_where_none_may_stand_in_it_says_what_was_tried_and_how_to_mend_it(call_datamix, tmp_path, bare, monkeypatch):
     for key, value in bare.items():
         monkeypatch.setenv(key, value)
     ended = call_datamix("data.stand_in=false")
@@ -139,13 +60,13 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_three_ways_out(call_
         f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
         "directory), and not to be had: "
     )
-    for way_out in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
-        assert way_out in ended.mistake
+    for advice in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
+        assert advice in ended.mistake
     assert ended.out == ""
     assert not list(tmp_path.rglob("report.json"))
 
 
-def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
+def test_no_stand_in_is_offered_where_there_is_none(call_datamix):
     mistake = call_datamix("source=mnist+cifar10").mistake
     assert mistake.startswith("DataError: source 'cifar10': not prepared in ")
     assert "stand-in" not in mistake
@@ -154,7 +75,7 @@ def test_no_look_alike_is_offered_where_there_is_none(call_datamix):
 # Other jobs, other ways to write a mix
 
 
-def test_the_tutorial_takes_whole_batches_in_turn(call_datamix):
+def test_the_tutorial_alternates_whole_batches(call_datamix):
     ended = call_datamix("experiment=interleaved_tutorial")
     sources = ended.report["sources"]
     assert {name: (source["records"], source["samples"]) for name, source in sources.items()} == {
@@ -163,82 +84,6 @@ def test_the_tutorial_takes_whole_batches_in_turn(call_datamix):
     }
     batches = re.findall(r"^batch .*  (mnist \d+  fashion \d+)$", ended.out, re.MULTILINE)
     assert batches == ["mnist 16  fashion 0", "mnist 0  fashion 16"] * 5
-
-
-def test_a_plan_says_when_each_source_ends(call_datamix):
-    ended = call_datamix("job=plan", "mix.ratio=3:1", "source.mnist.split=test[:300]", "source.fashion.limit=200")
-    report = ended.report
-    # Of each four records three are MNIST's, the last one too: its 300th ends the 100th four.
-    assert report["plan"] == {"exhausted_in_batch": {"mnist": 24, "fashion": None}, "length": 400, "warnings": []}
-    assert (report["batches"], report["samples"]) == (25, 400)
-    assert [source["samples"] for source in report["sources"].values()] == [300, 100]
-    assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
-
-
-def test_a_plan_says_where_a_rank_would_meet_one_source_alone(call_datamix):
-    mix = ["job=plan", "source=mnist+digits", "source.mnist.split=test[:300]", "source.digits.split=train[:300]",
-           "mix=round_robin", "batch.size=4"]  # fmt: skip
-    note = (
-        "divided among 4 ranks, 1 row each, every batch gives some rank the same single source; batch.shuffle=true "
-        "mends it."
-    )
-    ended = call_datamix(*mix)
-    assert ended.report["notes"] == [note]
-    assert f"Note: {note}" in " ".join(ended.out.split())
-    for setting in ("batch.shuffle=true", "batch.size=5", "mix=random"):
-        assert call_datamix(*mix, setting).report["notes"] == []
-
-
-def test_a_plan_without_end(call_datamix):
-    report = call_datamix("job=plan", "stop=forever", "mix.share.mnist=0.25").report
-    assert (report["batches"], report["samples"]) == (None, None)
-    assert {name: (source["samples"], source["share"]) for name, source in report["sources"].items()} == {
-        "mnist": (None, 0.25),
-        "fashion": (None, 0.75),
-    }
-
-
-def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, tmp_path):
-    ended = call_datamix("job=bench", "source=mnist+digits", "source.digits.split=train[:100]", "stop=forever",
-                         "batch.size=64", "bench.seconds=0.2", "operators=[{resize:{height:20,width:20}}]")  # fmt: skip
-    bench = ended.report["bench"]
-    assert ended.report["job"] == "bench"
-    assert bench["bytes_per_sample"] == 20 * 20 * 4 + 4 + 4
-    assert bench["gb_per_s"] == pytest.approx(ended.report["samples_per_s"] * bench["bytes_per_sample"] / 1e9)
-    assert bench["share_of_fill"] == pytest.approx(bench["gb_per_s"] / bench["fill_gb_per_s"])
-    assert 0 < bench["share_of_fill"] < 1
-    assert bench["path"] == "fast"
-    assert "Path: fast, with calls of JAX and XLA that are not documented." in ended.out.splitlines()
-    assert list(bench["ns_per_sample"]) == ["plan", "gather", "operators", "output"]
-    assert bench["ns_per_sample"]["operators"] > bench["ns_per_sample"]["gather"] > 0  # a resize is no small matter
-    assert f"{ended.report['samples_per_s']:,.0f} samples/s in batches of 64: " in ended.out
-    assert only(tmp_path, "outputs/*/*/bench.png").read_bytes().startswith(b"\x89PNG\r\n")
-
-
-def test_a_bench_takes_time(call_datamix):
-    assert call_datamix("job=bench", "bench.seconds=0").mistake == "ConfigError: bench.seconds = 0; it is above 0."
-
-
-def test_the_graph_is_a_tree_and_a_diagram(call_datamix, tmp_path):
-    ended = call_datamix("job=graph", "mix.ratio=7:3")
-    assert ended.out.splitlines()[0].startswith("batch")
-    head, *lines = only(tmp_path, "outputs/*/*/graph.mmd").read_text().splitlines()
-    assert head == "flowchart LR"
-    text = "\n".join(lines)
-    nodes = dict(re.findall(r'^ +(n\d+)[\[({]+"(\w+)', text, re.MULTILINE))
-    edges = re.findall(r'^ +(n\d+) -->(?:\|"?(.*?)"?\|)? (n\d+)$', text, re.MULTILINE)
-    assert len(nodes) + len(edges) == len(lines)
-    assert sorted(nodes.values()) == sorted(
-        ["mnist", "fashion", *2 * ["to_float", "normalize", "offset_label", "tag_source"], "mix", "batch"]
-    )
-    after = {start: end for start, _, end in edges}
-    for name, share in (("mnist", "70.0 %"), ("fashion", "30.0 %")):
-        chain = [next(node for node, kind in nodes.items() if kind == name)]
-        while chain[-1] in after:
-            chain.append(after[chain[-1]])
-        expected = [name, "offset_label", "to_float", "normalize", "tag_source", "mix", "batch"]
-        assert [nodes[node] for node in chain] == expected
-        assert (chain[-3], share, chain[-2]) in edges
 
 
 def test_the_run_directory_is_hydras(call_datamix, tmp_path):
@@ -385,7 +230,41 @@ def test_a_dataset_source_and_operator_of_ones_own(call_datamix, tmp_path):
         "target": 0.5,
         "epochs": 1.0,
         "labels": [10, 12],
+        "unlabelled": 0,
+        "leaves": {
+            "image": {"min": 0, "max": 27, "mean": 13.5, "nan": 0, "inf": 0},
+            "label": {"min": 0, "max": 2, "mean": 0.975, "nan": 0, "inf": 0},
+        },
     }
+
+
+def test_what_a_preview_says_of_labels_and_values(call_datamix, tmp_path):
+    image = np.random.default_rng(0).random((40, 8, 8)).astype(np.float32)
+    image[3] = np.nan
+    np.savez(tmp_path / "x.npz", image=image, label=np.where(np.arange(40) < 8, -1, 1 + np.arange(40) % 3))
+    ended = call_datamix("source=my_npz", "source.my_npz.path=x.npz", "source.my_npz.operators=[]",
+                         "source.my_npz.unlabelled=keep")  # fmt: skip
+    notes = [
+        "source 'my_npz': images [8, 8] get a channel axis, and are [8, 8, 1].",
+        "source 'my_npz': its labels begin at 1; they stay as they are, so that class 0 has no records and its 4 "
+        "classes are 0 to 3.",
+        "source 'my_npz': the leaf 'image' holds NaN (2.50% of its values).",
+        "source 'my_npz': 8 of 40 records are unlabelled, and left out of loss and accuracy.",
+    ]
+    assert ended.report["notes"] == notes
+    assert all(f"Note: {note}" in ended.out for note in notes)
+    source = ended.report["sources"]["my_npz"]
+    assert (source["unlabelled"], source["labels"]) == (8, [-1, 3])
+    assert source["leaves"]["image"]["nan"] == pytest.approx(0.025)
+    assert "Values before any operator" in ended.out
+    assert re.search(r"my_npz .* image .* 2\.5 % ", ended.out)
+
+
+def test_labels_that_are_no_class_end_a_preview_with_one_line(call_datamix, tmp_path):
+    np.savez(tmp_path / "x.npz", image=np.zeros((40, 8, 8), np.uint8), label=np.full(40, -1))
+    ended = call_datamix("source=my_npz", "source.my_npz.path=x.npz")
+    assert ended.code == 2
+    assert "40 of 40 labels are no class, such as -1; source.my_npz.unlabelled=keep" in ended.err
 
 
 # As Hydra's users are used to
@@ -502,8 +381,8 @@ MISTAKES = {
     "mix.share.mnist=0.8 mix.share.fashion=0.7": "ConfigError: mix.share: 0.8 + 0.7 = 1.5; ",
     "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio and mix.share.mnist both say how much ",
     "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist and mix.share.mnist both say how much ",
-    "mix.ratio=1:2:3": "ConfigError: mix.ratio has 3 numbers, but there are 2 sources (mnist, fashion); ",
-    "mix.ratio=7": "ConfigError: mix.ratio = 7 is not a ratio; write '7:3' or [7, 3]. ",
+    "mix.ratio=1:2:3": "ConfigError: mix.ratio = '1:2:3'; it has 3 numbers, but there are 2 sources (mnist, fashion). ",
+    "mix.ratio=7": "ConfigError: mix.ratio = 7; it is no ratio. Write '7:3' or [7, 3]. ",
     "mix.granularity=bach": "ConfigError: mix.granularity = 'bach'. Did you mean 'batch'? Known: batch, record.",
     "mix.window=0": "ConfigError: mix.window = 0; it is 1 or more",
     "mix.window=wide": "ConfigError: mix.window = 'wide'; ",
@@ -518,7 +397,7 @@ MISTAKES = {
     "operators=[{normalize:{mean:0,sdt:1}}]": "ConfigError: operators[0].normalize.sdt: there is no such setting. Did",
     "operators=[{normalize:{mean:0}}]": "ConfigError: operators[0].normalize.std is missing; it has no default.",
     "batch.size=0": "ConfigError: batch.size = 0; it is 1 or more.",
-    "batch.size=1602": "ConfigError: batch.size = 1602 is more than the 1601 records of the whole mix; ",
+    "batch.size=1602": "ConfigError: batch.size = 1602; it is more than the 1601 records of the whole mix. ",
     "batch.remainder=dorp": "ConfigError: batch.remainder = 'dorp'. Did you mean 'drop'? Known: drop, keep.",
     "data.stand_in=perhaps": "ConfigError: data.stand_in = 'perhaps'; it is true or false.",
     "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more.",
@@ -548,7 +427,7 @@ def test_the_whole_error_is_shown_on_demand(run_datamix, tmp_path):
     ended = run_datamix("mix.ratio=1:2:3", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
     assert ended.code == 1
     assert "Traceback (most recent call last):" in ended.err
-    assert ended.err.splitlines()[-1].startswith("datamix.errors.ConfigError: mix.ratio has 3 numbers, ")
+    assert ended.err.splitlines()[-1].startswith("datamix.errors.ConfigError: mix.ratio = '1:2:3'; it has 3 numbers, ")
 
 
 def test_an_unquoted_ratio_in_a_file_is_no_ratio(call_datamix, tmp_path):
@@ -556,7 +435,7 @@ def test_an_unquoted_ratio_in_a_file_is_no_ratio(call_datamix, tmp_path):
     directory.mkdir(parents=True)
     (directory / "seven.yaml").write_text("# @package _global_\nmix:\n  ratio: 7:3\n")
     mistake = call_datamix("--config-dir", "own", "experiment=seven").mistake
-    assert mistake.startswith("ConfigError: mix.ratio = 423 is not a ratio; write '7:3' or [7, 3]. ")
+    assert mistake.startswith("ConfigError: mix.ratio = 423; it is no ratio. Write '7:3' or [7, 3]. ")
     (directory / "seven.yaml").write_text("# @package _global_\nmix:\n  ratio: '7:3'\n")
     report = call_datamix("--config-dir", "own", "experiment=seven", "job=plan").report
     assert [source["target"] for source in report["sources"].values()] == [0.7, 0.3]
@@ -667,7 +546,7 @@ ENDLESS = """
     """
 
 
-def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_path):
+def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_path, interruptible):
     (tmp_path / "own_parts.py").write_text(textwrap.dedent(ENDLESS))
     command = [
         sys.executable,
@@ -686,6 +565,100 @@ def test_ctrl_c_ends_it_without_a_traceback_or_half_a_report(environment, tmp_pa
     out, err = process.communicate(timeout=20)
     assert (process.returncode in (130, -signal.SIGINT), out, err) == (True, "", "interrupted\n")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".hydra"]
+
+
+# What the machine and the terminal are in the way of
+
+
+def a_source(directory, *, name="dyed", names='["\\e[31mred\\a", "$x^{$", "=1+1", d, e, f, g, h, i, j]'):
+    path = directory / "conf" / "dataset" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"_target_: digits\nclass_names: {names}\noperators: [to_float]\n")
+    return directory / "conf"
+
+
+def test_names_of_classes_are_text_and_nothing_else(call_datamix, tmp_path):
+    ended = call_datamix("--config-dir", str(a_source(tmp_path)), "source=dyed", "batch.size=64")
+    assert ended.report["figure"] == "samples.png"
+    assert "\x1b" not in ended.out + ended.err
+
+
+def test_a_key_that_would_colour_the_terminal_is_shown(call_datamix):
+    assert call_datamix("so\x1b[31mrce=digits").mistake.startswith(r"ConfigError: 'so\x1b[31mrce=digits' is not an")
+
+
+def test_formulas_in_what_was_swept_are_text(call_datamix, tmp_path):
+    swept = "source.dyed.class_names=['=1+1','$x^{$',c,d,e,f,g,h,i,j],['=2+2',b,c,d,e,f,g,h,i,'$k_{$']"
+    conf = str(a_source(tmp_path))
+    ended = call_datamix("--config-dir", conf, "-m", "job=plan", "source=dyed", swept, "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "s" / "sweep.png").is_file()
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"\xff\xfe\x00", r"ConfigError: .*odd\.yaml is not text in UTF-8: invalid start byte at byte 0\."),
+    (b"# @package _global_\nbatch: {size: '${'}\n", r"ConfigError: no viable alternative at input '\$\{'.*"),
+    (b"a: [1, 2\nb: }", r"ConfigError: while parsing a flow sequence in .*odd\.yaml.*"),
+])  # fmt: skip
+def test_a_config_of_ones_own_that_cannot_be_read(call_datamix, tmp_path, content, message):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "odd.yaml").write_bytes(content)
+    assert re.fullmatch(message, call_datamix("--config-dir", "conf", "job=plan", "experiment=odd").mistake)
+
+
+def test_a_batch_that_no_memory_holds(call_datamix):
+    mistake = call_datamix("source=digits", "batch.size=2000000000", "stop=forever").mistake
+    assert mistake.startswith("ResourceError: there is not enough memory (")
+    assert call_datamix("source=digits", "batch.size=3000000000").mistake.endswith("; it is 2147483647 or less.")
+
+
+@pytest.mark.parametrize("arguments", [("job=plan", "source=digits"), ("--help",), ("--cfg", "job"), ("--version",)])
+def test_an_output_that_is_full(environment, tmp_path, arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "datamix", *arguments],
+            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line) == (
+        2, "ResourceError: the standard output cannot be written: No space left on device."
+    )  # fmt: skip
+
+
+def test_a_directory_that_is_gone(environment, tmp_path):
+    (tmp_path / "gone").mkdir()
+    command = f"rmdir ../gone && {sys.executable} -m datamix job=plan source=digits"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path / "gone", env=environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, "ConfigError: the current directory has been deleted; change into another one.\n"
+    )  # fmt: skip
+
+
+def test_an_output_that_lacks_a_dash(run_datamix, tmp_path):
+    ended = run_datamix("job=plan", "source=digits", "stop=forever", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    assert ended.report["job"] == "plan"
+
+
+def test_strict_promotion_is_of_ones_own_code(run_datamix, tmp_path):
+    strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    assert run_datamix("source=digits+garments", cwd=tmp_path, env=strict).report["samples"] == 160
+
+
+def test_a_device_that_there_is_not(run_datamix, tmp_path):
+    ended = run_datamix("source=digits", cwd=tmp_path, env={"JAX_PLATFORMS": "nonsense"})
+    assert ended.mistake.startswith("InstallationError: JAX has no device: Unable to initialize backend 'nonsense'")
+
+
+def test_weights_beyond_any_range(call_datamix):
+    for weight in ("1e300", "1" + "0" * 30):
+        report = call_datamix("job=plan", "source=digits+garments", f"mix.weights.digits={weight}").report
+        assert report["sources"]["digits"]["share"] > 0.9999
+
+
+# Directories in use
 
 
 def test_a_second_process_in_a_directory_in_use_is_refused_in_one_line(environment, call_datamix, tmp_path):

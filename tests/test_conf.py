@@ -26,9 +26,9 @@ def names(group: str) -> list[str]:
 
 
 STAND_INS = {
-    name: held["stand_in"]
+    name: config["stand_in"]
     for name in names("dataset")
-    if "stand_in" in (held := yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text()))
+    if "stand_in" in (config := yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text()))
 }
 
 
@@ -54,12 +54,12 @@ def settle(every_dataset, cache_dir, shared_data):
 
 def places(data_dir, cache_dir, shared_data, overrides):
     """Where the data lies; what a dataset of conf/ leaves for its user to set."""
-    own = {
+    settings = {
         "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
         "source=digits": ["source.digits.split=train[:1000]"],  # drawn each time: no more than are looked at
         "source=garments": ["source.garments.split=train[:1000]"],
     }
-    return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *own.get(overrides[0], [])]
+    return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *settings.get(overrides[0], [])]
 
 
 # The datasets that are no mixes themselves.
@@ -79,7 +79,7 @@ def test_the_defaults_are_the_mix_of_mnist_and_fashion():
     assert [source.name for source in config.sources] == ["mnist", "fashion"]
     assert (config.job, config.mix.order, config.mix.stop) == ("preview", "proportional", "first_exhausted")
     assert (config.batch_size, config.remainder, config.seed, config.labels) == (16, "drop", 0, "union")
-    assert config.stand_in  # a preview may go on with look-alikes
+    assert config.stand_in  # a preview may go on with stand-ins
     assert (config.data_dir, config.cache_dir) == (None, None)
 
 
@@ -105,14 +105,14 @@ def test_a_dataset_alone_gives_batches_of_float_images(load, settle, name):
 def test_class_names_are_those_of_the_data(settle, name):
     (config,) = settle(f"source={name}").sources
     (source,) = build(settle(f"source={name}")).sources.values()
-    held = source.source.class_names
+    names_of_tfds = source.source.class_names
     if not config.class_names:
-        assert source.class_names == held
+        assert source.class_names == names_of_tfds
         return
-    assert len(set(config.class_names)) == len(held)
+    assert len(set(config.class_names)) == len(names_of_tfds)
     assert source.class_names == config.class_names
-    if not all(name.isdecimal() for name in held):  # TFDS numbers the classes of which it knows no names
-        assert config.class_names == held
+    if not all(name.isdecimal() for name in names_of_tfds):  # TFDS numbers the classes of which it knows no names
+        assert config.class_names == names_of_tfds
 
 
 def test_a_dataset_that_is_a_mix(load, settle):
@@ -133,12 +133,12 @@ def test_a_weighting_names_the_rule_of_its_name_with_all_its_settings(name):
     assert {key for key, _ in settings} == set(registry.settings(registry.lookup("weighting", name)))
 
 
-@pytest.mark.parametrize(("name", "look_alike"), STAND_INS.items())
-def test_a_stand_in_looks_like_what_it_stands_in_for(settle, name, look_alike):
-    real, drawn = (build(settle(f"source={each}")).sources[each] for each in (name, look_alike))
+@pytest.mark.parametrize(("name", "stand_in"), STAND_INS.items())
+def test_a_stand_in_looks_like_what_it_stands_in_for(settle, name, stand_in):
+    real, drawn = (build(settle(f"source={each}")).sources[each] for each in (name, stand_in))
     assert drawn.spec == real.spec
     assert len(drawn.class_names) == len(real.class_names)
-    assert settle(f"source={look_alike}").sources[0].operators == settle(f"source={name}").sources[0].operators
+    assert settle(f"source={stand_in}").sources[0].operators == settle(f"source={name}").sources[0].operators
 
 
 # Records of a mix of 12 and 6 records, one to one; the stops' rules tell them without an order drawn at random.

@@ -40,7 +40,8 @@ def test_a_name_with_one_letter_too_many_is_found(known: list[str], data: st.Dat
 
 def test_one_except_catches_all_of_them() -> None:
     kinds = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
-    assert kinds == {DatamixError, ConfigError, RegistryError, SpecError, DataError, StateError}
+    ours = {DatamixError, ConfigError, RegistryError, SpecError, DataError, StateError}
+    assert kinds == ours | {datamix.InstallationError, datamix.ResourceError}
     for kind in kinds:
         assert issubclass(kind, DatamixError)
         assert kind is getattr(datamix, kind.__name__, DatamixError)
@@ -82,3 +83,15 @@ def test_a_value_is_shown_on_one_line_of_bounded_length() -> None:
     assert len(str(error)) < 300
     assert "\n" not in str(error)
     assert error.value == ["a\nb"] * 1000
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x07", "\r", "\x9b", "\u202e", "\u2066", "\udcff"])
+def test_what_a_terminal_would_obey_is_shown(character: str) -> None:
+    shown = errors.printable(f"ä{character}[31mred\n\té")
+    assert shown == f"ä{character.encode('unicode_escape').decode()}[31mred\n\té"
+    shown.encode()  # a surrogate would fail
+
+
+def test_a_home_that_is_nobodys_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"^~nobody-of-this-name/x: there is no such home; write the whole path\.$"):
+        errors.expanded("~nobody-of-this-name/x")

@@ -23,9 +23,9 @@ def test_a_digest_is_of_the_value_and_not_of_the_order_of_keys() -> None:
 
 
 def test_each_part_has_the_name_of_its_key() -> None:
-    found = parts(IDENTITY, plan(), 4, "drop")
-    assert list(found) == ["seed", "source", "mix", "batch.size", "batch.remainder"]
-    assert found["batch.size"] == digest(4)
+    digests = parts(IDENTITY, plan(), 4, "drop")
+    assert list(digests) == ["seed", "source", "mix", "batch.size", "batch.remainder"]
+    assert digests["batch.size"] == digest(4)
 
 
 @pytest.mark.parametrize(

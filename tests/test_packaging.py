@@ -43,12 +43,12 @@ def installed(wheel, environment, tmp_path_factory):
 
 
 def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     types = [ROOT / "datamix" / name for name in ("__init__.pyi", "py.typed")]
     files = [*MODULES, *types, *(path for path in (ROOT / "conf").rglob("*.yaml"))]
     ours = {path.relative_to(ROOT).as_posix() for path in files}
     places = {name: f"datamix/{name}" if name.startswith("conf/") else name for name in ours}
-    assert held == {place.removeprefix("datamix/plugins/") for place in places.values()}
+    assert names == {place.removeprefix("datamix/plugins/") for place in places.values()}
 
 
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
@@ -79,10 +79,11 @@ def test_messages_name_extras_by_how_datamix_is_installed(installed, tmp_path):
 
 def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(installed, tmp_path):
     target, env = installed
-    (found,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
-    (script,) = found.entry_points.select(group="console_scripts")
+    (distribution,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
+    (script,) = distribution.entry_points.select(group="console_scripts")
     assert (script.name, script.value) == ("datamix", "datamix.cli:main")
-    assert found.version == re.search(r'^__version__ = "(.+)"$', (ROOT / "datamix/__init__.py").read_text(), re.M)[1]
+    text = (ROOT / "datamix/__init__.py").read_text()
+    assert distribution.version == re.search(r'^__version__ = "(.+)"$', text, re.M)[1]
     (tmp_path / "own.py").write_text("print('imported')\n")
     arguments = ["plugins=[own]", "job=plan", "source=digits", "hydra.run.dir=run"]
     done = subprocess.run(
@@ -95,20 +96,20 @@ def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(ins
 @pytest.mark.parametrize("program", [["bin/datamix"], [sys.executable, "-m", "datamix"]])
 def test_the_version_is_the_one_installed(installed, tmp_path, program):
     target, env = installed
-    (found,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
+    (distribution,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
     command = [target / program[0], *program[1:], "--version"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"datamix {found.version}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"datamix {distribution.version}\n", "")
 
 
 def test_the_source_distribution_holds_what_a_checkout_does(environment, tracked, tmp_path):
     python("-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path, env=environment)
     (path,) = tmp_path.glob("datamix_jax-*.tar.gz")
     with tarfile.open(path) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()}
+        names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {name for name in tracked if not name.startswith(".") and (ROOT / name).is_file()}
-    assert expected <= held
-    assert {name.split("/")[0] for name in held - expected} <= {"", "PKG-INFO", ".gitignore", "datamix", "tests"}
+    assert expected <= names
+    assert {name.split("/")[0] for name in names - expected} <= {"", "PKG-INFO", ".gitignore", "datamix", "tests"}
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +143,8 @@ def test_no_file_names_a_place_on_one_machine(tracked):
     place = re.compile(rb"(?<![\w.~*-])/(?:work|root|home/\w+|tmp/dev)/")
     assert place.search(b'open("/' + b'work/main")')
     assert not place.search(b"tests/work/x ~/work/ https://a.org/work/")
-    found = [path for path in tracked if (ROOT / path).is_file() and place.search((ROOT / path).read_bytes())]
-    assert found == []
+    places = [path for path in tracked if (ROOT / path).is_file() and place.search((ROOT / path).read_bytes())]
+    assert places == []
 
 
 def test_importing_the_package_imports_no_heavy_library(environment, tmp_path):

@@ -67,10 +67,10 @@ def test_a_command_runs(call_in_reach, line):
 
 
 def test_the_first_two_commands_are_tested_elsewhere():
-    """The first one's last part is the mix of test_cli; the second one is what every change must pass."""
+    """The first one's last part is the mix of jobs/test_preview; the second one is what every change must pass."""
     first, second = (line for line in LINES if line.startswith("python3 -m venv"))
     assert first.endswith(" && .venv/bin/python -m datamix source=mnist+fashion")
-    assert '("source=mnist+fashion", cwd=' in (ROOT / "tests" / "test_cli.py").read_text(encoding="utf-8")
+    assert '("source=mnist+fashion", cwd=' in (ROOT / "tests" / "jobs" / "test_preview.py").read_text(encoding="utf-8")
     assert second.endswith(" && .venv/bin/python -m pytest -n auto")
     assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
@@ -124,6 +124,6 @@ def test_it_names_every_choice():
     groups = ("dataset", "mix", "weighting", "stop", "experiment", "job", "model", "optimizer")
     choices = [path.stem for group in groups for path in (ROOT / "conf" / group).glob("*.yaml")]
     choices = [name for name in choices if name not in ("preview", "equal")]  # the defaults
-    held = [name for kind in ("operator", "schedule") for name in registry.names(kind) if "doctest" not in name]
-    for name in choices + held:
+    registered = [name for kind in ("operator", "schedule") for name in registry.names(kind) if "doctest" not in name]
+    for name in choices + registered:
         assert re.search(rf"(?<!\w){name}(?!\w)", README), name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,19 +19,10 @@ KINDS = ("source", "operator", "order", "stop", "weighting", "job")
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A registry, modules and entry points that no other test sees."""
-
-    def built_in(name: str, component: str | Callable[..., Any]) -> bool:
-        path = component if isinstance(component, str) else registry._path(component)
-        return path.startswith("datamix.") and not name.endswith("_for_doctest")
-
-    held = {kind: {n: c for n, c in held.items() if built_in(n, c)} for kind, held in registry._HELD.items()}
-    monkeypatch.setattr(registry, "_HELD", held)
+def _plugins() -> Iterator[None]:
+    """Takes back the plugins that a test imports, so that the next test imports them again."""
     before = set(sys.modules)
-    registry._load_entry_points.cache_clear()
     yield
-    registry._load_entry_points.cache_clear()
     for name in set(sys.modules) - before:
         if name.startswith("plugin"):
             del sys.modules[name]
@@ -53,8 +45,12 @@ register("operator", "blur", blur)
 """
 
 
+def built_in(kind: str) -> list[str]:
+    return [name for name in registry.names(kind) if not name.endswith("_for_doctest")]
+
+
 def test_built_in_names() -> None:
-    assert registry.names("source") == ["arrays", "digits", "garments", "tfds"]
+    assert built_in("source") == ["arrays", "digits", "garments", "tfds"]
     assert registry.names("order") == ["concat", "proportional", "random", "round_robin"]
     assert registry.names("stop") == ["all_exhausted", "exhaust_once", "first_exhausted", "forever"]
     assert "resize" in registry.names("operator")
@@ -212,7 +208,7 @@ def test_not_the_name_of_a_module(module: Any) -> None:
 
 
 def test_an_installed_plugin_is_loaded_once(write: Callable[[str, str], None], tmp_path: Path) -> None:
-    write("plugin_blur", PLUGIN)
+    write("plugin_blur", f"print('imported')\n{PLUGIN}")
     write("plugin_other", "raise AssertionError('of another group')")
     installed = tmp_path / "plugin_blur-1.0.dist-info"
     installed.mkdir()
@@ -220,9 +216,23 @@ def test_an_installed_plugin_is_loaded_once(write: Callable[[str, str], None], t
     (installed / "entry_points.txt").write_text(
         f"[{registry.ENTRY_POINTS}]\nblur = plugin_blur\n\n[other.plugins]\nother = plugin_other\n"
     )
-    registry.load_plugins([])
-    held = registry.lookup("operator", "blur")
-    assert held.__module__ == "plugin_blur"
-    del sys.modules["plugin_blur"]
-    registry.load_plugins([])
-    assert "plugin_blur" not in sys.modules
+    code = (  # in a process of its own: this one has loaded its entry points
+        "import sys; from datamix import registry; registry.load_plugins([]); del sys.modules['plugin_blur']; "
+        "registry.load_plugins([]); print(registry.lookup('operator', 'blur').__module__, 'plugin_blur' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "imported\nplugin_blur False\n"
+
+
+def test_what_is_registered_in_a_block_is_taken_back() -> None:
+    def blur() -> None: ...
+    def sharpen() -> None: ...
+
+    registry.register("operator", "sharpen", sharpen)
+    with registry.registered():
+        registry.register("operator", "blur", blur)
+        assert registry.lookup("operator", "sharpen") is sharpen
+    assert "blur" not in registry.names("operator")
+    assert registry.lookup("operator", "sharpen") is sharpen
+    registry.register("operator", "blur", sharpen)  # the name is free again

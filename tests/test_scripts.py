@@ -17,7 +17,7 @@ TUTORIAL = ROOT / "scripts" / "interleaved_tutorial.py"
 
 
 @pytest.fixture(scope="module")
-def told(environment, shared_data, cache_dir, tmp_path_factory):
+def printed(environment, shared_data, cache_dir, tmp_path_factory):
     """What the tutorial prints."""
     places = [f"data.dir={shared_data / 'tensorflow_datasets'}", f"data.cache={cache_dir}"]
     done = subprocess.run(
@@ -28,23 +28,23 @@ def told(environment, shared_data, cache_dir, tmp_path_factory):
     return done.stdout.splitlines()
 
 
-def test_the_tutorial_takes_ten_batches_of_the_two_in_turn(told):
-    batches = [re.fullmatch(r"(\d+) \((.*)\) float32 source (\d) labels \[(.*)\]", line) for line in told]
+def test_the_tutorial_takes_ten_alternating_batches(printed):
+    batches = [re.fullmatch(r"(\d+) \((.*)\) float32 source (\d) labels \[(.*)\]", line) for line in printed]
     batches = [match for match in batches if match]
     assert [int(match[1]) for match in batches] == list(range(10))
     assert {match[2] for match in batches} == {"16, 28, 28, 1"}
     assert [int(match[3]) for match in batches] == [0, 1] * 5
     for match in batches:
         assert {int(label) // 10 for label in match[4].split()} == {int(match[3])}
-    assert "records by source: {'mnist': 80, 'fashion': 80}" in told
+    assert "records by source: {'mnist': 80, 'fashion': 80}" in printed
 
 
-def test_the_tutorial_finds_any_batch_at_once(told):
-    assert told[-1] == "the same batch: True"
+def test_the_tutorial_finds_any_batch_at_once(printed):
+    assert printed[-1] == "the same batch: True"
 
 
-def test_the_tutorial_shows_the_pipeline(told):
-    tree = told[: next(i for i, line in enumerate(told) if line.startswith("0 "))]
+def test_the_tutorial_shows_the_pipeline(printed):
+    tree = printed[: next(i for i, line in enumerate(printed) if line.startswith("0 "))]
     assert tree[0].startswith("batch")
     assert [line.split()[-1] for line in tree if line.endswith(("mnist", "fashion"))] == ["mnist", "fashion"]
 

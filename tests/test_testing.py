@@ -27,14 +27,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "normalize": {"mean": 0.5, "std": 0.2},
     "resize": {"height": 3, "width": 5},
     "offset_label": {"offset": 10},
+    "offset_one_hot": {"offset": 1, "num_classes": 4},
     "one_hot": {"num_classes": 5},
     "tag_source": {"source_id": 1},
 }
+RECORDS: dict[str, dict[str, Any]] = {"offset_one_hot": {"label": np.float32([0, 1])}}
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names("operator") if "doctest" not in name])
 def test_every_operator_keeps_its_promises(name: str) -> None:
-    check_operator(registry.lookup("operator", name), IMAGE, **SETTINGS.get(name, {}))
+    check_operator(registry.lookup("operator", name), RECORDS.get(name, IMAGE), **SETTINGS.get(name, {}))
 
 
 def impure(record: Any) -> Any:

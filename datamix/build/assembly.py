@@ -9,16 +9,19 @@ from typing import Any, Self
 import numpy as np
 
 from datamix import registry
-from datamix.build.source import OpenSource
+from datamix.build.labels import Labels, Numbering, decide
+from datamix.build.source import OpenSource, takes_leaves
+from datamix.build.values import check_largest, notes_on_values
 from datamix.errors import DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
-from datamix.operators.label import offset_label, tag_source
+from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.readers.base import Reader
+from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
 
 
@@ -28,16 +31,20 @@ class Assembly:
 
     Attributes:
       sources: the sources by name, in order.
-      graph: their operators and the shared ones, with the settings known before the data is read.
+      operators: the operators on every record, after the mix.
+      labels: what the labels are, as far as that is known before the data is read.
+      graph: the operators of all sources and the shared ones.
       plan: the plan of the mix.
-      seed: the seed of everything that is drawn, where a source has none of its own.
-      batch_size: the number of records in a batch.
-      remainder: whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: whether the rows of each batch are put into another order.
-      identity: what determines the sequence, by the key that sets it; not where the data lies.
+      seed: The seed of everything that is drawn, where a source has none of its own.
+      batch_size: The number of records in a batch.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      identity: What determines the sequence, by the key that sets it; not where the data lies.
     """
 
     sources: Mapping[str, OpenSource]
+    operators: Sequence[Operation]
+    labels: Labels
     graph: Graph
     plan: Plan
     seed: int
@@ -47,13 +54,13 @@ class Assembly:
     identity: Mapping[str, object]
 
     def offset(self, source: str) -> int | None:
-        """What is added to a source's labels; None if that depends on data not yet read."""
+        """What is added to a source's labels; None if that depends on labels not yet read."""
         return next(
             (
                 node.operation.settings["offset"]
                 for node in self.graph.chain(source)
                 if node.operation
-                and node.operation.operator == "offset_label"
+                and node.operation.operator in ("offset_label", "offset_one_hot")
                 and "leaf" not in node.operation.settings
             ),
             0,
@@ -63,7 +70,7 @@ class Assembly:
         """The shape and dtype of each leaf of a finished record, without reading any.
 
         Raises:
-          SpecError: the sources do not fit together.
+          SpecError: The sources do not fit together.
         """
         return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
 
@@ -81,20 +88,34 @@ class Assembly:
         """The digest of all that is configured and determines the sequence; what the records hold is not read."""
         return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
 
-    def completed(self) -> Self:
-        """The same, with the label offsets that need the labels themselves to be read.
+    def completed(self, *, all_counts: bool = False) -> Self:
+        """The same, with the numbers of classes that need the labels themselves to be read.
+
+        Args:
+          all_counts: whether the numbers of classes are wanted that the numbering of classes does not need.
 
         Raises:
-          SpecError: the sources do not fit together; found before any data is read.
+          SpecError: The sources do not fit together; found before any data is read.
         """
-        if None not in (self.offset(name) for name in self.sources):
+        if self.labels.complete and not (all_counts and None in self.labels.num_classes.values()):
             return self
         self.spec()
-        sources = {name: replace(source, source=source.in_memory()) for name, source in self.sources.items()}
-        counts = [source.num_classes() for source in sources.values()]
-        return replace(self, sources=sources, graph=_with_offsets(self.graph, _offsets(list(sources), counts)))
+        opened, labels = decide(list(self.sources.values()), self.labels.numbering, self.operators, complete=True)
+        labels = replace(labels, notes=tuple(dict.fromkeys((*self.labels.notes, *labels.notes))))
+        sources = {source.name: source for source in opened}
+        return replace(self, sources=sources, labels=labels, graph=_graph(opened, labels, self.operators))
 
-    def pipeline(self, reader: Reader | None = None) -> Pipeline:
+    def notes_on(self, pipeline: Pipeline) -> list[str]:
+        """What a user must know of the labels and values of the mix, once its data is read; a sentence each."""
+        on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
+        return [*self.notes_on_records(), *self.labels.notes, *on_values]
+
+    def notes_on_records(self) -> list[str]:
+        """What of the sources is left out of the mix, before its data is read; a sentence each."""
+        left_out = [f"source {name!r}: {note}" for name, source in self.sources.items() for note in source.notes]
+        return [*left_out, *self.plan.unseen()]
+
+    def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
         complete = self.completed()
         return Pipeline(
@@ -107,6 +128,7 @@ class Assembly:
             seeds=_seeds(self.sources.values(), self.seed),
             identity=self.identity,
             reader=reader,
+            statistics=statistics,
         )
 
 
@@ -114,7 +136,8 @@ def assemble(
     sources: Sequence[OpenSource],
     *,
     operators: Sequence[Operation] = (),
-    labels: str = "union",
+    labels: Numbering = "union",
+    labels_like: Labels | None = None,
     batch_size: int = 16,
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
@@ -132,25 +155,26 @@ def assemble(
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
 
     Args:
-      sources: the sources, in order.
+      sources: The sources, in order.
       operators: the operators on every record, after the mix.
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
+      labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
       batch_size: the number of records in a batch.
-      remainder: whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: whether the rows of each batch are put into another order.
-      seed: the seed of everything that is drawn, where a source has none of its own.
-      shuffle: see `datamix.Plan`, as is all that follows but for these.
-      unit: what follows the ratio: "record", or the leaf that holds each record's length.
-      order: the order of the mix.
-      order_settings: the keyword settings of the order.
-      granularity: whether records or whole batches are mixed.
-      stop: the stop of the mix, with settings as in `{"rule": name, setting: value}`.
-      epochs: how often a source is gone through until it counts as finished.
-      samples: after how many records the mix ends at the latest.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      seed: The seed of everything that is drawn, where a source has none of its own.
+      shuffle: See `datamix.Plan`, as is all that follows but for these.
+      unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      order: The order of the mix.
+      order_settings: The keyword settings of the order.
+      granularity: Whether records or whole batches are mixed.
+      stop: The stop of the mix, with settings as in `{"rule": name, setting: value}`.
+      epochs: How often a source is gone through until it counts as finished.
+      samples: After how many records the mix ends at the latest.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     names, settings = [source.name for source in sources], dict(order_settings or {})
     for source in sources:
@@ -175,9 +199,11 @@ def assemble(
         **weights,
         **settings,
     )
-    branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
-    counts = [len(source.class_names) for source in sources]
-    offsets = _offsets(names, counts) if all(counts[:-1]) else {}
+    check_largest(sources, operators)
+    if labels_like is None:
+        opened, decided = decide(sources, labels, operators)
+    else:
+        opened, decided = [labels_like.known_to(source) for source in sources], labels_like
     identity: dict[str, object] = {
         "source": names,
         "seed": seed,
@@ -191,8 +217,10 @@ def assemble(
     if shuffle_rows:  # only then, so that states from before there was the setting are still of the same sequence
         identity["batch.shuffle"] = True
     return Assembly(
-        sources={source.name: source for source in sources},
-        graph=_with_offsets(Graph.of(branches, operators), offsets),
+        sources={source.name: source for source in opened},
+        operators=tuple(operators),
+        labels=decided,
+        graph=_graph(opened, decided, operators),
         plan=plan,
         seed=seed,
         batch_size=batch_size,
@@ -205,6 +233,7 @@ def assemble(
 def _identity(source: OpenSource) -> list[object]:
     """What determines the records of a source; not where they lie."""
     places = ("data_dir", "cache_dir", "path", "files", "url")
+    declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [
         source.target,
         source.provenance,
@@ -214,6 +243,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
+        *([declared] if declared != [None, None, "refuse"] else []),  # only then, as above
     ]
 
 
@@ -239,7 +269,7 @@ def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
     """The lengths of a source's records.
 
     Raises:
-      SpecError: it has no such leaf.
+      SpecError: It has no such leaf.
     """
     spec = source.spec
     if leaf not in spec or spec[leaf].shape:
@@ -251,44 +281,26 @@ def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
     return source.read()[leaf]
 
 
-def _chain(source: OpenSource, source_id: int, labels: str) -> list[Operation]:
+def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:
+    return Graph.of({source.name: _chain(source, i, labels) for i, source in enumerate(sources)}, operators)
+
+
+def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:
     """A source's operators, with those that every source has: numbers of its own for its classes, and the source's.
 
     Raises:
-      SpecError: the source has a leaf of the name that is given to the source's number.
+      SpecError: The source has a leaf of the name that is given to the source's number.
     """
     if "source_id" in source.spec:
-        takes_leaves = source.settings and "leaves" in registry.settings(registry.lookup("source", source.target))
-        mend = f"choose its leaves with {source.key}.leaves" if takes_leaves else "rename it, or leave it out"
+        mend = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "rename it, or leave it out"
         raise SpecError(
             f"source {source.name!r} has a leaf 'source_id' of its own, which the source's number would overwrite; "
             f"{mend}."
         )
-    names = {operation.operator for operation in source.operators if "leaf" not in operation.settings}
-    label = source.spec.get("label")
-    classes = label is not None and not label.shape and np.dtype(label.dtype).kind in "biu"
-    chain = list(source.operators)
-    if labels == "union" and classes and "offset_label" not in names:
-        # Before the others, which may make a vector of the label.
-        chain.insert(0, Operation(operator="offset_label", function=offset_label, settings={"offset": None}))
-    if "tag_source" not in names:
+    chain = list(labels.operators(source))
+    if not any(each.operator == "tag_source" and "leaf" not in each.settings for each in source.operators):
         chain.append(Operation(operator="tag_source", function=tag_source, settings={"source_id": source_id}))
     return chain
-
-
-def _offsets(names: Sequence[str], num_classes: Sequence[int]) -> dict[str, int]:
-    return {name: sum(num_classes[:i]) for i, name in enumerate(names)}
-
-
-def _with_offsets(graph: Graph, offsets: Mapping[str, int]) -> Graph:
-    """The graph with the label offsets set that were left open."""
-    nodes = list(graph.nodes.values())
-    for name, offset in offsets.items():
-        for node in graph.chain(name):
-            if node.operation and node.operation.settings.get("offset", offset) is None:
-                operation = replace(node.operation, settings={"offset": offset})
-                nodes[nodes.index(node)] = replace(node, operation=operation)
-    return Graph(nodes)
 
 
 def _seeds(sources: Iterable[OpenSource], seed: int) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamix.build.assembly import Assembly, assemble
+from datamix.build.labels import Labels
 from datamix.build.opening import check_data_dir, open_source, operations
 from datamix.config.parse import check_components
 from datamix.config.schema import Config
@@ -19,29 +20,30 @@ class Built(Assembly):
     """A mix that was put together from a configuration.
 
     Attributes:
-      config: the configuration of the run.
+      config: The configuration of the run.
     """
 
     config: Config
 
     @property
     def notes(self) -> list[str]:
-        """What a user must know of the sources."""
+        """The lines that a user must not overlook, about the sources."""
         notes = [source.note for source in self.sources.values() if source.note]
         if notes:
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
         return notes
 
 
-def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
+def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
     Args:
       config: the configuration of the run.
       memory: sources made in Python, by name, see `datamix.sources.objects.as_source`.
+      labels_like: what the labels are in a mix of other records of these sources, to be numbered as there.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     check_components(config)
     mix = config.mix
@@ -53,6 +55,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         [open_source(source, config, memory or {}) for source in config.sources],
         operators=operations(config.operators),
         labels=config.labels,
+        labels_like=labels_like,
         batch_size=config.batch_size,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,

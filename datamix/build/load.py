@@ -30,14 +30,14 @@ def load(
     It runs no job. Where a dataset cannot be had, its stand-in takes its place if "data.stand_in=true" asks for that.
 
     Args:
-      overrides: as on the command line: "source=mnist+fashion", "mix.ratio=7:3", "batch.size=256".
-      config_dir: a directory with more configs, as `--config-dir`.
-      sources: sources made in Python, by the name that `source=` may use: arrays by leaf, or any object with `len()`
+      overrides: As on the command line: "source=mnist+fashion", "mix.ratio=7:3", "batch.size=256".
+      config_dir: A directory with more configs, as `--config-dir`.
+      sources: Sources made in Python, by the name that `source=` may use: arrays by leaf, or any object with `len()`
         whose `[i]` is record i, see `datamix.sources.objects.as_source`. Without a `source=` among the overrides, they
         are the mix.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
 
     >>> import numpy as np
     >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}
@@ -61,7 +61,8 @@ def load(
     node = compose(arguments, config_dir=config_dir, datasets=list(memory))
     # An experiment may set what its job needs, which is not looked at here.
     node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
-    built = build(parse(node), memory)
-    for note in built.notes:
+    built = build(parse(node), memory).completed()
+    pipeline = built.pipeline()
+    for note in (*built.notes, *built.notes_on(pipeline)):
         warnings.warn(note, stacklevel=2)
-    return built.pipeline()
+    return pipeline

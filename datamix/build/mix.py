@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 
 from datamix import registry
 from datamix.build.assembly import assemble
-from datamix.build.source import OpenSource, named
+from datamix.build.labels import Numbering
+from datamix.build.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
 from datamix.operators.base import Traits, traits
@@ -52,6 +55,9 @@ def mix(
     shuffle: bool | str = "full",
     labels: str = "union",
     class_names: Mapping[str, Sequence[str]] | None = None,
+    num_classes: Mapping[str, int] | None = None,
+    label: Mapping[str, str] | None = None,
+    unlabelled: Mapping[str, str] | None = None,
     limit: Mapping[str, int] | None = None,
     **order_settings: Any,
 ) -> Pipeline:
@@ -60,39 +66,43 @@ def mix(
     Keywords mean what the keys of the command line mean, and have the same defaults.
 
     Args:
-      sources: by name, what `datamix.sources.objects.as_source` takes: arrays by leaf, or any object with `len()` whose
+      sources: By name, what `datamix.sources.objects.as_source` takes: arrays by leaf, or any object with `len()` whose
         `[i]` is record i. A dict of sources in place of a source is a mix within the mix; paths such as
         "vision.mnist" name what is in it.
-      operators: the operators on the records of each source, by name, or those of every source. An operator is a
+      operators: The operators on the records of each source, by name, or those of every source. An operator is a
         function from record to record, with settings as a `functools.partial` or a pair `(function, settings)`; or a
         registered name, as in YAML.
-      shared_operators: the operators on every record, after the mix.
-      weights: relative weights of sources, or of mixes within the mix; one not named has 1.
-      ratio: in place of weights, of all there is to mix, as "7:3" or [7, 3].
-      share: absolute shares, in [0, 1]; the other sources divide what is left.
-      weighting: the rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
-      schedule: weights that change with the step.
-      unit: what follows the ratio: "record", or the leaf that holds each record's length.
+      shared_operators: The operators on every record, after the mix.
+      weights: Relative weights of sources, or of mixes within the mix; one not named has 1.
+      ratio: In place of weights, of all there is to mix, as "7:3" or [7, 3].
+      share: Absolute shares, in [0, 1]; the other sources divide what is left.
+      weighting: The rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
+      schedule: Weights that change with the step.
+      unit: What follows the ratio: "record", or the leaf that holds each record's length.
       order: "proportional", "random", "round_robin" or "concat".
       granularity: "record", or "batch" for whole batches of one source.
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
         by default the first, and "exhaust_once" for order="concat".
-      epochs: how often a source is gone through until it counts as finished; one not named, once.
-      samples: after how many records the mix ends, if it has not ended before.
-      batches: after how many batches it does.
-      batch_size: the number of records in a batch.
+      epochs: How often a source is gone through until it counts as finished; one not named, once.
+      samples: After how many records the mix ends, if it has not ended before.
+      batches: After how many batches it does.
+      batch_size: The number of records in a batch.
       remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
-      shuffle_rows: whether the rows of each batch are put into another order, a function of the seed and the step.
-      seed: the seed of everything that is drawn.
-      seeds: the seeds of some sources' shuffles and random operators, where not `seed`.
+      shuffle_rows: Whether the rows of each batch are put into another order, a function of the seed and the step.
+      seed: The seed of everything that is drawn.
+      seeds: The seeds of some sources' shuffles and random operators, where not `seed`.
       shuffle: "full", "window(n)" or "none".
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       class_names: the names of the classes of a source, by label.
+      num_classes: the number of classes of a source; by default as many as have names, or as there are labels.
+      label: what the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default what
+        their values say.
+      unlabelled: "keep" keeps a source's records whose label is negative, and so no class; "refuse" is the default.
       limit: how many of its first records a source gives.
       **order_settings: the settings of the order, such as `window=64`.
 
     Raises:
-      DatamixError: in one line, what is wrong and how to mend it.
+      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
 
     >>> import datamix
     >>> import numpy as np
@@ -121,6 +131,9 @@ def mix(
     seed_of = _of_sources("seeds", seeds, flat, _whole)
     limit_of = _of_sources("limit", limit, flat, _count)
     names_of = _of_sources("class_names", class_names, flat, _names)
+    num_classes_of = _of_sources("num_classes", num_classes, flat, _count)
+    label_of = _of_sources("label", label, flat, partial(_choice, options=get_args(Kind)))
+    unlabelled_of = _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep")))
     opened = [
         _open(
             name,
@@ -129,13 +142,16 @@ def mix(
             seed=seed_of.get(name),
             limit=limit_of.get(name),
             chosen_names=names_of.get(name, ()),
+            chosen_num_classes=num_classes_of.get(name),
+            label=label_of.get(name),
+            unlabelled=unlabelled_of.get(name, "refuse"),
         )
         for name, data in flat.items()
     ]
-    return assemble(
+    assembly = assemble(
         opened,
         operators=_operations("shared_operators", shared_operators),
-        labels=labels,
+        labels=cast(Numbering, labels),
         batch_size=batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
@@ -153,7 +169,11 @@ def mix(
         share=share,
         weighting=weighting,
         schedule=schedule,
-    ).pipeline()
+    ).completed()
+    pipeline = assembly.pipeline()
+    for note in assembly.notes_on(pipeline):
+        warnings.warn(note, stacklevel=2)
+    return pipeline
 
 
 def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -192,7 +212,7 @@ def _of_sources(
     """Values by source, each read by a function that takes what to call it in an error, and the value.
 
     Raises:
-      ConfigError: these are none, or there is no such source.
+      ConfigError: These are none, or there is no such source.
     """
     if not isinstance(values, Mapping | None):
         raise ConfigError(f"{argument} = {values!r}; it is given by source, as in {{{next(iter(sources))!r}: …}}.")
@@ -225,11 +245,16 @@ def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
         raise ConfigError(f"{argument} = {value!r}. {hint(str(value), options)}")
 
 
+def _choice(argument: str, value: str, options: Sequence[str]) -> str:
+    _check_choice(argument, value, options)
+    return value
+
+
 def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the order, all of them, as a configuration has them.
 
     Raises:
-      ConfigError: a keyword that neither `mix` nor the order has.
+      ConfigError: A keyword that neither `mix` nor the order has.
     """
     known = registry.settings(registry.lookup("order", order))
     for name in settings:
@@ -250,8 +275,8 @@ def _operation(operator: Operator, where: str) -> Operation:
     """An operator out of what `Operator` allows.
 
     Raises:
-      ConfigError: it is none of that, or does not take such settings.
-      RegistryError: there is no operator of that name.
+      ConfigError: It is none of that, or does not take such settings.
+      RegistryError: There is no operator of that name.
     """
     function: Any
     function, settings = _parts(operator)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from datamix import registry
 from datamix.build.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
-from datamix.errors import ConfigError, DataError, DatamixError, install_hint
+from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
 from datamix.sources.objects import as_source
+from datamix.sources.sliced import sliced
 from datamix.sources.tfds.prepare import Unavailable
 
 
@@ -20,42 +23,71 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
     """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read.
 
     Args:
-      source: the configuration of the source.
-      config: the configuration of the run.
-      memory: sources made in Python, by name: whatever `datamix.sources.objects.as_source` takes.
+      source: The configuration of the source.
+      config: The configuration of the run.
+      memory: Sources made in Python, by name: whatever `datamix.sources.objects.as_source` takes.
 
     Raises:
-      DatamixError: the source cannot be had, or its settings do not fit it.
+      DatamixError: The source cannot be had, or its settings do not fit it.
     """
     if source.name in memory:
-        for key in source.settings:
+        for key in source.settings.keys() - {"split"}:
             raise ConfigError(
                 f"source.{source.name}.{key}: {source.name} was made in Python and takes no {key}; "
-                f"source.{source.name}.limit takes its first records."
+                f"source.{source.name}.split and source.{source.name}.limit take some of its records."
             )
     try:
+        split = source.settings.get("split")
         if source.name in memory:
-            return _open(source, as_source(memory[source.name]))
+            whole = as_source(memory[source.name])
+            return _open(source, whole if split is None else sliced(whole, split))
         function = registry.lookup("source", source.target)
         takes = registry.settings(function)
         settings = dict(source.settings)
+        if split is not None and "split" not in takes:
+            del settings["split"]
         for key, value in (("data_dir", config.data_dir), ("cache_dir", config.cache_dir)):
             if key in takes and value is not None:
                 settings.setdefault(key, value)
-        return _open(source, as_source(function(**settings), provenance=source.target))
+        whole = as_source(function(**settings), provenance=source.target)
+        if "split" not in takes:
+            return _open(source, whole if split is None else sliced(whole, split))
+        opened = _open(source, whole)
+        splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
+        return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
         return _stand_in(source, config, error)
     except DatamixError as error:
         raise named(source.name, error) from error
 
 
+def _splits(source: SourceConfig, default: object) -> Iterator[str]:
+    """The splits that a dataset with splits of its own is likely to have, without slices."""
+    texts = [source.settings.get("split"), default, source.test_split or "test"]
+    for text in texts:
+        if isinstance(text, str):
+            yield from (part.partition("[")[0].strip() for part in text.split("+"))
+
+
+def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], splits: Sequence[str]) -> list[Source]:
+    """Other splits of a dataset, those that it has."""
+    opened = []
+    for split in dict.fromkeys(splits):
+        # A dataset of the user's may refuse a split in whatever way: what it does not have holds no labels.
+        with contextlib.suppress(DatamixError, LookupError, ValueError, OSError):
+            source = as_source(function(**{**settings, "split": split}))
+            _ = source.num_records, source.spec
+            opened.append(source)
+    return opened
+
+
 def check_data_dir(config: Config) -> None:
     """Check that the directory of prepared datasets exists, if one is named.
 
     Raises:
-      DataError: it does not.
+      DataError: It does not.
     """
-    if config.data_dir is not None and not (path := Path(config.data_dir).expanduser()).is_dir():
+    if config.data_dir is not None and not (path := expanded(config.data_dir)).is_dir():
         raise DataError(
             f"data.dir = {config.data_dir!r}: there is no such directory (looked for it at {path.absolute()}); name "
             "one that holds prepared datasets, or make it first if they are to be downloaded into it."
@@ -80,6 +112,9 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
         seed=config.seed,
         limit=config.limit,
         chosen_names=config.class_names,
+        chosen_num_classes=config.num_classes,
+        label=config.label,
+        unlabelled=config.unlabelled,
         target=config.target,
         settings=config.settings,
         key=f"source.{config.name}",
@@ -91,7 +126,7 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
     """Open the stand-in of a source that cannot be had.
 
     Raises:
-      DataError: none is allowed, or there is none; it names what a user can do.
+      DataError: None is allowed, or there is none; it names what a user can do.
     """
     if source.stand_in is None or not config.stand_in:
         instead = (

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from datamix.errors import DataError, DatamixError
+from datamix import registry
+from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import Source, read_all
-from datamix.spec import Arrays, Spec
+from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.spec import Arrays, LeafSpec, Spec
+
+Kind: TypeAlias = Literal["class", "number", "vector", "none"]
+"""What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing."""
+
+
+def _no_sources() -> Sequence[Source]:
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenSource:
     """A source of a mix, opened but not read; itself a `Source`.
 
+    Images [height, width] get a channel axis, and a leaf `label` of one number a record, [1], becomes that number.
+
     Attributes:
-      name: its name in the mix.
-      source: what reads its records.
-      provenance: where its records come from.
-      operators: the operators on each of its records.
-      seed: the seed of its shuffle and random operators, None for the seed of the mix.
+      name: Its name in the mix.
+      source: What reads its records.
+      provenance: Where its records come from.
+      operators: The operators on each of its records.
+      seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: how many of its records are used at most, None for all.
       chosen_names: names for its classes, in place of the source's own.
+      chosen_num_classes: the number of its classes, where it is chosen and not found out.
+      label: what its labels are; None where that is not decided yet.
+      unlabelled: whether records whose label is negative, and so no class, are refused or kept.
       target: the registered name of what built it.
-      settings: the settings it was built with.
+      settings: The settings it was built with.
       key: the key of its settings in the configuration; empty where Python code gives them.
       note: what a user must know of it, such as that another dataset stands in; empty if nothing.
+      other_splits: opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
 
     name: str
@@ -41,10 +55,14 @@ class OpenSource:
     seed: int | None = None
     limit: int | None = None
     chosen_names: tuple[str, ...] = ()
+    chosen_num_classes: int | None = None
+    label: Kind | None = None
+    unlabelled: Literal["refuse", "keep"] = "refuse"
     target: str = "arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     note: str = ""
+    other_splits: Callable[[], Sequence[Source]] = _no_sources
 
     @property
     def num_records(self) -> int:
@@ -55,49 +73,178 @@ class OpenSource:
     @property
     def spec(self) -> Spec:
         """The shape and dtype of each leaf."""
-        return self.source.spec
+        return {
+            leaf: LeafSpec(_used_shape(leaf, part.shape), part.dtype)
+            for leaf, part in self.source.spec.items()
+            if leaf != "label" or self.label != "none"
+        }
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each label, by label."""
         return self.chosen_names or self.source.class_names
 
-    def num_classes(self) -> int:
-        """The number of classes: as many as have names, otherwise the largest label and one."""
-        return len(self.class_names) or (int(labels.max()) + 1 if len(labels := self.read()["label"]) else 0)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of its records, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
 
-    def in_memory(self) -> MemoryArrays:
-        """The same records, read."""
-        return MemoryArrays(self.read(), self.provenance, self.class_names)
+    @property
+    def declared_num_classes(self) -> int | None:
+        """The number of classes as far as it is known without a look at the labels; None where it is not.
+
+        Raises:
+          ConfigError: two numbers are chosen.
+        """
+        names, number = len(self.chosen_names), self.chosen_num_classes
+        if names and number and names != number:
+            raise ConfigError(
+                f"there are {names} class_names; leave one of both out, or make them agree",
+                key=self.setting("num_classes"),
+                value=number,
+            )
+        known = getattr(self.source, "num_classes", None)
+        own = int(known) if isinstance(known, int | np.integer) and known > 0 else None
+        return number or names or len(self.source.class_names) or own
+
+    def num_classes(self) -> int:
+        """The number of classes: as many as are declared, otherwise the largest label of the dataset and one."""
+        declared = self.declared_num_classes
+        if declared is not None:
+            return declared
+        return max((int(np.fmax.reduce(labels, initial=-1)) + 1 for labels in self.whole_labels()), default=0)
+
+    def whole_labels(self) -> list[np.ndarray]:
+        """The labels of the whole dataset, of which this source may be a part."""
+        try:
+            if isinstance(self.source, LabelledSource):
+                parts = [self.source.whole_labels()]
+            else:
+                parts = [
+                    np.asarray(read_all(source)["label"])
+                    for source in (self.source, *self.other_splits())
+                    if "label" in source.spec
+                ]
+        except DatamixError as error:
+            raise named(self.name, error) from error
+        return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
+
+    def loaded(self) -> Self:
+        """The same, with its records in memory where a second reading would take long."""
+        if isinstance(self.source, LabelledSource | MemoryArrays):
+            return self
+        try:
+            arrays = read_all(self.source)
+        except DatamixError as error:
+            raise named(self.name, error) from error
+        return replace(self, source=MemoryArrays(arrays, self.provenance, self.class_names))
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
         try:
-            arrays = read_all(self.source, self.num_records)
+            stored = read_all(self.source, self.num_records)
         except DatamixError as error:
             raise named(self.name, error) from error
+        arrays = {}
+        for leaf, part in self.spec.items():
+            values = stored[leaf]
+            same = self.source.spec[leaf].shape == part.shape
+            arrays[leaf] = values if same else values.reshape(len(values), *part.shape)
         self._check_labels(arrays)
         return arrays
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
+        stored: Arrays = {}
+        for leaf, part in self.source.spec.items():
+            if leaf not in out:  # a label that is none
+                stored[leaf] = np.empty((len(indices), *part.shape), part.dtype)
+            elif leaf == "label" and part.shape == (1,):
+                stored[leaf] = out[leaf][:, np.newaxis]
+            else:
+                stored[leaf] = out[leaf][..., 0] if len(part.shape) + 2 == out[leaf].ndim else out[leaf]
         try:
-            self.source.take(indices, out)
+            self.source.take(indices, stored)
         except DatamixError as error:
             raise named(self.name, error) from error
         self._check_labels(out)
 
+    def setting(self, name: str) -> str:
+        """What a setting of this source is called where the user gives it."""
+        return f"{self.key}.{name}" if self.key else f"{name}[{self.name!r}]"
+
+    def choice(self, name: str, value: str) -> str:
+        """How a user gives a setting of this source a value."""
+        return f"{self.key}.{name}={value}" if self.key else f"{name}={{{self.name!r}: {value!r}}}"
+
+    def shape_notes(self) -> list[str]:
+        """What is changed in the shapes of leaves, a sentence each."""
+        notes = []
+        for leaf, part in self.source.spec.items():
+            used = _used_shape(leaf, part.shape)
+            if used != part.shape and (leaf != "label" or self.label != "none"):
+                what = "get a channel axis" if leaf == "image" else "lose their axis of length 1"
+                notes.append(f"source {self.name!r}: {leaf}s {list(part.shape)} {what}, and are {list(used)}.")
+        return notes
+
     def _check_labels(self, arrays: Arrays) -> None:
-        """Raise DataError if a class has no name while others have one."""
-        labels, count = arrays.get("label"), len(self.class_names)
-        if not count or labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        """Check that labels which are classes are classes.
+
+        Raises:
+          DataError: a label is negative, not whole, NaN, or beyond the number of classes.
+        """
+        labels, count = arrays.get("label"), self.declared_num_classes
+        if labels is None or labels.ndim != 1 or not len(labels):
             return
-        if labels.max() >= count:
-            names = f"{self.key}.class_names" if self.key else f"class_names[{self.name!r}]"
+        if self.label != "class" and (self.label is not None or not count or labels.dtype.kind not in "iu"):
+            return
+        self._check_whole(labels)
+        if count and (largest := np.nanmax(labels)) >= count:
+            if names := self.class_names if not self.chosen_num_classes else ():
+                raise DataError(
+                    f"source {self.name!r}: label {largest:g} has no name among the {len(names)} class_names; name "
+                    f"every class in {self.setting('class_names')}."
+                )
             raise DataError(
-                f"source {self.name!r}: label {labels.max()} has no name among the {count} class_names; name every "
-                f"class in {names}."
+                f"source {self.name!r}: label {largest:g} is none of the {count} classes from 0 on; set "
+                f"{self.setting('num_classes')}={int(largest) + 1}."
             )
+
+    def _check_whole(self, labels: np.ndarray) -> None:
+        """Check that labels are whole numbers from 0 on, but for those that may be unlabelled.
+
+        Raises:
+          DataError: they are not.
+        """
+        if labels.dtype.kind == "f":
+            finite = labels[np.isfinite(labels)]
+            if (broken := finite != np.floor(finite)).any() or np.isinf(labels).any():
+                value = finite[broken][0] if broken.any() else np.inf
+                raise DataError(
+                    f"source {self.name!r}: label {value:g} is no class, which is a whole number; "
+                    f"{self.choice('label', 'number')} takes labels as numbers to predict."
+                )
+        elif labels.dtype.kind not in "i":
+            return
+        lacking = labels < 0 if labels.dtype.kind == "i" else (labels < 0) | np.isnan(labels)
+        if self.unlabelled == "refuse" and (count := int(lacking.sum())):
+            example = f"{labels[lacking][0]:g}".replace("nan", "NaN")
+            raise DataError(
+                f"source {self.name!r}: {count:,} of {len(labels):,} labels are no class, such as {example}; "
+                f"{self.choice('unlabelled', 'keep')} keeps these records as unlabelled, left out of loss and accuracy."
+            )
+
+
+def takes_leaves(source: OpenSource) -> bool:
+    """Whether what built a source has the setting `leaves`."""
+    if not source.key or not source.settings:
+        return False
+    return "leaves" in registry.settings(registry.lookup("source", source.target))
+
+
+def is_shipped(operation: Operation) -> bool:
+    """Whether an operator is one of datamix's own, so that it is known what it does to which leaf."""
+    return operation.function.__module__.startswith("datamix.operators.")
 
 
 def named(name: str, error: DatamixError) -> DatamixError:
@@ -107,3 +254,10 @@ def named(name: str, error: DatamixError) -> DatamixError:
     renamed: DatamixError = kind(f"source {name!r}: {text}")
     renamed.__dict__.update(vars(error))
     return renamed
+
+
+def _used_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a leaf in the mix, by its shape in the dataset."""
+    if leaf == "image" and len(shape) == 2:
+        return (*shape, 1)
+    return () if leaf == "label" and shape == (1,) else shape

@@ -133,7 +133,7 @@ def read(schema: type[T], node: Node, **values: object) -> T:
 
 
 def _mistake(schema: type, node: Node, values: Mapping[str, Any], text: str) -> ConfigError:
-    """What msgspec says of the values of a dataclass, with the key in the YAML and the value."""
+    """The error for what msgspec says of the values of a dataclass, with the key in the YAML and the value."""
     match = _MISTAKE.fullmatch(text)
     assert match, text
     name, kind, bound = match["field"], match["type"], match["bound"]
@@ -169,7 +169,7 @@ def _hints(schema: Hashable) -> dict[str, Any]:
 
 @cache
 def keys_of(schema: Hashable) -> dict[str, Key]:
-    """Where each field of a dataclass stands in the YAML, relative to the group it is read from."""
+    """The key of each field of a dataclass in the YAML, relative to the group it is read from."""
     return {
         name: next((part for part in getattr(annotation, "__metadata__", ()) if isinstance(part, Key)), Key(name))
         for name, annotation in _hints(schema).items()

@@ -27,7 +27,7 @@ from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import conf_dir
 from datamix.config.plus import MIX
 from datamix.config.renamed import rename_overrides
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, expanded
 from datamix.mixing.groups import SELF
 
 VERSION_BASE = "1.3"
@@ -98,7 +98,7 @@ def config_loader(
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
-        directory = Path(config_dir).expanduser().absolute()
+        directory = expanded(config_dir).absolute()
         if not directory.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
@@ -126,7 +126,7 @@ def compose(
     """
     with _composing, _version_base(), one_line_errors():
         loader = config_loader(config_dir, datasets=datasets)
-        with named_loops(loader):
+        with named_faults(loader):
             node = loader.load_configuration("config", prepared(overrides), RunMode.RUN)
     with open_dict(node):
         del node["hydra"]
@@ -167,14 +167,21 @@ def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
 
 
 @contextmanager
-def named_loops(loader: ConfigLoaderImpl) -> Iterator[None]:
-    """Say which mix is made of itself, where Hydra follows its defaults without end."""
+def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
+    """Say which mix is made of itself, where Hydra follows its defaults without end, and which file is no text."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        for directory in loader.get_search_path().get_path():
+            for path in Path(str(directory.path).removeprefix("file://")).rglob("*.yaml"):
+                if path.is_file() and path.read_bytes() == error.object:
+                    raise ConfigError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
+        raise
     except RecursionError as error:
         for dataset in loader.get_group_options("dataset"):
             if loop := _loop(loader, dataset, ()):
-                raise ConfigError(f"source: the mix {dataset!r} is made of itself: {' -> '.join(loop)}.") from None
+                text = f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}"
+                raise ConfigError(text, key="source") from None
         raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
 
 

@@ -65,11 +65,12 @@ def config_error(error: BaseException) -> ConfigError:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         key = {"dataset": "source"}.get(group, group)
         return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=hint(name, options))
+    text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
 
 
 def _override_error(key: str, cause: BaseException) -> ConfigError:
-    """What is wrong with an override that Hydra cannot apply."""
+    """The error for an override that Hydra cannot apply."""
     missing = str(getattr(cause, "full_key", None) or key)
     if "is not in struct" in str(cause):
         parent = missing.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Where the shipped configs lie, and what their groups bring."""
+"""The shipped configs: where they lie, and what their groups bring."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def choices_of(group: str) -> list[str]:
 
 @cache
 def homes() -> dict[str, tuple[str, ...]]:
-    """Which choices bring a key, by key: "mix.window" comes with "mix=proportional".
+    """The choices that bring a key, by key: "mix.window" comes with "mix=proportional".
 
     Keys that config.yaml has itself come with none.
     """

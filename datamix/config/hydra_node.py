@@ -1,4 +1,4 @@
-"""What Hydra's own part of a configuration may build: whole names out of fixed sets, looked at after resolving.
+"""The check of Hydra's own part: it may build whole names out of fixed sets, looked at after resolving.
 
 Hydra builds its launcher, sweeper, callbacks and logging from what the configuration names, and a configuration may
 come from somebody else. So the `hydra` part is checked before Hydra sees it.

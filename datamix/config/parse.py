@@ -18,7 +18,7 @@ from datamix import registry
 from datamix.config.check import Node, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
-from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
+from datamix.config.schema import LARGEST, Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
 from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
@@ -56,7 +56,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
 
     nodes = top.group("source")
     if not nodes.values:
-        raise ConfigError("source: name at least one dataset, as in source=mnist+fashion.")
+        raise ConfigError("name at least one dataset, as in source=mnist+fashion", key="source")
     group_weights: dict[str, Any] = {}
     sources = tuple(_sources(nodes, "", group_weights))
     config = read(
@@ -163,7 +163,7 @@ def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> M
 
 
 def _with_batches(mix: MixConfig, batch_size: int) -> MixConfig:
-    ends = [mix.samples, None if mix.batches is None else mix.batches * batch_size]
+    ends = [mix.samples, None if mix.batches is None else min(mix.batches * batch_size, LARGEST)]
     return replace(mix, samples=min((end for end in ends if end is not None), default=None))
 
 
@@ -252,8 +252,12 @@ def _source(name: str, node: Node) -> SourceConfig:
         class_names=[str(each) for each in class_names] if isinstance(class_names, list) else class_names or (),
     )
     settings = {key: value for key, value in source.settings.items() if value is not None}
-    _require_known(node, "source", source.target, settings)
-    _check(node.where, "source", source.target, settings)
+    takes = registry.settings(registry.lookup("source", source.target))
+    given = {key: value for key, value in settings.items() if key != "split" or key in takes}
+    if len(given) < len(settings) and not isinstance(settings["split"], str):  # records are sliced for it
+        raise ConfigError("it is text", key=node.key("split"), value=settings["split"])
+    _require_known(node, "source", source.target, given)
+    _check(node.where, "source", source.target, given)
     return replace(source, settings=settings)
 
 

@@ -28,9 +28,9 @@ def joined(text: str) -> DictConfig:
     names = text.split("+")
     for name in names:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ConfigError(f"source: {name!r} is not the name of a dataset; write source=mnist+fashion.")
+            raise ConfigError(f"{name!r} is not the name of a dataset; write source=mnist+fashion", key="source")
         if names.count(name) > 1:
-            raise ConfigError(f"source: {name!r} is named twice; give its second use a YAML file of its own name.")
+            raise ConfigError(f"{name!r} is named twice; give its second use a YAML file of its own name", key="source")
     node: dict[str, Any] = {
         "defaults": ["_self_", *({f"/dataset@source.{name}": name} for name in names)],
         "source": _open(),

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 @dataclass(frozen=True)
 class Key:
-    """Where a field stands in the YAML, when that is not under its own name.
+    """The place of a field in the YAML, when that is not under its own name.
 
     Attributes:
       path: The full key, or the key below that of the dataclass; `group.*` is all keys of a group that no other field
@@ -28,8 +28,9 @@ class Key:
     kind: str = ""
 
 
-# Positions are 64-bit numbers.
-Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+LARGEST = 2**63 - 1
+"""The largest position."""
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=LARGEST)]
 Rate: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
@@ -58,6 +59,11 @@ class SourceConfig:
       limit: How many of its first records are used; None for all.
       seed: Seed of its shuffle and its random operators; None for that of the mix.
       class_names: Names of the labels; empty for those that the source gives itself.
+      num_classes: The number of classes; None for as many as have names, or as the whole dataset has labels.
+      label: What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing, and so left
+        out; None where its values say it.
+      unlabelled: Whether records whose label is negative (or NaN), and so no class, are refused, or kept and left out
+        of loss and accuracy.
       stand_in: The registered name of the source that may stand in for it; None for none.
       test_split: The split that a model is tested on; None for "test".
     """
@@ -69,13 +75,16 @@ class SourceConfig:
     limit: Count | None = None
     seed: int | None = None
     class_names: tuple[str, ...] = ()
+    num_classes: Count | None = None
+    label: Literal["class", "number", "vector", "none"] | None = None
+    unlabelled: Literal["refuse", "keep"] = "refuse"
     stand_in: Annotated[str | None, Key("stand_in", kind="source")] = None
     test_split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixConfig:
-    """How the sources are mixed: the groups `mix`, `stop` and `weighting`.
+    """The settings of the mix: the groups `mix`, `stop` and `weighting`.
 
     Attributes:
       order: The registered name of the order.
@@ -121,7 +130,7 @@ class MixConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """What a multirun is judged by, and where an earlier one lies.
+    """The settings of a sweep: what it is judged by, and where an earlier one lies.
 
     Attributes:
       metric: The metric by which jobs are compared.
@@ -138,7 +147,7 @@ class SweepConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model is trained: the groups `model` and `optimizer`, and the keys of `train`.
+    """The settings of training: the groups `model` and `optimizer`, and the keys of `train`.
 
     Attributes:
       model: The registered name of the model.
@@ -199,7 +208,7 @@ class Config:
     sources: tuple[SourceConfig, ...]
     mix: MixConfig
     operators: tuple[OperatorConfig, ...] = ()
-    batch_size: Annotated[Count, Key("batch.size")]
+    batch_size: Annotated[int, Meta(ge=1, le=2**31 - 1), Key("batch.size")]
     remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
     shuffle_rows: Annotated[bool, Key("batch.shuffle")] = False
     data_dir: Annotated[str | None, Key("data.dir")] = None

@@ -1,1 +1,1 @@
-"""What can be done with a mix, one module a job."""
+"""The jobs: what can be done with a mix, one module each."""

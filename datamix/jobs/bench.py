@@ -29,6 +29,7 @@ from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.spec import Record
 
+_MOST_S = 86_400
 _ROUNDS = 5  # of which the median counts; every round measures all things, so that a busy moment meets them all
 _PATHS: dict[xla.Path, str] = {
     "fast": "fast, with calls of JAX and XLA that are not documented",
@@ -55,11 +56,12 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
       merely filling the same bytes, and the share of it that is reached; nanoseconds a record in each stage, each run
       by itself. Where there is more than one core stages overlap, and their sum may be more than the loop takes.
     """
-    if not seconds > 0:
-        raise ConfigError(f"bench.seconds = {seconds}; it is above 0.")
+    if not 0 < seconds <= _MOST_S:
+        raise ConfigError(f"it is above 0, and {_MOST_S:,} or less", key="bench.seconds", value=seconds)
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
+    print_notes(out, "Note", built.notes_on_records())
     pipeline = built.pipeline()
     record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
 
@@ -83,7 +85,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
         "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
     }
-    report = report_of_whole_mix(built, pipeline.spec)
+    report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
     rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items()]
     out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
@@ -97,7 +99,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
 
 
 def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
-    """What is measured: how many records one call of it is for, and the call."""
+    """The calls that are measured, by name, and how many records each is for."""
     compiled, size = pipeline.compiled, pipeline.batch_size
     program = chunk_program(compiled.program)
     count, num_located = program.num_steps * size, block_steps(program) * size

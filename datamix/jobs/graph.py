@@ -16,8 +16,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print the pipeline's tree and write `graph.mmd`; no record is read.
 
     Args:
-      config: of the run.
-      directory: where `graph.mmd` and `report.json` go.
+      config: The configuration of the run.
+      directory: The directory for `graph.mmd` and `report.json`.
 
     Returns:
       The report.
@@ -25,6 +25,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
+    print_notes(out, "Note", built.notes_on_records())
     plan = built.plan
     spec = built.spec()
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}

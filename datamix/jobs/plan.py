@@ -64,8 +64,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     over = "" if walked_whole else f" (over the first {planned.walked:,})"
     unit = "records" if config.mix.unit == "record" else config.mix.unit
     out.print(f"Largest distance of a source from its exact share: {planned.max_deviation:.3f} {unit}{over}")
-    notes = _shard_notes(built)
-    print_notes(out, "Note", [*planned.warnings, *notes])
+    notes = [*built.notes_on_records(), *_shard_notes(built)]
+    print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
     report["notes"] = notes
     report["figure"] = _draw(directory, built)

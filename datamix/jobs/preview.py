@@ -18,6 +18,7 @@ from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
+from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
 _IMAGES_A_ROW = 10
@@ -29,15 +30,15 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     """Preview a mix.
 
     Args:
-      config: of the run.
-      directory: where `report.json` and `samples.png` go.
-      batches: how many to look at; fewer where the mix ends before.
+      config: The configuration of the run.
+      directory: The directory for `report.json` and `samples.png`.
+      batches: The number of batches to look at; fewer where the mix ends before.
 
     Returns:
       The report.
     """
     if batches < 1:
-        raise ConfigError(f"job.batches = {batches}; it is 1 or more.")
+        raise ConfigError("it is 1 or more", key="job.batches", value=batches)
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)
@@ -51,7 +52,10 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     labels = _label_ranges(names, pipeline, seen)
     rate = _samples_per_s(pipeline)
 
+    notes = built.notes_on(pipeline)
+    print_notes(out, "Note", notes)
     out.print(_sources_table(built, pipeline, labels))
+    out.print(_leaves_table(pipeline.statistics))
     shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
     out.print(f"Each batch: {config.batch_size} × {shown}")
     for i, batch in enumerate(seen):
@@ -70,7 +74,9 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         labels=labels,
         samples_per_s=rate,
         figure=_draw(directory, built, pipeline, seen),
+        statistics=pipeline.statistics,
     )
+    report["notes"] = notes
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
     unit = "records" if report["unit"] == "record" else report["unit"]
     off = f"{report['max_deviation']:.2f} {unit}"
@@ -100,13 +106,27 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
     return table("Sources", ["source", "provenance", "records", "target share", "labels", "normalization"], rows)
 
 
+def _leaves_table(statistics: Statistics) -> Any:
+    """The values of the leaves, as they are before any operator."""
+
+    def shown(number: float | None) -> str:
+        return "–" if number is None else f"{number:.6g}"
+
+    rows = [
+        (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
+        for name, leaves in statistics.items()
+        for leaf, each in leaves.items()
+    ]
+    return table("Values before any operator", ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
+
+
 def _normalization(built: Built, name: str) -> str:
-    found = [
+    settings = [
         f"mean {node.operation.settings['mean']}, std {node.operation.settings['std']}"
         for node in built.graph.chain(name)
         if node.operation and node.operation.operator == "normalize"
     ]
-    return "; ".join(found) or "none"
+    return "; ".join(settings) or "none"
 
 
 def _has_labels(batch: Batch) -> bool:
@@ -124,17 +144,17 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
         return {}
     ranges = {}
     for i, name in enumerate(names):
-        # Each source by itself, so that a small share or a late turn hides nothing.
-        alone = pipeline.with_weights({other: int(other == name) for other in names})
-        looked_at = list(islice(alone, max(1, _LABELS_OF // pipeline.batch_size))) or seen
-        own = [batch["label"][batch["source_id"] == i] for batch in looked_at]
-        if len(labels := np.concatenate(own)):
+        # Each source by itself, so that a small share or a late first record hides nothing.
+        single = pipeline.with_weights({other: int(other == name) for other in names})
+        looked_at = list(islice(single, max(1, _LABELS_OF // pipeline.batch_size))) or seen
+        values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
+        if len(labels := np.concatenate(values)):
             ranges[name] = (int(labels.min()), int(labels.max()))
     return ranges
 
 
 def _samples_per_s(pipeline: Pipeline) -> float:
-    """How fast the loop hands out batches, once compiled."""
+    """The samples a second that the loop hands out, once compiled."""
     iterator, samples = iter(pipeline), 0
     next(iterator)
     begun = time.perf_counter()
@@ -156,13 +176,13 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:
             continue
-        found = _own(seen, i)
-        if len(found) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
-            alone = pipeline.with_weights({other: int(other == name) for other in built.sources})
-            found = _own(list(islice(alone, -(-_IMAGES_A_ROW // built.config.batch_size))), i)
+        images_seen = _images_of(seen, i)
+        if len(images_seen) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
+            single = pipeline.with_weights({other: int(other == name) for other in built.sources})
+            images_seen = _images_of(list(islice(single, -(-_IMAGES_A_ROW // built.config.batch_size))), i)
         offset = built.offset(name) or 0
         images = []
-        for pixels, label in found[:_IMAGES_A_ROW]:
+        for pixels, label in images_seen[:_IMAGES_A_ROW]:
             title = "" if label is None else str(label)
             if label is not None and 0 <= label - offset < len(source.class_names):
                 title += f"\n{source.class_names[label - offset]}"
@@ -176,13 +196,13 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
     return "samples.png"
 
 
-def _own(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | None]]:
+def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | None]]:
     """Images and labels of one source."""
-    found = []
+    images_seen = []
     for batch in batches:
         for row in np.flatnonzero(batch["source_id"] == source):
-            found.append((batch["image"][row], int(batch["label"][row]) if _has_labels(batch) else None))
-    return found
+            images_seen.append((batch["image"][row], int(batch["label"][row]) if _has_labels(batch) else None))
+    return images_seen
 
 
 def _shown(pixels: np.ndarray, built: Built, name: str) -> np.ndarray:

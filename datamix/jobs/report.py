@@ -24,11 +24,12 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
       The report.
     """
     if not config.sweep.directories:
-        raise ConfigError("sweep.dir is missing; it is the directory of a sweep, or a list of them: sweep.dir=[A,B].")
+        text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
+        raise ConfigError(text, key="sweep.dir", value=None)
     sweeps = {}
     for name in config.sweep.directories:
         if not (results := read_results(Path(name))):
-            raise ConfigError(f"sweep.dir: no job of a sweep has left its result in {name}.")
+            raise ConfigError(f"no job of a sweep has left its result in {name}", key="sweep.dir")
         sweeps[Path(name)] = results
     into = next(iter(sweeps)) if len(sweeps) == 1 else directory
     rows = gather(sweeps, into, metric=config.sweep.metric, goal=config.sweep.goal)

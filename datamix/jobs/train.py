@@ -35,6 +35,7 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     if isinstance(job, DatamixError):
         raise job
     print_notes(out, "Stand-in", job.data.built.notes)
+    print_notes(out, "Note", _notes(job))
     print_notes(out, "Resume", [job.note] if job.note else [])
     begin(out, job)
     if not job.ended:
@@ -59,10 +60,11 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     """Print and write the results of a run that is done."""
     built, settings = job.data.built, job.settings
     names = list(built.sources)
-    last = dict(job.records.lines[-1])
+    last = dict(job.metrics.lines[-1])
     step, loss = int(last.pop("step")), last.pop("loss")
     unreal = ", ".join(name for name, source in built.sources.items() if source.provenance == "stand-in")
     caution = f" — built-in stand-ins, not real data: {unreal}" if unreal else ""
+    untrained = _untrained(job)
     confusion = None
     if job.data.disjoint_classes and job.scores is not None:
         shares = np.asarray(job.scores.taken_for, float) / np.asarray(job.scores.num_records, float)[:, None]
@@ -72,7 +74,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     rows = [
         (
             name,
-            percent(float(built.plan.targets[i])),
+            "not trained on" if name in untrained else percent(float(built.plan.targets[i])),
             f"{job.data.test_records[name]:,}",
             percent(last[f"accuracy/{name}"]),
             f"{last[f'loss/{name}']:.4f}",
@@ -94,7 +96,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         f"{job.steps_done / max(job.seconds, 1e-9):,.0f} steps/s, tests included"
     )
     curves.draw(
-        job.directory / "curves.png", job.records.lines, names, f"{settings.model} on {' + '.join(names)}{caution}"
+        job.directory / "curves.png", job.metrics.lines, names, f"{settings.model} on {' + '.join(names)}{caution}"
     )
     plan, size = job.data.pipeline.plan, job.config.batch_size
     report = report_of(
@@ -107,8 +109,12 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         records=step * size,
         samples_per_s=job.steps_done * size / max(job.seconds, 1e-9),
         figure="curves.png",
+        statistics=job.data.pipeline.statistics,
     )
+    for name, source in report["sources"].items():
+        source["trained_on"] = name not in untrained
     report |= {
+        "notes": _notes(job),
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
@@ -128,8 +134,27 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     return report
 
 
+def _untrained(job: Run) -> list[str]:
+    """The sources that give no record in all steps of a run."""
+    plan = job.data.pipeline.plan
+    counts = plan.counts(job.steps * job.config.batch_size)
+    return [name for name, count in zip(plan.names, counts, strict=True) if not count]
+
+
+def _notes(job: Run) -> list[str]:
+    """What a user must know of the records, a sentence each."""
+    untrained = [
+        f"source {name!r} is not trained on, as it gives no record, but tested; to drop it, leave it out of source=."
+        for name in _untrained(job)
+    ]
+    said = job.data.built.plan.unseen() if untrained else []
+    return [*(note for note in job.data.notes if note not in said), *untrained]
+
+
 def _line(job: Run) -> str:
-    last = job.records.lines[-1]
+    if not job.metrics.lines:  # its loss was no number before the first test
+        return ""
+    last = job.metrics.lines[-1]
     names = job.data.pipeline.source_names
     accuracy = ", ".join(f"{name} {percent(last[f'accuracy/{name}'])}" for name in names)
     return f"loss {last['loss']:.4f}, accuracy {accuracy}"

@@ -1,4 +1,4 @@
-"""Which record stands where: from weights, an order and a stop to a plan.
+"""Plans: which record stands where, from weights, an order and a stop.
 
 Bottom up: `weights` and `groups` make exact shares of what a user says, and `schedules` makes phases of them.
 `orders` meet the `demand` of a stage with one of the `periods`, mostly a table that `fills` fills. `stops` say when a

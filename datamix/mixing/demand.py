@@ -1,4 +1,4 @@
-"""What an order is asked to fill: the demand of one stage."""
+"""The demand of one stage, which an order is asked to fill."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Demand:
 
     @property
     def num_sources(self) -> int:
-        """How many sources the mix has, with or without a share."""
+        """The number of sources of the mix, with or without a share."""
         return len(self.remaining)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How a table is filled: which source has which slot."""
+"""Rules that fill a table: which source has which slot."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Shares = Sequence[Fraction]
 # The compiled pipeline has room for a table of the first size whatever the shares, so that another ratio is no other
 # program; only shares too small for it move on to the second.
 TABLE_SLOTS = 2**18
+_PAST_ANY_TABLE = 2**40
 LONG_TABLE_SLOTS = 2**20
 _STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
 _QUEUED = 2**12  # records whose lengths are looked up at a time
 
 
 def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
-    """Fill one period by Tijdeman's rule at every level: a group's slots are divided among its members in turn.
+    """Fill one period by Tijdeman's rule at every level: it divides a group's slots among its members, too.
 
     Args:
       group: The group that divides the slots.
@@ -79,8 +80,8 @@ def _filled(group: Group, count: int) -> np.ndarray:
     member_of = np.resize(tijdeman(shares, max(count, 1), max(count, 1)), count)
     source_of = np.empty(count, np.int32)
     for i, member in enumerate(members):
-        mine = member_of == i
-        source_of[mine] = _filled(member, int(mine.sum())) if isinstance(member, Group) else member
+        slots = member_of == i
+        source_of[slots] = _filled(member, int(slots.sum())) if isinstance(member, Group) else member
     return source_of
 
 
@@ -137,15 +138,16 @@ def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOT
 
 
 def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
-    """ceil(numbers * total / divisor), exactly, int64 [count]."""
+    """ceil(numbers * total / divisor), exactly up to what is past any table, int64 [count]."""
     if int(np.abs(numbers).max()) * total < 2**62:
         return -((-numbers * total) // divisor)
     # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
-    ratio = float(min(Fraction(total, divisor), Fraction(2**62)))  # past any table
-    quotient = np.clip(numbers * ratio, -(2.0**62), 2.0**62)
+    ratio = float(min(Fraction(total, divisor), Fraction(_PAST_ANY_TABLE)))
+    quotient = np.clip(numbers * ratio, -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE))
     result = np.ceil(quotient).astype(np.int64)
     for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
-        result[i] = -((-int(numbers[i]) * total) // divisor)
+        if abs(quotient[i]) < _PAST_ANY_TABLE:  # what was clipped may have more than 64 bits
+            result[i] = -((-int(numbers[i]) * total) // divisor)
     return result
 
 

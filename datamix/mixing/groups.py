@@ -36,7 +36,7 @@ class Group:
 
     @property
     def depth(self) -> int:
-        """How many groups lie within each other, 1 for sources alone."""
+        """The number of groups that lie within each other, 1 for sources alone."""
         return 1 + max((member.depth for member in self.members if isinstance(member, Group)), default=0)
 
     def leaves(self, share: Fraction = Fraction(1)) -> Iterator[tuple[int, Fraction]]:
@@ -129,7 +129,7 @@ def resolve(
         for path, group in inner.items():
             if shares[path] and not any(group.shares):
                 raise ConfigError(
-                    f"{where}: {path} has a share, but all weights in it are 0; give one of them a weight."
+                    f"{path} has a share, but all weights in it are 0; give one of them a weight", key=where
                 )
         parts = tuple(inner[path] if path in inner else source_ids[path] for path in members)
         return Group(parts, tuple(shares.values()))

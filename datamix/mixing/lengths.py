@@ -79,8 +79,9 @@ def checked_lengths(
             or (size and (values.min() < 0 or not values.any()))
         ):
             raise ConfigError(
-                f"mix.unit: the lengths of source {name!r} are {values.dtype}{list(values.shape)}; they are whole "
-                f"numbers, 0 or more, one for each of its {size} records, and not all 0."
+                f"the lengths of source {name!r} are {values.dtype}{list(values.shape)}; they are whole numbers, 0 or "
+                f"more, one for each of its {size} records, and not all 0",
+                key="mix.unit",
             )
         checked.append(values.astype(np.int64))
     return tuple(checked)

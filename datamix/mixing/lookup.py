@@ -1,4 +1,4 @@
-"""From a position in the mix to (source, epoch, record), and how much each source has given before it."""
+"""The look-up from a position to (source, epoch, record), and to how much each source has given before it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 2**62
 
 
 class Selection(NamedTuple):
-    """Which records stand at some positions.
+    """The records that stand at some positions.
 
     Attributes:
       source: The index of the source, int32 [count].
@@ -60,6 +60,8 @@ class Lookup:
         self.names, self.sizes, self.seed = mix.names, mix.sizes, mix.seed
         self.batch_size, self.batch_records = mix.batch_size, mix.slot_records
         self.phases, self.scheduled = mix.phases, mix.scheduled
+        # What ends the mix at a number of records leaves some unseen on purpose.
+        self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
         by_length = mix.lengths is not None
@@ -101,22 +103,22 @@ class Lookup:
             raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
         if self.length is not None:
             count = max(0, min(count, self.length - start))
-        unit = self.batch_records
-        first, last = start // unit, -(-(start + count) // unit)
+        per_slot = self.batch_records
+        first, last = start // per_slot, -(-(start + count) // per_slot)
         if not count:
             last = first  # a start within a batch reaches into it, and past the end there is none
         source, number = self._slots(first, last - first)
-        if unit > 1:
-            within = np.tile(np.arange(unit), last - first)
-            source, number = np.repeat(source, unit), np.repeat(number, unit) * unit + within
-            skipped = start - first * unit
+        if per_slot > 1:
+            within = np.tile(np.arange(per_slot), last - first)
+            source, number = np.repeat(source, per_slot), np.repeat(number, per_slot) * per_slot + within
+            skipped = start - first * per_slot
             source, number = source[skipped : skipped + count], number[skipped : skipped + count]
         sizes = np.maximum(np.asarray(self.sizes, np.int64), 1)[source]
         epoch, index = np.divmod(number, sizes)
         return Selection(source, epoch, self._record(start, source, epoch, index))
 
     def counts(self, position: int) -> list[int]:
-        """How many records each source gives before `position`; past the plan's end, before that."""
+        """The number of records that each source gives before `position`; past the plan's end, before that."""
         position = position if self.length is None else min(position, self.length)
         stage = self.stage_at(position)
         slots, rest = divmod(position, self.batch_records)
@@ -127,7 +129,7 @@ class Lookup:
         return counts
 
     def amounts(self, position: int) -> list[int]:
-        """What each source gives before `position`, in the mix's unit: records, or their summed lengths."""
+        """The amount that each source gives before `position`, in the mix's unit: records, or their summed lengths."""
         counts = self.counts(position)
         if self._lengths is None:
             return counts

@@ -1,4 +1,4 @@
-"""In which order the sources come: each order fills the periods of the plan's stages."""
+"""The orders in which sources come: each fills the periods of the plan's stages."""
 
 from __future__ import annotations
 
@@ -56,15 +56,14 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
       ConfigError: The window is not positive, does not fit the batch, or a share is too small, see `tijdeman`.
     """
     if window is not None and window < 1:
-        raise ConfigError(f"mix.window = {window}; it is 1 or more, or null for none.")
+        raise ConfigError("it is 1 or more, or null for none", key="mix.window", value=window)
     if stratify and demand.slot_records > 1:
-        raise ConfigError("mix.stratify: a batch of one source has no quotas; use mix.granularity=record.")
+        raise ConfigError("a batch of one source has no quotas; use mix.granularity=record", key="mix.stratify")
     if stratify and demand.batch_size % (window or 1):
-        raise ConfigError(
-            f"mix.window = {window}: with mix.stratify it divides the batch's {demand.batch_size} records."
-        )
+        text = f"with mix.stratify it divides the batch's {demand.batch_size} records"
+        raise ConfigError(text, key="mix.window", value=window)
     if stratify and demand.lengths:
-        raise ConfigError("mix.stratify counts records: leave mix.unit=record, or leave it out.")
+        raise ConfigError("it counts records; leave mix.unit=record, or leave it out", key="mix.stratify")
     # The windows past the stage's end reach into it.
     horizon = None if demand.horizon is None else demand.horizon + (window or 0)
     if demand.lengths and demand.first < demand.lengths.slots:
@@ -90,7 +89,7 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
 @order
 def round_robin(demand: Demand) -> Table:
     """One slot for each source in order, going on where the last stage left off; a group counts as one source."""
-    _refuse_weights(demand, "round_robin", "takes one of each source in turn")
+    _refuse_weights(demand, "round_robin", "takes one record of each source in order")
     source_of = evenly(demand.group, None, demand.table_slots)
     if demand.last is not None and demand.group.depth == 1:
         source_of = np.roll(source_of, -int(np.searchsorted(source_of, demand.last, side="right")))
@@ -123,9 +122,9 @@ def random(demand: Demand, *, replacement: bool = False) -> Draws:
 
 def _refuse_weights(demand: Demand, name: str, does: str) -> None:
     if demand.scheduled:
-        raise ConfigError(f"mix.schedule: mix={name} knows no ratio; use mix=proportional or random.")
+        raise ConfigError(f"mix={name} knows no ratio; use mix=proportional or random", key="mix.schedule")
     if demand.lengths:
-        raise ConfigError(f"mix.unit: mix={name} {does} and follows no lengths; use mix=proportional or random.")
+        raise ConfigError(f"mix={name} {does} and follows no lengths; use mix=proportional or random", key="mix.unit")
     if not _equal(demand.group):
         raise ConfigError(f"mix={name} {does} and knows no ratio; use mix=proportional, or leave the ratio out.")
 

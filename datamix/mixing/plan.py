@@ -125,8 +125,12 @@ class Plan(Lookup):
         """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""
         return plan_report.report(self)
 
+    def unseen(self) -> list[str]:
+        """Say of which sources records are never given, where the stop promises all, or where there is no share."""
+        return plan_report.unseen(self)
+
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
-        """By how much a source is ever away from its exact share since the current stage began, at the end of a slot.
+        """The largest deviation of a source from its exact share since the current stage began, at the end of a slot.
 
         Args:
           records: Look at the first so many; at most, and by default, at the first 2^20 slots.

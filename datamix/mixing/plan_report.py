@@ -1,4 +1,4 @@
-"""What a plan will do: shares, epochs, where sources are exhausted, the largest deviation, and what to warn of."""
+"""Reports on a plan: shares, epochs, where sources are exhausted, the largest deviation, and what to warn of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAR = 10**9  # records of a mix without end over which a drift of one record wo
 
 @dataclass(frozen=True, kw_only=True)
 class SourceReport:
-    """What a mix makes of one source.
+    """The report on one source of a mix.
 
     Attributes:
       records: How many records it has.
@@ -45,7 +45,7 @@ class SourceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupReport:
-    """What a mix makes of a group of sources.
+    """The report on a group of sources.
 
     Attributes:
       target: The share of the whole mix asked for.
@@ -60,7 +60,7 @@ class GroupReport:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
-    """What a mix will do.
+    """The report on a whole mix.
 
     Attributes:
       length: The records of the whole mix; None without end.
@@ -118,14 +118,15 @@ class OverTime:
 
 
 def over_time(plan: Lookup, points: int = 150) -> OverTime:
-    """What a mix does along the way: to its end, or until its last stage and every source's end have been seen."""
-    unit = plan.batch_size
+    """The course of a mix: to its end, or until its last stage and every source's end have been seen."""
+    size = plan.batch_size
     end = plan.length
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
-        end = max(100 * unit, 2 * plan.stages[-1].first * plan.batch_records, *seen)
-    batches = np.unique(np.linspace(0, max(end // unit, 1), points + 1).astype(np.int64))
-    positions = [min(int(batch) * unit, end) for batch in batches]
+        end = max(100 * size, 2 * plan.stages[-1].first * plan.batch_records, *seen)
+    num_batches = max(end // size, 1)
+    batches = sorted({num_batches * i // points for i in range(points + 1)})
+    positions = [min(batch * size, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
     steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
@@ -197,25 +198,25 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
 
 def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]:
     """See `datamix.mixing.plan.Plan.max_deviation`."""
-    worst, walked, unit = 0.0, 0, plan.batch_records
+    worst, walked, per_slot = 0.0, 0, plan.batch_records
     ends = [end for end in (records, plan.length) if end is not None]
-    slots = min([_WALKED, *(-(-end // unit) for end in ends)])
+    slots = min([_WALKED, *(-(-end // per_slot) for end in ends)])
     for stage in plan.stages:
         count = min(slots - stage.first, stage.length or slots)
         if count <= 0:
             break
-        shares = [float(share) for share in plan.targets_at(stage.first * unit)]
+        shares = [float(share) for share in plan.targets_at(stage.first * per_slot)]
         if plan.lengths is None:
             source, _ = stage.period.take(0, count)
-            worst = max(worst, largest_deviation(source, shares) * unit)
+            worst = max(worst, largest_deviation(source, shares) * per_slot)
         else:
-            chosen = plan.take(stage.first * unit, count * unit)
+            chosen = plan.take(stage.first * per_slot, count * per_slot)
             lengths = np.empty(count, np.int64)
             for i, stored in enumerate(plan.lengths):
                 lengths[chosen.source == i] = stored[chosen.record[chosen.source == i]]
             worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares))
         walked += count
-    return worst, walked * unit
+    return worst, walked * per_slot
 
 
 def realised(plan: Lookup, stage: Stage) -> list[float]:
@@ -253,22 +254,34 @@ def _drift(plan: Lookup) -> str:
     return ""
 
 
+def unseen(plan: Lookup) -> list[str]:
+    """Say of which sources records are never given, where the stop promises all or where there is no share."""
+    sentences = []
+    counts = plan.counts(plan.length) if plan.length is not None and plan.sees_all else None
+    for source, (name, size) in enumerate(zip(plan.names, plan.sizes, strict=True)):
+        if not any(stage.shares[source] for stage in plan.stages):
+            sentences.append(f"{name} has no share and gives no record.")
+        elif counts is not None and counts[source] < size:
+            left = f"{size - counts[source]:,} of {name}'s {size:,} records"
+            sentences.append(f"{left} are never seen: the schedule ends without it.")
+    return sentences
+
+
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
         warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
+    warnings += unseen(plan)
     for source, name in enumerate(plan.names):
-        if not any(stage.shares[source] for stage in plan.stages):
-            warnings.append(f"{name} has no share and gives no record.")
-        elif sources[name].samples == 0:
+        if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
         seen = last.base[source] * plan.batch_records
         if plan.length is None and not last.shares[source] and 0 < seen < row.records:
-            unseen = f"{row.records - seen:,} of {name}'s {row.records:,} records"
-            warnings.append(f"{unseen} are never seen: the schedule ends without it.")
-        if row.samples and row.epochs is not None and row.epochs < 0.5:
+            rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
+            warnings.append(f"{rest} are never seen: the schedule ends without it.")
+        if row.samples and row.epochs is not None and row.epochs < 0.5 and not plan.sees_all:
             warnings.append(
                 f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
                 "stop the mix goes on."

@@ -130,9 +130,9 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     fill = registry.lookup("order", spec.order)
     stop = _stop(spec.stop)
     if spec.samples is not None and spec.samples < 1:
-        raise ConfigError(f"stop.samples = {spec.samples}; it is at least 1, or null for no such limit.")
+        raise ConfigError("it is at least 1, or null for no such limit", key="stop.samples", value=spec.samples)
     if spec.batch_size < 1:
-        raise ConfigError(f"batch.size = {spec.batch_size}; it is at least 1.")
+        raise ConfigError("it is at least 1", key="batch.size", value=spec.batch_size)
     registry.check_settings("mix", fill, spec.settings)
     names = tuple(spec.sizes)
     sizes = tuple(int(size) for size in spec.sizes.values())
@@ -182,7 +182,7 @@ def _rule(kind: str, value: str | Mapping[str, Any]) -> tuple[str, Any, dict[str
     settings = dict(value) if isinstance(value, Mapping) else {"rule": value}
     name = settings.pop("rule", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{kind} = {value!r}; it is a name, or a name under 'rule' and its settings beside it.")
+        raise ConfigError("it is a name, or a name under 'rule' and its settings beside it", key=kind, value=value)
     component = registry.lookup(kind, name)
     registry.check_settings(kind, component, settings)
     return name, component, settings
@@ -226,8 +226,10 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
     return tuple((None if until is None else until * slots_a_step, group) for until, group in steps)
 
 
-def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], unit: int) -> list[int]:
-    """How many slots each source fills until it is exhausted.
+def _slots_to_exhaustion(
+    spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], per_slot: int
+) -> list[int]:
+    """The number of slots that each source fills until it is exhausted.
 
     Raises:
       ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.
@@ -239,21 +241,22 @@ def _slots_to_exhaustion(spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | N
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
     for name, times in epochs.items():
         if name not in names:
-            raise ConfigError(f"stop.epochs.{name}: there is no source {name!r} in this mix. {hint(name, names)}")
+            text = f"there is no source {name!r} in this mix"
+            raise ConfigError(text, key=f"stop.epochs.{name}", hint=hint(name, names))
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
-            raise ConfigError(f"stop.epochs.{name} = {times!r}; it is a whole number, 1 or more.")
+            raise ConfigError("it is a whole number, 1 or more", key=f"stop.epochs.{name}", value=times)
     active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
         records = size * epochs.get(name, 1)
-        count = -(-records // unit) if stop.repeats else records // unit
+        count = -(-records // per_slot) if stop.repeats else records // per_slot
         if size < 0 or size > permute.MAX_SIZE:
             raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
         if source in active and not size:
             raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
         if source in active and not count:
             raise ConfigError(
-                f"source {name!r} has {size} records, which fill no batch of {unit}; "
+                f"source {name!r} has {size} records, which fill no batch of {per_slot}; "
                 f"make batch.size {size} or less, or use mix.granularity=record."
             )
         slots.append(count)

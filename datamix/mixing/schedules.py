@@ -44,10 +44,8 @@ def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[
       ConfigError: An entry is none; the message names its key.
     """
     if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not schedule:
-        raise ConfigError(
-            f"mix.schedule = {schedule!r}; it is a list such as [{{until: 1000, weights: {{mnist: 9}}}}, "
-            "{weights: {mnist: 1}}]."
-        )
+        example = "[{until: 1000, weights: {mnist: 9}}, {weights: {mnist: 1}}]"
+        raise ConfigError(f"it is a list such as {example}", key="mix.schedule", value=schedule)
     phases: list[Phase] = []
     begun, before = 0, start
     for i, entry in enumerate(schedule):
@@ -55,8 +53,9 @@ def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[
         until, ramp = _checked(entry, where, begun, last=i == len(schedule) - 1)
         if i == 0 and has_weights and ramp is None:
             raise ConfigError(
-                f"{where}: it sets the weights from the first step, and those of the mix itself would count for "
-                f"nothing; leave these out, or let them be where a ramp begins: {where}.ramp=linear."
+                "it sets the weights from the first step, and those of the mix itself would count for nothing",
+                key=where,
+                hint=f"Leave these out, or let them be where a ramp begins: {where}.ramp=linear.",
             )
         target = resolve(**{key: entry.get(key) for key in ("ratio", "weights", "share")}, where=where)
         if ramp is not None and until is not None:
@@ -70,20 +69,22 @@ def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[
 def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | None, str | None]:
     """The end and the ramp of an entry."""
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where} = {entry!r}; it is a group of keys: {', '.join(_KEYS)}.")
+        raise ConfigError(f"it is a group of keys: {', '.join(_KEYS)}", key=where, value=entry)
     for key in entry:
         if key not in _KEYS:
-            raise ConfigError(f"{where}.{key}: there is no such key. {hint(str(key), _KEYS)}")
+            raise ConfigError("there is no such key", key=f"{where}.{key}", hint=hint(str(key), _KEYS))
     for key in ("weights", "share"):
         if not isinstance(entry.get(key) or {}, Mapping):
-            raise ConfigError(f"{where}.{key} = {entry[key]!r}; it is a group of keys, one number a source.")
+            raise ConfigError("it is a group of keys, one number a source", key=f"{where}.{key}", value=entry[key])
     until, ramp = entry.get("until"), entry.get("ramp")
     if ramp is not None and ramp not in RAMPS:
-        raise ConfigError(f"{where}.ramp = {ramp!r}. {hint(str(ramp), RAMPS)}")
+        raise ConfigError(key=f"{where}.ramp", value=ramp, hint=hint(str(ramp), RAMPS))
     if until is None and (ramp is not None or not last):
-        raise ConfigError(f"{where}.until is missing: the step at which it ends; only the last entry may go on.")
+        text = "it is the step at which the entry ends, and only the last may go on"
+        raise ConfigError(text, key=f"{where}.until", value=None)
     if until is not None and (isinstance(until, bool) or not isinstance(until, int) or until <= begun):
-        raise ConfigError(f"{where}.until = {until!r}; it is a whole number of steps, after {begun}, where it begins.")
+        text = f"it is a whole number of steps, after {begun}, where the entry begins"
+        raise ConfigError(text, key=f"{where}.until", value=until)
     return until, ramp
 
 
@@ -94,9 +95,8 @@ def _ramp(ramp: str, where: str, steps: tuple[int, int], before: Group, target: 
     ends = [begin + (end - begin) * (i + 1) // num_phases for i in range(num_phases)]
     middles = [(a + b) / 2 - begin for a, b in zip([begin, *ends[:-1]], ends, strict=True)]
     if ramp == "exponential" and not _alike(before, target):
-        raise ConfigError(
-            f"{where}.ramp = 'exponential' reaches no share of 0; leave the source out, or choose linear."
-        )
+        text = "it reaches no share of 0; leave the source out, or choose linear"
+        raise ConfigError(text, key=f"{where}.ramp", value=ramp)
     passed = _passed(ramp, end - begin, np.asarray(middles))
     return [
         (until, before.between(target, partial(_blend, ramp, part)))
@@ -110,7 +110,7 @@ def _alike(one: Group, other: Group) -> bool:
 
 
 def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
-    """How much of the way a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
+    """The part of the way that a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
     import optax
 
     if ramp == "linear":

@@ -1,4 +1,4 @@
-"""In which order the records of a source come: a keyed permutation of each epoch, or of windows within it."""
+"""The order of the records within a source: a keyed permutation of each epoch, or of windows within it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def parse_shuffle(value: object) -> tuple[str, int]:
         value = "full" if value else "none"
     match = re.fullmatch(r"full|none|window\((\d+)\)", str(value).replace(" ", ""))
     if match is None or not 1 <= int(match[1] or 1) <= permute.MAX_SIZE:
-        raise ConfigError(f"shuffle = {value}; it is full, none, or window(n) with n at least 1, as in window(1000).")
+        text = "it is full, none, or window(n) with n at least 1, as in window(1000)"
+        raise ConfigError(text, key="shuffle", value=None if value == "null" else value)
     return match[0].partition("(")[0], int(match[1] or 1)
 
 

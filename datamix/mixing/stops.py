@@ -1,4 +1,4 @@
-"""When a mix ends: the rules that are built in, and how to add your own."""
+"""Stops, which say when a mix ends: those that are built in, and how to add your own."""
 
 from __future__ import annotations
 

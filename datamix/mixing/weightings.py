@@ -43,7 +43,7 @@ def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
 
 @weighting
 def size(sizes: Mapping[str, int], *, temperature: float = 1, cap: float | None = None) -> dict[str, Number]:
-    """As many records as a source has, up to a cap, then flattened by a temperature: min(n, cap)^(1/T).
+    """Weigh a source by its records, up to a cap, flattened by a temperature: min(n, cap)^(1/T).
 
     A weight set by hand beside this rule counts in the same unit: records^(1/T).
 
@@ -62,15 +62,15 @@ def size(sizes: Mapping[str, int], *, temperature: float = 1, cap: float | None 
     {'a': 100.0, 'b': 10.0}
     """
     if not 0 < temperature < math.inf:
-        raise ConfigError(f"weighting.temperature = {temperature}; it is above 0: 1 for the sizes as they are.")
+        text = "it is above 0: 1 for the sizes as they are"
+        raise ConfigError(text, key="weighting.temperature", value=temperature)
     if cap is not None and not 0 < cap < math.inf:
-        raise ConfigError(f"weighting.cap = {cap}; it is above 0, or null for no limit.")
+        raise ConfigError("it is above 0, or null for no limit", key="weighting.cap", value=cap)
     counted = {name: n if cap is None else min(n, cap) for name, n in sizes.items()}
     if temperature == 1:
         return dict(counted)
     try:
         return {name: n ** (1 / temperature) for name, n in counted.items()}
     except OverflowError:
-        raise ConfigError(
-            f"weighting.temperature = {temperature}: weights of sources so large are beyond numbers; make it larger."
-        ) from None
+        text = "weights of sources so large are beyond numbers; make it larger"
+        raise ConfigError(text, key="weighting.temperature", value=temperature) from None

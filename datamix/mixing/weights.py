@@ -1,4 +1,4 @@
-"""How much of each source: ratios, weights and shares become one exact share a source."""
+"""Ratios, weights and shares, which become one exact share a source."""
 
 from __future__ import annotations
 
@@ -40,11 +40,18 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
         if max(abs(number.numerator), number.denominator) >= _LARGEST:
             raise ValueError
     except (TypeError, ValueError, ArithmeticError):
-        raise ConfigError(f"{where} = {value!r}; a weight is a number, 0 or more.") from None
+        raise ConfigError("a weight is a number, 0 or more", key=where, value=value) from None
     if number < 0:
         name = name or where.rpartition(".")[2]
-        raise ConfigError(f"{where} = {float(number):g}; a weight is 0 or more. To drop {name}, set it to 0.")
+        raise ConfigError(
+            "a weight is 0 or more", key=where, value=_plain(number), hint=f"To drop {name}, set it to 0."
+        )
     return number
+
+
+def _plain(number: Fraction) -> int | float:
+    """A number as a user writes it."""
+    return int(number) if number.denominator == 1 else float(number)
 
 
 def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -> dict[str, Fraction]:
@@ -58,17 +65,21 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     """
     if isinstance(ratio, str):
         parts: Sequence[object] = [part.strip() for part in ratio.split(":")]
-    elif isinstance(ratio, Sequence):
+    elif isinstance(ratio, Sequence) and None not in ratio:
         parts = ratio
     else:
         raise ConfigError(
-            f"{where} = {ratio!r} is not a ratio; write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is "
-            "the number 423."
+            "it is no ratio",
+            key=where,
+            value=ratio,
+            hint="Write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is the number 423.",
         )
     if len(parts) != len(names):
         raise ConfigError(
-            f"{where} has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)}); give one "
-            "each, as in 7:3."
+            f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})",
+            key=where,
+            value=ratio,
+            hint="Give one each, as in 7:3.",
         )
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
@@ -84,9 +95,8 @@ def require_known(
     for kind, entries in (("weights", weights), ("share", share)):
         for name in entries:
             if name not in known:
-                raise ConfigError(
-                    f"{where}.{kind}.{name}: there is no source {name!r} in this mix. {hint(name, known)}"
-                )
+                text = f"there is no source {name!r} in this mix"
+                raise ConfigError(text, key=f"{where}.{kind}.{name}", hint=hint(name, known))
 
 
 def resolve_shares(
@@ -136,13 +146,11 @@ def resolve_shares(
     total = sum(shares.values(), Fraction(0))
     for name, value in shares.items():
         if value > 1:
-            raise ConfigError(
-                f"{where}.share.{name} = {float(value):g}; a share lies in [0, 1]. For a relative weight, set "
-                f"{where}.weights.{name}."
-            )
+            advice = f"For a relative weight, set {where}.weights.{name}."
+            raise ConfigError("a share lies in [0, 1]", key=f"{where}.share.{name}", value=_plain(value), hint=advice)
     if total > 1:
         listed = " + ".join(f"{float(value):g}" for value in shares.values())
-        raise ConfigError(f"{where}.share: {listed} = {float(total):g}; shares may add up to 1 at most.")
+        raise ConfigError(f"{listed} = {float(total):g}; shares may add up to 1 at most", key=f"{where}.share")
 
     relative = (
         parse_ratio(ratio, names, f"{where}.ratio")

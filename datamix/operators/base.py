@@ -1,4 +1,4 @@
-"""What an operator is: a pure function on one record and its keyword settings."""
+"""The contract of an operator: a pure function on one record and its keyword settings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Function: TypeAlias = Callable[..., Record]
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What the pipeline may rely on.
+    """The promises of an operator, which the pipeline relies on.
 
     Attributes:
-      random: the operator takes a JAX key as second argument.
-      elementwise: every element is treated alone, so the operator may be handed leaves of any shape, above all flat.
-      traced: settings that are numbers to compute with, not to shape the program by: sources that differ in these
+      random: Whether the operator takes a JAX key as second argument.
+      elementwise: Whether every element is treated alone, so that leaves may have any shape, above all a flat one.
+      traced: The settings that are numbers to compute with, not to shape the program by: sources that differ in these
         alone share one program, and changing them compiles nothing.
     """
 
@@ -51,7 +51,7 @@ def operator(
     pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
 
     Raises:
-      RegistryError: the name is taken.
+      RegistryError: The name is taken.
 
     >>> @operator(elementwise=True, traced=("factor",))
     ... def scale_for_doctest(record, *, factor: float = 2.0):
@@ -78,7 +78,7 @@ def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> j
     """A record's leaf.
 
     Raises:
-      SpecError: the record has no such leaf.
+      SpecError: The record has no such leaf.
     """
     if name not in record:
         raise SpecError(f"operator {operator_name!r}: records have no leaf {name!r}. {hint(name, record)}")

@@ -22,15 +22,23 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
 
     Args:
       record: the record, with numbers in `leaf`.
-      largest: the value that becomes 1; by default an integer type's largest value (255 for uint8), and 1 for
-        floats, which keep their values.
+      largest: the value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
+        their values. Other integers need it: their type does not say how bright white is.
       leaf: the name of the leaf.
+
+    Raises:
+      ConfigError: `largest` is missing, or not above 0.
     """
     value = leaf_of(record, leaf, "to_float")
     if largest is not None and not largest > 0:
         raise ConfigError(f"operator 'to_float': largest = {largest}; it is above 0.")
+    if largest is None and jnp.issubdtype(value.dtype, jnp.integer) and value.dtype != jnp.uint8:
+        raise ConfigError(
+            f"operator 'to_float': leaf {leaf!r} is {value.dtype}, whose values may end anywhere; say which one "
+            "becomes 1, as in to_float: {largest: 255}."
+        )
     if largest is None:
-        largest = np.iinfo(value.dtype).max if jnp.issubdtype(value.dtype, jnp.integer) else 1
+        largest = 255 if value.dtype == jnp.uint8 else 1
     # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.
     return record | {leaf: value.astype(jnp.float32) * (1 / largest)}
 
@@ -40,7 +48,7 @@ def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
     """Turn numbers into another dtype; values stay as far as it can hold them. 64 bits are stored in 32, as JAX does.
 
     Raises:
-      ConfigError: there is no such dtype of numbers.
+      ConfigError: There is no such dtype of numbers.
     """
     try:
         wanted = jax.dtypes.canonicalize_dtype(dtype)
@@ -58,10 +66,10 @@ def normalize(
     """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
-      record: the record, with numbers in `leaf`.
-      mean: the mean, one number or one a channel.
-      std: the standard deviation, above 0, one number or one a channel.
-      leaf: the name of the leaf.
+      record: The record, with numbers in `leaf`.
+      mean: The mean, one number or one a channel.
+      std: The standard deviation, above 0, one number or one a channel.
+      leaf: The name of the leaf.
 
     Raises:
       ConfigError: `std` is not above 0.
@@ -78,7 +86,7 @@ def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5,
     """Mirror an image left to right with a probability.
 
     Raises:
-      ConfigError: the probability is not from 0 to 1.
+      ConfigError: The probability is not from 0 to 1.
     """
     value = _image(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:
@@ -91,12 +99,12 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     """Resize an image.
 
     Args:
-      record: the record, with an image in `leaf`; its dtype is kept.
-      height: the height of the result in pixels.
-      width: the width of the result in pixels.
-      method: the interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
+      record: The record, with an image in `leaf`; its dtype is kept.
+      height: The height of the result in pixels.
+      width: The width of the result in pixels.
+      method: The interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
         the image shrinks.
-      leaf: the name of the leaf.
+      leaf: The name of the leaf.
     """
     value = _image(record, leaf, "resize")
     if height < 1 or width < 1:

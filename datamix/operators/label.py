@@ -4,22 +4,60 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from datamix.errors import ConfigError, SpecError
 from datamix.operators.base import leaf_of, operator
 from datamix.spec import Record
 
 
+@operator(elementwise=True)
+def class_label(record: Record, *, leaf: str = "label") -> Record:
+    """Turn class numbers that are kept as floats into int32; NaN, which is no class, becomes -1."""
+    label = leaf_of(record, leaf, "class_label")
+    if jnp.issubdtype(label.dtype, jnp.floating):
+        label = jnp.where(jnp.isnan(label), -1, label)
+    return record | {leaf: label.astype(jnp.int32)}
+
+
 @operator(elementwise=True, traced=("offset",))
-def offset_label(record: Record, *, offset: int, leaf: str = "label") -> Record:
+def offset_label(record: Record, *, offset: int, keep_negative: bool = False, leaf: str = "label") -> Record:
     """Add a number to the label, so that the classes of several sources do not fall together.
 
-    Integers of fewer than 32 bits become int32, so that they do not wrap round.
+    Unsigned integers, and those of fewer than 32 bits, become int32, so that they do not wrap round.
+
+    Args:
+      record: the record, with a number in `leaf`.
+      offset: what is added.
+      keep_negative: whether negative labels, which are no class, stay as they are.
+      leaf: the name of the leaf.
     """
     label = leaf_of(record, leaf, "offset_label")
-    if label.dtype == jnp.bool_ or (jnp.issubdtype(label.dtype, jnp.integer) and label.dtype.itemsize < 4):
+    small = jnp.issubdtype(label.dtype, jnp.integer) and label.dtype.itemsize < 4
+    if label.dtype == jnp.bool_ or small or jnp.issubdtype(label.dtype, jnp.unsignedinteger):
         label = label.astype(jnp.int32)
-    return record | {leaf: label + jnp.asarray(offset, label.dtype)}
+    shifted = label + jnp.asarray(offset, label.dtype)
+    return record | {leaf: jnp.where(label < 0, label, shifted) if keep_negative else shifted}
+
+
+@operator(traced=("offset",))
+def offset_one_hot(record: Record, *, offset: int, num_classes: int, leaf: str = "label") -> Record:
+    """Place a vector with one element a class in a longer one, so that the classes of several sources stay apart.
+
+    Args:
+      record: the record, with a vector in `leaf`.
+      offset: the element of the longer vector at which it begins.
+      num_classes: the length of the longer vector; 0 elsewhere.
+      leaf: the name of the leaf.
+    """
+    label = leaf_of(record, leaf, "offset_one_hot")
+    if label.ndim != 1 or label.shape[0] > num_classes:
+        raise SpecError(
+            f"operator 'offset_one_hot' takes a vector of at most {num_classes} elements; leaf {leaf!r} has shape "
+            f"{list(label.shape)}."
+        )
+    longer = jnp.zeros(num_classes, label.dtype)
+    return record | {leaf: lax.dynamic_update_slice(longer, label, (jnp.asarray(offset, jnp.int32),))}
 
 
 @operator(elementwise=True, traced=("source_id",))

@@ -1,1 +1,1 @@
-"""How a mix is compiled and handed out."""
+"""The compiled pipeline, and how it hands out batches."""

@@ -1,4 +1,4 @@
-"""How a mix is cut into batches, and a batch into shards; and the shuffle of a batch's rows."""
+"""The cut of a mix into batches, and of a batch into shards; and the shuffle of a batch's rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> in
 
 
 def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
-    """The rows of a batch that make up one rank's shard: contiguous, the larger shards first, sizes one apart at most.
+    """The rows of a batch that make up one rank's shard: contiguous, the larger shards first, by a row at most.
 
     >>> [shard_rows(8, rank, 3) for rank in range(3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]
@@ -44,7 +44,7 @@ def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How a mix is cut into batches.
+    """The cut of a mix into batches.
 
     Attributes:
       length: Records in the mix; None without end.
@@ -62,8 +62,10 @@ class Batching:
     def __post_init__(self) -> None:
         if self.num_batches == 0:
             raise ConfigError(
-                f"batch.size = {self.batch_size} is more than the {self.length} records of the whole mix; make it "
-                "smaller, or set batch.remainder=keep."
+                f"it is more than the {self.length} records of the whole mix",
+                key="batch.size",
+                value=self.batch_size,
+                hint="Make it smaller, or set batch.remainder=keep.",
             )
 
     @property
@@ -91,12 +93,10 @@ class Batching:
         """
         rank, num_shards = shard
         if not 0 <= rank < num_shards:
-            raise ConfigError(f"shard = {shard}: the rank lies in [0, {max(num_shards, 0)}).")
+            raise ConfigError(f"the rank lies in [0, {max(num_shards, 0)})", key="shard", value=shard)
         if self.batch_size < num_shards:
-            raise ConfigError(
-                f"shard = {shard}: a batch of {self.batch_size} cannot be divided among {num_shards} ranks; make "
-                "batch.size larger."
-            )
+            text = f"a batch of {self.batch_size} cannot be divided among {num_shards} ranks; make batch.size larger"
+            raise ConfigError(text, key="shard", value=shard)
 
 
 class RowShuffle(NamedTuple):
@@ -129,7 +129,7 @@ class RowShuffle(NamedTuple):
         return cls((np.uint32(high), np.uint32(low)), whole, short, np.asarray(last, np.uint32))
 
     def rows(self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int) -> jax.Array:
-        """Which row of the plan's order stands in each row of the batches that follow.
+        """The row of the plan's order that stands in each row of the batches that follow.
 
         Args:
           position: Slot at which the first batch begins, high and low word, uint32 [2].

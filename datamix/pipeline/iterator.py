@@ -82,7 +82,7 @@ class BatchIterator(Iterator[Batch]):
     ) -> None:
         batching.check_shard(shard)
         if output not in ("numpy", "jax"):
-            raise ConfigError(f"output = {output!r}; it is 'numpy' or 'jax'.")
+            raise ConfigError("it is 'numpy' or 'jax'", key="output", value=output)
         self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
         (device,) = compiled.plan.size.devices()
         self._stream = xla.streams(device)
@@ -106,7 +106,7 @@ class BatchIterator(Iterator[Batch]):
         self._seek(start)
 
     def __del__(self) -> None:
-        """Left before the end, as an endless mix is each time: the next iterator takes what this one had ahead."""
+        """Give back what was computed ahead: an endless mix is always left before its end."""
         self._drop_ahead()
 
     def _drop_ahead(self) -> None:
@@ -262,7 +262,7 @@ def _word(number: int) -> jax.Array:
 
 @lru_cache(64)
 def _words(number: int, count: int) -> jax.Array:
-    """So many times a number, made once."""
+    """An array of so many times a number, made once."""
     return jnp.full(count, number, jnp.uint32)
 
 

@@ -137,7 +137,7 @@ def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
     """
     step = operator.index(step)
     if step < 0:
-        raise ConfigError(f"start = {step}; it is 0 or more.")
+        raise ConfigError("it is 0 or more", key="start", value=step)
     cursor: Cursor = jax.device_put(cursor_at(plan, step * batch_size))
     return cursor
 
@@ -153,7 +153,7 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
     Returns:
       `num_slots * plan.records_per_slot` records, and the cursor right after them.
     """
-    begin, unit = cursor.position, plan.records_per_slot
+    begin, per_slot = cursor.position, plan.records_per_slot
     ahead = jnp.arange(num_slots, dtype=jnp.uint32)
     if len(plan.end) == 1:
         here, count = jnp.ones(num_slots, bool), jnp.uint32(num_slots)
@@ -161,9 +161,9 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
         cursor = _advance(plan, cursor, count, source, here)
     else:
         cursor, (source, epoch, offset) = _take_through_stages(plan, cursor, ahead)
-    if unit > 1:
-        within = jnp.arange(unit, dtype=jnp.uint32)
-        source, epoch = (jnp.repeat(values, unit) for values in (source, epoch))
+    if per_slot > 1:
+        within = jnp.arange(per_slot, dtype=jnp.uint32)
+        source, epoch = (jnp.repeat(values, per_slot) for values in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
     passed, index = divided(offset, choose(plan.size, source))
     epoch = epoch + passed
@@ -231,9 +231,9 @@ def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Ar
     """Record of each index in the epochs of the sources; `begin` is the slot of the first, high and low word."""
     if plan.slots.draws_records:
         # Counted in records, like the plan's: the 64-bit product of slot and records, then the row.
-        unit = jnp.uint32(plan.records_per_slot)
-        low = begin[1] * unit
-        high = begin[0] * unit + multiply_high(begin[1], unit)
+        per_slot = jnp.uint32(plan.records_per_slot)
+        low = begin[1] * per_slot
+        high = begin[0] * per_slot + multiply_high(begin[1], per_slot)
         row = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (row < low), row)
         return jnp.asarray(multiply_high(word, choose(plan.size, source)))

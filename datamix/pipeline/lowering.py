@@ -1,4 +1,4 @@
-"""From a graph and the sources' specs to a program, by shapes and dtypes alone: no record is read or computed."""
+"""The way from a graph and the sources' specs to a program, by shapes and dtypes: no record is read or computed."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
     for node in nodes:
         assert node.operation is not None
         function, settings = node.operation.function, dict(node.operation.settings)
-        holds = traits(function)
+        promised = traits(function)
         traced = {}
-        for name in [name for name in holds.traced if name in settings]:
+        for name in [name for name in promised.traced if name in settings]:
             # An offset that is known only once the labels are read has no value yet, but a shape.
             value = 0 if settings[name] is None else settings[name]
             try:
@@ -57,12 +57,12 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
             if not numeric:
                 raise ConfigError(f"{node.name}: {name} = {settings[name]!r} is not a number, or one a channel.")
             del settings[name]
-        flat = holds.elementwise and all(value.ndim == 0 for value in traced.values())
+        flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=_frozen(settings), random=holds.random, shapes=tuple(shapes.items()))
+        step = Step(function=function, static=_frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
         steps.append(step)
         numbers.append(traced)
-        logical = _after(node.name, step, traced, logical, keeps_shape=holds.elementwise)
+        logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
     return Chain(tuple(steps), tuple(numbers), logical)
 
 
@@ -106,9 +106,10 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
+                left_out = f", or set source.{has}.label=none" if leaf == "label" else ""
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
-                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting."
+                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting{left_out}."
                 )
             if mine != theirs:
                 raise SpecError(
@@ -119,7 +120,7 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
 
 
 def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
-    """Which operators, in which source, would make two leaves agree."""
+    """The advice which operators, in which source, would make two leaves agree."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
     images = len(mine.shape) == len(theirs.shape) == 3
@@ -187,7 +188,7 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
 
 
 def stored_spec(name: str, spec: Spec) -> Spec:
-    """How a source's records lie in memory: JAX's dtypes, 32 bits at most.
+    """The spec of a source's records in memory: JAX's dtypes, 32 bits at most.
 
     Raises:
       DataError: A leaf is not of numbers.

@@ -26,6 +26,7 @@ from datamix.pipeline.program import Compiled, Program, next_flat
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.resident import read_resident
 from datamix.sources.base import Source
+from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
 
 Tree = TypeVar("Tree")
@@ -46,6 +47,7 @@ class Pipeline:
       seeds: The seed of each source's random operators, by name; 0 where none is given.
       identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
       reader: The reader of another pipeline of the same sources, whose data this one then shares.
+      statistics: The statistics of that data.
 
     Raises:
       SpecError: The records of two sources do not fit together; found before any data is read.
@@ -57,6 +59,7 @@ class Pipeline:
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       source_names: The names of the sources, in order.
+      statistics: The statistics of every leaf of each source, as they were when its records were read.
       compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
     """
 
@@ -64,6 +67,7 @@ class Pipeline:
     plan: Plan
     batching: Batching
     source_names: tuple[str, ...]
+    statistics: Statistics
     compiled: Compiled
 
     def __init__(
@@ -78,6 +82,7 @@ class Pipeline:
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
         plan_arrays = _on_device(arrays_of(plan))
@@ -91,9 +96,10 @@ class Pipeline:
         self._identity = dict(identity or {}) | {key: True for key, value in unusual.items() if value}
         self._contents: dict[str, str] = {}
         self._buffers: dict[Program, Buffers] = {}
-        self.compiled = Compiled(
-            program, plan_arrays, row_shuffle, reader or read_resident(sources, stored, groups), numbers
-        )
+        self.statistics = statistics or {}
+        if reader is None:
+            reader, self.statistics = read_resident(sources, stored, groups)
+        self.compiled = Compiled(program, plan_arrays, row_shuffle, reader, numbers)
 
     @property
     def batch_size(self) -> int:
@@ -135,11 +141,11 @@ class Pipeline:
         """The same data and the same compiled program in another ratio.
 
         Args:
-          weights: relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
+          weights: Relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
             from the first step to the last, in place of a schedule.
 
         Raises:
-          ConfigError: an unknown source, or numbers that make no mix.
+          ConfigError: There is no such source, or the numbers make no mix.
         """
         plan = self.plan.with_weights(weights)
         batching = replace(self.batching, length=plan.length)
@@ -147,6 +153,7 @@ class Pipeline:
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
+        other.statistics = self.statistics
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
@@ -154,7 +161,7 @@ class Pipeline:
         """Batches in the whole mix.
 
         Raises:
-          TypeError: the mix never ends.
+          TypeError: The mix never ends.
         """
         length = self.batching.num_batches
         if length is None:
@@ -179,7 +186,7 @@ class Pipeline:
         """The batch at a step, NumPy; equal to the loop's, without computing those before.
 
         Raises:
-          IndexError: there is no such batch.
+          IndexError: There is no such batch.
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
@@ -227,7 +234,7 @@ class Pipeline:
 
     @property
     def __jax_array__(self) -> NoReturn:
-        """What JAX asks an argument for that it does not know.
+        """Refuse to be an argument of JAX, which asks for this what it does not know.
 
         Raises:
           ConfigError: Always. A `TypeError` JAX would hide in a message of its own.

@@ -28,7 +28,7 @@ from datamix.spec import Batch, LeafSpec, Record
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What shapes the compiled code.
+    """The part of a pipeline that shapes the compiled code.
 
     Attributes:
       batch_size: Records in a batch.
@@ -62,7 +62,7 @@ class Program:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """What JAX sees of a pipeline: a program, and the arrays it computes with.
+    """The part of a pipeline that JAX sees: a program, and the arrays it computes with.
 
     Pass it as an argument to functions under `jit`, `scan` or `vmap`: pipelines that differ in ratio or seed then share
     the compiled code. A function that closes over it has its data copied into the code.

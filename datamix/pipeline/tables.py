@@ -40,6 +40,6 @@ def divided(number: Words, divisor: Words) -> tuple[jax.Array, jax.Array]:
 
 
 def interval_of(ends: jax.Array, value: jax.Array) -> jax.Array:
-    """How many of the ascending `ends` each value has reached, uint32 [count]."""
+    """The number of the ascending `ends` that each value has reached, uint32 [count]."""
     # The last end is above every value, so it need not be looked at.
     return jnp.sum(value[:, None] >= ends[None, :-1], axis=1, dtype=jnp.uint32)

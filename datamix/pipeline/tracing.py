@@ -18,12 +18,14 @@ TRACES: Counter[str] = Counter()
 def jit(function: Callable[..., Result], **options: Any) -> Callable[..., Result]:
     """`jax.jit`, with each trace counted under the function's name.
 
-    JAX runs a function's Python code once for each trace, and a trace is what a compilation begins with.
+    JAX runs a function's Python code once for each trace, and a trace is what a compilation begins with. A process that
+    is strict about the promotion of dtypes and ranks in its own code does not make it so here.
     """
 
     @wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Result:
         TRACES[f"{function.__module__}.{function.__qualname__}"] += 1
-        return function(*args, **kwargs)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*args, **kwargs)
 
     return jax.jit(traced, **options)

@@ -19,7 +19,7 @@ Path = Literal["fast", "portable"]
 
 
 class Internals(NamedTuple):
-    """What is not documented.
+    """The calls that are not documented.
 
     Attributes:
       execution_stream_id: A context whose calls wait for each other, and for no call of another number.
@@ -34,7 +34,7 @@ class Internals(NamedTuple):
 
 @cache
 def internals() -> Internals | None:
-    """What the installed version of JAX has of it: all, or None."""
+    """The undocumented calls of the installed version of JAX: all, or None."""
     # On CPU, vectors of 512 bits where the processor has them: a tenth less time for pixels, half for the shuffle.
     options = {"xla_cpu_prefer_vector_width": 512}
     try:
@@ -53,7 +53,7 @@ def internals() -> Internals | None:
 
 
 def path() -> Path:
-    """Which path batches take on the installed version of JAX."""
+    """The path that batches take on the installed version of JAX."""
     return "fast" if internals() else "portable"
 
 

@@ -1,1 +1,1 @@
-"""What a job shows: files, tables, figures."""
+"""Reports of jobs: files, tables, figures."""

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
+from datamix.errors import ResourceError, printable
+
 _PIPED_WIDTH = 110  # columns, where the output is no terminal and nothing says how wide it is
+
+
+class Console(RichConsole):
+    """A terminal that shows text as it is: no markup, and no control characters, whoever has named a class."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See Rich."""
+        return super().render_str(printable(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See Rich.
+
+        Raises:
+          ResourceError: The output cannot be written.
+        """
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise ResourceError(f"the standard output cannot be written: {error.strerror}.") from error
 
 
 def console() -> Console:
     """The terminal, or what the output is piped into."""
     # Plain text: a shape such as [28, 28, 1] or a path is no markup.
-    out = Console(highlight=False, markup=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not out.is_terminal:
         out.width = max(out.width, _PIPED_WIDTH)
     return out
@@ -31,10 +53,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     return shown
 
 
-def print_notes(out: Console, head: str, notes: Sequence[str]) -> None:
+def print_notes(out: RichConsole, head: str, notes: Iterable[str]) -> None:
     """Print what a user must not overlook, a line each."""
     for note in notes:
-        out.print(Text.assemble((f"{head}:", "bold yellow"), f" {note}"))
+        out.print(Text.assemble((f"{head}:", "bold yellow"), f" {printable(note)}"))
 
 
 def percent(share: float) -> str:

@@ -8,16 +8,24 @@ from typing import Any
 from datamix.build.built import Built
 from datamix.mixing.groups import groups_of
 from datamix.mixing.plan import Plan
+from datamix.sources.statistics import Statistics
 from datamix.spec import Spec
 
 
-def report_of_whole_mix(built: Built, spec: Spec) -> dict[str, Any]:
+def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None = None) -> dict[str, Any]:
     """The report on all that a mix will hand out; records that fill no batch and are dropped do not count."""
     plan, batches = built.plan, built.num_batches()
     records = built.num_records()
     counts = dict.fromkeys(plan.names) if records is None else dict(zip(plan.names, plan.counts(records), strict=True))
     return report_of(
-        built, plan, spec, fingerprint=built.fingerprint(), batches=batches, counts=counts, records=records
+        built,
+        plan,
+        spec,
+        fingerprint=built.fingerprint(),
+        batches=batches,
+        counts=counts,
+        records=records,
+        statistics=statistics,
     )
 
 
@@ -33,35 +41,39 @@ def report_of(
     labels: Mapping[str, tuple[int, int]] | None = None,
     samples_per_s: float | None = None,
     figure: str | None = None,
+    statistics: Statistics | None = None,
 ) -> dict[str, Any]:
     """Put a report together.
 
     Args:
-      built: what the job worked on.
-      plan: of the mix.
-      spec: of finished records.
-      fingerprint: of the pipeline.
-      batches: that the report is about, None without end.
-      counts: records of each source in them, None without end.
-      records: in all of them, None without end.
-      labels: smallest and largest label seen of each source.
-      samples_per_s: measured.
-      figure: name of a file beside the report.
+      built: What the job worked on.
+      plan: The plan of the mix.
+      spec: The spec of finished records.
+      fingerprint: The fingerprint of the pipeline.
+      batches: The number of batches that the report is about; None without end.
+      counts: The number of records of each source in them; None without end.
+      records: The number of records in all of them; None without end.
+      labels: The smallest and the largest label seen of each source.
+      samples_per_s: The speed that was measured, in samples a second.
+      figure: The name of a file beside the report.
+      statistics: The statistics of the leaves of each source, where its records were read.
     """
-    given: dict[str, float | None] = dict(counts)
+    amounts: dict[str, float | None] = dict(counts)
     if plan.lengths is not None and records is not None:
-        given = dict(zip(plan.names, plan.amounts(records), strict=True))
-    whole = sum(amount or 0 for amount in given.values())
+        amounts = dict(zip(plan.names, plan.amounts(records), strict=True))
+    whole = sum(amount or 0 for amount in amounts.values())
     sources = {
         name: {
             "source_id": i,
             "provenance": source.provenance,
             "records": source.num_records,
             "samples": counts[name],
-            "share": plan.long_run_share(i) if records is None else (given[name] or 0) / max(whole, 1),
+            "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
             "target": float(plan.targets[i]),
             "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
             "labels": list(labels[name]) if labels and name in labels else None,
+            "unlabelled": _num_unlabelled(built, name, statistics or {}),
+            "leaves": {leaf: each.report() for leaf, each in statistics[name].items()} if statistics else None,
         }
         for i, (name, source) in enumerate(built.sources.items())
     }
@@ -79,6 +91,7 @@ def report_of(
             leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
         },
         "unit": built.config.mix.unit,
+        "notes": built.notes_on_records(),
         "sources": sources,
         "groups": {
             path: {
@@ -89,3 +102,10 @@ def report_of(
             for path, members in groups.items()
         },
     }
+
+
+def _num_unlabelled(built: Built, name: str, statistics: Statistics) -> int | None:
+    """How many records of a source have no class; None where labels are no classes, or were not read."""
+    if name not in built.labels.num_classes or "label" not in statistics.get(name, {}):
+        return None
+    return statistics[name]["label"].num_unlabelled(built.sources[name].num_records)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamix.report.files import whole_file
+from datamix.report.figures import save
 
 
 def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str], title: str) -> None:
     """Draw loss and accuracy over steps.
 
     Args:
-      path: of the PNG file.
-      lines: of metrics.jsonl.
-      names: of the sources.
-      title: above all.
+      path: The PNG file to write.
+      lines: The lines of `metrics.jsonl`.
+      names: The names of the sources.
+      title: The title above both axes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,5 +35,4 @@ def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str],
     for axis in (losses, accuracies):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=9)
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)

@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from datamix.errors import printable
 from datamix.report.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
+    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula.
+
+    Args:
+      figure: The figure.
+      target: A file's path, which is there as a whole or not at all, or an open file.
+      **options: See Matplotlib's `savefig`.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()))
+        if isinstance(target, Path):
+            with whole_file(target) as part:
+                figure.savefig(part, **options)
+        else:
+            figure.savefig(target, **options)
 
 
 def plan(
@@ -22,13 +50,13 @@ def plan(
     """Draw shares and epochs of each source over the steps of a mix.
 
     Args:
-      path: of the PNG file.
-      names: of the sources.
-      steps: batches, shape [points + 1].
-      planned: share asked for between two steps, shape [points, num_sources].
-      realised: share got there, the same.
-      epochs: gone through at each step, shape [points + 1, num_sources].
-      title: above all.
+      path: The PNG file to write.
+      names: The names of the sources.
+      steps: The steps that are drawn, shape [points + 1].
+      planned: The share of each source that was asked for between two steps, shape [points, num_sources].
+      realised: The share that each source got there, shape [points, num_sources].
+      epochs: The epochs of each source up to each step, shape [points + 1, num_sources].
+      title: The title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -49,17 +77,16 @@ def plan(
     passes.set(ylabel="epochs", xlabel="batch", xlim=(steps[0], steps[-1]))
     for axis in (shares, passes):
         axis.grid(alpha=0.3)
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)
 
 
 def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], title: str) -> None:
     """Draw a grid of samples, one row a source.
 
     Args:
-      path: of the PNG file.
-      rows: the text at the row, and for each image its pixels, [height, width, 1 or 3] in [0, 1], and its title.
-      title: above all.
+      path: The PNG file to write.
+      rows: The images of each row by its text: pixels, [height, width, 1 or 3] in [0, 1], and a title each.
+      title: The title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -82,17 +109,16 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
             axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)
 
 
 def stages(path: Path, times: Mapping[str, float], title: str) -> None:
     """Draw how the time of one sample divides among stages, as one bar.
 
     Args:
-      path: of the PNG file.
-      times: nanoseconds, by stage.
-      title: above all.
+      path: The PNG file to write.
+      times: The nanoseconds of each stage, by its name.
+      title: The title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -108,5 +134,4 @@ def stages(path: Path, times: Mapping[str, float], title: str) -> None:
     axis.spines[["left", "top", "right"]].set_visible(False)
     axis.legend(ncols=len(times), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=10)
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)

@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole."""
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
 
 
 def write_report(directory: Path, report: Mapping[str, Any]) -> Path:

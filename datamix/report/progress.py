@@ -1,4 +1,4 @@
-"""How far a job is: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a job: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
     """Show how many of a number of steps are done, how fast, and how long the rest will take.
 
     Args:
-      out: where.
-      total: steps.
-      done: at the beginning.
+      out: The console to print on.
+      total: The number of steps in all.
+      done: The number of steps that are done at the beginning.
 
     Yields:
       A function of the steps done and a text on the last of them.

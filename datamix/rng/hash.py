@@ -66,8 +66,8 @@ def draw_at(key: tuple[int, int], position: np.ndarray) -> np.ndarray:
     """`draw` on the host, for positions of 64 bits.
 
     Args:
-      key: two words.
-      position: uint64 [count].
+      key: The key, two words.
+      position: The positions, uint64 [count].
 
     Returns:
       uint32 [count].

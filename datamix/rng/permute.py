@@ -23,9 +23,9 @@ class Domain(NamedTuple):
     """The grid of one size, or of many sizes as arrays.
 
     Attributes:
-      size: n, uint32.
-      columns: number of values of the upper half, at most 2^16, uint32.
-      row_bits: bits of the lower half, at most 16, uint32.
+      size: The number of elements n, uint32.
+      columns: The number of values of the upper half, at most 2^16, uint32.
+      row_bits: The bits of the lower half, at most 16, uint32.
     """
 
     size: Words
@@ -37,7 +37,7 @@ def domain(sizes: object) -> Domain:
     """The grids of the given sizes.
 
     Args:
-      sizes: integers in [1, 2^32), any shape.
+      sizes: Integers in [1, 2^32), of any shape.
 
     >>> grid = domain([20_000])
     >>> int(grid.columns[0]) * 2 ** int(grid.row_bits[0])
@@ -68,9 +68,9 @@ def permute(index: Words, grid: Domain, key: KeyWords) -> np.ndarray:
     """Look up shuffled indices on the host.
 
     Args:
-      index: uint32 in [0, size), shape [count].
-      grid: of the size, each field of shape [count] or [1].
-      key: two uint32 words, each of shape [count] or [1]; another key is another order.
+      index: The elements, uint32 in [0, size), shape [count].
+      grid: The grid of the size, each field of shape [count] or [1].
+      key: Two uint32 words, each of shape [count] or [1]; another key is another order.
 
     Returns:
       uint32 in [0, size), shape [count]; for one size and one key, a bijection.

@@ -1,1 +1,1 @@
-"""Where records come from: files, TFDS, code that draws them, Python objects; `base` has the contract of a source."""
+"""Sources of records: files, TFDS, code that draws them, Python objects; `base` has the contract of a source."""

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from datamix.errors import ConfigError, DataError, hint
+from datamix.errors import ConfigError, DataError, expanded, hint
 from datamix.sources.base import TakeFromRead, take_rows
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
@@ -36,22 +36,22 @@ def arrays(
     """Arrays in files, all of the same length along their first axis.
 
     Args:
-      path: an `.npz` file.
-      files: instead, an `.npy` file for each leaf.
-      leaves: leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
+      path: An `.npz` file.
+      files: Instead, an `.npy` file for each leaf.
+      leaves: Leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
       split: TFDS's syntax; the one split is called `train`.
 
     Raises:
-      ConfigError: not exactly one of `path` and `files`, `leaves` without `path`, or a leaf that the file does not
-        hold.
-      DataError: a file is missing or damaged, or the arrays hold Python objects or differ in length.
+      ConfigError: Not exactly one of `path` and `files` is set, `leaves` stands without `path`, or the file has no such
+        leaf.
+      DataError: A file is missing or damaged, or the arrays hold Python objects or differ in length.
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
     where: dict[str, tuple[Path, str | None]] = {}
     headers: dict[str, _Header] = {}
     if path is not None:
-        archive = Path(path).expanduser()
+        archive = expanded(path)
         names = _names(archive)
         chosen = dict(leaves) if leaves is not None else {name: name for name in names}
         for leaf, name in chosen.items():
@@ -64,7 +64,7 @@ def arrays(
         raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
     else:
         for leaf, file in (files or {}).items():
-            where[leaf] = (Path(file).expanduser(), None)
+            where[leaf] = (expanded(file), None)
             headers[leaf] = _npy_header(where[leaf][0])
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
@@ -81,11 +81,11 @@ class ArrayFiles:
     """Ranges of records in array files.
 
     Attributes:
-      where: the file of each leaf, and the name of its array in an `.npz` file.
-      ranges: the first record and the one after the last, of each range.
-      spec: the shape and dtype of each leaf.
-      class_names: the name of each label.
-      provenance: where the records come from.
+      where: The file of each leaf, and the name of its array in an `.npz` file.
+      ranges: The first record and the one after the last, of each range.
+      spec: The shape and dtype of each leaf.
+      class_names: The name of each label.
+      provenance: Where the records come from.
     """
 
     where: Mapping[str, tuple[Path, str | None]]
@@ -101,6 +101,10 @@ class ArrayFiles:
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
         return {leaf: self._in_ranges(_load(*place)) for leaf, place in self.where.items()}
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        return _load(*self.where["label"])
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
@@ -123,7 +127,7 @@ def _load(path: Path, name: str | None) -> np.ndarray:
     """The array of an `.npy` file, memory-mapped, or one of an `.npz` file.
 
     Raises:
-      DataError: the file is damaged.
+      DataError: The file is damaged.
     """
     try:
         if name is None:
@@ -141,9 +145,9 @@ class MemoryArrays(TakeFromRead):
     """Records in memory.
 
     Attributes:
-      arrays: leaf name to array, shape [num_records, *leaf shape].
-      provenance: where the records come from.
-      class_names: the name of each label.
+      arrays: Leaf name to array, shape [num_records, *leaf shape].
+      provenance: Where the records come from.
+      class_names: The name of each label.
     """
 
     arrays: Arrays
@@ -207,6 +211,8 @@ def _header(file: IO[bytes]) -> _Header:
 def _explained(path: Path, kind: str) -> Iterator[None]:
     """Say of a file that is missing or damaged that it is."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise DataError(f"{path} is no file.")
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file (looked for it at {path.absolute()}).") from None

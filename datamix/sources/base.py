@@ -19,13 +19,14 @@ _BLOCK_RECORDS = 1024
 class Source(Protocol):
     """The records of one dataset. Everything but the records is known without reading them.
 
-    A source may have a method `read()` as well, see `ReadableSource`.
+    A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
+    its classes have no names, it may say their number as `num_classes`.
 
     Attributes:
-      provenance: where the records come from: "tfds", "arrays", "procedural", …
-      num_records: the number of records.
-      spec: the shape and dtype of each leaf of one record.
-      class_names: the name of each label, by label; empty where classes have no names.
+      provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …
+      num_records: The number of records.
+      spec: The shape and dtype of each leaf of one record.
+      class_names: The name of each label, by label; empty where classes have no names.
     """
 
     @property
@@ -41,12 +42,12 @@ class Source(Protocol):
         """Write some records into arrays.
 
         Args:
-          indices: the records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
+          indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
             record may be asked for several times.
-          out: the arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`.
+          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`.
 
         Raises:
-          DataError: a record cannot be read, or is not of the spec.
+          DataError: A record cannot be read, or is not of the spec.
         """
         ...
 
@@ -57,6 +58,15 @@ class ReadableSource(Source, Protocol):
 
     def read(self) -> Arrays:
         """All records: leaf name to array, shape [num_records, *leaf shape]; may be memory-mapped."""
+        ...
+
+
+@runtime_checkable
+class LabelledSource(Source, Protocol):
+    """A source that may hand out a part of its dataset, and knows the labels of all of it."""
+
+    def whole_labels(self) -> np.ndarray:
+        """The leaf `label` of every record of the dataset, those of other splits and slices included."""
         ...
 
 
@@ -80,8 +90,8 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
     """Read the records of a source: by its `read()` where it has one, otherwise by `take`, block by block.
 
     Args:
-      source: the source.
-      count: how many of its first records to read; all of them by default.
+      source: The source.
+      count: How many of its first records to read; all of them by default.
 
     Returns:
       Leaf name to array, shape [count, *leaf shape].
@@ -121,7 +131,7 @@ def source(function: Callable[..., Any]) -> Callable[..., Any]:
     `datamix.sources.objects.as_source`.
 
     Raises:
-      RegistryError: the name is taken.
+      RegistryError: The name is taken.
 
     >>> @source
     ... def ramp_for_doctest(*, num_records: int = 3):

@@ -20,30 +20,32 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from datamix.errors import expanded
 from datamix.spec import Arrays, LeafSpec
 
-_FORMAT = 1
+FORMAT = 1
+"""The version of what an entry holds; an entry of another version is made again."""
 _META = "meta.json"
 _log = logging.getLogger(__name__)
 
 
 def cache_directory(path: str | None) -> Path:
     """The cache at a path, or the default one."""
-    return Path(path).expanduser() if path else default_cache_dir()
+    return expanded(path) if path else default_cache_dir()
 
 
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datamix"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a slot holds.
+    """The content of a place.
 
     Attributes:
-      arrays: leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.
-      info: what `build` said about them; JSON.
+      arrays: Leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.
+      info: What `build` said about the arrays, in JSON.
     """
 
     arrays: Arrays
@@ -59,20 +61,20 @@ class _UnusableError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class Place:
     """One place in the cache: `<cache_dir>/<name>-<digest of key>/`, with a meta.json and one .npy file a leaf.
 
     Attributes:
-      cache_dir: where all entries lie; made when first written to.
-      name: for the eye of whoever lists the directory.
+      cache_dir: The directory of all entries; it is made when it is first written to.
+      name: A name for people who list the directory.
       key: JSON; what is kept. Another key is another entry.
       fingerprint: JSON; the state of what the arrays are made from. Another fingerprint makes the entry stale.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache_dir:
-    ...     slot = Slot(cache_dir=Path(cache_dir), name="squares", key={"count": 3}, fingerprint={})
-    ...     entry = slot.load(lambda: ({"square": np.arange(3) ** 2}, {"unit": "m"}))
-    ...     print(entry.arrays["square"], slot.peek())
+    ...     place = Place(cache_dir=Path(cache_dir), name="squares", key={"count": 3}, fingerprint={})
+    ...     entry = place.load(lambda: ({"square": np.arange(3) ** 2}, {"unit": "m"}))
+    ...     print(entry.arrays["square"], place.peek())
     [0 1 4] ({'square': LeafSpec(shape=(), dtype='int64')}, {'unit': 'm'})
     """
 
@@ -145,12 +147,12 @@ class Slot:
             whole = meta.pop("crc32") == _checksum_of(meta)
         except OSError as error:
             raise _UnusableError(f"cannot be read ({error.strerror})" if self.path.exists() else "") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole = False
         if not whole:
             raise _UnusableError(f"is damaged ({_META})")
-        if meta["format"] != _FORMAT:
-            raise _UnusableError(f"has format {meta['format']}, not {_FORMAT}")
+        if meta["format"] != FORMAT:
+            raise _UnusableError(f"has format {meta['format']}, not {FORMAT}")
         if meta["fingerprint"] != self.fingerprint:
             raise _UnusableError("does not match its source any more")
         return meta
@@ -187,7 +189,7 @@ class Slot:
                     "num_bytes": path.stat().st_size,
                     "crc32": _checksum(path),
                 }
-            meta = {"format": _FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
+            meta = {"format": FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
             (temporary / _META).write_text(json.dumps(meta | {"crc32": _checksum_of(meta)}, indent=1))
             _sync(temporary / _META)
             _sync(temporary)

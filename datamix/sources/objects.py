@@ -23,7 +23,7 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     """Turn what a user has into a source.
 
     Args:
-      data: one of
+      data: One of
 
         - a `Source`; `provenance` and `class_names` may be missing, and instead of `take` it may have `read`;
         - a dict of arrays of the same length along their first axis, by leaf;
@@ -34,8 +34,8 @@ def as_source(data: object, provenance: str | None = None) -> Source:
       provenance: what the report says of where the records come from; by default "arrays" or "objects".
 
     Raises:
-      ConfigError: this is none of them.
-      DataError: a leaf is not of numbers, or the arrays differ in length.
+      ConfigError: This is none of them.
+      DataError: A leaf is not of numbers, or the arrays differ in length.
 
     >>> source = as_source([{"x": [0.5, 1.0], "label": 3}, {"x": [2.0, 2.5], "label": 4}])
     >>> source.num_records, str(source.spec["x"])
@@ -70,9 +70,9 @@ class Objects:
     them in 32.
 
     Attributes:
-      data: the object.
-      provenance: where the records come from.
-      class_names: the name of each label.
+      data: The object.
+      provenance: Where the records come from.
+      class_names: The name of each label.
     """
 
     data: Any
@@ -150,7 +150,7 @@ class _Adapted:
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return getattr(self.source, "provenance", None) or self.named or "objects"
 
     @property
@@ -168,6 +168,11 @@ class _Adapted:
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""
         return tuple(getattr(self.source, "class_names", ()))
+
+    @property
+    def num_classes(self) -> object:
+        """The number of classes, where the source says it."""
+        return getattr(self.source, "num_classes", None)
 
 
 class Reading(_Adapted, TakeFromRead):
@@ -198,7 +203,7 @@ def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
     """The leaves of a record.
 
     Raises:
-      DataError: it is no record, or a leaf is not of numbers.
+      DataError: It is no record, or a leaf is not of numbers.
     """
     if isinstance(record, tuple) and hasattr(record, "_asdict"):
         record = record._asdict()
@@ -217,7 +222,7 @@ def _array(leaf: str, value: object, where: str) -> np.ndarray:
     """A leaf as an array of numbers.
 
     Raises:
-      DataError: it is something else.
+      DataError: It is something else.
     """
     mend = "a pipeline computes with numbers: leave it out, or turn it into numbers."
     if value is None or isinstance(value, str | bytes | Mapping):
@@ -232,6 +237,6 @@ def _array(leaf: str, value: object, where: str) -> np.ndarray:
 
 
 def _kind(value: object) -> str:
-    """What a value is, as a user calls it."""
+    """The kind of a value, as a user calls it."""
     names: dict[type, str] = {str: "text", bytes: "bytes", dict: "a dict", list: "a list", tuple: "a tuple"}
     return names.get(type(value), type(value).__name__)

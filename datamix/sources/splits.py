@@ -17,16 +17,16 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
     A slice that reaches past the end of its split holds what there is, as a Python slice does.
 
     Args:
-      text: names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
+      text: Names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
         ends; `all` is every split.
-      sizes: records in each split that there is.
-      where: the setting's full key, for the error.
+      sizes: Records in each split that there is.
+      where: The setting's full key, for the error.
 
     Returns:
       (split, start, stop) for each part, with 0 <= start <= stop <= sizes[split].
 
     Raises:
-      ConfigError: the syntax is not TFDS's, or there is no such split.
+      ConfigError: The syntax is not TFDS's, or there is no such split.
 
     >>> resolve_split("train[:2000]+test[-10%:]", {"train": 800, "test": 100}, where="split")
     [('train', 0, 800), ('test', 90, 100)]

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLORS = ("#4269d0", "#e07b00", "#2a9d5c", "#c9408d", "#7a5cc4", "#8c6d46", "#1f9bb0", "#9c9c9c")  # by turns
+_COLORS = (
+    "#4269d0",
+    "#e07b00",
+    "#2a9d5c",
+    "#c9408d",
+    "#7a5cc4",
+    "#8c6d46",
+    "#1f9bb0",
+    "#9c9c9c",
+)  # of lines
 _METRIC_COLOR = "#1a1a1a"
 
 
@@ -20,9 +29,9 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
 
     Args:
-      results: of its jobs.
-      chosen: the best setting, marked; None where there is none.
-      metric: that decides. Its family, such as the accuracy of each source, is drawn with it.
+      results: The results of its jobs.
+      chosen: The best setting, which is marked; None where there is none.
+      metric: The metric that decides. Its family, such as the accuracy of each source, is drawn with it.
 
     Returns:
       The figure; None where no job has anything to draw.
@@ -42,7 +51,7 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=True)[0]
     _against_swept(axes[0], results, groups, chosen, family, metric, shares)
     if by_source and chosen is not None:
-        _against_own_share(axes[1], results, groups, chosen, metric, shares)
+        _against_source_share(axes[1], results, groups, chosen, metric, shares)
     replaced = stand_ins(results)
     if replaced:
         figure.suptitle(f"Built-in stand-ins, not real data: {', '.join(replaced)}", fontsize=10, color="#b00020")
@@ -169,7 +178,7 @@ def _star(axis: Axes, group: Setting, places: Mapping[int, float], metric: str, 
         axis.plot([places[id(group)]], [mean], marker="*", markersize=15, color=color, zorder=5)
 
 
-def _against_own_share(
+def _against_source_share(
     axis: Axes,
     results: Sequence[Result],
     groups: Sequence[Setting],

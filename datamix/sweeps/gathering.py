@@ -1,4 +1,4 @@
-"""What a sweep is gathered into: a table in the console, and files for people and for programs."""
+"""The end of a sweep: a table in the console, and files for people and for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from datamix.report.console import console, print_notes
-from datamix.report.files import whole_file, write_text
+from datamix.report.figures import save
+from datamix.report.files import write_text
 from datamix.sweeps.figure import draw
 from datamix.sweeps.page import page
 from datamix.sweeps.results import Result, best, related, settings, stand_ins
@@ -46,10 +47,9 @@ def gather(sweeps: Mapping[Path, Sequence[Result]], directory: Path, *, metric: 
     out.print(answer)
     vector = ""
     if (figure := draw(results, chosen, metric)) is not None:
-        with whole_file(directory / "sweep.png") as part:
-            figure.savefig(part)
+        save(figure, directory / "sweep.png")
         text = io.StringIO()
-        figure.savefig(text, format="svg")
+        save(figure, text, format="svg")
         vector = text.getvalue()
     metrics = related(results, metric)
     write_text(directory / "sweep.html", page(results, chosen, answer, metrics, vector, directory))

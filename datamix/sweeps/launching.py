@@ -1,4 +1,4 @@
-"""What the launcher `hydra/launcher=vmap` does: trains jobs together, then runs each with the model that it has."""
+"""The launcher `hydra/launcher=vmap`: it trains jobs together, then runs each with the model that it has."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def check_execution(execution: object) -> None:
       ConfigError: Names `hydra.launcher.execution` and its choices.
     """
     if execution not in _EXECUTIONS:
-        raise ConfigError(f"hydra.launcher.execution = {execution!r}. {hint(str(execution), _EXECUTIONS)}")
+        advice = hint(str(execution), _EXECUTIONS)
+        raise ConfigError(key="hydra.launcher.execution", value=execution, hint=advice)
 
 
 def launch(

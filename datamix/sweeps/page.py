@@ -63,12 +63,12 @@ def page(
     """Write a sweep's page.
 
     Args:
-      results: of its jobs.
-      chosen: the best setting.
-      verdict: the answer, in one sentence.
-      metrics: to show in the table.
-      figure: the sweep's figure as SVG; empty for none.
-      directory: of the page; links are relative to it.
+      results: The results of its jobs.
+      chosen: The best setting.
+      verdict: The answer, in one sentence.
+      metrics: The metrics to show in the table.
+      figure: The sweep's figure as SVG; empty for none.
+      directory: The directory of the page; links are relative to it.
     """
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name

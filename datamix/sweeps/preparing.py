@@ -65,7 +65,7 @@ def settle(config: DictConfig) -> list[str]:
 
 
 def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:
-    """What a sweep varies and what it fixes, with that of `hydra.sweeper.params` first."""
+    """The overrides of a sweep, with those of `hydra.sweeper.params` first."""
     params = config.hydra.sweeper.get("params") or {}
     lines = [*(f"{key}={value}" for key, value in params.items()), *_as_typed(config, "task")]
     return list(OverridesParser.create(config_loader=loader).parse_overrides(lines))
@@ -85,7 +85,7 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
     jobs = BasicSweeper.split_arguments(overrides, None)[0]
     if not jobs:
         swept = ", ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
-        raise ConfigError(f"{swept}: there is nothing to choose from, and the sweep has no job.")
+        raise ConfigError("there is nothing to choose from, and the sweep has no job", key=swept)
     return jobs
 
 
@@ -102,9 +102,9 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
       ConfigError: A job sets what belongs to the whole sweep.
       RegistryError: See `check_hydra_node`.
     """
-    for key in _own_keys(config):
+    for key in _swept_keys(config):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
-            raise ConfigError(f"hydra.sweeper: {key} cannot be swept; set it for the whole sweep.")
+            raise ConfigError(f"{key} cannot be swept; set it for the whole sweep", key="hydra.sweeper")
     fixed, swept = _group_choices(config, loader)
     # Keys of no group do not reach Hydra's part. Without a swept group, parameters of a sweeper may still name one.
     for chosen in itertools.product(*swept) if swept or config.hydra.sweeper.get("params") else ():
@@ -167,7 +167,7 @@ def _plain(node: DictConfig, part: str) -> object:
     return OmegaConf.to_container(OmegaConf.masked_copy(node, [part]), resolve=False)
 
 
-def _own_keys(config: DictConfig) -> Iterator[str]:
+def _swept_keys(config: DictConfig) -> Iterator[str]:
     for name in ("params", "search_space"):
         for key in config.hydra.sweeper.get(name) or {}:
             yield str(key)

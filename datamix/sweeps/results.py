@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import DataError
+from datamix.errors import DataError, printable
 
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
@@ -19,7 +19,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How one job of a sweep ended.
+    """The result of one job of a sweep.
 
     Attributes:
       sweep: The name of the sweep's directory, where several are compared; else empty.
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def why(self) -> str | None:
-        """What ended a job that is not done."""
+        """The cause that ended a job that is not done."""
         return self.error and f"{self.kind or 'Interrupted'}: {self.error}"
 
 
@@ -91,16 +91,18 @@ def read_results(directory: Path, sweep: str = "") -> list[Result]:
     """Read the result files below a sweep's directory, in the order of the jobs.
 
     Raises:
-      DataError: a file is damaged.
+      DataError: A file is damaged.
     """
-    return sorted((read_result(path, sweep) for path in directory.rglob(RESULT)), key=lambda result: result.job)
+    return sorted(
+        (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file()), key=lambda result: result.job
+    )
 
 
 def read_result(path: Path, sweep: str = "") -> Result:
     """Read one job's result file.
 
     Raises:
-      DataError: it is damaged.
+      DataError: It is damaged.
     """
     try:
         plain = json.loads(path.read_bytes())
@@ -120,7 +122,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged ({error!r}); delete it, and sweep.resume=true runs its job again."
         ) from error
@@ -153,13 +155,13 @@ def swept(results: Sequence[Result]) -> list[str]:
 
 
 def swept_value(result: Result, key: str) -> str:
-    """What a job has for one of the keys of `swept`."""
+    """The value that a job has for one of the keys of `swept`."""
     return result.sweep if key == "sweep" else result.overrides.get(key, "")
 
 
 def shown_value(result: Result, key: str) -> str:
     """The same for people to read: a number that a search has found with four digits."""
-    value = swept_value(result, key)
+    value = printable(swept_value(result, key))
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
 
 

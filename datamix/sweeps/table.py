@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from datamix.errors import printable
 from datamix.report.console import percent, table
 from datamix.sweeps.results import Result, Setting, complaints, goal_of, related, settings, shown_value, swept
 
@@ -50,10 +51,26 @@ def as_csv(lines: Sequence[dict[str, Any]]) -> str:
         flat.append(cells | row["metrics"])
     columns = list(dict.fromkeys(column for cells in flat for column in cells))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_plain_cell, columns))
+    writer.writerows([_plain_cell(cells.get(column)) for column in columns] for cells in flat)
     return text.getvalue()
+
+
+def _plain_cell(value: object) -> object:
+    """A cell that a spreadsheet shows and does not compute: what would begin a formula gets an apostrophe before it.
+
+    >>> _plain_cell("=1+1"), _plain_cell("-0.5"), _plain_cell("a=b")
+    ("'=1+1", '-0.5', 'a=b')
+    """
+    if not isinstance(value, str):
+        return value
+    value = printable(value)
+    return f"'{value}" if value.lstrip()[:1] in _BEGIN_FORMULAS and not _NUMBER.fullmatch(value) else value
+
+
+_BEGIN_FORMULAS = tuple("=+-@")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> Table:

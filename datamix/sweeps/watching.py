@@ -72,8 +72,9 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
         gather({directory: results}, directory, metric=config.sweep.metric, goal=config.sweep.goal)
     except OSError as error:
         raise ConfigError(
-            f"hydra.sweep.dir: {error.filename or directory} cannot be written: {error.strerror}; once it can, "
-            f"job=report sweep.dir={directory} draws what the jobs have left."
+            f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report "
+            f"sweep.dir={directory} draws what the jobs have left",
+            key="hydra.sweep.dir",
         ) from error
 
 
@@ -163,22 +164,22 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     interruption.check()
     if (directory / RESULT).is_file() and (other := read_result(directory / RESULT).job) != hydra.job.num:
         raise shared_directory(str(hydra.sweep.subdir), other, hydra.job.num)
-    record = Record(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
+    result_file = ResultFile(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
     try:
         report = work(node)
     except BaseException as error:
         ending = interruption.instead_of(error)
-        record.end_badly(ending)
+        result_file.end_badly(ending)
         if ending is not error:
             raise ending from error
         if searches or not isinstance(error, Exception):
             raise
         return None
-    metrics = record.end_well(report)
+    metrics = result_file.end_well(report)
     interruption.check()
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by. {hint(metric, metrics)}"
-        record.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
+        result_file.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
         raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
     return metrics.get(metric)
 
@@ -187,7 +188,7 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
     """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed.
 
     Raises:
-      StateError: it had another configuration.
+      StateError: It had another configuration.
     """
     if not node.sweep.resume or not (directory / RESULT).is_file():
         return None
@@ -205,8 +206,8 @@ def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
     return path.is_file() and (result := read_result(path)).status == "interrupted" and result.config == config
 
 
-class Record:
-    """What a job of a sweep leaves in its directory: begun when it is made, ended once.
+class ResultFile:
+    """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once.
 
     Args:
       directory: The directory of the job.
@@ -275,7 +276,7 @@ def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
-    """What a job computes, as plain values: its configuration without what only says how it is run."""
+    """The configuration of a job as plain values, without what only says how it is run."""
     node = without_hydra(node)
     try:
         plain: Any = OmegaConf.to_container(node, resolve=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,12 +56,16 @@ class Checkpoints:
           step: The number of steps done.
           state: The state after them.
           position: The position in the mix and in the run; JSON.
+
+        Raises:
+          OSError: Raised when the checkpoint cannot be written, as on a full disk.
         """
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
         )
-        self._manager.save(step, args=items, force=True)
-        write_text(self.path / str(step) / _DIGESTS, json.dumps(_digests(self.path / str(step))))
+        with _writing(self.path / str(step)):
+            self._manager.save(step, args=items, force=True)
+            write_text(self.path / str(step) / _DIGESTS, json.dumps(_digests(self.path / str(step))))
 
     def position(self, step: int) -> dict[str, Any]:
         """The position that `save` was given.
@@ -133,6 +140,26 @@ class Checkpoints:
                 f"train.resume: {self.path / str(step)} is damaged ({str(error).splitlines()[0]}); delete it to go on "
                 "from the one before."
             ) from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Give an error of the system the class and the path that it has; TensorStore gives its number in a text."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "raised an exception" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)  # Orbax logs with a traceback what it then raises
+    try:
+        yield
+    except ValueError as error:
+        if (match := re.search(r"os_error_code='(\d+)'", str(error))) is None:
+            raise
+        number = int(match[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+    finally:
+        logger.removeFilter(other)
 
 
 def _name(path: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ import numpy as np
 from datamix import registry
 from datamix.build.built import Built, build
 from datamix.build.opening import open_source
+from datamix.build.values import notes_on_values, what_is_broken
 from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
 from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
-from datamix.spec import LeafSpec, Spec
+from datamix.spec import LeafSpec
 from datamix.training.learner import HeldOut
+from datamix.training.overlap import num_seen
 
 _TEST_BATCH = 256
 _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywhere
@@ -23,10 +26,11 @@ _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywh
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a model is trained and tested on.
+    """The data that a model is trained and tested on.
 
     Attributes:
       built: The objects of the mix.
+      built_tests: The objects of the test records.
       pipeline: The pipeline of the mix.
       test_pipeline: The pipeline of the test records.
       tests: The test records, as what the compiled test takes.
@@ -34,9 +38,11 @@ class Data:
       num_classes: The number of classes of all sources together.
       shape: The shape of one image.
       disjoint_classes: Whether every class belongs to one source.
+      num_seen: The number of test records that equal records to train on, by source, where there are any.
     """
 
     built: Built
+    built_tests: Built
     pipeline: Pipeline
     test_pipeline: Pipeline
     tests: HeldOut
@@ -44,6 +50,26 @@ class Data:
     num_classes: int
     shape: tuple[int, ...]
     disjoint_classes: bool
+    num_seen: Mapping[str, int]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of the records, before a model is trained on them; a sentence each."""
+        of_tests = notes_on_values(self.built_tests.sources, self.test_pipeline.statistics, self.built_tests.labels)
+        seen = [
+            f"source {name!r}: {count:,} of its {self.test_records[name]:,} test records equal records to train on."
+            for name, count in self.num_seen.items()
+        ]
+        return [*self.built.notes_on(self.pipeline), *(f"test records of {note}" for note in of_tests), *seen]
+
+    def broken(self) -> str:
+        """What images hold that no loss can be computed of, such as NaN, by source; empty if nothing."""
+        found = {
+            name: what_is_broken(leaves["image"])
+            for name, leaves in self.pipeline.statistics.items()
+            if "image" in leaves
+        }
+        return "; ".join(f"the images of {name} hold {broken}" for name, broken in found.items() if broken)
 
     @property
     def num_test_batches(self) -> int:
@@ -61,31 +87,37 @@ def open_data(config: Config, like: Data | None = None) -> Data:
       DatamixError: Raised with one line that says what is wrong and how to mend it.
     """
     built = build(config)
-    shape = _check_spec(built.spec())
+    shape = _check_spec(built)
     if like is not None:
-        return replace(like, built=built, pipeline=built.completed().pipeline(like.pipeline.reader))
+        built = built.completed(all_counts=True)
+        return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
     test_sources = [_test_source(source, config) for source in config.sources]  # before anything is read
-    built = built.completed()
-    counts = [source.num_classes() for source in built.sources.values()]
+    built = built.completed(all_counts=True)
+    counts = [_num_classes(built, name) or 0 for name in built.sources]
     offsets = [built.offset(name) or 0 for name in built.sources]
     classes = [range(offset, offset + count) for offset, count in zip(offsets, counts, strict=True)]
     num_classes = max(labels.stop for labels in classes)
+    if not num_classes:
+        raise DataError("no record of the mix has a class; there is nothing to be learnt from labels that are all -1.")
     source_of_class = np.zeros(num_classes, np.uint32)
     for i, labels in enumerate(classes):
         source_of_class[labels.start : labels.stop] = i
-    tests = build(_test_config(config, test_sources, offsets))
-    for (name, source), count in zip(tests.sources.items(), counts, strict=True):
-        if (test_count := source.num_classes()) > count:
-            raise DataError(
-                f"source {name!r}: label {test_count - 1} of its test records is none of the {count} classes of "
-                f"those to train on; name every class in source.{name}.class_names."
-            )
+    tests = build(_test_config(config, test_sources), labels_like=built.labels)
     spec = built.spec()
     if (differing := tests.spec()) != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
     test_pipeline = tests.pipeline()
+    test_records = {name: source.num_records for name, source in tests.sources.items()}
+    for name, count in test_records.items():
+        statistic = test_pipeline.statistics[name].get("label")
+        if statistic is not None and statistic.num_unlabelled(count) >= count:
+            raise DataError(
+                f"source {name!r}: none of its {count:,} test records has a class, so that there is nothing to test; "
+                f"hold labelled records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
+            )
     return Data(
         built=built,
+        built_tests=tests,
         pipeline=built.pipeline(),
         test_pipeline=test_pipeline,
         tests=HeldOut(
@@ -94,29 +126,42 @@ def open_data(config: Config, like: Data | None = None) -> Data:
             jnp.uint32(tests.plan.length or 0),
             jnp.asarray(source_of_class),
         ),
-        test_records={name: source.num_records for name, source in tests.sources.items()},
+        test_records=test_records,
         num_classes=num_classes,
         shape=shape,
+        num_seen=num_seen(built.sources, tests.sources),
         disjoint_classes=sum(counts) == len({label for labels in classes for label in labels}),
     )
 
 
-def _check_spec(spec: Spec) -> tuple[int, ...]:
+def _check_spec(built: Built) -> tuple[int, ...]:
     """The shape of an image.
 
     Raises:
       ConfigError: Raised when these are no records to train on.
     """
+    spec = built.spec()
     image, label = spec.get("image"), spec.get("label")
     is_image = image is not None and "float" in image.dtype and image.shape
-    if not is_image or not _is_class(label):
+    if not is_image or not _is_class(label) or built.labels.kind == "number":
         listed = ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
         raise ConfigError(
             f"job=train takes records with a float image and an integer label; this mix gives {listed}. to_float makes "
             "numbers of pixels."
         )
+    for name in built.sources:
+        if name not in built.labels.num_classes and not _num_classes(built, name):
+            raise ConfigError(
+                f"source {name!r}: operators make its labels, and how many classes there are is not known; set "
+                f"source.{name}.num_classes."
+            )
     assert image is not None
     return image.shape
+
+
+def _num_classes(built: Built, source: str) -> int | None:
+    """The number of classes of a source; None where it is not known."""
+    return built.labels.num_classes.get(source) or built.sources[source].declared_num_classes
 
 
 def _is_class(label: LeafSpec | None) -> bool:
@@ -129,11 +174,6 @@ def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
     Raises:
       ConfigError: Raised when it has no test records.
     """
-    if "split" not in registry.settings(registry.lookup("source", source.target)):
-        raise ConfigError(
-            f"source {source.name!r} has no splits, so there is nothing to test it on; give {source.target} a keyword "
-            "split, which is 'train' or 'test'."
-        )
     split = source.test_split or _USUAL_SPLIT
     test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
     try:
@@ -148,15 +188,9 @@ def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
     return test_source
 
 
-def _test_config(config: Config, test_sources: list[SourceConfig], offsets: list[int]) -> Config:
+def _test_config(config: Config, test_sources: list[SourceConfig]) -> Config:
     """All test records once, source by source, with the same operators but those that draw."""
-    sources = []
-    for source, offset in zip(test_sources, offsets, strict=True):
-        operators = _without_random(source.operators)
-        has_offset = any(each.name == "offset_label" and "leaf" not in each.settings for each in operators)
-        if config.labels == "union" and not has_offset:
-            operators = (OperatorConfig(name="offset_label", settings={"offset": offset}), *operators)
-        sources.append(replace(source, operators=operators))
+    sources = [replace(source, operators=_without_random(source.operators)) for source in test_sources]
     return replace(
         config,
         sources=tuple(sources),

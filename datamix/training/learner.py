@@ -42,10 +42,10 @@ class State(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How a model does on the test records of each source: sums over records.
+    """The scores of a model on the test records of each source: sums over records.
 
     Attributes:
-      num_records: The number of test records, float32 [num_sources].
+      num_records: The number of test records that have a class, float32 [num_sources].
       correct: The number of records whose class is the likeliest, float32 [num_sources].
       loss: The cross-entropy in nats, float32 [num_sources].
       taken_for: The number of records of a source (row) that are taken for a class of a source (column), float32
@@ -116,7 +116,7 @@ class Learner:
         return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
     def num_parameters(self) -> int:
-        """How many numbers are learnt."""
+        """The number of numbers that are learnt."""
         params = nnx.state(_abstract(self), nnx.Param)
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -127,8 +127,8 @@ class Learner:
           ConfigError: Raised when it does not.
         """
         image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
-        graph, state = nnx.split(_abstract(self))
         try:
+            graph, state = nnx.split(_abstract(self))
             logits = jax.eval_shape(lambda state, image: nnx.merge(graph, state)(image), state, image)
         except (TypeError, ValueError) as error:
             raise ConfigError(
@@ -153,7 +153,7 @@ def _abstract(learner: Learner) -> nnx.Module:
 
 @cache
 def _graph(learner: Learner, *, training: bool) -> Any:
-    """What of the model is static; dropout and its like know whether they train."""
+    """The static part of the model; dropout and its like know whether they train."""
     model = nnx.clone(_abstract(learner))
     model.train() if training else model.eval()  # type: ignore[no-untyped-call]
     return _split(model)[0]
@@ -197,8 +197,8 @@ def train(
 
     def loss_of(params: Any, rest: Any, image: jax.Array, label: jax.Array) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
-        loss = optax.softmax_cross_entropy_with_integer_labels(model(image), label).mean()
-        return loss, _split(model)[2]
+        losses, is_labelled = _cross_entropy(model(image), label)
+        return losses.sum() / jnp.maximum(is_labelled.sum(), 1), _split(model)[2]
 
     def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
         cursor, (params, rest, optimizer) = carry
@@ -233,8 +233,8 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
         logits = model(batch["image"])
         # The last batch goes on past the end.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
-        source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        losses, is_labelled = _cross_entropy(logits, batch["label"])
+        source = jax.nn.one_hot(batch["source_id"], num_sources) * (is_record & is_labelled)[:, None]
         predicted = logits.argmax(axis=-1)
         is_correct = predicted == batch["label"]
         taken_for = jax.nn.one_hot(data.source_of_class[predicted], num_sources)
@@ -251,6 +251,13 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
     (_, scores), _ = lax.scan(step, (data.cursor, no_scores), firsts)
     return scores
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cross-entropy of each record, in nats, 0 where its label is negative and so no class; and where it is one."""
+    is_labelled = label >= 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
+    return jnp.where(is_labelled, losses, 0), is_labelled
 
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.

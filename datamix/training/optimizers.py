@@ -86,12 +86,12 @@ def constant(_steps: int) -> optax.Schedule:
 
 
 def cosine(steps: int, *, end: float = 0.0) -> optax.Schedule:
-    """Half a cosine wave, down to a share of the rate; see `optax.cosine_decay_schedule`."""
+    """The rate falls along half a cosine wave, to a share of itself; see `optax.cosine_decay_schedule`."""
     return optax.cosine_decay_schedule(1.0, steps, end)
 
 
 def exponential(_steps: int, *, every: int, decay: float, staircase: bool = False) -> optax.Schedule:
-    """Multiplied by `decay` each `every` steps; see `optax.exponential_decay`."""
+    """The rate is multiplied by `decay` each `every` steps; see `optax.exponential_decay`."""
     return optax.exponential_decay(1.0, every, decay, staircase=staircase)
 
 
@@ -101,7 +101,7 @@ def linear(steps: int, *, end: float = 0.0) -> optax.Schedule:
 
 
 def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax.Schedule:
-    """Up in a straight line for a share of the steps, then `cosine`; see `optax.warmup_cosine_decay_schedule`."""
+    """The rate rises in a line for a share of the steps, then `cosine`; see `optax.warmup_cosine_decay_schedule`."""
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup * steps), steps, end)
 
 

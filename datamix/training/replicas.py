@@ -157,7 +157,7 @@ def same_program(first: Compiled, other: Compiled) -> bool:
 
 
 def execution_of(execution: str, num_replicas: int) -> type[Single | Threaded | Vmapped]:
-    """How to train a number of replicas.
+    """The class that trains a number of replicas.
 
     Args:
       execution: "threads", "vmap", or "auto": threads on a CPU, vmap on an accelerator.

@@ -13,7 +13,7 @@ import numpy as np
 
 from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
-from datamix.errors import ConfigError, DatamixError, StateError
+from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import differing, digest
 from datamix.pipeline.cursor import Cursor
 from datamix.rng.hash import key_for
@@ -21,8 +21,8 @@ from datamix.rng.keys import key_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Scores, State, first_state
+from datamix.training.metrics import Line, MetricsFile, metrics_of
 from datamix.training.optimizers import rates
-from datamix.training.records import Line, Records, metrics_of
 from datamix.training.replicas import Replicas, execution_of, same_program
 
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ class Run:
       step: The number of steps done.
       cursor: The cursor before the next batch.
       state: The state after the last step.
-      records: The results of the tests so far.
+      metrics: The results of the tests so far, and their file.
       scores: The scores of the last test.
       checkpoints: The checkpoints of the run.
       note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
@@ -61,7 +61,7 @@ class Run:
     cursor: Cursor
     state: State
     checkpoints: Checkpoints
-    records: Records = field(init=False)
+    metrics: MetricsFile = field(init=False)
     note: str = ""
     scores: Scores | None = None
     error: DatamixError | None = None
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many steps there are."""
+        """The number of steps in all."""
         return len(self.rates)
 
     @property
@@ -117,20 +117,20 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         lines = _resume(run)
     else:
         run.checkpoints.clear()
-    run.records = Records(directory, lines)
+    run.metrics = MetricsFile(directory, lines)
     return run
 
 
 def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
     """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
-    found: list[Run | DatamixError] = []
+    runs: list[Run | DatamixError] = []
     for config, directory in jobs:
-        like = next((run for run in found if isinstance(run, Run) and _same_data(run.config, config)), None)
+        like = next((run for run in runs if isinstance(run, Run) and _same_data(run.config, config)), None)
         try:
-            found.append(prepare(config, directory, like))
+            runs.append(prepare(config, directory, like))
         except DatamixError as error:
-            found.append(error)
-    return found
+            runs.append(error)
+    return runs
 
 
 def _same_data(first: Config, other: Config) -> bool:
@@ -148,13 +148,14 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     length, size = data.pipeline.plan.length, data.pipeline.batch_size
     whole = None if length is None else length // size
     if settings.steps is None and whole is None:
-        raise ConfigError(
-            "train.steps = null is the whole mix, which never ends; set train.steps, or another stop than forever."
-        )
+        text = "the whole mix never ends; set train.steps, or another stop than forever"
+        raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (settings.steps or 0) > whole:
         raise ConfigError(
-            f"train.steps = {settings.steps} is more than the {whole} whole batches of the mix; make it {whole} or "
-            "less, or set stop=forever."
+            f"it is more than the {whole} whole batches of the mix",
+            key="train.steps",
+            value=settings.steps,
+            hint=f"Make it {whole} or less, or set stop=forever.",
         )
     return settings.steps or whole or 0
 
@@ -184,7 +185,7 @@ def _resume(run: Run) -> list[Line]:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What determines a run, digested, by the key that sets it."""
+    """The digests of all that determines a run, by the key that sets it."""
     settings, mix = run.settings, run.data.pipeline.iterator().state()["fingerprint"]
     parts = {
         "model": [settings.model, dict(settings.model_settings)],
@@ -199,7 +200,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _save(run: Run) -> None:
     mix = run.data.pipeline.iterator(start=run.step).state()
-    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.records.lines})
+    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines})
 
 
 def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
@@ -250,7 +251,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         if step == first.steps:
             break
     for run in runs:
-        run.records.close()
+        run.metrics.close()
         run.checkpoints.close()
 
 
@@ -259,13 +260,19 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = before + int(np.argmin(np.isfinite(losses))) + 1
-        run.error = ConfigError(
-            f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer finite; "
-            "a smaller rate keeps it so."
-        )
+        if broken := run.data.broken():
+            run.error = DataError(
+                f"at step {lost} the loss is no longer finite: {broken}; mend them with an operator of your own, or "
+                "leave those records out."
+            )
+        else:
+            run.error = ConfigError(
+                f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer "
+                "finite; a smaller rate keeps it so."
+            )
         return
     assert run.scores is not None
-    run.records.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
+    run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
     if _due(run, before):
         run.state = state()
         _save(run)

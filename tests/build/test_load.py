@@ -17,9 +17,8 @@ FEW = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.arange(6) % 3}
 @pytest.fixture
 def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Overrides for a machine without data, whose network does not answer."""
-    monkeypatch.setattr(
-        "datamix.sources.tfds.prepare._ask", lambda url, wait_s: f"no answer from {url} within {wait_s:g} s"
-    )
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
 
 

@@ -13,16 +13,11 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix import operators, registry
+from datamix import operators
 from datamix.mixing.stops import Stop
 from datamix.operators.image import cast, normalize, to_float
 from datamix.spec import Record
 from datamix.testing import check_resume
-
-
-@pytest.fixture(autouse=True)
-def _registry_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(names) for kind, names in registry._HELD.items()})
 
 
 def few(size: int = 6, classes: int = 3, value: int = 0) -> dict[str, np.ndarray]:

@@ -20,14 +20,13 @@ from datamix.errors import ConfigError, DataError
 @pytest.fixture
 def nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Overrides for a machine without data, whose network does not answer."""
-    monkeypatch.setattr(
-        "datamix.sources.tfds.prepare._ask", lambda url, wait_s: f"no answer from {url} within {wait_s:g} s"
-    )
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     return [f"data.dir={tmp_path}", f"data.cache={tmp_path / 'cache'}"]
 
 
-def built(*overrides: str) -> Built:
-    return build(parse(compose(overrides)))
+def built(*overrides: str, **settings: Any) -> Built:
+    return build(parse(compose(overrides, **settings)))
 
 
 def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
@@ -35,14 +34,14 @@ def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]
 
 
 def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
-    found = built("data.stand_in=true", "source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
-    assert [source.provenance for source in found.sources.values()] == ["stand-in", "procedural"]
-    assert [source.num_records for source in found.sources.values()] == [300, 20_000]
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith(
+    mix = built("data.stand_in=true", "source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
+    assert [source.provenance for source in mix.sources.values()] == ["stand-in", "procedural"]
+    assert [source.num_records for source in mix.sources.values()] == [300, 20_000]
+    assert len(mix.notes) == 1
+    assert mix.notes[0].startswith(
         "mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
     )
-    assert found.notes[0].endswith(
+    assert mix.notes[0].endswith(
         " For the real data, set data.dir=, or pip install -e '.[prepare]' and run with a network."
     )
 
@@ -68,10 +67,7 @@ def test_limit_takes_the_first_records() -> None:
     assert datamix.load("source.a.limit=400", "batch.size=1", sources={"a": few()}).plan.sizes == (6,)
 
 
-def test_a_source_function_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    held = {kind: dict(entries) for kind, entries in registry._HELD.items()}
-    monkeypatch.setattr(registry, "_HELD", held)
-
+def test_a_source_function_of_the_users(tmp_path: Path) -> None:
     @datamix.source
     def ramps(*, num_records: int) -> dict[str, np.ndarray]:
         return few(num_records)
@@ -98,8 +94,13 @@ def test_a_source_function_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_source_made_in_python_takes_no_settings() -> None:
-    with pytest.raises(ConfigError, match=r"^source\.a\.split: a was made in Python and takes no split; "):
-        datamix.load("source.a.split=train[:3]", sources={"a": few()})
+    with pytest.raises(ConfigError, match=r"^source\.a\.path: a was made in Python and takes no path; "):
+        datamix.load("source.a.path=a.npz", sources={"a": few()})
+
+
+def test_a_source_made_in_python_is_sliced() -> None:
+    pipeline = datamix.load("source.a.split=train[1:]", "batch.size=2", "shuffle=none", sources={"a": few()})
+    assert pipeline[0]["label"].tolist() == few()["label"][1:3].tolist()
 
 
 @pytest.mark.parametrize("source", ["mnist+fashion", "digits"])
@@ -109,7 +110,7 @@ def test_a_data_dir_that_is_not_there_is_refused_before_anything_is_looked_for(
     def ask(url: str | None, wait_s: float) -> str:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("datamix.sources.tfds.prepare._ask", ask)
+    monkeypatch.setattr("datamix.sources.tfds.prepare.ask", ask)
     missing = tmp_path / "missing"
     for overrides in ([], ["data.stand_in=true"]):
         with pytest.raises(DataError, match=rf"^data\.dir = '{missing}': there is no such directory .*; name one that"):
@@ -133,3 +134,18 @@ def test_no_job_starts_without_its_data_dir(job: str, call_datamix: Callable[...
     mistake = call_datamix(f"job={job}", "data.dir=missing").mistake
     assert mistake.startswith("DataError: data.dir = 'missing': there is no such directory (looked for it at ")
     assert not (tmp_path / "missing").exists()
+
+
+def test_a_dataset_with_splits_of_its_own_is_numbered_by_all_of_them(tmp_path: Path) -> None:
+    label = {"train": np.arange(20) % 5, "test": np.arange(20) % 7, "few": np.zeros(20, int)}
+
+    def own_splits(*, split: str = "train") -> dict[str, np.ndarray]:
+        return {"image": np.zeros((20, 2, 2, 1), np.uint8), "label": label[split]}  # KeyError where there is none
+
+    registry.register("source", "own_splits", own_splits)
+    (tmp_path / "dataset").mkdir()
+    for name in "ab":
+        (tmp_path / "dataset" / f"{name}.yaml").write_text("_target_: own_splits\n")
+    for split, test_split in (("train", "test"), ("test", "test"), ("few", "test"), ("few", "nowhere")):
+        found = built("source=a+b", f"source.a.split={split}", f"source.a.test_split={test_split}", config_dir=tmp_path)
+        assert found.completed().offset("b") == (5 if test_split == "nowhere" else 7)

@@ -89,11 +89,11 @@ def test_choices_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "dataset" / "mine.yaml").write_text("_target_: arrays\n")
     (tmp_path / "extra").mkdir()
     (tmp_path / "extra" / "one.yaml").write_text("")
-    found = choices(tmp_path)
-    assert found["mix"] == ["concat", "proportional", "random", "round_robin"]
-    assert "mine" in found["dataset"]
-    assert found["extra"] == ["one"]
-    assert not any(group.startswith("hydra") for group in found)
+    groups = choices(tmp_path)
+    assert groups["mix"] == ["concat", "proportional", "random", "round_robin"]
+    assert "mine" in groups["dataset"]
+    assert groups["extra"] == ["one"]
+    assert not any(group.startswith("hydra") for group in groups)
 
 
 def test_options_of_source_are_the_datasets() -> None:
@@ -128,14 +128,14 @@ def test_nothing_of_hydra_is_replaced(environment: dict[str, str], tmp_path: Pat
         names = {
         [(owner.__module__ if isinstance(owner, type) else "", owner.__name__, name) for owner, name in FUNCTIONS]
     }
-        def found(module, owner, name):
+        def part(module, owner, name):
             holder = importlib.import_module(owner) if not module else getattr(importlib.import_module(module), owner)
             return getattr(holder, name, None)
-        before = [found(*each) for each in names]
+        before = [part(*each) for each in names]
         from datamix.cli import main
         main(["job=plan", "source=digits+garments", "hydra.run.dir=one"])
         main(["-m", "job=plan", "source=digits+garments", "seed=0,1", "hydra.sweep.dir=several"])
-        print(json.dumps([a is b for a, b in zip(before, [found(*each) for each in names])]))
+        print(json.dumps([a is b for a, b in zip(before, [part(*each) for each in names])]))
         """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
@@ -238,9 +238,9 @@ def test_hydra_finds_light_plugins() -> None:
         from hydra.plugins.config_source import ConfigSource
         from hydra.plugins.launcher import Launcher
         from hydra.plugins.search_path_plugin import SearchPathPlugin
-        found = [plugin.__name__ for kind in (ConfigSource, Launcher) for plugin in Plugins.instance().discover(kind)]
+        names = [plugin.__name__ for kind in (ConfigSource, Launcher) for plugin in Plugins.instance().discover(kind)]
         ours = [kind for kind in Plugins.instance().discover(SearchPathPlugin) if "datamix" in kind.__module__]
-        print({"PlusSource", "VmapLauncher"} <= set(found), ours, [name for name in sys.modules if name == "datamix"])
+        print({"PlusSource", "VmapLauncher"} <= set(names), ours, [name for name in sys.modules if name == "datamix"])
         """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -121,7 +121,7 @@ def test_mistakes_are_one_line(override: str, error: type[DatamixError], message
 def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nmix:\n  ratio: 7:3\n")
-    with pytest.raises(ConfigError, match=r"mix\.ratio = 423 is not a ratio; write '7:3' or \[7, 3\]\. In YAML"):
+    with pytest.raises(ConfigError, match=r"mix\.ratio = 423; it is no ratio\. Write '7:3' or \[7, 3\]\. In YAML"):
         build(parsed("source=digits+garments", "experiment=mine", config_dir=tmp_path))
 
 
@@ -347,9 +347,9 @@ def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> N
             ["source=inner", "+source.inner.limit=3"],
             r"source\.inner\.limit: inner is a mix, and takes ratio, weights and ",
         ),
-        (["source=inner", "source.inner.ratio=7"], r"source\.inner\.ratio = 7 is not a ratio"),
+        (["source=inner", "source.inner.ratio=7"], r"source\.inner\.ratio = 7; it is no ratio"),
         (["source=inner", "+source.inner.share.z=1"], r"source\.inner\.share\.z: there is no source 'z' in this mix"),
-        (["source=mistaken"], r"source\.mistaken\.ratio = 423 is not a ratio; .* unquoted"),
+        (["source=mistaken"], r"source\.mistaken\.ratio = 423; it is no ratio\. .* unquoted"),
         (["source=knot"], r"source: the mix 'knot' is made of itself: knot -> knot\."),
         (["source=hollow"], r"source: hollow is a mix of nothing; name what it is made of in its defaults"),
     ],
@@ -382,7 +382,7 @@ def test_a_schedule_on_the_command_line() -> None:
 
 
 def test_no_shuffle_at_all_is_none_and_not_null() -> None:
-    with pytest.raises(ConfigError, match=r"^shuffle = null; it is full, none, or window\(n\)"):
+    with pytest.raises(ConfigError, match=r"^shuffle is missing; it is full, none, or window\(n\)"):
         build(parsed("shuffle=null", "source=digits"))
 
 

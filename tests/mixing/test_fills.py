@@ -42,10 +42,10 @@ def test_exact_quotas() -> None:
 def test_every_batch_holds_its_quota_and_nothing_adds_up(weights: list[float], batch: int, window: bool) -> None:
     plan = plan_of(weights, stratify=True, batch_size=batch, stop="forever", window=batch if window else None)
     exact = np.asarray([float(share) for share in plan.shares]) * batch
-    found = quotas(plan, batch, 150)
-    assert (found >= np.floor(exact - 1e-9)).all()
-    assert (found <= np.ceil(exact + 1e-9)).all()
-    drift = np.cumsum(found, axis=0) - exact * np.arange(1, 151)[:, None]
+    counts = quotas(plan, batch, 150)
+    assert (counts >= np.floor(exact - 1e-9)).all()
+    assert (counts <= np.ceil(exact + 1e-9)).all()
+    drift = np.cumsum(counts, axis=0) - exact * np.arange(1, 151)[:, None]
     assert np.abs(drift).max() < 1
 
 
@@ -55,14 +55,14 @@ def test_strata_begin_where_batches_do_after_a_source_dropped_out() -> None:
     assert second.first % 8
     start = -(-second.first // 8) * 8
     exact = np.asarray([0, 2 / 3, 1 / 3]) * 8
-    found = quotas(plan, 8, 40, start)
-    assert ((found >= np.floor(exact)) & (found <= np.ceil(exact))).all()
+    counts = quotas(plan, 8, 40, start)
+    assert ((counts >= np.floor(exact)) & (counts <= np.ceil(exact))).all()
     taken = plan.take(0, 1901)
     assert len({*zip(taken.source.tolist(), taken.record.tolist(), strict=True)}) == 1901
 
 
 def test_windows_divide_the_batch() -> None:
-    with pytest.raises(ConfigError, match=r"^mix\.window = 3: with mix\.stratify it divides the batch's 8 records\.$"):
+    with pytest.raises(ConfigError, match=r"^mix\.window = 3; with mix\.stratify it divides the batch's 8 records\.$"):
         plan_of([1, 1], stratify=True, batch_size=8, window=3)
 
 

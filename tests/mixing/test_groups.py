@@ -78,8 +78,8 @@ def test_a_source_that_drops_out_leaves_its_share_to_its_group() -> None:
 def test_exact_turns() -> None:
     plan = Plan({"v.a": 9, "v.b": 9, "c": 9}, {"v": 2, "v.a": 2}, stop="forever", shuffle=False)
     assert plan.take(0, 12).source.tolist() == [0, 2, 1, 0, 2, 0, 1, 2, 0, 0, 2, 1]
-    turns = Plan({"v.a": 9, "v.b": 9, "c": 9}, order="round_robin", stop="forever", shuffle=False)
-    assert turns.take(0, 8).source.tolist() == [0, 2, 1, 2, 0, 2, 1, 2]
+    plan = Plan({"v.a": 9, "v.b": 9, "c": 9}, order="round_robin", stop="forever", shuffle=False)
+    assert plan.take(0, 8).source.tolist() == [0, 2, 1, 2, 0, 2, 1, 2]
 
 
 numbers = st.integers(1, 30)
@@ -93,13 +93,13 @@ def test_every_level_keeps_its_bound(top: tuple[int, int], middle: tuple[int, in
     plan = Plan(dict.fromkeys(names, 10**6), weights, stop="forever", shuffle=False)
     source = plan.take(0, 3000).source
     in_g, in_h = source < 4, source < 3
-    for own, among, share, members in (
+    for chosen, among, share, members in (
         (in_g, np.ones_like(in_g), Fraction(top[0], sum(top)), 2),
         (in_h, in_g, Fraction(middle[0], sum(middle)), 2),
         *((source == i, in_h, Fraction(weight, sum(bottom)), 3) for i, weight in enumerate(bottom)),
     ):
-        turns, got = np.cumsum(among), np.cumsum(own)
-        assert np.abs(got - float(share) * turns).max() <= 1 - 1 / (2 * members - 2) + 1e-9
+        slots, got = np.cumsum(among), np.cumsum(chosen)
+        assert np.abs(got - float(share) * slots).max() <= 1 - 1 / (2 * members - 2) + 1e-9
 
 
 def test_a_period_of_groups_too_long_for_the_table_is_cut_where_the_counts_are_closest() -> None:

@@ -266,7 +266,7 @@ def test_a_window_that_is_none(window: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "does"), [(round_robin, "one of each source in turn"), (concat, "every source whole")]
+    ("order", "does"), [(round_robin, "one record of each source in order"), (concat, "every source whole")]
 )
 def test_an_order_without_a_ratio_refuses_one(order: object, does: str) -> None:
     name = order.__name__  # type: ignore[attr-defined]

@@ -75,8 +75,8 @@ def test_exhaust_once_gives_every_record_exactly_once(mix: list[tuple[int, int]]
     assert plan.length == sum(plan.sizes)
     selection = plan.take(0, 10**6)
     assert not selection.epoch.any()
-    given_out = sorted(zip(selection.source.tolist(), selection.record.tolist(), strict=True))
-    assert given_out == [(source, record) for source, size in enumerate(plan.sizes) for record in range(size)]
+    records = sorted(zip(selection.source.tolist(), selection.record.tolist(), strict=True))
+    assert records == [(source, record) for source, size in enumerate(plan.sizes) for record in range(size)]
 
 
 @CHECK

@@ -176,3 +176,14 @@ def test_what_is_seen_along_the_way() -> None:
     assert seen.planned.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
     assert seen.realised.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
     assert seen.epochs[-1].tolist() == [0.7, 0.3]
+
+
+def test_a_stop_that_promises_every_record_says_which_are_never_seen():
+    schedule = [{"until": 10, "ratio": "1:1"}, {"ratio": "1:0"}]
+    sizes = {"a": 1000, "b": 1000}
+    plan = Plan(sizes, schedule=schedule, stop="exhaust_once", batch_size=16)
+    assert plan.unseen() == ["920 of b's 1,000 records are never seen: the schedule ends without it."]
+    assert plan.report().warnings == tuple(plan.unseen())
+    assert Plan(sizes, stop="exhaust_once").unseen() == []
+    assert Plan(sizes, stop="exhaust_once", samples=100).unseen() == []  # as was asked for
+    assert Plan(sizes, ratio="0:1").unseen() == ["a has no share and gives no record."]

@@ -80,8 +80,9 @@ def test_all_weights_zero() -> None:
 @pytest.mark.parametrize("kind", ["stop", "weighting"])
 @pytest.mark.parametrize("value", [{"source": "a"}, {"rule": 3}, None, 3])
 def test_a_rule_without_a_name(kind: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"^{kind} = .*; it is a name, or a name under 'rule' and its "):
+    with pytest.raises(ConfigError, match=rf"^{kind} .*; it is a name, or a name under 'rule' and its ") as caught:
         Plan({"a": 5}, **{kind: value})  # type: ignore[arg-type]
+    assert (caught.value.key, caught.value.value) == (kind, value)
 
 
 def test_what_a_plan_is_resolved_to() -> None:

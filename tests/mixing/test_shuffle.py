@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 
@@ -122,5 +120,6 @@ def test_other_ways_to_say_it(value: bool | str, same: str) -> None:
     "value", ["window", "window(0)", "window(-1)", "window(x)", "half", 3, None, "window(4294967296)"]
 )
 def test_a_shuffle_that_is_none(value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"^shuffle = {re.escape(str(value))}; it is full, none, or window\(n\)"):
+    with pytest.raises(ConfigError, match=r"^shuffle .*; it is full, none, or window\(n\)") as caught:
         Plan({"a": 5}, shuffle=value)  # type: ignore[arg-type]
+    assert (caught.value.key, caught.value.value) == ("shuffle", value)

@@ -201,8 +201,8 @@ def test_forever_beside_torchdata() -> None:
     assert records(plan_of((3, 4, 5), order="round_robin", stop="forever"), 30) == theirs
 
 
-def test_round_robin_goes_on_in_turn_when_one_drops_out() -> None:
-    """Where the source that finishes is not the last of its round, the next one in turn follows, as with the others."""
+def test_round_robin_goes_on_with_the_next_when_one_drops_out() -> None:
+    """Where the source that finishes is not the last of its round, the next one follows, as with the others."""
     theirs = [0, 10, 20, 1, 11, 21, 2, 22, 3, 23]
     assert records(plan_of((4, 2, 4), order="round_robin", stop="exhaust_once")) == theirs
     assert records(plan_of((1, 3, 2), order="round_robin", stop="exhaust_once")) == [0, 10, 20, 11, 21, 12]

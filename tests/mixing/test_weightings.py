@@ -23,8 +23,8 @@ from datamix.mixing.weightings import equal, size
     ],
 )
 def test_the_cap_comes_before_the_temperature(settings: dict[str, Any], weights: list[float]) -> None:
-    found = size({"a": 20_000, "b": 500}, **settings)
-    assert list(found.values()) == pytest.approx(weights, rel=1e-12)
+    result = size({"a": 20_000, "b": 500}, **settings)
+    assert list(result.values()) == pytest.approx(weights, rel=1e-12)
     plan = Plan({"a": 20_000, "b": 500}, weighting={"rule": "size", **settings}, stop="forever")
     asked = weights[1] / sum(weights)
     assert float(plan.shares[1]) == pytest.approx(asked, rel=1e-12)
@@ -50,7 +50,7 @@ def test_equal_is_the_default() -> None:
     [
         ({"temperature": 0}, r"^weighting\.temperature = 0; it is above 0: 1 for the sizes as they are\.$"),
         ({"temperature": float("nan")}, r"^weighting\.temperature = nan; it is above 0"),
-        ({"temperature": 0.01}, r"^weighting\.temperature = 0\.01: weights of sources so large are beyond numbers"),
+        ({"temperature": 0.01}, r"^weighting\.temperature = 0\.01; weights of sources so large are beyond numbers"),
         ({"cap": -1}, r"^weighting\.cap = -1; it is above 0, or null for no limit\.$"),
         ({"cap": "x"}, r"^weighting\.cap = 'x'; it is a number or null\.$"),
         ({"temprature": 2}, r"^weighting\.temprature: there is no such setting\. Did you mean 'temperature'\?"),

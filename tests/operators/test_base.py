@@ -10,11 +10,6 @@ from datamix.operators.base import Traits, leaf_of, operator, traits
 from datamix.spec import Record
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(held) for kind, held in registry._HELD.items()})
-
-
 def test_the_function_is_registered_under_its_name_and_stays_itself() -> None:
     @operator
     def halve(record: Record, *, leaf: str = "image") -> Record:
@@ -33,13 +28,13 @@ def test_traits() -> None:
     def plain(record: Record) -> Record:
         return record
 
-    def told(record: Record, key: jax.Array, *, factor: float) -> Record:
+    def scaled(record: Record, key: jax.Array, *, factor: float) -> Record:
         return record
 
     assert traits(operator(plain)) == Traits(random=False, elementwise=False, traced=())
-    assert operator(random=True, elementwise=True, traced=("factor",))(told) is told
-    assert traits(told) == Traits(random=True, elementwise=True, traced=("factor",))
-    assert registry.lookup("operator", "told") is told
+    assert operator(random=True, elementwise=True, traced=("factor",))(scaled) is scaled
+    assert traits(scaled) == Traits(random=True, elementwise=True, traced=("factor",))
+    assert registry.lookup("operator", "scaled") is scaled
 
 
 def test_no_traits_without_the_decorator() -> None:
@@ -64,14 +59,15 @@ def test_a_name_that_is_taken() -> None:
 def test_built_in_traits() -> None:
     operators = {name: registry.lookup("operator", name) for name in registry.names("operator")}
     built_in = ("datamix.operators.image", "datamix.operators.label")
-    found = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
-    assert [name for name, holds in found.items() if holds.random] == ["flip_horizontal"]
-    assert [name for name, holds in found.items() if not holds.elementwise] == [
-        "flip_horizontal", "one_hot", "resize", "to_grayscale", "to_rgb",
+    promised = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
+    assert [name for name, each in promised.items() if each.random] == ["flip_horizontal"]
+    assert [name for name, each in promised.items() if not each.elementwise] == [
+        "flip_horizontal", "offset_one_hot", "one_hot", "resize", "to_grayscale", "to_rgb",
     ]  # fmt: skip
-    assert {name: holds.traced for name, holds in found.items() if holds.traced} == {
+    assert {name: each.traced for name, each in promised.items() if each.traced} == {
         "normalize": ("mean", "std"),
         "offset_label": ("offset",),
+        "offset_one_hot": ("offset",),
         "tag_source": ("source_id",),
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.label import offset_label, one_hot, tag_source
+from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot, tag_source
 from datamix.spec import Record
 
 LABEL: Record = {"label": jnp.array(2, jnp.int32)}
@@ -21,6 +21,42 @@ def test_offset_label(dtype: str, to: str) -> None:
     assert result["image"].tolist() == [1, 1, 1]
     assert offset_label(LABEL, offset=-2)["label"].item() == 0
     assert offset_label({"class": jnp.array([0, 5])}, offset=3, leaf="class")["class"].tolist() == [3, 8]
+
+
+def test_offset_label_of_unsigned_integers_does_not_wrap() -> None:
+    result = offset_label({"label": jnp.array(7, jnp.uint32)}, offset=-9)["label"]
+    assert (result.item(), result.dtype) == (-2, jnp.int32)
+
+
+def test_offset_label_may_keep_what_is_no_class() -> None:
+    labels = {"label": jnp.array([-1, 0, 3, -100], jnp.int32)}
+    assert offset_label(labels, offset=10, keep_negative=True)["label"].tolist() == [-1, 10, 13, -100]
+    assert offset_label(labels, offset=10)["label"].tolist() == [9, 10, 13, -90]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "bool"])
+def test_class_label(dtype: str) -> None:
+    result = class_label({"label": jnp.array([0, 1, 1], dtype)})["label"]
+    assert (result.tolist(), result.dtype) == ([0, 1, 1], jnp.int32)
+
+
+def test_class_label_of_nan_is_none() -> None:
+    assert class_label({"y": jnp.array([2.0, jnp.nan, -1.0])}, leaf="y")["y"].tolist() == [2, -1, -1]
+
+
+def test_offset_one_hot() -> None:
+    vector = {"label": jnp.array([0, 1, 0], jnp.uint8)}
+    result = offset_one_hot(vector, offset=2, num_classes=6)["label"]
+    assert (result.tolist(), result.dtype) == ([0, 0, 0, 1, 0, 0], jnp.uint8)
+    assert jax.jit(partial(offset_one_hot, num_classes=3))(vector, offset=0)["label"].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("label", [jnp.array(1), jnp.ones((2, 2)), jnp.ones(4)])
+def test_offset_one_hot_takes_shorter_vectors_alone(label: jax.Array) -> None:
+    with pytest.raises(
+        SpecError, match=r"^operator 'offset_one_hot' takes a vector of at most 3 elements; leaf 'label'"
+    ):
+        offset_one_hot({"label": label}, offset=0, num_classes=3)
 
 
 def test_tag_source() -> None:

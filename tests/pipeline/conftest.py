@@ -40,26 +40,26 @@ def _reference(
     offsets = np.cumsum([0, *(int(_ARRAYS[n]["label"].max()) + 1 for n in names)])
     rows: dict[str, list[Any]] = {"image": [], "label": [], "source_id": []}
     for source, record in zip(chosen.source, chosen.record, strict=True):
-        own = _ARRAYS[names[source]]
-        rows["image"].append((own["image"][record] / 255 - 0.5) / _SCALE[names[source]])
-        rows["label"].append(own["label"][record] + offsets[source])
+        arrays = _ARRAYS[names[source]]
+        rows["image"].append((arrays["image"][record] / 255 - 0.5) / _SCALE[names[source]])
+        rows["label"].append(arrays["label"][record] + offsets[source])
         rows["source_id"].append(source)
     return {leaf: np.asarray(values) for leaf, values in rows.items()}
 
 
-def _assert_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    assert found.keys() == expected.keys()
+def _assert_same(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert actual.keys() == expected.keys()
     for leaf in expected:
-        assert found[leaf].shape == expected[leaf].shape, leaf
-        np.testing.assert_allclose(np.asarray(found[leaf]), expected[leaf], rtol=1e-5, atol=1e-6, err_msg=leaf)
+        assert actual[leaf].shape == expected[leaf].shape, leaf
+        np.testing.assert_allclose(np.asarray(actual[leaf]), expected[leaf], rtol=1e-5, atol=1e-6, err_msg=leaf)
 
 
-def _assert_equal(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _assert_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Bit for bit."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for leaf in expected:
-        assert found[leaf].dtype == expected[leaf].dtype
-        np.testing.assert_array_equal(found[leaf], expected[leaf], err_msg=leaf)
+        assert actual[leaf].dtype == expected[leaf].dtype
+        np.testing.assert_array_equal(actual[leaf], expected[leaf], err_msg=leaf)
 
 
 def _joined(shards: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -35,8 +35,14 @@ def test_batches(length: int | None, remainder: Any, batches: int | None, rows: 
 
 
 def test_no_batch_at_all() -> None:
-    with pytest.raises(ConfigError, match=r"^batch\.size = 4 is more than the 3 records of the whole mix; make it "):
+    with pytest.raises(
+        ConfigError, match=r"^batch\.size = 4; it is more than the 3 records of the whole mix"
+    ) as caught:
         Batching(length=3, batch_size=4)
+    assert (caught.value.key, caught.value.value) == ("batch.size", 4)
+    assert caught.value.hint == "Make it smaller, or set batch.remainder=keep."
+    assert Batching(length=3, batch_size=4, remainder="keep").num_batches == 1
+    assert Batching(length=3, batch_size=3).num_batches == 1
 
 
 @settings(derandomize=True)

@@ -62,11 +62,11 @@ def test_what_is_kept_never_changes(output: Any, shard: tuple[int, int]) -> None
 )
 def test_any_kind_of_view_holds_its_chunk(hold: Any) -> None:
     iterator = load().iterator()
-    held = hold(next(iterator)["image"])
-    before = np.array(held)
+    kept = hold(next(iterator)["image"])
+    before = np.array(kept)
     for _ in range(16 * 6):
         next(iterator)
-    np.testing.assert_array_equal(np.array(held), before)
+    np.testing.assert_array_equal(np.array(kept), before)
 
 
 def test_memory_is_given_out_once() -> None:
@@ -129,7 +129,7 @@ def test_what_is_still_computed_with_is_not_taken(output: Any) -> None:
         return (spun != 0).sum() + image.sum(dtype="uint32")
 
     steps = 16 * 6
-    # Nobody waits, and nobody keeps a batch: they are let go of while the computations wait for their turn.
+    # Nobody waits, and nobody keeps a batch: they are let go of while the computations wait to be run.
     sums = [slow(batch["image"]) for batch in itertools.islice(pipeline.iterator(output=output), steps)]
     batches = pipeline.iterator()
-    assert [int(found) for found in sums] == [int(slow(next(batches)["image"].copy())) for _ in range(steps)]
+    assert [int(total) for total in sums] == [int(slow(next(batches)["image"].copy())) for _ in range(steps)]

@@ -94,9 +94,9 @@ NAMES = st.sampled_from(["cast", "cast_2", "cast_to", "mix", "batch", "a", "b"])
 
 
 @given(st.lists(NAMES, max_size=6), st.lists(NAMES, max_size=6), st.integers(0, 99))
-def test_order_puts_inputs_first_and_the_batch_last(own: list[str], shared: list[str], seed: int) -> None:
-    built = Graph.of({"a": [use(name) for name in own], "b": []}, [use(name) for name in shared])
-    assert [str(node.operation) for node in built.chain("a")] == own
+def test_order_puts_inputs_first_and_the_batch_last(branch: list[str], shared: list[str], seed: int) -> None:
+    built = Graph.of({"a": [use(name) for name in branch], "b": []}, [use(name) for name in shared])
+    assert [str(node.operation) for node in built.chain("a")] == branch
     assert [str(node.operation) for node in built.chain("mix")] == shared
     nodes = list(built.nodes.values())
     random.Random(seed).shuffle(nodes)

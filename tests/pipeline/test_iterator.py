@@ -14,6 +14,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
+from datamix.pipeline.iterator import block_steps, chunk_program
 
 
 def test_restore_at_every_step(
@@ -107,9 +108,9 @@ def test_the_number_of_ranks_may_change_at_any_step(
 
 def test_output_on_the_device(load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None]) -> None:
     pipeline = load()
-    for found, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
-        assert all(isinstance(value, jax.Array) for value in found.values())
-        assert_same(found, expected)
+    for actual, expected in zip(pipeline.iterator(output="jax"), pipeline, strict=True):
+        assert all(isinstance(value, jax.Array) for value in actual.values())
+        assert_same(actual, expected)
 
 
 def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy(
@@ -120,8 +121,8 @@ def test_batches_on_the_device_are_as_large_and_as_short_as_those_of_numpy(
         theirs = list(pipeline.iterator(shard=(index, 2)))
         mine = list(pipeline.iterator(shard=(index, 2), output="jax"))
         assert len(mine) == 14
-        for found, expected in zip(mine, theirs, strict=True):
-            assert_same(found, expected)
+        for actual, expected in zip(mine, theirs, strict=True):
+            assert_same(actual, expected)
 
 
 def test_a_batch_that_is_kept_stays_what_it_was(
@@ -140,11 +141,11 @@ def test_a_batch_that_is_kept_stays_what_it_was(
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"shard": (2, 2)}, r"shard = \(2, 2\): the rank lies in \[0, 2\)"),
-        ({"shard": (0, 0)}, r"shard = \(0, 0\): the rank lies in \[0, 0\)"),
+        ({"shard": (2, 2)}, r"shard = \(2, 2\); the rank lies in \[0, 2\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\); the rank lies in \[0, 0\)"),
         (
             {"shard": (0, 9)},
-            r"shard = \(0, 9\): a batch of 8 cannot be divided among 9 ranks; make batch\.size",
+            r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",
         ),
         ({"start": -1}, "start = -1; it is 0 or more"),
         ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
@@ -315,3 +316,67 @@ def test_finished_batches_are_read_only_views(load: Callable[..., datamix.Pipeli
     batch = load()[0]
     with pytest.raises(ValueError, match="read-only"):
         batch["image"][:] = 0
+
+
+def mixed(side: int = 2, batch_size: int = 4, **settings: Any) -> datamix.Pipeline:
+    image = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, side, side, 1), np.uint8)
+    sources = {"a": {"image": image, "label": np.arange(7)}, "b": {"image": image[:5], "label": np.arange(5)}}
+    return datamix.mix(sources, batch_size=batch_size, labels="keep", **settings)
+
+
+@pytest.mark.parametrize(("side", "batch_size"), [(2, 4), (64, 16), (512, 100)])
+def test_chunks_are_bounded_in_bytes_and_blocks_are_whole_chunks(side: int, batch_size: int) -> None:
+    pipeline = mixed(side, batch_size, stop="forever")
+    program = chunk_program(pipeline.compiled.program)
+    batch_bytes = batch_size * (side * side + 4 + 4)
+    assert program.num_rows == batch_size
+    assert 1 <= program.num_steps <= max(1, 2**24 // batch_bytes)
+    assert block_steps(program) % program.num_steps == 0
+    assert block_steps(program) > 0
+
+
+def test_a_loop_crosses_chunks_and_blocks(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(stop="forever")
+    program = chunk_program(pipeline.compiled.program)
+    for border in (program.num_steps, block_steps(program)):
+        iterator = pipeline.iterator(start=border - 2)
+        for step in range(border - 2, border + 2):
+            assert iterator.step == step
+            assert_equal(next(iterator), pipeline[step])
+
+
+def test_an_iterator_at_its_end_stays_there_until_it_is_restored(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(stop="exhaust_once", remainder="keep")
+    iterator = pipeline.iterator()
+    first = iterator.state()
+    batches = list(iterator)
+    assert (len(batches), iterator.step) == (3, 3)
+    assert list(iterator) == []
+    last = iterator.state()
+    iterator.restore(first)
+    for mine, theirs in zip(iterator, batches, strict=True):
+        assert_equal(mine, theirs)
+    iterator.restore(last)
+    assert next(iterator, None) is None
+
+
+def test_a_state_is_small_and_says_where_the_iterator_stands() -> None:
+    iterator = mixed(stop="forever").iterator(start=10**9)
+    next(iterator)
+    state = iterator.state()
+    assert state["step"] == 10**9 + 1
+    assert len(json.dumps(state)) < 1000
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_iterators_of_one_pipeline_do_not_disturb_each_other(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(stop="forever")
+    expected = [pipeline[step] for step in range(6)]
+    one, other = pipeline.iterator(), pipeline.iterator(start=2)
+    pairs = list(itertools.islice(zip(one, other, strict=False), 4))
+    del one, other  # what they had computed ahead is taken up by the next one
+    for step, (mine, theirs) in enumerate(pairs):
+        assert_equal(mine, expected[step])
+        assert_equal(theirs, expected[step + 2])
+    for mine, theirs in zip(pipeline, expected, strict=False):
+        assert_equal(mine, theirs)

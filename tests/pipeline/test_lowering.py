@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix.errors import DataError, SpecError
-from datamix.spec import LeafSpec
+from datamix.errors import ConfigError, DataError, SpecError
+from datamix.operators.base import operator
+from datamix.operators.image import cast, flip_horizontal, normalize, resize, to_float, to_rgb
+from datamix.operators.label import one_hot
+from datamix.pipeline.graph import Graph, Operation
+from datamix.pipeline.lowering import agreed_spec, assemble, chain_of, check_specs, stored_spec
+from datamix.spec import LeafSpec, Record
 
 
 def test_sources_of_different_formats(shared_data: Any) -> None:
@@ -51,9 +56,10 @@ def test_sources_of_different_formats(shared_data: Any) -> None:
                                   r"source.z.operators"),
         ((4, 3, 3), "[to_float]", r"float32 \[4, 3, 3\] in z; to_grayscale would mend it"),
         ((4, 3, 1), "[]", r"but uint8 \[4, 3, 1\] in z; to_float would mend it"),
-        ((4, 3, 1), "[to_float,{one_hot:{num_classes:4}}]", r"label is int32 \[\] in a, but float32 \[4\] in z"),
+        ((4, 3, 1), "[to_float,{one_hot:{num_classes:4}}]", r"label is a vector of 4 in z, but a class "
+                                                        r"number in a; add one_hot: \{num_classes: 4, leaf: label\}"),
         ((4, 3, 1), "[{cast:{dtype:float16}}]", r"but float16 \[4, 3, 1\] in z; cast: \{dtype: float32, leaf: image\}"),
-        ((4, 3), "[{resize:{height:4,width:3}}]", r"z/resize: .*takes an image .* leaf 'image' has shape \[4, 3\]"),
+        ((12,), "[{resize:{height:4,width:3}}]", r"z/resize: .*takes an image .* leaf 'image' has shape \[12\]"),
     ],
 )  # fmt: skip
 def test_records_that_do_not_fit(
@@ -88,3 +94,106 @@ def test_specs_are_checked_before_data_is_read(arrays: dict[str, dict[str, np.nd
 def test_texts_are_refused() -> None:
     with pytest.raises(DataError, match="source 'a': leaf 'text' is <U3; a pipeline computes with numbers"):
         datamix.load("batch.size=2", sources={"a": {"text": np.asarray(["one", "two"])}})
+
+
+IMAGES = {"image": LeafSpec((4, 4, 1), "uint8"), "label": LeafSpec((), "int32")}
+LARGE = IMAGES | {"image": LeafSpec((8, 8, 1), "uint8")}
+
+
+def use(function: Callable[..., Any], **settings: Any) -> Operation:
+    return Operation(operator=function.__name__, function=function, settings=settings)
+
+
+def graph(shared: tuple[Operation, ...] = (), **branches: list[Operation]) -> Graph:
+    return Graph.of(branches, shared)
+
+
+def test_a_chain_is_followed_without_computing() -> None:
+    nodes = graph(a=[use(resize, height=2, width=3), use(to_float), use(normalize, mean=0.5, std=[0.25])]).chain("a")
+    chain = chain_of(nodes, IMAGES)
+    assert chain.spec == {"image": LeafSpec((2, 3, 1), "float32"), "label": LeafSpec((), "int32")}
+    assert [step.function for step in chain.steps] == [resize, to_float, normalize]
+    assert [list(numbers) for numbers in chain.numbers] == [[], [], ["mean", "std"]]
+    assert chain.steps[0].static == (("height", 2), ("width", 3))
+    assert chain.steps[2].static == ()  # numbers are arguments of the program, so that others compile nothing
+    assert dict(chain.steps[1].shapes)["image"] == (-1,)  # element by element, it works on flat rows
+    assert dict(chain.steps[2].shapes)["image"] == (2, 3, 1)  # a number a channel needs the channels
+
+
+def test_what_an_operator_cannot_take_names_its_node() -> None:
+    with pytest.raises(SpecError, match=r"^a/to_rgb: .*leaf 'imag'"):
+        check_specs(graph(a=[use(to_rgb, leaf="imag")]), {"a": IMAGES})
+    with pytest.raises(ConfigError, match=r"^a/normalize: mean = 'low' is not a number, or one a channel\.$"):
+        chain_of(graph(a=[use(normalize, mean="low", std=1)]).chain("a"), IMAGES)
+
+
+def test_an_operator_must_return_a_record_and_keep_its_promise() -> None:
+    @operator
+    def total(record: Record) -> Any:
+        return record["image"].sum()
+
+    @operator(elementwise=True)
+    def cropped(record: Record) -> Record:
+        return record | {"image": record["image"][:2]}
+
+    with pytest.raises(SpecError, match=r"^a/total must return a record, a dict of arrays; it returned "):
+        chain_of(graph(a=[use(total)]).chain("a"), IMAGES)
+    with pytest.raises(SpecError, match=r"^a/cropped says it is elementwise, but turns image uint8 \[4, 4, 1\] into "):
+        chain_of(graph(a=[use(cropped)]).chain("a"), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "advice"),
+    [
+        (IMAGES, LARGE, "resize: {height: 4, width: 4}"),
+        (IMAGES | {"image": LeafSpec((4, 4, 3), "uint8")}, IMAGES, "to_rgb"),
+        (IMAGES | {"image": LeafSpec((4, 4, 1), "float32")}, IMAGES, "to_float"),
+        (IMAGES | {"label": LeafSpec((), "float32")}, IMAGES, "cast: {dtype: float32, leaf: label}"),
+        (IMAGES | {"label": LeafSpec((3,), "float32")}, IMAGES, "one_hot: {num_classes: 3, leaf: label}"),
+    ],
+)
+def test_the_operator_that_an_error_names_mends_it(first: Any, second: Any, advice: str) -> None:
+    chains = {name: chain_of([], spec) for name, spec in {"a": first, "b": second}.items()}
+    with pytest.raises(SpecError, match=r"^sources 'a' and 'b' do not fit together: ") as caught:
+        agreed_spec(chains)
+    assert f"{advice} would mend it: add it to source.b.operators." in str(caught.value)
+    settings = {
+        "resize": use(resize, height=4, width=4),
+        "to_rgb": use(to_rgb),
+        "to_float": use(to_float),
+        "cast": use(cast, dtype="float32", leaf="label"),
+        "one_hot": use(one_hot, num_classes=3),
+    }
+    mended = graph(a=[], b=[settings[advice.partition(":")[0]]])
+    assert check_specs(mended, {"a": first, "b": second}) == first
+
+
+def test_stored_leaves_have_32_bits_at_most() -> None:
+    wide = {"label": LeafSpec((), "int64"), "x": LeafSpec((2,), "float64"), "flag": LeafSpec((), "bool")}
+    assert {leaf: part.dtype for leaf, part in stored_spec("a", wide).items()} == {
+        "label": "int32", "x": "float32", "flag": "bool",
+    }  # fmt: skip
+    for dtype in ("<U3", "object", "datetime64[s]", "complex64"):
+        with pytest.raises(DataError, match=r"^source 'a': leaf 'text' is .*Choose others with source\.a\.leaves\.$"):
+            stored_spec("a", {"text": LeafSpec((), dtype)})
+
+
+def test_sources_share_storage_by_spec_and_program_by_operators() -> None:
+    half = [use(to_float), use(normalize, mean=0.5, std=0.5)]
+    other = [use(to_float), use(normalize, mean=0.1, std=0.3)]
+    small = [use(resize, height=4, width=4), *half]
+    program, numbers, groups = assemble(
+        graph((use(flip_horizontal),), a=half, b=small, c=other),
+        {"a": IMAGES, "b": LARGE, "c": IMAGES},
+        seeds=[0, 1, 2],
+        batch_size=8,
+    )
+    assert groups == [[0, 2], [1]]
+    assert [(branch.group, branch.sources) for branch in program.branches] == [(0, (0, 2)), (1, (1,))]
+    assert dict(program.spec)["image"] == LeafSpec((4, 4, 1), "float32")
+    (mean,) = (settings["mean"] for settings in numbers[0].settings if settings)
+    np.testing.assert_allclose(mean, [0.5, 0, 0.1])  # a row a source
+    assert [step.random for step in program.shared.steps] == [True]
+    (words,) = numbers[-1].keys
+    assert len({tuple(key) for key in np.stack(words, axis=1).tolist()}) == 3  # each source has keys of its own
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(numbers))

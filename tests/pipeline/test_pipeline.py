@@ -242,7 +242,7 @@ def test_length_and_index_errors(load: Callable[..., datamix.Pipeline], assert_s
     with pytest.raises(IndexError, match="batch -1 of a mix of endless batches"):
         endless[-1]
     assert_same(ending[-1], ending[len(ending) - 1])
-    with pytest.raises(ConfigError, match=r"batch\.size = 1000 is more than the \d+ records of the whole mix"):
+    with pytest.raises(ConfigError, match=r"batch\.size = 1000; it is more than the \d+ records of the whole mix"):
         load("batch.size=1000")
 
 

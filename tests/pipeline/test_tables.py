@@ -15,8 +15,8 @@ def test_tables_give_what_numpy_gives(rows: int, row_shape: tuple[int, ...], ind
     table = generator.integers(0, 2**32, (rows, *row_shape), np.uint32)
     index = generator.integers(0, rows, index_shape, np.uint32)
     for function in (choose, look_up):
-        found = np.asarray(function(table, index))
-        assert found.dtype == np.uint32
-        np.testing.assert_array_equal(found, table[index])
-    lanes = index.reshape(-1)
-    np.testing.assert_array_equal(jax.vmap(choose, (None, 0))(table, lanes), table[lanes])
+        rows = np.asarray(function(table, index))
+        assert rows.dtype == np.uint32
+        np.testing.assert_array_equal(rows, table[index])
+    flat = index.reshape(-1)
+    np.testing.assert_array_equal(jax.vmap(choose, (None, 0))(table, flat), table[flat])

@@ -134,10 +134,10 @@ def test_every_order_of_a_tiny_source_is_as_likely(size: int) -> None:
 
 @pytest.mark.parametrize("size", [size for size in SIZES if size > 2])
 def test_neighbours_do_not_stay_together(size: int) -> None:
-    """How far apart two neighbours land is uniform; so is how far a record lands from where it was stored."""
+    """The distance between two neighbours is uniform; so is how far a record lands from where it was stored."""
     epochs = orders(size, 3000).astype(np.int64)
-    apart = (epochs[:, 1:] - epochs[:, :-1]) % size
-    assert abs(chi_square_z(np.bincount(apart.ravel(), minlength=size)[1:], size - 2)) < 5
+    distance = (epochs[:, 1:] - epochs[:, :-1]) % size
+    assert abs(chi_square_z(np.bincount(distance.ravel(), minlength=size)[1:], size - 2)) < 5
     moved = (epochs[:, size // 2] - size // 2) % size
     assert abs(chi_square_z(np.bincount(moved, minlength=size), size - 1)) < 5
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays, arrays
-from datamix.sources.base import Source
+from datamix.sources.base import LabelledSource, Source
 from datamix.spec import LeafSpec, spec_of
 from datamix.testing import check_source
 
@@ -34,7 +34,7 @@ def npys(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(params=["npz", "npys"])
-def given_as(request: pytest.FixtureRequest) -> dict[str, Any]:
+def files(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The same six records as one .npz file, and as .npy files."""
     return {"path" if request.param == "npz" else "files": request.getfixturevalue(request.param)}
 
@@ -45,8 +45,8 @@ def assert_same(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None
         np.testing.assert_array_equal(got[leaf], want[leaf], strict=True)
 
 
-def test_what_is_read_is_what_was_told(given_as: dict[str, Any]) -> None:
-    source = arrays(**given_as)
+def test_what_is_read_is_what_was_said(files: dict[str, Any]) -> None:
+    source = arrays(**files)
     assert isinstance(source, Source)
     assert (source.provenance, source.num_records, source.class_names) == ("arrays", 6, ())
     assert source.spec == {"image": LeafSpec((2, 2, 1), "uint8"), "label": LeafSpec((), "int64")}
@@ -63,15 +63,15 @@ def test_what_is_read_is_what_was_told(given_as: dict[str, Any]) -> None:
         ("train[:0]", []),
     ],
 )
-def test_split(given_as: dict[str, Any], split: str, records: list[int]) -> None:
-    source = arrays(**given_as, split=split)
+def test_split(files: dict[str, Any], split: str, records: list[int]) -> None:
+    source = arrays(**files, split=split)
     assert source.num_records == len(records)
     assert_same(source.read(), {"image": IMAGE[records], "label": LABEL[records]})
 
 
 @pytest.mark.parametrize("split", ["train", "train[1:3]+train[:1]+train[5:5]+train[4:90]", "train[:0]"])
-def test_records_are_taken_by_their_number(given_as: dict[str, Any], split: str) -> None:
-    source = arrays(**given_as, split=split)
+def test_records_are_taken_by_their_number(files: dict[str, Any], split: str) -> None:
+    source = arrays(**files, split=split)
     check_source(source)
     whole = source.read()
     indices = np.array([2, 0, 2, 3, 1] if source.num_records else [], np.int64)
@@ -301,7 +301,7 @@ def test_what_is_not_chosen_does_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "found"),
+    ("different", "found"),
     [
         ({"a": np.arange(3), "b": np.zeros((4, 2))}, r"a \[3\], b \[4, 2\]"),
         ({"a": np.arange(3), "b": np.array(4)}, r"a \[3\], b \[\]"),
@@ -309,17 +309,17 @@ def test_what_is_not_chosen_does_no_harm(tmp_path: Path) -> None:
         ({}, "none"),
     ],
 )
-def test_lengths_must_agree(tmp_path: Path, held: dict[str, np.ndarray], found: str) -> None:
+def test_lengths_must_agree(tmp_path: Path, different: dict[str, np.ndarray], found: str) -> None:
     message = rf"the arrays need the same length along their first axis; found {found}\.$"
-    np.savez(tmp_path / "x.npz", **held)
+    np.savez(tmp_path / "x.npz", **different)
     with pytest.raises(DataError, match=rf"x\.npz: {message}"):
         arrays(path=str(tmp_path / "x.npz"))
-    for leaf, value in held.items():
+    for leaf, value in different.items():
         np.save(tmp_path / f"{leaf}.npy", value)
     with pytest.raises(DataError, match=rf"^files: {message}"):
-        arrays(files={leaf: str(tmp_path / f"{leaf}.npy") for leaf in held})
+        arrays(files={leaf: str(tmp_path / f"{leaf}.npy") for leaf in different})
     with pytest.raises(DataError, match=rf"^{message}"):
-        MemoryArrays(held)
+        MemoryArrays(different)
 
 
 def test_memory() -> None:
@@ -330,3 +330,11 @@ def test_memory() -> None:
     assert source.read()["image"] is IMAGE
     assert MemoryArrays({"x": np.zeros((0, 3))}).num_records == 0
     assert MemoryArrays({"x": IMAGE}).provenance == "arrays"
+
+
+def test_the_labels_of_the_whole_file_are_known_to_every_slice(tmp_path):
+    np.savez(tmp_path / "x.npz", y=np.arange(10), x=np.zeros(10))
+    source = arrays(path=str(tmp_path / "x.npz"), leaves={"label": "y"}, split="train[2:4]")
+    assert isinstance(source, LabelledSource)
+    assert source.read()["label"].tolist() == [2, 3]
+    assert source.whole_labels().tolist() == list(range(10))

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from datamix.errors import DataError
-from datamix.sources.cache import Entry, Slot, default_cache_dir
+from datamix.sources.cache import Entry, Place, default_cache_dir
 from datamix.spec import LeafSpec
 
 ARRAYS = {"image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "label": np.array([7, 8])}
 INFO = {"class_names": ["a", "b"]}
 
 
-def slot_in(cache_dir: Path, **fingerprint: int) -> Slot:
-    return Slot(cache_dir=cache_dir, name="toys/all:1.0", key={"split": "train"}, fingerprint=fingerprint)
+def place_in(cache_dir: Path, **fingerprint: int) -> Place:
+    return Place(cache_dir=cache_dir, name="toys/all:1.0", key={"split": "train"}, fingerprint=fingerprint)
 
 
 def build():
@@ -43,36 +43,36 @@ def assert_holds_arrays(entry: Entry) -> None:
 
 
 def test_the_second_load_maps_what_the_first_built(tmp_path):
-    assert_holds_arrays(slot_in(tmp_path).load(build))
-    entry = slot_in(tmp_path).load(refuse)
+    assert_holds_arrays(place_in(tmp_path).load(build))
+    entry = place_in(tmp_path).load(refuse)
     assert_holds_arrays(entry)
     assert all(isinstance(array, np.memmap) and not array.flags.writeable for array in entry.arrays.values())
 
 
 def test_peek_tells_spec_and_info_of_a_fresh_entry_only(tmp_path):
-    assert slot_in(tmp_path).peek() is None
-    slot_in(tmp_path, size=1).load(build)
-    assert slot_in(tmp_path, size=1).peek() == (
+    assert place_in(tmp_path).peek() is None
+    place_in(tmp_path, size=1).load(build)
+    assert place_in(tmp_path, size=1).peek() == (
         {"image": LeafSpec((3, 4), "uint8"), "label": LeafSpec((), "int64")},
         INFO,
     )
-    assert slot_in(tmp_path, size=2).peek() is None
+    assert place_in(tmp_path, size=2).peek() is None
 
 
 def test_entries_are_told_apart_by_key_and_carry_a_readable_name(tmp_path):
-    slot_in(tmp_path).load(build)
-    other = Slot(cache_dir=tmp_path, name="toys/all:1.0", key={"split": "test"}, fingerprint={})
+    place_in(tmp_path).load(build)
+    other = Place(cache_dir=tmp_path, name="toys/all:1.0", key={"split": "test"}, fingerprint={})
     other.load(lambda: ({"label": np.zeros(1)}, {}))
     names = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
     assert len(names) == 2
     assert all(name.startswith("toys-all-1.0-") for name in names)
-    assert_holds_arrays(slot_in(tmp_path).load(refuse))
+    assert_holds_arrays(place_in(tmp_path).load(refuse))
 
 
 def test_no_records_are_kept_too(tmp_path):
     empty = {"image": np.zeros((0, 3, 4), np.uint8)}
     for _ in range(2):
-        assert slot_in(tmp_path).load(lambda: (empty, {})).arrays["image"].shape == (0, 3, 4)
+        assert place_in(tmp_path).load(lambda: (empty, {})).arrays["image"].shape == (0, 3, 4)
 
 
 def _truncate(entry: Path) -> None:
@@ -112,36 +112,36 @@ def _delete_meta(entry: Path) -> None:
     ids=lambda d: d.__name__,
 )
 def test_a_damaged_entry_is_made_again_with_one_warning(tmp_path, caplog, damage):
-    slot = slot_in(tmp_path)
-    slot.load(build)
-    damage(slot.path)
+    place = place_in(tmp_path)
+    place.load(build)
+    damage(place.path)
     with caplog.at_level(logging.INFO, logger="datamix"):
-        assert_holds_arrays(slot.load(build))
+        assert_holds_arrays(place.load(build))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "is made again" in record.message
     assert "\n" not in record.message
-    assert_holds_arrays(slot.load(refuse))
+    assert_holds_arrays(place.load(refuse))
 
 
 def test_a_stale_entry_is_made_again(tmp_path, caplog):
-    slot_in(tmp_path, size=1).load(lambda: ({"label": np.zeros(5)}, {}))
-    assert_holds_arrays(slot_in(tmp_path, size=2).load(build))
+    place_in(tmp_path, size=1).load(lambda: ({"label": np.zeros(5)}, {}))
+    assert_holds_arrays(place_in(tmp_path, size=2).load(build))
     assert "does not match its source any more" in caplog.text
-    assert_holds_arrays(slot_in(tmp_path, size=2).load(refuse))
+    assert_holds_arrays(place_in(tmp_path, size=2).load(refuse))
 
 
 def test_an_entry_of_another_format_is_made_again(tmp_path, caplog, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("datamix.sources.cache._FORMAT", 0)
-        slot_in(tmp_path).load(build)
-    assert_holds_arrays(slot_in(tmp_path).load(build))
+        patch.setattr("datamix.sources.cache.FORMAT", 0)
+        place_in(tmp_path).load(build)
+    assert_holds_arrays(place_in(tmp_path).load(build))
     assert "has format 0, not 1" in caplog.text
 
 
 def test_an_array_of_objects_is_refused_not_pickled(tmp_path):
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        slot_in(tmp_path).load(lambda: ({"text": np.array(["a", None], object)}, {}))
+        place_in(tmp_path).load(lambda: ({"text": np.array(["a", None], object)}, {}))
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -150,33 +150,33 @@ def test_a_failing_build_leaves_nothing_and_frees_the_lock(tmp_path):
         raise DataError("source 'toys': gone")
 
     with pytest.raises(DataError, match="gone"):
-        slot_in(tmp_path).load(fail)
+        place_in(tmp_path).load(fail)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert_holds_arrays(slot_in(tmp_path).load(build))
+    assert_holds_arrays(place_in(tmp_path).load(build))
 
 
 def test_left_overs_of_a_killed_process_are_removed(tmp_path):
-    slot = slot_in(tmp_path)
-    left_over = tmp_path / f"{slot.path.name}.abc.tmp"
+    place = place_in(tmp_path)
+    left_over = tmp_path / f"{place.path.name}.abc.tmp"
     left_over.mkdir()
     (left_over / "0.npy").write_bytes(b"half")
-    slot.load(build)
+    place.load(build)
     assert not left_over.exists()
 
 
 def test_without_a_usable_directory_the_arrays_stay_in_memory(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    entry = slot_in(tmp_path / "file" / "cache").load(build)
+    entry = place_in(tmp_path / "file" / "cache").load(build)
     assert_holds_arrays(entry)
     (record,) = caplog.records
     assert "stays in memory for this run" in record.message
 
 
 def run(code: str, *arguments: str) -> subprocess.Popen[str]:
-    prelude = "import sys, time, numpy as np\nfrom pathlib import Path\nfrom datamix.sources.cache import Slot\n"
-    slot = 'slot = Slot(cache_dir=Path(sys.argv[1]), name="big", key={}, fingerprint={})\n'
+    prelude = "import sys, time, numpy as np\nfrom pathlib import Path\nfrom datamix.sources.cache import Place\n"
+    place = 'place = Place(cache_dir=Path(sys.argv[1]), name="big", key={}, fingerprint={})\n'
     return subprocess.Popen(
-        [sys.executable, "-c", prelude + slot + textwrap.dedent(code), *arguments],
+        [sys.executable, "-c", prelude + place + textwrap.dedent(code), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -190,7 +190,7 @@ def test_on_a_full_disk_the_run_goes_on_and_nothing_half_written_is_left(tmp_pat
         import logging, resource
         logging.basicConfig()
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        entry = slot.load(lambda: ({"small": np.arange(3), "large": np.zeros(1_000_000, np.uint8)}, {}))
+        entry = place.load(lambda: ({"small": np.arange(3), "large": np.zeros(1_000_000, np.uint8)}, {}))
         print(entry.arrays["large"].shape)
         """,
         str(tmp_path),
@@ -210,7 +210,7 @@ def test_of_two_processes_one_builds_and_both_read(tmp_path):
                 file.write("x")
             time.sleep(0.5)
             return {"label": np.arange(1000)}, {}
-        print(slot.load(build).arrays["label"].sum())
+        print(place.load(build).arrays["label"].sum())
         """
     processes = [run(code, str(tmp_path)) for _ in range(3)]
     for process in processes:
@@ -220,12 +220,12 @@ def test_of_two_processes_one_builds_and_both_read(tmp_path):
 
 
 def test_a_killed_process_frees_the_lock_and_leaves_no_entry(tmp_path):
-    process = run('slot.load(lambda: (print("building", flush=True), time.sleep(60)))', str(tmp_path))
+    process = run('place.load(lambda: (print("building", flush=True), time.sleep(60)))', str(tmp_path))
     assert process.stdout.readline() == "building\n"
     process.kill()
     process.communicate()
-    slot = Slot(cache_dir=tmp_path, name="big", key={}, fingerprint={})
-    assert_holds_arrays(slot.load(build))
+    place = Place(cache_dir=tmp_path, name="big", key={}, fingerprint={})
+    assert_holds_arrays(place.load(build))
 
 
 def test_the_default_directory_follows_xdg(monkeypatch, tmp_path):
@@ -236,9 +236,9 @@ def test_the_default_directory_follows_xdg(monkeypatch, tmp_path):
 
 
 def test_meta_is_plain_json(tmp_path):
-    slot = slot_in(tmp_path, size=1)
-    slot.load(build)
-    meta = json.loads((slot.path / "meta.json").read_text())
+    place = place_in(tmp_path, size=1)
+    place.load(build)
+    meta = json.loads((place.path / "meta.json").read_text())
     assert meta["fingerprint"] == {"size": 1}
     assert meta["leaves"]["image"]["shape"] == [2, 3, 4]
 
@@ -246,10 +246,10 @@ def test_meta_is_plain_json(tmp_path):
 def test_other_users_may_read_an_entry_and_build_the_next(tmp_path):
     umask = os.umask(0o002)
     try:
-        slot = slot_in(tmp_path)
-        slot.load(build)
+        place = place_in(tmp_path)
+        place.load(build)
     finally:
         os.umask(umask)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in slot.path.iterdir()} == {0o664}
-    assert stat.S_IMODE(slot.path.stat().st_mode) == 0o775
-    assert stat.S_IMODE(Path(f"{slot.path}.lock").stat().st_mode) == 0o666
+    assert {stat.S_IMODE(path.stat().st_mode) for path in place.path.iterdir()} == {0o664}
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o775
+    assert stat.S_IMODE(Path(f"{place.path}.lock").stat().st_mode) == 0o666

@@ -16,11 +16,6 @@ def test_jobs_that_train_nothing_run_one_after_another(call_datamix):
     assert [report["seed"] for report in ended.reports] == [0, 1]
 
 
-def test_the_name_that_the_key_had_is_accepted_with_a_line(call_datamix):
-    ended = call_datamix(*PLAN, "hydra.launcher.lanes=threads")
-    assert (ended.code, ended.err) == (0, "hydra.launcher.lanes is now called hydra.launcher.execution.\n")
-
-
 def test_a_way_to_execute_that_there_is_not():
     for execution in ("auto", "threads", "vmap"):
         check_execution(execution)

@@ -28,8 +28,8 @@ def experiments(tmp_path):
 def test_experiments_are_swept(call_datamix, experiments, tmp_path):
     ended = call_datamix(*experiments, "experiment=few,more")
     assert (ended.code, ended.err) == (0, "")
-    found = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
-    assert [row["overrides"][-1] for row in found] == ["experiment=few", "experiment=more"]
+    rows = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
+    assert [row["overrides"][-1] for row in rows] == ["experiment=few", "experiment=more"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_metrics_to_show_begin_with_the_one_that_decides(leave):
     assert related(results, "accuracy/none") == [*family, "loss/mean"]
 
 
-def test_it_is_known_for_whom_a_look_alike_stood_in(leave):
+def test_it_is_known_which_sources_had_a_stand_in(leave):
     assert stand_ins(read_results(leave())) == []
     assert stand_ins(read_results(leave("drawn", provenance="stand-in"))) == ["mnist"]
 

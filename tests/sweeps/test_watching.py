@@ -70,10 +70,10 @@ def test_several_axes_give_a_row_each(call_datamix, tmp_path):
     axes = ["mix.share.digits=0.2,0.6", "seed=range(0,2)", "batch.size=choice(8,16)"]
     ended = call_datamix(*PLAN, *axes, "hydra.sweep.dir=s")
     assert (ended.code, ended.err) == (0, "")
-    found = rows(tmp_path / "s")
-    assert [row["job"] for row in found] == list(range(8))
-    assert [row["shares"]["digits"] for row in found] == pytest.approx([0.2] * 4 + [0.6] * 4, abs=0.001)
-    assert [row["seed"] for row in found] == [0, 0, 1, 1] * 2
+    lines = rows(tmp_path / "s")
+    assert [row["job"] for row in lines] == list(range(8))
+    assert [row["shares"]["digits"] for row in lines] == pytest.approx([0.2] * 4 + [0.6] * 4, abs=0.001)
+    assert [row["seed"] for row in lines] == [0, 0, 1, 1] * 2
     result = json.loads((tmp_path / "s" / "3" / "result.json").read_bytes())
     assert {key: result[key] for key in ("job", "status", "error", "seed")} == {
         "job": 3,
@@ -150,34 +150,6 @@ def test_a_mistake_before_the_first_job_leaves_nothing(call_datamix, tmp_path):
     assert list((tmp_path / "s").glob("sweep.*")) == []
 
 
-@pytest.mark.slow
-def test_report_draws_a_sweep_anew_and_compares_two(call_datamix, tmp_path):
-    for name, size in (("a", 16), ("b", 32)):
-        call_datamix(*PLAN, "mix.share.digits=0.2,0.6", f"batch.size={size}", f"hydra.sweep.dir={name}")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "a").glob("sweep.[cj]s*")}
-    for path in (tmp_path / "a").glob("sweep.*"):
-        path.unlink()
-    assert call_datamix("job=report", "sweep.dir=a").code == 0
-    assert {name: (tmp_path / "a" / name).read_bytes() for name in before} == before
-    assert rows(tmp_path / "a")
-    both = call_datamix("job=report", "sweep.dir=[a,b]", "sweep.metric=batches", "hydra.run.dir=both")
-    assert [(row["sweep"], row["dir"], row["best"]) for row in rows(tmp_path / "both")] == [
-        ("a", "../a/0", False),
-        ("a", "../a/1", True),
-        ("b", "../b/0", False),
-        ("b", "../b/1", False),
-    ]
-    assert "Best: sweep=a, mix.share.digits=0.6, batch.size=16 " in both.out
-    assert both.report["sweeps"] == ["a", "b"]
-
-
-def test_a_report_without_a_sweep_says_so(call_datamix, tmp_path):
-    assert call_datamix("job=report").mistake.startswith("ConfigError: sweep.dir is missing; ")
-    assert call_datamix("job=report", "sweep.dir=none").mistake == (
-        "ConfigError: sweep.dir: no job of a sweep has left its result in none."
-    )
-
-
 def needs(package):
     return pytest.mark.skipif(
         importlib.util.find_spec("hydra_plugins") is None
@@ -222,10 +194,10 @@ def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_pat
     sampler = ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.sampler.n_startup_trials=4"]
     share = "mix.share.digits=interval(0.05,0.95)"
     assert call_datamix(*mix, share, *search, *sampler, "hydra.sweep.dir=search").code == 0
-    (found,) = (row for row in rows(tmp_path / "search") if row["best"])
-    assert abs(found["shares"]["digits"] - 0.3) < 0.1  # the plugin minimises unless it is told
+    (best,) = (row for row in rows(tmp_path / "search") if row["best"])
+    assert abs(best["shares"]["digits"] - 0.3) < 0.1  # the plugin minimises unless it is told
     said = (tmp_path / "search" / "optimization_results.yaml").read_text()
-    assert f"best_value: {found['metrics']['samples']}" in said
+    assert f"best_value: {best['metrics']['samples']}" in said
     lost = call_datamix(*mix[:-1], share, *search, "hydra.sweep.dir=t")
     assert lost.code == 2
     assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
@@ -240,8 +212,8 @@ def test_a_failed_job_is_a_failed_trial_and_not_the_end_of_a_search(call_datamix
     sampler = ["hydra.sweeper.sampler.seed=0", "source.moody.mood=choice(good,bug)"]
     ended = call_datamix(*moody, *search, *sampler, "hydra.sweep.dir=s")
     assert ended.code == 1
-    found = [row["status"] for row in rows(tmp_path / "s")]
-    assert (len(found), set(found), found[-1] == found[0] == "failed") == (6, {"done", "failed"}, False)
+    statuses = [row["status"] for row in rows(tmp_path / "s")]
+    assert (len(statuses), set(statuses), statuses[-1] == statuses[0] == "failed") == (6, {"done", "failed"}, False)
     assert "best_value: " in (tmp_path / "s" / "optimization_results.yaml").read_text()
 
 
@@ -271,10 +243,10 @@ def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, t
         unregister_event_duration_listener(listen)
     assert ended.code == 0, ended.err
     assert set(compiled) == {0}
-    found = rows(tmp_path / "s")
-    assert len({json.dumps(row["metrics"]) for row in found}) == 4
-    (best,) = {row["overrides"][-3] for row in found if row["best"]}
-    means = [sum(row["metrics"]["accuracy/worst"] for row in found[i : i + 2]) for i in (0, 2)]
+    lines = rows(tmp_path / "s")
+    assert len({json.dumps(row["metrics"]) for row in lines}) == 4
+    (best,) = {row["overrides"][-3] for row in lines if row["best"]}
+    means = [sum(row["metrics"]["accuracy/worst"] for row in lines[i : i + 2]) for i in (0, 2)]
     assert best == f"mix.share.mnist={(0.1, 0.37)[means.index(max(means))]}"
 
 
@@ -284,9 +256,9 @@ def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
     assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0
     assert call_datamix(*sweep, "hydra.sweep.dir=s").code == 0
     job = tmp_path / "s" / "0"
-    held = json.loads((job / "result.json").read_bytes())
+    result = json.loads((job / "result.json").read_bytes())
     shutil.rmtree(job / "checkpoints" / "4")  # as if it had been killed after step 2
-    (job / "result.json").write_text(json.dumps(held | {"status": "begun", "metrics": {}, "sources": {}}))
+    (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
     resumed = call_datamix(*sweep, "hydra.sweep.dir=s", "sweep.resume=true")
     assert resumed.code == 0, resumed.err
     assert "the run goes on after step 2 of 4" in resumed.out

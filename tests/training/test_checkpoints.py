@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -24,9 +28,9 @@ def state():
     )
 
 
-def assert_same(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for leaf, same in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for leaf, same in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert leaf.dtype == same.dtype
         both = [jax.random.key_data(part) if is_key(part) else part for part in (leaf, same)]
         np.testing.assert_array_equal(*both)
@@ -79,6 +83,21 @@ def test_one_of_another_version_is_refused_in_one_line(tmp_path, state):
             r"this one reads format 3\. Resume it with that version, or start afresh without train\.resume\.$",
         ):
             again.position(4)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = State(params={"layer": jax.random.normal(jax.random.key(0), (100_000,))}, rest={}, optimizer=())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as raised:
+            kept.save(1, large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert raised.value.filename == str(tmp_path / "checkpoints" / "1")
 
 
 def test_a_damaged_one_is_named(make, trained):

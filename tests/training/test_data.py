@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, DataError
 from datamix.training.data import open_data
+from datamix.training.runs import fit
 
 
 def test_every_source_has_its_own_test_records(config_of):
@@ -45,8 +49,8 @@ def test_jobs_that_differ_in_weights_share_their_records(config_of):
     ("overrides", "message"),
     [
         (
-            ["source.down.split=few", "source.down.test_split=test", "source.down.class_names=[]"],
-            r"source 'down': label 3 of its test records is none of the 3 classes of those to train on; name every",
+            ["source.down.class_names=[]", "source.down.num_classes=3"],
+            r"^source 'down': label 3 is none of the 3 classes from 0 on; set source\.down\.num_classes=4\.$",
         ),
         (["labels=keep", "operators=[{one_hot:{num_classes:4}}]"], r"integer label; this mix gives image float32 \[4,"),
         (
@@ -58,3 +62,101 @@ def test_jobs_that_differ_in_weights_share_their_records(config_of):
 def test_mistakes(config_of, overrides, message):
     with pytest.raises((ConfigError, DataError), match=message):
         open_data(config_of(*overrides))
+
+
+IMAGES = np.random.default_rng(0).random((40, 4, 4, 1)).astype(np.float32)
+CLASSES = np.arange(40) % 4
+
+
+def arrays_in(folder: Path, **leaves: np.ndarray) -> list[str]:
+    """Overrides for a source `x` of arrays, of which the last 10 records are held out."""
+    np.savez(folder / "x.npz", **({"image": IMAGES, "label": CLASSES} | leaves))
+    (folder / "dataset" / "x.yaml").write_text(f"_target_: arrays\npath: {folder}/x.npz\n")
+    return ["source=x", "source.x.split=train[:30]", "source.x.test_split=train[30:]"]
+
+
+def test_classes_are_numbered_by_all_splits(config_of, tmp_path):
+    overrides = arrays_in(tmp_path, label=np.sort(CLASSES))
+    data = open_data(config_of(*overrides, "source=x+down"))
+    assert (data.num_classes, data.tests.source_of_class.tolist()) == (8, [0] * 4 + [1] * 4)
+    (batch,) = data.test_pipeline
+    assert batch["label"][:10].tolist() == [3] * 10
+    assert set(batch["label"][10:].tolist()) == {4, 5, 6, 7}
+    assert open_data(config_of("source.down.split=few", "source.down.class_names=[]")).num_classes == 8
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_records_without_a_class_are_no_part_of_loss_and_accuracy(config_of, make, trained, tmp_path, dtype):
+    unlabelled = np.where(np.arange(40) % 3 == 1, -1, CLASSES).astype(dtype)
+    overrides = arrays_in(tmp_path, label=unlabelled)
+    with pytest.raises(DataError, match=r"^source 'x': .* labels are no class, such as -1; source\.x\.unlabelled"):
+        open_data(config_of(*overrides))
+    run = trained(make(*overrides, "source.x.unlabelled=keep"))
+    assert run.data.notes == [
+        "source 'x': 10 of 30 records are unlabelled, and left out of loss and accuracy.",
+        "test records of source 'x': 3 of 10 records are unlabelled, and left out of loss and accuracy.",
+    ]
+    assert run.scores.num_records.tolist() == [7]
+    # As if these records were not there: the same model on the labelled test records alone.
+    (folder := tmp_path / "labelled").mkdir()
+    is_labelled = unlabelled >= 0
+    is_labelled[:30] = True
+    np.savez(tmp_path / "x.npz", image=IMAGES[is_labelled], label=unlabelled[is_labelled])
+    alone = trained(make(*overrides, "source.x.unlabelled=keep", directory=folder.name))
+    assert alone.records.lines == run.records.lines
+
+
+def test_batches_without_a_class_teach_nothing(make, trained, tmp_path):
+    label = np.where(np.arange(40) < 30, -1, CLASSES)
+    run = trained(make(*arrays_in(tmp_path, label=label), "source.x.unlabelled=keep"))
+    assert {line["loss"] for line in run.records.lines} == {0}
+
+
+def test_test_records_that_are_all_unlabelled_are_refused(config_of, tmp_path):
+    label = np.where(np.arange(40) < 30, CLASSES, -1)
+    message = r"^source 'x': none of its 10 test records has a class, .* hold labelled records out: source\.x\.split="
+    overrides = arrays_in(tmp_path, label=label)
+    with pytest.raises(DataError, match=message):
+        open_data(config_of(*overrides, "source.x.unlabelled=keep"))
+    with pytest.raises(DataError, match=r"10 of 10 labels are no class"):
+        open_data(config_of(*overrides))
+    advised = ["source.x.split=train[:80%]", "source.x.test_split=train[60%:80%]", "source.x.unlabelled=keep"]
+    assert open_data(config_of(*overrides, *advised)).test_records == {"x": 8}
+
+
+def test_a_mix_without_a_class_is_refused(config_of, tmp_path):
+    with pytest.raises(DataError, match=r"^no record of the mix has a class"):
+        open_data(config_of(*arrays_in(tmp_path, label=np.full(40, -1)), "source.x.unlabelled=keep"))
+
+
+def test_numbers_to_predict_are_no_classes(config_of, tmp_path):
+    with pytest.raises(ConfigError, match="takes records with a float image and an integer label"):
+        open_data(config_of(*arrays_in(tmp_path, label=CLASSES + 0.5)))
+    with pytest.raises(ConfigError, match="takes records with a float image and an integer label"):
+        open_data(config_of(*arrays_in(tmp_path), "source.x.label=number"))
+
+
+def test_pixels_that_are_nan_are_told_and_blamed(make, tmp_path):
+    image = IMAGES.copy()
+    image[::3, 0, 0] = np.nan
+    run = make(*arrays_in(tmp_path, image=image))
+    assert [note.partition(" holds ")[0] for note in run.data.notes] == [
+        "source 'x': the leaf 'image'", "test records of source 'x': the leaf 'image'",
+    ]  # fmt: skip
+    fit([run], lambda _: None)
+    assert str(run.error).startswith("at step 1 the loss is no longer finite: the images of x hold NaN (2.08% of its v")
+    diverged = make(*arrays_in(tmp_path), "optimizer.learning_rate=1e38", directory="other")
+    fit([diverged], lambda _: None)
+    assert str(diverged.error).startswith("optimizer.learning_rate = 1e+38: at step ")
+
+
+def test_images_without_a_channel_axis(config_of, tmp_path):
+    data = open_data(config_of(*arrays_in(tmp_path, image=IMAGES[..., 0])))
+    assert data.shape == (4, 4, 1)
+    assert data.notes == ["source 'x': images [4, 4] get a channel axis, and are [4, 4, 1]."]
+
+
+@pytest.mark.parametrize("shape", [(16,), (2, 2, 2, 2)])
+def test_a_model_that_cannot_take_the_images(make, tmp_path, shape):
+    with pytest.raises(ConfigError, match=rf"^model=cnn: it cannot take images {re.escape(str(list(shape)))}: "):
+        make(*arrays_in(tmp_path, image=IMAGES.reshape(40, *shape)), "model=cnn")

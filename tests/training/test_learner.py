@@ -11,7 +11,6 @@ import optax
 import pytest
 from flax import nnx
 
-from datamix import registry
 from datamix.errors import ConfigError
 from datamix.training import models, optimizers
 from datamix.training.learner import Learner
@@ -63,8 +62,8 @@ def test_the_loop_is_the_plain_one(make, trained, overrides, transform):
         params, rest, state, loss = step_of(params, rest, state, run.data.pipeline[step])
         losses.append(float(loss))
     trained(run)
-    for found, expected in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(params), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for actual, expected in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
     lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     np.testing.assert_allclose([line["loss"] for line in lines], np.reshape(losses, (3, 2)).mean(axis=1), atol=1e-5)
@@ -88,7 +87,7 @@ def test_each_source_is_tested_on_its_own_records(make, trained):
 
 def test_it_learns(make, trained):
     run = make("train.steps=200", "train.checkpoint_every=200")
-    assert trained(run).records.lines[-1]["accuracy/worst"] > 0.9
+    assert trained(run).metrics.lines[-1]["accuracy/worst"] > 0.9
 
 
 def test_ratio_seed_and_rate_trace_nothing(make, trained, num_traces):
@@ -97,7 +96,7 @@ def test_ratio_seed_and_rate_trace_nothing(make, trained, num_traces):
     overrides = ["mix.share.across=0.3", "seed=5", "optimizer.learning_rate=0.5", "optimizer.schedule=cosine"]
     runs = [make(model, override, directory=override) for override in overrides]
     assert [num_traces(trained, run) for run in runs] == [0, 0, 0, 0]
-    assert len({run.records.lines[-1]["loss"] for run in runs}) == len(overrides)
+    assert len({run.metrics.lines[-1]["loss"] for run in runs}) == len(overrides)
 
 
 def learner_of(model: Any, **settings: Any) -> Learner:
@@ -111,9 +110,7 @@ def learner_of(model: Any, **settings: Any) -> Learner:
     )
 
 
-def test_a_model_that_gives_no_logits_is_refused(monkeypatch):
-    monkeypatch.setattr(registry, "_HELD", {kind: dict(names) for kind, names in registry._HELD.items()})
-
+def test_a_model_that_gives_no_logits_is_refused():
     @models.model
     class Mean(nnx.Module):
         def __init__(self, shape, num_classes, rngs): ...

@@ -25,13 +25,13 @@ def test_every_registered_name_has_a_file_with_all_its_settings(kind: str) -> No
     assert files(kind) == [name for name in registry.names(kind) if "doctest" not in name]
     common = {"_target_", "learning_rate", "schedule"} if kind == "optimizer" else {"_target_"}
     for name in files(kind):
-        held = yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
+        node = yaml.safe_load((CONF / kind / f"{name}.yaml").read_text())
         takes = registry.settings(registry.lookup(kind, name))
-        assert held["_target_"] == name
-        assert set(held) - common == set(takes)
+        assert node["_target_"] == name
+        assert set(node) - common == set(takes)
         if kind == "optimizer":
-            given = {key: held[key] for key in takes if name != "sgd"}  # whose file chooses a momentum
-            assert given == {key: takes[key].default for key in given}
+            settings = {key: node[key] for key in takes if name != "sgd"}  # whose file chooses a momentum
+            assert settings == {key: takes[key].default for key in settings}
 
 
 def test_a_convolution_is_a_convolution() -> None:
@@ -41,6 +41,6 @@ def test_a_convolution_is_a_convolution() -> None:
     kernel = layer.kernel.kernel[...].reshape(3, 3, 3, 5)
     sides, names = ((1, 1), (1, 1)), ("NHWC", "HWIO", "NHWC")
     expected = jax.lax.conv_general_dilated(image, kernel, (2, 2), sides, dimension_numbers=names)
-    found = jax.jit(lambda image: layer(image))(image)
-    assert found.shape == (2, 4, 3, 5)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    result = jax.jit(lambda image: layer(image))(image)
+    assert result.shape == (2, 4, 3, 5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)

@@ -47,8 +47,8 @@ def ours(name, settings, steps_rates, num_traces=None):
         if num_traces is not None:
             num_traces.append(1)
 
-        def step(carry, given):
-            (params, state), (gradients, rate) = carry, given
+        def step(carry, inputs):
+            (params, state), (gradients, rate) = carry, inputs
             updates, state = transform.update(gradients, set_rate(state, rate), params)
             params = optax.apply_updates(params, updates)
             return (params, state), params
@@ -75,11 +75,11 @@ def test_every_optimiser_under_every_schedule_is_optaxs_own(name, settings, sche
     schedule_settings, theirs = SCHEDULES[schedule]
     steps_rates = rates(registry.lookup("schedule", schedule)(STEPS, **schedule_settings), RATE, STEPS)
     expected = optaxs(getattr(optax, name)(theirs, **settings))
-    found = ours(name, settings, steps_rates)
+    result = ours(name, settings, steps_rates)
     for leaf in FIRST:
-        assert found[leaf].dtype == jnp.float32
-        np.testing.assert_allclose(found[leaf], expected[leaf], rtol=2e-5, atol=1e-6)
-        assert np.ptp(found[leaf], axis=0).max() > 0.01  # it does move
+        assert result[leaf].dtype == jnp.float32
+        np.testing.assert_allclose(result[leaf], expected[leaf], rtol=2e-5, atol=1e-6)
+        assert np.ptp(result[leaf], axis=0).max() > 0.01  # it does move
 
 
 def test_the_list_above_holds_all_of_them():
@@ -115,9 +115,9 @@ def test_rates_side_by_side_are_rates_alone():
 
 def test_schedules():
     def rounded(name, **settings):
-        found = rates(registry.lookup("schedule", name)(10, **settings), 2.0, 10)
-        assert (found.dtype, found.shape) == (np.float32, (10,))
-        return [round(float(rate), 4) for rate in found]
+        result = rates(registry.lookup("schedule", name)(10, **settings), 2.0, 10)
+        assert (result.dtype, result.shape) == (np.float32, (10,))
+        return [round(float(rate), 4) for rate in result]
 
     assert rounded("constant") == [2.0] * 10
     assert rounded("linear", end=0.5) == [round(2 - 0.1 * step, 4) for step in range(10)]

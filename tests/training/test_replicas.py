@@ -23,14 +23,14 @@ def test_replicas_are_as_single_runs(make, trained, numbers, num_traces, executi
     assert (count > 0) == (execution == "vmap")
     assert num_runs == [4, 4, 4]
     for run, replica in zip(alone, runs, strict=True):
-        expected, found = numbers(run), numbers(replica)
-        assert found.keys() == expected.keys()
+        expected, actual = numbers(run), numbers(replica)
+        assert actual.keys() == expected.keys()
         for name, values in expected.items():
             if execution == "threads":
-                np.testing.assert_array_equal(found[name], values)
+                np.testing.assert_array_equal(actual[name], values)
             else:
-                np.testing.assert_allclose(found[name], values, atol=1e-5)
-        for line, same in zip(run.records.lines, replica.records.lines, strict=True):
+                np.testing.assert_allclose(actual[name], values, atol=1e-5)
+        for line, same in zip(run.metrics.lines, replica.metrics.lines, strict=True):
             assert same == pytest.approx(line, abs=1e-5)
     records = {id(leaf) for leaf in jax.tree.leaves(first.data.pipeline.reader)}
     assert all({id(leaf) for leaf in jax.tree.leaves(run.data.pipeline.reader)} == records for run in runs)
@@ -48,7 +48,7 @@ def test_other_rates_and_schedules_run_in_the_program_that_is_there(make, num_tr
     assert num_traces(fit, runs("optimizer.learning_rate=0.01", "seed=1"), lambda _: None, "vmap")
     others = runs("optimizer.learning_rate=0.02", "optimizer.schedule=cosine")
     assert num_traces(fit, others, lambda _: None, "vmap") == 0
-    assert len({run.records.lines[-1]["loss"] for run in others}) == 2
+    assert len({run.metrics.lines[-1]["loss"] for run in others}) == 2
 
 
 def test_what_may_run_together(make):

@@ -23,8 +23,8 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
     fit([wild, good], lambda _: None)
     assert str(wild.error).startswith("optimizer.learning_rate = 1e+38: at step ")
     assert good.error is None
-    assert [line["step"] for line in good.records.lines] == [2, 4, 6]
-    assert wild.records.lines == []
+    assert [line["step"] for line in good.metrics.lines] == [2, 4, 6]
+    assert wild.metrics.lines == []
 
 
 @pytest.mark.slow
@@ -78,9 +78,9 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make,
         ),
     ],
 )
-def test_a_checkpoint_over_other_records_of_the_same_size_is_refused(make, trained, altered, split, message):
+def test_a_checkpoint_over_other_records_of_the_same_size_is_refused(make, trained, change_records, split, message):
     trained(make())
-    altered(split)
+    change_records(split)
     with pytest.raises(StateError, match=message):
         make("train.resume=true")
 
@@ -95,8 +95,11 @@ def test_without_a_checkpoint_it_starts_afresh_and_says_so(make, trained):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["train.steps=null"], r"train\.steps = null is the whole mix, which never ends; "),
-        (["stop=first_exhausted", "train.steps=16"], r"train\.steps = 16 is more than the 15 whole batches of the mix"),
+        (["train.steps=null"], r"train\.steps is missing; the whole mix never ends; "),
+        (
+            ["stop=first_exhausted", "train.steps=16"],
+            r"train\.steps = 16; it is more than the 15 whole batches",
+        ),
     ],
 )
 def test_steps_that_the_mix_does_not_have(make, overrides, message):

@@ -1,4 +1,4 @@
-"""What a period is: the slots of one stage of a plan.
+"""The contract of a period: the slots of one stage of a plan.
 
 A period is an endless sequence of slots, each for one record (or one whole batch) of one source. It answers three
 questions at any position without walking there: which source has this slot, how many slots had each source before, and
@@ -41,7 +41,7 @@ class Period(ABC):
 
     @property
     def max_walk(self) -> int | None:
-        """How many slots may be walked to find one of them; None where it is found without walking."""
+        """The number of slots that may be walked to find one of them; None where it is found without walking."""
         return None
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Period(ABC):
 
     @abstractmethod
     def counts(self, position: int) -> list[int]:
-        """How many slots each source has before `position`."""
+        """The number of slots that each source has before `position`."""
 
     @abstractmethod
     def position_of(self, source: int, number: int) -> int:

@@ -43,12 +43,12 @@ class Draws(Period):
 
     @property
     def max_walk(self) -> int:
-        """How many draws may be walked to find a slot."""
+        """The number of draws that may be walked to find a slot."""
         return MAX_DRAWS
 
     @property
     def num_walked(self) -> int:
-        """How many draws have been walked and summed up so far."""
+        """The number of draws that have been walked and summed up so far."""
         return (len(self._sums) - 1) * _DRAW_BLOCK
 
     @cached_property

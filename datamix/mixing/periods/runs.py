@@ -22,7 +22,7 @@ class Runs(Period):
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """Where each run ends, int64 [num_sources]."""
+        """The slot after the last of each run, int64 [num_sources]."""
         return np.cumsum(np.asarray(self.lengths, np.int64))
 
     @property

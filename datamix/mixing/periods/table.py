@@ -71,7 +71,7 @@ class Table(Period):
 
     @cached_property
     def rank_of(self) -> np.ndarray:
-        """How many earlier slots belong to the slot's source, int64 [length]."""
+        """The number of earlier slots that belong to each slot's source, int64 [length]."""
         rank = np.empty(self.length, np.int64)
         for slots in self.slots:
             rank[slots] = np.arange(len(slots))

@@ -1,16 +1,19 @@
-"""What every kind of period brings for the compiled program: its arrays, and the look-up in them, traced."""
+"""The contract of a kind of period in the compiled program: its arrays, and the look-up in them, traced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import jax
 
 from datamix.errors import ConfigError
+from datamix.mixing.periods import Period
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.tables import choose, divided
+from datamix.rng.hash import Words
 
 Kind = TypeVar("Kind")
 
@@ -44,7 +47,7 @@ class SlotLookup(Protocol):
 
     @staticmethod
     def slot_at(period: Any, num_slots: int) -> tuple[int, list[int]]:
-        """Where a cursor stands after the first slots of a stage, with Python's integers: any number, exactly.
+        """The place of a cursor after the first slots of a stage, with Python's integers: any number, exactly.
 
         Args:
           period: The period of the stage.
@@ -85,6 +88,38 @@ class SlotLookup(Protocol):
           periods, uint32 [num_sources].
         """
         ...
+
+
+class RepeatingLookup:
+    """The part that the look-ups of all periods that repeat have in common.
+
+    Attributes:
+      length: Slots of each stage's period, uint32 [num_stages].
+      quota: Slots of each source in a period, uint32 [num_stages, num_sources].
+    """
+
+    length: Words
+    quota: Words
+
+    draws_records: ClassVar[bool] = False
+
+    @staticmethod
+    def slot_at(period: Period, num_slots: int) -> tuple[int, list[int]]:
+        """See `SlotLookup`."""
+        assert period.length is not None
+        slot = num_slots % period.length
+        return slot, period.counts(num_slots - slot)
+
+    def advance(
+        self,
+        cursor: Cursor,
+        count: jax.Array,
+        source: jax.Array,  # noqa: ARG002
+        here: jax.Array,  # noqa: ARG002
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `SlotLookup`."""
+        passed, slot = divided(cursor.slot + count, choose(self.length, cursor.stage))
+        return slot, passed * choose(self.quota, cursor.stage)
 
 
 def periods_of(stages: Sequence[Stage], kind: type[Kind]) -> list[Kind]:

@@ -80,7 +80,7 @@ class DrawsLookup:
 
 
 def _rank(source: jax.Array) -> jax.Array:
-    """How many earlier slots have the same source, uint32 [count]."""
+    """The number of earlier slots that have the same source, uint32 [count]."""
     count = source.shape[0]
     order = jnp.argsort(source, stable=True)
     ordered = source[order]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ from datamix.mixing.periods import Runs
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.lookup.base import check_counts, periods_of
+from datamix.pipeline.lookup.base import RepeatingLookup, check_counts, periods_of
 from datamix.pipeline.tables import choose, divided, interval_of
 from datamix.rng.hash import Words
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class RunsLookup:
+class RunsLookup(RepeatingLookup):
     """See `SlotLookup`.
 
     Attributes:
@@ -34,8 +34,6 @@ class RunsLookup:
     length: Words
     quota: Words
 
-    draws_records: ClassVar[bool] = False
-
     @classmethod
     def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
         """See `SlotLookup`."""
@@ -47,12 +45,6 @@ class RunsLookup:
             quota=np.asarray([run.lengths for run in runs], np.uint32),
         )
 
-    @staticmethod
-    def slot_at(period: Runs, num_slots: int) -> tuple[int, list[int]]:
-        """See `SlotLookup`."""
-        slot = num_slots % period.length
-        return slot, period.counts(num_slots - slot)
-
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ARG002
         """See `SlotLookup`."""
         passed, slot = divided(cursor.slot + ahead, choose(self.length, cursor.stage))
@@ -60,14 +52,3 @@ class RunsLookup:
         source = interval_of(ends, slot)
         rank = slot - choose(jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]]), source)
         return source, passed * choose(choose(self.quota, cursor.stage), source) + rank
-
-    def advance(
-        self,
-        cursor: Cursor,
-        count: jax.Array,
-        source: jax.Array,  # noqa: ARG002
-        here: jax.Array,  # noqa: ARG002
-    ) -> tuple[jax.Array, jax.Array]:
-        """See `SlotLookup`."""
-        passed, slot = divided(cursor.slot + count, choose(self.length, cursor.stage))
-        return slot, passed * choose(self.quota, cursor.stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import jax
 import numpy as np
@@ -14,14 +14,14 @@ from datamix.mixing.periods import Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.lookup.base import check_counts, periods_of
+from datamix.pipeline.lookup.base import RepeatingLookup, check_counts, periods_of
 from datamix.pipeline.tables import choose, divided, look_up
 from datamix.rng.hash import Words
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class TableLookup:
+class TableLookup(RepeatingLookup):
     """See `SlotLookup`; the tables of all stages lie one after the other.
 
     Attributes:
@@ -37,8 +37,6 @@ class TableLookup:
     begin: Words
     length: Words
     quota: Words
-
-    draws_records: ClassVar[bool] = False
 
     @classmethod
     def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
@@ -59,29 +57,12 @@ class TableLookup:
             quota=np.stack([table.quota for table in tables]).astype(np.uint32),
         )
 
-    @staticmethod
-    def slot_at(period: Table, num_slots: int) -> tuple[int, list[int]]:
-        """See `SlotLookup`."""
-        slot = num_slots % period.length
-        return slot, period.counts(num_slots - slot)
-
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ARG002
         """See `SlotLookup`."""
         passed, slot = divided(cursor.slot + ahead, choose(self.length, cursor.stage))
         place = choose(self.begin, cursor.stage) + slot
         source, rank = look_up(self.source_of, place), look_up(self.rank_of, place)
         return source, passed * choose(choose(self.quota, cursor.stage), source) + rank
-
-    def advance(
-        self,
-        cursor: Cursor,
-        count: jax.Array,
-        source: jax.Array,  # noqa: ARG002
-        here: jax.Array,  # noqa: ARG002
-    ) -> tuple[jax.Array, jax.Array]:
-        """See `SlotLookup`."""
-        passed, slot = divided(cursor.slot + count, choose(self.length, cursor.stage))
-        return slot, passed * choose(self.quota, cursor.stage)
 
 
 def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Where the records of located places come from."""
+"""Readers, which give the records of located places."""

@@ -1,4 +1,4 @@
-"""What a reader does."""
+"""The contract of a reader."""
 
 from __future__ import annotations
 

@@ -13,8 +13,10 @@ import numpy as np
 from datamix.errors import DataError
 from datamix.pipeline import xla
 from datamix.pipeline.locate import Located
+from datamix.pipeline.narrowing import what_is_lost
 from datamix.pipeline.tables import choose, look_up
 from datamix.sources.base import Source, read_all
+from datamix.sources.statistics import LeafStatistics, Statistics
 from datamix.spec import Record, Spec
 
 _DIGESTED_BYTES = 2**20  # of a leaf: 1 ms; of a larger one, records at even distances
@@ -54,7 +56,9 @@ class Resident(NamedTuple):
         return content.hexdigest()
 
 
-def read_resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]) -> Resident:
+def read_resident(
+    sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]
+) -> tuple[Resident, Statistics]:
     """Read the sources, those of each storage group into one array.
 
     One after the other: beside what the pipeline keeps, no more than one source is in memory at a time.
@@ -64,12 +68,16 @@ def read_resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], grou
       specs: The spec of each source's records as they are stored.
       groups: The indices of each storage group's sources.
 
+    Returns:
+      The records, and the statistics of every leaf as the sources give it.
+
     Raises:
-      DataError: An integer does not fit the stored dtype, or a source gives another number of records than it said.
+      DataError: Numbers do not fit the stored dtype, or a source gives another number of records than it said.
     """
     names = list(sources)
     first = np.zeros(len(names), np.uint32)
     storage = []
+    statistics: dict[str, Mapping[str, LeafStatistics]] = {}
     for members in groups:
         sizes = [sources[names[member]].num_records for member in members]
         ends = np.cumsum(sizes)
@@ -79,20 +87,33 @@ def read_resident(sources: Mapping[str, Source], specs: Mapping[str, Spec], grou
             for leaf, part in specs[names[members[0]]].items()
         }
         for member, size in zip(members, sizes, strict=True):
-            _read_into({leaf: values[first[member] :][:size] for leaf, values in rows.items()}, sources, names[member])
+            stored = {leaf: values[first[member] :][:size] for leaf, values in rows.items()}
+            statistics[names[member]] = _read_into(stored, sources, names[member])
         storage.append(jax.device_put(rows))
-    return Resident(tuple(storage), jnp.asarray(first))
+    return Resident(tuple(storage), jnp.asarray(first)), {name: statistics[name] for name in names}
 
 
-def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> None:
+def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:
     """Fill rows with one axis for a record's elements from a source."""
     arrays = read_all(sources[name])
+    statistics = {}
     for leaf, stored in rows.items():
         values = arrays[leaf]
         if len(values) != len(stored):
             raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
-        if values.dtype.kind in "iu" and values.dtype.itemsize > 4 and values.size:
-            limits = np.iinfo(stored.dtype)
-            if values.min() < limits.min or values.max() > limits.max:
-                raise DataError(f"source {name!r}: leaf {leaf!r} holds numbers that do not fit {stored.dtype}.")
+        if lost := what_is_lost(values, stored.dtype):
+            raise DataError(f"source {name!r}: leaf {leaf!r} {lost}; {_mend(name, lost)}")
+        statistics[leaf] = LeafStatistics.of(values)
         stored[...] = values.reshape(stored.shape)
+    return statistics
+
+
+def _mend(name: str, lost: str) -> str:
+    """What to do with numbers that do not fit the 32 bits in which they are stored; a cast comes too late."""
+    if "beyond" in lost:
+        smaller = "divide it"
+    elif "float" in lost:
+        smaller = "save it as float32 if that is enough, subtract what its values have in common"
+    else:
+        smaller = "subtract what its values have in common"
+    return f"{smaller}, or leave it out: of files, source.{name}.leaves chooses the leaves."

@@ -13,12 +13,12 @@ def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None)
     """The digits 0 to 9, light strokes on black.
 
     Args:
-      split: records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
-      seed: another seed draws other records.
-      cache_dir: where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      split: Records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
+      seed: Another seed draws other records.
+      cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
-      ConfigError: the split's syntax is not TFDS's, or there is no such split.
+      ConfigError: The split's syntax is not TFDS's, or there is no such split.
 
     >>> source = digits(split="train[:100]")
     >>> source.num_records, source.class_names[:3], str(source.spec["image"])
@@ -81,9 +81,9 @@ def _draw_digit(digit: int, vary: Vary) -> np.ndarray:
     # An unsteady hand bends the paper, not the stroke, so that strokes which meet still do.
     x = x + each(-0.1, 0.1) * np.sin(each(3, 7) * y + each(0, 6.3))
     y = y + each(-0.1, 0.1) * np.sin(each(3, 7) * x + each(0, 6.3))
-    turn, slant = each(-0.25, 0.25), each(-0.15, 0.4)
+    rotation, slant = each(-0.25, 0.25), each(-0.15, 0.4)
     x, y = each(9, 16) * x, each(15, 20) * y
-    x, y = x - (turn + slant) * y + each(11.5, 15.5), y + turn * x + each(11.5, 15.5)
+    x, y = x - (rotation + slant) * y + each(11.5, 15.5), y + rotation * x + each(11.5, 15.5)
     # A dab of a round pen is a bell in x times a bell in y: the sum over dabs is one matrix product a record.
     pen = each(0.75, 1.35)
     bells = (GRID / pen)[:, None] - (np.stack([x, y]) / pen)[..., None]

@@ -17,12 +17,12 @@ def garments(*, split: str = "train", seed: int = 0, cache_dir: str | None = Non
     """Ten garments, from T-shirt/top to Ankle boot, light on black.
 
     Args:
-      split: records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
-      seed: another seed draws other records.
-      cache_dir: where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      split: Records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
+      seed: Another seed draws other records.
+      cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
-      ConfigError: the split's syntax is not TFDS's, or there is no such split.
+      ConfigError: The split's syntax is not TFDS's, or there is no such split.
 
     >>> source = garments(split="test[:100]")
     >>> source.num_records, source.class_names[:3], source.class_names[-1]
@@ -50,8 +50,8 @@ class _View:
     """Pictures' own coordinates, in nominal pixels: garments are drawn at one size, upright and centred.
 
     Attributes:
-      along: the way a garment's outline is told, from top to bottom or from toe to heel, shape [records, 28].
-      aside: how far a pixel lies from the garment's axis, or from the top, shape [records, 28 (along), 28].
+      along: The axis along which a garment is outlined, from top to bottom or from toe to heel, shape [records, 28].
+      aside: How far a pixel lies from the garment's axis, or from the top, shape [records, 28 (along), 28].
     """
 
     along: np.ndarray
@@ -72,7 +72,7 @@ class _View:
         return cls(along, (GRID + down[:, :, None]) * vary(0.95, 1.1)[:, None, None])
 
     def fill(self, *knots: _Knot) -> np.ndarray:
-        """How much of each pixel a shape covers, 0 to 1, shape of `aside`.
+        """The part of each pixel that a shape covers, 0 to 1, shape of `aside`.
 
         Args:
           knots: (along, far edge) or (along, near edge, far edge), in growing order along; edges are straight between

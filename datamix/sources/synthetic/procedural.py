@@ -1,4 +1,4 @@
-"""What the datasets drawn by code share: labels, rows of uniform numbers, grain and blocks, and that they are kept.
+"""The base of datasets drawn by code: labels, rows of uniform numbers, grain and blocks, and a cache.
 
 A record is drawn from a row of uniform numbers that depends on the seed, the source, the split and the record's place
 in the split alone, so a slice holds the same records as the whole.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from datamix.sources.base import TakeFromRead
-from datamix.sources.cache import Slot, cache_directory
+from datamix.sources.cache import Place, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -52,17 +52,17 @@ class Procedural(TakeFromRead):
     """A source whose records are drawn when they are read; many of them are kept in the cache.
 
     Attributes:
-      name: of the source; the pictures depend on it.
-      class_names: name of each label, by label.
-      draw: from a label, and the numbers to vary it by, to pictures: float32, shape [records, 28, 28], black at 0 and
+      name: The name of the source, on which the pictures depend.
+      class_names: The name of each label, by label.
+      draw: Makes pictures of a label and the numbers to vary it by: float32, shape [records, 28, 28], black at 0 and
         white at 1.
-      grain: noise of the roughest picture, as a share of its light.
-      split: records to read, in TFDS's syntax.
-      seed: another seed draws other records.
-      cache_dir: where they are kept; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      grain: The noise of the roughest picture, as a share of its light.
+      split: The records to read, in TFDS's syntax.
+      seed: The seed of the drawing; another one draws other records.
+      cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     Raises:
-      ConfigError: the split's syntax is not TFDS's, or there is no such split.
+      ConfigError: The split's syntax is not TFDS's, or there is no such split.
     """
 
     name: str
@@ -78,12 +78,12 @@ class Procedural(TakeFromRead):
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return "procedural"
 
     @property
     def num_records(self) -> int:
-        """How many records the split holds."""
+        """The number of records in the split."""
         return sum(stop - start for _, start, stop in self._ranges())
 
     @property
@@ -96,7 +96,7 @@ class Procedural(TakeFromRead):
         if self.num_records < _KEPT_FROM:
             return self._drawn()
         code = b"".join(Path(inspect.getfile(part)).read_bytes() for part in (Procedural, self.draw))
-        slot = Slot(
+        place = Place(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             # Of the key, not the fingerprint: two environments that share a cache would make each other's entry stale.
@@ -109,7 +109,7 @@ class Procedural(TakeFromRead):
             },
             fingerprint={},
         )
-        return slot.load(lambda: (self._drawn(), {})).arrays
+        return place.load(lambda: (self._drawn(), {})).arrays
 
     def _drawn(self) -> Arrays:
         image = np.empty((self.num_records, SIDE, SIDE, 1), np.uint8)

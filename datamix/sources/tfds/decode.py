@@ -1,8 +1,7 @@
 """Decoding the records of a prepared TFDS dataset, on all cores.
 
 Decoding a small image holds the GIL nearly all the time, so that threads are no faster than one; processes are. A
-helper is a Python process of its own, not a fork: it is told ranges of records on its standard input and answers with
-bytes.
+helper is a new Python process, not a fork: it reads ranges of records from its standard input and answers with bytes.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ import numpy as np
 from datamix.spec import Arrays
 
 CHUNK_RECORDS = 256
-_HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
-_PROGRESS_RECORDS = 5_000  # fewer are read before one would look
+HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
+PROGRESS_RECORDS = 5_000  # fewer are read before one would look
 # Threads take twice as long as one at 28×28×1, as long at 64×64×3, two thirds as long at 256×256×3.
-_THREAD_RECORD_BYTES = 40_000
+THREAD_RECORD_BYTES = 40_000
 _MAX_WORKERS = 8
 
 
@@ -39,12 +38,16 @@ class Part(NamedTuple):
     stop: int
 
 
+class DamageError(ValueError):
+    """Raised when records are not what the description of their dataset promises."""
+
+
 class Reader:
     """A prepared dataset in a format that gives any record without TensorFlow.
 
     Args:
-      directory: the directory of the dataset.
-      file_format: the format to read, as TFDS calls it.
+      directory: The directory of the dataset.
+      file_format: The format to read, as TFDS calls it.
     """
 
     def __init__(self, directory: str, file_format: str) -> None:
@@ -63,15 +66,27 @@ class Reader:
         count = len(next(iter(arrays.values())))
         records = self._opened[part].__getitems__(range(start, start + count))
         for leaf, array in arrays.items():
-            assign(array, np.asarray([record[leaf] for record in records]), leaf)
+            values = [record[leaf] for record in records]
+            for value in values:
+                if np.shape(value) != array.shape[1:]:
+                    raise _misshapen(leaf, np.shape(value), array.shape[1:])
+            assign(array, np.asarray(values), leaf)
 
 
-class _Helper:
-    """The same in a process of its own; where that fails, in this one, which says what is wrong."""
+class Helper:
+    """A reader in a process of its own; where that fails, this process reads, and says what is wrong.
+
+    Args:
+      reader: The reader of this process, whose dataset the helper opens too.
+      arrays: Arrays of the shapes and dtypes that are asked for.
+
+    Attributes:
+      lost: Whether the process has ended, or given too little.
+    """
 
     def __init__(self, reader: Reader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
-        self._reader, self._lost = reader, False
+        self._reader, self.lost = reader, False
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import help_out; help_out()"],
             stdin=subprocess.PIPE,
@@ -85,12 +100,12 @@ class _Helper:
     def fill(self, part: Part, start: int, arrays: Arrays) -> None:
         """See `Reader.fill`."""
         try:
-            if not self._lost:
+            if not self.lost:
                 self._tell([*part, start, len(next(iter(arrays.values())))])
-                self._lost = not all(self._fetch(array) for array in arrays.values())
+                self.lost = not all(self._fetch(array) for array in arrays.values())
         except OSError:
-            self._lost = True
-        if self._lost:
+            self.lost = True
+        if self.lost:
             self._reader.fill(part, start, arrays)
 
     def _tell(self, message: list[Any]) -> None:
@@ -106,7 +121,7 @@ class _Helper:
         array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
         return True
 
-    def __enter__(self) -> _Helper:
+    def __enter__(self) -> Helper:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +130,7 @@ class _Helper:
 
 
 def help_out() -> None:
-    """What a helper does: it answers ranges of records, a line each, with the bytes of their leaves."""
+    """The main function of a helper: it answers ranges of records, a line each, with the bytes of their leaves."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing printed gets among them
     directory, file_format, spec = json.loads(sys.stdin.readline())
@@ -130,7 +145,7 @@ def help_out() -> None:
 
 
 def instruction(part: Part) -> Any:
-    """What TFDS calls these records."""
+    """The instruction by which TFDS reads these records."""
     import tensorflow_datasets as tfds
 
     return tfds.core.ReadInstruction(part.split, from_=part.start, to=part.stop, unit="abs")
@@ -140,11 +155,15 @@ def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
     """Put records where they belong.
 
     Raises:
-      ValueError: they are of another shape than that of the dataset's description.
+      DamageError: They are of another shape than that of the dataset's description.
     """
     if records.shape != array.shape:  # NumPy would stretch a length of 1
-        raise ValueError(f"{leaf!r} has shape {list(records.shape)}, not {list(array.shape)}")
+        raise _misshapen(leaf, records.shape, array.shape)
     array[...] = records
+
+
+def _misshapen(leaf: str, shape: Sequence[int], expected: Sequence[int]) -> DamageError:
+    return DamageError(f"{leaf!r} has shape {list(shape)}, not {list(expected)}")
 
 
 Guard = Callable[[Part], contextlib.AbstractContextManager[None]]
@@ -159,17 +178,17 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
         starts = range(0, size, CHUNK_RECORDS)
         chunks += [(part, start, done + start, min(CHUNK_RECORDS, size - start)) for start in starts]
         done += size
-    num_workers = min(_num_cores(), _MAX_WORKERS)
-    readers: SimpleQueue[Reader | _Helper] = SimpleQueue()
+    num_workers = min(num_cores(), _MAX_WORKERS)
+    readers: SimpleQueue[Reader | Helper] = SimpleQueue()
     readers.put(reader)
     with contextlib.ExitStack() as stack:
-        if sum(array[:1].nbytes for array in arrays.values()) > _THREAD_RECORD_BYTES:
+        if sum(array[:1].nbytes for array in arrays.values()) > THREAD_RECORD_BYTES:
             for _ in range(num_workers - 1):
                 readers.put(reader)
-        elif done >= _HELPED_RECORDS:
+        elif done >= HELPED_RECORDS:
             with contextlib.suppress(OSError):  # no process can be had: this one does it alone
                 for _ in range(num_workers - 1):
-                    readers.put(stack.enter_context(_Helper(reader, arrays)))
+                    readers.put(stack.enter_context(Helper(reader, arrays)))
 
         def fill(part: Part, start: int, at: int, count: int) -> int:
             free = readers.get()
@@ -188,7 +207,8 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
             pool.shutdown(cancel_futures=True)
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -210,7 +230,7 @@ def without_opencv_advice() -> Iterator[None]:
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr while many records are read; where stderr is no terminal, a plain line."""
-    if total <= _PROGRESS_RECORDS:
+    if total <= PROGRESS_RECORDS:
         yield lambda _: None
     elif not sys.stderr.isatty():
         print(f"{label}: {total:,} records …", file=sys.stderr, flush=True)

@@ -30,20 +30,21 @@ from types import TracebackType
 
 from datamix.errors import ConfigError, DataError, install_hint
 
-_NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
-_REMEMBER_S = 60.0  # for how long a network that was found dead is not asked again
+NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
+_REMEMBER_S = 60.0  # for how long a network that did not answer is not asked again
 _TEMPORARY = ".datamix-prepare-"
 _NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _log = logging.getLogger(__name__)
-_dead: tuple[float, str] | None = None  # when, and how, the network was found dead
+dead_network: tuple[float, str] | None = None
+"""When the network was asked in vain, and what came of it; it is not asked again for a while."""
 
 
 class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
     """The dataset is neither on disk nor to be had; a stand-in may take its place.
 
     Attributes:
-      tried: what was tried, and where.
+      tried: What was tried, and where.
     """
 
     def __init__(self, message: str, tried: str) -> None:
@@ -64,7 +65,7 @@ class Name:
         """Split `emnist/letters:3.1.0` into its parts.
 
         Raises:
-          ConfigError: this is not how TFDS names a dataset.
+          ConfigError: This is not how TFDS names a dataset.
 
         >>> Name.parse("emnist/letters:3.1.0")
         Name(dataset='emnist', config='letters', version='3.1.0')
@@ -73,6 +74,10 @@ class Name:
         if match is None:
             raise ConfigError(f"name = {text!r} is no TFDS dataset; write mnist, emnist/letters or mnist:3.0.1.")
         return cls(match["dataset"], match["config"], match["version"])
+
+    def __str__(self) -> str:
+        config, version = f"/{self.config}" if self.config else "", f":{self.version}" if self.version else ""
+        return f"{self.dataset}{config}{version}"
 
 
 def find_prepared(name: Name, data_dir: Path) -> Path | None:
@@ -87,9 +92,25 @@ def find_prepared(name: Name, data_dir: Path) -> Path | None:
         return versioned
     try:
         default = json.loads((directory / ".config" / "metadata.json").read_bytes())["default_config_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return _version_in(directory / str(default), name.version)
+
+
+def prepared_names(dataset: str, data_dir: Path) -> list[str]:
+    """All configs and versions of a dataset that are prepared, as a user names them: emnist/letters:3.1.0."""
+    directory = data_dir / dataset
+    try:
+        inside = sorted(path for path in directory.iterdir() if path.is_dir())
+        configs = [path for path in inside if _NAME.fullmatch(f"{dataset}/{path.name}")]
+        deeper = [path for config in configs for path in sorted(config.iterdir()) if path.is_dir()]
+    except OSError:
+        return []
+    return [
+        f"{path.parent.relative_to(data_dir).as_posix()}:{path.name}"
+        for path in (*inside, *deeper)
+        if _VERSION.fullmatch(path.name)
+    ]
 
 
 def _version_in(directory: Path, version: str | None) -> Path | None:
@@ -113,12 +134,12 @@ def prepare(
     """Download a dataset and prepare it as array_record, unless another process has done so meanwhile.
 
     Args:
-      name: in TFDS's syntax.
-      data_dir: where TFDS keeps its datasets; made where it is not there.
-      url: one of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
-      wait_s: how long to wait for the answer.
-      stall_s: how long preparing may go on with nothing written and no computing done.
-      module: the module to import that registers the dataset with TFDS.
+      name: The dataset's name in TFDS's syntax.
+      data_dir: The directory of all datasets; it is made where it is missing.
+      url: One of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
+      wait_s: The time to wait for the answer, in seconds.
+      stall_s: The time in seconds for which preparing may go on with nothing written and no computing done.
+      module: The module to import that registers the dataset with TFDS.
 
     Returns:
       The directory of the prepared dataset.
@@ -129,7 +150,7 @@ def prepare(
     refused = functools.partial(unavailable, name, data_dir)
     if importlib.util.find_spec("tensorflow") is None:
         raise refused("preparing it needs TensorFlow, which is not installed")
-    if reason := _unreachable(url, wait_s):
+    if reason := unreachable(url, wait_s):
         raise refused(reason)
     parsed = Name.parse(name)
     try:
@@ -149,6 +170,8 @@ def prepare(
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     """The error that says why there is no such dataset, and what a user can do."""
     where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
+    if others := prepared_names(Name.parse(name).dataset, data_dir):
+        where += f", where there is {', '.join(others)}"
     tried = f"not prepared in {where}, and not to be had: {reason}"
     return Unavailable(
         f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or "
@@ -157,30 +180,31 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     )
 
 
-def _unreachable(url: str | None, wait_s: float) -> str | None:
+def unreachable(url: str | None, wait_s: float) -> str | None:
     """Why `url` cannot be had, or None: it answers. A network that says so late or never is not asked again soon."""
-    global _dead
-    if _dead and time.monotonic() < _dead[0] + _REMEMBER_S:
-        return _dead[1]
+    global dead_network
+    if dead_network and time.monotonic() < dead_network[0] + _REMEMBER_S:
+        return dead_network[1]
     start = time.monotonic()
     answer: list[str | None] = []
     # A thread of its own: looking a host's name up cannot be bounded in any other way.
-    asking = threading.Thread(target=lambda: answer.append(_ask(url, wait_s)), daemon=True)
+    asking = threading.Thread(target=lambda: answer.append(ask(url, wait_s)), daemon=True)
     asking.start()
     asking.join(wait_s)
-    reason = answer[0] if answer else f"no answer from {url or _NETWORK_URL} within {wait_s:g} s"
+    reason = answer[0] if answer else f"no answer from {url or NETWORK_URL} within {wait_s:g} s"
     if reason and not reason.startswith("HTTP") and time.monotonic() > start + wait_s / 4:
-        _dead = (time.monotonic(), reason)
+        dead_network = (time.monotonic(), reason)
     return reason
 
 
-def _ask(url: str | None, wait_s: float) -> str | None:
+def ask(url: str | None, wait_s: float) -> str | None:
+    """Ask for one byte of `url`, or for any answer of the network; why there is none, or None."""
     import http.client
     import urllib.error
     import urllib.request
 
     try:
-        request = urllib.request.Request(url or _NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
+        request = urllib.request.Request(url or NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
         with urllib.request.urlopen(request, timeout=wait_s) as response:
             response.read(1)
     except urllib.error.HTTPError as error:
@@ -188,7 +212,7 @@ def _ask(url: str | None, wait_s: float) -> str | None:
         # Without a file to ask for, any answer tells that there is a network.
         return f"HTTP {error.code} {error.reason} from {url}" if url else None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"{url or _NETWORK_URL}: {getattr(error, 'reason', error)}"
+        return f"{url or NETWORK_URL}: {getattr(error, 'reason', error)}"
     return None
 
 
@@ -227,13 +251,13 @@ def _locked(data_dir: Path, name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """Let SIGTERM end the process as Ctrl-C does, so that it clears up, where nobody else handles it."""
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if mine:
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
-        if mine:
+        if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -321,7 +345,7 @@ def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
 
 
 def _main(task: dict[str, str]) -> None:
-    """What the child does."""
+    """The main function of the child."""
     sys.excepthook = _report
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import tensorflow_datasets as tfds

@@ -14,20 +14,21 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, SpecError, hint, install_hint
+from datamix.errors import ConfigError, DataError, InstallationError, SpecError, expanded, hint, install_hint
 from datamix.sources.base import TakeFromRead
-from datamix.sources.cache import Slot, cache_directory
+from datamix.sources.cache import Place, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.sources.tfds.decode import (
     CHUNK_RECORDS,
+    DamageError,
     Guard,
     Part,
     Reader,
@@ -37,7 +38,7 @@ from datamix.sources.tfds.decode import (
     progress,
     without_opencv_advice,
 )
-from datamix.sources.tfds.prepare import Name, find_prepared, prepare, unavailable
+from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _RANDOM_ACCESS = ("array_record", "parquet")  # formats that TFDS reads without TensorFlow
@@ -48,20 +49,21 @@ class Tfds(TakeFromRead):
     """A dataset in TFDS's format.
 
     Attributes:
-      name: as TFDS has it, with config and version where wanted: mnist, emnist/letters, mnist:3.0.1.
-      split: records to read, in TFDS's syntax.
-      data_dir: where TFDS keeps its datasets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      cache_dir: where decoded splits are kept; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
-      leaves: the features to keep; by default all that are numbers of one fixed shape, such as image and label. Texts,
-        sequences and images of varying size are left out.
-      download: whether to download and prepare a dataset that is not there.
-      wait_s: how long to wait for the first answer from the network.
-      url: one of the dataset's own files, asked for before a download; by default, whether there is a network is asked.
+      name: The name of the dataset in TFDS, with config and version where wanted: mnist, emnist/letters, mnist:3.0.1.
+      split: The records to read, in TFDS's syntax.
+      data_dir: The directory of all datasets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      leaves: The features to keep, or leaf name to feature; by default all that are numbers of one fixed shape, such as
+        image and label. Texts and sequences are left out, and `notes` says so; images of varying size are refused.
+      download: Whether to download and prepare a dataset that is not there.
+      wait_s: How long to wait for the first answer from the network.
+      url: One of the dataset's own files, asked for before a download; by default, whether there is a network is asked.
 
     Everything is looked up at first use, and raises
 
     - ConfigError: TFDS knows no such dataset; there is no such split or leaf.
-    - SpecError: no feature of it is numbers of one fixed shape.
+    - SpecError: no feature of it is numbers of one fixed shape, or its images are of varying size.
+    - InstallationError: TFDS, or what it needs to read this dataset, is missing or does not work.
     - DataError: the data is damaged, or stored as tfrecord and TensorFlow is not installed.
     - Unavailable: the dataset is neither on disk nor to be had.
     """
@@ -70,19 +72,19 @@ class Tfds(TakeFromRead):
     split: str = "train"
     data_dir: str | None = None
     cache_dir: str | None = None
-    leaves: tuple[str, ...] | None = None
+    leaves: tuple[str, ...] | Mapping[str, str] | None = None
     download: bool = True
     wait_s: float = 5.0
     url: str | None = None
 
     @property
     def provenance(self) -> str:
-        """Where the records come from."""
+        """The kind of place where the records come from."""
         return "tfds"
 
     @property
     def num_records(self) -> int:
-        """How many records the split holds."""
+        """The number of records in the split."""
         return sum(part.stop - part.start for part in self._parts)
 
     @property
@@ -95,19 +97,30 @@ class Tfds(TakeFromRead):
         """Name of each label, by label; TFDS names classes without a name by their number."""
         return self._described[1]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out of each record."""
+        left_out = self._described[2]
+        return (f"{', '.join(left_out)}: no numbers of one fixed shape, and left out.",) if left_out else ()
+
     def read(self) -> Arrays:
         """All records, memory-mapped; decoded first where the cache does not hold them."""
         return self._slot.load(self._decode).arrays
+
+    def whole_labels(self) -> np.ndarray:
+        """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
+        feature = self.leaves["label"] if isinstance(self.leaves, Mapping) else "label"
+        return replace(self, split="all", leaves={"label": feature}).read()["label"]
 
     @cached_property
     def _directory(self) -> Path:
         """The prepared dataset's own directory."""
         name = Name.parse(self.name)
         default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-        data_dir = Path(self.data_dir or default).expanduser().resolve()
+        data_dir = expanded(self.data_dir or default).resolve()
         if directory := find_prepared(name, data_dir):
             return directory
-        module = _registered_in(name)
+        module = _registered_in(name, data_dir)
         if not self.download:
             raise unavailable(self.name, data_dir, "download is switched off")
         return prepare(self.name, data_dir, url=self.url, wait_s=self.wait_s, module=module)
@@ -117,13 +130,17 @@ class Tfds(TakeFromRead):
         """dataset_info.json."""
         path = self._directory / "dataset_info.json"
         with self._damage(path):
+            _require_file(path)
             info: dict[str, Any] = json.loads(path.read_bytes())
             return info
 
     @cached_property
     def _parts(self) -> list[Part]:
-        with self._damage(self._directory / "dataset_info.json"):
-            shards = {split["name"]: [int(size) for size in split["shardLengths"]] for split in self._info["splits"]}
+        path, info = self._directory / "dataset_info.json", self._info
+        try:
+            shards = {split["name"]: [int(size) for size in split["shardLengths"]] for split in info["splits"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(path, error) from error
         parts = []
         for split, start, stop in resolve_split(self.split, {k: sum(v) for k, v in shards.items()}, where="split"):
             first = 0
@@ -134,7 +151,7 @@ class Tfds(TakeFromRead):
         return parts
 
     @cached_property
-    def _slot(self) -> Slot:
+    def _slot(self) -> Place:
         """The place in the cache of the records that this source reads."""
         directory = self._directory
         files = {
@@ -143,48 +160,112 @@ class Tfds(TakeFromRead):
             if path.is_file()
         }
         info = hashlib.sha256((directory / "dataset_info.json").read_bytes()).hexdigest()
-        return Slot(
+        return Place(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             key={
                 "directory": str(directory),
                 "records": [[part.split, part.start, part.stop] for part in self._parts],
-                "leaves": list(self.leaves) if self.leaves is not None else None,
+                "leaves": self._chosen,
             },
             fingerprint={"files": files, "info": info},
         )
 
+    @property
+    def _chosen(self) -> dict[str, str] | list[str] | None:
+        """The chosen leaves, in JSON's types."""
+        if self.leaves is None:
+            return None
+        return dict(self.leaves) if isinstance(self.leaves, Mapping) else list(self.leaves)
+
     @cached_property
-    def _described(self) -> tuple[Spec, tuple[str, ...]]:
+    def _described(self) -> tuple[Spec, tuple[str, ...], tuple[str, ...]]:
+        """The spec of a record, the names of its classes, and the features that are left out."""
         if entry := self._slot.peek():
-            return entry[0], tuple(entry[1]["class_names"])
+            return entry[0], tuple(entry[1]["class_names"]), tuple(entry[1].get("left_out", ()))
         self._require_reader()
         features = self._reader.builder.info.features
-        spec = {}
-        for leaf, feature in sorted(features.items()):
-            tensor = feature.get_tensor_info()  # a dict where the feature is nested
-            fixed = not isinstance(tensor, dict) and not tensor.dataset_lvl and None not in (tensor.shape or [])
-            if fixed and np.dtype(tensor.np_dtype).kind in "biufc":
-                spec[leaf] = LeafSpec(tuple(tensor.shape), str(np.dtype(tensor.np_dtype)))
+        spec = {name: part for name in sorted(features) if (part := _fixed_spec(features[name])) is not None}
+        left_out = tuple(name for name in sorted(features) if name not in spec) if self.leaves is None else ()
+        for name in left_out:
+            self._refuse_image(name, features[name], spec)
         if not spec:
             raise SpecError(f"source {self.name!r}: no feature is numbers of one fixed shape, which a batch needs.")
-        for leaf in self.leaves or ():
-            if leaf not in spec:
+        feature_of = self._features_of(spec)
+        for leaf, name in feature_of.items():
+            if name not in spec:
+                key = f"leaves.{leaf}" if isinstance(self.leaves, Mapping) else "leaves"
                 raise ConfigError(
-                    f"leaves: {self.name} has no numbers of one fixed shape in {leaf!r}. {hint(leaf, spec)}"
+                    f"{key}: {self.name} has no numbers of one fixed shape in {name!r}. {hint(name, spec)}"
                 )
-        spec = {leaf: of for leaf, of in spec.items() if self.leaves is None or leaf in self.leaves}
-        labels = [leaf for leaf in ("label", *spec) if leaf in spec and getattr(features[leaf], "num_classes", None)]
-        return spec, tuple(features[labels[0]].names) if labels else ()
+            self._require_decoder(name, features[name])
+        classes = [features[feature_of[leaf]] for leaf in ("label", *feature_of) if leaf in feature_of]
+        names = next((tuple(each.names) for each in classes if getattr(each, "num_classes", None)), ())
+        return {leaf: spec[name] for leaf, name in feature_of.items()}, names, left_out
+
+    def _features_of(self, known: Iterable[str]) -> Mapping[str, str]:
+        """The feature of each leaf; by default, of all that are known."""
+        if isinstance(self.leaves, Mapping):
+            return self.leaves
+        names = known if self.leaves is None else self.leaves
+        return {name: name for name in sorted(names)}
+
+    def _refuse_image(self, name: str, feature: Any, spec: Spec) -> None:
+        """Refuse to leave out images unasked, as nobody wants it.
+
+        Raises:
+          SpecError: the feature is an image; says how to go on without it.
+        """
+        import tensorflow_datasets as tfds
+
+        if isinstance(feature, tfds.features.Image):
+            size = " × ".join("any" if length is None else str(length) for length in feature.shape)
+            mend = f"leaves=[{','.join(spec)}] goes on without them" if spec else "prepare it with images of one size"
+            raise SpecError(
+                f"source {self.name!r}: the images of feature {name!r} are of varying size ({size}), and a batch needs "
+                f"one size; {mend}."
+            )
+
+    def _require_decoder(self, name: str, feature: Any) -> None:
+        """Raise InstallationError if images cannot be decoded with what is installed."""
+        import tensorflow_datasets as tfds
+
+        is_image = isinstance(feature, tfds.features.Image) and self._file_format in _RANDOM_ACCESS
+        if is_image and np.dtype(feature.np_dtype) == np.uint16 and importlib.util.find_spec("cv2") is None:
+            raise InstallationError(
+                f"source {self.name!r}: the images of {name!r} have 16 bits a pixel, which TFDS reads with OpenCV, and "
+                "it is not installed: pip install opencv-python-headless."
+            )
 
     @cached_property
     def _reader(self) -> Reader:
         """TFDS's own reader of the directory."""
+        _require_tfds(self.name)
         path = self._directory / "features.json"
         with self._damage(path):
-            json.loads(path.read_bytes())
+            _require_file(path)
+            described = json.loads(path.read_bytes())
+        self._check_features(path, described)
         with self._damage(self._directory):
             return Reader(str(self._directory), self._file_format)
+
+    def _check_features(self, path: Path, described: object) -> None:
+        """Check that a dataset is described with TFDS's features alone: it would import any module that it names.
+
+        Raises:
+          DataError: It names something else, or nothing.
+        """
+        import tensorflow_datasets as tfds
+
+        known = {f"{each.__module__}.{each.__name__}" for each in _subclasses(tfds.features.FeatureConnector)}
+        if not isinstance(described, Mapping) or "pythonClassName" not in described:
+            raise self._damaged(path, KeyError("pythonClassName"))
+        for name in _class_names(described):
+            if name not in known:
+                raise DataError(
+                    f"source {self.name!r}: {path} describes its records with {name!r}, which is no feature of TFDS; "
+                    "no module is imported because a dataset names it. If it is your own, name its module in plugins=."
+                )
 
     @property
     def _file_format(self) -> str:
@@ -200,13 +281,16 @@ class Tfds(TakeFromRead):
             )
 
     def _decode(self) -> tuple[Arrays, dict[str, Any]]:
-        spec, class_names = self._described
+        spec, class_names, left_out = self._described
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
+        # Records have the names of features, of which leaves may have others.
+        features = {name: arrays[leaf] for leaf, name in self._features_of(spec).items()}
         read = decode if self._file_format in _RANDOM_ACCESS else self._read_in_order
         with without_opencv_advice(), progress(f"Reading {self.name} {self.split}", self.num_records) as advance:
-            for count in read(self._reader, self._parts, arrays, self._blamed):
+            for count in read(self._reader, self._parts, features, self._blamed):
                 advance(count)
-        return arrays, {"class_names": list(class_names)}
+        arrays = {leaf: features[name] for leaf, name in self._features_of(spec).items()}
+        return arrays, {"class_names": list(class_names), "left_out": list(left_out)}
 
     def _blamed(self, part: Part) -> contextlib.AbstractContextManager[None]:
         """Blame what reading a part raises on its file."""
@@ -234,28 +318,114 @@ class Tfds(TakeFromRead):
                         yield stop - start
                         start = stop
                 except tf.errors.OpError as error:
-                    raise ValueError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
+                    raise DamageError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
 
     @contextlib.contextmanager
     def _damage(self, path: Path) -> Iterator[None]:
-        """Turn what reading `path` raises into one line that names it."""
+        """Turn what reading `path` raises into one line that blames what is to blame."""
         try:
             yield
+        except ImportError as error:
+            raise InstallationError(
+                f"source {self.name!r}: reading {path} needs what is not installed, or does not work: {_line(error)}."
+            ) from error
+        except (TypeError, AttributeError, AssertionError) as error:
+            if _is_ours(error):
+                raise
+            raise InstallationError(
+                f"source {self.name!r}: TFDS fails to read {path} ({type(error).__name__}: {_line(error)}), which may "
+                "be its installation as well as the data; pip check finds packages that do not fit together."
+            ) from error
         except _faults() as error:
-            detail = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
-            what = f"is damaged: {detail}" if path.exists() else "is missing"
-            raise DataError(
-                f"source {self.name!r}: {path} {what}. To have it prepared again, delete {self._directory}."
+            if _is_ours(error):
+                raise
+            raise self._damaged(path, error) from error
+
+    def _damaged(self, path: Path, error: BaseException) -> DataError:
+        """The error for a file that is damaged or missing."""
+        what = f"is damaged: {_line(error)}" if path.exists() else "is missing"
+        return DataError(f"source {self.name!r}: {path} {what}. To have it prepared again, delete {self._directory}.")
+
+
+def _require_file(path: Path) -> None:
+    """Raise DamageError for what is no file, such as a pipe, which would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise DamageError("it is no regular file")
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, in one line without a full stop."""
+    return f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether datamix's own code has raised an error unasked, which says nothing of the data."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else str(traceback.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] == __name__.partition(".")[0] and not isinstance(error, DamageError)
+
+
+def _fixed_spec(feature: Any) -> LeafSpec | None:
+    """The shape and dtype of a feature of TFDS; None where it is not numbers of one fixed shape."""
+    tensor = feature.get_tensor_info()  # a dict where the feature is nested
+    fixed = not isinstance(tensor, dict) and not tensor.dataset_lvl and None not in (tensor.shape or [])
+    if fixed and np.dtype(tensor.np_dtype).kind in "biufc":
+        return LeafSpec(tuple(tensor.shape), str(np.dtype(tensor.np_dtype)))
+    return None
+
+
+def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    """All classes that derive from one, as far as they are imported."""
+    each: type[Any]
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _class_names(described: object) -> Iterator[str]:
+    """Every class that a dataset's description names."""
+    if isinstance(described, Mapping):
+        for key, value in described.items():
+            if key in ("pythonClassName", "python_class_name"):
+                yield str(value)
+            yield from _class_names(value)
+    elif isinstance(described, list):
+        for value in described:
+            yield from _class_names(value)
+
+
+def _require_tfds(name: str) -> None:
+    """Import what reading a dataset takes, before any data is looked at.
+
+    Raises:
+      InstallationError: It cannot be imported.
+    """
+    for module in ("tensorflow_datasets", "tensorflow_datasets.core.features", "tensorflow_datasets.core.dataset_info"):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # an import runs a library's code, and packages that do not fit raise anything
+            raise InstallationError(
+                f"source {name!r}: {module} cannot be imported ({type(error).__name__}: {_line(error)}); pip check "
+                "finds packages that do not fit together."
             ) from error
 
 
-def _registered_in(name: Name) -> str:
+def _registered_in(name: Name, data_dir: Path) -> str:
     """The module that registers a dataset with TFDS."""
+    _require_tfds(name.dataset)
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)
+    prepared = prepared_names(name.dataset, data_dir)
     if name.dataset not in known:
         near = difflib.get_close_matches(name.dataset, known, n=1)
+        if prepared:
+            raise ConfigError(
+                f"name = {str(name)!r}: it is not prepared in {data_dir}, and TFDS cannot download {name.dataset}. "
+                + hint(str(name), prepared)
+            )
         raise ConfigError(
             f"name = {name.dataset!r}: TFDS knows no such dataset, and none is prepared. "
             + (f"Did you mean {near[0]!r}? " if near else "")
@@ -264,12 +434,13 @@ def _registered_in(name: Name) -> str:
     builder = tfds.builder_cls(name.dataset)
     configs = builder.builder_configs
     if name.config and name.config not in configs:
-        raise ConfigError(f"name = '{name.dataset}/{name.config}': no such config. {hint(name.config, configs)}")
+        there = f" Prepared: {', '.join(prepared)}." if prepared else ""
+        raise ConfigError(f"name = '{name.dataset}/{name.config}': no such config. {hint(name.config, configs)}{there}")
     return str(builder.__module__)
 
 
 def _faults() -> tuple[type[BaseException], ...]:
-    """What reading damaged data raises; protobuf's errors are a kind of their own, absent until it is loaded."""
+    """The errors that reading damaged data raises; protobuf's are a kind of their own, absent until it is loaded."""
     protobuf = [sys.modules.get(f"google.protobuf.{module}") for module in ("message", "json_format")]
-    faults = (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+    faults = (OSError, RuntimeError, ValueError, KeyError, IndexError, SyntaxError, EOFError)
     return (*faults, *(module.Error for module in protobuf if module))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from datamix.errors import ConfigError
 from datamix.mixing.periods import Draws, Period, Runs, Table
-from datamix.mixing.plan import Plan
-from datamix.pipeline.lookup.base import periods_of
 from datamix.pipeline.lookup.draws import DrawsLookup
 from datamix.pipeline.lookup.kinds import lookup_of
 from datamix.pipeline.lookup.runs import RunsLookup
@@ -51,20 +47,7 @@ def test_the_look_up_of_a_kind(period: Period, lookup: type) -> None:
     assert lookup_of(period) is lookup
 
 
-def test_where_a_cursor_stands() -> None:
-    assert TableLookup.slot_at(TABLE, 7) == (1, [4, 2])
-    assert RunsLookup.slot_at(RUNS, 13) == (3, [4, 6])
-    assert DrawsLookup.slot_at(DRAWS, 7) == (0, DRAWS.counts(7))
-    assert DrawsLookup.slot_at(replace(DRAWS, replacement=True), 7) == (0, [7, 7])
-
-
 def test_an_unknown_kind_is_refused() -> None:
     message = "the pipeline has no look-up for a period of the kind Unknown; let the order return one of: Table, Runs, "
     with pytest.raises(ConfigError, match=message):
         lookup_of(Unknown())
-
-
-def test_stages_of_several_kinds_are_refused() -> None:
-    stage = Plan({"a": 3, "b": 4}, stop="forever").stages[0]
-    with pytest.raises(ConfigError, match=r"periods of several kinds \(Runs, Table\); the pipeline takes one"):
-        periods_of([stage, replace(stage, period=RUNS)], Table)

@@ -23,7 +23,9 @@ SOURCES = {
 
 def test_sources_of_one_spec_lie_in_one_array() -> None:
     specs = {name: stored_spec(name, source.spec) for name, source in SOURCES.items()}
-    resident = read_resident(SOURCES, specs, [[0, 2], [1]])
+    resident, statistics = read_resident(SOURCES, specs, [[0, 2], [1]])
+    assert list(statistics) == ["a", "b", "c"]
+    assert (statistics["c"]["image"].min, statistics["c"]["image"].max) == (100, 107)
     assert resident.first.tolist() == [0, 0, 3]
     assert resident.groups[0]["image"].shape == (5, 4)
     located = Located(*(jnp.asarray(values, jnp.uint32) for values in ([2, 1, 0, 2], [0, 0, 5, 0], [1, 4, 2, 0])))

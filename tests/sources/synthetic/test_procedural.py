@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.sources.base import Source
+from datamix.sources.synthetic import procedural
 from datamix.sources.synthetic.digits import digits
 from datamix.sources.synthetic.garments import garments
 from datamix.sources.synthetic.procedural import Procedural
@@ -41,7 +42,7 @@ def assert_same(got: Arrays, want: Arrays) -> None:
 def test_what_was_drawn_is_kept(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(build(cache_dir=str(tmp_path)).read(), WHOLE[build])
     with monkeypatch.context() as patch:
-        patch.setattr(Procedural, "_drawn", lambda self: pytest.fail("it is drawn again"))
+        patch.setattr(procedural, "Vary", lambda uniforms: pytest.fail("it is drawn again"))
         assert_same(build(cache_dir=str(tmp_path)).read(), WHOLE[build])
     assert not np.array_equal(build(cache_dir=str(tmp_path), seed=1).read()["image"], WHOLE[build]["image"])
     for image in tmp_path.rglob("0.npy"):
@@ -74,7 +75,7 @@ def test_few_records_leave_nothing_behind(build: Build, tmp_path: Path) -> None:
 
 
 @both
-def test_what_is_read_is_what_was_told(build: Build) -> None:
+def test_what_is_read_is_what_was_said(build: Build) -> None:
     source = build(split="train[:50]+test[-10%:]")
     assert isinstance(source, Source)
     assert source.provenance == "procedural"
@@ -86,15 +87,9 @@ def test_what_is_read_is_what_was_told(build: Build) -> None:
     assert build(split="all").num_records == 24_000
 
 
-def test_class_names() -> None:
-    assert digits().class_names == tuple("0123456789")
-    fashion = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
-    assert ", ".join(garments().class_names) == fashion
-
-
 @both
 def test_size_is_known_without_drawing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Procedural, "_draw_all")
+    monkeypatch.setattr(procedural, "Vary", lambda uniforms: pytest.fail("it is drawn"))
     source = build(split="test")
     assert source.num_records == 4_000
     assert str(source.spec["label"]) == "int64 []"

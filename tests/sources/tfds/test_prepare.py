@@ -111,7 +111,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def _a_network_not_yet_asked(monkeypatch):
-    monkeypatch.setattr(prepare_module, "_dead", None)
+    monkeypatch.setattr(prepare_module, "dead_network", None)
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +149,7 @@ def leaves_as_it_was(directory: Path):
     assert listing(directory) == before
 
 
-def test_names_are_taken_apart():
+def test_names_are_split():
     assert Name.parse("mnist") == Name("mnist", None, None)
     assert Name.parse("mnist:3.0.1") == Name("mnist", None, "3.0.1")
     assert Name.parse("glue/sst2-a.b:2.0.0") == Name("glue", "sst2-a.b", "2.0.0")
@@ -172,8 +172,8 @@ def test_the_highest_version_is_found_unless_one_is_named(tmp_path):
         (tmp_path / directory).mkdir(parents=True)
 
     def find(text):
-        found = find_prepared(Name.parse(text), tmp_path)
-        return found and str(found.relative_to(tmp_path))
+        directory = find_prepared(Name.parse(text), tmp_path)
+        return directory and str(directory.relative_to(tmp_path))
 
     assert find("mnist") == "mnist/3.0.10"
     assert find("mnist:3.0.9") == "mnist/3.0.9"
@@ -196,8 +196,8 @@ def test_without_tensorflow_the_network_is_not_asked(server, data_dir, monkeypat
     assert server.requests == []
     message = str(raised.value)
     assert "\n" not in message
-    for way_out in ("Point data_dir at", "pip install -e '.[prepare]'", str(data_dir)):
-        assert way_out in message
+    for advice in ("Point data_dir at", "pip install -e '.[prepare]'", str(data_dir)):
+        assert advice in message
 
 
 def test_two_sources_without_an_answer_end_within_seconds(server, data_dir):
@@ -231,7 +231,7 @@ def test_a_refused_connection_is_said_at_once(data_dir):
         url = f"http://127.0.0.1:{free.getsockname()[1]}/x"
         with pytest.raises(Unavailable, match="Connection refused"):
             prepare("mnist", data_dir, url=url)
-    assert prepare_module._dead is None  # so quick an answer says nothing of other hosts
+    assert prepare_module.dead_network is None  # so quick an answer says nothing of other hosts
 
 
 @pytest.mark.parametrize("code", [404, 500])
@@ -243,8 +243,8 @@ def test_a_file_that_is_not_there_is_no_dead_network(server, data_dir, code):
 
 
 def test_without_a_file_to_ask_for_any_answer_is_a_network(server, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_NETWORK_URL", server.url("403"))
-    assert prepare_module._unreachable(None, 5) is None
+    monkeypatch.setattr(prepare_module, "NETWORK_URL", server.url("403"))
+    assert prepare_module.unreachable(None, 5) is None
     assert server.requests == ["first byte of 403"]
 
 
@@ -318,7 +318,7 @@ def test_two_processes_download_once_and_read_the_same_without_tensorflow(server
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_when_the_parent_ends_so_does_the_child(server, data_dir, toy_module, how):
+def test_when_the_parent_ends_so_does_the_child(server, data_dir, toy_module, how, interruptible):
     url = server.url("stall")
     code = """
         import sys

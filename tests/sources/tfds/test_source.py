@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datamix.errors import ConfigError, DataError, SpecError
-from datamix.sources.base import Source
+from datamix.errors import ConfigError, DataError, InstallationError, SpecError
+from datamix.registry import load_plugins
+from datamix.sources.base import LabelledSource, Source
 from datamix.sources.tfds import decode
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
@@ -115,42 +115,6 @@ def test_several_files_are_read_in_order(make, copy, fashion):
     arrays = make(data_dir=directory.parents[1], split="train[790:810]").read()
     np.testing.assert_array_equal(arrays["label"][:10], [record["label"] for record in fashion[790:]])
     np.testing.assert_array_equal(arrays["image"][10:], test["image"][:10])
-
-
-def test_threads_read_the_same(make, fashion, monkeypatch):
-    monkeypatch.setattr(decode, "_THREAD_RECORD_BYTES", 0)
-    monkeypatch.setattr(decode, "_num_cores", lambda: 4)
-    assert_are(make().read(), fashion)
-
-
-def test_helpers_read_the_same(make, fashion, monkeypatch):
-    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
-    monkeypatch.setattr(decode, "_num_cores", lambda: 2)
-    monkeypatch.setattr(decode, "CHUNK_RECORDS", 37)
-    slow, fill = threading.Event(), decode.Reader.fill
-    helped = []
-
-    def fill_later(reader, *chunk):
-        assert slow.wait(60)  # leave the work to the helper
-        fill(reader, *chunk)
-
-    def help_first(helper, *chunk):
-        helper_fill(helper, *chunk)
-        helped.append(helper._lost)
-        slow.set()
-
-    helper_fill = decode._Helper.fill
-    monkeypatch.setattr(decode.Reader, "fill", fill_later)
-    monkeypatch.setattr(decode._Helper, "fill", help_first)
-    assert_are(make(split="train[:300]+train[500:]").read(), fashion[:300] + fashion[500:])
-    assert set(helped) == {False}
-
-
-def test_a_helper_that_ends_is_done_without(make, fashion, monkeypatch):
-    monkeypatch.setattr(decode, "_HELPED_RECORDS", 0)
-    monkeypatch.setattr(decode, "_num_cores", lambda: 3)
-    monkeypatch.setattr(decode.sys, "executable", shutil.which("true"))
-    assert_are(make().read(), fashion)
 
 
 def test_only_some_leaves(make, fashion):
@@ -301,11 +265,133 @@ def test_damaged_descriptions_are_one_line_that_names_the_file(make, copy, file,
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"pythonClassName": "no.such.Feature"}'])
-def test_features_that_tfds_cannot_make_sense_of(make, copy, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "is damaged: there is no 'pythonClassName'"),
+        (
+            '{"pythonClassName": "no.such.Feature"}',
+            "'no.such.Feature', which is no feature of TFDS; no module is imported",
+        ),
+        ("[" * 100_000, "is damaged: maximum recursion depth exceeded"),
+    ],
+    ids=["nothing", "foreign", "deep"],
+)
+def test_features_that_tfds_cannot_make_sense_of(make, copy, content, message):
     directory = copy()
     (directory / "features.json").write_text(content)
-    with pytest.raises(DataError, match=f"{directory} is damaged: "):
+    with pytest.raises(DataError, match=message):
+        _ = make(data_dir=directory.parents[1]).spec
+
+
+def test_a_dataset_imports_no_module(make, copy, tmp_path, monkeypatch):
+    directory = copy()
+    (tmp_path / "foreign_feature.py").write_text(
+        "import tensorflow_datasets as tfds\n\n\nclass Own(tfds.features.ClassLabel):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (directory / "features.json").read_text()
+    foreign = text.replace("tensorflow_datasets.core.features.class_label_feature.ClassLabel", "foreign_feature.Own")
+    (directory / "features.json").write_text(foreign)
+    with pytest.raises(DataError, match=r"'foreign_feature\.Own', .* name its module in plugins=\.$"):
+        _ = make(data_dir=directory.parents[1]).spec
+    assert "foreign_feature" not in sys.modules
+    load_plugins(["foreign_feature"])  # as the error advises
+    assert make(data_dir=directory.parents[1]).spec["label"] == LeafSpec((), "int64")
+
+
+def test_leaves_may_have_other_names_than_features(make, fashion):
+    source = make(leaves={"pixels": "image", "label": "label"})
+    assert list(source.spec) == ["pixels", "label"]
+    np.testing.assert_array_equal(source.read()["pixels"][3], fashion[3]["image"])
+    assert source.class_names == tuple("0123456789")
+    with pytest.raises(ConfigError, match=r"leaves\.pixels: .* in 'imag'\. Did you mean 'image'\?"):
+        _ = make(leaves={"pixels": "imag"}).spec
+
+
+def _store(data_dir: Path, name: str, features, records, config=None) -> None:
+    """Prepare a dataset that TFDS knows nothing of."""
+    import tensorflow_datasets as tfds
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        data_dir=data_dir,
+        config=config,
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": list(enumerate(records))},
+        file_format="array_record",
+    )
+
+
+def test_a_text_is_left_out_and_images_of_any_size_are_not(make, tmp_path):
+    import tensorflow_datasets as tfds
+
+    label = tfds.features.ClassLabel(num_classes=2)
+    image = tfds.features.Image(shape=(None, None, 3))
+    pixels = [np.zeros((4 + i, 5, 3), np.uint8) for i in range(4)]
+    _store(tmp_path, "said", {"label": label, "text": tfds.features.Text()}, [{"label": 1, "text": "yes"}] * 4)
+    _store(tmp_path, "photos", {"label": label, "image": image}, [{"label": 1, "image": each} for each in pixels])
+    said = make("said", data_dir=tmp_path)
+    assert said.notes == ("text: no numbers of one fixed shape, and left out.",)
+    said.read()
+    assert make("said", data_dir=tmp_path).notes == said.notes  # out of the cache
+    assert make("said", data_dir=tmp_path, leaves=("label",)).notes == ()
+    with pytest.raises(SpecError, match=r"'image' are of varying size \(any × any × 3\), .* leaves=\[label\] goes on"):
+        _ = make("photos", data_dir=tmp_path).spec
+    assert len(make("photos", data_dir=tmp_path, leaves=("label",)).read()["label"]) == 4  # as the error advises
+
+
+def test_what_is_prepared_under_other_names_is_named(make, tmp_path):
+    import tensorflow_datasets as tfds
+
+    _store(tmp_path, "settings", {"label": tfds.features.ClassLabel(num_classes=2)}, [{"label": 1}], config="small")
+    for name in ("settings/smal", "settings/small:2.0.0", "settings:2.0.0"):
+        with pytest.raises(ConfigError, match=rf"name = '{name}': it is not prepared in .*settings/small:1\.0\.0\.$"):
+            _ = make(name, data_dir=tmp_path).num_records
+    assert make("settings/small:1.0.0", data_dir=tmp_path).num_records == 1
+
+
+def test_images_that_need_opencv_are_not_called_damaged(make, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    deep = tfds.features.Image(shape=(2, 2, 1), dtype=np.uint16)
+    _store(tmp_path, "deep", {"image": deep}, [{"image": np.full((2, 2, 1), 60_000, np.uint16)}])
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(InstallationError, match=r"16 bits a pixel, which TFDS reads with OpenCV, .*pip install opencv"):
+        make("deep", data_dir=tmp_path).read()
+
+
+@pytest.mark.parametrize("error", [ImportError("cannot import name 'runtime_version'"), TypeError("Descriptors")])
+def test_a_broken_installation_is_not_called_damage(make, monkeypatch, error):
+    import tensorflow_datasets as tfds
+
+    def fail(_directory):
+        raise error
+
+    monkeypatch.setattr(tfds, "builder_from_directory", fail)
+    monkeypatch.setitem(fail.__globals__, "__name__", "tensorflow_datasets.core")
+    with pytest.raises(InstallationError, match=str(error)) as raised:
+        _ = make().spec
+    assert "delete" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_error_of_our_own_is_not_called_damage(make, monkeypatch):
+    def fail(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(decode, "assign", fail)
+    monkeypatch.setitem(fail.__globals__, "__name__", decode.__name__)
+    with pytest.raises(ValueError, match=r"^a bug$"):
+        make().read()
+
+
+def test_a_pipe_is_no_description(make, copy):
+    directory = copy()
+    (directory / "features.json").unlink()
+    os.mkfifo(directory / "features.json")
+    with pytest.raises(DataError, match=r"features\.json is damaged: it is no regular file"):
         _ = make(data_dir=directory.parents[1]).spec
 
 
@@ -370,3 +456,28 @@ def test_many_records_show_how_far_reading_is(make, capsys):
     make("mnist", split="train[:5100]").read()
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "Reading mnist train[:5100]: 5,100 records …"
+
+
+def test_the_labels_of_all_splits_are_known_to_every_slice(tmp_path):
+    import tensorflow_datasets as tfds
+
+    records = [{"image": np.full((4, 4, 1), i, np.uint8), "label": i} for i in range(9)]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="plain_labels",
+        version="1.0.0",
+        data_dir=tmp_path,
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(4, 4, 1)), "label": tfds.features.Scalar(np.int64)}
+        ),
+        split_datasets={
+            split: list(enumerate(part)) for split, part in (("train", records[:6]), ("test", records[6:]))
+        },
+        file_format="array_record",
+    )
+    source = Tfds(name="plain_labels", split="train[:2]", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    assert isinstance(source, LabelledSource)
+    assert source.class_names == ()
+    assert len(source.read()["label"]) == 2
+    assert sorted(source.whole_labels().tolist()) == list(range(9))
+    kept = [path for path in tmp_path.glob("cache/plain_labels-all-*") if path.is_dir()]
+    assert len(kept) == 1  # so that they are decoded once

@@ -1,4 +1,4 @@
-"""What is kept of each test while a model is trained: a line in `metrics.jsonl`, and TensorBoard's files."""
+"""The metrics of each test while a model is trained: a line in `metrics.jsonl`, and TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def metrics_of(names: Sequence[str], scores: Scores) -> dict[str, float]:
     }
 
 
-class Records:
+class MetricsFile:
     """The test results of one job, in its run directory.
 
     Args:

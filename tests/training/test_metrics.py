@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamix.training.learner import Scores
-from datamix.training.records import Records, metrics_of
+from datamix.training.metrics import MetricsFile, metrics_of
 
 
 def test_metrics_are_means_over_each_sources_records():
@@ -20,20 +20,20 @@ def test_metrics_are_means_over_each_sources_records():
 
 
 def test_a_line_a_test(tmp_path):
-    records = Records(tmp_path)
-    records.add(2, 0.5, {"accuracy/a": 0.25})
+    metrics = MetricsFile(tmp_path)
+    metrics.add(2, 0.5, {"accuracy/a": 0.25})
     assert read(tmp_path) == [{"step": 2, "loss": 0.5, "accuracy/a": 0.25}]  # at once
-    records.add(4, 0.4, {"accuracy/a": 0.75})
-    records.close()
+    metrics.add(4, 0.4, {"accuracy/a": 0.75})
+    metrics.close()
     assert [line["step"] for line in read(tmp_path)] == [2, 4]
-    assert read(tmp_path) == records.lines
+    assert read(tmp_path) == metrics.lines
 
 
 def test_a_run_that_goes_on_keeps_the_lines_before_and_drops_the_rest(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 1}\n{"step": 4, "loss": 9}\n{"step": 6, "lo')
-    records = Records(tmp_path, [{"step": 2, "loss": 1.0}])
-    records.add(4, 0.5, {})
-    records.close()
+    metrics = MetricsFile(tmp_path, [{"step": 2, "loss": 1.0}])
+    metrics.add(4, 0.5, {})
+    metrics.close()
     assert read(tmp_path) == [{"step": 2, "loss": 1.0}, {"step": 4, "loss": 0.5}]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
 from datamix.mixing.orders import proportional, random
-from datamix.mixing.periods import Draws, Period, Runs, Table
+from datamix.mixing.periods import Draws, Period, Runs
 from datamix.mixing.weights import resolve_shares
 
 
@@ -82,23 +81,3 @@ def test_a_period_is_walked_the_same_in_any_pieces(period: Period) -> None:
         pieces = [period.take(start, size) for start in range(0, 3000 - 3000 % size, size)]
         assert np.concatenate([piece[0] for piece in pieces]).tolist() == whole_source[: 3000 - 3000 % size].tolist()
         assert np.concatenate([piece[1] for piece in pieces]).tolist() == whole_number[: 3000 - 3000 % size].tolist()
-
-
-def test_draws_cross_the_32_bit_border() -> None:
-    across = LATER_DRAWS.sources(990, 20)
-    np.testing.assert_array_equal(across, DRAWS.sources(2**32 - 10, 20))
-    assert across[10:].tolist() != DRAWS.sources(0, 10).tolist()
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        ([], r"^a table has one whole number for each slot, at least one; not float64\[0\]$"),
-        ([0.5], r"not float64\[1\]$"),
-        ([0, 3], r"^source ids lie from 0 to 2; these lie from 0 to 3$"),
-        ([-1], r"^source ids lie from 0 to 2; these lie from -1 to -1$"),
-    ],
-)
-def test_ids_that_make_no_table(ids: list[Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Table.of(ids, 3)

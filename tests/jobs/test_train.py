@@ -60,12 +60,12 @@ def test_tensorboard_gets_the_same_numbers(train, tmp_path):
         (length,) = struct.unpack("<Q", data[:8])
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    found = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
-    assert set(found) == {(name, step) for name in [*metrics, "loss/train"] for step in (20, 40)}
-    assert {name: found[name, 40] for name in metrics} == pytest.approx(metrics)
+    values = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
+    assert set(values) == {(name, step) for name in [*metrics, "loss/train"] for step in (20, 40)}
+    assert {name: values[name, 40] for name in metrics} == pytest.approx(metrics)
 
 
-def test_look_alikes_are_results_only_where_that_is_asked_for(train, tmp_path):
+def test_stand_ins_give_results_only_where_that_is_asked_for(train, tmp_path):
     nowhere = f"data.dir={tmp_path}"
     assert "or set data.stand_in=true to go on with the built-in stand-in" in train(nowhere).mistake
     ended = train(nowhere, "data.stand_in=true", "source.fashion.split=train[:800]", "train.steps=20",
@@ -111,13 +111,13 @@ def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, s
     from datamix.config.parse import parse
     from datamix.training.data import open_data
 
-    held = [*SMALL[:2], "source=my_npz", f"source.my_npz.path={shared_data / 'digits8x8.npz'}"]
-    assert call_datamix(*held).mistake == (
+    mix = [*SMALL[:2], "source=my_npz", f"source.my_npz.path={shared_data / 'digits8x8.npz'}"]
+    assert call_datamix(*mix).mistake == (
         "ConfigError: source 'my_npz' has no split 'test' to be tested on; hold some of its records out: "
         "source.my_npz.split=train[:80%] source.my_npz.test_split=train[80%:]."
     )
     splits = ["source.my_npz.split=train[:80%]", "source.my_npz.test_split=train[80%:]"]
-    data = open_data(parse(compose([*held, *splits])))
+    data = open_data(parse(compose([*mix, *splits])))
     assert (data.built.sources["my_npz"].num_records, data.test_records) == (1438, {"my_npz": 359})
 
 
@@ -136,13 +136,13 @@ def test_jobs_trained_together_give_what_they_give_alone_and_one_that_fails_fail
     assert "Traceback" not in together.err
     assert len(together.reports) == len(basic.reports) == 2
     for job in "02":
-        found, expected = (tmp_path / where / job for where in ("together", "basic"))
-        assert json.loads((found / "report.json").read_bytes())["metrics"] == pytest.approx(
+        actual, expected = (tmp_path / where / job for where in ("together", "basic"))
+        assert json.loads((actual / "report.json").read_bytes())["metrics"] == pytest.approx(
             json.loads((expected / "report.json").read_bytes())["metrics"], abs=1e-5
         )
         for name in ("metrics.jsonl", ".hydra/overrides.yaml", ".hydra/config.yaml"):
-            assert (found / name).read_text() == (expected / name).read_text()
-        assert (found / "curves.png").is_file()
+            assert (actual / name).read_text() == (expected / name).read_text()
+        assert (actual / "curves.png").is_file()
     assert not (tmp_path / "together" / "1" / "report.json").exists()
 
 
@@ -174,10 +174,10 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environme
     whole = call_datamix(*KILLED, "hydra.run.dir=whole")
     assert ended.report["metrics"] == whole.report["metrics"]
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
-    found, expected = (parameters(tmp_path / where) for where in ("killed", "whole"))
+    actual, expected = (parameters(tmp_path / where) for where in ("killed", "whole"))
     assert len(expected) > 10
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
+        np.testing.assert_array_equal(actual[name], values, err_msg=name)
 
 
 def parameters(directory: Path) -> dict[str, np.ndarray]:
@@ -186,3 +186,64 @@ def parameters(directory: Path) -> dict[str, np.ndarray]:
 
     with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
         return manager.restore(200, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+
+
+PARTS = """
+import numpy as np, datamix
+
+@datamix.source
+def unsplit():
+    image = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), np.uint8)
+    return {"image": image, "label": np.arange(50) % 5}
+
+@datamix.source
+def ignores_split(*, split="train"):
+    return unsplit()
+"""
+
+
+@pytest.fixture
+def own(call_datamix, tmp_path):
+    """Trains on sources of one's own: one without splits, and one that takes a split and pays no heed to it."""
+    (tmp_path / "own_sources.py").write_text(PARTS)
+    for name in ("unsplit", "ignores_split"):
+        path = tmp_path / "conf" / "dataset" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"_target_: {name}\noperators: [to_float]\n")
+    base = [
+        "--config-dir",
+        "conf",
+        "plugins=[own_sources]",
+        "job=train",
+        "model=linear",
+        "train.steps=1",
+        "batch.size=8",
+    ]
+    return lambda *arguments: call_datamix(*base, *arguments)
+
+
+def test_a_source_without_splits_is_sliced_as_the_error_advises(own):
+    mistake = own("source=unsplit").mistake
+    assert "no split 'test' to be tested on" in mistake
+    advice = re.findall(r"source\.unsplit\.\w+=\S+\]", mistake)
+    report = own("source=unsplit", *advice).report
+    assert (report["sources"]["unsplit"]["records"], report["test_records"]) == (40, {"unsplit": 10})
+    assert report["notes"] == []
+
+
+def test_test_records_that_are_trained_on_are_told(own):
+    ended = own("source=ignores_split")
+    note = "source 'ignores_split': 50 of its 50 test records equal records to train on."
+    assert ended.report["notes"] == [note]
+    assert f"Note: {note}" in ended.out.splitlines()
+
+
+def test_a_source_of_weight_zero_is_tested_and_marked(call_datamix):
+    ended = call_datamix("job=train", "source=digits+garments", "mix.ratio=0:1", "model=linear", "train.steps=1")
+    report = ended.report
+    assert {name: row["trained_on"] for name, row in report["sources"].items()} == {"digits": False, "garments": True}
+    assert report["sources"]["digits"]["samples"] == 0
+    assert report["metrics"]["accuracy/digits"] >= 0
+    (note,) = report["notes"]
+    assert note.startswith("source 'digits' is not trained on")
+    assert re.search(r"digits +│ not trained on", ended.out)

@@ -1,0 +1,424 @@
+"""What the labels of a mix are: decided once, from what is declared and from the labels of the whole datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from datamix.build.source import Kind, OpenSource, is_shipped
+from datamix.errors import ConfigError, DataError, SpecError
+from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
+from datamix.pipeline.graph import Operation
+
+Numbering: TypeAlias = Literal["union", "keep"]
+"""Whether the classes of every source get numbers of their own, or labels stay as they are."""
+
+_LARGEST = 2**31 - 1  # labels are int32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the labels of a mix are.
+
+    Attributes:
+      kind: what a label is, the same in every source that has labels.
+      numbering: whether the classes of every source get numbers of their own.
+      num_classes: the number of classes of each source, None where it is not known yet; without classes, empty.
+      in_blocks: the sources whose vectors, one element a class, take a block of their own in a longer one.
+      keeps_unlabelled: whether a source may have records without a label.
+      notes: what a user must know of the labels, a sentence each.
+    """
+
+    kind: Kind
+    numbering: Numbering
+    num_classes: Mapping[str, int | None]
+    in_blocks: frozenset[str] = frozenset()
+    keeps_unlabelled: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every number is known that the numbering needs."""
+        return self.numbering == "keep" or None not in self.num_classes.values()
+
+    def offset(self, source: str) -> int | None:
+        """What is added to the classes of a source; None if that depends on labels not yet read."""
+        if self.numbering == "keep" or source not in self.num_classes:
+            return 0
+        counts = list(self.num_classes.values())[: list(self.num_classes).index(source)]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def operators(self, source: OpenSource) -> tuple[Operation, ...]:
+        """The operators of a source, with those that number its classes.
+
+        They come before the others, which may make something else of the label.
+        """
+        operators, label = list(source.operators), source.spec.get("label")
+        if label is None or source.name not in self.num_classes:
+            return source.operators
+        first = []
+        if not label.shape and np.dtype(label.dtype).kind not in "biu":
+            first.append(Operation(operator="class_label", function=class_label))
+        if self.numbering == "union":
+            offset = self.offset(source.name)
+            if source.name in self.in_blocks:
+                total = sum(count or 0 for count in self.num_classes.values())
+                block = {"offset": offset, "num_classes": total}
+                place = Operation(operator="offset_one_hot", function=offset_one_hot, settings=block)
+                at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
+                operators.insert(at, place)
+            elif not _has_own_offset(source):
+                keep = {"keep_negative": True} if self.keeps_unlabelled else {}
+                settings = {"offset": offset, **keep}
+                first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
+        return (*first, *operators)
+
+    def known_to(self, source: OpenSource) -> OpenSource:
+        """The same source, which checks its labels as they are read."""
+        has_labels = "label" in source.spec
+        scalar = has_labels and not source.spec["label"].shape
+        label: Kind = "none" if not has_labels else self.kind
+        count = self.num_classes.get(source.name)
+        if label == "vector" and scalar and source.name in self.num_classes:
+            label = "class"  # of which an operator makes a vector
+        if label == "class" and count is not None and source.declared_num_classes is None:
+            return replace(source, label=label, chosen_num_classes=count)
+        return source if source.label == label else replace(source, label=label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """What the labels of a whole dataset are like.
+
+    Attributes:
+      whole: whether all are whole numbers, or NaN.
+      num_nan: the number of labels that are NaN.
+      smallest: the smallest label that is not negative; None if there is none.
+      largest: the largest label; -1 if there is none.
+      one_hot: whether all are vectors of a single 1 and zeros.
+    """
+
+    whole: bool
+    num_nan: int
+    smallest: int | None
+    largest: int
+    one_hot: bool
+
+    @classmethod
+    def of(cls, parts: Iterable[np.ndarray]) -> _Values:
+        whole, one_hot_, num_nan, smallest, largest = True, True, 0, None, -1
+        for part in parts:
+            labels = part.astype(np.float32) if part.dtype.name == "bfloat16" else part
+            if labels.ndim > 1:
+                is_one_hot = labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
+                whole, one_hot_ = False, one_hot_ and bool(is_one_hot)
+                continue
+            one_hot_ = False
+            if labels.dtype.kind == "f":
+                missing = np.isnan(labels)
+                num_nan += int(missing.sum())
+                labels = labels[~missing]
+                if not (np.isfinite(labels).all() and (labels == np.floor(labels)).all()):
+                    whole = False
+                    continue
+            if len(labels):
+                largest = max(largest, int(labels.max()))
+            if len(classes := labels if labels.dtype.kind in "bu" else labels[labels >= 0]):
+                smallest = min(int(classes.min()), int(classes.min()) if smallest is None else smallest)
+        return cls(whole=whole, num_nan=num_nan, smallest=smallest, largest=largest, one_hot=one_hot_)
+
+
+def decide(
+    sources: Sequence[OpenSource], numbering: Numbering, shared: Sequence[Operation] = (), *, complete: bool = False
+) -> tuple[list[OpenSource], Labels]:
+    """Decide what the labels of a mix are.
+
+    The labels are read only where what is declared does not say enough, and then those of the whole datasets, so that
+    every split and slice of a source is numbered alike.
+
+    Args:
+      sources: the sources, in order.
+      numbering: whether the classes of every source get numbers of their own.
+      shared: the operators after the mix.
+      complete: whether the numbers of classes are to be known, which may need a look at the labels.
+
+    Returns:
+      The sources, which check their labels as they are read, and the labels.
+
+    Raises:
+      ConfigError: what is declared does not fit the data, or one another.
+      DataError: labels are no class that are to be.
+      SpecError: the labels of two sources do not fit together, or there are too many classes.
+    """
+    search = _Search(sources)
+    labelled = [source.name for source in sources if "label" in source.spec]
+    for name in labelled:
+        search.check_declared(name)
+    vectors = [name for name in labelled if search.is_vector(name)]
+    scalars = [name for name in labelled if not search.is_vector(name)]
+    if vectors:
+        labels = _of_vectors(search, vectors, scalars, numbering)
+    elif numbers := [name for name in scalars if search.is_number(name)]:
+        _check_all_numbers(search, scalars, numbers[0])
+        labels = Labels(kind="number", numbering=numbering, num_classes={})
+    elif scalars:
+        labels = _of_classes(search, scalars, numbering, complete=complete)
+    else:
+        labels = Labels(kind="none", numbering=numbering, num_classes={})
+    keeps = any(search.sources[name].unlabelled == "keep" for name in labels.num_classes)
+    labels = replace(labels, keeps_unlabelled=keeps, notes=tuple(search.notes()))
+    if labels.complete and labels.num_classes and numbering == "union":
+        _check_total(search, labels, shared)
+    return [labels.known_to(source) for source in search.sources.values()], labels
+
+
+class _Search:
+    """The sources of a mix, and what was seen of their labels."""
+
+    def __init__(self, sources: Sequence[OpenSource]) -> None:
+        self.sources = {source.name: source for source in sources}
+        self._values: dict[str, _Values] = {}
+
+    def values(self, name: str) -> _Values:
+        """What the labels of a source are like, which reads them."""
+        if name not in self._values:
+            self.sources[name] = source = self.sources[name].loaded()
+            self._values[name] = _Values.of(source.whole_labels())
+        return self._values[name]
+
+    def is_vector(self, name: str) -> bool:
+        return bool(self.sources[name].spec["label"].shape)
+
+    def is_number(self, name: str) -> bool:
+        """Whether the labels of a source are numbers to predict."""
+        source = self.sources[name]
+        if source.label in ("class", "number"):
+            return source.label == "number"
+        is_float = np.dtype(source.spec["label"].dtype).kind not in "biu"
+        return is_float and not source.declared_num_classes and not self._is_whole(name)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the labels of a source are whole numbers.
+
+        Raises:
+          DataError: some are NaN, and it is not said that these are unlabelled.
+        """
+        values, source = self.values(name), self.sources[name]
+        if values.whole and values.num_nan and source.unlabelled == "refuse":
+            raise DataError(
+                f"source {name!r}: {values.num_nan:,} of its labels are NaN, and so no class; "
+                f"{source.choice('unlabelled', 'keep')} keeps these records as unlabelled, left out of loss and "
+                "accuracy."
+            )
+        return values.whole
+
+    def check_declared(self, name: str) -> None:
+        """Check that what a source's labels are declared to be fits their shape.
+
+        Raises:
+          ConfigError: it does not.
+        """
+        source = self.sources[name]
+        _ = source.declared_num_classes
+        if source.label in (None, "none") or (source.label == "vector") == self.is_vector(name):
+            return
+        raise ConfigError(
+            f"the leaf label is {source.spec['label']}, which is {'a vector' if self.is_vector(name) else 'no vector'}",
+            key=source.setting("label"),
+            value=source.label,
+        )
+
+    def num_classes(self, name: str) -> int:
+        """The number of classes of a source, from what is declared or from its whole dataset.
+
+        Raises:
+          DataError: its labels are no class numbers.
+        """
+        source = self.sources[name]
+        if (declared := source.declared_num_classes) is not None:
+            return declared
+        if not self._is_whole(name):
+            raise DataError(
+                f"source {name!r}: its labels are not all whole numbers, and so no classes; "
+                f"{self.sources[name].choice('label', 'number')} takes them as numbers to predict."
+            )
+        return self.values(name).largest + 1
+
+    def notes(self) -> list[str]:
+        """What a user must know of the sources' labels and shapes."""
+        notes = [note for source in self.sources.values() for note in source.shape_notes()]
+        for name, values in self._values.items():
+            if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):
+                notes.append(
+                    f"source {name!r}: its labels begin at 1; they stay as they are, so that class 0 has no records "
+                    f"and its {values.largest + 1} classes are 0 to {values.largest}."
+                )
+        return notes
+
+
+def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
+    """The labels of a mix whose labels are all class numbers.
+
+    Raises:
+      SpecError: operators make vectors of the classes of some sources alone.
+    """
+    makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
+    counts: dict[str, int | None] = {}
+    for name in names:
+        known = search.sources[name].declared_num_classes
+        needed = complete or (makers and numbering == "union")
+        counts[name] = search.num_classes(name) if needed else known
+    blocks = _blocks(search, counts) if makers and numbering == "union" else {}
+    for name in names:
+        if makers and name not in makers and _stays_as_it_is(search.sources[name]):
+            made = next(each for each in search.sources[makers[0]].operators if _makes_one_hot(each))
+            width, of_all = made.settings["num_classes"], not blocks
+            raise _class_beside_vector(search, name, makers[0], width, "keep" if of_all else numbering)
+    return Labels(kind="class", numbering=numbering, num_classes=counts | blocks, in_blocks=frozenset(blocks))
+
+
+def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str], numbering: Numbering) -> Labels:
+    """The labels of a mix in which some are vectors.
+
+    Raises:
+      SpecError: class numbers or other vectors stand beside vectors with one element a class.
+    """
+    first = search.sources[vectors[0]]
+    width = first.spec["label"].shape[0]
+    for name in scalars:
+        source = search.sources[name]
+        if _stays_as_it_is(source) and not any(map(_makes_one_hot, source.operators)):
+            raise _class_beside_vector(search, name, first.name, width, numbering)
+    names = [name for name in search.sources if name in {*vectors, *scalars}]
+    if numbering == "keep" or len(names) == 1:
+        declared = {name: search.sources[name].declared_num_classes for name in scalars}
+        return Labels(kind="vector", numbering="keep", num_classes=declared)
+    shapes = {name: search.sources[name].spec["label"].shape for name in vectors}
+    one_hot_vectors = [name for name in vectors if len(shapes[name]) == 1 and search.values(name).one_hot]
+    if not one_hot_vectors and not scalars:
+        return Labels(kind="vector", numbering=numbering, num_classes={})
+    for name in vectors:
+        if name not in one_hot_vectors:
+            other = next(each for each in names if each != name)
+            raise SpecError(
+                f"sources {name!r} and {other!r} do not fit together under labels=union: the labels of {name} are "
+                f"vectors of other numbers than a single 1, so that classes cannot be told from them; set labels=keep."
+            )
+    counts: dict[str, int | None] = {}
+    for name in names:
+        counts[name] = shapes[name][0] if name in shapes else search.num_classes(name)
+    blocks = _blocks(search, counts)
+    return Labels(
+        kind="vector", numbering=numbering, num_classes=counts | blocks, in_blocks=frozenset({*shapes, *blocks})
+    )
+
+
+def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
+    """The sources whose operator `one_hot` makes vectors of their own classes alone, with the length of these.
+
+    One that makes vectors of all classes of the mix places them by the class number.
+
+    Raises:
+      SpecError: such a vector has no element for one of the source's classes.
+    """
+    total, blocks = sum(count or 0 for count in counts.values()), {}
+    for name, count in counts.items():
+        for each in search.sources[name].operators:
+            if _makes_one_hot(each) and len(counts) > 1 and (length := each.settings["num_classes"]) < total:
+                if length < (count or 0):
+                    raise SpecError(
+                        f"source {name!r}: one_hot: num_classes = {length} has no element for all of its {count} "
+                        f"classes; it is {count}, or {total} for the classes of all sources."
+                    )
+                blocks[name] = length
+    return blocks
+
+
+def _class_beside_vector(search: _Search, name: str, first: str, width: int, numbering: Numbering) -> SpecError:
+    """The error for class numbers beside vectors."""
+    source = search.sources[name]
+    text = f"sources {first!r} and {name!r} do not fit together: label is a vector of {width} in {first}"
+    if search.is_number(name):
+        mend = f"set {source.setting('label')} = none and that of {first} as well, or leave one of both out."
+        return SpecError(f"{text}, but one number in {name}; {mend}")
+    count = search.num_classes(name)
+    if numbering == "keep" and count > width:
+        mend = f"there are {count} classes in {name}; under labels=union, one_hot: {{num_classes: {count}}} fits."
+        return SpecError(f"{text}, but a class number in {name}, and {mend}")
+    length = count if numbering == "union" else width
+    where = f"{source.key}.operators" if source.key else f"operators[{name!r}]"
+    return SpecError(
+        f"{text}, but a class number in {name}; add one_hot: {{num_classes: {length}, leaf: label}} to {where}."
+    )
+
+
+def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> None:
+    """Check that no source insists on classes beside numbers to predict.
+
+    Raises:
+      ConfigError: one does.
+    """
+    for name in names:
+        if (source := search.sources[name]).label == "class":
+            raise ConfigError(
+                f"the labels of {first} are numbers to predict, and so a label is a number in every source",
+                key=source.setting("label"),
+                value="class",
+                hint=f"Leave it out, or set {search.sources[first].choice('label', 'none')} for {first}.",
+            )
+
+
+def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -> None:
+    """Check that every class of the mix has a number, and an element of vectors that are made after the mix.
+
+    Raises:
+      SpecError: there are too many classes.
+    """
+    total = sum(count or 0 for count in labels.num_classes.values())
+    for name, count in labels.num_classes.items():
+        source, largest = search.sources[name], (count or 0) - 1
+        if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
+            raise SpecError(
+                f"source {name!r}: label {largest} is beyond int32; number its classes from 0 on, or leave them out: "
+                f"{source.choice('label', 'none')}."
+            )
+        for offset in [each.settings["offset"] for each in source.operators if _is_own_offset(each)]:
+            if not -_LARGEST <= offset <= _LARGEST - max(largest, 0):
+                raise SpecError(
+                    f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond "
+                    f"int32; it is at most {_LARGEST - max(largest, 0)}."
+                )
+    if total - 1 > _LARGEST:
+        counts = ", ".join(f"{name} {count:,}" for name, count in labels.num_classes.items())
+        raise SpecError(
+            f"the classes of all sources ({counts}) are {total:,}, more than int32 can number; labels=keep leaves "
+            "labels as they are."
+        )
+    for each in shared:
+        if _makes_one_hot(each) and labels.kind == "class" and each.settings["num_classes"] < total:
+            raise SpecError(
+                f"operators: one_hot: num_classes = {each.settings['num_classes']} has no element for all of the "
+                f"{total} classes of the mix; it is {total}, or set labels=keep."
+            )
+
+
+def _makes_one_hot(operation: Operation) -> bool:
+    return operation.function is one_hot and operation.settings.get("leaf", "label") == "label"
+
+
+def _stays_as_it_is(source: OpenSource) -> bool:
+    """Whether no operator of the user's own could make something else of a label."""
+    return all(is_shipped(each) for each in source.operators)
+
+
+def _has_own_offset(source: OpenSource) -> bool:
+    """Whether the user says what is added to the labels of a source."""
+    return any(map(_is_own_offset, source.operators))
+
+
+def _is_own_offset(operation: Operation) -> bool:
+    return operation.operator == "offset_label" and "leaf" not in operation.settings

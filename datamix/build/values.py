@@ -1,0 +1,97 @@
+"""What the values of leaves say that their types do not, before a mix is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from datamix.build.labels import Labels
+from datamix.build.source import OpenSource, is_shipped
+from datamix.errors import ConfigError
+from datamix.operators.image import cast, to_float
+from datamix.pipeline.graph import Operation
+from datamix.sources.statistics import LeafStatistics, Statistics
+
+_LOOKED_AT = 4096  # records, evenly spaced
+_USUAL = 255  # what is white in most images, also where none is quite white
+
+
+def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) -> None:
+    """Check that `to_float` is told what becomes 1 where the type does not say it, as uint8 does.
+
+    Args:
+      sources: the sources, with their operators.
+      shared: the operators after the mix.
+
+    Raises:
+      ConfigError: it is not; the message names the largest value there is.
+    """
+    for source in sources:
+        where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
+        dtypes = {leaf: np.dtype(part.dtype) for leaf, part in source.spec.items()}
+        chain = [(where, i, each) for i, each in enumerate(source.operators)]
+        shared_where = "operators" if source.key else "shared_operators"
+        chain += [(shared_where, i, each) for i, each in enumerate(shared)]
+        for place, i, operation in chain:
+            leaf = operation.settings.get("leaf", "image")
+            if operation.function is to_float and leaf in dtypes:
+                if operation.settings.get("largest") is None and _is_wide(dtypes[leaf]):
+                    raise _missing_largest(source, leaf, dtypes[leaf], f"{place}[{i}].to_float.largest")
+                del dtypes[leaf]
+            elif operation.function is cast:
+                dtypes.pop(leaf, None)
+            elif not is_shipped(operation):
+                break
+
+
+def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
+    """What a user must know of values that no computation should meet, and of records without a class.
+
+    Args:
+      sources: the sources by name.
+      statistics: the statistics of their leaves.
+      labels: what the labels of the mix are.
+
+    Returns:
+      A sentence for each of the leaves `image` and `label` that has such values.
+    """
+    notes = []
+    for name, leaves in statistics.items():
+        for leaf in [leaf for leaf in ("image", "label") if leaf in leaves]:
+            statistic, count = leaves[leaf], sources[name].num_records
+            if leaf == "label" and name in labels.num_classes:
+                if lacking := statistic.num_unlabelled(count):
+                    notes.append(
+                        f"source {name!r}: {lacking:,} of {count:,} records are unlabelled, and left out of loss and "
+                        "accuracy."
+                    )
+            elif broken := what_is_broken(statistic):
+                notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}.")
+    return notes
+
+
+def what_is_broken(statistic: LeafStatistics) -> str:
+    """Which values of a leaf are no numbers, and how many; empty if all are."""
+    shares = {"NaN": statistic.nan, "infinity": statistic.inf}
+    return " and ".join(f"{what} ({share:.2%} of its values)" for what, share in shares.items() if share)
+
+
+def _is_wide(dtype: np.dtype) -> bool:
+    return dtype.kind in "iu" and dtype != np.uint8
+
+
+def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -> ConfigError:
+    """The error for `to_float` without `largest`, with the largest value that is seen."""
+    count = min(source.num_records, _LOOKED_AT)
+    indices = np.linspace(0, source.num_records - 1, count).astype(np.int64)
+    seen = {name: np.empty((count, *part.shape), part.dtype) for name, part in source.spec.items()}
+    source.take(indices, seen)
+    largest = int(seen[leaf].max())
+    white = _USUAL if _USUAL // 2 < largest <= _USUAL else largest
+    return ConfigError(
+        f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say",
+        key=key,
+        value=None,
+        hint=f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits.",
+    )

@@ -1,0 +1,88 @@
+"""A part of a source that has no splits of its own, in the syntax of splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.splits import resolve_split
+from datamix.spec import Arrays, Spec
+
+
+def sliced(source: Source, split: str) -> Sliced:
+    """Some records of a source, all of which are its one split, `train`.
+
+    Args:
+      source: A source that has no splits.
+      split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
+
+    Raises:
+      ConfigError: The syntax is not TFDS's, or there is no such split.
+
+    >>> from datamix.sources.objects import as_source
+    >>> whole = as_source({"x": np.arange(10)})
+    >>> sliced(whole, "train[80%:]+train[:1]").read()["x"].tolist()
+    [8, 9, 0]
+    """
+    ranges = [(start, stop) for _, start, stop in resolve_split(split, {"train": source.num_records}, where="split")]
+    return Sliced(source, ranges)
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """Ranges of the records of a source.
+
+    Attributes:
+      source: The whole source.
+      ranges: The first record and the one after the last, of each range.
+    """
+
+    source: Source
+    ranges: Sequence[tuple[int, int]]
+
+    @property
+    def provenance(self) -> str:
+        """Where the records come from."""
+        return self.source.provenance
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        return self.source.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
+        return self.source.class_names
+
+    @property
+    def num_classes(self) -> object:
+        """The number of classes, where the source says it."""
+        return getattr(self.source, "num_classes", None)
+
+    def read(self) -> Arrays:
+        """See `datamix.sources.base.ReadableSource`."""
+        whole = read_all(self.source)
+        parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
+        return parts[0] if len(parts) == 1 else {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in whole}
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        starts, stops = np.array(self.ranges, np.int64).T
+        ends = np.cumsum(stops - starts)
+        number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
+        self.source.take(indices + (stops - ends)[number], out)
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        if isinstance(self.source, LabelledSource):
+            return self.source.whole_labels()
+        return read_all(self.source)["label"]

@@ -1,0 +1,78 @@
+"""What the values of leaves are like: their smallest, largest and mean, and how many are no numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self, TypeAlias
+
+import numpy as np
+
+_BLOCK_VALUES = 2**18  # small enough that a block stays in the processor's cache while it is looked at several times
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeafStatistics:
+    """The statistics of one leaf of a source, over every element of all records.
+
+    Attributes:
+      min: the smallest finite value; None if there is none.
+      max: the largest finite value; None if there is none.
+      mean: the mean of the finite values; None if there is none.
+      nan: the share of values that are NaN, in [0, 1].
+      inf: the share of values that are infinite, in [0, 1].
+      num_negative: the number of values below 0.
+
+    >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
+    >>> statistics.min, statistics.max, statistics.mean, statistics.nan
+    (-2.0, 4.0, 1.0, 0.25)
+    """
+
+    min: float | None
+    max: float | None
+    mean: float | None
+    nan: float = 0.0
+    inf: float = 0.0
+    num_negative: int = 0
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        """The statistics of an array; a large one is gone through block by block."""
+        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
+        smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
+        for start in range(0, len(values), rows):
+            block = values[start : start + rows].reshape(-1)
+            if block.dtype.kind not in "biu":
+                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
+                finite = np.isfinite(block)
+                if not finite.all():
+                    num_nan += int(np.isnan(block).sum())
+                    block = block[finite]
+            if not len(block):
+                continue
+            low = float(block.min())
+            smallest, largest = min(smallest, low), max(largest, float(block.max()))
+            total += float(block.sum(dtype=np.float64 if block.dtype.kind == "f" or block.itemsize > 4 else np.int64))
+            num_negative += int((block < 0).sum()) if low < 0 else 0
+            count += len(block)
+        size = max(values.size, 1)
+        return cls(
+            min=smallest if count else None,
+            max=largest if count else None,
+            mean=total / count if count else None,
+            nan=num_nan / size,
+            inf=(values.size - count - num_nan) / size,
+            num_negative=num_negative,
+        )
+
+    def num_unlabelled(self, num_records: int) -> int:
+        """How many of the labels of so many records are negative or NaN, and so no class."""
+        return self.num_negative + round(self.nan * num_records)
+
+    def report(self) -> dict[str, float | None]:
+        """What a report says of the leaf."""
+        return {key: value for key, value in asdict(self).items() if key != "num_negative"}
+
+
+Statistics: TypeAlias = Mapping[str, Mapping[str, LeafStatistics]]
+"""Source name to leaf name to the statistics of that leaf."""

@@ -1,0 +1,133 @@
+"""What is said of values before a mix runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import datamix
+from datamix.build.values import what_is_broken
+from datamix.errors import ConfigError, DataError
+from datamix.operators import to_float
+from datamix.sources.statistics import LeafStatistics
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1))
+LABELS = np.arange(20) % 5
+TIMES = 1.75e9 + np.arange(20)
+
+
+def load(*overrides: str, **leaves: Any) -> datamix.Pipeline:
+    source = {"image": PIXELS.astype(np.uint8), "label": LABELS} | leaves
+    return datamix.load("batch.size=20", "shuffle=none", *overrides, sources={"a": source})
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint32", "int16", "uint16"])
+def test_to_float_is_told_what_becomes_1(dtype: str) -> None:
+    message = (
+        r"^source\.a\.operators\[0\]\.to_float\.largest is missing; it is the value that becomes 1, which "
+        rf"{dtype}, the type of image in a, does not say\. The largest in 20 records is {PIXELS.max()}, so that "
+        r"to_float: \{largest: 255\} fits\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load("source.a.operators=[to_float]", image=PIXELS.astype(dtype))
+    image = load("source.a.operators=[{to_float:{largest:255}}]", image=PIXELS.astype(dtype))[0]["image"]
+    np.testing.assert_allclose(image, PIXELS / 255, rtol=1e-6)
+
+
+def test_the_largest_value_seen_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"20 records is 4080, so that to_float: \{largest: 4080\} fits\.$"):
+        load("source.a.operators=[to_float]", image=PIXELS // 255 * 4080)
+    sources = {"a": {"image": PIXELS, "label": LABELS}}
+    with pytest.raises(ConfigError, match=r"^operators\['a'\]\[0\]\.to_float\.largest is missing"):
+        datamix.mix(sources, operators={"a": [to_float]})
+    with pytest.raises(ConfigError, match=r"^shared_operators\[0\]\.to_float\.largest is missing"):
+        datamix.mix(sources, shared_operators=[to_float])
+    with pytest.raises(ConfigError, match=r"^operators\[0\]\.to_float\.largest is missing"):
+        load("operators=[to_float]", image=PIXELS)
+
+
+def test_to_float_after_other_operators() -> None:
+    assert load("source.a.operators=[{cast:{dtype:uint8}},to_float]", image=PIXELS)[0]["image"].max() == 1
+    with pytest.raises(ConfigError, match=r"operators\[1\]\.to_float\.largest is missing"):
+        load("source.a.operators=[{resize:{height:2,width:2}},to_float]", image=PIXELS)
+
+    def halved(record: dict[str, Any]) -> dict[str, Any]:
+        return record | {"image": (record["image"] // 2).astype(jnp.uint8)}
+
+    mixed = datamix.mix({"a": {"image": PIXELS, "label": LABELS}}, operators=[halved, to_float], batch_size=20)
+    assert mixed[0]["image"].max() == pytest.approx(127 / 255)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (TIMES, r"leaf 'time' holds 1750000001, which becomes 1750000000 in float32; save it as float32 if that"),
+        (np.full(20, 1e300), r"leaf 'time' holds 1e\+300, which is beyond float32; divide it, or leave it out"),
+        (np.full(20, 2**40), r"leaf 'time' holds numbers that do not fit int32, such as 1099511627776; subtract"),
+    ],
+)
+def test_numbers_of_64_bits_that_do_not_fit_32(values: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=f"^source 'a': {message}"):
+        load(time=values)
+    with pytest.raises(DataError, match=f"^source 'a': {message}"):
+        load("source.a.operators=[{cast:{dtype:float32,leaf:time}}]", time=values)
+
+
+def test_what_is_advised_for_them() -> None:
+    assert load(time=TIMES.astype(np.float32))[0]["time"].tolist() == TIMES.astype(np.float32).tolist()
+    assert load(time=TIMES - TIMES[0])[0]["time"].tolist() == list(range(20))
+    assert load(time=np.full(20, 2**40) - 2**40)[0]["time"].tolist() == [0] * 20
+    assert load(time=np.full(20, 1e300) / 1e300)[0]["time"].tolist() == [1] * 20
+
+
+def test_leaves_of_files_may_be_chosen(tmp_path) -> None:
+    np.savez(tmp_path / "x.npz", image=PIXELS.astype(np.uint8), label=LABELS, time=TIMES)
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "x.yaml").write_text(f"_target_: arrays\npath: {tmp_path}/x.npz\n")
+    with pytest.raises(DataError, match=r"or leave it out: of files, source\.x\.leaves chooses the leaves\.$"):
+        datamix.load("source=x", "batch.size=20", config_dir=tmp_path)
+    chosen = datamix.load("source=x", "source.x.leaves={image:image,label:label}", config_dir=tmp_path)
+    assert set(chosen.spec) == {"image", "label", "source_id"}
+
+
+def test_numbers_of_64_bits_stay_where_jax_keeps_them() -> None:
+    code = (
+        "import numpy as np, datamix\n"
+        "time = 1.75e9 + np.arange(20)\n"
+        "pipeline = datamix.load('batch.size=20', 'shuffle=none', sources={'a': {'time': time}})\n"
+        "assert (pipeline[0]['time'] == time).all()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.environ['JAX_ENABLE_X64'] = '1'\n{code}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("leaf", ["image", "label"])
+def test_nan_is_told(leaf: str) -> None:
+    values = {"image": PIXELS / 255, "label": LABELS + 0.5}
+    values[leaf].flat[3] = np.nan
+    with pytest.warns(UserWarning, match=rf"^source 'a': the leaf '{leaf}' holds NaN \(.*% of its values\)\.$"):
+        load(**values)
+    with pytest.warns(UserWarning, match=rf"the leaf '{leaf}' holds NaN"):
+        datamix.mix({"a": values})
+
+
+def test_what_is_broken() -> None:
+    assert what_is_broken(LeafStatistics.of(np.array([1.0, 2.0]))) == ""
+    broken = what_is_broken(LeafStatistics.of(np.array([np.nan, np.inf, 1.0, 2.0])))
+    assert broken == "NaN (25.00% of its values) and infinity (25.00% of its values)"
+
+
+def test_statistics_are_those_of_the_leaves_before_any_operator() -> None:
+    pipeline = load("source.a.operators=[to_float]", "source.a.limit=10", "batch.size=5")
+    statistics = pipeline.statistics["a"]
+    assert (statistics["image"].min, statistics["image"].max) == (PIXELS[:10].min(), PIXELS[:10].max())
+    assert statistics["image"].mean == pytest.approx(PIXELS[:10].mean())
+    assert (statistics["label"].min, statistics["label"].max) == (0, 4)
+    assert pipeline.with_weights({"a": 2}).statistics == pipeline.statistics

@@ -1,0 +1,25 @@
+"""Curves of a training run."""
+
+from __future__ import annotations
+
+from matplotlib.image import imread
+
+from datamix.report import curves
+
+
+def test_curves_of_every_source_are_drawn(tmp_path):
+    lines = [
+        {"step": step, "loss": 1 / step, "loss/a": 2 / step, "loss/b": 3 / step, "accuracy/a": 0.5, "accuracy/b": 0.9}
+        for step in (10, 20, 30)
+    ]
+    curves.draw(tmp_path / "two.png", lines, ["a", "b"], "cnn on a + b")
+    curves.draw(tmp_path / "one.png", lines, ["a"], "cnn on a + b")
+    two, one = (imread(tmp_path / name)[..., :3] for name in ("two.png", "one.png"))
+    assert two.shape == one.shape == (360, 900, 3)
+    assert (two != one).any()
+    assert two.std() > 0.05
+
+
+def test_a_run_of_one_test_is_drawn_too(tmp_path):
+    curves.draw(tmp_path / "curves.png", [{"step": 1, "loss": 2.3, "loss/a": 2.3, "accuracy/a": 0.1}], ["a"], "")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")

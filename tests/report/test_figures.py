@@ -1,0 +1,42 @@
+"""Figures of jobs, drawn without a display."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.image import imread
+
+from datamix.report import figures
+
+
+def test_samples_are_a_grid_a_row_a_source(tmp_path):
+    gray, colour = np.full((4, 4, 1), 0.25, np.float32), np.zeros((4, 4, 3), np.float32) + np.eye(3)[0]
+    rows = {"gray": [(gray, "0"), (gray, "1\nname")], "colour": [(colour, "2")]}
+    figures.samples(tmp_path / "samples.png", rows, "Samples")
+    pixels = imread(tmp_path / "samples.png")[..., :3]
+    red = (pixels == [1, 0, 0]).all(axis=2)
+    dark = (np.abs(pixels - 0.25) < 0.01).all(axis=2)
+    assert 1.8 < dark.sum() / red.sum() < 2.2  # two gray pictures, one red
+    # In rows one below the other; letters have a few pixels of that gray too.
+    assert np.flatnonzero(dark.sum(axis=1) > 50).max() < np.flatnonzero(red.any(axis=1)).min()
+    wider = {"gray": [(gray, "")] * 6}
+    figures.samples(tmp_path / "wider.png", wider, "Samples")
+    assert imread(tmp_path / "wider.png").shape[1] > pixels.shape[1]
+
+
+def test_a_plan_is_drawn_over_its_steps(tmp_path):
+    steps = np.arange(5) * 10
+    shares = np.asarray([[0.75, 0.25]] * 4)
+    epochs = np.cumsum(np.full((5, 2), 0.5), axis=0)
+    figures.plan(tmp_path / "plan.png", ["a", "b"], steps, shares, shares, epochs, "A plan")
+    figures.plan(tmp_path / "other.png", ["a", "b"], steps, shares, shares[:, ::-1], epochs, "A plan")
+    pixels, other = (imread(tmp_path / name)[..., :3] for name in ("plan.png", "other.png"))
+    assert pixels.shape == (660, 990, 3)
+    assert (pixels != other).any()
+
+
+def test_stages_are_one_bar(tmp_path):
+    figures.stages(tmp_path / "bench.png", {"plan": 10.0, "gather": 0.0, "operators": 30.0}, "1 sample/s")
+    pixels = imread(tmp_path / "bench.png")[..., :3]
+    colours = np.asarray([(31, 119, 180), (44, 160, 44)]) / 255  # of the first and the third stage
+    blue, green = ((np.abs(pixels - colour) < 0.01).all(axis=2).sum() for colour in colours)
+    assert 2.5 < green / blue < 3.1  # beside the bar, each has a square in the legend

@@ -1,0 +1,88 @@
+"""A sweep's table: in the terminal, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+
+from datamix.sweeps.results import best, read_results, settings
+from datamix.sweeps.table import cell, failures, number, share_text, verdict
+
+
+def test_a_row_a_job(reported):
+    directory, _ = reported
+    rows = json.loads((directory / "sweep.json").read_bytes())
+    assert [row["status"] for row in rows] == ["done", "done", "failed", "done", "done", "done"]
+    assert [row["best"] for row in rows] == [False, False, False, True, False, False]
+    assert rows[2]["error"] == "MemoryError: no room for <b>these</b> records"
+    assert (rows[2]["metrics"], rows[2]["shares"]) == ({}, {})
+    kept = {key: rows[3][key] for key in ("job", "overrides", "dir", "seed", "shares")}
+    overrides = ["job=train", "mix.share.mnist=0.3", "seed=1"]
+    shares = {"mnist": 0.3, "fashion": 0.7}
+    assert kept == {"job": 3, "overrides": overrides, "dir": "3", "seed": 1, "shares": shares}
+    result = json.loads((directory / "3" / "result.json").read_bytes())
+    assert rows[3]["metrics"] == result["metrics"]
+
+
+def test_the_same_rows_as_csv(reported):
+    directory, _ = reported
+    rows = json.loads((directory / "sweep.json").read_bytes())
+    with (directory / "sweep.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    for row, line in zip(rows, cells, strict=True):
+        assert (line["job"], line["status"], line["error"]) == (str(row["job"]), row["status"], row["error"] or "")
+        assert line["mix.share.mnist"] == row["overrides"][1].partition("=")[2]
+        assert {name: float(line[name]) for name in row["metrics"]} == row["metrics"]
+    assert cells[2]["accuracy/worst"] == ""
+
+
+def test_the_table_marks_the_best_and_says_why_jobs_failed(reported):
+    _, out = reported
+    (marked,) = (line for line in out.splitlines() if "★" in line)
+    assert [cell.strip() for cell in marked.strip("│").split("│")][:4] == ["★", "0.3", "1", "1 done, 1"]
+    assert re.search(r"│ +0\.1 │ +2 │ +2 done │ +90\.0 % │ +[\d.]+ ± 0\.71( %)? │", out)
+    assert re.search(r"│ +2 │ MemoryError: no room for <b>these</b> records +│", out)
+    said = "Best: mix.share.mnist=0.3 (mnist 30.0 %, fashion 70.0 %) has the highest accuracy/worst, "
+    assert re.search(rf"^{re.escape(said)}[\d.]+ %\.$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.91236, "accuracy/worst", "91.24 %"),
+        (0.91236, "loss/mean", "0.9124"),
+        (3.0, "batches", "3.0000"),
+        (10.0, "batches", "10"),
+        (1234567.0, "samples", "1,234,567"),
+    ],
+)
+def test_a_number_for_people(value, metric, text):
+    assert number(value, metric) == text
+
+
+def test_a_cell_has_a_deviation_where_seeds_differ(leave):
+    group = settings(read_results(leave()))[0]
+    assert cell(group, "accuracy/mnist") == "84.04 ± 0.71 %"
+    assert cell(group, "accuracy/none") == "–"
+    assert (share_text(group.first, "mnist"), share_text(group.first, "none")) == ("10.0 %", "–")
+
+
+def test_only_jobs_that_are_not_done_are_listed(leave):
+    assert failures(read_results(leave("good"))) is None
+    table = failures(read_results(leave("bad", failing=(1, 4))))
+    assert [list(column.cells) for column in table.columns] == [
+        ["1, 4"], ["MemoryError: no room for <b>these</b> records"],
+    ]  # fmt: skip
+
+
+def test_the_verdict_is_one_sentence(leave):
+    results = read_results(leave())
+    groups = settings(results)
+    said = verdict(results, best(groups, "loss/mean", "auto"), "loss/mean", "auto")
+    assert re.fullmatch(
+        r"Best: mix\.share\.mnist=0\.\d \(mnist .*, fashion .*\) has the lowest loss/mean, .* over 2 seeds\.", said
+    )
+    assert verdict(results, None, "none", "auto").startswith("No job reports none, by which they are compared; ")

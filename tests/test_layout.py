@@ -1,0 +1,61 @@
+"""Tests mirror the package: every module has a test file of its name, in the same folder."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "datamix"
+WHOLE = {
+    "test_conf.py": "the YAML files",
+    "test_contributing.py": "CONTRIBUTING and SECURITY",
+    "test_layout.py": "this file",
+    "test_notebook.py": "objects as notebooks show them",
+    "test_own_rules.py": "a user's own orders, stops and weightings, from file to report",
+    "test_packaging.py": "the wheel",
+    "test_public.py": "the public names",
+    "test_readme.py": "README",
+    "test_scripts.py": "the scripts",
+}
+"""Tests of the whole program, and what each is about; all others are tests of one module."""
+
+
+def test_every_module_has_its_tests() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__")]
+    files = [path.relative_to(PACKAGE).with_name(f"test_{path.name}") for path in modules]
+    assert [str(path) for path in files if not (TESTS / path).is_file()] == []
+
+
+def test_every_test_file_has_its_module() -> None:
+    files = [path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")]
+    modules = {path: PACKAGE / path.with_name(path.name.removeprefix("test_")) for path in files}
+    assert {str(path) for path, module in modules.items() if not module.is_file()} == set(WHOLE)
+
+
+PUBLIC = {"_asdict", "_replace", "_repr_html_"}
+"""Public names that begin with an underscore: those of named tuples, and of notebooks."""
+
+
+def private_names(tree: ast.AST) -> Iterator[str]:
+    """The private names of other modules and objects that are imported, read or replaced."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("datamix"):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") != "self":
+            yield node.attr
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr"):
+            texts = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            yield from (text.rpartition(".")[2] for text in texts[:1])
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_every_test_file_holds_tests_that_use_public_names(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert any(name.startswith("test_") for name in names) == path.name.startswith("test_")
+    private = {name for name in private_names(tree) if name.startswith("_") and not name.startswith("__")}
+    assert private <= PUBLIC
