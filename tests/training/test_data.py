@@ -103,13 +103,13 @@ def test_records_without_a_class_are_no_part_of_loss_and_accuracy(config_of, mak
     is_labelled[:30] = True
     np.savez(tmp_path / "x.npz", image=IMAGES[is_labelled], label=unlabelled[is_labelled])
     alone = trained(make(*overrides, "source.x.unlabelled=keep", directory=folder.name))
-    assert alone.records.lines == run.records.lines
+    assert alone.metrics.lines == run.metrics.lines
 
 
 def test_batches_without_a_class_teach_nothing(make, trained, tmp_path):
     label = np.where(np.arange(40) < 30, -1, CLASSES)
     run = trained(make(*arrays_in(tmp_path, label=label), "source.x.unlabelled=keep"))
-    assert {line["loss"] for line in run.records.lines} == {0}
+    assert {line["loss"] for line in run.metrics.lines} == {0}
 
 
 def test_test_records_that_are_all_unlabelled_are_refused(config_of, tmp_path):
