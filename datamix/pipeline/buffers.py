@@ -6,6 +6,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -15,6 +17,14 @@ from datamix.spec import Record
 
 # One chunk is handed out, one is computed ahead, and of the one before a last batch is still looked at.
 _NUM_CHUNKS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """A chunk, and the views of it that the host may still look at."""
+
+    record: Record
+    views: list[weakref.ref[np.ndarray]]
 
 
 class Buffers:
@@ -27,16 +37,17 @@ class Buffers:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._known: deque[tuple[Record, list[weakref.ref[np.ndarray]]]] = deque(maxlen=_NUM_CHUNKS)
+        self._known: deque[_Chunk] = deque(maxlen=_NUM_CHUNKS)
         self._lock = threading.Lock()
 
     def take(self) -> Record:
         """A chunk that may be overwritten, to be donated."""
         with self._lock:
-            for i, (chunk, views) in enumerate(self._known):
-                if all(view() is None for view in views):
-                    del self._known[i]
-                    return chunk
+            for chunk in tuple(self._known):
+                if all(view() is None for view in chunk.views):
+                    with suppress(ValueError):  # one that was given back since has pushed it out
+                        self._known.remove(chunk)
+                    return chunk.record
         rows = self._program.num_steps * self._program.num_rows
         fresh: Record = jax.device_put(
             {leaf: np.zeros((rows, *part.flat), part.dtype) for leaf, part in self._program.spec}
@@ -44,6 +55,8 @@ class Buffers:
         return fresh
 
     def give_back(self, chunk: Record, views: Iterable[np.ndarray]) -> None:
-        """Take a chunk back, to be given out once all the host's views of it are gone."""
-        with self._lock:
-            self._known.append((chunk, [weakref.ref(view) for view in views]))
+        """Take a chunk back, to be given out once all the host's views of it are gone.
+
+        Without the lock: the garbage collector may call this, for an iterator that was left, in the midst of `take`.
+        """
+        self._known.append(_Chunk(chunk, [weakref.ref(view) for view in views]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,25 @@ class CountedMlp(models.Mlp):
         return super().__call__(image)
 
 
+# Splits of `across` whose records are others now.
+CHANGED: set[str] = set()
+
+
 def rows(*, split: str = "train", shift: int = 0) -> dict[str, np.ndarray]:
     """Images whose classes are their brightest rows, rotated by quarters."""
     size = {"train": 60, "test": 20, "few": 3}[split]
     draw = np.random.default_rng([shift, size])
     label = np.arange(size) % 4
     image = draw.integers(0, 60, (size, *SHAPE)) + 150 * (np.arange(4)[:, None, None] == label[:, None, None, None])
+    image[2, 0, 0] ^= split in CHANGED and shift == 0
     return {"image": np.uint8(np.rot90(image, shift, axes=(1, 2))), "label": label}
+
+
+@pytest.fixture
+def change_records() -> Iterator[Callable[[str], None]]:
+    """Changes one record of the source `across` in a split, as if somebody had written its file anew."""
+    yield CHANGED.add
+    CHANGED.clear()
 
 
 @pytest.fixture

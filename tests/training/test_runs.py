@@ -68,6 +68,23 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make,
     assert trained(make("train.resume=true")).step == 6
 
 
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("train", r"was taken over other records of source 'across' than are here; resume it under the same, or start"),
+        (
+            "test",
+            r"was taken under another configuration: test_split differ; resume it under the same, or start afresh",
+        ),
+    ],
+)
+def test_a_checkpoint_over_other_records_of_the_same_size_is_refused(make, trained, change_records, split, message):
+    trained(make())
+    change_records(split)
+    with pytest.raises(StateError, match=message):
+        make("train.resume=true")
+
+
 def test_without_a_checkpoint_it_starts_afresh_and_says_so(make, trained):
     run = make("train.resume=true")
     assert (run.step, run.note.split(";")[1]) == (0, " the run starts afresh.")
