@@ -9,7 +9,7 @@ A mix is a pure function of (config, seed, position). The tour, in the order in 
 * `sources` say where records come from: TFDS, array files, arrays in memory, any dataset with `len()` and `[i]`.
 * `mixing` turns weights, an order and a stop into a `Plan`: position -> (source, epoch, record).
 * `operators` are pure functions on one record; `pipeline` compiles them, and hands out batches from any position.
-* `config` checks what Hydra composes, and `build` makes pipelines of it; `registry` holds the names it may build.
+* `config` checks what Hydra composes, and `builder` makes pipelines of it; `registry` holds the names it may build.
 * `training` learns from a mix, `sweeps` compare mixes, and `jobs` are what the command line runs.
 
 The words:

@@ -1,6 +1,6 @@
 # The public names, here alone: `__init__.py` reads which module each comes from, and imports it when it is first used.
-from datamix.build.load import load as load
-from datamix.build.mix import mix as mix
+from datamix.builder.load import load as load
+from datamix.builder.mix import mix as mix
 from datamix.errors import ConfigError as ConfigError
 from datamix.errors import DataError as DataError
 from datamix.errors import DatamixError as DatamixError

@@ -12,7 +12,7 @@ import yaml
 
 import datamix
 from datamix import registry
-from datamix.build.built import build
+from datamix.builder.built import build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 

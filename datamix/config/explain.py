@@ -38,13 +38,8 @@ def one_line_errors() -> Iterator[None]:
         ) from error
 
 
-def explain(error: BaseException) -> str:
-    """Say in one line what Hydra, OmegaConf or PyYAML says in several, with the nearest known name."""
-    return str(config_error(error))
-
-
 def config_error(error: BaseException) -> ConfigError:
-    """The error of ours for one of theirs."""
+    """The error that says in one line what Hydra, OmegaConf or PyYAML says in several, with the nearest known name."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _override_error(match[1], error.__cause__ or error)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.build.built import build
+from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing, xla

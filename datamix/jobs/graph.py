@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.build.built import build
+from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.report.console import console, percent, print_notes
 from datamix.report.contents import report_of_whole_mix

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.build.built import Built, build
+from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
 from datamix.pipeline.batching import single_source_rows

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datamix.build.built import Built, build
+from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datamix.build.built import Built
+from datamix.builder.built import Built
 from datamix.mixing.groups import groups_of
 from datamix.mixing.plan import Plan
 from datamix.sources.statistics import Statistics

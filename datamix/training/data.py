@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix import registry
-from datamix.build.built import Built, build
-from datamix.build.opening import open_source
-from datamix.build.values import notes_on_values, what_is_broken
+from datamix.builder.built import Built, build
+from datamix.builder.opening import open_source
+from datamix.builder.values import notes_on_values, what_is_broken
 from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
 from datamix.operators.base import traits

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datamix.config.compose import compose
-from datamix.config.explain import explain, one_line_errors, require_choices
+from datamix.config.explain import config_error, one_line_errors, require_choices
 from datamix.errors import ConfigError
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_known_is_said_in_one_line() -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     error = OmegaConfBaseException("Something\n    full_key: a\n")
-    assert explain(error) == "Something full_key: a"
+    assert str(config_error(error)) == "Something full_key: a"
     with pytest.raises(ConfigError, match=r"^Something full_key: a$"), one_line_errors():
         raise error
     with pytest.raises(ZeroDivisionError), one_line_errors():

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from datamix import registry
-from datamix.build.built import build
+from datamix.builder.built import build
 from datamix.config import parse as config
 from datamix.config.compose import compose, prepared
 from datamix.errors import ConfigError, DatamixError, RegistryError, SpecError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datamix.build.built import Built, build
+from datamix.builder.built import Built, build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 from datamix.report.contents import report_of, report_of_whole_mix

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from datamix.build.built import build
+from datamix.builder.built import build
 from datamix.config.compose import compose
 from datamix.config.files import conf_dir
 from datamix.config.parse import parse

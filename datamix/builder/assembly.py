@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from datamix import registry
-from datamix.build.labels import Labels, Numbering, decide
-from datamix.build.source import OpenSource, takes_leaves
-from datamix.build.values import check_largest, notes_on_values
+from datamix.builder.labels import Labels, Numbering, decide
+from datamix.builder.source import OpenSource, takes_leaves
+from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan

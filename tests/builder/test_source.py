@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamix.build.source import OpenSource, named
+from datamix.builder.source import OpenSource, named
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datamix.build.assembly import Assembly, assemble
-from datamix.build.labels import Labels
-from datamix.build.opening import check_data_dir, open_source, operations
+from datamix.builder.assembly import Assembly, assemble
+from datamix.builder.labels import Labels
+from datamix.builder.opening import check_data_dir, open_source, operations
 from datamix.config.parse import check_components
 from datamix.config.schema import Config
 from datamix.errors import install_hint

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datamix
-from datamix.build.labels import decide
-from datamix.build.source import OpenSource
+from datamix.builder.labels import decide
+from datamix.builder.source import OpenSource
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.sources.objects import as_source
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix.build.values import what_is_broken
+from datamix.builder.values import what_is_broken
 from datamix.errors import ConfigError, DataError
 from datamix.operators import to_float
 from datamix.sources.statistics import LeafStatistics

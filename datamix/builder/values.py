@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from datamix.build.labels import Labels
-from datamix.build.source import OpenSource, is_shipped
+from datamix.builder.labels import Labels
+from datamix.builder.source import OpenSource, is_shipped
 from datamix.errors import ConfigError
 from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias, TypeVar, cast, get_args
 import numpy as np
 
 from datamix import registry
-from datamix.build.assembly import assemble
-from datamix.build.labels import Numbering
-from datamix.build.source import Kind, OpenSource, named
+from datamix.builder.assembly import assemble
+from datamix.builder.labels import Numbering
+from datamix.builder.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
 from datamix.operators.base import Traits, traits

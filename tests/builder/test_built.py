@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamix.build.assembly import Assembly
-from datamix.build.built import Built, build
+from datamix.builder.assembly import Assembly
+from datamix.builder.built import Built, build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 from datamix.errors import ConfigError, DatamixError

@@ -11,7 +11,7 @@ import pytest
 
 import datamix
 from datamix import registry
-from datamix.build.built import Built, build
+from datamix.builder.built import Built, build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 from datamix.errors import ConfigError, DataError

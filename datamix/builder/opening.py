@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from datamix import registry
-from datamix.build.source import OpenSource, named
+from datamix.builder.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
 from datamix.pipeline.graph import Operation
