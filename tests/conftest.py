@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.pluginmanager.register(OwnRegistry())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         directory = tempfile.mkdtemp(prefix="datamix-tests-jax-")
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
@@ -45,11 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 
-@pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
-    """What a test registers, no other test sees."""
-    with registered():
-        yield
+class OwnRegistry:
+    """Takes back what a test registers, so that no other test sees it; for doctests as well, hence a plugin."""
+
+    @pytest.fixture(autouse=True)
+    def _registered(self) -> Iterator[None]:
+        with registered():
+            yield
 
 
 @pytest.fixture

@@ -203,7 +203,10 @@ def _npy_header(path: Path) -> _Header:
 
 def _header(file: IO[bytes]) -> _Header:
     version = npy.read_magic(file)
-    shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    try:
+        shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    except TypeError as error:  # a damaged header may have keys that NumPy cannot sort
+        raise ValueError(f"its header cannot be read ({error})") from error
     return shape, dtype
 
 

@@ -17,6 +17,7 @@ from datamix.errors import ConfigError, StateError
 from datamix.pipeline.iterator import block_steps, chunk_program
 
 
+@pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
 def test_restore_at_every_step(
     load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None], mix: tuple[str, ...]
 ) -> None:

@@ -17,6 +17,7 @@ import datamix
 from datamix.errors import ConfigError, DataError, StateError
 
 
+@pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
 def test_loop_index_and_cursor_give_what_the_plan_says(
     load: Callable[..., datamix.Pipeline],
     reference: Callable[..., dict[str, np.ndarray]],

@@ -195,7 +195,7 @@ def test_a_file_of_the_other_kind(npz: str, npys: dict[str, str]) -> None:
         arrays(files={"image": npz})
     with pytest.raises(DataError, match=r"image\.npy is no \.npz file, or a damaged one: File is not a zip file\.$"):
         arrays(path=npys["image"])
-    with pytest.raises(DataError, match=r"is no \.npy file, or a damaged one: .*Is a directory"):
+    with pytest.raises(DataError, match=r" is no file\.$"):
         arrays(files={"image": str(Path(npz).parent)})
 
 

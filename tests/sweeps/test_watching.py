@@ -22,7 +22,7 @@ OWN = """
     @datamix.source
     def moody(*, mood: str = "good"):
         if mood == "bug":
-            raise MemoryError("no room")
+            raise LookupError("no room")
         if mood == "ctrl-c":
             raise KeyboardInterrupt
         if mood == "term":
@@ -124,11 +124,11 @@ def test_a_bug_in_one_job_is_shown_and_the_others_go_on(call_datamix, moody, tmp
     ended = call_datamix(*moody, "source.moody.mood=bug,good", "hydra.sweep.dir=s")
     assert ended.code == 1
     assert [(row["status"], row["error"]) for row in rows(tmp_path / "s")] == [
-        ("failed", "MemoryError: no room"),
+        ("failed", "LookupError: no room"),
         ("done", None),
     ]
     assert ended.err.startswith("Traceback")
-    assert "\nMemoryError: no room (job 0)\n" in ended.err
+    assert "\nLookupError: no room (job 0)\n" in ended.err
 
 
 @pytest.mark.parametrize(("mood", "code"), [("ctrl-c", 130), ("term", 143), ("gc", 143), ("import", 143)])
