@@ -36,6 +36,7 @@ def test_loop_index_and_cursor_give_what_the_plan_says(
             assert_same(pipeline.next(pipeline.start(step))[0], expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(
