@@ -52,7 +52,7 @@ class LeafStatistics:
                 continue
             low = float(block.min())
             smallest, largest = min(smallest, low), max(largest, float(block.max()))
-            total += float(block.sum(dtype=np.float64 if block.dtype.kind == "f" or block.itemsize > 4 else np.int64))
+            total += float(block.sum(dtype=_sum_dtype(block)))
             num_negative += int((block < 0).sum()) if low < 0 else 0
             count += len(block)
         size = max(values.size, 1)
@@ -72,6 +72,13 @@ class LeafStatistics:
     def report(self) -> dict[str, float | None]:
         """The entry of the leaf in a report."""
         return {key: value for key, value in asdict(self).items() if key != "num_negative"}
+
+
+def _sum_dtype(block: np.ndarray) -> type[np.number]:
+    """The dtype in which a block is added up: one that cannot overflow; pixels take half as long in 32 bits."""
+    if block.dtype.kind == "f" or block.itemsize > 4:
+        return np.float64
+    return np.int32 if block.itemsize == 1 and block.size <= _BLOCK_VALUES else np.int64
 
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, LeafStatistics]]
