@@ -173,7 +173,7 @@ def _run(arguments: list[str]) -> None:
             compose.require_keys(config, args.config_dir)
             compose.load_plugins(config)
             is_sweep = not args.hydra_help and (args.multirun or config.hydra.mode == RunMode.MULTIRUN)
-            with _hydra_config(config):
+            with compose.hydra_config(config):
                 check_hydra_node(config)
                 if is_sweep:
                     overrides += settle(config)
@@ -272,18 +272,6 @@ def _importable_directory() -> Iterator[None]:
     finally:
         if directory in sys.path:
             sys.path.remove(directory)
-
-
-@contextmanager
-def _hydra_config(config: DictConfig) -> Iterator[None]:
-    """Let `${hydra:…}` refer to a configuration."""
-    hydra_config = HydraConfig.instance()
-    before = hydra_config.cfg
-    hydra_config.cfg = config  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        hydra_config.cfg = before
 
 
 def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> None:

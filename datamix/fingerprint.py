@@ -22,7 +22,9 @@ class _Plan(Protocol):
     def phases(self) -> Sequence[tuple[int | None, _Group]]: ...
 
 
-def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> dict[str, str]:
+def parts(
+    identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str, *, shuffle_rows: bool = False
+) -> dict[str, str]:
     """Digest each thing that determines the sequence, by the name a user knows it by.
 
     Args:
@@ -30,15 +32,20 @@ def parts(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainde
       plan: The plan of the mix.
       batch_size: The number of records in a batch.
       remainder: What happens to the records at the end that fill no batch.
+      shuffle_rows: Whether the rows of each batch are put into another order.
     """
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
     batch = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
+    if shuffle_rows:  # only then, so that states from before there was the setting are still of the same sequence
+        batch["batch.shuffle"] = True
     return {key: digest(value) for key, value in {**identity, **batch}.items()}
 
 
-def fingerprint(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> str:
+def fingerprint(
+    identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str, *, shuffle_rows: bool = False
+) -> str:
     """Digest all `parts` into one."""
-    return digest(parts(identity, plan, batch_size, remainder))
+    return digest(parts(identity, plan, batch_size, remainder, shuffle_rows=shuffle_rows))
 
 
 def differing(before: Mapping[str, object], now: Mapping[str, object]) -> str:

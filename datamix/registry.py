@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,6 +110,15 @@ def registered() -> Iterator[None]:
         yield
     finally:
         _COMPONENTS.update(before)
+
+
+def name_of(component: Callable[..., Any]) -> str:
+    """The name of a function or class in snake_case.
+
+    >>> name_of(type("OwnRecords", (), {}))
+    'own_records'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", component.__name__).lower()
 
 
 def names(kind: str) -> list[str]:

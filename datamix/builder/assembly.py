@@ -86,7 +86,7 @@ class Assembly:
 
     def fingerprint(self) -> str:
         """The digest of all that is configured and determines the sequence; what the records hold is not read."""
-        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
+        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder, shuffle_rows=self.shuffle_rows)
 
     def completed(self, *, all_counts: bool = False) -> Self:
         """The same, with the numbers of classes that need the labels themselves to be read.
@@ -214,8 +214,6 @@ def assemble(
         "mix.unit": unit,
         "operators": _identities(operators),
     }
-    if shuffle_rows:  # only then, so that states from before there was the setting are still of the same sequence
-        identity["batch.shuffle"] = True
     return Assembly(
         sources={source.name: source for source in opened},
         operators=tuple(operators),
@@ -243,7 +241,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
-        *([declared] if declared != [None, None, "refuse"] else []),  # only then, as above
+        *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
     ]
 
 

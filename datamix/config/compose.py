@@ -18,6 +18,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.default_element import GroupDefault
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
@@ -133,6 +134,18 @@ def compose(
     with open_dict(node):
         del node["hydra"]
     return node
+
+
+@contextmanager
+def hydra_config(config: DictConfig) -> Iterator[None]:
+    """Let `${hydra:…}` refer to a configuration, which has Hydra's part."""
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    instance.cfg = config  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        instance.cfg = before
 
 
 @contextmanager

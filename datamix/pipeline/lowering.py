@@ -59,7 +59,7 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
             del settings[name]
         flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=_frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
+        step = Step(function=function, static=frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
         steps.append(step)
         numbers.append(traced)
         logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
@@ -255,7 +255,9 @@ def assemble(
     return program, tuple(numbers), list(groups.values())
 
 
-def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Settings that shape a program, with lists as tuples, so that they can be hashed."""
+
     def freeze(value: Any) -> Any:
         return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value
 

@@ -91,9 +91,9 @@ class Pipeline:
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
         row_shuffle = _on_device(RowShuffle.of(plan, batching)) if shuffle_rows else None
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
-        # What is usual is left out, so that states from before there was the setting are still of the same sequence.
-        unusual = {"batch.shuffle": shuffle_rows, "JAX_ENABLE_X64": jax.dtypes.canonicalize_dtype("int64") == np.int64}
-        self._identity = dict(identity or {}) | {key: True for key, value in unusual.items() if value}
+        self._identity = dict(identity or {})
+        if jax.dtypes.canonicalize_dtype("int64") == np.int64:
+            self._identity["JAX_ENABLE_X64"] = True
         self._contents: dict[str, str] = {}
         self._buffers: dict[Program, Buffers] = {}
         self.statistics = statistics or {}
@@ -135,7 +135,9 @@ class Pipeline:
                 for i, name in enumerate(self.source_names)
                 if i in branch.sources
             }
-        return parts(self._identity, self.plan, self.batch_size, self.remainder) | self._contents
+        shuffle_rows = self.compiled.row_shuffle is not None
+        settings = parts(self._identity, self.plan, self.batch_size, self.remainder, shuffle_rows=shuffle_rows)
+        return settings | self._contents
 
     def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
         """The same data and the same compiled program in another ratio.

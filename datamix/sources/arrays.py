@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, expanded, hint
 from datamix.sources.base import TakeFromRead, take_rows
-from datamix.sources.splits import resolve_split
+from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
 _Header = tuple[tuple[int, ...], np.dtype]
@@ -32,7 +32,7 @@ def arrays(
     files: Mapping[str, str] | None = None,
     leaves: Mapping[str, str] | None = None,
     split: str = "train",
-) -> ArrayFiles:
+) -> Sliced:
     """Arrays in files, all of the same length along their first axis.
 
     Args:
@@ -71,36 +71,31 @@ def arrays(
         shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
         raise DataError(f"{path or 'files'}: the arrays need the same length along their first axis; found {shapes}.")
     size = next(iter(lengths.values()))
-    ranges = [(start, stop) for _, start, stop in resolve_split(split, {"train": size}, where="split")]
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return ArrayFiles(where, tuple(ranges), spec)
+    return sliced(ArrayFiles(where, size, spec), split)
 
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """Ranges of records in array files.
+    """The records of array files.
 
     Attributes:
       where: The file of each leaf, and the name of its array in an `.npz` file.
-      ranges: The first record and the one after the last, of each range.
+      num_records: The number of records.
       spec: The shape and dtype of each leaf.
       class_names: The name of each label.
       provenance: Where the records come from.
     """
 
     where: Mapping[str, tuple[Path, str | None]]
-    ranges: tuple[tuple[int, int], ...]
+    num_records: int
     spec: Spec
     class_names: tuple[str, ...] = ()
     provenance: str = "arrays"
 
-    @property
-    def num_records(self) -> int:
-        return sum(stop - start for start, stop in self.ranges)
-
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
-        return {leaf: self._in_ranges(_load(*place)) for leaf, place in self.where.items()}
+        return {leaf: _load(*place) for leaf, place in self.where.items()}
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""
@@ -108,19 +103,12 @@ class ArrayFiles:
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
-        starts, stops = np.array(self.ranges, np.int64).T
-        ends = np.cumsum(stops - starts)
-        number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        take_rows(self._arrays, indices + (stops - ends)[number], out)
-
-    def _in_ranges(self, whole: np.ndarray) -> np.ndarray:
-        parts = [whole[start:stop] for start, stop in self.ranges]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        take_rows(self._arrays, indices, out)
 
     @cached_property
     def _arrays(self) -> Arrays:
-        """The whole arrays, memory-mapped where the file allows it."""
-        return {leaf: _load(*place) for leaf, place in self.where.items()}
+        """The arrays, memory-mapped where the file allows it."""
+        return self.read()
 
 
 def _load(path: Path, name: str | None) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -137,5 +136,5 @@ def source(function: Callable[..., Any]) -> Callable[..., Any]:
     ... def ramp_for_doctest(*, num_records: int = 3):
     ...     return {"image": np.zeros((num_records, 2, 2, 1), np.uint8), "label": np.arange(num_records)}
     """
-    registry.register("source", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", function.__name__).lower(), function)
+    registry.register("source", registry.name_of(function), function)
     return function

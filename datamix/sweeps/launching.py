@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
 from datamix.report.progress import progress
 from datamix.sweeps.preparing import job_directory
-from datamix.sweeps.results import RESULT
+from datamix.sweeps.results import RESULT, read_result
 
 _EXECUTIONS = ("auto", "threads", "vmap")
 _log = logging.getLogger(__name__)
@@ -132,7 +131,5 @@ def _directory(node: DictConfig) -> Path:
 
 def _is_done(node: DictConfig, directory: Path) -> bool:
     """Whether a sweep is resumed that has finished this job."""
-    result: Any = directory / RESULT
-    if not OmegaConf.select(node, "sweep.resume") or not result.is_file():
-        return False
-    return bool(json.loads(result.read_bytes()).get("status") == "done")
+    result = directory / RESULT
+    return bool(OmegaConf.select(node, "sweep.resume")) and result.is_file() and read_result(result).status == "done"

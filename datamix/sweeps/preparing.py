@@ -10,11 +10,11 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from datamix.config.compose import hydra_config
 from datamix.config.hydra_node import check_hydra_node
 from datamix.errors import ConfigError
 from datamix.sweeps.results import goal_of
@@ -144,13 +144,8 @@ def job_directory(node: DictConfig) -> str:
     Args:
       node: The composed configuration of the job, with Hydra's part.
     """
-    hydra_config = HydraConfig.instance()
-    before = hydra_config.cfg
-    hydra_config.set_config(node)
-    try:
+    with hydra_config(node):
         return os.path.normpath(str(node.hydra.sweep.subdir))
-    finally:
-        hydra_config.cfg = before
 
 
 def shared_directory(directory: str, first: int, second: int) -> ConfigError:

@@ -6,7 +6,7 @@ differ in ratio, seed or rate run the same compiled code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from datamix.config.schema import TrainConfig
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.rng.keys import key_of, same_draws
 from datamix.training.optimizers import set_rate, with_rate_in_state
@@ -99,9 +100,9 @@ class Learner:
         """The learner that a configuration describes, for images of a shape."""
         return cls(
             model=registry.lookup("model", config.model),
-            model_settings=_frozen(config.model_settings),
+            model_settings=frozen(config.model_settings),
             optimizer=registry.lookup("optimizer", config.optimizer),
-            optimizer_settings=_frozen(config.optimizer_settings),
+            optimizer_settings=frozen(config.optimizer_settings),
             shape=shape,
             num_classes=num_classes,
         )
@@ -268,10 +269,3 @@ evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches
 def is_key(leaf: jax.Array) -> bool:
     """Whether an array holds random keys."""
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    def freeze(value: Any) -> Any:
-        return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value
-
-    return tuple((name, freeze(value)) for name, value in settings.items())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
     ... def average_for_doctest(shape, num_classes, rngs):
     ...     return Linear(shape, num_classes, rngs)
     """
-    registry.register("model", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", component.__name__).lower(), component)
+    registry.register("model", registry.name_of(component), component)
     return component
 
 
