@@ -264,11 +264,7 @@ def _plain(value: object) -> object:
 
 
 def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
-    """The lengths of a source's records.
-
-    Raises:
-      SpecError: It has no such leaf.
-    """
+    """The lengths of a source's records."""
     spec = source.spec
     if leaf not in spec or spec[leaf].shape:
         numbers = [name for name, part in spec.items() if not part.shape]
@@ -284,11 +280,7 @@ def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Op
 
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:
-    """A source's operators, with those that every source has: numbers of its own for its classes, and the source's.
-
-    Raises:
-      SpecError: The source has a leaf of the name that is given to the source's number.
-    """
+    """A source's operators, with those that every source has: numbers of its own for its classes, and the source's."""
     if "source_id" in source.spec:
         mend = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "rename it, or leave it out"
         raise SpecError(

@@ -37,13 +37,7 @@ class Built(Assembly):
 def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
-    Args:
-      config: The configuration of the run.
-      memory: Sources made in Python, by name, see `datamix.sources.objects.as_source`.
-      labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
-
-    Raises:
-      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
+    `memory` holds sources made in Python, by name; with `labels_like`, labels are numbered as in that other mix.
     """
     check_components(config)
     mix = config.mix

@@ -63,7 +63,7 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
             hint="Wait until that one has ended, or choose another directory.",
         ) from None
     except OSError as error:
-        raise ConfigError(f"{key}: {error.filename or path} cannot be written: {error.strerror}.") from error
+        raise ConfigError(f"{error.filename or path} cannot be written: {error.strerror}", key=key) from error
     absolute = [each.absolute() for each in made]  # the job may change the current directory
     try:
         yield overrides

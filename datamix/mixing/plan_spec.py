@@ -119,12 +119,7 @@ class ResolvedSpec:
 
 
 def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
-    """Check the inputs of a plan, and look up what they name.
-
-    Raises:
-      ConfigError: Names, numbers or rules that make no mix.
-      RegistryError: An order, stop or weighting that is not registered.
-    """
+    """Check the inputs of a plan, and look up what they name."""
     if not spec.sizes:
         raise ConfigError("a mix needs at least one source.")
     fill = registry.lookup("order", spec.order)
@@ -229,11 +224,7 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
 def _slots_to_exhaustion(
     spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], per_slot: int
 ) -> list[int]:
-    """The number of slots that each source fills until it is exhausted.
-
-    Raises:
-      ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.
-    """
+    """The number of slots that each source fills until it is exhausted."""
     names = list(spec.sizes)
     for name in stop.sources:
         if name not in names:

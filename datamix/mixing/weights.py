@@ -87,11 +87,7 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
 def require_known(
     known: Collection[str], weights: Mapping[str, object], share: Mapping[str, object], where: str
 ) -> None:
-    """Refuse a weight or a share for what is not in the mix.
-
-    Raises:
-      ConfigError: The message names the key, and the nearest known name.
-    """
+    """Refuse a weight or a share for what is not in the mix, with the nearest name that is."""
     for kind, entries in (("weights", weights), ("share", share)):
         for name in entries:
             if name not in known:

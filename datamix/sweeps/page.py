@@ -60,16 +60,7 @@ def page(
     figure: str,
     directory: Path,
 ) -> str:
-    """Write a sweep's page.
-
-    Args:
-      results: The results of its jobs.
-      chosen: The best setting.
-      verdict: The answer, in one sentence.
-      metrics: The metrics to show in the table.
-      figure: The sweep's figure as SVG; empty for none.
-      directory: The directory of the page; links are relative to it.
-    """
+    """A sweep's page, with the answer in one sentence and the figure as SVG; links are relative to its directory."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     parts = [

@@ -122,19 +122,14 @@ class Learner:
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def check(self) -> None:
-        """Check that the model turns images into logits, without computing any.
-
-        Raises:
-          ConfigError: Raised when it does not.
-        """
+        """Refuse a model that does not turn images into logits, without computing any."""
         image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
         try:
             graph, state = nnx.split(_abstract(self))
             logits = jax.eval_shape(lambda state, image: nnx.merge(graph, state)(image), state, image)
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"model={self._name}: it cannot take images {list(self.shape)}: {str(error).splitlines()[0]}"
-            ) from error
+            text = f"it cannot take images {list(self.shape)}: {str(error).splitlines()[0]}"
+            raise ConfigError(text, key=f"model={self._name}") from error
         if getattr(logits, "shape", None) != (2, self.num_classes):
             raise ConfigError(
                 f"model={self._name} must give logits [batch, {self.num_classes}]; for two images it gave {logits}."
@@ -168,12 +163,7 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 @partial(tracing.jit, static_argnames="learner")
 def first_state(learner: Learner, key: jax.Array) -> State:
-    """The state before the first step.
-
-    Args:
-      learner: The learner; static.
-      key: The key of the parameters and of the model's random streams.
-    """
+    """The state before the first step."""
     _, params, rest = _split(learner.create(key))
     return State(params, rest, learner.transform().init(params))
 
@@ -184,12 +174,7 @@ def train(
 ) -> tuple[Cursor, State, jax.Array]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
-    Args:
-      learner: The learner; static.
-      compiled: The compiled pipeline of the mix.
-      cursor: The cursor before the first batch.
-      state: The state before the first step.
-      rates: The learning rate of each step, float32 [steps].
+    The rates are float32 [steps]; the learner is static.
 
     Returns:
       Cursor and state after the last step, and the loss of each step, float32 [steps].
@@ -216,15 +201,7 @@ def train(
 
 
 def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Scores:
-    """Test a model on every source's test records.
-
-    Args:
-      learner: The learner; static.
-      data: The test records.
-      state: The state of the model.
-      num_batches: The number of batches that hold all test records; static.
-      num_sources: The number of sources; static.
-    """
+    """Test a model on the test records of every source, which fill `num_batches`."""
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
     size = data.compiled.program.batch_size
 

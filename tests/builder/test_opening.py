@@ -132,7 +132,7 @@ def test_the_tilde_of_a_data_dir_is_the_home(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("job", ["preview", "plan", "graph", "bench", "train"])
 def test_no_job_starts_without_its_data_dir(job: str, call_datamix: Callable[..., Any], tmp_path: Path) -> None:
     mistake = call_datamix(f"job={job}", "data.dir=missing").mistake
-    assert mistake.startswith("DataError: data.dir = 'missing': there is no such directory (looked for it at ")
+    assert mistake.startswith("DataError: data.dir = 'missing'; there is no such directory (looked for it at ")
     assert not (tmp_path / "missing").exists()
 
 
