@@ -71,7 +71,7 @@ class Labels:
                 place = Operation(operator="offset_one_hot", function=offset_one_hot, settings=block)
                 at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
                 operators.insert(at, place)
-            elif not _offsets_labels(source):
+            elif not any(map(_is_label_offset, source.operators)):
                 keep = {"keep_negative": True} if self.keeps_unlabelled else {}
                 settings = {"offset": offset, **keep}
                 first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
@@ -386,10 +386,6 @@ def _stays_as_it_is(source: OpenSource) -> bool:
     return all(is_shipped(each) for each in source.operators)
 
 
-def _offsets_labels(source: OpenSource) -> bool:
-    """Whether an operator of the user adds a number to the labels of a source."""
-    return any(map(_is_label_offset, source.operators))
-
-
 def _is_label_offset(operation: Operation) -> bool:
+    """Whether an operator of the user adds a number to the label."""
     return operation.operator == "offset_label" and "leaf" not in operation.settings

@@ -17,6 +17,7 @@ from datamix.builder.labels import Numbering
 from datamix.builder.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
+from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.base import Traits, traits
 from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
@@ -150,25 +151,28 @@ def mix(
     ]
     assembly = assemble(
         opened,
+        PlanSpec(
+            sizes={},
+            weights=weights,
+            ratio=ratio,
+            share=share,
+            weighting=weighting,
+            schedule=schedule,
+            order=order,
+            stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
+            epochs=by_path(epochs),
+            samples=min((end for end in ends if end is not None), default=None),
+            seed=_whole("seed", seed),
+            shuffle=shuffle,
+            batch_size=batch_size,
+            granularity=granularity,
+            settings=order_settings,
+        ),
         operators=_operations("shared_operators", shared_operators),
         labels=cast(Numbering, labels),
-        batch_size=batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
-        seed=_whole("seed", seed),
-        shuffle=shuffle,
         unit=unit,
-        order=order,
-        order_settings=order_settings,
-        granularity=granularity,
-        stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
-        epochs=by_path(epochs),
-        samples=min((end for end in ends if end is not None), default=None),
-        weights=weights,
-        ratio=ratio,
-        share=share,
-        weighting=weighting,
-        schedule=schedule,
     ).completed()
     pipeline = assembly.pipeline()
     for note in assembly.notes_on(pipeline):
@@ -287,12 +291,8 @@ def _operation(operator: Operator, where: str) -> Operation:
     if isinstance(function, functools.partial) and not function.args:
         function, settings = function.func, function.keywords | dict(settings)
     if not callable(function) or isinstance(function, functools.partial) or not isinstance(settings, Mapping):
-        raise ConfigError(
-            "it is no operator, which is a function from record to record; settings are given by keyword, as in "
-            "functools.partial(normalize, mean=0.5, std=0.5)",
-            key=where,
-            value=operator,
-        )
+        text = "it is no operator, which is a function from record to record; settings are given by keyword"
+        raise ConfigError(f"{text}, as in functools.partial(normalize, mean=0.5)", key=where, value=operator)
     name = getattr(function, "__name__", type(function).__name__).strip("<>")
     if isinstance(getattr(function, "traits", None), Traits):
         registry.check_settings(f"{where}.{name}", function, settings)

@@ -78,12 +78,9 @@ def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], spl
 def check_data_dir(config: Config) -> None:
     """Refuse a directory of prepared datasets that does not exist."""
     if config.data_dir is not None and not (path := expanded(config.data_dir)).is_dir():
-        raise DataError(
-            f"there is no such directory (looked for it at {path.absolute()}); name one that holds prepared datasets, "
-            "or make it first if they are to be downloaded into it",
-            key="data.dir",
-            value=config.data_dir,
-        )
+        text = f"there is no such directory (looked for it at {path.absolute()}); name one that holds prepared datasets"
+        mend = f"{text}, or make it first if they are to be downloaded into it"
+        raise DataError(mend, key="data.dir", value=config.data_dir)
 
 
 def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:

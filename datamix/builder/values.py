@@ -72,9 +72,6 @@ def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -
     source.take(indices, seen)
     largest = int(seen[leaf].max())
     white = _USUAL if _USUAL // 2 < largest <= _USUAL else largest
-    return ConfigError(
-        f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say",
-        key=key,
-        value=None,
-        hint=f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits.",
-    )
+    text = f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say"
+    fits = f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits."
+    return ConfigError(text, key=key, value=None, hint=fits)

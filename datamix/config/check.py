@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -177,16 +177,21 @@ def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: st
     return ConfigError(text, key=key, hint=hint(name, known))
 
 
+def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The full key of each value in a group that is no group itself, and the value."""
+    if isinstance(node, Mapping) and node:
+        for name, value in node.items():
+            yield from leaves_of(value, f"{key}.{name}" if key else name)
+    else:
+        yield key, node
+
+
 def refuse_targets(node: object, where: str) -> None:
     """Refuse to build anything but what the registry has; Hydra's way of naming more is a `_target_`."""
     if isinstance(node, Mapping):
         if "_target_" in node:
-            raise RegistryError(
-                "nothing can be built here",
-                key=f"{where}._target_".lstrip("."),
-                value=node["_target_"],
-                hint="A config builds what the registry has, where it has a place for it.",
-            )
+            key, mend = f"{where}._target_", "A config builds what the registry has, where it has a place for it."
+            raise RegistryError("nothing can be built here", key=key.lstrip("."), value=node["_target_"], hint=mend)
         for key, value in node.items():
             refuse_targets(value, f"{where}.{key}")
     elif isinstance(node, list):

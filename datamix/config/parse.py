@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.check import Node, read, refuse_targets, unknown_key
+from datamix.config.check import Node, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
 from datamix.config.schema import LARGEST, Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
@@ -188,19 +188,10 @@ def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterato
 def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
     """The error for settings of a source that is not in the mix."""
     parent, _, name = node.where.rpartition(".")
-    key = next(_leaves(node.values, node.where))
+    key, _ = next(leaves_of(node.values, node.where))
     near = hint(name, names)
     advice = near if near.startswith("Did") else f"{near} To mix {name}, name it in source=."
     return ConfigError(f"there is no source {name!r} in {parent}", key=key, hint=advice)
-
-
-def _leaves(node: object, key: str) -> Iterator[str]:
-    """The full keys of the values in a group."""
-    if isinstance(node, Mapping) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}")
-    else:
-        yield key
 
 
 def _weights_of(node: Node, path: str) -> dict[str, Any]:

@@ -68,19 +68,11 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     elif isinstance(ratio, Sequence) and None not in ratio:
         parts = ratio
     else:
-        raise ConfigError(
-            "it is no ratio",
-            key=where,
-            value=ratio,
-            hint="Write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is the number 423.",
-        )
+        mend = "Write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is the number 423."
+        raise ConfigError("it is no ratio", key=where, value=ratio, hint=mend)
     if len(parts) != len(names):
-        raise ConfigError(
-            f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})",
-            key=where,
-            value=ratio,
-            hint="Give one each, as in 7:3.",
-        )
+        text = f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})"
+        raise ConfigError(text, key=where, value=ratio, hint="Give one each, as in 7:3.")
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
 

@@ -122,12 +122,8 @@ def job_directory(node: DictConfig) -> str:
 
 def shared_directory(directory: str, first: int, second: int) -> ConfigError:
     """The error of two jobs that write to one directory."""
-    return ConfigError(
-        f"jobs {first} and {second} would both write to it",
-        key="hydra.sweep.subdir",
-        value=directory,
-        hint="Put ${hydra.job.num} into it, or leave it out.",
-    )
+    text, mend = f"jobs {first} and {second} would both write to it", "Put ${hydra.job.num} into it, or leave it out."
+    return ConfigError(text, key="hydra.sweep.subdir", value=directory, hint=mend)
 
 
 def _plain(node: DictConfig, part: str) -> object:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import interruption
+from datamix.config.check import leaves_of
 from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
@@ -273,7 +274,7 @@ def plain_config(node: DictConfig) -> dict[str, Any]:
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, directory: Path) -> None:
     if before == now:
         return
-    old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
+    old, new = dict(leaves_of(before)), dict(leaves_of(now))
     key = next(key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...))
     was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
     raise StateError(
@@ -281,11 +282,3 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, d
         key=key,
         hint="Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir.",
     )
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else name)
-    else:
-        yield key, node

@@ -145,12 +145,9 @@ def _steps(settings: TrainConfig, data: Data) -> int:
         text = "the whole mix never ends; set train.steps, or another stop than forever"
         raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (settings.steps or 0) > whole:
-        raise ConfigError(
-            f"it is more than the {whole} whole batches of the mix",
-            key="train.steps",
-            value=settings.steps,
-            hint=f"Make it {whole} or less, or set stop=forever.",
-        )
+        text = f"it is more than the {whole} whole batches of the mix"
+        mend = f"Make it {whole} or less, or set stop=forever."
+        raise ConfigError(text, key="train.steps", value=settings.steps, hint=mend)
     return settings.steps or whole or 0
 
 
