@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
+from jaxtyping import Bool, Float, Float32, Integer, UInt32
 
 from datamix import registry
 from datamix.config.schema import TrainConfig
@@ -25,6 +26,7 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.rng.keys import key_of, same_draws
+from datamix.training.models import Logits
 from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
@@ -46,17 +48,17 @@ class Scores(NamedTuple):
     """The scores of a model on the test records of each source: sums over records.
 
     Attributes:
-      num_records: The number of test records that have a class, float32 [num_sources].
-      correct: The number of records whose class is the likeliest, float32 [num_sources].
-      loss: The cross-entropy in nats, float32 [num_sources].
-      taken_for: The number of records of a source (row) that are taken for a class of a source (column), float32
-        [num_sources, num_sources]; it has no meaning where sources share classes.
+      num_records: The number of test records that have a class.
+      correct: The number of records whose class is the likeliest.
+      loss: The cross-entropy in nats.
+      taken_for: The number of records of a source (row) that are taken for a class of a source (column); it has no
+        meaning where sources share classes.
     """
 
-    num_records: jax.Array
-    correct: jax.Array
-    loss: jax.Array
-    taken_for: jax.Array
+    num_records: Float32[jax.Array, " num_sources"]
+    correct: Float32[jax.Array, " num_sources"]
+    loss: Float32[jax.Array, " num_sources"]
+    taken_for: Float32[jax.Array, "num_sources num_sources"]
 
 
 class HeldOut(NamedTuple):
@@ -65,14 +67,14 @@ class HeldOut(NamedTuple):
     Attributes:
       compiled: The compiled pipeline that gives them.
       cursor: The cursor at the first record.
-      num_records: The number of records of all sources, uint32 [].
-      source_of_class: The source to which each class belongs, uint32 [num_classes].
+      num_records: The number of records of all sources.
+      source_of_class: The source to which each class belongs.
     """
 
     compiled: Compiled
     cursor: Cursor
-    num_records: jax.Array
-    source_of_class: jax.Array
+    num_records: UInt32[jax.Array, ""]
+    source_of_class: UInt32[jax.Array, " num_classes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +172,12 @@ def first_state(learner: Learner, key: jax.Array) -> State:
 
 @same_draws()
 def train(
-    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: jax.Array
-) -> tuple[Cursor, State, jax.Array]:
+    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: Float32[jax.Array, " steps"]
+) -> tuple[Cursor, State, Float32[jax.Array, " steps"]]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
-    The rates are float32 [steps]; the learner is static.
-
     Returns:
-      Cursor and state after the last step, and the loss of each step, float32 [steps].
+      Cursor and state after the last step, and the loss of each step.
     """
     graph, transform = _graph(learner, training=True), learner.transform()
 
@@ -231,7 +231,9 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     return scores
 
 
-def _cross_entropy(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _cross_entropy(
+    logits: Logits, label: Integer[jax.Array, " batch"]
+) -> tuple[Float[jax.Array, " batch"], Bool[jax.Array, " batch"]]:
     """The cross-entropy of each record, in nats, 0 where its label is negative and so no class; and where it is one."""
     is_labelled = label >= 0
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
@@ -27,8 +28,7 @@ from datamix.training.learner import (
     train_jitted,
 )
 
-Losses = np.ndarray
-"""The loss of each step of each replica, float32 [num_replicas, steps]."""
+PerStep: TypeAlias = Float32[np.ndarray, "num_replicas steps"]
 
 
 class Single:
@@ -40,8 +40,8 @@ class Single:
         (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
-    def train(self, rates: np.ndarray) -> Losses:
-        """Train each replica on one batch for each of its learning rates, float32 [num_replicas, steps]."""
+    def train(self, rates: PerStep) -> PerStep:
+        """Train each replica on one batch for each of its learning rates; the loss of each step."""
         self._cursor, self._state, losses = train_jitted(
             self._learner, self._compiled, self._cursor, self._state, jnp.asarray(rates[0])
         )
@@ -72,7 +72,7 @@ class Threaded:
         ]
         self._compiled_steps: set[int] = set()
 
-    def train(self, rates: np.ndarray) -> Losses:
+    def train(self, rates: PerStep) -> PerStep:
         calls = [
             partial(replica.train, rates_of_one[None])
             for replica, rates_of_one in zip(self._replicas, rates, strict=True)
@@ -107,7 +107,7 @@ class Vmapped:
         self._stacked = [_stack(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
         self._cursor, self._state = (jax.tree.map(_stack, *trees) for trees in (cursors, states))
 
-    def train(self, rates: np.ndarray) -> Losses:
+    def train(self, rates: PerStep) -> PerStep:
         stacked = (self._stacked, self._cursor, self._state, jnp.asarray(rates))
         self._cursor, self._state, losses = _train_vmapped(
             self._learner, self._structure, self._is_shared, self._shared, stacked
