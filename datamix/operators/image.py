@@ -8,7 +8,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Key, Num
+from jaxtyping import Float32, Int32, Key, Num
 
 from datamix.errors import ConfigError, SpecError
 from datamix.operators.base import leaf_of, operator
@@ -148,12 +148,8 @@ def _resized_axis(image: Image, axis: int, size: int, method: str) -> Image:
 @cache
 def _taps(
     num_inputs: int, num_outputs: int, method: str
-) -> tuple[Int[np.ndarray, "outputs taps"], Float[np.ndarray, "outputs taps"]]:
-    """The inputs that each output of a resized axis is made of, and their weights.
-
-    Returns:
-      Indices, int32, and weights, float32, both of shape [num_outputs, taps].
-    """
+) -> tuple[Int32[np.ndarray, "outputs taps"], Float32[np.ndarray, "outputs taps"]]:
+    """The inputs that each output of a resized axis is made of, and their weights."""
     with jax.ensure_compile_time_eval():
         identity = jnp.eye(num_inputs, dtype=jnp.float32)
         weights = np.asarray(jax.image.resize(identity, (num_inputs, num_outputs), method)).T
