@@ -15,13 +15,7 @@ Kind = Literal["source", "operator", "mix", "batch"]
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One use of an operator.
-
-    Attributes:
-      operator: The operator's registered name.
-      function: The operator.
-      settings: Its keyword settings.
-    """
+    """One use of an operator."""
 
     operator: str
     function: Callable[..., Any]
@@ -38,8 +32,6 @@ class Node:
 
     Attributes:
       name: A name that is unique in the graph.
-      kind: What the node is.
-      inputs: The names of the nodes it reads from.
       operation: What an operator does; None for other nodes.
     """
 
