@@ -28,6 +28,7 @@ _COMPONENTS: dict[str, dict[str, str | Callable[..., Any]]] = {
     "source": {
         "arrays": "datamix.sources.arrays:arrays",
         "digits": "datamix.sources.synthetic.digits:digits",
+        "image_folder": "datamix.sources.image_folder:image_folder",
         "garments": "datamix.sources.synthetic.garments:garments",
         "tfds": "datamix.sources.tfds.source:Tfds",
     },
