@@ -31,6 +31,7 @@ _COMPONENTS: dict[str, dict[str, str | Callable[..., Any]]] = {
         "image_folder": "datamix.sources.image_folder:image_folder",
         "garments": "datamix.sources.synthetic.garments:garments",
         "tfds": "datamix.sources.tfds.source:Tfds",
+        "webdataset": "datamix.sources.webdataset:webdataset",
     },
     "operator": {
         "cast": f"{_IMAGE}:cast",

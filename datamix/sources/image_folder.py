@@ -197,7 +197,9 @@ class _Tree:
             notes.append(f"{beside:,} images lie in no folder of a class, and are left out.")
         if other_files:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in other_files.most_common(5))
-            notes.append(f"{other_files.total():,} files are no images by their names, and are left out: {kinds}.")
+            notes.append(
+                f"{other_files.total():,} files are no images by their names, and are left out, such as {kinds}."
+            )
         if not folders:
             text = f"it holds no image in a folder of a class, such as {path}/cat/1.png"
             raise DataError(text, key="path", value=path, hint=" ".join(notes))
