@@ -222,21 +222,38 @@ def read_error(place: str) -> Iterator[None]:
         raise DataError(f"{place} cannot be read: {error.strerror or error}") from error
 
 
-def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
-    """The smallest and largest sizes of images, in words; those that cannot be read do not count."""
+def image_format(
+    first: Iterable[str | IO[bytes]],
+    height: int | None,
+    width: int | None,
+    mode: Mode,
+    fit: Fit,
+    background: str,
+) -> ImageFormat:
+    """The format of a source's images; see `ImageFormat`.
+
+    Args:
+      first: Some of the image files, looked at to say of what sizes they are where none is set.
+      height: As it is set, like the four below.
+      width: See `height`.
+      mode: See `height`.
+      fit: See `height`.
+      background: See `height`.
+
+    Raises:
+      ConfigError: Height or width is missing, or a setting is not allowed.
+    """
+    if height is not None and width is not None:
+        return ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
     with installed():
-        from PIL import Image
+        import PIL.Image
     sizes = []
-    for file in files:
-        with contextlib.suppress(DataError), damage(), Image.open(file) as image:
+    for file in first:
+        with contextlib.suppress(DataError), damage(), PIL.Image.open(file) as image:
             sizes.append(image.size)
-    if not sizes:
-        return "no images that can be read"
-    ranges = [
-        f"{min(lengths)}" + f" to {max(lengths)}" * (min(lengths) < max(lengths))
-        for lengths in zip(*sizes, strict=True)
-    ]
-    return f"{ranges[1]} pixels high and {ranges[0]} wide"
+    across, down = (f"{min(lengths)} to {max(lengths)}" for lengths in zip(*sizes or [(0, 0)], strict=True))
+    text = f"its first {len(sizes)} images are {down} pixels high and {across} wide"
+    raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:
