@@ -51,27 +51,26 @@ def image_folder(
     if not root.is_dir():
         raise DataError(f"there is no such folder (looked for it at {root.absolute()})", key="path", value=path)
     files, tops = _listed(root)
-    splits, notes = {"train": (root, files, tops)}, []
-    if named := [top for top in tops if top.lower() in SPLITS]:
+    splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()
+    if named := {top.lower(): root / top for top in tops if top.lower() in SPLITS}:
         if len(named) == len(tops):
-            named.sort(key=lambda top: top.lower() != "train")
-            splits = {top.lower(): (root / top, *_listed(root / top)) for top in named}
+            others.update(map(_kind, files))
+            splits = {name: (top, *_listed(top)) for name, top in named.items()}
         else:
             notes.append(f"{', '.join(named)} are read as classes, and not as splits, as other folders lie beside.")
     classes = sorted({name for _, _, names in splits.values() for name in names})
     number = {name: label for label, name in enumerate(classes)}
     folders, labels, sizes = [], [], dict.fromkeys(splits, 0)
-    others: Counter[str] = Counter()
-    for split, (top, files, names) in splits.items():
-        others.update("in no folder of a class" if _is_image(file) else _suffix(file) for file in files)
-        for name in names:
-            for folder, files in _walk(top / name):
+    for name, (top, files, tops) in splits.items():
+        others.update(map(_kind, files))
+        for each in tops:
+            for folder, files in _walk(top / each):
                 images = [os.fsencode(file) for file in files if _is_image(file)]
-                others.update(_suffix(file) for file in files if not _is_image(file))
+                others.update(_kind(file) for file in files if not _is_image(file))
                 if images:
                     folders.append((folder, np.array(images)))
-                    labels.append(number[name])
-                    sizes[split] += len(images)
+                    labels.append(number[each])
+                    sizes[name] += len(images)
     if others:
         some = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
         notes.append(f"{others.total():,} files are left out, which are no images in a folder of a class: {some}.")
@@ -163,8 +162,9 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def _suffix(name: str) -> str:
-    return Path(name).suffix.lower() or "without a suffix"
+def _kind(name: str) -> str:
+    """What a file that is left out is counted as."""
+    return "in no folder of a class" if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
 
 
 def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
