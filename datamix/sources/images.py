@@ -251,7 +251,9 @@ def image_format(
     for file in first:
         with contextlib.suppress(DataError), damage(), PIL.Image.open(file) as image:
             sizes.append(image.size)
-    across, down = (f"{min(lengths)} to {max(lengths)}" for lengths in zip(*sizes or [(0, 0)], strict=True))
+    across, down = (
+        " to ".join(map(str, sorted({min(lengths), max(lengths)}))) for lengths in zip(*sizes or [(0, 0)], strict=True)
+    )
     text = f"its first {len(sizes)} images are {down} pixels high and {across} wide"
     raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
 

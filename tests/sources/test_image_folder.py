@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     for name in ("a/1.png", "a/2.png", "a/3.png"):
         draw(tmp_path / name)
     source = image_folder(path=str(tmp_path), **SIZE)
-    (tmp_path / "a" / "2.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:-20])
+    (tmp_path / "a" / "2.png").write_bytes((tmp_path / "a" / "1.png").read_bytes()[:-24])
     (tmp_path / "a" / "3.png").unlink()
     image = np.empty((1, 8, 8, 1), np.uint8)
     with pytest.raises(DataError, match=r"a/2.png: it is damaged, or no whole image: image file is truncated"):
@@ -158,7 +158,7 @@ def test_real_icons_by_split(shared_data):
     assert sum(source.num_records for source in sources) == 182
     assert sources[0].class_names == ("actions", "apps", "devices", "mimetypes", "places", "status")
     labels = np.concatenate([read(source)["label"] for source in sources])
-    assert labels.tolist() == sources[0].whole_labels().tolist()
+    assert np.bincount(labels).tolist() == np.bincount(sources[1].whole_labels()).tolist()
     check_source(sources[0])
 
 
