@@ -222,40 +222,18 @@ def read_error(place: str) -> Iterator[None]:
         raise DataError(f"{place} cannot be read: {error.strerror or error}") from error
 
 
-def image_format(
-    first: Iterable[str | IO[bytes]],
-    height: int | None,
-    width: int | None,
-    mode: Mode,
-    fit: Fit,
-    background: str,
-) -> ImageFormat:
-    """The format of a source's images; see `ImageFormat`.
-
-    Args:
-      first: Some of the image files, looked at to say of what sizes they are where none is set.
-      height: As it is set, like the four below.
-      width: See `height`.
-      mode: See `height`.
-      fit: See `height`.
-      background: See `height`.
-
-    Raises:
-      ConfigError: Height or width is missing, or a setting is not allowed.
-    """
-    if height is not None and width is not None:
-        return ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
+def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
+    """The smallest and largest sizes of images, in words; those that cannot be read do not count."""
     with installed():
-        import PIL.Image
+        from PIL import Image
     sizes = []
-    for file in first:
-        with contextlib.suppress(DataError), damage(), PIL.Image.open(file) as image:
+    for file in files:
+        with contextlib.suppress(DataError), damage(), Image.open(file) as image:
             sizes.append(image.size)
-    across, down = (
-        " to ".join(map(str, sorted({min(lengths), max(lengths)}))) for lengths in zip(*sizes or [(0, 0)], strict=True)
-    )
-    text = f"its first {len(sizes)} images are {down} pixels high and {across} wide"
-    raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+    if not sizes:
+        return "not to be read"
+    width, height = (" to ".join(map(str, sorted({min(each), max(each)}))) for each in zip(*sizes, strict=True))
+    return f"{height} pixels high and {width} wide"
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:

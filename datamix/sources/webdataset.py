@@ -18,7 +18,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -101,8 +101,11 @@ def webdataset(
             raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
     kept: dict[str, str | ImageFormat] = dict(kinds)
     for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
-        first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
-        kept[image] = image_format(first, height, width, mode, fit, background)
+        if height is None or width is None:
+            first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
+            text = f"its first images are {image_sizes(first)}"
+            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+        kept[image] = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
     sizes, begin = {}, 0
     for name, of_split in splits.items():
         sizes[name], begin = int(counts[begin : begin + len(of_split)].sum()), begin + len(of_split)
