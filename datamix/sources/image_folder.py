@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, expanded
+from datamix.sources.files import nearest
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -49,7 +50,10 @@ def image_folder(
     """
     root = expanded(path)
     if not root.is_dir():
-        raise DataError(f"there is no such folder (looked for it at {root.absolute()})", key="path", value=path)
+        mend = "Copy it to this machine first." if "://" in path else nearest(root)
+        raise DataError(
+            f"there is no such folder (looked for it at {root.absolute()})", key="path", value=path, hint=mend
+        )
     files, tops = _listed(root)
     splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()
     if named := {top.lower(): root / top for top in tops if top.lower() in SPLITS}:

@@ -111,8 +111,11 @@ def test_a_folder_without_images(tmp_path, names, message):
 
 
 def test_a_path_that_is_no_folder(tmp_path):
-    with pytest.raises(DataError, match=r"there is no such folder .looked for it at /"):
+    draw(tmp_path / "cat" / "1.png")
+    with pytest.raises(DataError, match=r"there is no such folder .* Did you mean 'cat'\?"):
         image_folder(path=str(tmp_path / "cats"), **SIZE)
+    with pytest.raises(DataError, match=r"there is no such folder .* Copy it to this machine first\."):
+        image_folder(path="s3://bucket/pets", **SIZE)
 
 
 def test_height_and_width_are_asked_for_with_the_sizes_there_are(tmp_path):
