@@ -19,6 +19,8 @@ from datamix.spec import Arrays, LeafSpec, Spec
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 """What folders of splits are called, in capitals or not."""
 
+_LOOSE = "in no folder of a class"  # images that lie so
+
 
 def image_folder(
     *,
@@ -50,10 +52,9 @@ def image_folder(
     """
     root = expanded(path)
     if not root.is_dir():
-        mend = "Copy it to this machine first." if "://" in path else nearest(root)
-        raise DataError(
-            f"there is no such folder (looked for it at {root.absolute()})", key="path", value=path, hint=mend
-        )
+        what = "this is no folder" if root.exists() else f"there is no such folder (looked for it at {root.absolute()})"
+        mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else nearest(root)
+        raise DataError(what, key="path", value=path, hint=mend)
     files, tops = _listed(root)
     splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()
     if named := {top.lower(): root / top for top in tops if top.lower() in SPLITS}:
@@ -80,7 +81,8 @@ def image_folder(
         notes.append(f"{others.total():,} files are left out, which are no images in a folder of a class: {some}.")
     if not folders:
         text = f"it holds no image in a folder of a class, such as {path}/cat/1.png"
-        raise DataError(text, key="path", value=path, hint=" ".join(notes))
+        above = f"If {root.name} is a class, name the folder that holds it." if _LOOSE in others else " ".join(notes)
+        raise DataError(text, key="path", value=path, hint=above)
     if empty := [name for name in classes if number[name] not in {*labels}]:
         notes.append(f"no image lies in the folder of {', '.join(empty)}, which is a class all the same.")
     if height is None or width is None:
@@ -165,7 +167,7 @@ def _is_image(name: str) -> bool:
 
 def _kind(name: str) -> str:
     """What a file that is left out is counted as."""
-    return "in no folder of a class" if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
+    return _LOOSE if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
 
 
 def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
