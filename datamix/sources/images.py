@@ -112,7 +112,8 @@ class ImageFormat:
         """
         with installed(), damage():
             image = self._jpeg(data) if bytes(data[:3]) == b"\xff\xd8\xff" else None
-            out[...] = np.asarray(self._fitted(image or self._other(data))).reshape(out.shape)
+            pixels = self._fitted(image or self._other(data)).tobytes()
+            out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
 
     def _jpeg(self, data: bytes | memoryview) -> Image | None:
         """The image in a JPEG file, large enough to be fitted; None where simplejpeg has not its colours."""
@@ -133,7 +134,7 @@ class ImageFormat:
             min_width=math.ceil(_GAP * least[0]),
             min_height=math.ceil(_GAP * least[1]),
         )
-        image = Image.fromarray(pixels[..., 0] if self.mode == "L" else pixels)
+        image = Image.frombuffer(self.mode, pixels.shape[1::-1], pixels, "raw", self.mode, 0, 1)
         if orientation != 1:
             image.getexif()[0x0112] = orientation
             ImageOps.exif_transpose(image, in_place=True)
