@@ -66,7 +66,7 @@ def reading(name: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"{name}: there is no such file any more.") from None
+        raise DataError(f"{name}: there is no such file.") from None
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
 
@@ -116,7 +116,8 @@ class Column:
         values = _whole(values)
         if self.classes:
             _check_present(values)
-            return {self.leaf: pc.index_in(values, value_set=pa.array(self.classes, values.type)).to_numpy()}
+            names = pa.array(self.classes, pa.large_string())
+            return {self.leaf: pc.index_in(values.cast(pa.large_string()), value_set=names).to_numpy()}
         if not self.padded:
             return {self.leaf: _numbers(values, self.spec.shape)}
         _check_present(values)
@@ -290,7 +291,7 @@ def open_columns(
     choice = _Choice(used, every, image or {}, leaves is not None)
     columns, left_out = choice.columns(leaves, pad_to or {})
     label = next((column for column in columns if column.leaf == "label"), None)
-    left = [f"left out are the columns that no leaf is made of: {'; '.join(left_out)}."] if left_out else []
+    left = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
     return Columns(
         parts=every,
         columns=columns,
@@ -368,7 +369,7 @@ class _Choice:
                 text = f"{total:,} of {rows:,} rows have no value in column {name!r}"
                 if np.dtype(column.spec.dtype).kind != "f":
                     raise DataError(
-                        f"{text}, and {want} has no NaN to say so; fill them, or name other columns in leaves."
+                        f"{text}, and {want} has no NaN to say so; fill them, or leave the column out."
                     )
                 notes.append(f"{text}; it is NaN.")
         return notes
@@ -395,7 +396,7 @@ class _Choice:
         if stored or (self.named and (types.is_binary(kind) or types.is_large_binary(kind))):
             image, exact = self._first(name, self._format)
             return Column(leaf=leaf, name=name, spec=image.spec, image=image, exact=exact)
-        if leaf == "label" and (types.is_string(kind) or types.is_large_string(kind)):
+        if leaf == "label" and str(kind) in ("string", "large_string", "string_view"):
             return Column(leaf=leaf, name=name, spec=LeafSpec((), "int32"), classes=self._classes(name))
         if _is_list(kind):
             numbers = self._first(name, lambda values: _numbers(_whole(values), None))
@@ -436,7 +437,8 @@ class _Choice:
         for part in self.every:
             for group in range(len(part.rows)) if _type(part, name) else ():
                 with reading(part.name):
-                    texts.update(_whole(part.read(group, [name]).column(name)).unique().drop_null().to_pylist())
+                    column = _whole(part.read(group, [name]).column(name))
+                    texts.update(column.unique().drop_null().to_pylist())
         return tuple(sorted(texts))
 
 
@@ -484,7 +486,8 @@ def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     count, of_row, lengths = len(values), 1, list[int]()
     while _is_list(values.type):
         if isinstance(values.type, pa.BaseExtensionType):
-            shape = tuple(getattr(values.type, "shape", ())) or shape  # that of Arrow's own tensors
+            own = tuple(getattr(values.type, "shape", ()))  # of tensors
+            shape = own if own and None not in own else shape
             values = values.storage
             continue
         _check_present(values, of_row)
@@ -518,9 +521,11 @@ def _whole(values: Any) -> Any:
     """The array of a column, which may lie in several pieces, and be stored as a dictionary."""
     import pyarrow as pa
 
+    pieces = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        kind = pa.large_string() if values.type.value_type == pa.string_view() else values.type.value_type
+        pieces = [piece.dictionary.cast(kind).take(piece.indices) for piece in pieces]  # Arrow takes no string_view
+    return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces, pieces[0].type).combine_chunks()
 
 
 def _stored(values: Any) -> list[Any]:
