@@ -25,8 +25,10 @@ from datamix.sources.images import ImageFormat, damage, installed, read_error, s
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
+INDEX = "__index_level_"
+"""What columns begin with that pandas stores the labels of rows in."""
+
 _KEPT_BYTES = 2**28  # of decoded groups, for all sources of a process together
-_INDEX = "__index_level_"  # the column that pandas stores the labels of rows in
 _GREY = ("1", "L", "LA", "I;16")  # Pillow's modes without colours
 
 
@@ -113,7 +115,7 @@ class Column:
 
         if self.image is not None:
             return {self.leaf: _stored(values)}
-        values = _whole(values)
+        values = whole(values)
         if self.classes:
             _check_present(values)
             names = pa.array(self.classes, pa.large_string())
@@ -323,7 +325,7 @@ class _Choice:
         first = self.used[0]
         names: list[str] = first.schema.names
         columns, left_out = [], []
-        for leaf, name in (leaves or {name: name for name in names if not name.startswith(_INDEX)}).items():
+        for leaf, name in (leaves or {name: name for name in names if not name.startswith(INDEX)}).items():
             if name not in names:
                 text = f"{first.name} has no such column"
                 raise ConfigError(text, key=f"leaves.{leaf}", value=name, hint=hint(name, names))
@@ -368,9 +370,7 @@ class _Choice:
                 rows = sum(sum(part.rows) for part in self.used)
                 text = f"{total:,} of {rows:,} rows have no value in column {name!r}"
                 if np.dtype(column.spec.dtype).kind != "f":
-                    raise DataError(
-                        f"{text}, and {want} has no NaN to say so; fill them, or leave the column out."
-                    )
+                    raise DataError(f"{text}, and {want} has no NaN to say so; fill them, or leave the column out.")
                 notes.append(f"{text}; it is NaN.")
         return notes
 
@@ -388,7 +388,7 @@ class _Choice:
             if most < 1 or not _is_list(kind) or types.is_fixed_size_list(kind):
                 text = f"lists of varying length are padded, to 1 or more; column {name!r} is {kind}"
                 raise ConfigError(text, key=f"pad_to.{leaf}", value=most)
-            inner = self._first(name, lambda values: _numbers(_whole(values).flatten(), None))
+            inner = self._first(name, lambda values: _numbers(whole(values).flatten(), None))
             return Column(leaf=leaf, name=name, spec=LeafSpec((most, *inner.shape[1:]), str(inner.dtype)), padded=True)
         stored = types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}
         if stored and _features(self.used[0].schema, name).get("_type", "Image") != "Image":
@@ -396,10 +396,10 @@ class _Choice:
         if stored or (self.named and (types.is_binary(kind) or types.is_large_binary(kind))):
             image, exact = self._first(name, self._format)
             return Column(leaf=leaf, name=name, spec=image.spec, image=image, exact=exact)
-        if leaf == "label" and str(kind) in ("string", "large_string", "string_view"):
+        if leaf == "label" and is_text(kind):
             return Column(leaf=leaf, name=name, spec=LeafSpec((), "int32"), classes=self._classes(name))
         if _is_list(kind):
-            numbers = self._first(name, lambda values: _numbers(_whole(values), None))
+            numbers = self._first(name, lambda values: _numbers(whole(values), None))
             return Column(leaf=leaf, name=name, spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
         if not _is_number(kind):
             raise _Unfit(f"is {kind}")
@@ -437,7 +437,7 @@ class _Choice:
         for part in self.every:
             for group in range(len(part.rows)) if _type(part, name) else ():
                 with reading(part.name):
-                    column = _whole(part.read(group, [name]).column(name))
+                    column = whole(part.read(group, [name]).column(name))
                     texts.update(column.unique().drop_null().to_pylist())
         return tuple(sorted(texts))
 
@@ -455,6 +455,11 @@ def _features(schema: Any, name: str) -> dict[str, Any]:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][name]
         return feature if isinstance(feature, dict) else {}
     return {}
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a type of Arrow is one of text."""
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def _is_list(kind: Any) -> bool:
@@ -517,7 +522,7 @@ def _check_present(values: Any, of_row: int = 1) -> None:
         raise _Unfit("has no value", int(missing.argmax()) // of_row)
 
 
-def _whole(values: Any) -> Any:
+def whole(values: Any) -> Any:
     """The array of a column, which may lie in several pieces, and be stored as a dictionary."""
     import pyarrow as pa
 
@@ -536,7 +541,7 @@ def _stored(values: Any) -> list[Any]:
     names = [field.name for field in values.type] if pa.types.is_struct(values.type) else []
     arrays = [pc.struct_field(values, name) for name in ("bytes", "path") if name in names] or [values]
     # Pieces that are larger than 2 GiB together fit large_binary alone.
-    return [_whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
+    return [whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
 
 
 def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes | memoryview:
@@ -572,27 +577,28 @@ class _Kept:
     def get(self, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What is kept under a key; where nothing is, one thread makes it, and others wait."""
         with self._lock:
-            made, size = self._made.get(key, (None, 0))
-            self._made[key] = entry = (made or Future(), size)
+            is_kept = key in self._made
+            made, _ = self._made.setdefault(key, (Future(), 0))
             self._made.move_to_end(key)
-        if made is not None:
+        if is_kept:
             return made.result()
         try:
             leaves = make()
         except BaseException as error:
             with self._lock:
                 del self._made[key]
-            entry[0].set_exception(error)
+            made.set_exception(error)
             raise
-        entry[0].set_result(leaves)
+        made.set_result(leaves)
         arrays = [array for leaf in leaves.values() for array in (leaf if isinstance(leaf, list) else [leaf])]
+        size = sum(array.nbytes for array in arrays)
         with self._lock:
-            self._made[key] = (entry[0], sum(array.nbytes for array in arrays))
-            self._room -= self._made[key][1]
-            for oldest in list(self._made)[:-1] if self._room < 0 else ():
-                self._room += self._made.pop(oldest)[1]
+            self._made[key] = made, size
+            self._room -= size
+            for oldest in [each for each, (_, bytes_) in self._made.items() if bytes_ and each != key]:
                 if self._room >= 0:
                     break
+                self._room += self._made.pop(oldest)[1]
         return leaves
 
 

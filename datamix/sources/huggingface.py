@@ -65,7 +65,7 @@ def huggingface(
     )
 
 
-def tabular(data: object) -> Columns | None:
+def tabular(data: Any) -> Columns | None:
     """The columns of a `datasets.Dataset` or of a data frame: pandas', polars', a `pyarrow.Table`.
 
     Images keep their own size and colours, and have to be of one size.
