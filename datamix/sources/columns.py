@@ -28,7 +28,7 @@ from datamix.spec import Arrays, LeafSpec, Spec
 INDEX = "__index_level_"
 """What columns begin with that pandas stores the labels of rows in."""
 
-_KEPT_BYTES = 2**28  # of decoded groups, for all sources of a process together
+KEPT_BYTES = 2**28  # of decoded groups, for all sources of a process together
 _GREY = ("1", "L", "LA", "I;16")  # Pillow's modes without colours
 
 
@@ -173,7 +173,7 @@ class Columns:
         order = np.argsort(groups, kind="stable")
         for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
             group = int(groups[at[0]])
-            leaves = _KEPT.get((self._token, group, columns), partial(self._decoded, group, columns))
+            leaves = KEPT.get((self._token, group, columns), partial(self._decoded, group, columns))
             for column in columns:
                 if column.image is not None:
                     fill = partial(self._write_image, column, group, leaves[column.leaf], rows, out[column.leaf], at)
@@ -566,7 +566,7 @@ def _image_size(data: bytes | memoryview) -> tuple[int, int, str]:
             return height, width, image.mode
 
 
-class _Kept:
+class Kept:
     """What was made last, up to so many bytes but at least one thing; several threads may ask at once."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -602,7 +602,7 @@ class _Kept:
         return leaves
 
 
-_KEPT = _Kept(_KEPT_BYTES)
+KEPT = Kept(KEPT_BYTES)
 
 
 def _class_names(schema: Any, name: str) -> tuple[str, ...]:
