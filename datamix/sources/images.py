@@ -231,12 +231,9 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
         with contextlib.suppress(DataError), damage(), Image.open(file) as image:
             sizes.append(image.size)
     if not sizes:
-        return "no images that can be read"
-    ranges = [
-        f"{min(lengths)}" + f" to {max(lengths)}" * (min(lengths) < max(lengths))
-        for lengths in zip(*sizes, strict=True)
-    ]
-    return f"{ranges[1]} pixels high and {ranges[0]} wide"
+        return "not to be read"
+    width, height = (" to ".join(map(str, sorted({min(each), max(each)}))) for each in zip(*sizes, strict=True))
+    return f"{height} pixels high and {width} wide"
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:
