@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import ConfigError, DataError, expanded
+from datamix.errors import DataError, expanded
 from datamix.sources.columns import Columns, open_columns, reading
 from datamix.sources.files import files_of, notes_on
 from datamix.sources.images import Fit, Mode
@@ -66,18 +66,15 @@ def huggingface(
 
 
 def tabular(data: Any) -> Columns | None:
-    """The columns of a `datasets.Dataset` or of a data frame: pandas', polars', a `pyarrow.Table`.
-
-    Images keep their own size and colours, and have to be of one size.
+    """The columns of a `datasets.Dataset` or a `pyarrow.Table`; its images keep their size, which is that of all.
 
     Args:
       data: Whatever a user calls a source.
 
     Returns:
-      A source; None if this is neither, or gives records that are made as they are read, by `set_transform`.
+      A source; None for anything else, and for a dataset whose records are made as they are read, by `set_transform`.
 
     Raises:
-      ConfigError: This is several datasets, one a split.
       DataError: There is nothing to make a leaf of.
 
     >>> import pyarrow
@@ -85,21 +82,11 @@ def tabular(data: Any) -> Columns | None:
     >>> list(source.spec), source.notes
     (['age'], ('columns are left out: name, which is string.',))
     """
-    kind = type(data)
-    if kind.__module__.partition(".")[0] == "datasets":
-        if isinstance(data, Mapping):
-            raise ConfigError(
-                f"a {kind.__name__} has several splits; give one of them, such as data[{next(iter(data), 'train')!r}]."
-            )
-        if kind.__name__ != "Dataset" or data.format["type"] == "custom":
-            return None
+    kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+    if kind == "datasets.Dataset" and data.format["type"] != "custom":
         return open_columns({"train": [_Dataset(data)]}, provenance="huggingface")
-    if hasattr(kind, "__arrow_c_stream__"):
-        with reading(f"this {kind.__name__}"):
-            import pyarrow as pa
-
-            table = pa.table(data)
-        return open_columns({"train": [Table(f"this {kind.__name__}", table)]}, provenance="arrays")
+    if kind == "pyarrow.Table":
+        return open_columns({"train": [Table("this Table", data)]}, provenance="arrays")
     return None
 
 
@@ -131,8 +118,8 @@ def _said(file: Path, key: str) -> Any:
 class Table:
     """A table in memory, whose pieces are the groups of rows; see `datamix.sources.columns.Part`."""
 
-    def __init__(self, name: str, table: Any, schema: Any = None) -> None:
-        self.name, self.schema = name, schema or table.schema
+    def __init__(self, name: str, table: Any) -> None:
+        self.name, self.schema = name, table.schema
         self._batches = table.to_batches()
         self.rows = [batch.num_rows for batch in self._batches]
 
