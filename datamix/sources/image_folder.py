@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, expanded
+from datamix.sources.files import nearest
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.spec import Arrays, LeafSpec, Spec
 
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 """What folders of splits are called, in capitals or not."""
+
+_LOOSE = "in no folder of a class"  # images that lie so
 
 
 def image_folder(
@@ -49,7 +52,9 @@ def image_folder(
     """
     root = expanded(path)
     if not root.is_dir():
-        raise DataError(f"there is no such folder (looked for it at {root.absolute()})", key="path", value=path)
+        what = "this is no folder" if root.exists() else f"there is no such folder (looked for it at {root.absolute()})"
+        mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else nearest(root)
+        raise DataError(what, key="path", value=path, hint=mend)
     files, tops = _listed(root)
     splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()
     if named := {top.lower(): root / top for top in tops if top.lower() in SPLITS}:
@@ -76,7 +81,8 @@ def image_folder(
         notes.append(f"{others.total():,} files are left out, which are no images in a folder of a class: {some}.")
     if not folders:
         text = f"it holds no image in a folder of a class, such as {path}/cat/1.png"
-        raise DataError(text, key="path", value=path, hint=" ".join(notes))
+        above = f"If {root.name} is a class, name the folder that holds it." if _LOOSE in others else " ".join(notes)
+        raise DataError(text, key="path", value=path, hint=above)
     if empty := [name for name in classes if number[name] not in {*labels}]:
         notes.append(f"no image lies in the folder of {', '.join(empty)}, which is a class all the same.")
     if height is None or width is None:
@@ -146,13 +152,13 @@ class ImageFolder:
 
     def _read(self, record: int, out: np.ndarray) -> None:
         file = self._file(record)
-        with read_error(file):
-            self.form.decode(Path(file).read_bytes(), out)
+        with read_error(file), open(file, "rb", buffering=0) as content:  # noqa: PTH123  # Path is slower
+            self.form.decode(content.readall(), out)
 
     def _file(self, record: int) -> str:
         number = int(np.searchsorted(self.ends, record, side="right"))
         folder, names = self.folders[number]
-        return os.path.join(folder, os.fsdecode(names[record - self.ends[number]]))  # noqa: PTH118  # Path is slower
+        return os.path.join(folder, os.fsdecode(names[record - self.ends[number]]))  # noqa: PTH118
 
 
 def _is_image(name: str) -> bool:
@@ -161,7 +167,7 @@ def _is_image(name: str) -> bool:
 
 def _kind(name: str) -> str:
     """What a file that is left out is counted as."""
-    return "in no folder of a class" if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
+    return _LOOSE if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
 
 
 def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:

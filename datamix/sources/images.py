@@ -36,6 +36,7 @@ Fit = Literal["resize", "crop", "pad"]
 # Where an image is larger than this many times what is asked for, whole pixels are averaged first, as Pillow's
 # `thumbnail` does: by libjpeg as it decodes, otherwise by Pillow.
 _GAP = 4.0
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow would start other programs for some others
 _SPREAD_RECORDS = 64  # of fewer, threads of their own are not worth their start
 # What Pillow and simplejpeg raise on damaged files, by the format.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error)
@@ -111,7 +112,8 @@ class ImageFormat:
         """
         with installed(), damage():
             image = self._jpeg(data) if bytes(data[:3]) == b"\xff\xd8\xff" else None
-            out[...] = np.asarray(self._fitted(image or self._other(data))).reshape(out.shape)
+            pixels = self._fitted(image or self._other(data)).tobytes()
+            out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
 
     def _jpeg(self, data: bytes | memoryview) -> Image | None:
         """The image in a JPEG file, large enough to be fitted; None where simplejpeg has not its colours."""
@@ -123,16 +125,16 @@ class ImageFormat:
             return None
         if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:  # Pillow's bound as well
             raise DataError(f"it has {width}×{height} pixels, more than are decoded")
-        header = Image.open(io.BytesIO(data)) if b"Exif\0\0" in bytes(data[: 2**16]) else None
+        header = Image.open(io.BytesIO(data), formats=_FORMATS) if b"Exif\0\0" in bytes(data[: 2**16]) else None
         orientation = header.getexif().get(0x0112, 1) if header else 1
-        least = self._size(width, height) if orientation < 5 else self._size(height, width)[::-1]
+        least = self._size(width, height) if orientation not in (5, 6, 7, 8) else self._size(height, width)[::-1]
         pixels = simplejpeg.decode_jpeg(
             data,
             "GRAY" if self.mode == "L" else "RGB",
             min_width=math.ceil(_GAP * least[0]),
             min_height=math.ceil(_GAP * least[1]),
         )
-        image = Image.fromarray(pixels[..., 0] if self.mode == "L" else pixels)
+        image = Image.frombuffer(self.mode, pixels.shape[1::-1], pixels, "raw", self.mode, 0, 1)
         if orientation != 1:
             image.getexif()[0x0112] = orientation
             ImageOps.exif_transpose(image, in_place=True)
@@ -142,7 +144,7 @@ class ImageFormat:
         """The image in a file of any format that Pillow reads."""
         from PIL import Image, ImageOps
 
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             image = ImageOps.exif_transpose(file)
         if image.mode in ("I", "F") or (image.mode.startswith("I;16") and "transparency" in image.info):
             raise DataError(f"its pixels are of Pillow's mode {image.mode}, which no grey or colour is known for")
@@ -228,7 +230,7 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
         from PIL import Image
     sizes = []
     for file in files:
-        with contextlib.suppress(DataError), damage(), Image.open(file) as image:
+        with contextlib.suppress(DataError), damage(), Image.open(file, formats=_FORMATS) as image:
             sizes.append(image.size)
     if not sizes:
         return "not to be read"

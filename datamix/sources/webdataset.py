@@ -70,12 +70,14 @@ def webdataset(
     kinds: dict[str, str] = {}
     leaf_of: dict[str, str] = {}
     for leaf, suffixes in (_DEFAULT if leaves is None else leaves).items():
-        for suffix in suffixes.lower().split(";"):
+        for suffix in str(suffixes).lower().split(";"):
             last = suffix.rpartition(".")[2]
-            kind, leaf_of[suffix] = "image" if last in _IMAGES else last, leaf
+            kind = "image" if last in _IMAGES else last
             if kind not in ("image", "cls", "npy") or kinds.setdefault(leaf, kind) != kind:
                 text = f"a leaf is made of images ({', '.join(_IMAGES)}), of cls or of npy"
                 raise ConfigError(text, key=f"leaves.{leaf}", value=suffixes)
+            if leaf_of.setdefault(suffix, leaf) != leaf:
+                raise ConfigError(f"{suffix} is the leaf {leaf_of[suffix]}", key=f"leaves.{leaf}", value=suffixes)
     stamps = [_stamp(file.stat()) for file in files]
     entry = Place(
         cache_dir=cache_directory(cache_dir),
@@ -111,7 +113,7 @@ def webdataset(
         sizes[name], begin = int(counts[begin : begin + len(of_split)].sum()), begin + len(of_split)
     notes = list(notes_on(path, splits))
     if left_out := Counter(entry.info["left_out"]):
-        what = ", ".join(f"{count:,} {suffix}" for suffix, count in left_out.most_common(5))
+        what = _counted(left_out)
         notes.append(f"{left_out.total():,} members are left out: {what}; leaves={{LEAF: SUFFIX}} chooses.")
     records = split_records(split, sizes, where="split")
     return replace(whole, kinds=kept, records=records, notes=tuple(notes))
@@ -249,7 +251,9 @@ def _index(
             places.append(np.array([*samples.values()], np.int64).reshape(-1, len(leaves), 2))
             advance(size >> 20)
     if not keys:
-        raise DataError(f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}")
+        raise DataError(
+            f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}, but {_counted(left_out) or 'nothing'}"
+        )
     members = np.concatenate(places)
     of_leaves = {f"leaf {leaf}": members[:, each] for each, leaf in enumerate(leaves)}
     return {"count": np.array(counts), "key": np.array(keys), **of_leaves}, {"left_out": left_out}
@@ -258,7 +262,7 @@ def _index(
 def _scan(
     file: Path, leaf_of: Mapping[str, str], leaves: Sequence[str], left_out: Counter[str]
 ) -> dict[str, list[int]]:
-    """The samples of a tar file, by key: of each leaf, its place and size, see `_Index.members`.
+    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them.
 
     Raises:
       DataError: It is damaged or truncated, or a sample has a leaf twice.
@@ -269,12 +273,15 @@ def _scan(
             archive = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115  # closing it would close nothing
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if member.size < 0:  # it would lead back to where it stands
+                    raise tarfile.ReadError("a member has a negative size")
                 if member.isdir():
                     continue
                 match = _MEMBER.fullmatch(member.name)
-                suffix = match[2].lower() if match else "without a suffix"
+                suffix = match[2].lower() if match else ""
                 if match is None or suffix not in leaf_of or not member.isreg() or member.issparse():
-                    left_out[suffix if match is None else f".{suffix}"] += 1
+                    kind = f".{suffix}" if match else "without a suffix"
+                    left_out[kind if kind in left_out or len(left_out) < 100 else "others"] += 1
                     continue
                 places = samples.setdefault(match[1], [-1] * (2 * len(leaves)))
                 at = 2 * leaves.index(leaf_of[suffix])
@@ -287,9 +294,13 @@ def _scan(
             content.seek(archive.offset)
             if content.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
                 raise DataError("it is damaged or truncated: no tar file ends so")
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, EOFError) as error:
             raise DataError(f"it is no tar file, or a damaged or truncated one: {error}") from error
     return samples
+
+
+def _counted(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in left_out.most_common(5))
 
 
 def _class_number(text: bytes, name: str) -> int:

@@ -98,7 +98,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     ("names", "message"),
     [
         ([], "path = .*; it holds no image in a folder of a class, such as .*/cat/1.png"),
-        (["1.png"], "it holds no image in a folder of a class.* 1 files are left out"),
+        (["1.png"], "it holds no image in a folder of a class.* If test_.* is a class, name the folder"),
         (["cat/1.txt"], r"it holds no image in a folder of a class.* 1 \.txt"),
     ],
 )
@@ -111,8 +111,13 @@ def test_a_folder_without_images(tmp_path, names, message):
 
 
 def test_a_path_that_is_no_folder(tmp_path):
-    with pytest.raises(DataError, match=r"there is no such folder .looked for it at /"):
+    draw(tmp_path / "cat" / "1.png")
+    with pytest.raises(DataError, match=r"there is no such folder .* Did you mean 'cat'\?"):
         image_folder(path=str(tmp_path / "cats"), **SIZE)
+    with pytest.raises(DataError, match=r"path = '.*/1\.png'; this is no folder\."):
+        image_folder(path=str(tmp_path / "cat" / "1.png"), **SIZE)
+    with pytest.raises(DataError, match=r"there is no such folder .* Copy it to this machine first\."):
+        image_folder(path="s3://bucket/pets", **SIZE)
 
 
 def test_height_and_width_are_asked_for_with_the_sizes_there_are(tmp_path):

@@ -160,6 +160,19 @@ def test_images_stand_upright(kind, orientation, size):
     assert np.abs(turned - decoded(encoded(upright), height=6, width=5)).mean() < 8
 
 
+def test_an_orientation_that_there_is_not_turns_nothing():
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    image = noise(20, 40)
+    turned = decoded(encoded(image, "JPEG", exif=exif, quality=95)).astype(int)
+    assert (turned == decoded(encoded(image, "JPEG", quality=95))).all()
+
+
+def test_no_other_program_is_started_for_a_file():
+    with pytest.raises(DataError, match="no image of a known format"):
+        decoded(encoded(noise(8, 8), "EPS"))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"])
 @pytest.mark.parametrize("part", [0, 0.02, 0.3, 0.5, 0.9])
 def test_a_truncated_file_is_an_error_and_no_half_image(kind, part):

@@ -170,6 +170,16 @@ def test_a_truncated_file(tmp_path, opened, part):
         opened(str(tmp_path / "a.tar"))
 
 
+def test_a_negative_size_does_not_lead_around_for_ever(tmp_path, opened):
+    content = bytearray((tmp_path / write(tmp_path / "a.tar", pairs(2))).read_bytes())
+    content[124:136] = b"\xff" * 10 + b"\xfe\x00"  # -512 to the base 256
+    content[148:156] = b" " * 8
+    content[148:156] = f"{sum(content[:512]):06o}\0 ".encode()
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.tar: it is no tar file, or a damaged or truncated one"):
+        opened(str(tmp_path / "a.tar"))
+
+
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, opened):
     content = bytearray((tmp_path / write(tmp_path / "a.tar", pairs(4))).read_bytes())
     begin = content.index(b"d/002.png")
@@ -188,8 +198,9 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, opened):
         (pairs(3)[1:], r"1 samples have no image, the first one .*a\.tar: d/000\."),
         ([("1.cls", b"cat"), ("1.png", png())], r"a\.tar: 1\.cls holds 'cat'; a class is a number in digits"),
         ([("1.cls", b""), ("1.png", png())], r"a\.tar: 1\.cls holds ''; a class"),
-        ([("1.txt", b"cat"), ("2.json", b"")], r"a\.tar holds no member KEY\.png, KEY\.jpg"),
-        ([], r"a\.tar holds no member KEY\.png"),
+        ([("1.txt", b"cat"), ("2.json", b"")], r"a\.tar holds no member KEY\.png, .*, but 1 \.txt, 1 \.json"),
+        ([], r"a\.tar holds no member KEY\.png, .*, but nothing"),
+        ([("a.1.5.png", png())], r"a\.tar holds no member KEY\.png, .*, but 1 \.1\.5\.png"),
     ],
 )
 def test_samples_that_do_not_fit(tmp_path, opened, members, message):
@@ -234,6 +245,8 @@ def test_a_packed_file_under_another_name(tmp_path, opened):
     ("settings", "message"),
     [
         ({"leaves": {"image": "png", "text": "txt"}}, r"leaves\.text = 'txt'; a leaf is made of images"),
+        ({"leaves": {"image": "png", "mask": "png"}}, r"leaves\.mask = 'png'; png is the leaf image"),
+        ({"leaves": {"image": 3}}, r"leaves\.image = 3; a leaf is made of images"),
         ({"leaves": {"image": "png;cls"}}, r"leaves\.image = 'png;cls'; a leaf is made of images"),
         ({"height": None}, "height is missing; its first images are 8 pixels high and 8 wide"),
         ({"fit": "stretch"}, "fit = 'stretch'; there is no such fit. Known: crop, pad, resize"),
