@@ -170,17 +170,22 @@ class Columns:
         """See `datamix.sources.base.Source`; columns are not read whose leaves `out` does not hold."""
         columns = tuple(column for column in self.columns if column.specs.keys() & out.keys())
         groups, rows = self._rows(indices)
+        # Copies, so that no group stays in memory for the few of its images that are asked for.
+        images = [(column, [b""] * len(indices)) for column in columns if column.image]
         order = np.argsort(groups, kind="stable")
         for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
             group = int(groups[at[0]])
             leaves = KEPT.get((self._token, group, columns), partial(self._decoded, group, columns))
-            for column in columns:
-                if column.image is not None:
-                    fill = partial(self._write_image, column, group, leaves[column.leaf], rows, out[column.leaf], at)
-                    spread(len(at), fill)
-                    continue
-                for leaf in column.specs.keys() & out.keys():
-                    out[leaf][at] = leaves[leaf][rows[at]]
+            for leaf in out.keys() - {column.leaf for column, _ in images}:
+                out[leaf][at] = leaves[leaf][rows[at]]
+            for column, encoded in images:
+                for place, row in zip(at.tolist(), rows[at].tolist(), strict=True):
+                    try:
+                        encoded[place] = _image_bytes(leaves[column.leaf], row, self.parts[self._groups[group, 0]].name)
+                    except DataError as error:
+                        raise self._image_error(error, column, group, row) from error
+        for column, encoded in images:
+            spread(len(indices), partial(self._write_image, column, encoded, groups, rows, out[column.leaf]))
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`; other splits may have none, as the tests of competitions do."""
@@ -242,17 +247,21 @@ class Columns:
         return leaves
 
     def _write_image(
-        self, column: Column, group: int, stored: Any, rows: np.ndarray, out: np.ndarray, at: np.ndarray, number: int
+        self, column: Column, encoded: Sequence[bytes], groups: np.ndarray, rows: np.ndarray, out: np.ndarray, at: int
     ) -> None:
-        """Decode one of the images at some places of `out`, by its number among them."""
-        place, row, form = at[number], int(rows[at[number]]), column.image
-        with read_error(f"{self._place(group, row)}: the image in column {column.name!r}"):
-            data = _image_bytes(stored, row, self.parts[self._groups[group, 0]].name)
+        """Decode one of several images."""
+        data, form = encoded[at], column.image
+        try:
             if form and column.exact and (size := _image_size(data)[:2]) != (form.height, form.width):
                 text = f"it has {size[0]}×{size[1]} pixels, but the first one {form.height}×{form.width}"
                 raise DataError(f"{text}; set height and width, which all are made to.")
             if form:
-                form.decode(data, out[place])
+                form.decode(data, out[at])
+        except DataError as error:
+            raise self._image_error(error, column, int(groups[at]), int(rows[at])) from error
+
+    def _image_error(self, error: DataError, column: Column, group: int, row: int) -> DataError:
+        return DataError(f"{self._place(group, row)}: the image in column {column.name!r}: {error}")
 
 
 def open_columns(
@@ -544,18 +553,19 @@ def _stored(values: Any) -> list[Any]:
     return [whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
 
 
-def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes | memoryview:
+def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
     """The content of the image in a row: what is stored, or the file that is named, which lies beside the table."""
     for value in (array[row] for array in stored):
-        if value.is_valid and not isinstance(named := value.as_py(), str):
-            return memoryview(value.as_buffer())
-        if value.is_valid:
-            with read_error(f"its path alone is stored; {named}"):
-                return Path(part).parent.joinpath(named).read_bytes()
+        content = value.as_py()
+        if isinstance(content, bytes):
+            return content
+        if content is not None:
+            with read_error(f"its path alone is stored; {content}"):
+                return Path(part).parent.joinpath(content).read_bytes()
     raise DataError("there is none.")
 
 
-def _image_size(data: bytes | memoryview) -> tuple[int, int, str]:
+def _image_size(data: bytes) -> tuple[int, int, str]:
     """The height, width and mode of an image, which is not decoded for it."""
     with installed(), damage():
         from PIL import Image

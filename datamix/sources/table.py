@@ -64,7 +64,7 @@ def table(
             continue
         columns[name] = _float32(name, pieces)
         if absent := sum(piece.null_count for piece in pieces):
-            missing.append(f"{absent:,} of {name}")
+            missing.append(f"{absent:,} of {sum(map(len, pieces)):,} in {name}")
     if not columns:
         raise DataError(f"{first} has no column of numbers for features: {'; '.join(left_out) or 'there is no other'}.")
     arrays: Arrays = {"features": np.stack(list(columns.values()), axis=1)}
@@ -75,8 +75,7 @@ def table(
         arrays["label"], whole_labels, classes = _labels(target, _pieces(rows, target), _pieces(labelled, target))
     notes = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
     if missing:
-        count = sum(each.num_rows for each in rows.values())
-        notes.append(f"numbers are missing in {count:,} rows, and are NaN in features: {', '.join(missing)}.")
+        notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
     begins = dict(zip(used, itertools.accumulate((sizes[name] for name in used), initial=0), strict=False))
     ranges = [slice(begins[name] + start, begins[name] + stop) for name, start, stop in chosen]
     return Table(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datamix.builder.built import build
+from datamix.config.compose import compose
+from datamix.config.parse import parse
 from datamix.errors import ConfigError, DataError, InstallationError
 from datamix.sources.base import read_all
 from datamix.sources.parquet import ParquetFile, parquet
@@ -136,3 +140,32 @@ def test_many_threads_read_many_row_groups(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(take, range(4)))
+
+
+FORMATS: dict[str, dict[str, str]] = {
+    "mnist": {},
+    "my_parquet": {"path": "huggingface/mnist_small.train.parquet"},
+    "my_huggingface": {"path": "huggingface/mnist_small"},
+    "my_webdataset": {"path": "webdataset"},
+    "folder": {"path": "photos"},
+}
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(FORMATS, 2)), ids="+".join)
+def test_two_formats_in_a_mix(shared_data: Path, cache_dir: Path, pair: tuple[str, str]) -> None:
+    overrides = [f"data.dir={shared_data / 'tensorflow_datasets'}", f"data.cache={cache_dir}", "batch.size=30"]
+    for name in pair:
+        settings = {key: shared_data / value for key, value in FORMATS[name].items()} | {"operators": "[]"}
+        overrides += [f"source.{name}.{key}={value}" for key, value in settings.items()]
+    config = parse(compose([f"source={'+'.join(pair)}", "labels=keep", "mix.ratio=2:1", *overrides]))
+    built = build(config)
+    batch, chosen = built.pipeline()[1], built.plan.take(30, 30)
+    assert batch["source_id"].tolist() == chosen.source.tolist()
+    assert np.bincount(batch["source_id"]).tolist() == [20, 10]
+    for number, name in enumerate(pair):
+        rows = np.flatnonzero(chosen.source == number)
+        source = built.sources[name].source
+        want = {leaf: np.empty((len(rows), *part.shape), part.dtype) for leaf, part in source.spec.items()}
+        source.take(chosen.record[rows], want)
+        for leaf, values in want.items():
+            np.testing.assert_array_equal(batch[leaf][rows], values)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import datamix
 from datamix.errors import ConfigError, DataError
 from datamix.sources.base import LabelledSource, Source
 from datamix.sources.table import Table, table
@@ -55,7 +56,7 @@ def test_numbers_that_are_missing_are_nan_and_told(csv: Any) -> None:
     np.testing.assert_array_equal(source.read()["features"], [[1, np.nan], [np.nan, 2.5], [np.nan, np.nan]])
     assert source.notes == (
         "columns are left out: c, which holds no value.",
-        "numbers are missing in 3 rows, and are NaN in features: 2 of a, 2 of b.",
+        "numbers that are missing are NaN in features: 2 of 3 in a, 2 of 3 in b.",
     )
     with pytest.raises(DataError, match=r"^2 of 3 rows have no value in the target 'a'; leave them out\.$"):
         csv("a,b\n1,2\n,2\n,2\n", target="a")
@@ -200,3 +201,31 @@ def test_real_tables(shared_data: Path) -> None:
     assert diabetes.read()["label"][0] == 151
     check_source(wine)
     check_source(diabetes)
+
+
+def test_a_table_in_a_mix_with_arrays(shared_data: Path) -> None:
+    arrays = {"features": np.zeros((100, 13), np.float32), "label": np.arange(100, dtype=np.int32) % 3}
+    path = f"source.my_table.path={shared_data / 'tables' / 'wine.parquet'}"
+    sources = {"noise": arrays}
+    overrides = ["source=my_table+noise", path, "source.my_table.target=label", "labels=keep", "batch.size=20"]
+    batch = datamix.load(*overrides, sources=sources)[3]
+    assert (batch["features"].shape, batch["source_id"].tolist().count(1)) == ((20, 13), 10)
+    assert (batch["features"][batch["source_id"] == 1] == 0).all()
+    assert (batch["features"][batch["source_id"] == 0].max(1) > 100).all()
+
+
+def test_the_command_line_tells_what_is_missing(call_datamix: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b,name,t\n" + "1,,x,0\n2,3,y,1\n" * 20)
+    ended = call_datamix("source=my_table", "source.my_table.path=x.csv", "source.my_table.target=t")
+    assert ended.report["notes"][:2] == [
+        "source 'my_table': columns are left out: name, which is text, such as 'x' in 40 of 40 rows.",
+        "source 'my_table': numbers that are missing are NaN in features: 20 of 40 in b.",
+    ]
+    mistake = call_datamix("source=my_table", "source.my_table.path=x.csv", "source.my_table.target=nam").mistake
+    assert mistake == (
+        "ConfigError: source 'my_table': target = 'nam'; x.csv has no such column. Did you mean 'name'? Known: a, b, name, t."
+    )
+    mistake = call_datamix("source=my_table", "source.my_table.path=y.csv").mistake
+    assert mistake.startswith(
+        "DataError: source 'my_table': path = 'y.csv'; there is no such file or folder (looked for"
+    )
