@@ -49,18 +49,11 @@ def _webdataset(_name: str) -> Any:
     return webdataset
 
 
-@registry.builtin("source", "parquet")
+@registry.builtin("source", "parquet", "huggingface")
 def _parquet(_name: str) -> Any:
     from datamix.sources.parquet import parquet
 
     return parquet
-
-
-@registry.builtin("source", "huggingface")
-def _huggingface(_name: str) -> Any:
-    from datamix.sources.huggingface import huggingface
-
-    return huggingface
 
 
 @registry.builtin("source", "table")

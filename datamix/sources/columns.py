@@ -175,13 +175,14 @@ class Columns:
         order = np.argsort(groups, kind="stable")
         for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
             group = int(groups[at[0]])
+            part = self.parts[self._groups[group, 0]].name
             leaves = KEPT.get((self._token, group, columns), partial(self._decoded, group, columns))
             for leaf in out.keys() - {column.leaf for column, _ in images}:
                 out[leaf][at] = leaves[leaf][rows[at]]
             for column, encoded in images:
                 for place, row in zip(at.tolist(), rows[at].tolist(), strict=True):
                     try:
-                        encoded[place] = _image_bytes(leaves[column.leaf], row, self.parts[self._groups[group, 0]].name)
+                        encoded[place] = _image_bytes(leaves[column.leaf], row, part)
                     except DataError as error:
                         raise self._image_error(error, column, group, row) from error
         for column, encoded in images:
@@ -302,13 +303,14 @@ def open_columns(
     choice = _Choice(used, every, image or {}, leaves is not None)
     columns, left_out = choice.columns(leaves, pad_to or {})
     label = next((column for column in columns if column.leaf == "label"), None)
+    names = (label.classes or _feature(used[0].schema, label.name).get("names")) if label else ()
     left = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
     return Columns(
         parts=every,
         columns=columns,
         ranges=[(begins[name] + start, begins[name] + stop) for name, start, stop in chosen],
         provenance=provenance,
-        class_names=(label.classes or _class_names(used[0].schema, label.name)) if label else (),
+        class_names=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
         notes=(*notes, *left, *choice.missing(columns)),
     )
 
@@ -348,14 +350,11 @@ class _Choice:
             raise DataError(f"{first.name} has no column that can be a leaf: {'; '.join(left_out)}.")
         leaf_names = [leaf for column in columns for leaf in column.specs]
         for leaf, most in pad_to.items():
-            if leaf not in leaf_names:
-                raise ConfigError(
-                    "there is no such leaf", key=f"pad_to.{leaf}", value=most, hint=hint(leaf, leaf_names)
-                )
-            if leaf_names.count(f"num_{leaf}") > 1:
-                raise ConfigError(
-                    f"there is another leaf num_{leaf}; rename it in leaves", key=f"pad_to.{leaf}", value=most
-                )
+            if (known := leaf_names.count(leaf)) and leaf_names.count(f"num_{leaf}") == 1:
+                continue
+            text = f"there is another leaf num_{leaf}; rename it in leaves" if known else "there is no such leaf"
+            help_ = "" if known else hint(leaf, leaf_names)
+            raise ConfigError(text, key=f"pad_to.{leaf}", value=most, hint=help_)
         if self.image.get("height") is not None and not any(column.image for column in columns):
             text = "no column is one of images; leaves={image: COLUMN} names one that holds their bytes"
             raise ConfigError(text, key="height", value=self.image["height"])
@@ -391,28 +390,30 @@ class _Choice:
         """
         import pyarrow.types as types
 
+        column = partial(Column, leaf=leaf, name=name)
         if (kind := _type(self.used[0], name)) is None:
             raise _Unfit("is there twice")
+        element = _element(kind)
         if most is not None:
-            if most < 1 or not _is_list(kind) or types.is_fixed_size_list(kind):
+            if most < 1 or element in (None, kind) or types.is_fixed_size_list(kind):
                 text = f"lists of varying length are padded, to 1 or more; column {name!r} is {kind}"
                 raise ConfigError(text, key=f"pad_to.{leaf}", value=most)
             inner = self._first(name, lambda values: _numbers(whole(values).flatten(), None))
-            return Column(leaf=leaf, name=name, spec=LeafSpec((most, *inner.shape[1:]), str(inner.dtype)), padded=True)
+            return column(spec=LeafSpec((most, *inner.shape[1:]), str(inner.dtype)), padded=True)
         stored = types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}
-        if stored and _features(self.used[0].schema, name).get("_type", "Image") != "Image":
+        if stored and _feature(self.used[0].schema, name).get("_type", "Image") != "Image":
             raise _Unfit("holds no images")
         if stored or (self.named and (types.is_binary(kind) or types.is_large_binary(kind))):
             image, exact = self._first(name, self._format)
-            return Column(leaf=leaf, name=name, spec=image.spec, image=image, exact=exact)
+            return column(spec=image.spec, image=image, exact=exact)
         if leaf == "label" and is_text(kind):
-            return Column(leaf=leaf, name=name, spec=LeafSpec((), "int32"), classes=self._classes(name))
-        if _is_list(kind):
-            numbers = self._first(name, lambda values: _numbers(whole(values), None))
-            return Column(leaf=leaf, name=name, spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
-        if not _is_number(kind):
+            return column(spec=LeafSpec((), "int32"), classes=self._classes(name))
+        if element is None:
             raise _Unfit(f"is {kind}")
-        return Column(leaf=leaf, name=name, spec=LeafSpec((), str(np.dtype(kind.to_pandas_dtype()))))
+        if element == kind:
+            return column(spec=LeafSpec((), str(np.dtype(kind.to_pandas_dtype()))))
+        numbers = self._first(name, lambda values: _numbers(whole(values), None))
+        return column(spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
 
     def _first(self, name: str, make: Callable[[Any], Any]) -> Any:
         """What is made of the first group of rows of a column.
@@ -444,7 +445,7 @@ class _Choice:
         """The different texts in a column of the whole dataset, sorted."""
         texts: set[str] = set()
         for part in self.every:
-            for group in range(len(part.rows)) if _type(part, name) else ():
+            for group in [group for group, rows in enumerate(part.rows) if rows and _type(part, name)]:
                 with reading(part.name):
                     column = whole(part.read(group, [name]).column(name))
                     texts.update(column.unique().drop_null().to_pylist())
@@ -458,7 +459,7 @@ def _type(part: Part, name: str) -> Any:
     return getattr(kind, "value_type", kind) if hasattr(kind, "index_type") else kind  # of a dictionary
 
 
-def _features(schema: Any, name: str) -> dict[str, Any]:
+def _feature(schema: Any, name: str) -> dict[str, Any]:
     """What Hugging Face says of a column in the metadata of a table; empty if nothing."""
     with suppress(ValueError, LookupError, TypeError):  # whoever wrote it
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][name]
@@ -471,25 +472,16 @@ def is_text(kind: Any) -> bool:
     return str(kind) in ("string", "large_string", "string_view")
 
 
-def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    kinds = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
-    return isinstance(kind, (*kinds, pa.BaseExtensionType)) and _is_number(kind)
-
-
-def _is_number(kind: Any) -> bool:
-    """Whether a type is one of numbers, or of lists of them."""
+def _element(kind: Any) -> Any:
+    """The type of the numbers in a type of lists, or itself; None where there are no numbers."""
     import pyarrow as pa
 
     while not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        if isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        elif hasattr(kind, "value_type") and not pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        else:
-            return False
-    return True
+        inner = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else getattr(kind, "value_type", None)
+        if inner is None or hasattr(kind, "item_type"):  # a map
+            return None
+        kind = inner
+    return kind
 
 
 def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
@@ -498,7 +490,7 @@ def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     import pyarrow.compute as pc
 
     count, of_row, lengths = len(values), 1, list[int]()
-    while _is_list(values.type):
+    while values.type != _element(values.type):
         if isinstance(values.type, pa.BaseExtensionType):
             own = tuple(getattr(values.type, "shape", ()))  # of tensors
             shape = own if own and None not in own else shape
@@ -555,13 +547,15 @@ def _stored(values: Any) -> list[Any]:
 
 def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
     """The content of the image in a row: what is stored, or the file that is named, which lies beside the table."""
-    for value in (array[row] for array in stored):
-        content = value.as_py()
+    for array in stored:
+        content: bytes | str | None = array[row].as_py()
         if isinstance(content, bytes):
             return content
         if content is not None:
             with read_error(f"its path alone is stored; {content}"):
-                return Path(part).parent.joinpath(content).read_bytes()
+                if not (file := Path(part).parent / content).is_file():  # a device may have no end
+                    raise DataError("there is no such file.")
+                return file.read_bytes()
     raise DataError("there is none.")
 
 
@@ -613,9 +607,3 @@ class Kept:
 
 
 KEPT = Kept(KEPT_BYTES)
-
-
-def _class_names(schema: Any, name: str) -> tuple[str, ...]:
-    """The names of the classes of a column, where Hugging Face says them."""
-    names = _features(schema, name).get("names")
-    return tuple(map(str, names)) if isinstance(names, list) else ()

@@ -12,8 +12,8 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
+from datamix.sources.arrow import tabular
 from datamix.sources.base import Source, TakeFromRead
-from datamix.sources.huggingface import tabular
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
 PAIR = ("image", "label")

@@ -1,11 +1,14 @@
-"""Records in Parquet files: numbers, lists of numbers, images, class labels."""
+"""Records in Parquet files and in datasets of Hugging Face: numbers, lists of numbers, images, class labels."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datamix.errors import DataError, expanded
+from datamix.sources.arrow import ArrowFile
 from datamix.sources.columns import Columns, open_columns, reading
 from datamix.sources.files import files_of, notes_on
 from datamix.sources.images import Fit, Mode
@@ -23,33 +26,66 @@ def parquet(
     background: str = "white",
     split: str = "train",
 ) -> Columns:
-    """Rows of Parquet files.
+    """Rows of Parquet files, of Arrow's own, or of what Hugging Face's `save_to_disk` wrote; also called `huggingface`.
 
     Args:
-      path: A file, a folder, a glob or a list of them; or a mapping from splits to them.
-      leaves: Leaf name to column; see `datamix.sources.columns.open_columns` for this and the others.
+      path: A file, a folder, a glob or a list of them; a mapping from splits to them; or a folder of `save_to_disk`,
+        which has splits of its own.
+      leaves: Leaf name to column; see `datamix.sources.columns.open_columns`.
       pad_to: Leaf name to the length that its lists, of varying length, are padded to.
       height: Pixels of images; by default, all have as many as the first.
-      width: Likewise.
-      mode: "L" or "RGB".
-      fit: "resize", "crop" or "pad".
-      background: The colour behind transparent pixels.
+      width: See `height`.
+      mode: See `datamix.sources.images.ImageFormat`, as for the two below.
+      fit: See `mode`.
+      background: See `mode`.
       split: TFDS's syntax.
 
     Raises:
       ConfigError: A setting does not fit the files.
       DataError: A file is missing or damaged, lacks a column or values, or differs from the first one.
     """
-    files = files_of(path, suffixes=[".parquet"])
+    files = _saved(expanded(path)) if isinstance(path, str) else None
+    is_saved = files is not None
+    files = files or files_of(path, suffixes=[".parquet", ".arrow"])
+    kinds = {
+        file: ParquetFile if file.suffix.lower() == ".parquet" else ArrowFile
+        for each in files.values()
+        for file in each
+    }
     return open_columns(
-        {name: [ParquetFile(file) for file in of_split] for name, of_split in files.items()},
-        provenance="parquet",
+        {name: [kinds[file](file) for file in of_split] for name, of_split in files.items()},
+        provenance="parquet" if ParquetFile in kinds.values() else "huggingface",
         split=split,
         leaves=leaves,
         pad_to=pad_to,
         image={"height": height, "width": width, "mode": mode, "fit": fit, "background": background},
-        notes=notes_on(path, files),
+        notes=() if is_saved else notes_on(path, files),
     )
+
+
+def _saved(folder: Path) -> dict[str, tuple[Path, ...]] | None:
+    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder.
+
+    Raises:
+      DataError: What the folder says of its files cannot be read.
+    """
+    splits = {"train": folder}
+    if not (folder / "state.json").is_file():
+        if not (folder / "dataset_dict.json").is_file():
+            return None
+        splits = {str(name): folder / str(name) for name in _said(folder / "dataset_dict.json", "splits")}
+    return {
+        name: tuple(place / file["filename"] for file in _said(place / "state.json", "_data_files"))
+        for name, place in splits.items()
+    }
+
+
+def _said(file: Path, key: str) -> Any:
+    """An entry of a JSON file."""
+    try:
+        return json.loads(file.read_bytes())[key]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{file} does not say its {key}: {type(error).__name__} {error}.") from error
 
 
 class ParquetFile:

@@ -122,7 +122,7 @@ def test_missing_file_and_missing_shard(few: Path) -> None:
         DataError, match=r"^path = '.*/fw\.parquet'; there is no such file .*Did you mean 'few\.parquet'\?$"
     ):
         parquet(path=str(few.with_name("fw.parquet")))
-    with pytest.raises(ConfigError, match=r"few\.csv is no \.parquet file"):
+    with pytest.raises(ConfigError, match=r"few\.csv is no \.parquet or \.arrow file"):
         parquet(path=str(few.rename(few.with_name("few.csv"))))
 
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from datamix.errors import ConfigError, DataError
+from datamix.sources.arrow import tabular
 from datamix.sources.base import read_all
-from datamix.sources.huggingface import huggingface, tabular
+from datamix.sources.parquet import parquet
 from datamix.spec import LeafSpec
 from datamix.testing import check_source
 
@@ -36,28 +37,28 @@ def saved(shared_data: Path, tmp_path: Path) -> Path:
 
 
 def test_what_save_to_disk_wrote(saved: Path) -> None:
-    source = huggingface(path=str(saved))
+    source = parquet(path=str(saved))
     assert (source.provenance, source.num_records, source.spec) == ("huggingface", 1000, SPEC)
     assert (source.class_names, source.notes) == (tuple("0123456789"), ())
     check_source(source)
-    mixed = huggingface(path=str(saved), split="test[:50%]+train[10:20]")
+    mixed = parquet(path=str(saved), split="test[:50%]+train[10:20]")
     assert mixed.num_records == 110
     place = f"{saved}/train/data-00000-of-00001.arrow, row 10"
     assert mixed.places(np.array([100])) == [place]
-    assert huggingface(path=str(saved / "test")).num_records == 200  # one of its splits alone
+    assert parquet(path=str(saved / "test")).num_records == 200  # one of its splits alone
     with pytest.raises(
         ConfigError, match=r"split = 'validation'[;:] there is no split 'validation'.* Known: test, train"
     ):
-        huggingface(path=str(saved), split="validation")
+        parquet(path=str(saved), split="validation")
 
 
 def test_the_ways_to_the_same_images_give_the_same(shared_data: Path) -> None:
     folder = shared_data / "huggingface"
-    want = read_all(huggingface(path=str(folder / "mnist_small")))
+    want = read_all(parquet(path=str(folder / "mnist_small")))
     train = datasets.load_from_disk(str(folder / "mnist_small"))["train"]
     ways = {
-        "Parquet": huggingface(path=str(folder / "mnist_small.train.parquet")),
-        "Arrow": huggingface(path=str(folder / "mnist_small" / "train" / "data-00000-of-00001.arrow")),
+        "Parquet": parquet(path=str(folder / "mnist_small.train.parquet")),
+        "Arrow": parquet(path=str(folder / "mnist_small" / "train" / "data-00000-of-00001.arrow")),
         "Dataset": tabular(train),
     }
     for way, source in ways.items():
@@ -106,7 +107,7 @@ def test_lists_of_every_kind(tmp_path: Path, way: str) -> None:
     ):
         writer.write_table(data.with_format("arrow")[:])
     paths = {"saved": "saved", "parquet": "x.parquet", "arrow": "x.arrow"}
-    source = tabular(data) if way == "dataset" else huggingface(path=str(tmp_path / paths[way]))
+    source = tabular(data) if way == "dataset" else parquet(path=str(tmp_path / paths[way]))
     assert source is not None
     assert source.spec == {
         "array": LeafSpec((2, 2), "int32"),
@@ -125,10 +126,10 @@ def test_lists_of_every_kind(tmp_path: Path, way: str) -> None:
 
 def test_shards_of_save_to_disk(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"x": list(range(50))}).save_to_disk(tmp_path / "x", num_shards=3)
-    assert read_all(huggingface(path=str(tmp_path / "x")))["x"].tolist() == list(range(50))
+    assert read_all(parquet(path=str(tmp_path / "x")))["x"].tolist() == list(range(50))
     (tmp_path / "x" / "data-00001-of-00003.arrow").unlink()
     with pytest.raises(DataError, match=r"data-00001-of-00003\.arrow: there is no such file\.$"):
-        huggingface(path=str(tmp_path / "x"))
+        parquet(path=str(tmp_path / "x"))
 
 
 def test_damaged_folders(saved: Path) -> None:
@@ -136,16 +137,16 @@ def test_damaged_folders(saved: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:2000])
     with pytest.raises(DataError, match=r"data-00000-of-00001\.arrow cannot be read: "):
-        huggingface(path=str(saved))
+        parquet(path=str(saved))
     file.write_bytes(b"")
     with pytest.raises(DataError, match=r"data-00000-of-00001\.arrow cannot be read: "):
-        huggingface(path=str(saved))
+        parquet(path=str(saved))
     (saved / "train" / "state.json").write_text("{")
     with pytest.raises(DataError, match=r"state\.json does not say its _data_files: JSONDecodeError "):
-        huggingface(path=str(saved))
+        parquet(path=str(saved))
     (saved / "dataset_dict.json").write_text("{}")
     with pytest.raises(DataError, match=r"dataset_dict\.json does not say its splits: KeyError 'splits'\.$"):
-        huggingface(path=str(saved))
+        parquet(path=str(saved))
 
 
 def test_offsets_that_lead_out_of_the_file_are_refused(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_offsets_that_lead_out_of_the_file_are_refused(tmp_path: Path) -> None:
     assert path.read_bytes().count(offsets) == 1
     path.write_bytes(path.read_bytes().replace(offsets, damaged))
     with pytest.raises(DataError, match=r"x\.arrow cannot be read: .*offset"):
-        huggingface(path=str(path))
+        parquet(path=str(path))
 
 
 VALUES = {"age": [41, 7], "label": ["b", "a"], "name": ["x", "y"]}

@@ -1,68 +1,14 @@
-"""Records in Hugging Face's datasets: Parquet files, folders of `save_to_disk`, and `datasets.Dataset` itself."""
+"""Tables in Arrow's own form: in memory, in files, and in a `datasets.Dataset` of Hugging Face."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import DataError, expanded
 from datamix.sources.columns import Columns, open_columns, reading
-from datamix.sources.files import files_of, notes_on
-from datamix.sources.images import Fit, Mode
-from datamix.sources.parquet import ParquetFile
 
 _GROUP_ROWS = 1000  # of a dataset in Python, as files of `save_to_disk` have
-
-
-def huggingface(
-    *,
-    path: str | Sequence[str] | Mapping[str, str | Sequence[str]],
-    leaves: Mapping[str, str] | None = None,
-    pad_to: Mapping[str, int] | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    mode: Mode = "L",
-    fit: Fit = "resize",
-    background: str = "white",
-    split: str = "train",
-) -> Columns:
-    """A dataset of Hugging Face on this machine, read without its library.
-
-    Args:
-      path: A folder that `save_to_disk` wrote, or files as `datamix.sources.parquet.parquet` takes them, `.parquet` or
-        `.arrow`.
-      leaves: As for `parquet`, like all that follow.
-      pad_to: See there.
-      height: See there.
-      width: See there.
-      mode: See there.
-      fit: See there.
-      background: See there.
-      split: See there; the splits of a folder of `save_to_disk` are its own.
-
-    Raises:
-      ConfigError: A setting does not fit the files.
-      DataError: A file is missing or damaged, lacks a column or values, or differs from the first one.
-    """
-    files = _saved(expanded(path)) if isinstance(path, str) else None
-    files, notes = (
-        (files, ()) if files else (found := files_of(path, suffixes=[".parquet", ".arrow"]), notes_on(path, found))
-    )
-    parts = {
-        name: [(ParquetFile if file.suffix.lower() == ".parquet" else ArrowFile)(file) for file in of_split]
-        for name, of_split in files.items()
-    }
-    return open_columns(
-        parts,
-        provenance="huggingface",
-        split=split,
-        leaves=leaves,
-        pad_to=pad_to,
-        image={"height": height, "width": width, "mode": mode, "fit": fit, "background": background},
-        notes=notes,
-    )
 
 
 def tabular(data: Any) -> Columns | None:
@@ -88,31 +34,6 @@ def tabular(data: Any) -> Columns | None:
     if kind == "pyarrow.Table":
         return open_columns({"train": [Table("this Table", data)]}, provenance="arrays")
     return None
-
-
-def _saved(folder: Path) -> dict[str, tuple[Path, ...]] | None:
-    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder.
-
-    Raises:
-      DataError: What the folder says of its files cannot be read.
-    """
-    splits = {"train": folder}
-    if not (folder / "state.json").is_file():
-        if not (folder / "dataset_dict.json").is_file():
-            return None
-        splits = {str(name): folder / str(name) for name in _said(folder / "dataset_dict.json", "splits")}
-    return {
-        name: tuple(place / file["filename"] for file in _said(place / "state.json", "_data_files"))
-        for name, place in splits.items()
-    }
-
-
-def _said(file: Path, key: str) -> Any:
-    """An entry of a JSON file."""
-    try:
-        return json.loads(file.read_bytes())[key]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{file} does not say its {key}: {type(error).__name__} {error}.") from error
 
 
 class Table:
