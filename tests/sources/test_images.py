@@ -95,7 +95,6 @@ def test_pad_keeps_all_and_adds_borders():
 def test_a_line_of_pixels_is_no_trouble():
     line = encoded(Image.new("RGB", (3000, 1), RED))
     assert (decoded(line, fit="crop") == RED).all()
-    assert (decoded(line, fit="pad")[[0, 2, 3]] == 255).all()
 
 
 def with_alpha(mode):
