@@ -5,7 +5,6 @@ A table comes in groups of rows, such as Parquet's row groups, which are read as
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections import OrderedDict
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
-from datamix.sources.images import ImageFormat, damage, installed, read_error, spread
+from datamix.sources.images import ImageFormat, image_size, read_error, spread
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -253,7 +252,7 @@ class Columns:
         """Decode one of several images."""
         data, form = encoded[at], column.image
         try:
-            if form and column.exact and (size := _image_size(data)[:2]) != (form.height, form.width):
+            if form and column.exact and (size := image_size(data)[:2]) != (form.height, form.width):
                 text = f"it has {size[0]}×{size[1]} pixels, but the first one {form.height}×{form.width}"
                 raise DataError(f"{text}; set height and width, which all are made to.")
             if form:
@@ -436,7 +435,7 @@ class _Choice:
         exact = settings["height"] is None and settings["width"] is None
         if exact or settings["mode"] is None:
             with read_error(f"{part.name}, row 0"):
-                height, width, mode = _image_size(_image_bytes(_stored(values), 0, part.name))
+                height, width, mode = image_size(_image_bytes(_stored(values), 0, part.name))
             settings["mode"] = settings["mode"] or ("L" if mode in _GREY else "RGB")
             settings |= {"height": height, "width": width} if exact else {}
         return ImageFormat(**settings), exact
@@ -557,17 +556,6 @@ def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
                     raise DataError("there is no such file.")
                 return file.read_bytes()
     raise DataError("there is none.")
-
-
-def _image_size(data: bytes) -> tuple[int, int, str]:
-    """The height, width and mode of an image, which is not decoded for it."""
-    with installed(), damage():
-        from PIL import Image
-
-        with Image.open(io.BytesIO(data)) as image:
-            turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
-            height, width = image.size if turned else image.size[::-1]
-            return height, width, image.mode
 
 
 class Kept:

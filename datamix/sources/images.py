@@ -170,7 +170,7 @@ def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
     OpenCV takes a fifth of Pillow's time for small ones, but prints what is wrong with damaged ones, and passes over
     what Pillow heeds. None for those and others, and where it is not installed.
     """
-    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[24:26]) not in (b"\x08\x00", b"\x08\x02") or not _opencv():
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[24:26]) not in (b"\x08\x00", b"\x08\x02") or not opencv():
         return None
     at, kind = 8, b""
     while kind != b"IEND":
@@ -180,14 +180,14 @@ def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
         if not is_whole or kind in (b"tRNS", b"eXIf", b"acTL"):  # transparency, orientation, frames
             return None
         at = end
-    pixels: np.ndarray | None = _opencv().imdecode(np.frombuffer(data, np.uint8), -1)
+    pixels: np.ndarray | None = opencv().imdecode(np.frombuffer(data, np.uint8), -1)
     if pixels is None:
         return None
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels[..., ::-1]
 
 
 @cache
-def _opencv() -> Any:
+def opencv() -> Any:
     """OpenCV; None where it is not installed."""
     with contextlib.suppress(ImportError):
         import cv2
@@ -244,6 +244,21 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
         return "not to be read"
     width, height = (" to ".join(map(str, sorted({min(each), max(each)}))) for each in zip(*sizes, strict=True))
     return f"{height} pixels high and {width} wide"
+
+
+def image_size(data: bytes) -> tuple[int, int, str]:
+    """The height, the width and Pillow's mode of an image, which is not decoded for it.
+
+    Raises:
+      DataError: It is no image, or a damaged one.
+    """
+    with installed(), damage():
+        from PIL import Image
+
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
+            height, width = image.size if turned else image.size[::-1]
+            return height, width, image.mode
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:
