@@ -85,7 +85,7 @@ class _Dataset:
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
         """See `datamix.sources.columns.Part`."""
-        return self._data.select_columns(list(columns))[group * _GROUP_ROWS :][:_GROUP_ROWS]
+        return self._data.select_columns(list(columns))[group * _GROUP_ROWS : (group + 1) * _GROUP_ROWS]
 
     def missing(self, column: str) -> int:
         """See `datamix.sources.columns.Part`; it is not known where indices choose among the rows."""

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -27,7 +27,7 @@ from datamix.spec import Arrays, LeafSpec, Spec
 INDEX = "__index_level_"
 """What columns begin with that pandas stores the labels of rows in."""
 
-KEPT_BYTES = 2**28  # of decoded groups, for all sources of a process together
+KEPT_BYTES = 2**27  # of decoded groups, for all sources of a process together
 _GREY = ("1", "L", "LA", "I;16")  # Pillow's modes without colours
 
 
@@ -122,7 +122,7 @@ class Column:
         if not self.padded:
             return {self.leaf: _numbers(values, self.spec.shape)}
         _check_present(values)
-        lengths, most = values.value_lengths().to_numpy().astype(np.int32), self.spec.shape[0]
+        lengths, most = pc.list_value_length(values).to_numpy().astype(np.int32), self.spec.shape[0]
         if len(lengths) and (longest := lengths.max()) > most:
             raise _Unfit(f"is a list of {longest}, longer than pad_to.{self.leaf}={most}", int(lengths.argmax()))
         padded = np.zeros((len(lengths), *self.spec.shape), self.spec.dtype)
@@ -149,6 +149,7 @@ class Columns:
     provenance: str
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    _token: object = field(default_factory=object, init=False, repr=False)  # tells its groups from others in KEPT
 
     @property
     def num_records(self) -> int:
@@ -191,7 +192,7 @@ class Columns:
         """See `datamix.sources.base.LabelledSource`; other splits may have none, as the tests of competitions do."""
         column = next(column for column in self.columns if column.leaf == "label")
         kinds = [_type(part, column.name) for part in self.parts]
-        own = kinds[self._groups[self._rows(np.zeros(1, np.int64))[0][0], 0]]
+        own = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
         groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == own]
         return np.concatenate([self._decoded(group, (column,))["label"] for group in groups])
 
@@ -213,11 +214,6 @@ class Columns:
     def _ends(self) -> np.ndarray:
         """The row after the last of each group, where the rows of all parts are numbered through."""
         return np.cumsum([rows for part in self.parts for rows in part.rows])
-
-    @cached_property
-    def _token(self) -> object:
-        """What tells the groups of this source from those of others, where they are kept."""
-        return object()
 
     def _rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The group of each record, and its row in the group."""
@@ -298,8 +294,8 @@ def open_columns(
     chosen = resolve_split(split, sizes, where="split")
     used = [part for name in dict.fromkeys(each[0] for each in chosen) for part in parts[name] if sum(part.rows)]
     if not used:
-        raise DataError(f"{parts[chosen[0][0]][0].name} holds no rows.")
-    choice = _Choice(used, every, image or {}, leaves is not None)
+        raise DataError(f"the split {chosen[0][0]!r} holds no rows.")
+    choice = _Choice(used, every, image or {}, bool(leaves))
     columns, left_out = choice.columns(leaves, pad_to or {})
     label = next((column for column in columns if column.leaf == "label"), None)
     names = (label.classes or _feature(used[0].schema, label.name).get("names")) if label else ()
@@ -338,7 +334,7 @@ class _Choice:
         for leaf, name in (leaves or {name: name for name in names if not name.startswith(INDEX)}).items():
             if name not in names:
                 text = f"{first.name} has no such column"
-                raise ConfigError(text, key=f"leaves.{leaf}", value=name, hint=hint(name, names))
+                raise ConfigError(text, key=f"leaves.{leaf}", value=name, hint=hint(str(name), names))
             try:
                 columns.append(self._column(leaf, name, pad_to.get(leaf)))
             except _Unfit as error:
@@ -394,7 +390,7 @@ class _Choice:
             raise _Unfit("is there twice")
         element = _element(kind)
         if most is not None:
-            if most < 1 or element in (None, kind) or types.is_fixed_size_list(kind):
+            if not isinstance(most, int) or most < 1 or element in (None, kind) or types.is_fixed_size_list(kind):
                 text = f"lists of varying length are padded, to 1 or more; column {name!r} is {kind}"
                 raise ConfigError(text, key=f"pad_to.{leaf}", value=most)
             inner = self._first(name, lambda values: _numbers(whole(values).flatten(), None))

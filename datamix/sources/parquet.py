@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,22 @@ def _saved(folder: Path) -> dict[str, tuple[Path, ...]] | None:
     if not (folder / "state.json").is_file():
         if not (folder / "dataset_dict.json").is_file():
             return None
-        splits = {str(name): folder / str(name) for name in _said(folder / "dataset_dict.json", "splits")}
+        splits = {name: folder / name for name in _names(folder / "dataset_dict.json", lambda said: said["splits"])}
     return {
-        name: tuple(place / file["filename"] for file in _said(place / "state.json", "_data_files"))
+        name: tuple(
+            place / file
+            for file in _names(place / "state.json", lambda said: [each["filename"] for each in said["_data_files"]])
+        )
         for name, place in splits.items()
     }
 
 
-def _said(file: Path, key: str) -> Any:
-    """An entry of a JSON file."""
+def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:
+    """The names that a JSON file holds."""
     try:
-        return json.loads(file.read_bytes())[key]
+        return [str(name) for name in find(json.loads(file.read_bytes()))]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{file} does not say its {key}: {type(error).__name__} {error}.") from error
+        raise DataError(f"{file} does not say its files or splits: {type(error).__name__} {error}.") from error
 
 
 class ParquetFile:

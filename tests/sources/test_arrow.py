@@ -142,10 +142,16 @@ def test_damaged_folders(saved: Path) -> None:
     with pytest.raises(DataError, match=r"data-00000-of-00001\.arrow cannot be read: "):
         parquet(path=str(saved))
     (saved / "train" / "state.json").write_text("{")
-    with pytest.raises(DataError, match=r"state\.json does not say its _data_files: JSONDecodeError "):
+    with pytest.raises(DataError, match=r"state\.json does not say its files or splits: JSONDecodeError "):
+        parquet(path=str(saved))
+    (saved / "train" / "state.json").write_text('{"_data_files": [3]}')
+    with pytest.raises(DataError, match=r"state\.json does not say its files or splits: TypeError "):
+        parquet(path=str(saved))
+    (saved / "train" / "state.json").write_text('{"_data_files": []}')
+    with pytest.raises(DataError, match=r"^the split 'train' holds no rows\.$"):
         parquet(path=str(saved))
     (saved / "dataset_dict.json").write_text("{}")
-    with pytest.raises(DataError, match=r"dataset_dict\.json does not say its splits: KeyError 'splits'\.$"):
+    with pytest.raises(DataError, match=r"dataset_dict\.json does not say its files or splits: KeyError 'splits'\.$"):
         parquet(path=str(saved))
 
 

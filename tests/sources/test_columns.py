@@ -131,6 +131,8 @@ def test_columns_are_chosen_and_renamed() -> None:
             {"pad_to": {"number": 3}},
             r"^pad_to\.number = 3; lists of varying length are padded, to 1 or more; column 'nu",
         ),
+        ({"pad_to": {"list": "3"}}, r"^pad_to\.list = '3'; lists of varying length are padded, to 1 or more"),
+        ({"leaves": {"x": 3}}, r"^leaves\.x = 3; t has no such column\. Known: "),
         ({"pad_to": {"list": 0}}, r"^pad_to\.list = 0; lists of varying length are padded, to 1 or more"),
         ({"pad_to": {"list": 2}}, r"^pad_to\.list = 2; there is another leaf num_list; rename it in leaves\.$"),
         (
@@ -315,8 +317,9 @@ def test_splits_of_parts() -> None:
     assert source.whole_labels().tolist() == [0] * 8  # the test has none
     source = open_columns(parts, provenance="test", split="test[1:]")
     assert (list(source.spec), read_all(source)["x"].tolist()) == (["x"], [101, 102, 103])
-    assert open_columns(parts, provenance="test", split="train[:0]").num_records == 0
-    with pytest.raises(DataError, match=r"^t holds no rows\.$"):
+    none = open_columns(parts, provenance="test", split="train[:0]")
+    assert (none.num_records, none.whole_labels().tolist()) == (0, [0] * 8)
+    with pytest.raises(DataError, match=r"^the split 'train' holds no rows\.$"):
         open_columns({"train": [Rows(pa.table({"x": pa.array([], pa.int64())}))]}, provenance="test")
 
 
