@@ -172,14 +172,20 @@ def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
     """The numbers of a column, NaN where they are missing.
 
     Raises:
-      DataError: A number is beyond float32, or a whole number is none of its own.
+      DataError: A number is beyond float32, or its whole numbers or differences are not to be told apart there.
     """
     values = np.concatenate([piece.cast("float64", safe=False).to_numpy(zero_copy_only=False) for piece in pieces])
     with np.errstate(over="ignore"):
         narrow: np.ndarray = values.astype(np.float32)
-    lost = np.isinf(narrow) & np.isfinite(values)
-    if not lost.any() and (values == np.floor(values))[np.isfinite(values)].all():
-        lost = np.isfinite(values) & (narrow != values)
+    finite = np.isfinite(values)
+    lost = np.isinf(narrow) & finite
+    if finite.any() and not lost.any():
+        low, high = values[finite].min(), values[finite].max()
+        top = max(abs(low), abs(high))
+        # Seconds since 1970 lie within a few of float32's steps there; what is left of rounding is no difference.
+        is_coarse = 2.0**-44 * top < high - low < 2.0**16 * np.spacing(np.float32(top))
+        if is_coarse or (values[finite] == np.floor(values[finite])).all():
+            lost = finite & (narrow != values)
     if lost.any():
         value = values[lost][0]
         text = f"column {name!r} holds {value:.17g}, which is {narrow[lost][0]:.17g} in float32"
@@ -203,14 +209,16 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
     every = [piece.drop_null() for piece in every]
     other = _no_numbers(every)
     if not other:
-        labels, whole_labels = ([piece.to_numpy(zero_copy_only=False) for piece in each] for each in (pieces, every))
+        labels, whole_labels = (
+            [(piece.cast("float64") if pa.types.is_decimal(piece.type) else piece).to_numpy(False) for piece in each]
+            for each in (pieces, every)
+        )
         return np.concatenate(labels), np.concatenate(whole_labels), ()
     if not all(is_text(piece.type) for piece in every):
         raise DataError(f"the target {name!r} is to be numbers, or text, and {other}.")
     words = [[piece.cast(pa.large_string()) for piece in each] for each in (pieces, every)]
-    if (numbers := sum(pc.sum(pc.match_substring_regex(each, _NUMBER)).as_py() or 0 for each in words[1])) > sum(
-        map(len, every)
-    ) / 2:
+    numbers = sum(pc.sum(pc.match_substring_regex(each, _NUMBER)).as_py() or 0 for each in words[1])
+    if 2 * numbers > sum(map(len, every)):
         raise DataError(f"the target {name!r} is numbers in {numbers:,} rows, but {other}; correct them.")
     classes = sorted({word for each in words[1] for word in each.unique().to_pylist()})
     known = pa.array(classes, pa.large_string())

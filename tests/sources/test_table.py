@@ -117,6 +117,10 @@ def test_a_type_that_shows_late(csv: Any) -> None:
             "id\n1750000001\n1750000003\n",
             r"^column 'id' holds 1750000001, which is 1750000000 in float32; leave it out, by",
         ),
+        (
+            "time\n1750000000.5\n1750000060.5\n",
+            r"^column 'time' holds 1750000000\.5, which is 1750000000 in float32; lea",
+        ),
         ("x\n1e300\n0.5\n", r"^column 'x' holds 1\.0+1e\+300, which is inf in float32; leave it out"),
     ],
 )
@@ -127,6 +131,8 @@ def test_mistakes_in_a_file(csv: Any, text: str, message: str) -> None:
 
 def test_decimals_are_rounded_to_float32_as_always(csv: Any) -> None:
     assert csv("x\n0.1\n33554433.5\n").read()["features"][0, 0] == np.float32(0.1)
+    assert csv("x\n0.1\n0.1\n").read()["features"].tolist() == [[np.float32(0.1)]] * 2
+    assert csv("x\n0.1\n0.30000000000000004\n0.3\n").num_records == 3
 
 
 def test_truncated_files(csv: Any, shared_data: Path, tmp_path: Path) -> None:
@@ -184,6 +190,10 @@ def test_parquet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.read()["features"], [[1], [np.nan], [3]])
     assert (source.class_names, source.read()["label"].tolist()) == (("x", "y"), [0, 1, 0])
     assert source.notes[0].startswith("columns are left out: c, which is list")
+    prices = pa.array([1, 2], pa.decimal128(9, 2))
+    pq.write_table(pa.table({"price": prices, "cost": prices}), tmp_path / "x.parquet")
+    source = table(path=str(tmp_path / "x.parquet"), target="price")
+    assert (source.read()["features"].tolist(), source.read()["label"].tolist()) == ([[1], [2]], [1.0, 2.0])
 
 
 def test_real_tables(shared_data: Path) -> None:
