@@ -12,6 +12,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
+from datamix.sources.arrow import tabular
 from datamix.sources.base import Source, TakeFromRead
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -43,6 +44,8 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     """
     if isinstance(data, Source):
         return data
+    if (columns := tabular(data)) is not None:
+        return columns
     if hasattr(data, "num_records") and hasattr(data, "spec") and (hasattr(data, "read") or hasattr(data, "take")):
         return Reading(data, provenance) if hasattr(data, "read") else Taking(data, provenance)
     if isinstance(data, Mapping):
