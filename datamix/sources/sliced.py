@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,10 +76,20 @@ class Sliced:
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
+        self.source.take(self._of_whole(indices), out)
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says where each record lies, if the source does."""
+        places = getattr(self.source, "places", None)
+        return None if places is None else lambda indices: places(self._of_whole(indices))
+
+    def _of_whole(self, indices: np.ndarray) -> np.ndarray:
+        """The indices of records in the whole source."""
         starts, stops = np.array(self.ranges, np.int64).T
         ends = np.cumsum(stops - starts)
         number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        self.source.take(indices + (stops - ends)[number], out)
+        return np.asarray(indices + (stops - ends)[number])
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""
