@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import math
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ _BLOCK_BYTES = 2**23  # read at once by a thread
 _DIGESTED = 64  # records, evenly spaced
 _FILES = ("path", "files", "records", "offsets", "tokenizer")  # settings that name files
 # Settings that choose no records.
-_NOT_RECORDS = ("name", "operators", "seed", "class_names", "num_classes", "label", "unlabelled", "placement")
-_NOT_RECORDS += ("stand_in", "test_split")
+_NOT_RECORDS = (
+    *("name", "operators", "seed", "class_names", "num_classes", "label", "unlabelled", "placement", "stand_in"),
+    "test_split",
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,15 @@ class KeptStatistics:
     num_records: int
     cache: str | None
 
+    @property
+    def path(self) -> Path:
+        """The place in the cache, whether anything is there or not."""
+        return self._named.path
+
     def read(self) -> Mapping[str, LeafStatistics] | None:
         """The statistics of each leaf; None where they are not there, or not of these records."""
         # Most often there are none, and then no file is looked at.
-        entry = self.place.peek() if self._named.path.exists() else None
+        entry = self.place.peek() if self.path.exists() else None
         return from_json(entry[1]["statistics"]) if entry else None
 
     def complete(
@@ -86,7 +93,7 @@ class KeptStatistics:
         sizes = [len(piece) for piece in pieces]
         statistics = {
             leaf: LeafStatistics.merged(
-                (each[leaf], size * int(np.prod(spec.shape))) for each, size in zip(whole, sizes, strict=True)
+                (each[leaf], size * math.prod(spec.shape)) for each, size in zip(whole, sizes, strict=True)
             )
             for leaf, spec in self.source.spec.items()
         }
@@ -139,7 +146,7 @@ class KeptStatistics:
         """The cut of the records into pieces, whose statistics are found one by one; the same for every call."""
         count = max(1, min(_MOST_PIECES, -(-self.num_records // _PIECE_RECORDS)))
         ends = [i * self.num_records // count for i in range(count + 1)]
-        return [range(*each) for each in zip(ends[:-1], ends[1:], strict=True)]
+        return [range(*each) for each in pairwise(ends)]
 
     def _piece(self, number: int) -> Mapping[str, LeafStatistics] | None:
         """The statistics of a piece; None where they are not there."""
@@ -197,7 +204,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:
     """The files at a path, which may be a folder or a glob: name, size and time of change."""
-    for each in [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]:
+    for each in [path] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
         if each.is_dir():
             for folder, folders, names in os.walk(each):
                 folders.sort()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
+_LINE_S = 10  # between two lines where nobody can see a bar
+
 
 @contextmanager
 def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
@@ -41,6 +43,35 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
             bar.update(task, completed=step)
 
         yield advance
+
+
+@contextmanager
+def counting(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on standard error how many things are done, of how many: a bar in a terminal, else a line now and then.
+
+    Args:
+      label: What is done.
+
+    Yields:
+      A function of how many are done, of how many.
+    """
+    out = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    begun = shown = time.perf_counter()
+
+    def line(done: int, total: int) -> None:
+        nonlocal shown
+        if (now := time.perf_counter()) - shown >= _LINE_S:
+            shown = now
+            left = (total - done) * (now - begun) / max(done, 1)
+            out.print(f"{label}: {done:,} of {total:,}, {left:,.0f} s left")
+
+    if not out.is_terminal:
+        yield line
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class _Rate(TextColumn):

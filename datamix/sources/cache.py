@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from filelock import FileLock, Timeout
+from numpy.lib import format as npy
 
 from datamix.errors import expanded
 from datamix.spec import Arrays, LeafSpec

@@ -109,7 +109,7 @@ class Tfds(TakeFromRead):
         return self._slot.load(self._decode).arrays
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Decode the split where the cache does not hold it; `progress` takes how many records are done, of how many."""
+        """Decode the split where the cache does not hold it; `progress` takes the records done, and all."""
         self._slot.load(lambda: self._decode(progress))
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
