@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +28,7 @@ _PIECE_RECORDS = 1024  # at least
 _BLOCK_BYTES = 2**23  # read at once by a thread
 _DIGESTED = 64  # records, evenly spaced
 _FILES = ("path", "files", "records", "offsets", "tokenizer")  # settings that name files
-# Settings that choose no records.
-_NOT_RECORDS = (
+_NOT_RECORDS = (  # settings that choose no records
     *("name", "operators", "seed", "class_names", "num_classes", "label", "unlabelled", "placement", "stand_in"),
     "test_split",
 )
@@ -40,10 +36,10 @@ _NOT_RECORDS = (
 
 @dataclass(frozen=True)
 class KeptStatistics:
-    """The place in the cache for the statistics of a source.
+    """The place in the cache for the statistics of all records that a mix uses of a source.
 
-    They are of all records that the mix uses of it, and are no longer valid once a setting that chooses records or one
-    of the source's files has changed, by its size and time, or one of some evenly spaced records.
+    They are no longer valid once a setting that chooses records has changed, the name, size or time of one of the
+    source's files, or one of some evenly spaced records.
 
     Attributes:
       config: The configuration of the source.
@@ -56,11 +52,6 @@ class KeptStatistics:
     source: Source
     num_records: int
     cache: str | None
-
-    @property
-    def path(self) -> Path:
-        """The place in the cache, whether anything is there or not."""
-        return self._named.path
 
     def read(self) -> Mapping[str, LeafStatistics] | None:
         """The statistics of each leaf; None where they are not there, or not of these records."""
@@ -83,20 +74,14 @@ class KeptStatistics:
         """
         if (kept := self.read()) is not None:
             return kept
-        pieces = self._pieces()
+        count = max(1, min(_MOST_PIECES, -(-self.num_records // _PIECE_RECORDS)))
+        pieces = [range(i * self.num_records // count, (i + 1) * self.num_records // count) for i in range(count)]
         with locked(self._directory / f"{part}-of-{parts}"):
-            self._work([i for i in range(len(pieces)) if i % parts == part and self._piece(i) is None], progress)
-        done = [self._piece(i) for i in range(len(pieces))]
-        whole = [each for each in done if each is not None]
-        if len(whole) < len(pieces):
-            return None
-        sizes = [len(piece) for piece in pieces]
-        statistics = {
-            leaf: LeafStatistics.merged(
-                (each[leaf], size * math.prod(spec.shape)) for each, size in zip(whole, sizes, strict=True)
-            )
-            for leaf, spec in self.source.spec.items()
-        }
+            self._work({i: pieces[i] for i in range(part, count, parts) if self._piece(i) is None}, progress)
+        done = [each for i in range(count) if (each := self._piece(i)) is not None]
+        if len(done) < count:
+            return self.read()  # another part may have joined them meanwhile
+        statistics = self._merged(list(zip(done, map(len, pieces), strict=True)))
         self.place.load(lambda: ({}, {"statistics": to_json(statistics)}))
         shutil.rmtree(self._directory, ignore_errors=True)
         return statistics
@@ -104,49 +89,43 @@ class KeptStatistics:
     @cached_property
     def place(self) -> Place:
         """The place in the cache, with what the records depend on."""
-        count = min(self.num_records, _DIGESTED)
-        indices = np.linspace(0, self.num_records - 1, count).astype(np.int64)
+        indices = np.linspace(0, self.num_records - 1, min(self.num_records, _DIGESTED)).astype(np.int64)
         content = hashlib.blake2b(digest_size=16)
         for path in self._paths:
-            for file, size, time in _files(path):
-                content.update(f"{file} {size} {time}\n".encode(errors="surrogatepass"))
+            files = [path, *path.rglob("*")] if path.exists() else Path(path.anchor).glob(str(path)[1:])
+            for file in sorted(files):
+                content.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode(errors="replace"))
         for _, values in sorted(self._read(indices).items()):
-            content.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+            content.update(values.reshape(-1).view(np.uint8).data)
         return replace(self._named, fingerprint={"content": content.hexdigest()})
+
+    @property
+    def path(self) -> Path:
+        """The place in the cache, whether anything is there or not."""
+        return self._named.path
 
     @cached_property
     def _named(self) -> Place:
         """The place by the settings alone."""
-        settings = {
-            field.name: getattr(self.config, field.name)
-            for field in fields(self.config)
-            if field.name not in _NOT_RECORDS
-        }
+        settings = {key: value for key, value in vars(self.config).items() if key not in _NOT_RECORDS}
         key = {
             "settings": json.loads(json.dumps(settings, default=str, sort_keys=True)),
             "paths": [str(path) for path in self._paths],
             "num_records": self.num_records,
             "spec": {leaf: str(part) for leaf, part in self.source.spec.items()},
         }
-        cache = cache_directory(self.cache)
-        return Place(cache_dir=cache, name=f"{self.config.name}-statistics", key=key, fingerprint={})
+        name = f"{self.config.name}-statistics"
+        return Place(cache_dir=cache_directory(self.cache), name=name, key=key, fingerprint={})
 
     @property
     def _paths(self) -> list[Path]:
-        of_source: dict[str, Any] = {field.name: getattr(self.config, field.name) for field in fields(self.config)}
-        settings = of_source | dict(self.config.settings)
+        settings = vars(self.config) | dict(self.config.settings)
         return [expanded(text).absolute() for name in _FILES for text in _texts(settings.get(name))]
 
     @property
     def _directory(self) -> Path:
         """The directory of the pieces that are done, while others are missing."""
         return Path(f"{self.place.path}-{self.place.fingerprint['content'][:8]}.parts")
-
-    def _pieces(self) -> list[range]:
-        """The cut of the records into pieces, whose statistics are found one by one; the same for every call."""
-        count = max(1, min(_MOST_PIECES, -(-self.num_records // _PIECE_RECORDS)))
-        ends = [i * self.num_records // count for i in range(count + 1)]
-        return [range(*each) for each in pairwise(ends)]
 
     def _piece(self, number: int) -> Mapping[str, LeafStatistics] | None:
         """The statistics of a piece; None where they are not there."""
@@ -155,38 +134,37 @@ class KeptStatistics:
         except (OSError, ValueError, TypeError):  # missing, or cut off when a machine went down
             return None
 
-    def _work(self, numbers: list[int], progress: Callable[[int, int], None]) -> None:
+    def _work(self, pieces: Mapping[int, range], progress: Callable[[int, int], None]) -> None:
         """Find the statistics of some pieces, on all cores."""
-        pieces = self._pieces()
-        total, done = sum(len(pieces[number]) for number in numbers), 0
+        total, done = sum(map(len, pieces.values())), 0
+        rows = max(1, _BLOCK_BYTES // max(1, bytes_of(self.source.spec)))
 
-        def work(number: int) -> int:
-            statistics = self._statistics(pieces[number])
+        def work(number: int, piece: range) -> int:
+            blocks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
+            found = [{leaf: LeafStatistics.of(x) for leaf, x in self._read(block).items()} for block in blocks]
             written = self._directory / f"{number}.{secrets.token_hex(4)}.tmp"
-            written.write_text(json.dumps(to_json(statistics)))
+            written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, blocks), strict=True))))))
             written.replace(self._directory / f"{number}.json")
-            return len(pieces[number])
+            return len(piece)
 
         pool = ThreadPoolExecutor(num_cores())
         try:
-            for future in as_completed([pool.submit(work, number) for number in numbers]):
+            for future in as_completed([pool.submit(work, *piece) for piece in pieces.items()]):
                 done += future.result()
                 progress(done, total)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _statistics(self, piece: range) -> Mapping[str, LeafStatistics]:
-        rows = max(1, _BLOCK_BYTES // max(1, bytes_of(self.source.spec)))
-        blocks = [np.arange(start, min(start + rows, piece.stop)) for start in range(piece.start, piece.stop, rows)]
-        found: dict[str, list[tuple[LeafStatistics, int]]] = {leaf: [] for leaf in self.source.spec}
-        for block in blocks:
-            for leaf, values in self._read(block).items():
-                found[leaf].append((LeafStatistics.of(values), values.size))
-        return {leaf: LeafStatistics.merged(each) for leaf, each in found.items()}
+    def _merged(self, parts: list[tuple[Mapping[str, LeafStatistics], int]]) -> dict[str, LeafStatistics]:
+        """The statistics of several parts together, each given with the number of its records."""
+        return {
+            leaf: LeafStatistics.merged((each[leaf], records * math.prod(part.shape)) for each, records in parts)
+            for leaf, part in self.source.spec.items()
+        }
 
-    def _read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def _read(self, indices: np.ndarray | range) -> dict[str, np.ndarray]:
         out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in self.source.spec.items()}
-        self.source.take(indices, out)
+        self.source.take(np.asarray(indices, np.int64), out)
         return out
 
 
@@ -194,23 +172,6 @@ def _texts(value: object) -> Iterator[str]:
     """The texts in a setting that is one, or holds some."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each)
-
-
-def _files(path: Path) -> Iterator[tuple[str, int, int]]:
-    """The files at a path, which may be a folder or a glob: name, size and time of change."""
-    for each in [path] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))):
-        if each.is_dir():
-            for folder, folders, names in os.walk(each):
-                folders.sort()
-                for name in sorted(names):
-                    status = Path(folder, name).stat()
-                    yield f"{folder}/{name}", status.st_size, status.st_mtime_ns
-        else:
-            status = each.stat()
-            yield str(each), status.st_size, status.st_mtime_ns

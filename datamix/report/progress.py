@@ -47,31 +47,27 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
 
 @contextmanager
 def counting(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on standard error how many things are done, of how many: a bar in a terminal, else a line now and then.
-
-    Args:
-      label: What is done.
+    """Show on standard error how many things are done: a bar in a terminal, elsewhere a line now and then.
 
     Yields:
       A function of how many are done, of how many.
     """
-    out = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     begun = shown = time.perf_counter()
-
-    def line(done: int, total: int) -> None:
-        nonlocal shown
-        if (now := time.perf_counter()) - shown >= _LINE_S:
-            shown = now
-            left = (total - done) * (now - begun) / max(done, 1)
-            out.print(f"{label}: {done:,} of {total:,}, {left:,.0f} s left")
-
-    if not out.is_terminal:
-        yield line
-        return
     columns = [TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=out, transient=True) as bar:
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int) -> None:
+            nonlocal shown
+            bar.update(task, completed=done, total=total)
+            if not out.is_terminal and (now := time.perf_counter()) - shown >= _LINE_S:
+                shown = now
+                out.print(
+                    f"{label}: {done:,} of {total:,}, {(total - done) * (now - begun) / max(done, 1):,.0f} s left"
+                )
+
+        yield advance
 
 
 class _Rate(TextColumn):

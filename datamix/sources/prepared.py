@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -94,9 +94,7 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
         path = str(error.filename or place.path)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not path.startswith(str(place.cache_dir)):
             raise
-        raise ResourceError(
-            f"{path} cannot be written: {error.strerror}; prepare keeps records on a disk, and directory= names another."
-        ) from error
+        raise ResourceError(f"{path} cannot be written: {error.strerror}; directory= names another disk.") from error
     notes = []
     if not written:
         notes.append(f"its records were prepared before; to write them anew, delete {place.path}.")
@@ -112,23 +110,17 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
 
 
 class _Window:
-    """The records of a stream that are in memory: its first, and some that lie together."""
+    """The records of a stream that are in memory, by their numbers: its first, and those from `begin` on."""
 
-    def __init__(self) -> None:
-        self.begin, self.records, self._first = 0, list[Any](), list[Any]()
-
-    def advance(self, stream: Iterator[Any], count: int) -> bool:
-        """Go on to the next records; returns whether there are any."""
-        self.begin += len(self.records)
-        self.records = list(islice(stream, count))
-        self._first = self._first or self.records[:1]
-        return bool(self.records)
+    first: Any
+    records: Sequence[Any]
+    begin = 0
 
     def __len__(self) -> int:
         return self.begin + len(self.records)
 
     def __getitem__(self, number: int) -> Any:
-        return self.records[number - self.begin] if number else self._first[0]
+        return self.records[number - self.begin] if number else self.first
 
 
 def _blocks(name: str, stream: Iterator[Any], limit: int) -> Blocks:
@@ -136,16 +128,19 @@ def _blocks(name: str, stream: Iterator[Any], limit: int) -> Blocks:
     window = _Window()
     source = Objects(window)
     found: dict[str, list[tuple[LeafStatistics, int]]] = {}
-    try:
-        while window.advance(stream, min(_BLOCK_RECORDS, limit - len(window))):
-            numbers = np.arange(window.begin, len(window))
-            arrays = {leaf: np.empty((len(numbers), *part.shape), part.dtype) for leaf, part in source.spec.items()}
-            source.take(numbers, arrays)
-            for leaf, values in arrays.items():
-                found.setdefault(leaf, []).append((LeafStatistics.of(values), values.size))
-            yield arrays
-    except DataError as error:
-        raise DataError(f"source {name!r}: {error}") from error
+    for begin in range(0, limit, _BLOCK_RECORDS):
+        if not (records := list(islice(stream, min(_BLOCK_RECORDS, limit - begin)))):
+            break
+        window.begin, window.records = begin, records
+        window.first = window.first if begin else records[0]
+        try:
+            arrays = {leaf: np.empty((len(records), *part.shape), part.dtype) for leaf, part in source.spec.items()}
+            source.take(np.arange(begin, len(window)), arrays)
+        except DataError as error:
+            raise DataError(f"source {name!r}: {error}") from error
+        for leaf, values in arrays.items():
+            found.setdefault(leaf, []).append((LeafStatistics.of(values), values.size))
+        yield arrays
     if not found:
         raise DataError(f"source {name!r}: the stream holds no record.")
     cut = any(True for _ in islice(stream, 1))
