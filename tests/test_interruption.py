@@ -169,6 +169,3 @@ def test_where_signals_wait_the_first_ends_at_the_next_check_and_the_second_at_o
         with pytest.raises(SystemExit, match="143"):
             work(twice=twice)
     assert reached == [True, True]
-    with pytest.raises(SystemExit), ended_by(signal.SIGTERM):
-        os.kill(os.getpid(), signal.SIGTERM)
-        wait()
