@@ -10,7 +10,11 @@ import pytest
 
 from datamix.sources.statistics import LeafStatistics
 
-YAML = "_target_: arrays\npath: {path}\noperators: [{{resize: {{height: 28, width: 28}}}}, {{to_float: {{largest: 16}}}}]\n"
+YAML = """
+_target_: arrays
+path: {path}
+operators: [{{resize: {{height: 28, width: 28}}}}, {{to_float: {{largest: 16}}}}]
+"""
 
 
 @pytest.fixture
