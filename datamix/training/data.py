@@ -77,21 +77,13 @@ class Data:
 
 
 def open_data(config: Config, like: Data | None = None) -> Data:
-    """Read the mix and its test records.
-
-    Args:
-      config: The configuration of the run.
-      like: The data of a run that differs in weights and seeds alone, to be shared.
-
-    Raises:
-      DatamixError: Raised with one line that says what is wrong and how to mend it.
-    """
+    """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
     built = build(config)
     shape = _check_spec(built)
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
-    test_sources = [test_source(source, config) for source in config.sources]  # before anything is read
+    test_sources = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     counts = [_num_classes(built, name) or 0 for name in built.sources]
     offsets = [built.offset(name) or 0 for name in built.sources]
@@ -135,11 +127,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
 
 
 def _check_spec(built: Built) -> tuple[int, ...]:
-    """The shape of an image.
-
-    Raises:
-      ConfigError: Raised when these are no records to train on.
-    """
+    """The shape of an image."""
     spec = built.spec()
     image, label = spec.get("image"), spec.get("label")
     is_image = image is not None and "float" in image.dtype and image.shape
@@ -168,7 +156,7 @@ def _is_class(label: LeafSpec | None) -> bool:
     return label is not None and not label.shape and np.dtype(label.dtype).kind in "iu"
 
 
-def test_source(source: SourceConfig, config: Config) -> SourceConfig:
+def held_out(source: SourceConfig, config: Config) -> SourceConfig:
     """A source with its test records in place of those to train on.
 
     Raises:
