@@ -32,7 +32,9 @@ _COMPONENTS: dict[str, dict[str, str | Callable[..., Any]]] = {
         "tfds": "datamix.sources.tfds.source:Tfds",
     },
     "operator": {
+        **{name: f"datamix.operators.leaf:{name}" for name in ("add_axis", "rename", "squeeze")},
         "cast": f"{_IMAGE}:cast",
+        "drop_alpha": f"{_IMAGE}:drop_alpha",
         "flip_horizontal": f"{_IMAGE}:flip_horizontal",
         "normalize": f"{_IMAGE}:normalize",
         "resize": f"{_IMAGE}:resize",
