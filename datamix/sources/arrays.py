@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -17,13 +18,20 @@ from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, expanded, hint
 from datamix.sources.base import TakeFromRead, take_rows
+from datamix.sources.joined import Joined
 from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
 _Header = tuple[tuple[int, ...], np.dtype]
+_Place = tuple[Path, str | None]
 
 # What NumPy and zipfile raise on a damaged file; RuntimeError on one that is encrypted or packed in an unknown way.
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+
+
+# Splits as arrays of `.npz` files are called after, and the leaves that Keras's names stand for.
+_SPLITS = ("train", "test", "val", "valid", "validation", "dev", "eval")
+_LEAVES = {"x": "image", "images": "image", "y": "label", "labels": "label"}
 
 
 def arrays(
@@ -35,11 +43,15 @@ def arrays(
 ) -> Sliced:
     """Arrays in files, all of the same length along their first axis.
 
+    The one split is called `train`, unless the names of the arrays say otherwise: `leaves: {image: x_train}` is the
+    split `train` of a file that has `x_test` as well, whose split `test` is read from there.
+
     Args:
       path: An `.npz` file.
       files: Instead, an `.npy` file for each leaf.
-      leaves: Leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
-      split: TFDS's syntax; the one split is called `train`.
+      leaves: Leaf name to the name of the array in the `.npz` file. By default all its arrays, under their names; where
+        all are called after splits, as `x_train`, `y_train`, `x_test` and `y_test` are, `image` and `label`.
+      split: TFDS's syntax.
 
     Raises:
       ConfigError: Not exactly one of `path` and `files` is set, `leaves` stands without `path`, or the file has no such
@@ -48,31 +60,92 @@ def arrays(
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
-    where: dict[str, tuple[Path, str | None]] = {}
-    headers: dict[str, _Header] = {}
-    if path is not None:
-        archive = expanded(path)
-        names = _names(archive)
-        chosen = dict(leaves) if leaves is not None else {name: name for name in names}
-        for leaf, name in chosen.items():
-            if name not in names:
-                raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
-            where[leaf] = (archive, name)
-        of_name = _npz_headers(archive, chosen.values())
-        headers = {leaf: of_name[name] for leaf, name in chosen.items()}
-    elif leaves is not None:
-        raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
-    else:
-        for leaf, file in (files or {}).items():
-            where[leaf] = (expanded(file), None)
-            headers[leaf] = _npy_header(where[leaf][0])
+    if path is None:
+        if leaves is not None:
+            raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
+        places: Mapping[str, _Place] = {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}
+        return sliced(
+            _array_files("files", places, {leaf: _npy_header(file) for leaf, (file, _) in places.items()}), split
+        )
+    archive = expanded(path)
+    names = _names(archive)
+    if class_names := _class_names(archive, names, leaves):
+        names.remove("class_names")
+    keras = _keras_leaves(names) if leaves is None else None
+    chosen = keras or (dict(leaves) if leaves is not None else {name: name for name in names})
+    for leaf, name in chosen.items():
+        if name not in names:
+            raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
+    headers = _npz_headers(archive, [name for each in _by_split(chosen, names).values() for name in each.values()])
+    if keras and "image" in keras and len(headers[keras["image"]][0]) < 3:  # vectors
+        keras["features"] = keras.pop("image")
+        chosen = keras
+    splits = {
+        name: _array_files(
+            path, {leaf: (archive, array) for leaf, array in each.items()}, {leaf: headers[each[leaf]] for leaf in each}
+        )
+        for name, each in _by_split(chosen, names).items()
+    }
+    read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
+    note = f"{archive.name}: {read}; its splits are {', '.join(splits)}." if keras else ""
+    label = splits["train"].spec.get("label")
+    labels = [of.where["label"] for of in splits.values() if label and of.spec["label"].shape == label.shape]
+    splits = {name: replace(each, labels=labels, note=note, class_names=class_names) for name, each in splits.items()}
+    sizes = {name: each.num_records for name, each in splits.items()}
+    asked = {part.partition("[")[0].strip() for part in split.split("+")}
+    if len(asked) == 1 and (one := asked.pop()) in splits:  # of which no copy is needed
+        return sliced(splits[one], split, {one: sizes[one]})
+    return sliced(Joined(list(splits.values())), split, sizes)
+
+
+def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The names of classes, where an array of text `class_names` lies beside the others."""
+    if "class_names" not in names or "class_names" in (leaves or {}).values():
+        return ()
+    with contextlib.suppress(DataError):  # Python objects: if they are a leaf, that is said there
+        text = _load(archive, "class_names")
+        return tuple(text.tolist()) if text.ndim == 1 and text.dtype.kind == "U" else ()
+    return ()
+
+
+def _keras_leaves(names: Sequence[str]) -> dict[str, str] | None:
+    """The array of each leaf in the split `train`; None where arrays are called after something else than splits."""
+    leaves = {}
+    for name in names:
+        words = name.split("_")
+        (split, leaf) = (words[-1], "_".join(words[:-1])) if words[-1] in _SPLITS else (words[0], "_".join(words[1:]))
+        if split not in _SPLITS or not leaf:
+            return None
+        if split == "train":
+            leaves[_LEAVES.get(leaf, leaf)] = name
+    splits = _by_split(leaves, names)
+    return leaves if len(splits) > 1 and len(splits) * len(leaves) == len(names) else None
+
+
+def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The array of each leaf, by split: beside `train` those for which every name that says train has a counterpart."""
+    train = re.compile(r"(?<![A-Za-z])train(?![A-Za-z])")
+    splits = {"train": dict(leaves)}
+    if leaves and all(train.search(name) for name in leaves.values()):
+        for split in _SPLITS[1:]:
+            others = {leaf: train.sub(split, name) for leaf, name in leaves.items()}
+            if all(name in names for name in others.values()):
+                splits[split] = others
+    return splits
+
+
+def _array_files(what: str, places: Mapping[str, _Place], headers: Mapping[str, _Header]) -> ArrayFiles:
+    """The records of arrays whose headers are known.
+
+    Raises:
+      DataError: The arrays differ in length.
+    """
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
         shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
-        raise DataError(f"{path or 'files'}: the arrays need the same length along their first axis; found {shapes}.")
-    size = next(iter(lengths.values()))
+        raise DataError(f"{what}: the arrays need the same length along their first axis; found {shapes}.")
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return sliced(ArrayFiles(where, size, spec), split)
+    return ArrayFiles(places, next(iter(lengths.values())), spec)
 
 
 @dataclass(frozen=True)
@@ -85,13 +158,22 @@ class ArrayFiles:
       spec: The shape and dtype of each leaf.
       class_names: The name of each label.
       provenance: Where the records come from.
+      labels: Where the labels of the whole dataset lie, if these are not all.
+      note: What a user must know of how they are read; empty if nothing.
     """
 
-    where: Mapping[str, tuple[Path, str | None]]
+    where: Mapping[str, _Place]
     num_records: int
     spec: Spec
     class_names: tuple[str, ...] = ()
     provenance: str = "arrays"
+    labels: Sequence[_Place] = ()
+    note: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes on how the records are read, a sentence each."""
+        return (self.note,) if self.note else ()
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
@@ -99,7 +181,8 @@ class ArrayFiles:
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""
-        return _load(*self.where["label"])
+        parts = [_load(*place) for place in self.labels or [self.where["label"]]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
@@ -198,7 +281,7 @@ def _header(file: IO[bytes]) -> _Header:
     return shape, dtype
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(path: Path, kind: str) -> Iterator[None]:
     """Say of a file that is missing or damaged that it is."""
     try:

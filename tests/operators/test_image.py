@@ -254,7 +254,9 @@ def test_drop_alpha_leaves_images_without_alpha_as_they_are(channels: int, left:
 
 @pytest.mark.parametrize("shape", [(), (4,), (4, 4), (4, 4, 5)])
 def test_drop_alpha_takes_images(shape: tuple[int, ...]) -> None:
-    with pytest.raises(SpecError, match=r"^operator 'drop_alpha' takes an image \[height, width, 1 to 4\]; leaf 'image' "):
+    with pytest.raises(
+        SpecError, match=r"^operator 'drop_alpha' takes an image \[height, width, 1 to 4\]; leaf 'image' "
+    ):
         apply(drop_alpha, np.zeros(shape))
 
 

@@ -43,7 +43,9 @@ def test_squeeze(axis: int | None) -> None:
 
 @pytest.mark.parametrize("axis", [1, 3, -4])
 def test_there_is_no_axis_of_length_one(axis: int) -> None:
-    with pytest.raises(SpecError, match=rf"^operator 'squeeze': axis = {axis}; .* \[1, 2, 3\], with no axis of length 1"):
+    with pytest.raises(
+        SpecError, match=rf"^operator 'squeeze': axis = {axis}; .* \[1, 2, 3\], with no axis of length 1"
+    ):
         squeeze(RECORD, axis=axis)
 
 
@@ -55,7 +57,9 @@ def test_rename() -> None:
 
 
 def test_rename_overwrites_nothing() -> None:
-    with pytest.raises(SpecError, match=r"^operator 'rename': records have a leaf 'b' already, which 'a' would overwrite"):
+    with pytest.raises(
+        SpecError, match=r"^operator 'rename': records have a leaf 'b' already, which 'a' would overwrite"
+    ):
         rename({"a": 1, "b": 2}, leaf="a", to="b")
     with pytest.raises(SpecError, match=r"^operator 'rename': records have no leaf 'imag'\. Did you mean 'image'\?"):
         rename(RECORD, leaf="imag", to="y")
