@@ -7,6 +7,28 @@ from typing import Any
 from datamix import registry
 
 
+@registry.builtin("operator", "cast", "drop_alpha", "flip_horizontal", "normalize", "resize")
+@registry.builtin("operator", "to_float", "to_grayscale", "to_rgb")
+def _image(name: str) -> Any:
+    from datamix.operators import image
+
+    return getattr(image, name)
+
+
+@registry.builtin("operator", "class_label", "offset_label", "offset_one_hot", "one_hot", "tag_source")
+def _label(name: str) -> Any:
+    from datamix.operators import label
+
+    return getattr(label, name)
+
+
+@registry.builtin("operator", "add_axis", "rename", "squeeze")
+def _leaf(name: str) -> Any:
+    from datamix.operators import leaf
+
+    return getattr(leaf, name)
+
+
 def __getattr__(name: str) -> Any:
     if name not in registry.names("operator"):
         raise AttributeError(f"module 'datamix.operators' has no attribute {name!r}")
