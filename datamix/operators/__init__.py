@@ -7,7 +7,7 @@ from typing import Any
 from datamix import registry
 
 
-@registry.builtin("operator", "cast", "drop_alpha", "flip_horizontal", "normalize", "resize")
+@registry.builtin("operator", "cast", "channels_last", "drop_alpha", "flip_horizontal", "normalize", "resize")
 @registry.builtin("operator", "to_float", "to_grayscale", "to_rgb")
 def _image(name: str) -> Any:
     from datamix.operators import image

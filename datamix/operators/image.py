@@ -179,6 +179,22 @@ def to_rgb(record: Record, *, leaf: str = "image") -> Record:
 
 
 @operator
+def channels_last(record: Record, *, leaf: str = "image") -> Record:
+    """Turn an image [channels, height, width], as torch has it, into [height, width, channels].
+
+    >>> channels_last({"image": jnp.zeros((3, 28, 32))})["image"].shape
+    (28, 32, 3)
+    """
+    value = leaf_of(record, leaf, "channels_last")
+    if value.ndim != 3:
+        raise SpecError(
+            f"operator 'channels_last' takes an image [channels, height, width]; leaf {leaf!r} has shape "
+            f"{list(value.shape)}."
+        )
+    return record | {leaf: jnp.moveaxis(value, 0, -1)}
+
+
+@operator
 def drop_alpha(record: Record, *, leaf: str = "image") -> Record:
     """Drop the last of two or four channels, which says how opaque a pixel is; other images stay as they are.
 

@@ -219,11 +219,13 @@ class MemoryArrays(TakeFromRead):
       arrays: Leaf name to array, shape [num_records, *leaf shape].
       provenance: Where the records come from.
       class_names: The name of each label.
+      notes: The notes on what is left out, a sentence each.
     """
 
     arrays: Arrays
     provenance: str = "arrays"
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(leaf) if leaf.ndim else -1 for leaf in self.arrays.values()}

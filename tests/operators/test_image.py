@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.image import cast, drop_alpha, flip_horizontal, normalize, resize, to_float, to_grayscale, to_rgb
+from datamix.operators.image import (
+    cast,
+    channels_last,
+    drop_alpha,
+    flip_horizontal,
+    normalize,
+    resize,
+    to_float,
+    to_grayscale,
+    to_rgb,
+)
 from datamix.spec import Record
 
 KEY = jax.random.key(0)
@@ -244,6 +254,14 @@ def test_a_fourth_channel_is_dropped() -> None:
     np.testing.assert_array_equal(apply(drop_alpha, rgba), RGB, strict=True)
     assert apply(resize, rgba, height=3, width=2).shape == (3, 2, 4)
     assert apply(flip_horizontal, rgba, KEY, probability=1)[..., 3].tolist() == rgba[..., 3].tolist()
+
+
+def test_channels_last() -> None:
+    np.testing.assert_array_equal(apply(channels_last, RGB.transpose(2, 0, 1)), RGB, strict=True)
+    with pytest.raises(
+        SpecError, match=r"^operator 'channels_last' takes an image \[channels, .* has shape \[4, 4\]\.$"
+    ):
+        apply(channels_last, np.zeros((4, 4)))
 
 
 @pytest.mark.parametrize(("channels", "left"), [(1, 1), (2, 1), (3, 3), (4, 3)])

@@ -12,7 +12,17 @@ import pytest
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.base import operator
-from datamix.operators.image import cast, drop_alpha, flip_horizontal, normalize, resize, to_float, to_grayscale, to_rgb
+from datamix.operators.image import (
+    cast,
+    channels_last,
+    drop_alpha,
+    flip_horizontal,
+    normalize,
+    resize,
+    to_float,
+    to_grayscale,
+    to_rgb,
+)
 from datamix.operators.label import one_hot
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import agreed_spec, assemble, chain_of, check_specs, stored_spec
@@ -180,6 +190,17 @@ def test_the_images_without_alpha_are_what_others_should_be_like() -> None:
     rgba = IMAGES | {"image": LeafSpec((4, 4, 4), "uint8")}
     with pytest.raises(SpecError, match=r"to_grayscale would mend it: add it to source\.a\.operators\.$"):
         agreed_spec({name: chain_of([], spec) for name, spec in {"a": rgba, "b": IMAGES}.items()})
+
+
+def test_channels_are_last_in_every_source() -> None:
+    torch = IMAGES | {"image": LeafSpec((1, 28, 28), "uint8")}
+    last = IMAGES | {"image": LeafSpec((28, 28, 1), "uint8")}
+    for first, second, name in ((torch, last, "a"), (last, torch, "b")):
+        specs = {"a": first, "b": second}
+        with pytest.raises(SpecError, match=rf"; add channels_last to source\.{name}\.operators, as the first\.$"):
+            agreed_spec({each: chain_of([], spec) for each, spec in specs.items()})
+        mended = graph(**{each: [use(channels_last)] if each == name else [] for each in specs})
+        assert check_specs(mended, specs) == last
 
 
 def test_stored_leaves_have_32_bits_at_most() -> None:
