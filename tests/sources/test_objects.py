@@ -343,7 +343,7 @@ def generator() -> Iterator[dict[str, int]]:
 )
 def test_what_is_no_source(data: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        _ = as_source(stream).spec
+        _ = as_source(data).spec
 
 
 @pytest.mark.parametrize(
