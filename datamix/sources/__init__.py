@@ -33,3 +33,10 @@ def _tfds(_name: str) -> Any:
     from datamix.sources.tfds.source import Tfds
 
     return Tfds
+
+
+@registry.builtin("source", "image_folder")
+def _image_folder(_name: str) -> Any:
+    from datamix.sources.image_folder import image_folder
+
+    return image_folder

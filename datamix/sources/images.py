@@ -10,18 +10,25 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
+from datamix.sources.tfds.decode import num_cores
 from datamix.spec import LeafSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+"""What names of image files end with."""
 
 Mode = Literal["L", "RGB"]
 Fit = Literal["resize", "crop", "pad"]
@@ -29,6 +36,7 @@ Fit = Literal["resize", "crop", "pad"]
 # Where an image is larger than this many times what is asked for, whole pixels are averaged first, as Pillow's
 # `thumbnail` does: by libjpeg as it decodes, otherwise by Pillow.
 _GAP = 4.0
+_SPREAD_RECORDS = 64  # of fewer, threads of their own are not worth their start
 # What Pillow and simplejpeg raise on damaged files, by the format.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error)
 
@@ -201,3 +209,69 @@ def damage() -> Iterator[None]:
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"it is damaged, or no whole image: {reason or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def read_error(place: str) -> Iterator[None]:
+    """Say of what cannot be read where it lies."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror or error}") from error
+
+
+def image_sizes(files: Iterable[str]) -> str:
+    """The smallest and largest sizes of images, in words; those that cannot be read do not count."""
+    with installed():
+        from PIL import Image
+    sizes = []
+    for file in files:
+        with contextlib.suppress(DataError), damage(), Image.open(file) as image:
+            sizes.append(image.size)
+    if not sizes:
+        return "no images that can be read"
+    ranges = [
+        f"{min(lengths)}" + f" to {max(lengths)}" * (min(lengths) < max(lengths))
+        for lengths in zip(*sizes, strict=True)
+    ]
+    return f"{ranges[1]} pixels high and {ranges[0]} wide"
+
+
+def spread(count: int, fill: Callable[[int], None]) -> None:
+    """Fill rows, many of them on all cores; no row is being written any more when it returns or raises.
+
+    Args:
+      count: The number of rows.
+      fill: What fills one row, by its number; several threads call it at once.
+
+    Raises:
+      DataError: The first row that cannot be filled raises it.
+    """
+    if count < _SPREAD_RECORDS:
+        return _fill(range(count), fill)
+    step = max(8, count // (8 * num_cores()))
+    parts = [_pool().submit(_fill, range(count)[start : start + step], fill) for start in range(0, count, step)]
+    try:
+        for part in parts:
+            part.result()
+    finally:
+        for part in parts:
+            part.cancel()
+        wait(parts)
+    return None
+
+
+def _fill(rows: range, fill: Callable[[int], None]) -> None:
+    for row in rows:
+        fill(row)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that decode, as many as there are cores, whoever asks."""
+    return ThreadPoolExecutor(num_cores(), "datamix-images")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
