@@ -40,3 +40,10 @@ def _image_folder(_name: str) -> Any:
     from datamix.sources.image_folder import image_folder
 
     return image_folder
+
+
+@registry.builtin("source", "array_record")
+def _array_record(_name: str) -> Any:
+    from datamix.sources.array_record import array_record
+
+    return array_record

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -222,7 +222,7 @@ def read_error(place: str) -> Iterator[None]:
         raise DataError(f"{place} cannot be read: {error.strerror or error}") from error
 
 
-def image_sizes(files: Iterable[str]) -> str:
+def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
     """The smallest and largest sizes of images, in words; those that cannot be read do not count."""
     with installed():
         from PIL import Image
