@@ -18,7 +18,6 @@ from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, expanded, hint
 from datamix.sources.base import TakeFromRead, take_rows
-from datamix.sources.joined import Joined
 from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -76,26 +75,32 @@ def arrays(
     for leaf, name in chosen.items():
         if name not in names:
             raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
-    headers = _npz_headers(archive, [name for each in _by_split(chosen, names).values() for name in each.values()])
+    splits = _by_split(chosen, names)
+    headers = _npz_headers(archive, [name for each in splits.values() for name in each.values()])
     if keras and "image" in keras and len(headers[keras["image"]][0]) < 3:  # vectors
-        keras["features"] = keras.pop("image")
-        chosen = keras
-    splits = {
+        splits = {name: {"features": each.pop("image"), **each} for name, each in splits.items()}
+    of_split = {
         name: _array_files(
             path, {leaf: (archive, array) for leaf, array in each.items()}, {leaf: headers[each[leaf]] for leaf in each}
         )
-        for name, each in _by_split(chosen, names).items()
+        for name, each in splits.items()
     }
-    read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
-    note = f"{archive.name}: {read}; its splits are {', '.join(splits)}." if keras else ""
-    label = splits["train"].spec.get("label")
-    labels = [of.where["label"] for of in splits.values() if label and of.spec["label"].shape == label.shape]
-    splits = {name: replace(each, labels=labels, note=note, class_names=class_names) for name, each in splits.items()}
-    sizes = {name: each.num_records for name, each in splits.items()}
+    sizes = {name: each.num_records for name, each in of_split.items()}
     asked = {part.partition("[")[0].strip() for part in split.split("+")}
-    if len(asked) == 1 and (one := asked.pop()) in splits:  # of which no copy is needed
-        return sliced(splits[one], split, {one: sizes[one]})
-    return sliced(Joined(list(splits.values())), split, sizes)
+    one = asked.pop() if len(asked) == 1 and asked <= sizes.keys() else None
+    read = ", ".join(f"{name} as {leaf}" for leaf, name in splits["train"].items())
+    chosen_files = of_split[one] if one else _joined(list(of_split.values()))
+    source = replace(
+        chosen_files,
+        class_names=class_names,
+        labels=[
+            each.where["label"][0]
+            for each in of_split.values()
+            if "label" in each.where and each.spec["label"].shape == chosen_files.spec["label"].shape
+        ],
+        notes=(f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else (),
+    )
+    return sliced(source, split, {one: sizes[one]} if one else sizes)
 
 
 def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
@@ -134,6 +139,23 @@ def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict
     return splits
 
 
+def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
+    """The records of several splits, one after the other.
+
+    Raises:
+      DataError: They differ in shape or dtype.
+    """
+    first = parts[0].spec
+    for part in parts:
+        for leaf, spec in first.items():
+            if part.spec[leaf] != spec:
+                raise DataError(
+                    f"splits that are read together are alike, and here {leaf} is {spec} and {part.spec[leaf]}."
+                )
+    where = {leaf: [place for part in parts for place in part.where[leaf]] for leaf in first}
+    return replace(parts[0], where=where, num_records=sum(part.num_records for part in parts))
+
+
 def _array_files(what: str, places: Mapping[str, _Place], headers: Mapping[str, _Header]) -> ArrayFiles:
     """The records of arrays whose headers are known.
 
@@ -145,7 +167,7 @@ def _array_files(what: str, places: Mapping[str, _Place], headers: Mapping[str, 
         shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
         raise DataError(f"{what}: the arrays need the same length along their first axis; found {shapes}.")
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return ArrayFiles(places, next(iter(lengths.values())), spec)
+    return ArrayFiles({leaf: [place] for leaf, place in places.items()}, next(iter(lengths.values())), spec)
 
 
 @dataclass(frozen=True)
@@ -153,36 +175,30 @@ class ArrayFiles:
     """The records of array files.
 
     Attributes:
-      where: The file of each leaf, and the name of its array in an `.npz` file.
+      where: The file of each leaf, and the name of its array in an `.npz` file; several, if one goes on in another.
       num_records: The number of records.
       spec: The shape and dtype of each leaf.
       class_names: The name of each label.
       provenance: Where the records come from.
       labels: Where the labels of the whole dataset lie, if these are not all.
-      note: What a user must know of how they are read; empty if nothing.
+      notes: The notes on how the records are read, a sentence each.
     """
 
-    where: Mapping[str, _Place]
+    where: Mapping[str, Sequence[_Place]]
     num_records: int
     spec: Spec
     class_names: tuple[str, ...] = ()
     provenance: str = "arrays"
     labels: Sequence[_Place] = ()
-    note: str = ""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes on how the records are read, a sentence each."""
-        return (self.note,) if self.note else ()
+    notes: tuple[str, ...] = ()
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
-        return {leaf: _load(*place) for leaf, place in self.where.items()}
+        return {leaf: _load_all(places) for leaf, places in self.where.items()}
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""
-        parts = [_load(*place) for place in self.labels or [self.where["label"]]]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return _load_all(self.labels or self.where["label"])
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
@@ -192,6 +208,11 @@ class ArrayFiles:
     def _arrays(self) -> Arrays:
         """The arrays, memory-mapped where the file allows it."""
         return self.read()
+
+
+def _load_all(places: Sequence[_Place]) -> np.ndarray:
+    parts = [_load(*place) for place in places]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _load(path: Path, name: str | None) -> np.ndarray:

@@ -406,7 +406,7 @@ def test_splits_that_differ_are_not_read_together(tmp_path: Path) -> None:
     np.savez(path, x_train=IMAGE, y_train=LABEL, x_test=IMAGE[:, :1], y_test=LABEL)
     assert arrays(path=str(path), split="test").spec["image"].shape == (1, 2, 1)
     with pytest.raises(
-        DataError, match=r"^records that are read together are alike, and here are image uint8 \[2, 2, 1\]"
+        DataError, match=r"^splits that are read together are alike, and here image is uint8 \[2, 2, 1\] and "
     ):
         arrays(path=str(path), split="train+test")
 
