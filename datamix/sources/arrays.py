@@ -200,6 +200,12 @@ class ArrayFiles:
         """See `datamix.sources.base.LabelledSource`."""
         return _load_all(self.labels or self.where["label"])
 
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, of the first leaf where each has its own, and its row in it."""
+        files = next(iter(self.where.values()))
+        joined = f" of {' and '.join(str(name) for _, name in files)} together" if len(files) > 1 else ""
+        return [f"{files[0][0]}, row {index}{joined}" for index in indices.tolist()]
+
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         take_rows(self._arrays, indices, out)

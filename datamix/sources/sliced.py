@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,10 +76,6 @@ class Sliced:
         """The notes of the source, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
-    def places(self, indices: np.ndarray) -> list[str]:
-        """Where some records lie: file and place in it, as far as the source says it."""
-        return list(self.source.places(self._in_source(indices))) if hasattr(self.source, "places") else []
-
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
         if not isinstance(self.source, ReadableSource):  # the other records need not be decoded
@@ -90,15 +86,20 @@ class Sliced:
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
-        self.source.take(self._in_source(indices), out)
+        self.source.take(self._of_whole(indices), out)
 
-    def _in_source(self, indices: np.ndarray) -> np.ndarray:
-        """The numbers that records have in the source."""
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says where each record lies, if the source does."""
+        places = getattr(self.source, "places", None)
+        return None if places is None else lambda indices: places(self._of_whole(indices))
+
+    def _of_whole(self, indices: np.ndarray) -> np.ndarray:
+        """The indices of records in the whole source."""
         starts, stops = np.array(self.ranges, np.int64).T
         ends = np.cumsum(stops - starts)
         number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        moved: np.ndarray = indices + (stops - ends)[number]
-        return moved
+        return np.asarray(indices + (stops - ends)[number])
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""

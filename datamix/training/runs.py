@@ -211,8 +211,9 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
       tell: The function that is called after each test, with the runs that are trained together.
       how: The way of training several runs; see `execution_of`.
     """
-    for group in grouped(runs, _alike):
-        _fit(group, tell, how)
+    with interruption.waiting():  # so that what was trained until then is kept
+        for group in grouped(runs, _alike):
+            _fit(group, tell, how)
 
 
 def _alike(first: Run, other: Run) -> bool:
@@ -273,7 +274,7 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
         return
     assert run.scores is not None
     run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
-    if _due(run, before):
+    if _due(run, before) or interruption.received():
         run.state = state()
         _save(run)
 
