@@ -262,6 +262,9 @@ def _columns(
             mend = f"Bytes that are an array need {{column: {name}, dtype: …, shape: […]}}."
             raise ConfigError(text, key=key, hint=mend)
         columns[leaf] = _Column(leaf=leaf, name=name, spec=spec)
+    with read_error(f"{place}, record 0"):
+        for column in columns.values():
+            column.values(first, example)
     if not columns:
         raise DataError(f"{place}: its records have no numbers and no images; their columns are {', '.join(left_out)}.")
     return columns, left_out
