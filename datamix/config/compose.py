@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from datamix import registry
 from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import conf_dir
+from datamix.config.own_data import refuse_paths
 from datamix.config.plus import MIX
 from datamix.config.renamed import rename_overrides
 from datamix.errors import ConfigError, expanded
@@ -60,6 +61,8 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
+        if key == "source":
+            refuse_paths(value)
         if value == "null" and (key == "hydra" or key.startswith("hydra/")):  # Hydra would answer with a traceback
             raise ConfigError("it is the name of a choice", key=key, value=None)
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
