@@ -6,7 +6,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,14 +17,11 @@ from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import Fit, ImageFormat, Mode, image_sizes, read_error, spread
 from datamix.sources.splits import split_records
-from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
 
-_BLOCK_RECORDS = 1024
 _OPEN_FILES = 256  # at most; a process may often have no more than 1,024
 # How files of images begin: JPEG, PNG, GIF, BMP, TIFF, WebP.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
-_KEYS = ("column", "dtype", "shape")
 
 
 def array_record(
@@ -64,20 +60,18 @@ def array_record(
     """
     splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
     files = _Files([file for of_split in splits.values() for file in of_split])
-    first_file, sizes = 0, {}
-    for name, of_split in splits.items():
-        sizes[name] = int(files.counts[first_file : first_file + len(of_split)].sum())
-        first_file += len(of_split)
-    if not files.num_records:
+    counts = iter(files.counts.tolist())
+    sizes = {name: sum(next(counts) for _ in of_split) for name, of_split in splits.items()}
+    if not sum(sizes.values()):
         raise DataError(f"{files.paths[0]}: there is no record in it.")
-    (first,) = files.read(np.zeros(1, np.int64))
-    columns, left_out = _columns(first, leaves, str(files.paths[0]))
+    first = files.read(np.arange(min(sum(sizes.values()), 20)))
+    with read_error(files.place(0)):
+        columns, left_out = _columns(first[0], leaves)
     form = None
-    if images := [leaf for leaf, column in columns.items() if column.spec is None]:
+    if images := [column for column in columns.values() if column.spec is None]:
         if height is None or width is None:
-            sample = files.read(np.arange(min(files.num_records, 20)))
-            sizes_seen = image_sizes(io.BytesIO(columns[images[0]].values(record)) for record in sample)
-            text = f"the first images are {sizes_seen}"
+            seen = image_sizes(io.BytesIO(images[0].values(record)) for record in first)
+            text = f"the first images are {seen}"
             raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
         form = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
     notes = list(notes_on(path, splits))
@@ -140,26 +134,19 @@ class ArrayRecord:
 
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
+        count, spec, column = int(self.files.counts.sum()), self.spec["label"], self.columns["label"]
 
         def build() -> tuple[Arrays, dict[str, Any]]:
-            count, spec = self.files.num_records, self.spec["label"]
             labels = np.empty((count, *spec.shape), spec.dtype)
-            with progress("Reading labels", count) as advance:
-                for start in range(0, count, _BLOCK_RECORDS):
-                    rows = labels[start : start + _BLOCK_RECORDS]
-                    self._fill(np.arange(start, start + len(rows)), {"label": rows})
-                    advance(len(rows))
+            for records in np.array_split(np.arange(count), -(-count // 1024)):
+                self._fill(records, {"label": labels[records[0] : records[-1] + 1]})
             return {"label": labels}, {}
 
-        column = self.columns["label"]
         stats = [path.stat() for path in self.files.paths]
         place = Place(
             cache_dir=self.cache_dir,
             name=f"{self.files.paths[0].name}-labels",
-            key={
-                "files": [str(path.absolute()) for path in self.files.paths],
-                "column": [column.name, str(column.spec)],
-            },
+            key={"files": [str(path.absolute()) for path in self.files.paths], "column": [column.name, str(spec)]},
             fingerprint={"files": [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats]},
         )
         return place.load(build).arrays["label"]
@@ -167,18 +154,20 @@ class ArrayRecord:
     def _fill(self, records: np.ndarray, out: Arrays) -> None:
         """Fill arrays with records, numbered as `files` does; images on all cores."""
         contents = self.files.read(records)
+        columns = {leaf: self.columns[leaf] for leaf in out}
+        parsed = any(column.name is not None for column in columns.values())
 
         def fill(row: int) -> None:
             with read_error(self.files.place(int(records[row]))):
-                example = _example(contents[row]) if any(self.columns[leaf].name is not None for leaf in out) else {}
-                for leaf, rows in out.items():
-                    values = self.columns[leaf].values(contents[row], example)
-                    if self.columns[leaf].spec is None and self.form is not None:
-                        self.form.decode(values, rows[row])
+                example = _example(contents[row]) if parsed else None
+                for leaf, column in columns.items():
+                    values = column.values(contents[row], example)
+                    if column.spec is None and self.form is not None:
+                        self.form.decode(values, out[leaf][row])
                     else:
-                        rows[row] = values
+                        out[leaf][row] = values
 
-        if any(self.columns[leaf].spec is None for leaf in out):
+        if any(column.spec is None for column in columns.values()):
             spread(len(records), fill)
         else:
             for row in range(len(records)):
@@ -202,13 +191,16 @@ class _Column:
     def values(self, record: bytes, example: Mapping[str, Any] | None = None) -> Any:
         """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image.
 
+        Args:
+          record: The record.
+          example: Its columns, where they are parsed already.
+
         Raises:
-          DataError: The record has no such column, or another number of values.
+          DataError: The record has no such column, or other values.
         """
         content: Any = record
         if self.name is not None:
-            feature = (_example(record) if example is None else example).get(self.name)
-            content = None if feature is None else _content(feature)
+            content = _content((_example(record) if example is None else example).get(self.name))
         if content is None or (self.spec is None and not isinstance(content, bytes)):
             raise DataError(f"column {self.name!r} of leaf {self.leaf!r} is not there, or of another kind")
         if self.spec is None:
@@ -229,65 +221,60 @@ class _Column:
 
 
 def _columns(
-    first: bytes, leaves: Mapping[str, str | Mapping[str, Any]] | None, place: str
+    first: bytes, leaves: Mapping[str, str | Mapping[str, Any]] | None
 ) -> tuple[dict[str, _Column], list[str]]:
     """What each leaf is made of, by the first record; and the columns that are left out."""
-    raw = {leaf for leaf, each in (leaves or {}).items() if isinstance(each, Mapping) and "column" not in each}
-    with read_error(f"{place}, record 0"):
-        example = _example(first) if leaves is None or raw != leaves.keys() else {}
+    named = {leaf: {"column": each} if isinstance(each, str) else dict(each) for leaf, each in (leaves or {}).items()}
+    example = _example(first) if leaves is None or any("column" in each for each in named.values()) else {}
     columns, left_out = {}, []
-    for leaf, given in (leaves or {name: name for name in sorted(example)}).items():
-        key = f"leaves.{leaf}"
-        settings = {"column": given} if isinstance(given, str) else dict(given)
+    for leaf, settings in (
+        named if leaves is not None else {name: {"column": name} for name in sorted(example)}
+    ).items():
+        key, name, shape = f"leaves.{leaf}", settings.get("column"), settings.get("shape")
         for setting in settings:
-            if setting not in _KEYS:
-                raise ConfigError("there is no such setting", key=f"{key}.{setting}", hint=hint(setting, _KEYS))
-        name, spec = settings.get("column"), _spec(settings, key)
-        if name is None:
-            columns[leaf] = _Column(leaf=leaf, name=None, spec=spec)
-            continue
-        if name not in example:
+            if setting not in ("column", "dtype", "shape"):
+                raise ConfigError(
+                    "there is no such setting", key=f"{key}.{setting}", hint=hint(setting, ("column", "dtype", "shape"))
+                )
+        if name is not None and name not in example:
             raise ConfigError("there is no such column", key=key, value=name, hint=hint(str(name), example))
-        content = _content(example[name])
-        if isinstance(content, np.ndarray):
-            shape = content.shape if content.size != 1 else ()
-            spec = LeafSpec(
-                spec.shape if spec and "shape" in settings else shape, settings.get("dtype", str(content.dtype))
-            )
-        elif content is None or (spec is None and not content.startswith(_IMAGES)):
-            if leaves is None:
-                left_out.append(name)
-                continue
-            text = f"column {name!r} holds no numbers and no image of a known format"
-            mend = f"Bytes that are an array need {{column: {name}, dtype: …, shape: […]}}."
-            raise ConfigError(text, key=key, hint=mend)
+        content = first if name is None else _content(example[name])
+        numbers = content if isinstance(content, np.ndarray) else None
+        dtype = settings.get("dtype", None if numbers is None else str(numbers.dtype))
+        spec = None
+        if dtype is not None or name is None:
+            default = numbers.shape if numbers is not None and numbers.size > 1 else ()
+            spec = _spec(dtype, default if shape is None else shape, key)
+        elif content is None or not bytes(content).startswith(_IMAGES):
+            if leaves is not None:
+                mend = f"Bytes that are an array need {{column: {name}, dtype: …, shape: […]}}."
+                raise ConfigError(
+                    f"column {name!r} holds no numbers and no image of a known format", key=key, hint=mend
+                )
+            left_out.append(str(name))
+            continue
         columns[leaf] = _Column(leaf=leaf, name=name, spec=spec)
-    with read_error(f"{place}, record 0"):
-        for column in columns.values():
-            column.values(first, example)
+        columns[leaf].values(first, example)
     if not columns:
-        raise DataError(f"{place}: its records have no numbers and no images; their columns are {', '.join(left_out)}.")
+        raise DataError(f"its records have no numbers and no images; their columns are {', '.join(left_out)}")
     return columns, left_out
 
 
-def _spec(settings: Mapping[str, Any], key: str) -> LeafSpec | None:
-    """The spec that the settings of a leaf give; None where they give no dtype, and no shape.
+def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
+    """The spec that the settings of a leaf give.
 
     Raises:
       ConfigError: They are none.
     """
-    dtype, shape = settings.get("dtype"), settings.get("shape", [])
-    if dtype is None and "column" not in settings:
-        raise ConfigError("raw records need it, such as uint8", key=f"{key}.dtype", value=None)
     if not isinstance(shape, Sequence) or not all(isinstance(length, int) and length > 0 for length in shape):
         raise ConfigError("it is a list of lengths, such as [28, 28, 1]", key=f"{key}.shape", value=shape)
     try:
-        known = np.dtype("uint8" if dtype is None else dtype).kind in "biuf"
+        known = np.dtype(str(dtype))
     except TypeError:
-        known = False
-    if not known:
+        known = np.dtype(object)
+    if known.kind not in "biuf":
         raise ConfigError("it is a type of numbers, such as uint8 or float32", key=f"{key}.dtype", value=dtype)
-    return LeafSpec(tuple(shape), str(np.dtype(dtype))) if dtype is not None else None
+    return LeafSpec(tuple(shape), str(known))
 
 
 def _example(record: bytes) -> Mapping[str, Any]:
@@ -311,9 +298,8 @@ def _example(record: bytes) -> Mapping[str, Any]:
 
 def _content(feature: Any) -> np.ndarray | bytes | None:
     """What a column holds: numbers, shape [length], or one value of bytes; None where it is neither."""
-    if feature.WhichOneof("kind") == "bytes_list":
-        values = feature.bytes_list.value
-        return bytes(values[0]) if len(values) == 1 else None
+    if feature is None or feature.WhichOneof("kind") == "bytes_list":
+        return bytes(feature.bytes_list.value[0]) if feature and len(feature.bytes_list.value) == 1 else None
     numbers = feature.int64_list.value or feature.float_list.value
     return np.array(numbers, np.int64 if feature.int64_list.value else np.float32) if numbers else None
 
@@ -329,17 +315,10 @@ class _Files:
         self.paths, self._lock = list(paths), Lock()
         self._open: dict[int, Any] = {}
         self.counts = np.array([self._reader(number).num_records() for number in range(len(paths))], np.int64)
+        self._ends = np.cumsum(self.counts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Files, (self.paths,)  # open files cannot be pickled
-
-    @property
-    def num_records(self) -> int:
-        return int(self.counts.sum())
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        return np.cumsum(self.counts)
 
     def place(self, record: int) -> str:
         """The file of a record, and its number in it."""
@@ -361,9 +340,9 @@ class _Files:
             try:
                 parts = reader.read(own)
             except RuntimeError as error:
-                raise DataError(
-                    f"{self.paths[number]}, {_first_bad(reader, own)} is damaged: {_line(error)}."
-                ) from error
+                if len(records) > 1:  # one of them
+                    return [self.read(record)[0] for record in records[:, np.newaxis]]
+                raise _damaged(self.place(int(records[0])), error) from error
             for row, content in zip(rows.tolist(), parts, strict=True):
                 contents[row] = content
         return contents
@@ -372,38 +351,25 @@ class _Files:
         """The reader of a file, which several threads may use.
 
         Raises:
-          DataError: The file is missing or damaged.
+          DataError: The file is damaged.
         """
         from array_record.python.array_record_module import ArrayRecordReader
 
         with self._lock:
-            if number in self._open:
-                return self._open[number]
-            # Without reading ahead: records are asked for one by one, in any order.
-            reader = ArrayRecordReader(
-                str(self.paths[number]), options="readahead_buffer_size:0", file_reader_buffer_size=32768
-            )
-            if not reader.ok():  # it says why only when it is read, and that it has no records
-                try:
-                    reader.read([0])
-                except RuntimeError as error:
-                    raise DataError(
-                        f"{self.paths[number]} is no ArrayRecord file, or a damaged one: {_line(error)}."
-                    ) from error
-            if len(self._open) >= _OPEN_FILES:
-                del self._open[next(iter(self._open))]  # it is closed when no thread reads from it any more
-            self._open[number] = reader
-            return reader
+            if number not in self._open:
+                # Without reading ahead: records are asked for in any order.
+                options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 1 << 15}
+                reader = ArrayRecordReader(str(self.paths[number]), **options)
+                if not reader.ok():  # it says why only when it is read, and that it has no records
+                    try:
+                        reader.read([0])
+                    except RuntimeError as error:
+                        raise _damaged(str(self.paths[number]), error) from error
+                if len(self._open) >= _OPEN_FILES:
+                    del self._open[next(iter(self._open))]  # it is closed when no thread reads from it any more
+                self._open[number] = reader
+            return self._open[number]
 
 
-def _first_bad(reader: Any, records: Sequence[int]) -> str:
-    for record in records:
-        try:
-            reader.read([record])
-        except RuntimeError:
-            return f"record {record}"
-    return "read at once,"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _damaged(place: str, error: BaseException) -> DataError:
+    return DataError(f"{place} cannot be read: {' '.join(str(error).split()).rstrip('.')}.")
