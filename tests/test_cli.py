@@ -360,7 +360,7 @@ MISTAKES = {
     "source=mnist+./pets": "ConfigError: source = './pets'; it is a path, and source= takes names of datasets. ",
     "-m hydra.sweeper.params={seed:3}": "ConfigError: hydra.sweeper.params: the command line sets no key below null. ",
     "hydra.sweeper.params.seed=3": "ConfigError: hydra.sweeper.params: the command line sets no key below null. Sweep ",
-    "hydra.job.env_copy=[NOPE]": "ConfigError: hydra.job.env_copy = 'NOPE'; there is no such variable in the environment",
+    "hydra.job.env_copy=[NOPE]": "ConfigError: hydra.job.env_copy = 'NOPE'; there is no such variable in the envir",
     "-m source=mnist,mnits": "ConfigError: source=mnits: there is no dataset 'mnits'. Did you mean 'mnist'? ",
     "mix=randm": "ConfigError: mix=randm: there is no mix 'randm'. Did you mean 'random'? Known: concat, ",
     "stop=for_ever": "ConfigError: stop=for_ever: there is no stop 'for_ever'. Did you mean 'forever'? Known: all_",

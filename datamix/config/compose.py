@@ -203,7 +203,7 @@ def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
 
 @contextmanager
 def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
-    """Say in a line what Hydra answers with a traceback: a mix made of itself, a file that is no text, …"""
+    """Say in one line what Hydra answers with a traceback, such as a mix made of itself or a file that is no text."""
     try:
         yield
     except (AttributeError, AssertionError) as error:  # OmegaConf's, where an override names a key below null

@@ -63,7 +63,8 @@ class Reader:
         # builder_from_directory's own file_format refuses any but the first of several formats.
         self.builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
         features = self.builder.info.features
-        self.images = {name for name in features if isinstance(features[name], tfds.features.Image)}
+        images = {name: each for name, each in features.items() if isinstance(each, tfds.features.Image)}
+        self.images = {name for name, each in images.items() if np.dtype(each.np_dtype).kind == "u"}
         self._opened: dict[Any, Any] = {}
 
     def decoders(self, wanted: Collection[str]) -> dict[str, Any]:

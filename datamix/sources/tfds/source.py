@@ -203,9 +203,8 @@ class Tfds(TakeFromRead):
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
         feature = self.leaves["label"] if isinstance(self.leaves, Mapping) else "label"
-        return replace(self, split="all", leaves={"label": feature}, height=None, width=None, cache=True).read()[
-            "label"
-        ]
+        labels = replace(self, split="all", leaves={"label": feature}, height=None, width=None, cache=True)
+        return labels.read()["label"]
 
     @cached_property
     def _directory(self) -> Path:
