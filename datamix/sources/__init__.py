@@ -47,3 +47,10 @@ def _array_record(_name: str) -> Any:
     from datamix.sources.array_record import array_record
 
     return array_record
+
+
+@registry.builtin("source", "webdataset")
+def _webdataset(_name: str) -> Any:
+    from datamix.sources.webdataset import webdataset
+
+    return webdataset
