@@ -7,7 +7,7 @@ import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +26,9 @@ _Place = tuple[Path, str | None]
 
 # What NumPy and zipfile raise on a damaged file; RuntimeError on one that is encrypted or packed in an unknown way.
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-
-
-# Splits as arrays of `.npz` files are called after, and the leaves that Keras's names stand for.
-_SPLITS = ("train", "test", "val", "valid", "validation", "dev", "eval")
+# The split in the name of an array, others that may stand there, and the leaves that Keras's names stand for.
+_TRAIN = re.compile(r"(?<![A-Za-z])train(?![A-Za-z])")
+_OTHER_SPLITS = ("test", "val", "valid", "validation", "dev", "eval")
 _LEAVES = {"x": "image", "images": "image", "y": "label", "labels": "label"}
 
 
@@ -62,45 +61,38 @@ def arrays(
     if path is None:
         if leaves is not None:
             raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
-        places: Mapping[str, _Place] = {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}
         return sliced(
-            _array_files("files", places, {leaf: _npy_header(file) for leaf, (file, _) in places.items()}), split
+            _array_files("files", {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}), split
         )
     archive = expanded(path)
     names = _names(archive)
     if class_names := _class_names(archive, names, leaves):
         names.remove("class_names")
-    keras = _keras_leaves(names) if leaves is None else None
-    chosen = keras or (dict(leaves) if leaves is not None else {name: name for name in names})
+    keras = None if leaves is not None else _keras_leaves(archive, names)
+    chosen = leaves if leaves is not None else keras or {name: name for name in names}
     for leaf, name in chosen.items():
         if name not in names:
             raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
-    splits = _by_split(chosen, names)
-    headers = _npz_headers(archive, [name for each in splits.values() for name in each.values()])
-    if keras and "image" in keras and len(headers[keras["image"]][0]) < 3:  # vectors
-        splits = {name: {"features": each.pop("image"), **each} for name, each in splits.items()}
-    of_split = {
-        name: _array_files(
-            path, {leaf: (archive, array) for leaf, array in each.items()}, {leaf: headers[each[leaf]] for leaf in each}
-        )
-        for name, each in splits.items()
+    splits = {
+        name: _array_files(path, {leaf: (archive, array) for leaf, array in each.items()})
+        for name, each in _by_split(chosen, names).items()
     }
-    sizes = {name: each.num_records for name, each in of_split.items()}
+    sizes = {name: each.num_records for name, each in splits.items()}
     asked = {part.partition("[")[0].strip() for part in split.split("+")}
-    one = asked.pop() if len(asked) == 1 and asked <= sizes.keys() else None
-    read = ", ".join(f"{name} as {leaf}" for leaf, name in splits["train"].items())
-    chosen_files = of_split[one] if one else _joined(list(of_split.values()))
+    if len(asked) == 1 and asked <= sizes.keys():  # of which no copy is needed
+        sizes = {name: size for name, size in sizes.items() if name in asked}
+    source = splits[next(iter(sizes))] if len(sizes) == 1 else _joined(list(splits.values()))
+    label = source.spec.get("label")
+    read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
     source = replace(
-        chosen_files,
+        source,
         class_names=class_names,
         labels=[
-            each.where["label"][0]
-            for each in of_split.values()
-            if "label" in each.where and each.spec["label"].shape == chosen_files.spec["label"].shape
+            each.where["label"][0] for each in splits.values() if label and each.spec["label"].shape == label.shape
         ],
         notes=(f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else (),
     )
-    return sliced(source, split, {one: sizes[one]} if one else sizes)
+    return sliced(source, split, sizes)
 
 
 def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
@@ -113,27 +105,23 @@ def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] 
     return ()
 
 
-def _keras_leaves(names: Sequence[str]) -> dict[str, str] | None:
+def _keras_leaves(archive: Path, names: Sequence[str]) -> dict[str, str] | None:
     """The array of each leaf in the split `train`; None where arrays are called after something else than splits."""
     leaves = {}
-    for name in names:
-        words = name.split("_")
-        (split, leaf) = (words[-1], "_".join(words[:-1])) if words[-1] in _SPLITS else (words[0], "_".join(words[1:]))
-        if split not in _SPLITS or not leaf:
-            return None
-        if split == "train":
-            leaves[_LEAVES.get(leaf, leaf)] = name
+    for name in [name for name in names if _TRAIN.search(name)]:
+        leaf = _TRAIN.sub("", name).strip("_")
+        is_vector = leaf == "x" and len(_header_of(archive, name)[0]) < 3
+        leaves["features" if is_vector else _LEAVES.get(leaf, leaf)] = name
     splits = _by_split(leaves, names)
     return leaves if len(splits) > 1 and len(splits) * len(leaves) == len(names) else None
 
 
 def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict[str, str]]:
     """The array of each leaf, by split: beside `train` those for which every name that says train has a counterpart."""
-    train = re.compile(r"(?<![A-Za-z])train(?![A-Za-z])")
     splits = {"train": dict(leaves)}
-    if leaves and all(train.search(name) for name in leaves.values()):
-        for split in _SPLITS[1:]:
-            others = {leaf: train.sub(split, name) for leaf, name in leaves.items()}
+    if leaves and all(_TRAIN.search(name) for name in leaves.values()):
+        for split in _OTHER_SPLITS:
+            others = {leaf: _TRAIN.sub(split, name) for leaf, name in leaves.items()}
             if all(name in names for name in others.values()):
                 splits[split] = others
     return splits
@@ -156,18 +144,19 @@ def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
     return replace(parts[0], where=where, num_records=sum(part.num_records for part in parts))
 
 
-def _array_files(what: str, places: Mapping[str, _Place], headers: Mapping[str, _Header]) -> ArrayFiles:
-    """The records of arrays whose headers are known.
+def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
+    """The records of some arrays.
 
     Raises:
-      DataError: The arrays differ in length.
+      DataError: The arrays differ in length, or a file is missing or damaged.
     """
+    headers = {leaf: _header_of(*place) for leaf, place in where.items()}
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
         shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
         raise DataError(f"{what}: the arrays need the same length along their first axis; found {shapes}.")
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return ArrayFiles({leaf: [place] for leaf, place in places.items()}, next(iter(lengths.values())), spec)
+    return ArrayFiles({leaf: [place] for leaf, place in where.items()}, next(iter(lengths.values())), spec)
 
 
 @dataclass(frozen=True)
@@ -279,25 +268,18 @@ def _names(path: Path) -> list[str]:
         return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
 
 
-def _npz_headers(path: Path, names: Iterable[str]) -> dict[str, _Header]:
-    """Shape and dtype of arrays in an `.npz` file, without reading the arrays."""
-    headers = {}
-    for name in names:
-        with _explained(path, ".npz"), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            headers[name] = _header(file)
-        if headers[name][1].hasobject:
-            raise DataError(
-                f"{path}: array {name!r} holds Python objects, which are never unpickled; choose others with leaves."
-            )
-    return headers
-
-
-def _npy_header(path: Path) -> _Header:
-    """Shape and dtype of the array in an `.npy` file, without reading the array."""
-    with _explained(path, ".npy"), path.open("rb") as file:
-        header = _header(file)
+def _header_of(path: Path, name: str | None) -> _Header:
+    """Shape and dtype of the array in an `.npy` file, or of one in an `.npz` file, without reading the array."""
+    with contextlib.ExitStack() as stack:
+        if name is None:
+            stack.enter_context(_explained(path, ".npy"))
+            header = _header(stack.enter_context(path.open("rb")))
+        else:
+            stack.enter_context(_explained(path, ".npz"))
+            header = _header(stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(f"{name}.npy")))
     if header[1].hasobject:
-        raise DataError(f"{path} holds Python objects, which are never unpickled; save numbers.")
+        array, mend = ("", "save numbers") if name is None else (f": array {name!r}", "choose others with leaves")
+        raise DataError(f"{path}{array} holds Python objects, which are never unpickled; {mend}.")
     return header
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datamix.report.figures import color_of
+from datamix.report.figures import canvas, color_of
 from datamix.sweeps.results import Result, Setting, related, settings, shown_value, stand_ins, swept, swept_value
 from datamix.sweeps.table import cell
 
@@ -22,9 +22,6 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     The best setting, `chosen`, is marked, and the family of the metric is drawn with it, such as the accuracy of each
     source. None where no job has anything to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = related(results, metric)
     groups = [group for group in settings(results) if any(group.mean(name) is not None for name in names)]
     if not groups:
@@ -32,8 +29,7 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     family = [name for name in names if name.partition("/")[0] == names[0].partition("/")[0]] if chosen else names[:1]
     shares = _shares(groups)
     by_source = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
-    figure = Figure(figsize=(11.5 if by_source else 7, 4.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(11.5 if by_source else 7, 4.4)
     axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=True)[0]
     _against_swept(axes[0], results, groups, chosen, family, metric, shares)
     if by_source and chosen is not None:
