@@ -53,7 +53,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         "epoch": [places[row].epoch for row in shown],
         "record": [places[row].record for row in shown],
         "label": ["–" if labels[row] is None else f"{labels[row]:.6g} {names[row]}".strip() for row in shown],
-        "place": ["/".join(places[row].place.split("/")[-2:]) or "–" for row in shown],
+        "place": [places[row].place.rpartition("/")[2] or "–" for row in shown],
     }
     drawn = holds_images(pipeline.spec)
     leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if drawn else []))]

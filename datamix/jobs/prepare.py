@@ -19,7 +19,7 @@ from datamix.report.progress import counting
 from datamix.sources.cache import cache_directory, locked
 from datamix.sources.statistics import LeafStatistics
 from datamix.spec import bytes_of
-from datamix.training.data import test_source
+from datamix.training.data import held_out
 
 
 def run(config: Config, directory: Path, *, parts: int = 1, part: int = 0) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _with_test_splits(config: Config, notes: list[str]) -> Iterator[SourceConfig
     for source in config.sources:
         yield source
         try:
-            tests = test_source(source, config)
+            tests = held_out(source, config)
         except ConfigError as error:
             notes.append(f"no test records are prepared: {error}")
         else:

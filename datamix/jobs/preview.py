@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     ranges = {}
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
-        looked_at = _alone(name, names, pipeline, _LABELS_OF) or seen
+        looked_at = _alone(name, pipeline, seen, _LABELS_OF)
         values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
         if len(labels := np.concatenate(values)):
             ranges[name] = (int(labels.min()), int(labels.max()))
@@ -180,14 +180,14 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
     """Draw some images of each source, as they were before normalization; of other records, how numbers are spread."""
     if not holds_images(pipeline.spec):
-        return _draw_numbers(directory, built, pipeline)
+        return _draw_numbers(directory, pipeline, seen)
     rows = {}
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:
             continue
         images_seen = _images_of(seen, i)
         if len(images_seen) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
-            images_seen = _images_of(_alone(name, built.sources, pipeline, _IMAGES_A_ROW), i)
+            images_seen = _images_of(_alone(name, pipeline, seen, _IMAGES_A_ROW + pipeline.batch_size - 1), i)
         images = []
         for pixels, label in images_seen[:_IMAGES_A_ROW]:
             title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
@@ -201,15 +201,19 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
     return "samples.png"
 
 
-def _draw_numbers(directory: Path, built: Built, pipeline: Pipeline) -> str | None:
+def _draw_numbers(directory: Path, pipeline: Pipeline, seen: list[Batch]) -> str | None:
     """Draw histograms of the first numbers of records, the label last; None where they hold none."""
-    batches = {name: _alone(name, built.sources, pipeline, _RECORDS_OF) for name in built.sources}
+    names = pipeline.source_names
+    rows = {}
+    for i, name in enumerate(names):
+        batches = _alone(name, pipeline, seen, _RECORDS_OF)
+        rows[name] = {leaf: np.concatenate([b[leaf][b["source_id"] == i] for b in batches]) for leaf in pipeline.spec}
     numbers: dict[str, dict[str, np.ndarray]] = {}
     for leaf, part in pipeline.spec.items():
         if leaf == "source_id" or "bool" in part.dtype:
             continue
-        for name, of_source in batches.items():
-            values = np.concatenate([batch[leaf].reshape(len(batch[leaf]), -1) for batch in of_source])
+        for name, leaves in rows.items():
+            values = leaves[leaf].reshape(len(leaves[leaf]), math.prod(part.shape))
             for i in range(min(values.shape[1], _MOST_NUMBERS)):
                 numbers.setdefault(f"{leaf}[{i}]" if part.shape else leaf, {})[name] = values[:, i]
     label = [key for key in numbers if key.partition("[")[0] == "label"]
@@ -218,14 +222,17 @@ def _draw_numbers(directory: Path, built: Built, pipeline: Pipeline) -> str | No
         return None
     count = sum(math.prod(part.shape) for leaf, part in pipeline.spec.items() if leaf != "source_id")
     title = "Values in batches" + (f" — the first {len(shown)} numbers of a record" if len(shown) < count else "")
-    figures.histograms(directory / "values.png", {key: numbers[key] for key in shown}, list(built.sources), title)
+    figures.histograms(directory / "values.png", {key: numbers[key] for key in shown}, names, title)
     return "values.png"
 
 
-def _alone(name: str, names: Iterable[str], pipeline: Pipeline, records: int) -> list[Batch]:
-    """The first batches of one source, as if it were the whole mix."""
-    single = pipeline.with_weights({other: int(other == name) for other in names})
-    return list(islice(single, -(-records // pipeline.batch_size)))
+def _alone(name: str, pipeline: Pipeline, seen: list[Batch], records: int) -> list[Batch]:
+    """The first batches of one source, as if it were the whole mix; those of the mix where it fills none."""
+    weights = {other: int(other == name) for other in pipeline.source_names}
+    length = pipeline.plan.with_weights(weights).length
+    if length is not None and length < pipeline.batch_size and pipeline.remainder == "drop":
+        return seen
+    return list(islice(pipeline.with_weights(weights), max(1, records // pipeline.batch_size)))
 
 
 def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | float | None]]:

@@ -132,13 +132,11 @@ def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names
       names: The names of all sources, in order.
       title: The title of the figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     columns = min(4, len(values))
     rows = -(-len(values) // columns)
-    figure = Figure(figsize=(max(5, 2.9 * columns), 2.2 * rows + 0.8), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(max(5, 2.9 * columns), 2.2 * rows + 0.8)
     figure.suptitle(title, fontsize=11)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (name, of_source) in zip(axes, values.items(), strict=False):
@@ -148,14 +146,15 @@ def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names
             if len(each := finite.get(source, edges[:0])):
                 heights = np.histogram(each, edges)[0] / len(each)
                 axis.stairs(heights, edges, color=color_of(i), fill=True, alpha=0.3)
-                axis.stairs(heights, edges, color=color_of(i), label=source)
+                axis.stairs(heights, edges, color=color_of(i))
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     for axis in axes[len(values) :]:
         axis.axis("off")
     axes[0].set_ylabel("share of a source's records", fontsize=8)
-    axes[0].legend(fontsize=8)
+    drawn = [(i, name) for i, name in enumerate(names) if any(name in of_source for of_source in values.values())]
+    axes[0].legend(handles=[Patch(color=color_of(i), label=name) for i, name in drawn], fontsize=8)
     save(figure, path)
 
 

@@ -91,10 +91,11 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
     try:
         entry = place.stream(blocks)
     except OSError as error:
-        path = str(error.filename or place.path)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not path.startswith(str(place.cache_dir)):
-            raise
-        raise ResourceError(f"{path} cannot be written: {error.strerror}; directory= names another disk.") from error
+        path, is_full = str(error.filename or ""), error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not is_full and not path.startswith(str(place.cache_dir)):
+            raise  # the stream's own
+        text = f"{path or place.path} cannot be written: {error.strerror}; directory= names another disk."
+        raise ResourceError(text) from error
     notes = []
     if not written:
         notes.append(f"its records were prepared before; to write them anew, delete {place.path}.")

@@ -15,6 +15,7 @@ from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource
 from datamix.sources.objects import as_source
+from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.testing import check_source
 
@@ -82,3 +83,17 @@ def test_channels_that_come_first_are_told() -> None:
     turned = Operation(operator="channels_last", function=channels_last)
     assert opened(source, operators=(turned,)).shape_notes() == []
     assert opened(MemoryArrays({"image": np.zeros((2, 3, 8, 3), np.uint8)})).shape_notes() == []
+
+
+def test_statistics_of_the_whole_are_not_those_of_a_part_of_it() -> None:
+    class Knows(MemoryArrays):
+        def statistics(self) -> Any:
+            return {leaf: LeafStatistics.of(values) for leaf, values in self.arrays.items()}
+
+    source = Knows({"label": np.arange(5), "x": np.arange(5)})
+    assert opened(source).statistics()["label"].max == 4
+    assert opened(source, limit=5).statistics()["label"].max == 4
+    assert opened(source, limit=4).statistics() is None
+    assert list(opened(source, label="none").statistics()) == ["x"]
+    assert opened(source, limit=4, kept=source.statistics).statistics() is not None  # kept for this limit
+    assert opened().statistics() is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError
+from datamix.sources.arrays import arrays
 from datamix.sources.objects import as_source
 from datamix.sources.sliced import sliced
 from datamix.testing import check_source
@@ -33,3 +34,10 @@ def test_a_slice_holds_the_records_that_it_names(data, split, records):
 def test_there_is_one_split():
     with pytest.raises(ConfigError, match=r"there is no split 'test'\. Known: train\."):
         sliced(as_source(ARRAYS), "test")
+
+
+def test_a_slice_says_where_its_records_lie(tmp_path):
+    np.savez(tmp_path / "own.npz", **ARRAYS)
+    part = arrays(path=str(tmp_path / "own.npz"), split="train[-1:]+train[2:4]")
+    assert part.places(np.array([0, 2])) == [f"{tmp_path / 'own.npz'}, row {row}" for row in (9, 3)]
+    assert sliced(as_source(ARRAYS), "train").places is None
