@@ -148,7 +148,7 @@ def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[
       ConfigError: One does.
     """
     largest = max((max(quota) for quota in quotas), default=0)
-    most = max(2 * (largest + 1) * plan.batch_records, _CALL_RECORDS) + max(plan.sizes)
+    most = max(2 * (largest + 1) * plan.batch_records, _CALL_RECORDS) + max(plan.epoch_records)
     if most >= 2**32 or max(lengths, default=0) >= 2**31:
         raise ConfigError(
             f"this mix passes {largest * plan.batch_records:,} records of one source in a period of its plan, more "
