@@ -153,7 +153,8 @@ class Shuffle:
         words = np.asarray(self.keys, np.uint32)
         samples = SamplingTables.of(self.sampling) if any(self.sampling) else None
         keyed = ShuffleTables((np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])), samples=samples)
-        sizes = np.asarray(self.sizes, np.uint64)
+        # Of what is drawn, the shuffle counts for nothing, but has to know every place.
+        sizes = np.asarray(self.epoch_records, np.uint64)
         if self.kind == "none":
             return keyed
         if self.kind == "full":
