@@ -10,11 +10,13 @@ import numpy as np
 
 from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
+from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
+from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
@@ -152,7 +154,7 @@ def assemble(
     samples: int | None = None,
     **weights: Any,
 ) -> Assembly:
-    """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
+    """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
     Args:
       sources: The sources, in order.
@@ -184,6 +186,10 @@ def assemble(
                 f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
+    blocks = {}
+    if parse_shuffle(shuffle)[0] == "blocks":
+        blocks = {source.name: size for source in sources if (size := getattr(source.source, "block_records", None))}
+    sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
     plan = Plan(
         sizes={source.name: source.num_records for source in sources},
         order=order,
@@ -192,6 +198,8 @@ def assemble(
         samples=samples,
         seed=seed,
         shuffle=shuffle,
+        block_records=blocks,
+        sampling=sampling,
         seeds=_seeds(sources, seed),
         batch_size=batch_size,
         granularity=granularity,
@@ -207,7 +215,7 @@ def assemble(
     identity: dict[str, object] = {
         "source": names,
         "seed": seed,
-        "shuffle": shuffle,
+        "shuffle": [shuffle, blocks] if blocks else shuffle,
         "labels": labels,
         "mix.order": [order, settings, granularity],
         "stop": [stop, samples, dict(epochs or {})],
@@ -231,6 +239,7 @@ def assemble(
 def _identity(source: OpenSource) -> list[object]:
     """The settings that determine the records of a source; not where they lie."""
     places = ("data_dir", "cache_dir", "path", "files", "url")
+    chosen = [*source.selection, source.balance, source.record_weight]
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [
         source.target,
@@ -241,6 +250,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
+        *([chosen] if any(chosen) else []),
         *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
     ]
 

@@ -25,7 +25,19 @@ from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
 # What a dataset has, but a mix within the mix leaves to its members.
-_SETTINGS = ("class_names", "limit", "operators", "seed", "split", "stand_in", "test_split")
+_SETTINGS = (
+    "balance",
+    "class_names",
+    "limit",
+    "operators",
+    "record_weight",
+    "records",
+    "seed",
+    "split",
+    "stand_in",
+    "test_split",
+    "where",
+)
 
 
 def without_hydra(node: DictConfig) -> DictConfig:

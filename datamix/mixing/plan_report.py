@@ -285,7 +285,13 @@ def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
         if plan.length is None and not last.shares[source] and 0 < seen < row.records and not plan.sampling[source]:
             rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
             warnings.append(f"{rest} are never seen: the schedule ends without it.")
-        if row.samples and row.epochs is not None and row.epochs < 0.5 and not plan.sees_all and not plan.sampling[source]:
+        if (
+            row.samples
+            and row.epochs is not None
+            and row.epochs < 0.5
+            and not plan.sees_all
+            and not plan.sampling[source]
+        ):
             warnings.append(
                 f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
                 "stop the mix goes on."

@@ -252,4 +252,3 @@ def _epochs_and_offsets(counts: Sequence[int], plan: Plan) -> tuple[np.ndarray, 
     pairs = [divmod(n * plan.batch_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
     epoch, offset = np.asarray([(epoch % 2**32, offset) for epoch, offset in pairs], np.uint32).T
     return epoch, offset
-

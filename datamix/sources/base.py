@@ -12,6 +12,7 @@ from datamix import registry
 from datamix.spec import Arrays, Spec
 
 _BLOCK_RECORDS = 1024
+_LEAF_RECORDS = 2**16
 
 
 @runtime_checkable
@@ -43,7 +44,8 @@ class Source(Protocol):
         Args:
           indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
             record may be asked for several times.
-          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`.
+          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`. It may hold
+            some of the leaves alone; the others are not asked for.
 
         Raises:
           DataError: A record cannot be read, or is not of the spec.
@@ -104,6 +106,28 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
         indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
         source.take(indices, {leaf: values[start:][: len(indices)] for leaf, values in arrays.items()})
     return arrays
+
+
+def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
+    """Read one leaf of the records of a source; of one without a `read()`, the others are not asked for.
+
+    Args:
+      source: The source.
+      leaf: The name of the leaf.
+      count: How many of its first records to read; all of them by default.
+
+    Returns:
+      Its values, shape [count, *leaf shape].
+    """
+    count = source.num_records if count is None else count
+    if isinstance(source, ReadableSource):
+        return read_all(source, count)[leaf]
+    part = source.spec[leaf]
+    values = np.empty((count, *part.shape), part.dtype)
+    for start in range(0, count, _LEAF_RECORDS):
+        indices = np.arange(start, min(start + _LEAF_RECORDS, count))
+        source.take(indices, {leaf: values[start:][: len(indices)]})
+    return values
 
 
 def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:

@@ -106,7 +106,7 @@ class Objects:
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         if self._fills_arrays:
-            self.data.take(indices, out)
+            _fill(self.data, self.spec, indices, out)
             return
         numbers: list[int] = indices.tolist()
         if hasattr(self.data, "__getitems__"):
@@ -129,7 +129,8 @@ class Objects:
                         f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
                         f"record 0 is {self.spec[leaf]}; make all records alike."
                     )
-                out[leaf][row] = value
+                if leaf in out:
+                    out[leaf][row] = value
 
     @cached_property
     def _fills_arrays(self) -> bool:
@@ -186,7 +187,7 @@ class Reading(_Adapted, TakeFromRead):
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         if hasattr(self.source, "take"):
-            self.source.take(indices, out)
+            _fill(self.source, self.spec, indices, out)
         else:
             super().take(indices, out)
 
@@ -196,7 +197,13 @@ class Taking(_Adapted):
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
-        self.source.take(indices, out)
+        _fill(self.source, self.spec, indices, out)
+
+
+def _fill(data: Any, spec: Spec, indices: np.ndarray, out: Arrays) -> None:
+    """Let a user's own `take` fill arrays of all leaves, as it may know nothing of fewer."""
+    others = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in spec.items() if leaf not in out}
+    data.take(indices, {**out, **others})
 
 
 def _leaves(record: object, number: int) -> dict[str, np.ndarray]:

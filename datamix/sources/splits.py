@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datamix.errors import ConfigError, hint
 
 _BOUND = r"-?\d+(?:_\d+)*(?:\.\d+)?%?"
+_STEP = re.compile(r"(?P<part>.*\[[^\[\]:]*:[^\[\]:]*):\s*(?P<step>[^\[\]:]*?)\s*\]\s*")
 _PART = re.compile(rf"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>{_BOUND})?\s*:\s*(?P<stop>{_BOUND})?\s*\])?\s*$")
 
 
@@ -36,10 +37,7 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
         match = _PART.match(part)
         percent = "%" in part
         if match is None or (not percent and "." in f"{match['start']}{match['stop']}"):
-            raise ConfigError(
-                f"{where} = {text!r}: {part.strip()!r} is not a split; "
-                "write train, train[:2000], train[10%:90%] or several joined by +."
-            )
+            raise _no_split(text, part, where)
         name = match["name"]
         if name != "all" and name not in sizes:
             raise ConfigError(f"{where} = {text!r}: there is no split {name!r}. {hint(name, sizes)}")
@@ -49,6 +47,39 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
             stop = _bound(match["stop"], size, percent=percent, default=size)
             ranges.append((split, start, max(start, stop)))
     return ranges
+
+
+def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:
+    """Divide a split into its parts and their steps: `train[::2]` is every second record, from the first.
+
+    Args:
+      text: Parts as `resolve_split` takes them, joined by `+`, each of whose slices may have a step as in Python.
+      where: The setting's full key, for the error.
+
+    Returns:
+      Each part without its step, and the step, 1 where there is none.
+
+    Raises:
+      ConfigError: A step is no whole number, 1 or more.
+
+    >>> steps_of("train[:80%:3]+test[1::2]+extra", where="split")
+    [('train[:80%]', 3), ('test[1:]', 2), ('extra', 1)]
+    """
+    parts = []
+    for part in text.split("+"):
+        match = _STEP.fullmatch(part)
+        step = (match["step"] or "1") if match else "1"
+        if not re.fullmatch(r"0*[1-9]\d*(_\d+)*", step):
+            raise _no_split(text, part, where)
+        parts.append((f"{match['part']}]" if match else part, int(step)))
+    return parts
+
+
+def _no_split(text: str, part: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"{where} = {text!r}: {part.strip()!r} is not a split; "
+        "write train, train[:2000], train[10%:90%], train[::2] or several joined by +."
+    )
 
 
 def _bound(text: str | None, size: int, *, percent: bool, default: int) -> int:
