@@ -131,8 +131,12 @@ class Plan(Lookup):
         return plan_report.report(self)
 
     def unseen(self) -> list[str]:
-        """Say of which sources records are drawn, or never given where the stop promises all or there is no share."""
+        """Say of which sources records are never given, where the stop promises all, or where there is no share."""
         return plan_report.unseen(self)
+
+    def drawn(self) -> list[str]:
+        """Say how the records of those sources come that are not gone through one after the other."""
+        return plan_report.drawn(self)
 
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
         """The largest deviation of a source from its exact share since the current stage began, at the end of a slot.

@@ -257,25 +257,28 @@ def _drift(plan: Lookup) -> str:
 
 
 def unseen(plan: Lookup) -> list[str]:
-    """Say of which sources records are drawn, or never given where the stop promises all or there is no share."""
+    """Say of which sources records are never given, where the stop promises all or where there is no share."""
     sentences = []
     counts = plan.counts(plan.length) if plan.length is not None and plan.sees_all else None
     for source, (name, size) in enumerate(zip(plan.names, plan.sizes, strict=True)):
         if not any(stage.shares[source] for stage in plan.stages):
             sentences.append(f"{name} has no share and gives no record.")
-        elif (sampling := plan.sampling[source]) is not None:
-            sentences.append(f"{name} {sampling.note}")
-        elif counts is not None and counts[source] < size:
+        elif counts is not None and counts[source] < size and not plan.sampling[source]:
             left = f"{size - counts[source]:,} of {name}'s {size:,} records"
             sentences.append(f"{left} are never seen: the schedule ends without it.")
     return sentences
+
+
+def drawn(plan: Lookup) -> list[str]:
+    """Say how the records of those sources come that are not gone through one after the other."""
+    return [f"{name} {by.note}" for name, by in zip(plan.names, plan.sampling, strict=True) if by is not None]
 
 
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
         warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
-    warnings += unseen(plan)
+    warnings += drawn(plan) + unseen(plan)
     for source, name in enumerate(plan.names):
         if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")

@@ -12,7 +12,6 @@ from datamix import registry
 from datamix.spec import Arrays, Spec
 
 _BLOCK_RECORDS = 1024
-_LEAF_RECORDS = 2**16
 
 
 @runtime_checkable
@@ -45,7 +44,8 @@ class Source(Protocol):
           indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
             record may be asked for several times.
           out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`. It may hold
-            some of the leaves alone; the others are not asked for.
+            some of the leaves alone, where the others are not needed; a source that then raises KeyError is asked for
+            all.
 
         Raises:
           DataError: A record cannot be read, or is not of the spec.
@@ -122,11 +122,16 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
     count = source.num_records if count is None else count
     if isinstance(source, ReadableSource):
         return read_all(source, count)[leaf]
-    part = source.spec[leaf]
-    values = np.empty((count, *part.shape), part.dtype)
-    for start in range(0, count, _LEAF_RECORDS):
-        indices = np.arange(start, min(start + _LEAF_RECORDS, count))
-        source.take(indices, {leaf: values[start:][: len(indices)]})
+    spec = source.spec
+    values = np.empty((count, *spec[leaf].shape), spec[leaf].dtype)
+    for start in range(0, count, _BLOCK_RECORDS):
+        indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
+        out = {leaf: values[start:][: len(indices)]}
+        try:
+            source.take(indices, out)
+        except KeyError:  # of the user's, which knows of all leaves alone
+            others = {name: np.empty((len(indices), *part.shape), part.dtype) for name, part in spec.items()}
+            source.take(indices, others | out)
     return values
 
 

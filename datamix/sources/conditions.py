@@ -73,12 +73,12 @@ class Condition:
             found = _Checker(line, key, spec)
             found.condition(root)
         except SyntaxError as error:
-            text = f"it is no condition (at character {error.offset or 1})"
+            text = f"it is no condition (at character {error.offset or len(line) + 1})"
             raise ConfigError(text, key=key, value=line, hint=f"Write comparisons, {_EXAMPLE}.") from error
         except (RecursionError, MemoryError, ValueError) as error:  # nested too deeply; a number of too many digits
             raise ConfigError(f"it is no condition, {_EXAMPLE}", key=key, value=line) from error
         if not found.leaves:
-            raise ConfigError(f"it names no leaf; {hint('', spec)}", key=key, value=line)
+            raise ConfigError("it names no leaf", key=key, value=line, hint=hint("", spec))
         return cls(line, tuple(found.leaves), root)
 
     def holds(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -106,7 +106,7 @@ class Objects:
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         if self._fills_arrays:
-            _fill(self.data, self.spec, indices, out)
+            self.data.take(indices, out)
             return
         numbers: list[int] = indices.tolist()
         if hasattr(self.data, "__getitems__"):
@@ -187,7 +187,7 @@ class Reading(_Adapted, TakeFromRead):
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         if hasattr(self.source, "take"):
-            _fill(self.source, self.spec, indices, out)
+            self.source.take(indices, out)
         else:
             super().take(indices, out)
 
@@ -197,13 +197,7 @@ class Taking(_Adapted):
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
-        _fill(self.source, self.spec, indices, out)
-
-
-def _fill(data: Any, spec: Spec, indices: np.ndarray, out: Arrays) -> None:
-    """Let a user's own `take` fill arrays of all leaves, as it may know nothing of fewer."""
-    others = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in spec.items() if leaf not in out}
-    data.take(indices, {**out, **others})
+        self.source.take(indices, out)
 
 
 def _leaves(record: object, number: int) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ def test_exact_classes() -> None:
     by_class = ByClass.of(np.array([2, 0, 2, 2, 2, 0]))
     plan = Plan({"a": 6}, sampling={"a": by_class}, stop="forever", shuffle=False)
     assert drawn(plan, 0, 12).tolist() == [1, 0, 5, 2, 1, 3, 5, 4, 1, 0, 5, 2]
-    assert plan.unseen() == [
+    assert plan.drawn() == [
         "a is balanced: each of its 2 classes, which have 2 to 4 records, gives 3 records in an epoch of 6."
     ]
 

@@ -33,3 +33,10 @@ def test_a_slice_holds_the_records_that_it_names(data, split, records):
 def test_there_is_one_split():
     with pytest.raises(ConfigError, match=r"there is no split 'test'\. Known: train\."):
         sliced(as_source(ARRAYS), "test")
+
+
+def test_a_slice_lies_in_blocks_as_the_whole_does():
+    whole = as_source(ARRAYS)
+    assert sliced(whole, "train[2:]").block_records is None
+    object.__setattr__(whole, "block_records", 4)
+    assert sliced(whole, "train[2:]").block_records == 4
