@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 # With these packages, the names of their components are known, as on the command line.
-from datamix import jobs, operators, sources, training  # noqa: F401
+from datamix import jobs, mixing, operators, sources, training  # noqa: F401
 from datamix.registry import registered
 
 ROOT = Path(__file__).resolve().parents[1]
