@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -34,23 +33,6 @@ class Lookups(NamedTuple):
     look_up: Callable[[Words, Words], Any]
     permute: Callable[[Words, permute.Domain, KeyWords], Any]
     where: Callable[[Words, Words, Words], Any]
-
-
-class Sampling(Protocol):
-    """How the records of a source are drawn.
-
-    Attributes:
-      num_records: The number of the source's records.
-      epoch_records: The number of records that count as an epoch.
-      note: What a user must know of it; follows the name of the source.
-    """
-
-    @property
-    def num_records(self) -> int: ...
-    @property
-    def epoch_records(self) -> int: ...
-    @property
-    def note(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,13 +91,10 @@ class ByWeight:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
+        """The number of records, of the draws of an epoch, and of the rows of the table."""
         return len(self.alias)
 
-    @property
-    def epoch_records(self) -> int:
-        """As many draws as there are records."""
-        return len(self.alias)
+    num_rows = epoch_records = num_records
 
     @property
     def note(self) -> str:
@@ -157,7 +136,12 @@ class ByClass:
         """The number of records."""
         return len(self.records)
 
-    @cached_property
+    @property
+    def num_rows(self) -> int:
+        """The number of classes, which are the rows of the table."""
+        return len(self.counts)
+
+    @property
     def rounds(self) -> int:
         """The rounds of an epoch."""
         return -(-self.num_records // len(self.counts))
@@ -177,58 +161,64 @@ class ByClass:
         )
 
 
-class _Weights(NamedTuple):
-    """The alias tables of the sources that are drawn by weight, one after the other.
-
-    Attributes:
-      applies: Whether a source is drawn by weight, bool [num_sources].
-      size: The rows of its table; 1 for one that is not, uint32 [num_sources].
-      first: The first of them, uint32 [num_sources].
-      threshold: See `ByWeight`, uint32 [num_rows].
-      alias: See `ByWeight`, uint32 [num_rows].
-    """
-
-    applies: Words
-    size: Words
-    first: Words
-    threshold: Words
-    alias: Words
-
-
-class _Classes(NamedTuple):
-    """The records by class of the sources that are balanced, one after the other.
-
-    Attributes:
-      applies: Whether a source is balanced, bool [num_sources].
-      num_classes: The grid of its number of classes; of 1 for one that is not, uint32 [num_sources].
-      rounds: The rounds of its epoch; 1 for one that is not, uint32 [num_sources].
-      first: The row of its first class, uint32 [num_sources].
-      begin: The row of the first record of each class, uint32 [num_rows of classes].
-      size: The grid of the number of its records, uint32 [num_rows of classes].
-      record: The records, uint32 [num_rows of records].
-    """
-
-    applies: Words
-    num_classes: permute.Domain
-    rounds: Words
-    first: Words
-    begin: Words
-    size: permute.Domain
-    record: Words
+Sampling: TypeAlias = ByWeight | ByClass
+"""How the records of a source are drawn."""
 
 
 class SamplingTables(NamedTuple):
-    """What is looked up to draw records; None for a kind that no source has."""
+    """What is looked up to draw records: rows of all sources, one after the other; None for a kind that none has.
 
-    weights: _Weights | None
-    classes: _Classes | None
+    Attributes:
+      kind: 0 for a source of which nothing is drawn, 1 by weight, 2 by class, uint32 [num_sources].
+      grid: The number of its records, or of its classes, and 1 of the others, uint32 [num_sources].
+      first: The row of its first record, or class, uint32 [num_sources].
+      rounds: The rounds of an epoch by class, uint32 [num_sources].
+      threshold: See `ByWeight`, uint32 [records].
+      alias: See `ByWeight`, uint32 [records].
+      records: See `ByClass`, uint32 [records].
+      begin: The row of the first record of each class, uint32 [classes].
+      size: The number of its records, uint32 [classes].
+    """
+
+    kind: Words
+    grid: permute.Domain
+    first: Words
+    rounds: Words
+    threshold: Words = None
+    alias: Words = None
+    records: Words = None
+    begin: Words = None
+    size: permute.Domain | None = None
 
     @classmethod
     def of(cls, sampling: Sequence[Sampling | None]) -> SamplingTables:
         """The tables of some sources, None for those of which nothing is drawn."""
-        weights = [each if isinstance(each, ByWeight) else None for each in sampling]
-        classes = [each if isinstance(each, ByClass) else None for each in sampling]
-        return cls(_weights(weights) if any(weights) else None, _classes(classes) if any(classes) else None)
+        weights = [each for each in sampling if isinstance(each, ByWeight)]
+        classes = [each for each in sampling if isinstance(each, ByClass)]
+        totals, firsts = {ByWeight: 0, ByClass: 0, type(None): 0}, []
+        for each in sampling:
+            firsts.append(totals[type(each)])
+            totals[type(each)] += 0 if each is None else each.num_rows
+        kinds = [isinstance(each, ByWeight) + 2 * isinstance(each, ByClass) for each in sampling]
+        tables = cls(
+            kind=np.asarray(kinds, np.uint32),
+            grid=permute.domain([1 if each is None else each.num_rows for each in sampling]),
+            first=np.asarray(firsts, np.uint32),
+            rounds=np.asarray([each.rounds if isinstance(each, ByClass) else 1 for each in sampling], np.uint32),
+        )
+        if weights:
+            tables = tables._replace(
+                threshold=np.concatenate([each.threshold for each in weights]),
+                alias=np.concatenate([each.alias for each in weights]),
+            )
+        if classes:
+            size = np.concatenate([each.counts for each in classes])
+            tables = tables._replace(
+                records=np.concatenate([each.records for each in classes]),
+                begin=(np.cumsum(size) - size).astype(np.uint32),
+                size=permute.domain(size),
+            )
+        return tables
 
 
 def sample(
@@ -251,61 +241,29 @@ def sample(
       source: The index of each source.
       epoch: How often the source had been gone through before.
       index: The place in this epoch.
-      record: What stands there in a source of which nothing is drawn.
+      record: What stands there where nothing is drawn.
       shuffled: Whether the classes and their records are put into another order.
     """
-    key = on.choose(keys[0], source), on.choose(keys[1], source)
-    if (weights := tables.weights) is not None:
-        drawn = fold(key, epoch)
-        size, first = on.choose(weights.size, source), on.choose(weights.first, source)
-        row = multiply_high(draw(drawn, np.uint32(0), index), size)
-        own = draw(drawn, np.uint32(1), index) < on.look_up(weights.threshold, first + row)
-        by_weight = on.where(own, row, on.look_up(weights.alias, first + row))
-        record = on.where(on.choose(weights.applies, source), by_weight, record)
-    if (classes := tables.classes) is not None:
-        num_classes = permute.Domain(*(on.choose(field, source) for field in classes.num_classes))
-        number = index // num_classes.size
-        which = index - number * num_classes.size
-        number = epoch * on.choose(classes.rounds, source) + number  # of the round, since the beginning of the mix
+    key, kind = (on.choose(keys[0], source), on.choose(keys[1], source)), on.choose(tables.kind, source)
+    grid = permute.Domain(*(on.choose(field, source) for field in tables.grid))
+    first = on.choose(tables.first, source)
+    if tables.threshold is not None:
+        by_weight, drawn = kind == 1, fold(key, epoch)
+        place = multiply_high(draw(drawn, np.uint32(0), index), grid.size)
+        row = on.where(by_weight, first + place, np.uint32(0))
+        own = draw(drawn, np.uint32(1), index) < on.look_up(tables.threshold, row)
+        record = on.where(by_weight, on.where(own, place, on.look_up(tables.alias, row)), record)
+    if tables.size is not None:
+        by_class, number = kind == 2, index // grid.size
+        which = index - number * grid.size
+        number = epoch * on.choose(tables.rounds, source) + number  # of the round, since the beginning of the mix
         if shuffled:
-            which = on.permute(which, num_classes, fold(key, number))
-        row = on.choose(classes.first, source) + which
-        size = permute.Domain(*(on.look_up(field, row) for field in classes.size))
+            which = on.permute(which, grid, fold(key, number))
+        row = on.where(by_class, first + which, np.uint32(0))
+        size = permute.Domain(*(on.look_up(field, row) for field in tables.size))
         passed = number // size.size
         within = number - passed * size.size
         if shuffled:
             within = on.permute(within, size, fold(fold(key, which), passed))
-        by_class = on.look_up(classes.record, on.look_up(classes.begin, row) + within)
-        record = on.where(on.choose(classes.applies, source), by_class, record)
+        record = on.where(by_class, on.look_up(tables.records, on.look_up(tables.begin, row) + within), record)
     return record
-
-
-def _weights(sources: Sequence[ByWeight | None]) -> _Weights:
-    sizes = [0 if each is None else each.num_records for each in sources]
-    return _Weights(
-        applies=np.asarray([each is not None for each in sources]),
-        size=np.maximum(sizes, 1).astype(np.uint32),
-        first=_firsts(sizes),
-        threshold=np.concatenate([each.threshold for each in sources if each is not None]),
-        alias=np.concatenate([each.alias for each in sources if each is not None]),
-    )
-
-
-def _classes(sources: Sequence[ByClass | None]) -> _Classes:
-    nums = [0 if each is None else len(each.counts) for each in sources]
-    sizes = np.concatenate([each.counts for each in sources if each is not None])
-    return _Classes(
-        applies=np.asarray([each is not None for each in sources]),
-        num_classes=permute.domain(np.maximum(nums, 1)),
-        rounds=np.asarray([1 if each is None else each.rounds for each in sources], np.uint32),
-        first=_firsts(nums),
-        begin=_firsts(sizes),
-        size=permute.domain(sizes),
-        record=np.concatenate([each.records for each in sources if each is not None]),
-    )
-
-
-def _firsts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The row at which each part begins; 0 for the empty ones, whose rows nobody looks at."""
-    ends = np.cumsum(sizes)
-    return np.where(np.asarray(sizes) > 0, ends - sizes, 0).astype(np.uint32)

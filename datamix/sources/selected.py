@@ -71,12 +71,6 @@ class Selected:
         places = getattr(self.source, "places", None)
         return None if places is None else lambda indices: places(self.indices[indices])
 
-    @property
-    def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
-        """Does ahead what the source can do ahead, if it can."""
-        prepare: Callable[[Callable[[int, int], None]], None] | None = getattr(self.source, "prepare", None)
-        return prepare
-
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         self.source.take(self.indices[indices], out)
@@ -101,13 +95,8 @@ def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:
 def where(source: Source, condition: str, key: str) -> Selected:
     """The records of a source for which a condition holds.
 
-    Args:
-      source: The source.
-      condition: See `datamix.sources.conditions.Condition`.
-      key: The full key of the condition, for errors.
-
     Raises:
-      ConfigError: It is no condition on leaves of this source that have one number a record.
+      ConfigError: It is no condition on leaves of this source; see `datamix.sources.conditions.Condition`.
       DataError: It holds for no record.
 
     >>> from datamix.sources.objects import as_source
@@ -130,15 +119,15 @@ def records_of(source: Source, records: str | np.ndarray, key: str) -> Selected:
     Args:
       source: The source.
       records: The numbers, int [count], or an `.npy` file of them.
-      key: The full key of the setting, for errors.
+      key: The full key of the setting.
 
     Raises:
       ConfigError: These are no numbers of records, or one of them comes twice.
       DataError: The file is missing, damaged or no `.npy` file.
     """
-    shown: object = records if isinstance(records, str) else ...
-    numbers = _loaded(records, key) if isinstance(records, str) else np.asarray(records)
-    name = f" of {records}" if isinstance(records, str) else ""
+    path = records if isinstance(records, str) else None
+    numbers = np.asarray(records) if path is None else _loaded(path, key)
+    shown: object = ... if path is None else path
     size = source.num_records
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         mend = f"numpy.flatnonzero makes them of a mask of {size:,}." if numbers.dtype == bool else ""
@@ -156,7 +145,8 @@ def records_of(source: Source, records: str | np.ndarray, key: str) -> Selected:
         text = f"record {repeated[0]} is in it {np.count_nonzero(indices == repeated[0])} times"
         mend = "Name each once; record_weight makes some come more often."
         raise ConfigError(f"{text}, and nothing is repeated unasked", key=key, value=shown, hint=mend)
-    note = f"the {len(indices):,} records{name} take part, of its {size:,}, in the order that they have there."
+    of_file = f" of {path}" if path else ""
+    note = f"the {len(indices):,} records{of_file} take part, of its {size:,}, in the order that they have there."
     return Selected(source, indices, note)
 
 

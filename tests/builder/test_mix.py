@@ -98,7 +98,7 @@ KEYWORDS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:source 'a': where")
+@pytest.mark.filterwarnings("ignore:source .a.. where")
 @pytest.mark.parametrize(("keywords", "overrides"), KEYWORDS, ids=[str(list(keywords)) for keywords, _ in KEYWORDS])
 def test_keywords_mean_what_the_keys_of_the_command_line_mean(keywords: dict[str, Any], overrides: list[str]) -> None:
     sources = {"a": few(13), "b": pairs(11)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,9 +37,6 @@ class Columns:
     def places(self, indices: np.ndarray) -> list[str]:
         return [f"file:{index}" for index in indices]
 
-    def prepare(self, progress: Callable[[int, int], None]) -> None:
-        progress(10, 10)
-
 
 def test_it_holds_the_records_that_it_names() -> None:
     some = Selected(Columns(), np.array([7, 0, 3]), "a few.")
@@ -50,12 +46,8 @@ def test_it_holds_the_records_that_it_names() -> None:
     assert some.notes == ("text is left out.", "a few.")
     assert some.places is not None
     assert some.places(np.array([2, 0])) == ["file:3", "file:7"]
-    done: list[tuple[int, int]] = []
-    assert some.prepare is not None
-    some.prepare(lambda *each: done.append(each))
-    assert done == [(10, 10)]
     plain = Selected(as_source(ARRAYS), np.array([1]))
-    assert (plain.places, plain.prepare, plain.notes, plain.num_classes) == (None, None, (), None)
+    assert (plain.places, plain.notes, plain.num_classes) == (None, (), None)
 
 
 @pytest.mark.parametrize("source", [Columns(), as_source(ARRAYS), as_source([{"label": i % 3} for i in range(10)])])
