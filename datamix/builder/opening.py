@@ -23,13 +23,7 @@ from datamix.sources.tfds.prepare import Unavailable
 
 
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
-    """Open one source, or its stand-in where it cannot be had and one is allowed.
-
-    No record is read, but for the leaves of a condition on them.
-
-    Raises:
-      DatamixError: The source cannot be had, or its settings do not fit it.
-    """
+    """Open one source, or its stand-in where it cannot be had and one is allowed."""
     opened = _open_split(source, config, memory)
     return select(opened, records=source.records, condition=source.where)
 
@@ -47,9 +41,8 @@ def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any])
     whole = opened("+".join(part for part, _ in parts))
     if all(step == 1 for _, step in parts):
         return replace(whole, settings=source.settings)
-    texts = [part for part, _ in parts] if len(parts) > 1 else []
-    sizes = [opened(text).source.num_records for text in texts] or [whole.source.num_records]
-    steps = [(size, step) for size, (_, step) in zip(sizes, parts, strict=True)]
+    alone = len(parts) == 1
+    steps = [((whole if alone else opened(part)).source.num_records, step) for part, step in parts]
     return replace(whole, source=stepped(whole.source, steps), settings=source.settings)
 
 

@@ -15,17 +15,7 @@ from datamix.sources.selected import records_of, where
 
 
 def select(source: OpenSource, *, records: str | np.ndarray | None = None, condition: str | None = None) -> OpenSource:
-    """The same source with some of its records: first those of given numbers, of these those that fit a condition.
-
-    Args:
-      source: The source.
-      records: The numbers of records, or a file of them; None for all.
-      condition: The condition, see `datamix.sources.conditions.Condition`; None for none.
-
-    Raises:
-      ConfigError: The numbers or the condition are none.
-      DataError: The records cannot be read, or none is left.
-    """
+    """The same source with the records of some numbers, or of a file of these, and of them those that fit a condition."""
     inner, selection = source.source, source.selection
     try:
         if records is not None:
@@ -40,12 +30,7 @@ def select(source: OpenSource, *, records: str | np.ndarray | None = None, condi
 
 
 def sampling_of(source: OpenSource) -> Sampling | None:
-    """How the records of a source are drawn; None where they are gone through one after the other.
-
-    Raises:
-      ConfigError: The leaf is none that records can be drawn by, or two are given.
-      DataError: The values of the leaf are no classes, or no weights.
-    """
+    """How the records of a source are drawn; None where they are gone through one after the other."""
     if source.balance is None and source.record_weight is None:
         return None
     if source.balance is not None and source.record_weight is not None:
@@ -73,11 +58,7 @@ def sampling_of(source: OpenSource) -> Sampling | None:
 
 
 def _column(source: OpenSource, leaf: str, key: str) -> np.ndarray:
-    """One number of each record that is used, [num_records].
-
-    Raises:
-      ConfigError: There is no such leaf, or it is no single number.
-    """
+    """One number of each record that is used, [num_records]."""
     spec = source.source.spec
     if leaf not in spec or spec[leaf].shape not in ((), (1,)):
         scalars = [name for name, part in spec.items() if part.shape in ((), (1,))]

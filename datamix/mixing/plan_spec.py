@@ -162,11 +162,6 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
 
 
 def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Shuffle:
-    """The order of the records within their sources.
-
-    Raises:
-      ConfigError: A setting of it is none, or does not fit its source.
-    """
     kind, window = parse_shuffle(spec.shuffle)
     seeds, blocks, sampling = spec.seeds or {}, spec.block_records or {}, spec.sampling or {}
     for what, by_name in (("block_records", blocks), ("sampling", sampling)):

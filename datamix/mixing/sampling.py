@@ -40,7 +40,7 @@ class ByWeight:
     """Each record is drawn by its weight, with replacement.
 
     Attributes:
-      threshold: Of each place of the alias table, how many of 2^32 draws give its own record, uint32 [num_records].
+      threshold: How many of 2^32 draws of each place of the table give its own record, uint32 [num_records].
       alias: The record that the others give, uint32 [num_records].
       seen: The share of the records that an epoch is expected to give at least once.
     """
@@ -52,12 +52,6 @@ class ByWeight:
     @classmethod
     def of(cls, weights: np.ndarray) -> ByWeight:
         """The alias table of some weights, exact to 2^-32 of their mean; no record of a positive weight gets none.
-
-        Args:
-          weights: The weights, relative to each other, [num_records].
-
-        Raises:
-          ConfigError: They are no finite numbers, 0 or more, one of them above 0.
 
         Source: A. J. Walker, An efficient method for generating discrete random variables with general distributions,
         ACM TOMS 3 (1977); filled by prefix sums as in L. Hübschle-Schneider and P. Sanders, Parallel weighted random
@@ -119,10 +113,7 @@ class ByClass:
 
     @classmethod
     def of(cls, classes: np.ndarray) -> ByClass:
-        """The records by their class.
-
-        Args:
-          classes: The class of each record, [num_records].
+        """The records, given the class of each, [num_records].
 
         >>> by_class = ByClass.of(np.array([7, 3, 7, 7]))
         >>> by_class.records.tolist(), by_class.counts.tolist(), by_class.epoch_records
@@ -138,7 +129,7 @@ class ByClass:
 
     @property
     def num_rows(self) -> int:
-        """The number of classes, which are the rows of the table."""
+        """The number of classes."""
         return len(self.counts)
 
     @property
@@ -192,7 +183,6 @@ class SamplingTables(NamedTuple):
 
     @classmethod
     def of(cls, sampling: Sequence[Sampling | None]) -> SamplingTables:
-        """The tables of some sources, None for those of which nothing is drawn."""
         weights = [each for each in sampling if isinstance(each, ByWeight)]
         classes = [each for each in sampling if isinstance(each, ByClass)]
         totals, firsts = {ByWeight: 0, ByClass: 0, type(None): 0}, []
@@ -238,9 +228,9 @@ def sample(
       tables: The tables of the sources.
       keys: The key of each source.
       on: The operations of the arrays.
-      source: The index of each source.
-      epoch: How often the source had been gone through before.
-      index: The place in this epoch.
+      source: See `datamix.mixing.shuffle.place`, as for epoch and index.
+      epoch: See there.
+      index: See there.
       record: What stands there where nothing is drawn.
       shuffled: Whether the classes and their records are put into another order.
     """

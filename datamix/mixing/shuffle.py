@@ -26,9 +26,6 @@ BLOCK_RECORDS = 1024
 def parse_shuffle(value: object) -> tuple[str, int]:
     """Read a setting of the shuffle: its kind, and the records of a window, or the blocks that are open at once.
 
-    Raises:
-      ConfigError: It is none.
-
     >>> parse_shuffle("window(500)"), parse_shuffle(True), parse_shuffle("blocks(8)")
     (('window', 500), ('full', 1), ('blocks', 8))
     """
@@ -179,21 +176,12 @@ class Shuffle:
         )
 
     def record(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The records that stand at some places of their sources' epochs.
-
-        Args:
-          source: The index of each source, int [count].
-          epoch: How often the source had been gone through before, int64 [count].
-          index: The place in this epoch, int64 [count].
-
-        Returns:
-          The index of each record in its source, int64 [count].
-        """
+        """The records that stand at some places, int64 [count] each; see `place`."""
         words = source, epoch.astype(np.uint32), index.astype(np.uint32)
         return self.drawn(*words, place(self.kind, self.tables, _HOST, *words))
 
     def drawn(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray, record: np.ndarray) -> np.ndarray:
-        """The same records, int64 [count], but for those of sources whose records are drawn; see `record`."""
+        """The same as the last argument, but for sources whose records are drawn."""
         if self.tables.samples is not None:
             words = source, epoch.astype(np.uint32), index.astype(np.uint32), record.astype(np.uint32)
             record = sample(self.tables.samples, self.tables.keys, _HOST, *words, shuffled=self.kind != "none")

@@ -109,16 +109,7 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
 
 
 def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
-    """Read one leaf of the records of a source; of one without a `read()`, the others are not asked for.
-
-    Args:
-      source: The source.
-      leaf: The name of the leaf.
-      count: How many of its first records to read; all of them by default.
-
-    Returns:
-      Its values, shape [count, *leaf shape].
-    """
+    """One leaf of the first records of a source; of one without a `read()`, the others are not asked for."""
     count = source.num_records if count is None else count
     if isinstance(source, ReadableSource):
         return read_all(source, count)[leaf]

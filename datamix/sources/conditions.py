@@ -53,9 +53,6 @@ class Condition:
     def parse(cls, text: str, key: str, spec: Spec) -> Condition:
         """Read a condition on leaves of a spec.
 
-        Raises:
-          ConfigError: It is none; the message says at which character.
-
         >>> from datamix.spec import LeafSpec
         >>> condition = Condition.parse("0 < x <= 2", "source.a.where", {"x": LeafSpec((), "int64")})
         >>> condition.holds({"x": np.arange(4)}).tolist()

@@ -77,11 +77,7 @@ class Selected:
 
 
 def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:
-    """Every so many records of each of the parts that make up a source.
-
-    Args:
-      source: All parts, one after the other.
-      parts: The number of records of each part, and its step.
+    """Every so many records of a source that is made up of parts, given the size and the step of each.
 
     >>> from datamix.sources.objects import as_source
     >>> stepped(as_source({"x": np.arange(10)}), [(6, 3), (4, 2)]).indices.tolist()
@@ -93,11 +89,7 @@ def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:
 
 
 def where(source: Source, condition: str, key: str) -> Selected:
-    """The records of a source for which a condition holds.
-
-    Raises:
-      ConfigError: It is no condition on leaves of this source; see `datamix.sources.conditions.Condition`.
-      DataError: It holds for no record.
+    """The records of a source for which a condition holds; see `datamix.sources.conditions.Condition`.
 
     >>> from datamix.sources.objects import as_source
     >>> some = where(as_source({"x": np.arange(10)}), "x < 2 or x == 7", "source.a.where")
@@ -114,17 +106,7 @@ def where(source: Source, condition: str, key: str) -> Selected:
 
 
 def records_of(source: Source, records: str | np.ndarray, key: str) -> Selected:
-    """The records of a source whose numbers are given, in their order.
-
-    Args:
-      source: The source.
-      records: The numbers, int [count], or an `.npy` file of them.
-      key: The full key of the setting.
-
-    Raises:
-      ConfigError: These are no numbers of records, or one of them comes twice.
-      DataError: The file is missing, damaged or no `.npy` file.
-    """
+    """The records of a source whose numbers are given, int [count] or an `.npy` file of them, in their order."""
     path = records if isinstance(records, str) else None
     numbers = np.asarray(records) if path is None else _loaded(path, key)
     shown: object = ... if path is None else path

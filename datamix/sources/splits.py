@@ -69,17 +69,7 @@ def split_records(text: str, sizes: Mapping[str, int], *, where: str) -> np.ndar
 
 
 def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:
-    """Divide a split into its parts and their steps: `train[::2]` is every second record, from the first.
-
-    Args:
-      text: Parts as `resolve_split` takes them, joined by `+`, each of whose slices may have a step as in Python.
-      where: The setting's full key, for the error.
-
-    Returns:
-      Each part without its step, and the step, 1 where there is none.
-
-    Raises:
-      ConfigError: A step is no whole number, 1 or more.
+    """Each part of a split without its step, which `resolve_split` does not know, and the step, 1 where there is none.
 
     >>> steps_of("train[:80%:3]+test[1::2]+extra", where="split")
     [('train[:80%]', 3), ('test[1:]', 2), ('extra', 1)]
