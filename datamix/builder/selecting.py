@@ -15,7 +15,7 @@ from datamix.sources.selected import records_of, where
 
 
 def select(source: OpenSource, *, records: str | np.ndarray | None = None, condition: str | None = None) -> OpenSource:
-    """The same source with the records of some numbers, or of a file of these, and of them those that fit a condition."""
+    """The same source with the records of some numbers, or of a file of these, and of them those of a condition."""
     inner, selection = source.source, source.selection
     try:
         if records is not None:
