@@ -1,0 +1,281 @@
+"""From the results of a sweep to the best ratio: what it is, how sure that is, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from datamix.sweeps.surfaces import Fitted, models
+
+Combine: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From the metrics [K, ...] to the goal [...], of which more is better."""
+
+_DRAWS = 200  # of the bootstrap
+_POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
+_CANDIDATES = 2000  # ratios among which the next ones are chosen
+_CLEAR = 2.0  # seed deviations that a gain is to have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The measurements of a sweep.
+
+    Attributes:
+      names: What a ratio is of: sources, or mixes within the mix.
+      shares: The share of each in each job, float [num_jobs, num_sources], with rows that add up to 1.
+      metrics: What is fitted, by name, float [num_jobs] each; NaN where a job does not report it.
+      own: The place in `names` of what a metric is of; None for a metric of the whole mix.
+      combine: From the metrics, stacked, to the goal, of which more is better if `sign` is 1, and less if it is -1.
+      sign: 1 or -1.
+    """
+
+    names: Sequence[str]
+    shares: np.ndarray
+    metrics: Mapping[str, np.ndarray]
+    own: Mapping[str, int | None]
+    combine: Combine
+    sign: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The best ratio, as far as a sweep tells.
+
+    Attributes:
+      model: The name of the model with the smallest error.
+      errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
+      verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
+        or whether the ratio hardly matters.
+      best: The share of each source, in [0, 1]; sums to 1.
+      interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
+      predicted: The goal at the best ratio.
+      gain: That minus the goal at equal shares.
+      gain_interval: Of 90 %.
+      noise: The deviation of the goal over seeds, of one job.
+      next: The ratios to try next, shares each, those that promise most first.
+      goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
+    """
+
+    names: Sequence[str]
+    model: str
+    errors: Mapping[str, float]
+    verdict: Literal["clear", "flat", "edge", "noise"]
+    best: np.ndarray
+    interval: np.ndarray
+    predicted: float
+    gain: float
+    gain_interval: tuple[float, float]
+    noise: float
+    next: np.ndarray
+    goal: Callable[[np.ndarray], np.ndarray]
+
+
+class _Data:
+    """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
+
+    Attributes:
+      ratios: The ratios that were tried, [N, num_sources].
+      values: The mean of each metric at each, standardised, [K, N].
+      counts: The jobs that stand behind each, [K, N]; 0 for none.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.ratios, place = np.unique(evidence.shares.round(6), axis=0, return_inverse=True)
+        place = place.reshape(-1)
+        raw = np.stack(list(evidence.metrics.values()))
+        there = np.isfinite(raw)
+        member = np.eye(len(self.ratios))[place]  # [jobs, N]
+        self.counts = there @ member
+        means = np.where(there, raw, 0) @ member / np.maximum(self.counts, 1)
+        total = np.maximum(self.counts.sum(1, keepdims=True), 1)
+        self.centre = (means * self.counts).sum(1, keepdims=True) / total
+        self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
+        self.values = np.where(self.counts > 0, (means - self.centre) / self.scale, 0)
+        self.within = np.where(there, (raw - means[:, place]) / self.scale, 0)  # deviations of jobs from their ratio
+        repeats = self.counts[:, place]
+        self.within *= np.sqrt(repeats / np.maximum(repeats - 1, 1))
+        self.repeated = (self.counts.min(0) > 1)[place]
+        self.measured = self.counts.min(0) > 0
+        goals = evidence.combine(raw)
+        self.goals = np.array([goals[place == i].mean() if ok else np.nan for i, ok in enumerate(self.measured)])
+        spread = [goals[place == i] for i in range(len(self.ratios)) if self.measured[i]]
+        freedom = sum(len(each) - 1 for each in spread)
+        self.noise = np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / freedom) if freedom else None
+        self.freedom = freedom
+
+    def goal(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
+        """The goal of standardised predictions [B, M] of each metric."""
+        scale, centre = self.scale[..., None], self.centre[..., None]
+        return self.evidence.combine(np.stack(predictions) * scale + centre)
+
+
+def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
+    """Fit every metric by every model, choose by the error at ratios left out, and find the best ratio.
+
+    The models are those of `datamix.sweeps.surfaces`. The interval is that of a bootstrap over jobs and seeds: residuals
+    are drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted, and has a best ratio of
+    its own. Ratios are searched for inside what was tried: combinations of tried ones, between the least and the largest
+    share of each source.
+
+    Args:
+      evidence: The measurements, at three ratios or more.
+      num_next: How many ratios to propose.
+      seed: Of the draws; the same evidence gives the same answer.
+    """
+    random = np.random.default_rng(seed)
+    data = _Data(evidence)
+    names = list(evidence.metrics)
+    fits = [models(evidence.own[name]) for name in names]
+    common = [name for name in fits[0] if all(name in each for each in fits)]
+    errors: dict[str, float] = {}
+    for model in common:
+        if (error := _left_out(data, [each[model] for each in fits])) is not None:
+            errors[model] = error
+    model = min(errors, key=errors.__getitem__)
+    weights = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
+    numbers = random.multinomial(_DRAWS, weights / weights.sum())
+    point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
+    drawn: list[list[Fitted]] = []
+    for name, number in zip(errors, numbers, strict=True):
+        if number:
+            drawn.append(_bootstrap(data, [each[name] for each in fits], number, random))
+
+    def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
+        return data.goal([each.predict(at) for each in fitted])
+
+    def draws_at(at: np.ndarray) -> np.ndarray:
+        return np.concatenate([goal_at(each, at[None]) for each in drawn])
+
+    sign = evidence.sign
+    best = _search(data, lambda at: sign * goal_at(point, at), 1, random)[0]
+    others = np.concatenate(
+        [
+            _search(data, lambda at, each=each: sign * goal_at(each, at), number, random)
+            for each, number in zip(drawn, numbers[numbers > 0], strict=True)
+        ]
+    )
+    low, high = np.quantile(others, (0.05, 0.95), axis=0)
+    interval = np.stack([np.minimum(low, best), np.maximum(high, best)], 1)
+    equal = np.full((1, len(best)), 1 / len(best))
+    predicted, at_equal = goal_at(point, np.stack([best, equal[0]])[None])[0]
+    gains = np.subtract(*draws_at(np.stack([best, equal[0]])).T)
+    gain = float(predicted - at_equal)
+    gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
+    at_tried = goal_at(point, data.ratios[None])[0]
+    residual = np.sqrt(np.nanmean((data.goals - at_tried) ** 2))
+    noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
+    bounds = np.stack([data.ratios.min(0), data.ratios.max(0)])
+    on_edge = ((best <= bounds[0] + 1e-3) & (bounds[0] > 1e-6)) | ((best >= bounds[1] - 1e-3) & (bounds[1] < 1 - 1e-6))
+    verdict: Literal["clear", "flat", "edge", "noise"]
+    if np.ptp(at_tried) < _CLEAR * noise or model == "constant":
+        verdict = "flat"
+    elif sign * gain < _CLEAR * noise:
+        verdict = "noise"
+    else:
+        verdict = "edge" if on_edge.any() else "clear"
+    candidates = _combinations(data, _CANDIDATES, random)
+    promise = np.maximum(sign * (draws_at(candidates) - predicted), 0).mean(0)
+
+    def goal(at: np.ndarray) -> np.ndarray:
+        return np.concatenate([goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
+
+    return Answer(
+        names=evidence.names,
+        model=model,
+        errors=errors,
+        verdict=verdict,
+        best=best,
+        interval=interval,
+        predicted=float(predicted),
+        gain=gain,
+        gain_interval=gain_interval,
+        noise=noise,
+        next=_spread(candidates, promise, best, num_next),
+        goal=goal,
+    )
+
+
+def _fit(data: _Data, fit: Callable[..., Fitted], k: int) -> Fitted:
+    return fit(data.ratios, data.values[k : k + 1], data.counts[k : k + 1])
+
+
+def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> float | None:
+    """The error of the goal at each ratio, where it is left out of all fits."""
+    size = len(data.ratios)
+    predictions = []
+    for k, fit in enumerate(fits):
+        weights = data.counts[k] * (1 - np.eye(size))
+        fitted = fit(data.ratios, np.broadcast_to(data.values[k], (size, size)), weights)
+        predictions.append(np.diagonal(fitted.predict(data.ratios[None]))[None])
+    error = data.goals - data.goal(predictions)[0]
+    return float(np.sqrt(np.nanmean(error**2)))
+
+
+def _bootstrap(
+    data: _Data, fits: Sequence[Callable[..., Fitted]], number: int, random: np.random.Generator
+) -> list[Fitted]:
+    """Fits to predictions with residuals drawn anew: those of jobs of one ratio, and of ratios, of one job each."""
+    first = [_fit(data, fit, k) for k, fit in enumerate(fits)]
+    predicted = np.stack([each.predict(data.ratios[None])[0] for each in first])  # [K, N]
+    size = data.measured.sum()
+    spent = np.array([min(each.parameters, 0.6 * size) for each in first])[:, None]
+    lacking = (data.values - predicted) * np.sqrt(data.counts) / np.sqrt(1 - spent / size)
+    pool = np.concatenate([lacking[:, data.measured], data.within[:, data.repeated]], 1)
+    pool -= pool.mean(1, keepdims=True)
+    counts = data.counts.max(0).astype(int)
+    jobs = np.repeat(np.arange(len(counts)), counts)
+    noise = pool[:, random.integers(pool.shape[1], size=(number, len(jobs)))]  # [K, draws, jobs]
+    means = np.eye(len(counts))[jobs] / counts[jobs][:, None]
+    values = predicted[:, None] + noise @ means
+    return [
+        fit(data.ratios, values[k], np.broadcast_to(data.counts[k], values[k].shape)) for k, fit in enumerate(fits)
+    ]
+
+
+def _combinations(data: _Data, number: int, random: np.random.Generator) -> np.ndarray:
+    """Ratios inside what was tried, [number, num_sources]: the tried ones, and random combinations of them."""
+    weights = random.dirichlet(np.full(len(data.ratios), 0.3), size=max(number - len(data.ratios), 0))
+    return np.concatenate([data.ratios, weights @ data.ratios])[:number]
+
+
+def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator) -> np.ndarray:
+    """The best ratio of each of several goals, [number, num_sources], by differential evolution.
+
+    Source: R. Storn, K. Price, Differential evolution (1997). Differences of ratios keep their sum, and stay among
+    the combinations of those that were tried.
+    """
+    begin = _combinations(data, 512, random)
+    values = np.broadcast_to(goal(begin[None]), (number, len(begin)))
+    first = np.argsort(-values, 1, kind="stable")[:, :_POPULATION]
+    ratios, values = begin[first], np.take_along_axis(values, first, 1)
+    size, rows = ratios.shape[1], np.arange(number)[:, None]
+    low, high = data.ratios.min(0), data.ratios.max(0)
+    for _ in range(_GENERATIONS):
+        best = ratios[rows, values.argmax(1)[:, None]]
+        one, two = random.integers(size, size=(2, number, size))
+        step = 0.5 * (best - ratios) + 0.6 * (ratios[rows, one] - ratios[rows, two])
+        # As far as the bounds of the shares allow.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(step > 0, (high - ratios) / step, np.where(step < 0, (low - ratios) / step, np.inf))
+        tried = ratios + np.clip(room.min(-1, keepdims=True), 0, 1) * step
+        reached = goal(tried)
+        better = reached > values
+        ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
+    return np.clip(ratios[np.arange(number), values.argmax(1)], 0, 1)
+
+
+def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
+    """Ratios of the largest expected improvement, each a little away from those before.
+
+    Where nothing promises more than the best, it comes first, and others lie round it.
+    """
+    chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
+    worth = promise + 1e-9 * promise.max() + 1e-12
+    while len(chosen) < number:
+        distance = np.min([np.abs(candidates - each).sum(1) for each in chosen], 0)
+        chosen.append(candidates[np.argmax(worth * (1 - np.exp(-((distance / 0.1) ** 2))))])
+    return np.stack(chosen)
