@@ -23,12 +23,12 @@ def surface(kind, size, random):
     cross = random.uniform(0, 0.3, (size, size)) * (random.random((size, size)) < 0.5)
     np.fill_diagonal(cross, 1)
     base, height = random.uniform(0.8, 0.97, size), random.uniform(0.2, 0.8, size)
-    rate = random.uniform(1, 5, size) * size
+    rate, least = random.uniform(1, 5, size) * size, random.uniform(0.3, 2, size)
     if kind == "mixing law":  # losses
-        return lambda r: np.moveaxis(1 - base + height * np.exp(-(r @ (cross * rate))), -1, 0), -1
+        return lambda r: np.moveaxis(least + height * np.exp(-(r @ (cross * rate))), -1, 0), -1
     if kind == "power law":
         power, offset = random.uniform(0.2, 0.8, size), random.uniform(0.005, 0.05)
-        return lambda r: np.moveaxis(1 - base + 0.2 * height * (r @ cross * size + offset) ** -power, -1, 0), -1
+        return lambda r: np.moveaxis(least + 0.2 * height * (r @ cross * size + offset) ** -power, -1, 0), -1
     if kind == "own share":  # accuracies
         return lambda r: np.moveaxis(base - height * np.exp(-r * rate), -1, 0), 1
     if kind == "bowl":  # one metric of the whole mix
@@ -61,20 +61,22 @@ def main():
     for name, default in (("surfaces", 200), ("jobs", 16), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--noise", type=float, default=0.005)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 3, 8])
+    parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     found, covered, right, models = (collections.defaultdict(list) for _ in range(4))
     took = []
     for i in range(args.surfaces):
         random = np.random.default_rng([args.seed, i])
-        size, kind, worst = (2, 3, 8)[i % 3], KINDS[(i // 3) % len(KINDS)], (i // 18) % 2
+        size, kind, worst = args.sizes[i % len(args.sizes)], KINDS[(i // 3) % len(KINDS)], (i // 18) % 2
         metrics, sign = surface(kind, size, random)
         combine = (lambda m: sign * (sign * m).min(0)) if worst else (lambda m: m.mean(0))
         def value(r):
             return sign * combine(metrics(r))
         least = 0.01
         names = [f"s{j}" for j in range(size)]
-        points = np.array(draw(Simplex(num_jobs=args.jobs, min=least, seed=i), names, dict.fromkeys(names, PARTS))) / PARTS
+        points = np.array(draw(Simplex(num_jobs=args.jobs, min=least, seed=i, strength=args.strength), names, dict.fromkeys(names, PARTS))) / PARTS
         seeds = 1 if i % 2 else 2
         shares = np.repeat(points[: args.jobs // seeds], seeds, 0) if size < 8 else points
         values = metrics(shares)
@@ -101,7 +103,7 @@ def main():
             else:
                 right[f"{each} (none)"].append(answer.verdict in ("flat", "noise"))
         if args.verbose and not (ok and inside.all() and (answer.verdict in ("clear", "edge")) == (gains >= 2)):
-            print(i, key[:3], answer.model, answer.verdict, f"gain {gains:.1f} σ, told {sign*answer.gain/deviation:.1f}, short {(top-mine)/abs(top):.4f}", "within", inside.sum(), "of", size)
+            print(i, key[:3], answer.model, {k: round(v, 4) for k, v in answer.errors.items()}, f"noise × {answer.noise / deviation:.1f}", f"top {top:.3f}", answer.verdict, f"gain {gains:.1f} σ, told {sign*answer.gain/deviation:.1f}, short {(top-mine)/abs(top):.4f}", "within", inside.sum(), "of", size)
     for each in found:
         print(f"{each:12} within 1 %: {np.mean(found[each]):.2f}  covered {np.mean(covered[each] or [np.nan]):.2f} ({len(covered[each])})  {dict(collections.Counter(models[each]))}")
     for each in right:

@@ -95,13 +95,13 @@ class _Data:
         self.centre = (means * self.counts).sum(1, keepdims=True) / total
         self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
         self.values = np.where(self.counts > 0, (means - self.centre) / self.scale, 0)
-        self.within = np.where(there, (raw - means[:, place]) / self.scale, 0)  # deviations of jobs from their ratio
-        repeats = self.counts[:, place]
-        self.within *= np.sqrt(repeats / np.maximum(repeats - 1, 1))
-        self.repeated = (self.counts.min(0) > 1)[place]
         self.measured = self.counts.min(0) > 0
         goals = evidence.combine(raw)
         self.goals = np.array([goals[place == i].mean() if ok else np.nan for i, ok in enumerate(self.measured)])
+        gaps = np.nanmax(evidence.sign * self.goals) - evidence.sign * self.goals
+        near = 1 / (1 + (gaps / (2 * np.nanmedian(gaps) + 1e-12)) ** 2)
+        self.near = np.where(self.measured, near, 0)
+        self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
         spread = [goals[place == i] for i in range(len(self.ratios)) if self.measured[i]]
         freedom = sum(len(each) - 1 for each in spread)
         self.noise = np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / freedom) if freedom else None
@@ -109,8 +109,10 @@ class _Data:
 
     def goal(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
         """The goal of standardised predictions [B, M] of each metric."""
-        scale, centre = self.scale[..., None], self.centre[..., None]
-        return self.evidence.combine(np.stack(predictions) * scale + centre)
+        # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
+        limit = 3 * np.abs(self.values).max(1)[:, None, None] + 1
+        bounded = np.clip(np.stack(predictions), -limit, limit)
+        return self.evidence.combine(bounded * self.scale[..., None] + self.centre[..., None])
 
 
 def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
@@ -131,18 +133,19 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     names = list(evidence.metrics)
     fits = [models(evidence.own[name]) for name in names]
     common = [name for name in fits[0] if all(name in each for each in fits)]
-    errors: dict[str, float] = {}
-    for model in common:
-        if (error := _left_out(data, [each[model] for each in fits])) is not None:
-            errors[model] = error
+    errors, residuals = {}, {}
+    for name in common:
+        errors[name], residuals[name] = _left_out(data, [each[name] for each in fits])
     model = min(errors, key=errors.__getitem__)
+    if errors["constant"] <= 1.15 * errors[model]:
+        model = "constant"
     weights = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
     numbers = random.multinomial(_DRAWS, weights / weights.sum())
     point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
     drawn: list[list[Fitted]] = []
     for name, number in zip(errors, numbers, strict=True):
         if number:
-            drawn.append(_bootstrap(data, [each[name] for each in fits], number, random))
+            drawn.append(_bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
 
     def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
         return data.goal([each.predict(at) for each in fitted])
@@ -166,14 +169,15 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     at_tried = goal_at(point, data.ratios[None])[0]
-    residual = np.sqrt(np.nanmean((data.goals - at_tried) ** 2))
+    likely = [name for name, error in errors.items() if error <= 1.5 * errors[model]]
+    residual = min(_noise(data, [each[name] for each in fits], residuals[name]) for name in likely)
     noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
     bounds = np.stack([data.ratios.min(0), data.ratios.max(0)])
     on_edge = ((best <= bounds[0] + 1e-3) & (bounds[0] > 1e-6)) | ((best >= bounds[1] - 1e-3) & (bounds[1] < 1 - 1e-6))
     verdict: Literal["clear", "flat", "edge", "noise"]
     if np.ptp(at_tried) < _CLEAR * noise or model == "constant":
         verdict = "flat"
-    elif sign * gain < _CLEAR * noise:
+    elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
         verdict = "noise"
     else:
         verdict = "edge" if on_edge.any() else "clear"
@@ -200,39 +204,45 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
 
 
 def _fit(data: _Data, fit: Callable[..., Fitted], k: int) -> Fitted:
-    return fit(data.ratios, data.values[k : k + 1], data.counts[k : k + 1])
+    return fit(data.ratios, data.values[k : k + 1], data.weights[k : k + 1])
 
 
-def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> float | None:
-    """The error of the goal at each ratio, where it is left out of all fits."""
+def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> tuple[float, np.ndarray]:
+    """The error of the goal at each ratio, where it is left out of all fits, and those of the metrics [K, N]."""
     size = len(data.ratios)
     predictions = []
     for k, fit in enumerate(fits):
-        weights = data.counts[k] * (1 - np.eye(size))
+        weights = data.weights[k] * (1 - np.eye(size))
         fitted = fit(data.ratios, np.broadcast_to(data.values[k], (size, size)), weights)
-        predictions.append(np.diagonal(fitted.predict(data.ratios[None]))[None])
-    error = data.goals - data.goal(predictions)[0]
-    return float(np.sqrt(np.nanmean(error**2)))
+        predictions.append(np.diagonal(fitted.predict(data.ratios[None])))
+    error = np.where(data.measured, data.goals - data.goal([each[None] for each in predictions])[0], 0)
+    return float(np.sqrt((data.near * error**2).sum() / data.near.sum())), data.values - np.stack(predictions)
+
+
+def _noise(data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.ndarray) -> float:
+    """The deviation of the goal of one ratio, where no ratio has several jobs.
+
+    The geometric mean of a residual and that of the ratio left out has the deviation of the noise, whatever the number
+    of parameters; the median is robust against ratios that no model describes.
+    """
+    fitted = data.goal([_fit(data, fit, k).predict(data.ratios[None]) for k, fit in enumerate(fits)])[0]
+    left_out = data.goal((data.values - residuals)[:, None])[0]
+    return float(1.4826 * np.nanmedian(np.sqrt(np.abs((data.goals - fitted) * (data.goals - left_out)))))
 
 
 def _bootstrap(
-    data: _Data, fits: Sequence[Callable[..., Fitted]], number: int, random: np.random.Generator
+    data: _Data,
+    fits: Sequence[Callable[..., Fitted]],
+    residuals: np.ndarray,
+    number: int,
+    random: np.random.Generator,
 ) -> list[Fitted]:
-    """Fits to predictions with residuals drawn anew: those of jobs of one ratio, and of ratios, of one job each."""
-    first = [_fit(data, fit, k) for k, fit in enumerate(fits)]
-    predicted = np.stack([each.predict(data.ratios[None])[0] for each in first])  # [K, N]
-    size = data.measured.sum()
-    spent = np.array([min(each.parameters, 0.6 * size) for each in first])[:, None]
-    lacking = (data.values - predicted) * np.sqrt(data.counts) / np.sqrt(1 - spent / size)
-    pool = np.concatenate([lacking[:, data.measured], data.within[:, data.repeated]], 1)
-    pool -= pool.mean(1, keepdims=True)
-    counts = data.counts.max(0).astype(int)
-    jobs = np.repeat(np.arange(len(counts)), counts)
-    noise = pool[:, random.integers(pool.shape[1], size=(number, len(jobs)))]  # [K, draws, jobs]
-    means = np.eye(len(counts))[jobs] / counts[jobs][:, None]
-    values = predicted[:, None] + noise @ means
+    """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out."""
+    predicted = np.stack([_fit(data, fit, k).predict(data.ratios[None])[0] for k, fit in enumerate(fits)])
+    noise = random.normal(size=(number, len(data.ratios)))
+    values = predicted[:, None] + residuals[:, None] * noise
     return [
-        fit(data.ratios, values[k], np.broadcast_to(data.counts[k], values[k].shape)) for k, fit in enumerate(fits)
+        fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape)) for k, fit in enumerate(fits)
     ]
 
 

@@ -34,7 +34,8 @@ def models(own: int | None) -> Mapping[str, Fit]:
     """The models by name, for a metric of one source, `own`, or of the whole mix (None)."""
     fits: dict[str, Fit] = {"constant": _linear(_ones, 0), "linear": _linear(_shares, 1e-3)}
     if own is not None:
-        fits["power law of its own share"] = _own_share(own)
+        fits["law of its own share"] = _own_share(own, None)
+        fits["law of its own share, with transfer"] = _own_share(own, 0.03)
     fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(own)}
     if importlib.util.find_spec("sklearn") is not None:
         fits["Gaussian process"] = _gaussian_process
@@ -65,11 +66,11 @@ def _linear(features: Callable[[np.ndarray], np.ndarray], ridge: float) -> Fit:
 
 
 def _least_squares(
-    inputs: np.ndarray, values: np.ndarray, weights: np.ndarray, ridge: float
+    inputs: np.ndarray, values: np.ndarray, weights: np.ndarray, ridge: float | np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Ridge regression of each row: coefficients [B, P], and the effective number of them in the first row."""
     gram = np.einsum("bn,np,nq->bpq", weights, inputs, inputs, optimize=True)
-    regular = gram + (ridge + 1e-9) * np.eye(inputs.shape[1])
+    regular = gram + np.eye(inputs.shape[1]) * (ridge + 1e-9)
     solution = np.linalg.solve(regular, np.einsum("bn,np->bp", weights * values, inputs)[..., None])[..., 0]
     return solution, float(np.trace(np.linalg.solve(regular[0], gram[0])))
 
@@ -77,7 +78,7 @@ def _least_squares(
 # Shapes of what a source's own share brings: exp(-t r), and the power law (r + e)^-p with which ADO (arXiv 2410.11820)
 # and scaling laws describe a loss over the number of records.
 _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
-    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, 2.0, 4.0, 6.0, 8.0, 12.0, 17.0, 25.0, 50.0)),
+    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 18))),
     *(
         (lambda share, offset=offset, power=power: ((share + offset) / (0.5 + offset)) ** -power)
         for offset in (1e-3, 0.01, 0.03, 0.1)
@@ -86,29 +87,41 @@ _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 )
 
 
-def _own_share(own: int) -> Fit:
-    """`a + b f(r)` of one share, with the shape f of least squares."""
+def _own_share(own: int, transfer: float | None) -> Fit:
+    """`a + b f(r)` of one share, with the shape f of least squares.
+
+    With transfer, the other shares change b, each as little as fits: a ridge regression of that strength.
+    """
+
+    def columns(ratios: np.ndarray, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        own_share = shape(ratios[..., own])[..., None]
+        if transfer is None:
+            return own_share
+        return np.concatenate([own_share, own_share * np.delete(ratios, own, -1)], -1)
 
     def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Fitted:
-        solutions = []
+        parts = []
         for shape in _SHAPES:
-            column = shape(ratios[:, own])
-            inputs = np.stack([np.ones_like(column), (column - column.mean()) / column.std()], -1)
-            solution, _ = _least_squares(inputs, values, weights, 1e-6)
-            errors = (weights * (values - solution @ inputs.T) ** 2).sum(1)
-            solutions.append((errors, solution, column.mean(), column.std()))
-        chosen = np.argmin([errors for errors, *_ in solutions], 0)
+            inputs = columns(ratios, shape)
+            mean, deviation = inputs.mean(0), inputs.std(0) + 1e-12
+            inputs = np.concatenate([np.ones((len(inputs), 1)), (inputs - mean) / deviation], -1)
+            ridge = np.full(inputs.shape[1], transfer or 0.0)
+            ridge[:2] = 1e-6
+            solution, parameters = _least_squares(inputs, values, weights, ridge)
+            errors = (weights * (values - solution @ inputs.T) ** 2).sum(1) + (ridge * solution**2).sum(1)
+            parts.append((errors, solution, mean, deviation, parameters))
+        chosen = np.argmin([errors for errors, *_ in parts], 0)
 
         def predict(at: np.ndarray) -> np.ndarray:
-            share = np.broadcast_to(at[..., own], (len(chosen), at.shape[1]))
-            result = np.empty(share.shape)
+            at = np.broadcast_to(at, (len(chosen), *at.shape[1:]))
+            result = np.empty(at.shape[:2])
             for i in np.unique(chosen):
-                rows, (_, solution, mean, deviation) = chosen == i, solutions[i]
-                scaled = (_SHAPES[i](share[rows]) - mean) / deviation
-                result[rows] = solution[rows, :1] + solution[rows, 1:] * scaled
+                rows, (_, solution, mean, deviation, _) = chosen == i, parts[i]
+                scaled = (columns(at[rows], _SHAPES[i]) - mean) / deviation
+                result[rows] = solution[rows, :1] + np.matmul(scaled, solution[rows, 1:, None])[..., 0]
             return result
 
-        return Fitted(predict, 3)
+        return Fitted(predict, parts[chosen[0]][-1] + 1)
 
     return fit
 
@@ -117,29 +130,28 @@ def _log_linear(own: int | None) -> Fit:
     """`c + k exp(t · r)`, the data mixing law of arXiv 2403.16952, by the method of Levenberg and Marquardt.
 
     Coefficients are drawn towards 0, those of other sources' shares more than that of its own, so that few ratios of
-    many sources determine them; the law is fitted with k of either sign, and the better is kept.
+    many sources determine them. Of several starts, the one that ends best is kept.
     """
 
     def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Fitted:
-        centre, size = ratios.mean(0), ratios.shape[1]
+        centre, (rows, size) = ratios.mean(0), (len(values), ratios.shape[1])
         inputs = ratios - centre
-        penalty = np.full(size + 2, 1e-2 if own is not None else 1e-3)
-        penalty[:2] = 0, 1e-4  # c, k
+        penalty = np.full(size + 2, 1e-3)
+        penalty[:2] = 1e-6  # c, k
         if own is not None:
-            penalty[2 + own] = 4e-4
-        best: tuple[np.ndarray, np.ndarray, float] | None = None
-        for sign in (-1.0, 1.0):
-            slopes, _ = _least_squares(inputs, values, weights, 1e-2)
-            start = np.concatenate([np.full((len(values), 1), -sign), np.full((len(values), 1), sign), sign * slopes], 1)
-            solution, errors, parameters = _marquardt(inputs, values, weights, start, penalty)
-            if best is None:
-                best = solution, errors, parameters
-            else:
-                better = (errors < best[1])[:, None]
-                number = parameters if better[0, 0] else best[2]
-                best = np.where(better, solution, best[0]), np.minimum(errors, best[1]), number
-        assert best is not None
-        solution, _, parameters = best
+            penalty[2 + own] = 1e-6
+            slopes = [np.eye(size)[own] * rate for rate in (-3.0, -10.0, -30.0)]
+        else:
+            slopes = [sign * _least_squares(inputs, values[:1], weights[:1], 1e-2)[0][0] for sign in (-1.0, 1.0)]
+        starts = []
+        for slope in slopes:
+            columns = np.stack([np.ones(len(inputs)), np.exp(inputs @ slope)], -1)
+            start, _ = _least_squares(columns, values, weights, 1e-6)
+            starts.append(np.concatenate([start, np.broadcast_to(slope, (rows, size))], 1))
+        tiled = (np.tile(each, (len(starts), 1)) for each in (values, weights))
+        solution, errors, parameters = _marquardt(inputs, *tiled, np.concatenate(starts), penalty)
+        chosen = errors.reshape(-1, rows).argmin(0)
+        solution = solution.reshape(-1, rows, size + 2)[chosen, np.arange(rows)]
         return Fitted(lambda at: _law(at - centre, solution)[0], parameters)
 
     return fit
