@@ -237,9 +237,14 @@ def _bootstrap(
     number: int,
     random: np.random.Generator,
 ) -> list[Fitted]:
-    """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out."""
+    """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
+
+    A corner that is left out is far from all others, and its residual says little of noise: hence a limit.
+    """
+    limit = 3 * np.median(np.abs(residuals[:, data.measured]), 1, keepdims=True)
+    residuals = np.clip(residuals, -limit, limit)
     predicted = np.stack([_fit(data, fit, k).predict(data.ratios[None])[0] for k, fit in enumerate(fits)])
-    noise = random.normal(size=(number, len(data.ratios)))
+    noise = random.normal(size=(len(fits), number, len(data.ratios)))
     values = predicted[:, None] + residuals[:, None] * noise
     return [
         fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape)) for k, fit in enumerate(fits)

@@ -65,7 +65,14 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
     from datamix.sweeps.gathering import gather
 
     try:
-        gather({directory: results}, directory, metric=config.sweep.metric, goal=config.sweep.goal)
+        gather(
+            {directory: results},
+            directory,
+            metric=config.sweep.metric,
+            goal=config.sweep.goal,
+            goal_weights=config.sweep.get("goal_weights") or {},
+            num_next=config.sweep.get("num_next", 3),
+        )
     except OSError as error:
         raise ConfigError(
             f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report "
