@@ -206,7 +206,7 @@ def draw_suggestion(suggestion: Suggestion) -> Figure:
     figure = canvas(7, 4.4)
     axis = figure.subplots()
     if len(suggestion.names) == 2:
-        axis.plot(suggestion.shares[:, 0], suggestion.values, "o", markersize=4, color=_COLORS[0], label="jobs")
+        axis.plot(suggestion.shares[:, 0], suggestion.values, "o", markersize=4, color=color_of(0), label="jobs")
         _curve(axis, suggestion, suggestion.names[0])
         axis.set(xlabel=f"share of {suggestion.names[0]}", ylabel=suggestion.goal.metric)
         axis.grid(alpha=0.25)
@@ -227,10 +227,12 @@ def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
     shares = np.linspace(tried.min(), tried.max(), 201)
     ratios = np.stack([shares, 1 - shares], 1)[:, ::-1 if place else 1]
     mean, low, high = answer.goal(ratios)
+    limits = axis.get_ylim()  # of what was measured: a band may be broad where little was tried
     axis.plot(shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=f"fitted {suggestion.goal.metric}")
     axis.fill_between(shares, low, high, color=_METRIC_COLOR, alpha=0.12, linewidth=0)
     axis.axvspan(*answer.interval[place], color="#ffd34d", alpha=0.35, linewidth=0, label="best share, 90 % interval")
     axis.axvline(answer.best[place], color="#b8860b", linewidth=1.2)
+    axis.set_ylim(limits)
     before = axis.get_title()
     axis.set_title(f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})", fontsize=10)
     axis.legend(fontsize=8)
@@ -277,7 +279,7 @@ def _intervals(axis: Axes, suggestion: Suggestion) -> None:
     answer = suggestion.answer
     places = np.arange(len(suggestion.names))[::-1]
     spread = np.abs(answer.interval.T - answer.best)
-    axis.errorbar(answer.best, places, xerr=spread, fmt="o", color=_COLORS[0], capsize=3, label="best, 90 % interval")
+    axis.errorbar(answer.best, places, xerr=spread, fmt="o", color=color_of(0), capsize=3, label="best, 90 % interval")
     axis.axvline(1 / len(places), color="#9c9c9c", linestyle="--", linewidth=1, label="equal shares")
     axis.set_yticks(places, suggestion.names)
     axis.set(xlabel="share of the mix", xlim=(0, None))
