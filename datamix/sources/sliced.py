@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, Spec
 
@@ -68,6 +68,11 @@ class Sliced:
         """The number of classes, where the source says it."""
         return getattr(self.source, "num_classes", None)
 
+    @property
+    def reads_whole(self) -> bool:
+        """Whether the whole source is read at once."""
+        return reads_whole(self.source)
+
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
         whole = read_all(self.source)
@@ -85,4 +90,4 @@ class Sliced:
         """See `datamix.sources.base.LabelledSource`."""
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
-        return read_all(self.source)["label"]
+        return read_leaf(self.source, "label")

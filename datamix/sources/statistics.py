@@ -22,6 +22,7 @@ class LeafStatistics:
       nan: The share of values that are NaN, in [0, 1].
       inf: The share of values that are infinite, in [0, 1].
       num_negative: The number of values below 0.
+      sampled: Whether only some of the records were looked at, evenly spaced ones.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan
@@ -34,44 +35,69 @@ class LeafStatistics:
     nan: float = 0.0
     inf: float = 0.0
     num_negative: int = 0
+    sampled: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Self:
+    def of(cls, values: np.ndarray, *, sampled: bool = False) -> Self:
         """The statistics of an array; a large one is gone through block by block."""
-        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
-        smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
-        for start in range(0, len(values), rows):
-            block = values[start : start + rows].reshape(-1)
-            if block.dtype.kind not in "biu":
-                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
-                finite = np.isfinite(block)
-                if not finite.all():
-                    num_nan += int(np.isnan(block).sum())
-                    block = block[finite]
-            if not len(block):
-                continue
-            low = float(block.min())
-            smallest, largest = min(smallest, low), max(largest, float(block.max()))
-            total += float(block.sum(dtype=_sum_dtype(block)))
-            num_negative += int((block < 0).sum()) if low < 0 else 0
-            count += len(block)
-        size = max(values.size, 1)
-        return cls(
-            min=smallest if count else None,
-            max=largest if count else None,
-            mean=total / count if count else None,
-            nan=num_nan / size,
-            inf=(values.size - count - num_nan) / size,
-            num_negative=num_negative,
-        )
+        running = RunningStatistics()
+        running.add(values)
+        return cls(**vars(running.result()) | {"sampled": sampled})
 
     def num_unlabelled(self, num_records: int) -> int:
         """The number of labels, of so many records, that are negative or NaN, and so no class."""
         return self.num_negative + round(self.nan * num_records)
 
     def report(self) -> dict[str, float | None]:
-        """The entry of the leaf in a report."""
-        return {key: value for key, value in asdict(self).items() if key != "num_negative"}
+        """The entry of the leaf in a report; `sampled` stands there only where it is true."""
+        hidden = {"num_negative", *(() if self.sampled else ("sampled",))}
+        return {key: value for key, value in asdict(self).items() if key not in hidden}
+
+
+class RunningStatistics:
+    """The statistics of a leaf whose records go by block by block.
+
+    Attributes:
+      num_records: The number of records so far.
+    """
+
+    def __init__(self) -> None:
+        self.num_records = 0
+        self._low, self._high, self._total = np.inf, -np.inf, 0.0
+        self._size = self._count = self._num_nan = self._num_negative = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Look at some records, shape [count, ...]."""
+        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
+        self.num_records += len(values)
+        self._size += values.size
+        for start in range(0, len(values), rows):
+            block = values[start : start + rows].reshape(-1)
+            if block.dtype.kind not in "biu":
+                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
+                finite = np.isfinite(block)
+                if not finite.all():
+                    self._num_nan += int(np.isnan(block).sum())
+                    block = block[finite]
+            if not len(block):
+                continue
+            low = float(block.min())
+            self._low, self._high = min(self._low, low), max(self._high, float(block.max()))
+            self._total += float(block.sum(dtype=_sum_dtype(block)))
+            self._num_negative += int((block < 0).sum()) if low < 0 else 0
+            self._count += len(block)
+
+    def result(self) -> LeafStatistics:
+        """The statistics of all records so far."""
+        size, count = max(self._size, 1), self._count
+        return LeafStatistics(
+            min=self._low if count else None,
+            max=self._high if count else None,
+            mean=self._total / count if count else None,
+            nan=self._num_nan / size,
+            inf=(self._size - count - self._num_nan) / size,
+            num_negative=self._num_negative,
+        )
 
 
 def _sum_dtype(block: np.ndarray) -> type[np.number]:
