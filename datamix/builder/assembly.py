@@ -10,6 +10,7 @@ import numpy as np
 
 from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
+from datamix.builder.placement import Choice, placed
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import DataError, SpecError, hint
@@ -19,7 +20,7 @@ from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, Placement
 from datamix.pipeline.readers.base import Reader
 from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
@@ -40,6 +41,8 @@ class Assembly:
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
+      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      threads: The number of threads that read on the host; None for the default.
     """
 
     sources: Mapping[str, OpenSource]
@@ -52,6 +55,13 @@ class Assembly:
     remainder: Remainder
     shuffle_rows: bool
     identity: Mapping[str, object]
+    prefetch_bytes: int | None = None
+    threads: int | None = None
+
+    @property
+    def placements(self) -> dict[str, Placement]:
+        """Where the records of each source lie, by name."""
+        return {name: "host" if source.placement == "host" else "device" for name, source in self.sources.items()}
 
     def offset(self, source: str) -> int | None:
         """The number that is added to a source's labels; None if that depends on labels not yet read."""
@@ -129,6 +139,9 @@ class Assembly:
             identity=self.identity,
             reader=reader,
             statistics=statistics,
+            placements=self.placements,
+            threads=self.threads,
+            prefetch_bytes=self.prefetch_bytes,
         )
 
 
@@ -150,6 +163,10 @@ def assemble(
     stop: str | Mapping[str, Any] = "first_exhausted",
     epochs: Mapping[str, int] | None = None,
     samples: int | None = None,
+    placement: Choice = "auto",
+    device_bytes: int | None = None,
+    prefetch_bytes: int | None = None,
+    threads: int | None = None,
     **weights: Any,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
@@ -171,6 +188,10 @@ def assemble(
       stop: The stop of the mix, with settings as in `{"rule": name, setting: value}`.
       epochs: How often a source is gone through until it counts as finished.
       samples: After how many records the mix ends at the latest.
+      placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
+      device_bytes: The most bytes of records on the device, where "auto" decides.
+      prefetch_bytes: The most bytes of records that are read ahead on the host.
+      threads: The number of threads that read on the host.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
 
     Raises:
@@ -200,6 +221,7 @@ def assemble(
         **settings,
     )
     check_largest(sources, operators)
+    sources = placed(sources, placement, device_bytes)
     if labels_like is None:
         opened, decided = decide(sources, labels, operators)
     else:
@@ -225,6 +247,8 @@ def assemble(
         remainder=remainder,
         shuffle_rows=shuffle_rows,
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
+        prefetch_bytes=prefetch_bytes,
+        threads=threads,
     )
 
 
@@ -276,7 +300,7 @@ def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
             f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
             f"{hint(leaf, ['record', *numbers])}"
         )
-    return source.read()[leaf]
+    return source.read_leaf(leaf)
 
 
 def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:

@@ -71,6 +71,10 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
         weighting=mix.weighting,
         schedule=mix.schedule,
         group_weights=mix.group_weights,
+        placement=config.placement,
+        device_bytes=config.device_bytes,
+        prefetch_bytes=config.prefetch_bytes,
+        threads=config.threads,
         **ratio,
     )
     return Built(config=config, **vars(assembly))

@@ -13,7 +13,7 @@ from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.spec import Arrays, LeafSpec, Spec
 
 Kind: TypeAlias = Literal["class", "number", "vector", "none"]
@@ -44,6 +44,7 @@ class OpenSource:
       target: The registered name of what built it.
       settings: The settings it was built with.
       key: The key of its settings in the configuration; empty where Python code gives them.
+      placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
       other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
@@ -61,6 +62,7 @@ class OpenSource:
     target: str = "arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    placement: Literal["auto", "device", "host"] | None = None
     note: str = ""
     other_splits: Callable[[], Sequence[Source]] = _no_sources
 
@@ -121,7 +123,7 @@ class OpenSource:
                 parts = [self.source.whole_labels()]
             else:
                 parts = [
-                    np.asarray(read_all(source)["label"])
+                    np.asarray(read_leaf(source, "label"))
                     for source in (self.source, *self.other_splits())
                     if "label" in source.spec
                 ]
@@ -130,14 +132,31 @@ class OpenSource:
         return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
 
     def loaded(self) -> Self:
-        """The same, with its records in memory where a second reading would take long."""
-        if isinstance(self.source, LabelledSource | MemoryArrays):
+        """The same, with its records in memory where a second reading would take long, and they are to lie there."""
+        if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays):
             return self
         try:
             arrays = read_all(self.source)
         except DatamixError as error:
             raise named(self.name, error) from error
         return replace(self, source=MemoryArrays(arrays, self.provenance, self.class_names))
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether all records are read at once."""
+        return reads_whole(self.source)
+
+    def read_leaf(self, leaf: str) -> np.ndarray:
+        """One leaf of all its records, as it lies in the source."""
+        try:
+            return read_leaf(self.source, leaf, self.num_records)
+        except DatamixError as error:
+            raise named(self.name, error) from error
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file and the place in it of some records; empty texts where the source does not know."""
+        places: Callable[[np.ndarray], list[str]] | None = getattr(self.source, "places", None)
+        return [""] * len(indices) if places is None else places(indices)
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""

@@ -25,7 +25,7 @@ from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
 # What a dataset has, but a mix within the mix leaves to its members.
-_SETTINGS = ("class_names", "limit", "operators", "seed", "split", "stand_in", "test_split")
+_SETTINGS = ("class_names", "limit", "operators", "placement", "seed", "split", "stand_in", "test_split")
 
 
 def without_hydra(node: DictConfig) -> DictConfig:

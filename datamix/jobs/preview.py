@@ -25,6 +25,7 @@ _IMAGES_A_ROW = 10
 _MOST_BATCHES = 10_000
 _MEASURE_S = 0.3
 _LABELS_OF = 2**14  # records whose labels are looked at
+_LABELS_READ = 2**9  # of them, where each is read for it
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
@@ -97,6 +98,7 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         (
             name,
             source.provenance,
+            built.placements[name],
             f"{source.num_records:,}",
             percent(float(pipeline.plan.targets[i])),
             f"{labels[name][0]} to {labels[name][1]}" if name in labels else "–",
@@ -104,7 +106,7 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         )
         for i, (name, source) in enumerate(built.sources.items())
     ]
-    return table("Sources", ["source", "provenance", "records", "target share", "labels", "normalization"], rows)
+    return table("Sources", ["source", "provenance", "placement", "records", "target share", "labels", "normalization"], rows)
 
 
 def _leaves_table(statistics: Statistics) -> Any:
@@ -113,12 +115,16 @@ def _leaves_table(statistics: Statistics) -> Any:
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
 
+    title = "Values before any operator"
+    if sampled := [f"{name} {max(each.num_records for each in leaves.values()):,}"
+                   for name, leaves in statistics.items() if any(each.sampled for each in leaves.values())]:
+        title += f"; of some records alone: {', '.join(sampled)}"
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
         for name, leaves in statistics.items()
         for leaf, each in leaves.items()
     ]
-    return table("Values before any operator", ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
+    return table(title, ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
 
 
 def _normalization(built: Built, name: str) -> str:
@@ -147,7 +153,8 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
         single = pipeline.with_weights({other: int(other == name) for other in names})
-        looked_at = list(islice(single, max(1, _LABELS_OF // pipeline.batch_size))) or seen
+        records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
+        looked_at = list(islice(single, max(1, records // pipeline.batch_size))) or seen
         values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
         if len(labels := np.concatenate(values)):
             ranges[name] = (int(labels.min()), int(labels.max()))

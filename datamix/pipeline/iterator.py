@@ -24,7 +24,7 @@ from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.locate import Located, start_at
 from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
 from datamix.pipeline.readers.fed import Fed, Stagings
-from datamix.pipeline.readers.host import Metrics, Reading, Staging, host_of
+from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
 from datamix.spec import Batch, Record
 
 State = dict[str, Any]
@@ -92,8 +92,8 @@ class BatchIterator(Iterator[Batch]):
     """
 
     _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
-    _chunks: deque[_Chunk] = deque()
-    _host = None
+    _chunks: deque[_Chunk]
+    _host: HostReader | None = None
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class BatchIterator(Iterator[Batch]):
         shard: tuple[int, int],
         output: Output,
     ) -> None:
+        self._chunks = deque()
         batching.check_shard(shard)
         if output not in ("numpy", "jax"):
             raise ConfigError("it is 'numpy' or 'jax'", key="output", value=output)
@@ -161,7 +162,7 @@ class BatchIterator(Iterator[Batch]):
         for chunk in self._chunks:
             if chunk.reading is not None:
                 chunk.reading.cancelled = True  # its memory is not used again: a thread may be writing to it
-        self._chunks = deque()
+        self._chunks.clear()
 
     def _seek(self, step: int) -> None:
         step = operator.index(step)

@@ -22,7 +22,8 @@ class LeafStatistics:
       nan: The share of values that are NaN, in [0, 1].
       inf: The share of values that are infinite, in [0, 1].
       num_negative: The number of values below 0.
-      sampled: Whether only some of the records were looked at, evenly spaced ones.
+      num_records: The number of records that were looked at.
+      sampled: Whether these are only some of the records, evenly spaced ones.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan
@@ -35,6 +36,7 @@ class LeafStatistics:
     nan: float = 0.0
     inf: float = 0.0
     num_negative: int = 0
+    num_records: int = 0
     sampled: bool = False
 
     @classmethod
@@ -50,7 +52,7 @@ class LeafStatistics:
 
     def report(self) -> dict[str, float | None]:
         """The entry of the leaf in a report; `sampled` stands there only where it is true."""
-        hidden = {"num_negative", *(() if self.sampled else ("sampled",))}
+        hidden = {"num_negative", "num_records", *(() if self.sampled else ("sampled",))}
         return {key: value for key, value in asdict(self).items() if key not in hidden}
 
 
@@ -97,6 +99,7 @@ class RunningStatistics:
             nan=self._num_nan / size,
             inf=(self._size - count - self._num_nan) / size,
             num_negative=self._num_negative,
+            num_records=self.num_records,
         )
 
 

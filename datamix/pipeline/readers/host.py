@@ -404,7 +404,8 @@ class HostReader:
     def _place(self, source: int, record: int) -> str:
         """Where a record lies, as far as the source knows."""
         places = getattr(self._sources[source], "places", None)
-        return f"record {record}" + (f" ({places(np.array([record]))[0]})" if places is not None else "")
+        place = places(np.array([record]))[0] if places is not None else ""
+        return f"record {record} ({place})" if place else f"record {record}"
 
     def _evenly(self, source: int) -> np.ndarray:
         """Some of a source's records, evenly spaced."""
