@@ -62,13 +62,14 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
             is_class = leaf == "label" and name in labels.num_classes
             if source.placement == "host" and not _may_lack(source, leaf, is_class=is_class):
                 continue  # its records are not looked at for it
-            statistic, count = statistics[name][leaf], source.num_records
-            some = f" (in {statistic.num_records:,} records, evenly spaced)" if statistic.sampled else ""
+            statistic = statistics[name][leaf]
+            count = statistic.num_records if statistic.sampled else source.num_records
+            some = f" (in {count:,} records, evenly spaced)" if statistic.sampled else ""
             if is_class:
-                if lacking := statistic.num_unlabelled(statistic.num_records):
+                if lacking := statistic.num_unlabelled(count):
                     notes.append(
-                        f"source {name!r}: {lacking:,} of {min(count, statistic.num_records):,} records are unlabelled, "
-                        f"and left out of loss and accuracy{some}."
+                        f"source {name!r}: {lacking:,} of {count:,} records are unlabelled, and left out of loss and "
+                        f"accuracy{some}."
                     )
             elif broken := what_is_broken(statistic):
                 notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}{some}.")

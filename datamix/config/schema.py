@@ -198,8 +198,8 @@ class Config:
       data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
       cache_dir: Directory of decoded records; None for the default.
       stand_in: Whether a built-in dataset may stand in for one that cannot be had.
-      placement: Where records lie: "device" for whole in the device's memory, "host" for read as they are needed, "auto"
-        by their size.
+      placement: Where records lie: "device", whole in the device's memory; "host", read as they are needed; "auto", by
+        their size.
       device_bytes: The most bytes of records on the device, where "auto" decides; None for a share of its memory.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.

@@ -106,7 +106,9 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         )
         for i, (name, source) in enumerate(built.sources.items())
     ]
-    return table("Sources", ["source", "provenance", "placement", "records", "target share", "labels", "normalization"], rows)
+    return table(
+        "Sources", ["source", "provenance", "placement", "records", "target share", "labels", "normalization"], rows
+    )
 
 
 def _leaves_table(statistics: Statistics) -> Any:
@@ -116,8 +118,11 @@ def _leaves_table(statistics: Statistics) -> Any:
         return "–" if number is None else f"{number:.6g}"
 
     title = "Values before any operator"
-    if sampled := [f"{name} {max(each.num_records for each in leaves.values()):,}"
-                   for name, leaves in statistics.items() if any(each.sampled for each in leaves.values())]:
+    if sampled := [
+        f"{name} {max(each.num_records for each in leaves.values()):,}"
+        for name, leaves in statistics.items()
+        if any(each.sampled for each in leaves.values())
+    ]:
         title += f"; of some records alone: {', '.join(sampled)}"
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))

@@ -143,6 +143,11 @@ class BatchIterator(Iterator[Batch]):
         self._is_closed = False
         self._seek(start)
 
+    @property
+    def program(self) -> Program:
+        """What is computed in one call."""
+        return self._program
+
     def __del__(self) -> None:
         """Give back what was computed ahead: an endless mix is always left before its end."""
         self.close()
@@ -180,7 +185,8 @@ class BatchIterator(Iterator[Batch]):
 
     def _stagings_of(self, program: Program) -> Stagings:
         if program not in self._stagings:
-            assert self._host is not None and isinstance(self._compiled.reader, Fed)
+            assert self._host is not None
+            assert isinstance(self._compiled.reader, Fed)
             rows = program.num_steps * program.num_rows
             self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
         return self._stagings[program]

@@ -24,8 +24,8 @@ from datamix.pipeline.locate import arrays_of, start_at
 from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, locate_block, next_flat
 from datamix.pipeline.readers.base import Reader
-from datamix.pipeline.readers.fed import Fed, fed_reader
-from datamix.pipeline.readers.host import HostReader, SampledStatistics, host_of
+from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
+from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
 from datamix.pipeline.readers.resident import read_resident
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
@@ -222,12 +222,17 @@ class Pipeline:
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
         rows, cursor, compiled = self.batching.num_rows(index), self.start(index), self.compiled
         if isinstance(compiled.reader, Fed):
-            assert self._host is not None
             located, _ = locate_block()(compiled.plan, compiled.row_shuffle, cursor, 1, self.batch_size)
-            staging = self._host.read(*(np.asarray(located[i])[:rows] for i in (0, 2)), capacity=self.batch_size)
+            source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
+            staging = self.read_on_host(source, record, self.batch_size)
             compiled = replace(compiled, reader=compiled.reader.staged(staging))
         flat, _ = next_flat(compiled, cursor)
         return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
+
+    def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
+        """Those of some records that are read on the host; see `HostReader.read`."""
+        assert self._host is not None, "all sources are resident"
+        return self._host.read(source, record, capacity)
 
     def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.
@@ -261,7 +266,8 @@ class Pipeline:
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
         """`compiled.next`: the batch at a cursor, and the cursor after it."""
-        return self.compiled.next(cursor)
+        with failures_named():
+            return self.compiled.next(cursor)
 
     @property
     def __jax_array__(self) -> NoReturn:

@@ -1,8 +1,10 @@
-"""The reader of records that lie partly in the device's memory, partly on the host; what compiled programs see of it."""
+"""The reader of records of which some lie on the host: what compiled programs see of it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,20 +29,20 @@ class Staged(NamedTuple):
       resident: The records in the device's memory.
       is_fed: Whether the records of each source are read on the host, bool [num_sources].
       rows: For each storage group, leaf name to array, shape [rows, elements]; empty where nothing is fed.
-      index: The row of its group in which the record of each row of the call stands, uint32 [rows].
+      staged_row: The row of its group's `rows` in which the record of each row of the call stands, uint32 [rows].
     """
 
     resident: Resident
     is_fed: jax.Array
     rows: tuple[Record, ...]
-    index: jax.Array | np.ndarray
+    staged_row: jax.Array | np.ndarray
 
     def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:
         """See `Reader`."""
         staged, resident = self.rows[group], self.resident.groups[group]
         if not staged:
             return self.resident.read(group, located, row, member)
-        at = self.index if member is None else look_up(self.index, row)
+        at = jnp.asarray(self.staged_row) if member is None else look_up(self.staged_row, row)
         if not resident:
             at = at if member is None else jnp.where(member, at, 0)
             return {leaf: look_up(values, at) for leaf, values in staged.items()}
@@ -53,6 +55,10 @@ class Staged(NamedTuple):
             leaf: jnp.where(is_fed.reshape(-1, *[1] * (values.ndim - 1)), look_up(values, at), here[leaf])
             for leaf, values in staged.items()
         }
+
+    def digest(self, group: int, source: int, num_records: int) -> str:
+        """See `Reader`; of resident sources alone."""
+        return self.resident.digest(group, source, num_records)
 
 
 @jax.tree_util.register_dataclass
@@ -153,8 +159,10 @@ def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple
     tokens, sources = np.broadcast_to(tokens, lanes), sources.reshape(-1, sources.shape[-1])
     try:
         stagings = [
-            host_of(int(each)).read(*lane)
-            for each, *lane in zip(tokens.reshape(-1), sources, records.reshape(sources.shape), strict=True)
+            host_of(int(each)).read(lane_source, lane_record)
+            for each, lane_source, lane_record in zip(
+                tokens.reshape(-1), sources, records.reshape(sources.shape), strict=True
+            )
         ]
     except DatamixError as error:
         _failed[:] = [error]
@@ -166,9 +174,20 @@ def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple
     return joined
 
 
-def failure() -> DatamixError | None:
-    """The error that ended the last call back, once: XLA raises another, with its text among much else."""
-    return _failed.pop() if _failed else None
+@contextmanager
+def failures_named() -> Iterator[None]:
+    """Raise what ended a call back as it was: XLA raises another error, with the text of this one among much else.
+
+    Raises:
+      DatamixError: A record could not be read.
+    """
+    _failed.clear()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if _failed:
+            raise _failed.pop() from error
+        raise
 
 
 def _is_unknown(record: logging.LogRecord) -> bool:

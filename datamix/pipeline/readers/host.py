@@ -210,7 +210,9 @@ class HostReader:
         ):
             for leaf, values in self._raw(source, self._evenly(source)).items():
                 if lost := what_is_lost(values, np.dtype(self._stored[source][leaf].dtype)):
-                    raise DataError(f"source {self.names[source]!r}: leaf {leaf!r} {lost}; {mend(self.names[source], lost)}")
+                    raise DataError(
+                        f"source {self.names[source]!r}: leaf {leaf!r} {lost}; {mend(self.names[source], lost)}"
+                    )
         else:
             self._raw(source, np.zeros(min(1, self._sources[source].num_records), np.int64))
 
@@ -294,9 +296,7 @@ class HostReader:
                 self.remove_user(self)
         return reading.into
 
-    def _lay_out(
-        self, reading: Reading, rows: Callable[[], tuple[np.ndarray, np.ndarray]], metrics: Metrics
-    ) -> None:
+    def _lay_out(self, reading: Reading, rows: Callable[[], tuple[np.ndarray, np.ndarray]], metrics: Metrics) -> None:
         """Give each record its row in the staging, and have them read in pieces."""
         try:
             tasks = self._tasks(reading, *rows())
@@ -306,7 +306,7 @@ class HostReader:
                 self._submit(self._run, reading, task, metrics)
             for task in tasks[:1]:
                 self._run(reading, task, metrics)
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it, of whatever kind
+        except BaseException as error:  # whoever waits gets it, of whatever kind
             reading.finish(error=error)
 
     def _tasks(
@@ -357,7 +357,7 @@ class HostReader:
             rows = {leaf: v[first : first + len(records)] for leaf, v in reading.into.rows[self._group[source]].items()}
             try:
                 self._take(source, records, rows)
-            except BaseException as error:  # noqa: BLE001 - whoever waits gets it, of whatever kind
+            except BaseException as error:  # whoever waits gets it, of whatever kind
                 reading.finish(error=error)
                 return
             name = self.names[source]

@@ -89,7 +89,9 @@ def read_resident(
             stored = {leaf: values[first[member] :][:size] for leaf, values in rows.items()}
             statistics[names[member]] = _read_into(stored, sources, names[member])
         storage.append(jax.device_put(rows))
-    return Resident(tuple(storage), jnp.asarray(first)), {name: statistics[name] for name in names if name in statistics}
+    return Resident(tuple(storage), jnp.asarray(first)), {
+        name: statistics[name] for name in names if name in statistics
+    }
 
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:
