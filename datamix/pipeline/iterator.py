@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -148,9 +149,10 @@ class BatchIterator(Iterator[Batch]):
         """What is computed in one call."""
         return self._program
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Give back what was computed ahead: an endless mix is always left before its end."""
-        self.close()
+        if not is_finalizing():  # when the modules that this needs may be gone
+            self.close()
 
     def close(self) -> None:
         """Stop reading ahead, and let go of memory and threads; an iterator that is closed gives no more batches."""
@@ -162,7 +164,7 @@ class BatchIterator(Iterator[Batch]):
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
             chunk, flat = self._ahead
-            self._buffers_of(chunk.program).give_back(flat, ())
+            self._all_buffers[chunk.program].give_back(flat, ())
         self._ahead = None
         for chunk in self._chunks:
             if chunk.reading is not None:

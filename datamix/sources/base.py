@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from datamix import registry
-from datamix.sources.mapped import check_whole, let_go
+from datamix.sources.mapped import begin, end
 from datamix.spec import Arrays, Spec
 
 _BLOCK_BYTES, _BLOCK_RECORDS = 2**22, 1024
@@ -138,10 +138,10 @@ def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, A
         for start in range(0, max(map(len, arrays.values())) if count is None else count, size):
             block = {leaf: values[start : start + size] for leaf, values in arrays.items()}
             for values in block.values():
-                check_whole(values)
+                begin(values, len(values), len(values))
             yield start, block
             for values in block.values():
-                let_go(values, len(values))
+                end(values, len(values))
         return
     count = source.num_records if count is None else count
     size = min(size, max(count, 1), _BLOCK_RECORDS)
@@ -163,12 +163,15 @@ def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:
     """
     for leaf, rows in out.items():
         values = arrays[leaf]
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
-            raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {len(values)}")
-        check_whole(values)
+        if not len(indices):
+            continue
+        low, high = int(indices.min()), int(indices.max())
+        if not 0 <= low <= high < len(values):
+            raise IndexError(f"records {low} to {high} are asked for, of {len(values)}")
+        begin(values, len(indices), high - low + 1)
         # NumPy fills `rows` through a buffer where it checks the indices itself.
         np.take(values, indices, axis=0, out=rows, mode="clip")
-        let_go(values, len(indices))
+        end(values, len(indices))
 
 
 def source(function: Callable[..., Any]) -> Callable[..., Any]:
