@@ -1,0 +1,151 @@
+"""The files that the setting `path` of a source names: a file, a folder, a glob, a list of them, or each by split."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from datamix.errors import ConfigError, DataError, expanded, hint
+
+Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+"""What `path` may be in a configuration: one path, a list of them, or either for each split."""
+
+_SHARD = re.compile(r"-(\d+)-of-(\d+)")
+_SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|test|val|valid|validation|dev)(?![a-z])", re.IGNORECASE)
+
+
+def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict[str, tuple[Path, ...]]:
+    """Find the files of each split.
+
+    A folder stands for all files of the suffixes in it and in its folders, except hidden ones. A suffix may be followed
+    by the number of a shard, as in `.array_record-00000-of-00002`.
+
+    Args:
+      path: A file, a folder, a glob or a list of them, which are the split `train`; or a mapping from splits to them.
+      suffixes: What the names of files may end with, such as `.parquet`.
+      key: The setting's key, for errors.
+
+    Returns:
+      Split to its files: those of a folder or a glob sorted by name, those of a list in its order.
+
+    Raises:
+      ConfigError: A path is remote, is named twice, or has another suffix.
+      DataError: There is no such file, or a shard is missing.
+
+    >>> files_of({"train": "datamix/sources/s*s.py", "test": ["datamix/spec.py"]}, suffixes=[".py"])["test"]
+    (PosixPath('datamix/spec.py'),)
+    """
+    splits = path if isinstance(path, Mapping) else {"train": path}
+    if not splits:
+        raise ConfigError("it names no split; write {train: FILE, test: FILE}", key=key, value=dict(splits))
+    found = {}
+    for split, texts in splits.items():
+        where = f"{key}.{split}" if isinstance(path, Mapping) else key
+        files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
+        seen: set[str] = set()
+        for file in files:
+            if (place := os.path.abspath(file)) in seen:  # noqa: PTH100  # without following links
+                raise ConfigError(f"it names {file} twice, and no record is given twice", key=where, value=texts)
+            seen.add(place)
+        found[str(split)] = tuple(files)
+    return found
+
+
+def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+    """What a user must know of files that are read as one split though their names speak of several.
+
+    >>> notes_on("d", {"train": [Path("d/train.parquet"), Path("d/test.parquet")]})[0].partition(";")[0]
+    'its files are read as one split, train, though their names speak of train and test'
+    """
+    if isinstance(path, Mapping):
+        return ()
+    common = os.path.commonpath([file.parent for file in files["train"]])
+    names = [os.path.relpath(file, common) for file in files["train"]]
+    words = {match[1].lower(): None for name in names for match in _SPLIT_IN_NAME.finditer(name)}
+    if len(words) < 2:
+        return ()
+    return (
+        f"its files are read as one split, train, though their names speak of {' and '.join(words)}; "
+        f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart.",
+    )
+
+
+def _texts(texts: str | Sequence[str], key: str) -> list[str]:
+    """The paths that a setting holds."""
+    listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else [texts]
+    if not listed or not all(isinstance(text, str) and text for text in listed):
+        raise ConfigError("it is a path, or a list of paths", key=key, value=texts)
+    return listed
+
+
+def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
+    """The files of one path, sorted by name."""
+    if "://" in text:
+        hint_ = f"Write {text[7:]}." if text.startswith("file://") else "Copy the files first, and name the copy."
+        raise ConfigError("files are read from this machine alone", key=key, value=text, hint=hint_)
+    path = expanded(text)
+    ending = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in suffixes)})({_SHARD.pattern})?$", re.IGNORECASE)
+    kinds = " or ".join(suffixes)
+    if path.is_dir():
+        files = sorted(file for file in _walk(path) if ending.search(file.name))
+        if not files:
+            raise DataError(f"this folder holds no {kinds} file", key=key, value=text)
+    elif path.exists():
+        files = [path]
+    else:
+        files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
+        if not files:
+            raise DataError(_absence(path), key=key, value=text, hint=_nearest(path))
+    if other := [file for file in files if not ending.search(file.name) or not file.is_file()]:
+        raise ConfigError(f"{other[0].name} is no {kinds} file", key=key, value=text)
+    if files != [path]:
+        _check_shards(files, text, key)
+    return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in its folders that are not hidden; each folder once, however links lead to it."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
+    """Check that of files which are numbered `-00000-of-00002` none is missing.
+
+    Raises:
+      DataError: One is.
+    """
+    shards: dict[tuple[Path, str, str, str], set[int]] = {}
+    for file in files:
+        if match := _SHARD.search(file.name):
+            name = (file.parent, file.name[: match.start(1)], match[2], file.name[match.end(2) :])
+            shards.setdefault(name, set()).add(int(match[1]))
+    for (_, begin, count, end), numbers in shards.items():
+        missing = next((number for number in range(int(count)) if number not in numbers), None)
+        if missing is not None:
+            shard = f"{begin}{missing:0{len(count)}d}-of-{count}{end}"
+            mend = "To read those that are there alone, name them in a list."
+            raise DataError(f"the shard {shard} is missing", key=key, value=text, hint=mend)
+
+
+def _absence(path: Path) -> str:
+    kind = "no file matches" if glob.has_magic(str(path)) else "there is no such file or folder"
+    return f"{kind} (looked for it at {path.absolute()})"
+
+
+def _nearest(path: Path) -> str:
+    """The name beside a missing one that is most like it."""
+    try:
+        near = hint(path.name, os.listdir(path.parent)).partition(" Known:")[0]  # noqa: PTH208
+    except OSError:
+        return ""
+    return near if near.startswith("Did you mean") else ""

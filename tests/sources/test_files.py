@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamix.errors import ConfigError, DataError
+from datamix.sources.files import files_of, notes_on
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two Parquet files, one more in a folder of it, and what is none of its files."""
+    for name in ("b.parquet", "a.parquet", "deep/c.PARQUET", "notes.txt", ".hidden.parquet", ".cache/d.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(path: Any) -> dict[str, list[str]]:
+    found = files_of(path, suffixes=[".parquet"])
+    return {split: [str(file) for file in files] for split, files in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "want"),
+    [
+        ("a.parquet", ["a.parquet"]),
+        (".", ["a.parquet", "b.parquet", "deep/c.PARQUET"]),
+        ("*.parquet", ["a.parquet", "b.parquet"]),
+        ("[b-z].parquet", ["b.parquet"]),
+        ("**/*.[pP]*", ["a.parquet", "b.parquet", "deep/c.PARQUET"]),
+        (["b.parquet", "a.parquet"], ["b.parquet", "a.parquet"]),
+        (["deep", "?.parquet"], ["deep/c.PARQUET", "a.parquet", "b.parquet"]),
+    ],
+)
+def test_a_path_without_splits(folder: Path, path: Any, want: list[str]) -> None:
+    assert names(path) == {"train": want}
+
+
+def test_splits(folder: Path) -> None:
+    assert names({"train": ["a.parquet", "deep"], "test": "b.parquet"}) == {
+        "train": ["a.parquet", "deep/c.PARQUET"],
+        "test": ["b.parquet"],
+    }
+
+
+def test_a_home_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(folder / "deep")
+    assert names("~/a.parquet") == {"train": [str(folder / "a.parquet")]}
+    assert names("~/*.parquet") == {"train": [str(folder / "a.parquet"), str(folder / "b.parquet")]}
+
+
+def test_a_file_whose_name_looks_like_a_glob(folder: Path) -> None:
+    Path("[1].parquet").touch()
+    assert names("[1].parquet") == {"train": ["[1].parquet"]}
+
+
+def test_links_that_go_round(folder: Path) -> None:
+    (folder / "deep" / "up").symlink_to(folder)
+    assert names("deep") == {"train": ["deep/c.PARQUET", "deep/up/a.parquet", "deep/up/b.parquet"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (
+            "c.parquet",
+            DataError,
+            r"^path = 'c\.parquet'; there is no such file or folder \(looked for it at /.*/c\.par",
+        ),
+        ("a.parquets", DataError, r"Did you mean 'a\.parquet'\?$"),
+        ("nowhere/a.parquet", DataError, r"there is no such file or folder \(looked for it at [^)]*\)\.$"),
+        ("x*.parquet", DataError, r"^path = 'x\*\.parquet'; no file matches \(looked for it at /"),
+        ({"test": "x.parquet"}, DataError, r"^path\.test = 'x\.parquet'; there is no such file"),
+        ("notes.txt", ConfigError, r"^path = 'notes\.txt'; notes\.txt is no \.parquet file\.$"),
+        ("*", ConfigError, r"^path = '\*'; notes\.txt is no \.parquet file\.$"),
+        (["a.parquet", "./a.parquet"], ConfigError, r"it names a\.parquet twice, and no record is given twice\.$"),
+        ("s3://bucket/a.parquet", ConfigError, r"^path = 's3://bucket/a\.parquet'; files .* Copy the files first"),
+        ("file:///data/a.parquet", ConfigError, r"Write /data/a\.parquet\.$"),
+        ({}, ConfigError, r"^path = \{\}; it names no split; write \{train: FILE, test: FILE\}\.$"),
+        ([], ConfigError, r"^path = \[\]; it is a path, or a list of paths\.$"),
+        ("", ConfigError, r"^path = ''; it is a path, or a list of paths\.$"),
+        ({"train": 3}, ConfigError, r"^path\.train = 3; it is a path, or a list of paths\.$"),
+        ("empty", DataError, r"^path = 'empty'; this folder holds no \.parquet file\.$"),
+    ],
+)
+def test_mistakes(folder: Path, path: Any, error: type[Exception], message: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(error, match=message):
+        names(path)
+
+
+def test_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shards = [Path(f"x.array_record-0000{number}-of-00003") for number in range(3)]
+    for shard in shards:
+        shard.touch()
+    assert files_of(".", suffixes=[".array_record"])["train"] == tuple(shards)
+    shards[1].unlink()
+    message = r"^path = '.*'; the shard x\.array_record-00001-of-00003 is missing\. To read those that are there alone,"
+    for path in (".", "x*"):
+        with pytest.raises(DataError, match=message):
+            files_of(path, suffixes=[".array_record"])
+    there = [str(shards[0]), str(shards[2])]
+    assert files_of(there, suffixes=[".array_record"])["train"] == (shards[0], shards[2])
+
+
+def test_a_note_on_names_that_speak_of_splits(tmp_path: Path) -> None:
+    def notes(*files: str, path: Any = "data") -> tuple[str, ...]:
+        return notes_on(path, {"train": [tmp_path / "train" / file for file in files]})
+
+    message = (
+        "its files are read as one split, train, though their names speak of test and train; "
+        "path={test: …, train: …} keeps them apart."
+    )
+    assert notes("mnist.test.parquet", "mnist.train.parquet") == (message,)
+    assert notes("test/0.parquet", "train/0.parquet") == (message,)
+    assert notes("mnist.test.parquet") == notes("latest.parquet", "trains.parquet") == ()
+    assert notes("test.parquet", "train.parquet", path={"train": "data"}) == ()
