@@ -74,7 +74,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     computed = max(seconds_of["computed"], seconds_of["gather"])
     stages = {
         "plan": seconds_of["plan"],
-        "read": seconds_of["read"],
+        **({"read": seconds_of["read"]} if "host" in pipeline.placements.values() else {}),
         "gather": seconds_of["gather"],
         "operators": computed - seconds_of["gather"],
         "output": max(seconds_of["loop"] - seconds_of["plan"] - seconds_of["read"] - computed, 0),
@@ -95,7 +95,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     measured["fed"] = {key: fed[key] for key in ("bytes_per_s", "waited_s", "window_fill", "last_source", "read_s")}
     report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
-    rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items()]
+    rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items() if stage in stages]
     out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
     reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
     out.print(f"Path: {_PATHS[xla.path()]}.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from datamix.errors import DataError
 
-_KEPT_BYTES = 64 * 2**20  # of all files together, until the pages of the file that is read are let go of
+KEPT_BYTES = 64 * 2**20  # of all files together, until the pages of the file that is read are let go of
 _AROUND_BYTES = 2**16  # mapped at a page's first use, where the system has them in memory
 _SPARSE = 8  # one row in so many, or fewer: the system reads 128 KiB around a row, which takes 100 times as long
 _touched: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
@@ -66,7 +66,7 @@ def end(values: np.ndarray, num_rows: int) -> None:
     touched = num_rows * (values[:1].nbytes + _AROUND_BYTES)
     with _lock:
         _touched[mapping] = min(_touched.get(mapping, 0) + touched, len(mapping))
-        if sum(_touched.values()) <= _KEPT_BYTES:
+        if sum(_touched.values()) <= KEPT_BYTES:
             return
         _touched[mapping] = 0
     if hasattr(mapping, "madvise"):

@@ -38,7 +38,7 @@ def test_a_file_that_is_cut_short_is_an_error_and_no_crash(file: Path) -> None:
 
 
 def test_pages_are_let_go_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "_KEPT_BYTES", 2**18)
+    monkeypatch.setattr(mapped, "KEPT_BYTES", 2**18)
     array = np.load(file, mmap_mode="r")
     out = {"x": np.zeros((500, 2**10), np.uint8)}
     for _ in range(3):

@@ -184,7 +184,7 @@ def failures_named() -> Iterator[None]:
     _failed.clear()
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # one where it is waited for, the other in the call
         if _failed:
             raise _failed.pop() from error
         raise
