@@ -92,7 +92,8 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
     }
     fed = iterator.metrics()
-    measured["fed"] = {key: fed[key] for key in ("bytes_per_s", "waited_s", "window_fill", "last_source", "read_s")}
+    measured["fed"] = {key: fed[key] for key in ("waited_s", "window_fill", "last_source", "read_s")}
+    measured["fed"]["bytes_per_s"] = fed["bytes_per_record"] * rate
     report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
     rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items() if stage in stages]

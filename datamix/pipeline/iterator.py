@@ -311,6 +311,7 @@ class BatchIterator(Iterator[Batch]):
         if self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there:
             self._ahead = self._compute()
         batches = self._batches(chunk.program, flat)
+        self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
         if chunk.reading is not None:
             jax.block_until_ready(flat)
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
@@ -332,9 +333,9 @@ class BatchIterator(Iterator[Batch]):
         return _each(shaped, program.num_steps)
 
     def metrics(self) -> dict[str, Any]:
-        """How fast records are read on the host: bytes, bytes a second, seconds waited, the share of times that data
-        was there when it was asked for, and the source that was most often the last to arrive. All of it is 0 or None
-        where every source is resident.
+        """How fast records are read on the host: bytes, bytes for each record of a batch and for each second since the
+        iterator began, seconds waited, the share of times that data was there when it was asked for, and the source
+        that was most often the last to arrive. All of it is 0 or None where every source is resident.
         """
         return {"step": self.step, **self._metrics.report()}
 

@@ -114,6 +114,7 @@ class Metrics:
 
     Attributes:
       num_bytes: Bytes of staging rows that were filled.
+      num_records: Records that were handed on, resident ones included.
       read_s: Seconds that threads spent on each source, by name; several at once count each.
       waited_s: Seconds spent in waiting for data.
       waits: How often data was asked for, and how many of these times it was there.
@@ -122,6 +123,7 @@ class Metrics:
     """
 
     num_bytes: int = 0
+    num_records: int = 0
     read_s: dict[str, float] = field(default_factory=dict)
     waited_s: float = 0.0
     waits: tuple[int, int] = (0, 0)
@@ -133,6 +135,7 @@ class Metrics:
         asked, there = self.waits
         return {
             "bytes": self.num_bytes,
+            "bytes_per_record": self.num_bytes / max(self.num_records, 1),
             "bytes_per_s": self.num_bytes / max(time.perf_counter() - self.begun, 1e-9),
             "waited_s": self.waited_s,
             "window_fill": there / asked if asked else None,
