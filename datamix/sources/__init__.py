@@ -33,3 +33,17 @@ def _tfds(_name: str) -> Any:
     from datamix.sources.tfds.source import Tfds
 
     return Tfds
+
+
+@registry.builtin("source", "image_folder")
+def _image_folder(_name: str) -> Any:
+    from datamix.sources.image_folder import image_folder
+
+    return image_folder
+
+
+@registry.builtin("source", "webdataset")
+def _webdataset(_name: str) -> Any:
+    from datamix.sources.webdataset import webdataset
+
+    return webdataset
