@@ -106,9 +106,8 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         )
         for i, (name, source) in enumerate(built.sources.items())
     ]
-    return table(
-        "Sources", ["source", "provenance", "placement", "records", "target share", "labels", "normalization"], rows
-    )
+    columns = ["source", "provenance", "placement", "records", "target share", "labels", "normalization"]
+    return table("Sources", columns, rows)
 
 
 def _leaves_table(statistics: Statistics) -> Any:
@@ -117,13 +116,13 @@ def _leaves_table(statistics: Statistics) -> Any:
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
 
-    title = "Values before any operator"
-    if sampled := [
-        f"{name} {max(each.num_records for each in leaves.values()):,}"
+    sampled = {
+        name: f"{name} {each.num_records:,}"
         for name, leaves in statistics.items()
-        if any(each.sampled for each in leaves.values())
-    ]:
-        title += f"; of some records alone: {', '.join(sampled)}"
+        for each in leaves.values()
+        if each.sampled
+    }
+    title = "Values before any operator" + (f"; of some records: {', '.join(sampled.values())}" if sampled else "")
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
         for name, leaves in statistics.items()

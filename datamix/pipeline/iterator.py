@@ -310,13 +310,12 @@ class BatchIterator(Iterator[Batch]):
         next_one = self._chunks[0].reading if self._chunks else None
         if self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there:
             self._ahead = self._compute()
-        batches = self._batches(chunk.program, flat)
-        self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
         if chunk.reading is not None:
-            jax.block_until_ready(flat)
+            jax.block_until_ready(flat)  # then nothing looks at the staging any more
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
-        return batches
+        self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
+        return self._batches(chunk.program, flat)
 
     def _batches(self, program: Program, chunk: Record) -> Iterator[Batch]:
         """The batches of a chunk, when it is computed."""

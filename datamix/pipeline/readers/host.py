@@ -110,7 +110,7 @@ class Reading:
 
 @dataclass(kw_only=True)
 class Metrics:
-    """The counts of what was read for one iterator, or for all of a reader.
+    """The counts of what was read for one iterator.
 
     Attributes:
       num_bytes: Bytes of staging rows that were filled.
@@ -185,6 +185,7 @@ class HostReader:
         self._ordered = np.argsort(self._group, kind="stable")
         self._rank = np.empty(len(self.names), np.uint64)
         self._rank[self._ordered] = np.arange(len(self.names))
+        self._sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
         self.threads = threads or default_threads()
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
         self._pool: ThreadPoolExecutor | None = None
@@ -213,9 +214,7 @@ class HostReader:
         ):
             for leaf, values in self._raw(source, self._evenly(source)).items():
                 if lost := what_is_lost(values, np.dtype(self._stored[source][leaf].dtype)):
-                    raise DataError(
-                        f"source {self.names[source]!r}: leaf {leaf!r} {lost}; {mend(self.names[source], lost)}"
-                    )
+                    raise self._lost(source, leaf, lost)
         else:
             self._raw(source, np.zeros(min(1, self._sources[source].num_records), np.int64))
 
@@ -238,12 +237,7 @@ class HostReader:
                 self._pool = ThreadPoolExecutor(self.threads, "datamix-read")
             self._pool.submit(call, *arguments)
 
-    def start(
-        self,
-        rows: Callable[[], tuple[np.ndarray, np.ndarray]],
-        into: Staging,
-        metrics: Metrics,
-    ) -> Reading:
+    def start(self, rows: Callable[[], tuple[np.ndarray, np.ndarray]], into: Staging, metrics: Metrics) -> Reading:
         """Set the reading of some records going, without waiting for it.
 
         Args:
@@ -295,8 +289,6 @@ class HostReader:
             self.wait(reading, metrics)
         finally:
             reading.cancelled = True
-            if not self._users:
-                self.remove_user(self)
         return reading.into
 
     def _lay_out(self, reading: Reading, rows: Callable[[], tuple[np.ndarray, np.ndarray]], metrics: Metrics) -> None:
@@ -334,22 +326,21 @@ class HostReader:
         if fed is not None:
             index.fill(0)
         index[order] = row
-        sizes = [_bytes_of(self._stored[each]) for each in self._ordered.tolist()]
         least, most = _PIECE_BYTES
-        piece = min(max(sum(counts * sizes) // self.threads, least), most)
+        piece = min(max(int(counts @ self._sizes) // self.threads, least), most)
         tasks: list[list[tuple[int, int, np.ndarray]]] = []
         filled = piece
         for rank in np.flatnonzero(counts).tolist():
             number, begin, end = int(self._ordered[rank]), int(begins[rank]), int(begins[rank] + counts[rank])
-            first = int(first_of_group[self._group[number]])
+            first, size = int(first_of_group[self._group[number]]), int(self._sizes[rank])
             while begin < end:
                 if filled >= piece:
                     tasks.append([])
                     filled = 0
-                count = min(max((piece - filled) // max(sizes[rank], 1), 1), end - begin)
+                count = min(max((piece - filled) // size, 1), end - begin)
                 tasks[-1].append((number, begin - first, records[begin : begin + count]))
                 reading.pending[number] = reading.pending.get(number, 0) + 1
-                begin, filled = begin + count, filled + count * max(sizes[rank], 1)
+                begin, filled = begin + count, filled + count * size
         return tasks
 
     def _run(self, reading: Reading, task: list[tuple[int, int, np.ndarray]], metrics: Metrics) -> None:
@@ -391,18 +382,23 @@ class HostReader:
             stored = rows[leaf]
             if values.dtype != stored.dtype:
                 if (row := beyond(values, stored.dtype)) is not None:
-                    raise self._lost(source, leaf, int(records[row]), values[row : row + 1], stored.dtype)
+                    lost = what_is_lost(values[row : row + 1], stored.dtype)
+                    raise self._lost(source, leaf, lost, int(records[row]))
                 stored[...] = values.reshape(stored.shape)
             if stored.dtype.kind == "f" and (source, leaf) not in self._has_nan and np.isnan(stored.min(initial=0)):
-                self._has_nan.add((source, leaf))
-                row = int(np.isnan(stored.reshape(len(stored), -1)).any(axis=1).argmax())
-                where = self._place(source, int(records[row]))
-                _log.warning("source %r: the leaf %r holds NaN, first seen in %s.", self.names[source], leaf, where)
+                self._tell_nan(source, leaf, int(records[np.isnan(stored.reshape(len(stored), -1)).any(1).argmax()]))
 
-    def _lost(self, source: int, leaf: str, record: int, values: np.ndarray, dtype: np.dtype) -> DataError:
-        lost = what_is_lost(values, dtype)
-        name, where = self.names[source], self._place(source, record)
-        return DataError(f"source {name!r}: leaf {leaf!r} of {where} {lost}; {mend(name, lost)}")
+    def _tell_nan(self, source: int, leaf: str, record: int) -> None:
+        with self._pool_lock:
+            is_first = (source, leaf) not in self._has_nan
+            self._has_nan.add((source, leaf))
+        if is_first:
+            where = self._place(source, record)
+            _log.warning("source %r: the leaf %r holds NaN, first seen in %s.", self.names[source], leaf, where)
+
+    def _lost(self, source: int, leaf: str, lost: str, record: int | None = None) -> DataError:
+        name, where = self.names[source], "" if record is None else f" of {self._place(source, record)}"
+        return DataError(f"source {name!r}: leaf {leaf!r}{where} {lost}; {mend(name, lost)}")
 
     def _place(self, source: int, record: int) -> str:
         """Where a record lies, as far as the source knows."""
