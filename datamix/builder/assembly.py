@@ -10,6 +10,7 @@ import numpy as np
 
 from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
+from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
@@ -22,7 +23,7 @@ from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, Placement
 from datamix.pipeline.readers.base import Reader
 from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
@@ -39,6 +40,8 @@ class Assembly:
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
+      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      threads: The number of threads that read on the host; None for the default.
     """
 
     sources: Mapping[str, OpenSource]
@@ -51,6 +54,13 @@ class Assembly:
     remainder: Remainder
     shuffle_rows: bool
     identity: Mapping[str, object]
+    prefetch_bytes: int | None = None
+    threads: int | None = None
+
+    @property
+    def placements(self) -> dict[str, Placement]:
+        """Where the records of each source lie, by name."""
+        return {name: "host" if source.placement == "host" else "device" for name, source in self.sources.items()}
 
     def offset(self, source: str) -> int | None:
         """The number that is added to a source's labels; None if that depends on labels not yet read."""
@@ -128,6 +138,9 @@ class Assembly:
             identity=self.identity,
             reader=reader,
             statistics=statistics,
+            placements=self.placements,
+            threads=self.threads,
+            prefetch_bytes=self.prefetch_bytes,
         )
 
 
@@ -141,6 +154,10 @@ def assemble(
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
     unit: str = "record",
+    placement: Choice = "auto",
+    device_bytes: int | None = None,
+    prefetch_bytes: int | None = None,
+    threads: int | None = None,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
@@ -153,6 +170,10 @@ def assemble(
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
+      device_bytes: The most bytes of records on the device, where "auto" decides.
+      prefetch_bytes: The most bytes of records that are read ahead on the host.
+      threads: The number of threads that read on the host.
     """
     for source in sources:
         if not source.num_records:
@@ -170,6 +191,7 @@ def assemble(
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
     plan = Plan.of(replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, block_records=blocks, sampling=sampling))
     check_largest(sources, operators)
+    sources = placed(sources, placement, device_bytes)
     if labels_like is None:
         opened, decided = decide(sources, labels, operators)
     else:
@@ -195,6 +217,8 @@ def assemble(
         remainder=remainder,
         shuffle_rows=shuffle_rows,
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
+        prefetch_bytes=prefetch_bytes,
+        threads=threads,
     )
 
 
@@ -244,7 +268,7 @@ def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
             f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
             f"{hint(leaf, ['record', *numbers])}"
         )
-    return source.read()[leaf]
+    return source.read_leaf(leaf)
 
 
 def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:

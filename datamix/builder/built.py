@@ -67,5 +67,9 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
         unit=mix.unit,
+        placement=config.placement,
+        device_bytes=config.device_bytes,
+        prefetch_bytes=config.prefetch_bytes,
+        threads=config.threads,
     )
     return Built(config=config, **vars(assembly))

@@ -135,6 +135,7 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
         target=config.target,
         settings=config.settings,
         key=f"source.{config.name}",
+        placement=config.placement,
         note=note,
     )
 

@@ -13,7 +13,7 @@ from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import LabelledSource, Source, read_all, read_leaf
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.selected import Selected
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -45,6 +45,7 @@ class OpenSource:
       unlabelled: Whether records whose label is negative, and so no class, are refused or kept.
       target: The registered name of what built it.
       key: The key of its settings in the configuration; empty where Python code gives them.
+      placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
       places: Says where each of some records lies, as file and place in it; None where the source does not.
       kept: Gives the statistics of its records that were completed before and kept, if there are any.
@@ -67,6 +68,7 @@ class OpenSource:
     target: str = "arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    placement: Literal["auto", "device", "host"] | None = None
     note: str = ""
     places: Callable[[np.ndarray], list[str]] | None = None
     kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
@@ -148,14 +150,26 @@ class OpenSource:
         return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
 
     def loaded(self) -> Self:
-        """The same, with its records in memory where a second reading would take long."""
-        if isinstance(self.source, LabelledSource | MemoryArrays | Selected):
+        """The same, with its records in memory where a second reading would take long, and they are to lie there."""
+        if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         try:
             arrays = read_all(self.source)
         except DatamixError as error:
             raise named(self.name, error) from error
         return replace(self, source=MemoryArrays(arrays, self.provenance, self.class_names))
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether all records are read at once."""
+        return reads_whole(self.source)
+
+    def read_leaf(self, leaf: str) -> np.ndarray:
+        """One leaf of all its records, as it lies in the source."""
+        try:
+            return read_leaf(self.source, leaf, self.num_records)
+        except DatamixError as error:
+            raise named(self.name, error) from error
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""

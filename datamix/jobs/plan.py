@@ -42,6 +42,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         (
             name,
             row["provenance"],
+            row["placement"],
             f"{row['records']:,}",
             percent(row["target"]),
             percent(row["share"]),
@@ -51,7 +52,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         )
         for name, row in report["sources"].items()
     ]
-    columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
+    columns = ["source", "provenance", "placement", "records", "target share", "share", "samples", "epochs"]
+    columns.append("exhausted in batch")
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]

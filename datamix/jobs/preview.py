@@ -30,6 +30,7 @@ _LABELS_OF = 2**14  # records whose labels are looked at
 _FIRST_RECORDS = 10  # shown where records hold no images
 _RECORDS_OF = 2**11  # of each source, whose numbers are drawn
 _MOST_NUMBERS = 16  # of a record, that are drawn
+_LABELS_READ = 2**9  # of them, where each is read for it
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         (
             name,
             source.provenance,
+            built.placements[name],
             f"{source.num_records:,}",
             percent(float(pipeline.plan.targets[i])),
             f"{labels[name][0]} to {labels[name][1]}" if name in labels else "–",
@@ -114,7 +116,8 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         )
         for i, (name, source) in enumerate(built.sources.items())
     ]
-    return table("Sources", ["source", "provenance", "records", "target share", "labels", "normalization"], rows)
+    columns = ["source", "provenance", "placement", "records", "target share", "labels", "normalization"]
+    return table("Sources", columns, rows)
 
 
 def _leaves_table(statistics: Statistics) -> Any:
@@ -123,12 +126,19 @@ def _leaves_table(statistics: Statistics) -> Any:
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
 
+    sampled = {
+        name: f"{name} {each.num_records:,}"
+        for name, leaves in statistics.items()
+        for each in leaves.values()
+        if each.sampled
+    }
+    title = "Values before any operator" + (f"; of some records: {', '.join(sampled.values())}" if sampled else "")
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
         for name, leaves in statistics.items()
         for leaf, each in leaves.items()
     ]
-    return table("Values before any operator", ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
+    return table(title, ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
 
 
 def _normalization(built: Built, name: str) -> str:
@@ -156,7 +166,8 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     ranges = {}
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
-        looked_at = _alone(name, pipeline, seen, _LABELS_OF)
+        records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
+        looked_at = _alone(name, pipeline, seen, records)
         values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
         if len(labels := np.concatenate(values)):
             ranges[name] = (int(labels.min()), int(labels.max()))

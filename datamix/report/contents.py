@@ -66,6 +66,7 @@ def report_of(
         name: {
             "source_id": i,
             "provenance": source.provenance,
+            "placement": built.placements[name],
             "records": source.num_records,
             "samples": counts[name],
             "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
@@ -105,7 +106,10 @@ def report_of(
 
 
 def _num_unlabelled(built: Built, name: str, statistics: Statistics) -> int | None:
-    """The number of records of a source without a class; None where labels are no classes, or were not read."""
+    """The number of records of a source without a class; None where labels are no classes, or were not all read."""
     if name not in built.labels.num_classes or "label" not in statistics.get(name, {}):
         return None
-    return statistics[name]["label"].num_unlabelled(built.sources[name].num_records)
+    label, source = statistics[name]["label"], built.sources[name]
+    if label.sampled:
+        return 0 if source.unlabelled == "refuse" else None  # where they are refused, none is handed out
+    return label.num_unlabelled(source.num_records)
