@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from datamix import registry
+from datamix.builder.kept import KeptStatistics
 from datamix.builder.selecting import select
 from datamix.builder.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
@@ -24,8 +25,10 @@ from datamix.sources.tfds.prepare import Unavailable
 
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
     """Open one source, or its stand-in where it cannot be had and one is allowed."""
-    opened = _open_split(source, config, memory)
-    return select(opened, records=source.records, condition=source.where)
+    opened = select(_open_split(source, config, memory), records=source.records, condition=source.where)
+    if source.name in memory:
+        return opened
+    return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, config.cache_dir).read)
 
 
 def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
