@@ -224,7 +224,7 @@ def test_datasets_of_torch() -> None:
         _ = as_source([(torch.zeros(2, requires_grad=True), 1)]).spec
 
 
-def test_datasets_of_hugging_face(shared_data: Path) -> None:
+def test_datasets_of_hugging_face(shared_data: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     splits = datasets.load_from_disk(str(shared_data / "huggingface" / "mnist_small"))
     source = as_source(splits["test"])
@@ -235,8 +235,11 @@ def test_datasets_of_hugging_face(shared_data: Path) -> None:
         as_source(splits)
     with pytest.raises(ConfigError, match=r"^source 'a': DatasetDict holds splits"):
         datamix.mix({"a": splits})
-    with pytest.raises(ConfigError, match=r"^IterableDataset is no source: .*datamix\.prepare"):
-        as_source(splits["test"].to_iterable_dataset())
+    stream = splits["test"].to_iterable_dataset()
+    with pytest.raises(ConfigError, match=r"^IterableDataset is no source: .*datamix\.prepare\(NAME, records, limit="):
+        as_source(stream)
+    kept = datamix.prepare("few", stream, limit=20, directory=tmp_path)  # as the error advises
+    np.testing.assert_array_equal(read_all(kept)["image"], read_all(source)["image"][:20])
 
 
 def test_sources_of_grain() -> None:
