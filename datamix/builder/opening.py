@@ -10,18 +10,47 @@ from typing import Any
 
 from datamix import registry
 from datamix.builder.kept import KeptStatistics
+from datamix.builder.selecting import select
 from datamix.builder.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
 from datamix.sources.objects import as_source
+from datamix.sources.selected import stepped
 from datamix.sources.sliced import sliced
+from datamix.sources.splits import steps_of
 from datamix.sources.tfds.prepare import Unavailable
 
 
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
-    """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read."""
+    """Open one source, or its stand-in where it cannot be had and one is allowed."""
+    opened = select(_open_split(source, config, memory), records=source.records, condition=source.where)
+    if source.name in memory:
+        return opened
+    return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, config.cache_dir).read)
+
+
+def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+    """Open the split of a source, and take the steps of its slices, of which no source knows, from what it gives."""
+    split = source.settings.get("split")
+    if not isinstance(split, str) or split.count(":") < 2:
+        return _open_whole(source, config, memory)
+    parts = steps_of(split, where=f"source.{source.name}.split")
+
+    def opened(text: str) -> OpenSource:
+        return _open_whole(replace(source, settings={**source.settings, "split": text}), config, memory)
+
+    whole = opened("+".join(part for part, _ in parts))
+    if all(step == 1 for _, step in parts):
+        return replace(whole, settings=source.settings)
+    alone = len(parts) == 1
+    steps = [((whole if alone else opened(part)).source.num_records, step) for part, step in parts]
+    return replace(whole, source=stepped(whole.source, steps), settings=source.settings)
+
+
+def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+    """Open a source with all records of a split without steps, or its stand-in."""
     if source.name in memory:
         for key in source.settings.keys() - {"split"}:
             some = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
@@ -31,7 +60,7 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
         split = source.settings.get("split")
         if source.name in memory:
             whole = as_source(memory[source.name])
-            return replace(_open(source, config, whole if split is None else sliced(whole, split)), kept=None)
+            return _open(source, whole if split is None else sliced(whole, split))
         function = registry.lookup("source", source.target)
         takes = registry.settings(function)
         settings = dict(source.settings)
@@ -42,8 +71,8 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
                 settings.setdefault(key, value)
         whole = as_source(function(**settings), provenance=source.target)
         if "split" not in takes:
-            return _open(source, config, whole if split is None else sliced(whole, split))
-        opened = _open(source, config, whole)
+            return _open(source, whole if split is None else sliced(whole, split))
+        opened = _open(source, whole)
         splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
         return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
@@ -88,17 +117,17 @@ def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
     )
 
 
-def _open(
-    config: SourceConfig, run: Config, source: Source, provenance: str | None = None, note: str = ""
-) -> OpenSource:
+def _open(config: SourceConfig, source: Source, provenance: str | None = None, note: str = "") -> OpenSource:
     _ = source.num_records, source.spec  # a source may look only now whether its data is there
-    opened = OpenSource(
+    return OpenSource(
         name=config.name,
         source=source,
         provenance=provenance or source.provenance,
         operators=operations(config.operators),
         seed=config.seed,
         limit=config.limit,
+        balance=config.balance,
+        record_weight=config.record_weight,
         chosen_names=config.class_names,
         chosen_num_classes=config.num_classes,
         label=config.label,
@@ -108,7 +137,6 @@ def _open(
         key=f"source.{config.name}",
         note=note,
     )
-    return replace(opened, kept=KeptStatistics(config, source, opened.num_records, run.cache_dir).read)
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
@@ -128,4 +156,4 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
         f"{source.name}: the built-in stand-in {source.stand_in!r} takes the place of the real data, which is "
         f"{missing.tried}."
     )
-    return _open(source, config, registry.lookup("source", source.stand_in)(**split), "stand-in", note)
+    return _open(source, registry.lookup("source", source.stand_in)(**split), "stand-in", note)

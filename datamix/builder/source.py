@@ -13,7 +13,8 @@ from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf
+from datamix.sources.selected import Selected
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -35,6 +36,9 @@ class OpenSource:
       source: What reads its records.
       seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: How many of its records are used at most, None for all.
+      selection: What its records were selected by, in JSON's types; empty for all records of the dataset's split.
+      balance: The leaf by whose values its records are balanced, None for none.
+      record_weight: The leaf that its records are drawn in proportion to, None for none.
       chosen_names: Names for its classes, in place of the source's own.
       chosen_num_classes: The number of its classes, where it is chosen and not found out.
       label: What its labels are; None where that is not decided yet.
@@ -53,6 +57,9 @@ class OpenSource:
     operators: tuple[Operation, ...] = ()
     seed: int | None = None
     limit: int | None = None
+    selection: tuple[object, ...] = ()
+    balance: str | None = None
+    record_weight: str | None = None
     chosen_names: tuple[str, ...] = ()
     chosen_num_classes: int | None = None
     label: Kind | None = None
@@ -124,13 +131,16 @@ class OpenSource:
 
     def whole_labels(self) -> list[np.ndarray]:
         """The labels of the whole dataset, of which this source may be a part."""
+        whole = self.source
+        while isinstance(whole, Selected):
+            whole = whole.source
         try:
-            if isinstance(self.source, LabelledSource):
-                parts = [self.source.whole_labels()]
+            if isinstance(whole, LabelledSource):
+                parts = [whole.whole_labels()]
             else:
                 parts = [
-                    np.asarray(read_all(source)["label"])
-                    for source in (self.source, *self.other_splits())
+                    np.asarray(read_leaf(source, "label"))
+                    for source in (whole, *self.other_splits())
                     if "label" in source.spec
                 ]
         except DatamixError as error:
@@ -139,7 +149,7 @@ class OpenSource:
 
     def loaded(self) -> Self:
         """The same, with its records in memory where a second reading would take long."""
-        if isinstance(self.source, LabelledSource | MemoryArrays):
+        if isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         try:
             arrays = read_all(self.source)

@@ -52,7 +52,8 @@ def run(config: Config, directory: Path, *, parts: int = 1, part: int = 0) -> di
             statistics.setdefault(source.name, known)
         elif parts > 1:
             notes.append(f"source {source.name!r}: other parts are missing; the last one joins all.")
-    built = built.completed(all_counts=True)  # labels that have to be read are kept as well
+    if part == 0:
+        built = built.completed(all_counts=True)  # labels that have to be read are kept as well
     print_notes(out, "Note", notes)
     columns = ["source", "split", "records", "MB", "seconds", "statistics"]
     shown = [

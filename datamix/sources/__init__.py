@@ -54,3 +54,17 @@ def _webdataset(_name: str) -> Any:
     from datamix.sources.webdataset import webdataset
 
     return webdataset
+
+
+@registry.builtin("source", "parquet", "huggingface")
+def _parquet(_name: str) -> Any:
+    from datamix.sources.parquet import parquet
+
+    return parquet
+
+
+@registry.builtin("source", "table")
+def _table(_name: str) -> Any:
+    from datamix.sources.table import table
+
+    return table

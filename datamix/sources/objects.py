@@ -13,6 +13,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
+from datamix.sources.arrow import tabular
 from datamix.sources.base import Source, TakeFromRead
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -50,6 +51,8 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     """
     if isinstance(data, Source):
         return data
+    if (columns := tabular(data)) is not None:
+        return columns
     if hasattr(data, "num_records") and hasattr(data, "spec") and (hasattr(data, "read") or hasattr(data, "take")):
         return Reading(data, provenance) if hasattr(data, "read") else Taking(data, provenance)
     if isinstance(data, Mapping) and hasattr(data, "column_names"):  # Hugging Face's DatasetDict
@@ -181,7 +184,8 @@ class Objects:
                         f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
                         f"record 0 is {self.spec[leaf]}; make all records alike."
                     )
-                out[leaf][row] = value
+                if leaf in out:
+                    out[leaf][row] = value
 
     def _record(self, number: int) -> Any:
         with self._alone:

@@ -9,6 +9,7 @@ import numpy as np
 
 from datamix.sources.base import LabelledSource, ReadableSource, Source, read_all, take_all
 from datamix.sources.splits import resolve_split
+from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 
@@ -94,6 +95,15 @@ class Sliced:
         places = getattr(self.source, "places", None)
         return None if places is None else lambda indices: places(self._of_whole(indices))
 
+    @property
+    def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
+        """What does ahead what the first use would do, if the source has it."""
+        return getattr(self.source, "prepare", None)
+
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics that the source has kept, where the slice is all of it."""
+        return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
+
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
         """The indices of records in the whole source."""
         starts, stops = np.array(self.ranges, np.int64).T
@@ -106,3 +116,8 @@ class Sliced:
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
         return read_all(self.source)["label"]
+
+    @property
+    def block_records(self) -> int | None:
+        """The records that lie together, where the source says it: in ranges as in the whole, but for their ends."""
+        return getattr(self.source, "block_records", None)
