@@ -57,7 +57,7 @@ def places(data_dir, cache_dir, shared_data, overrides):
     settings = {
         "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
         "source=my_array_record": [
-            f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}"
+            f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}/3.0.1/*train*"
         ],
         "source=folder": [f"source.folder.path={shared_data / 'photos'}"],
         "source=my_webdataset": [f"source.my_webdataset.path={shared_data / 'webdataset'}"],
