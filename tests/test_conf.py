@@ -56,6 +56,9 @@ def places(data_dir, cache_dir, shared_data, overrides):
     """Where the data lies; what a dataset of conf/ leaves for its user to set."""
     settings = {
         "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
+        "source=my_array_record": [
+            f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}"
+        ],
         "source=folder": [f"source.folder.path={shared_data / 'photos'}"],
         "source=my_webdataset": [f"source.my_webdataset.path={shared_data / 'webdataset'}"],
         "source=my_parquet": [f"source.my_parquet.path={shared_data / 'huggingface' / 'mnist_small.train.parquet'}"],

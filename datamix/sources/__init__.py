@@ -42,6 +42,13 @@ def _image_folder(_name: str) -> Any:
     return image_folder
 
 
+@registry.builtin("source", "array_record")
+def _array_record(_name: str) -> Any:
+    from datamix.sources.array_record import array_record
+
+    return array_record
+
+
 @registry.builtin("source", "webdataset")
 def _webdataset(_name: str) -> Any:
     from datamix.sources.webdataset import webdataset
