@@ -229,8 +229,13 @@ def test_datasets_of_hugging_face(shared_data: Path) -> None:
     splits = datasets.load_from_disk(str(shared_data / "huggingface" / "mnist_small"))
     source = as_source(splits["test"])
     assert (source.num_records, source.class_names) == (200, tuple("0123456789"))
-    assert {leaf: str(part) for leaf, part in source.spec.items()} == {"image": "uint8 [28, 28]", "label": "int64 []"}
+    assert {leaf: str(part) for leaf, part in source.spec.items()} == {
+        "image": "uint8 [28, 28, 1]",
+        "label": "int64 []",
+    }
     check_source(source)
+    drawn = as_source(splits["test"].with_transform(lambda rows: {"x": [0.5 for _ in rows["label"]]}))
+    assert {leaf: str(part) for leaf, part in drawn.spec.items()} == {"x": "float64 []"}
     with pytest.raises(ConfigError, match=r"^DatasetDict holds splits, .* data\['train'\]\.$"):
         as_source(splits)
     with pytest.raises(ConfigError, match=r"^source 'a': DatasetDict holds splits"):
