@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,6 +19,7 @@ from datamix.spec import Arrays, LeafSpec, Spec
 
 _LONG_PIECES = 64  # tokens; from there on, a loop over pieces is faster than an index for each token
 _LARGEST = 2**31 - 1
+_BLOCK_TOKENS = 2**18  # handed out at a time, so that what is computed on the way takes little memory
 _MOST_PLACES = 3  # that are named of one record
 
 
@@ -108,15 +111,32 @@ class Packed:
         """The file and the number of the document of the first pieces of each record."""
         pieces = self.rows.pieces(np.asarray(indices, np.int64))
         file, document = self._documents(pieces.begin)
-        names: list[list[str]] = [[] for _ in indices]
+        names: list[list[tuple[int, int]]] = [[] for _ in indices]
         for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
-            names[row].append(f"{self.files[i].path}: document {self.files[i].first + number:,}")
-        return ["; ".join([*each[:_MOST_PLACES], *(["…"] if len(each) > _MOST_PLACES else [])]) for each in names]
+            names[row].append((i, self.files[i].first + number))
+        return [self._place(each[:_MOST_PLACES]) + (", …" if len(each) > _MOST_PLACES else "") for each in names]
+
+    def _place(self, documents: list[tuple[int, int]]) -> str:
+        places = []
+        for i, group in groupby(documents, key=itemgetter(0)):
+            numbers = [f"{number:,}" for _, number in group]
+            places.append(f"{self.files[i].path}: document{'s'[: len(numbers) - 1]} {', '.join(numbers)}")
+        return "; ".join(places)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`; `out` may hold some of the leaves alone."""
+        step = max(_BLOCK_TOKENS // self.length, 1)
+        for start in range(0, len(indices), step):
+            block = slice(start, start + step)
+            self._take(np.asarray(indices[block], np.int64), {leaf: rows[block] for leaf, rows in out.items()})
+
+    def _take(self, indices: np.ndarray, out: Arrays) -> None:
         count = len(indices)
-        pieces = self.rows.pieces(np.asarray(indices, np.int64))
+        start = self.rows.starts(indices) if len(self.files) == 1 else None
+        if start is not None and out.keys() == {"tokens"}:
+            out["tokens"][...] = self._checked(self._tokens[0][1][start], 0)
+            return
+        pieces = self.rows.pieces(indices)
         used = np.bincount(pieces.row, pieces.length, count).astype(np.int64)
         if "num_tokens" in out:
             out["num_tokens"][...] = used

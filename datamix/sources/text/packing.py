@@ -53,6 +53,10 @@ class Rows(Protocol):
         """The pieces of records, by their numbers, int64 [count]."""
         ...
 
+    def starts(self, rows: np.ndarray) -> np.ndarray | None:
+        """The first token of records, by their numbers, where each is full and in one piece of all tokens; or None."""
+        ...
+
     def lengths(self) -> np.ndarray:
         """The tokens of each record, int64 [num_rows]."""
         ...
@@ -116,6 +120,18 @@ class Chunks:
         length = np.minimum(document_end, stop[row]) - begin
         return Pieces(row, self.begin[document] + begin - document_start, length)
 
+    def starts(self, rows: np.ndarray) -> np.ndarray | None:
+        """See `Rows`."""
+        if not self._neighbours or (len(rows) and rows.max() * self.length + self.length > self.num_tokens):
+            return None
+        starts: np.ndarray = rows * self.length + self.begin[:1]
+        return starts
+
+    @cached_property
+    def _neighbours(self) -> bool:
+        """Whether each document begins where the one before it ends."""
+        return bool((self.begin[1:] - self.begin[:1] == self.ends[:-1]).all())
+
     def lengths(self) -> np.ndarray:
         """See `Rows`."""
         lengths = np.full(self.num_rows, self.length, np.int64)
@@ -147,6 +163,10 @@ class PieceTable:
         first = self.first[rows]
         row, piece = _runs(first, self.first[rows + 1] - first)
         return Pieces(row, self.begin[piece], self.length[piece].astype(np.int64))
+
+    def starts(self, rows: np.ndarray) -> None:
+        """See `Rows`; they are not looked for."""
+        return
 
     def lengths(self) -> np.ndarray:
         """See `Rows`."""
