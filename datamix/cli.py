@@ -27,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from datamix import __version__, registry
+# With these packages, the names of their components are known.
+from datamix import __version__, jobs, mixing, operators, registry, sources, training  # noqa: F401
 from datamix.config import compose
 from datamix.config.directories import directory_in_use
 from datamix.config.explain import config_error

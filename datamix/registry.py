@@ -1,7 +1,7 @@
 """The names a config may build, and nothing else.
 
-Built-in components stand here as "module:attribute" and are imported when first used, so that composing a config and
-printing help stay light.
+A package declares its components here when it is imported (`builtin`), and each is imported when it is first used, so
+that composing a config and printing help stay light.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,43 +23,17 @@ from datamix.errors import ConfigError, RegistryError, hint
 ENTRY_POINTS = "datamix.plugins"
 """Entry point group: each names a module that registers components when it is imported."""
 
-_IMAGE, _LABEL = "datamix.operators.image", "datamix.operators.label"
-_MODELS, _OPTIMIZERS = "datamix.training.models", "datamix.training.optimizers"
-_COMPONENTS: dict[str, dict[str, str | Callable[..., Any]]] = {
-    "source": {
-        "arrays": "datamix.sources.arrays:arrays",
-        "digits": "datamix.sources.synthetic.digits:digits",
-        "garments": "datamix.sources.synthetic.garments:garments",
-        "tfds": "datamix.sources.tfds.source:Tfds",
-    },
-    "operator": {
-        "cast": f"{_IMAGE}:cast",
-        "flip_horizontal": f"{_IMAGE}:flip_horizontal",
-        "normalize": f"{_IMAGE}:normalize",
-        "resize": f"{_IMAGE}:resize",
-        "to_float": f"{_IMAGE}:to_float",
-        "to_grayscale": f"{_IMAGE}:to_grayscale",
-        "to_rgb": f"{_IMAGE}:to_rgb",
-        "class_label": f"{_LABEL}:class_label",
-        "offset_label": f"{_LABEL}:offset_label",
-        "offset_one_hot": f"{_LABEL}:offset_one_hot",
-        "one_hot": f"{_LABEL}:one_hot",
-        "tag_source": f"{_LABEL}:tag_source",
-    },
-    "weighting": {name: f"datamix.mixing.weightings:{name}" for name in ("equal", "size")},
-    "order": {name: f"datamix.mixing.orders:{name}" for name in ("concat", "proportional", "random", "round_robin")},
-    "stop": {
-        name: f"datamix.mixing.stops:{name}" for name in ("all_exhausted", "exhaust_once", "first_exhausted", "forever")
-    },
-    "model": {name: f"{_MODELS}:{name.capitalize()}" for name in ("cnn", "linear", "mlp")},
-    "optimizer": {name: f"{_OPTIMIZERS}:{name}" for name in ("adam", "adamw", "lion", "rmsprop", "sgd")},
-    "schedule": {
-        name: f"{_OPTIMIZERS}:{name}" for name in ("constant", "cosine", "exponential", "linear", "warmup_cosine")
-    },
-    "job": {name: f"datamix.jobs.{name}:run" for name in ("bench", "graph", "plan", "preview", "report", "train")},
+
+@dataclass(frozen=True)
+class _Loader:
+    """A component that is not imported yet: `load` imports it, by its name."""
+
+    load: Callable[[str], Any]
+
+
+_COMPONENTS: dict[str, dict[str, _Loader | Callable[..., Any]]] = {
+    kind: {} for kind in ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "job")
 }
-
-
 _RESERVED: dict[str, tuple[str, ...]] = {
     "order": (
         *("sizes", "weights", "ratio", "share", "weighting", "group_weights", "schedule", "order", "stop", "epochs"),
@@ -87,10 +62,33 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
                 f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
             )
     present = _COMPONENTS[kind].get(name)
+    if isinstance(present, _Loader):
+        if component.__module__.startswith(f"{present.load.__module__}."):  # it is what the package has declared
+            return
+        present = present.load(name)
     path = _path(component)
-    if present is not None and path != (first := present if isinstance(present, str) else _path(present)):
+    if present is not None and path != (first := _path(present)):
         raise RegistryError(f"{kind} {name!r} is registered twice: as {first} and as {path}; rename one.")
     _COMPONENTS[kind][name] = component
+
+
+def builtin(kind: str, *names: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
+    """Declare components by name, in the light `__init__.py` of the package that holds them.
+
+    The decorated function imports one of them when it is first used, and returns it.
+
+    >>> @builtin("operator", "later_for_doctest")
+    ... def _load(name):
+    ...     return len
+    >>> lookup("operator", "later_for_doctest") is len
+    True
+    """
+
+    def declare(load: Callable[[str], Any]) -> Callable[[str], Any]:
+        _COMPONENTS[kind].update(dict.fromkeys(names, _Loader(load)))
+        return load
+
+    return declare
 
 
 @contextmanager
@@ -142,17 +140,15 @@ def lookup(kind: str, name: str) -> Any:
     Raises:
       RegistryError: Nothing of that kind has that name.
 
-    >>> lookup("job", "plam")
+    >>> register("job", "plan_for_doctest", len)
+    >>> lookup("job", "plam_for_doctest")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    datamix.errors.RegistryError: no job 'plam'. Did you mean 'plan'? Known: bench, graph, plan, preview, report, train.
+    datamix.errors.RegistryError: no job 'plam_for_doctest'. Did you mean 'plan_for_doctest'? Known: ...
     """
     require(kind, name)
     component = _COMPONENTS[kind][name]
-    if isinstance(component, str):
-        module, _, attribute = component.partition(":")
-        return getattr(importlib.import_module(module), attribute)
-    return component
+    return component.load(name) if isinstance(component, _Loader) else component
 
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
+# With these packages, the names of their components are known, as on the command line.
+from datamix import jobs, operators, sources, training  # noqa: F401
 from datamix.registry import registered
 
 ROOT = Path(__file__).resolve().parents[1]

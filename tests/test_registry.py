@@ -66,10 +66,30 @@ def test_every_built_in_name_stands_for_something(kind: str) -> None:
 
 def test_names_and_their_check_import_nothing_heavy() -> None:
     code = (
-        "import sys; from datamix import registry; registry.names('operator'); registry.require('operator', 'resize'); "
-        "sys.exit(bool({'jax', 'numpy', 'datamix.operators'} & set(sys.modules)))"
+        "import sys; from datamix import jobs, mixing, operators, registry, sources, training; "
+        "registry.names('operator'); registry.require('operator', 'resize'); registry.require('job', 'train'); "
+        "sys.exit(bool({'jax', 'numpy', 'datamix.operators.image', 'datamix.jobs.train'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_package_declares_is_imported_when_first_used_and_taken_by_nobody_else() -> None:
+    loaded = []
+
+    @registry.builtin("operator", "blur", "sharpen")
+    def load(name: str) -> Any:
+        loaded.append(name)
+        return resize
+
+    registry.require("operator", "blur")
+    assert {"blur", "sharpen"} <= set(registry.names("operator"))
+    assert loaded == []
+    assert registry.lookup("operator", "sharpen") is resize
+    assert loaded == ["sharpen"]
+    with pytest.raises(
+        RegistryError, match=r"^operator 'blur' is registered twice: as datamix\.operators\.image:resize"
+    ):
+        registry.register("operator", "blur", load)
 
 
 def test_unknown_name() -> None:

@@ -7,6 +7,20 @@ from typing import Any
 from datamix import registry
 
 
+@registry.builtin("operator", "cast", "flip_horizontal", "normalize", "resize", "to_float", "to_grayscale", "to_rgb")
+def _image(name: str) -> Any:
+    from datamix.operators import image
+
+    return getattr(image, name)
+
+
+@registry.builtin("operator", "class_label", "offset_label", "offset_one_hot", "one_hot", "tag_source")
+def _label(name: str) -> Any:
+    from datamix.operators import label
+
+    return getattr(label, name)
+
+
 def __getattr__(name: str) -> Any:
     if name not in registry.names("operator"):
         raise AttributeError(f"module 'datamix.operators' has no attribute {name!r}")

@@ -1,1 +1,35 @@
 """Sources of records: files, TFDS, code that draws them, Python objects; `base` has the contract of a source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datamix import registry
+
+
+@registry.builtin("source", "arrays")
+def _arrays(_name: str) -> Any:
+    from datamix.sources.arrays import arrays
+
+    return arrays
+
+
+@registry.builtin("source", "digits")
+def _digits(_name: str) -> Any:
+    from datamix.sources.synthetic.digits import digits
+
+    return digits
+
+
+@registry.builtin("source", "garments")
+def _garments(_name: str) -> Any:
+    from datamix.sources.synthetic.garments import garments
+
+    return garments
+
+
+@registry.builtin("source", "tfds")
+def _tfds(_name: str) -> Any:
+    from datamix.sources.tfds.source import Tfds
+
+    return Tfds

@@ -127,7 +127,7 @@ def test_an_unquoted_ratio_in_yaml(tmp_path: Path) -> None:
 
 def test_composing_and_parsing_import_nothing_heavy() -> None:
     code = (
-        "import sys; from datamix.config import parse, compose;"
+        "import sys; from datamix import jobs, operators, sources, training; from datamix.config import parse, compose;"
         "config = parse.parse(compose.compose(['job=train', 'mix.ratio=7:3'])); assert config.sources[0].operators;"
         "print([m for m in ('jax', 'flax', 'optax', 'tensorflow', 'tensorflow_datasets', 'matplotlib')"
         " if m in sys.modules])"
