@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -12,7 +13,7 @@ from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
-from datamix.errors import DataError, SpecError, hint
+from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
 from datamix.operators.label import tag_source
@@ -150,6 +151,7 @@ def assemble(
     stop: str | Mapping[str, Any] = "first_exhausted",
     epochs: Mapping[str, int] | None = None,
     samples: int | None = None,
+    tokens: int | None = None,
     **weights: Any,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
@@ -171,6 +173,7 @@ def assemble(
       stop: The stop of the mix, with settings as in `{"rule": name, setting: value}`.
       epochs: How often a source is gone through until it counts as finished.
       samples: After how many records the mix ends at the latest.
+      tokens: Or after how many tokens.
       **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
 
     Raises:
@@ -184,18 +187,24 @@ def assemble(
                 f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
+    _check_tokenizers(sources)
+    num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
+    if tokens is not None:
+        num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens") for source in sources}
     plan = Plan(
         sizes={source.name: source.num_records for source in sources},
         order=order,
         stop=stop,
         epochs=epochs,
         samples=samples,
+        tokens=tokens,
+        num_tokens=num_tokens,
         seed=seed,
         shuffle=shuffle,
         seeds=_seeds(sources, seed),
         batch_size=batch_size,
         granularity=granularity,
-        lengths=None if unit == "record" else {source.name: _lengths(source, unit) for source in sources},
+        lengths=None if unit == "record" else {source.name: _lengths(source, unit, f"mix.unit = {unit}") for source in sources},
         **weights,
         **settings,
     )
@@ -210,7 +219,7 @@ def assemble(
         "shuffle": shuffle,
         "labels": labels,
         "mix.order": [order, settings, granularity],
-        "stop": [stop, samples, dict(epochs or {})],
+        "stop": [stop, samples, dict(epochs or {}), *([] if tokens is None else [tokens])],
         "mix.unit": unit,
         "operators": _identities(operators),
     }
@@ -230,7 +239,7 @@ def assemble(
 
 def _identity(source: OpenSource) -> list[object]:
     """The settings that determine the records of a source; not where they lie."""
-    places = ("data_dir", "cache_dir", "path", "files", "url")
+    places = ("data_dir", "cache_dir", "path", "files", "url", "offsets", "tokenizer")
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [
         source.target,
@@ -241,6 +250,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
+        *([source.tokenizer_digest] if source.tokenizer_digest else []),
         *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
     ]
 
@@ -263,17 +273,34 @@ def _plain(value: object) -> object:
     return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
 
-def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
-    """The lengths of a source's records.
+def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
+    """Check that the tokens of all sources mean the same.
 
     Raises:
-      SpecError: It has no such leaf.
+      ConfigError: Two were made by different tokenizers.
     """
+    known = [source for source in sources if source.tokenizer_digest]
+    for first, source in itertools.pairwise(known):
+        if source.tokenizer_digest != first.tokenizer_digest:
+            text = f"it is another tokenizer than that of {first.name}, and a mix has one"
+            raise ConfigError(text, key=source.setting("tokenizer"), hint=f"Give {first.setting('tokenizer')} as well.")
+
+
+def _lengths(source: OpenSource, leaf: str, where: str) -> np.ndarray:
+    """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold.
+
+    Raises:
+      SpecError: It has no such leaf; it names the setting that wants it.
+    """
+    if leaf == "tokens" and source.num_tokens is not None:
+        return source.num_tokens
     spec = source.spec
+    if leaf == "tokens" and "num_tokens" in spec:
+        leaf = "num_tokens"
     if leaf not in spec or spec[leaf].shape:
         numbers = [name for name, part in spec.items() if not part.shape]
         raise SpecError(
-            f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
+            f"{where}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
             f"{hint(leaf, ['record', *numbers])}"
         )
     return source.read()[leaf]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -83,6 +84,17 @@ class OpenSource:
     def class_names(self) -> tuple[str, ...]:
         """The name of each label, by label."""
         return self.chosen_names or self.source.class_names
+
+    @cached_property
+    def num_tokens(self) -> np.ndarray | None:
+        """The tokens of each record, int64 [num_records], where the source knows them without reading any."""
+        lengths = getattr(self.source, "lengths", None)
+        return None if lengths is None else np.asarray(lengths()[: self.num_records])
+
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """What tells the tokenizer of its tokens from all others, where it is known."""
+        return getattr(self.source, "tokenizer_digest", None)
 
     @property
     def notes(self) -> tuple[str, ...]:

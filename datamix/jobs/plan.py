@@ -9,7 +9,7 @@ from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
 from datamix.pipeline.batching import single_source_rows
-from datamix.report import figures
+from datamix.report import figures, tokens
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
@@ -53,6 +53,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     ]
     columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
+    if token_rows := tokens.rows(built.sources, plan, records):
+        out.print(table("Tokens", tokens.COLUMNS, token_rows))
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
         out.print(table("Mixes within it", ["mix", "target share", "share"], inner))

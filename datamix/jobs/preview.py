@@ -14,7 +14,7 @@ from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
-from datamix.report import figures
+from datamix.report import figures, tokens
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
@@ -63,6 +63,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         first = " ".join(str(label) for label in batch["label"][:8]) if _has_labels(batch) else "–"
         out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
+    for line in tokens.documents(built.sources, seen):
+        out.print(line)
     total = len(source_id)
     report = report_of(
         built,
@@ -172,7 +174,7 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
     """Draw some images of each source, as they were before normalization; None where records hold no images."""
     image = pipeline.spec.get("image")
     if image is None or len(image.shape) != 3 or image.shape[2] not in (1, 3):
-        return None
+        return tokens.draw(directory, built.sources)
     rows = {}
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:

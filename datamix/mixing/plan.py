@@ -59,12 +59,14 @@ class Plan(Lookup):
         stop: str | Mapping[str, Any] | Stop = "first_exhausted",
         epochs: Mapping[str, int] | None = None,
         samples: int | None = None,
+        tokens: int | None = None,
         seed: int = 0,
         shuffle: bool | str = True,
         seeds: Mapping[str, int] | None = None,
         batch_size: int = 1,
         granularity: str = "record",
         lengths: Mapping[str, np.ndarray] | None = None,
+        num_tokens: Mapping[str, np.ndarray] | None = None,
         **settings: object,
     ) -> None:
         self.spec = PlanSpec(
@@ -79,16 +81,21 @@ class Plan(Lookup):
             stop=stop,
             epochs=epochs,
             samples=samples,
+            tokens=tokens,
             seed=seed,
             shuffle=shuffle,
             seeds=seeds,
             batch_size=batch_size,
             granularity=granularity,
             lengths=lengths,
+            num_tokens=num_tokens,
             settings=settings,
         )
         mix = resolve_spec(self.spec)
         super().__init__(mix, cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit))
+        if tokens is not None and (end := self.records_until(tokens)) is not None:
+            mix = replace(mix, samples=end)
+            super().__init__(mix, cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit))
 
     @classmethod
     def of(cls, spec: PlanSpec) -> Plan:

@@ -44,6 +44,7 @@ class PlanSpec:
         name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
       epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.
       samples: End after so many records, if the stop has not ended the mix before.
+      tokens: Or with the record that makes so many tokens, as `num_tokens` counts them.
       seed: The seed of everything that is drawn.
       shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the records inside
         windows of n as they are stored; "none" or False: as stored.
@@ -54,6 +55,7 @@ class PlanSpec:
         epoch and the beginning of the next.
       lengths: The lengths of the records of each source, int [size] by name, such as numbers of tokens; the summed
         lengths then follow the ratio, not the records.
+      num_tokens: The tokens of each record of the sources that have any, int [size] by name.
       settings: The settings of the order, such as `window` and `stratify` for "proportional", `replacement` for
         "random"; see `datamix.mixing.orders`.
     """
@@ -69,12 +71,14 @@ class PlanSpec:
     stop: str | Mapping[str, Any] | Stop = "first_exhausted"
     epochs: Mapping[str, int] | None = None
     samples: int | None = None
+    tokens: int | None = None
     seed: int = 0
     shuffle: bool | str = True
     seeds: Mapping[str, int] | None = None
     batch_size: int = 1
     granularity: str = "record"
     lengths: Mapping[str, np.ndarray] | None = None
+    num_tokens: Mapping[str, np.ndarray] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,6 +100,7 @@ class ResolvedSpec:
       batch_size: The records of a batch.
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.
+      num_tokens: The tokens of the records, 0 of those of sources without any; None where none has.
     """
 
     names: tuple[str, ...]
@@ -111,6 +116,7 @@ class ResolvedSpec:
     batch_size: int
     slot_records: int
     lengths: RecordLengths | None
+    num_tokens: RecordLengths | None
 
     @property
     def limit(self) -> int | None:
@@ -131,6 +137,9 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     stop = _stop(spec.stop)
     if spec.samples is not None and spec.samples < 1:
         raise ConfigError("it is at least 1, or null for no such limit", key="stop.samples", value=spec.samples)
+    if spec.tokens is not None and (spec.tokens < 1 or not spec.num_tokens):
+        text = "no source of this mix has tokens" if spec.tokens > 0 else "it is at least 1, or null for no such limit"
+        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
     if spec.batch_size < 1:
         raise ConfigError("it is at least 1", key="batch.size", value=spec.batch_size)
     registry.check_settings("mix", fill, spec.settings)
@@ -148,6 +157,10 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     if spec.lengths is not None:
         stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
         lengths = RecordLengths(stored=stored, shuffle=shuffle)
+    num_tokens = None
+    if spec.num_tokens:
+        tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
+        num_tokens = RecordLengths(stored=tuple(tokens), shuffle=shuffle)
     demand = Demand(
         group=mix[0][1],
         remaining=exhausted,
@@ -174,6 +187,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         batch_size=spec.batch_size,
         slot_records=slot_records,
         lengths=lengths,
+        num_tokens=num_tokens,
     )
 
 

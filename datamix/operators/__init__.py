@@ -21,6 +21,13 @@ def _label(name: str) -> Any:
     return getattr(label, name)
 
 
+@registry.builtin("operator", "mask_tokens", "next_token_targets", "prefix_source", "truncate")
+def _text(name: str) -> Any:
+    from datamix.operators import text
+
+    return getattr(text, name)
+
+
 def __getattr__(name: str) -> Any:
     if name not in registry.names("operator"):
         raise AttributeError(f"module 'datamix.operators' has no attribute {name!r}")

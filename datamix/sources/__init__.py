@@ -33,3 +33,10 @@ def _tfds(_name: str) -> Any:
     from datamix.sources.tfds.source import Tfds
 
     return Tfds
+
+
+@registry.builtin("source", "text", "tokens")
+def _text(name: str) -> Any:
+    from datamix.sources.text import source
+
+    return getattr(source, name)

@@ -65,8 +65,8 @@ class Packed:
         return {leaf: {"num_tokens": scalar, "loss_mask": mask}.get(leaf, row) for leaf in self.leaves}
 
     @property
-    def identity(self) -> object:
-        """What determines the records, besides settings and documents."""
+    def tokenizer_digest(self) -> str | None:
+        """What tells the tokenizer from all others; None where nobody says which it is."""
         return None if self.tokenizer is None else self.tokenizer.digest
 
     @property

@@ -1,0 +1,119 @@
+"""The report on tokens: what became of the documents of each source, their text, and a figure of their lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.text import Text
+
+from datamix.builder.source import OpenSource
+from datamix.errors import printable
+from datamix.mixing.plan import Plan
+from datamix.report.console import percent
+from datamix.report.figures import save
+from datamix.sources.text.packed import Packed
+from datamix.spec import Batch
+
+COLUMNS = ["source", "documents", "split", "left out", "its tokens", "padding", "tokens", "share of tokens", "epochs"]
+# As Matplotlib's C0 to C9, so that a source has the same colour in figures.
+_COLORS = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #7f7f7f #bcbd22 #17becf".split()
+_SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
+
+
+def packed(sources: Mapping[str, OpenSource]) -> dict[str, Packed]:
+    """The sources of packed tokens, whatever selects among their records."""
+    found = {}
+    for name, opened in sources.items():
+        source: object = opened.source
+        while not isinstance(source, Packed) and hasattr(source, "source"):
+            source = source.source
+        if isinstance(source, Packed):
+            found[name] = source
+    return found
+
+
+def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:
+    """A row of `COLUMNS` for each source of tokens.
+
+    Args:
+      sources: The sources of the mix.
+      plan: The plan of the mix.
+      records: The records that the mix gives; None without end.
+    """
+    given = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
+    if given is None:
+        return []
+    own = [0 if source.num_tokens is None else int(source.num_tokens.sum()) for source in sources.values()]
+    amounts = [float(tokens) for tokens in given]
+    if records is None:  # the shares of records in the long run, by their mean tokens
+        means = [tokens / max(source.num_records, 1) for tokens, source in zip(own, sources.values(), strict=True)]
+        by_tokens = plan.lengths is not None
+        amounts = [plan.long_run_share(i) * (1 if by_tokens else mean) for i, mean in enumerate(means)]
+    table = []
+    for name, source in packed(sources).items():
+        i, facts = list(sources).index(name), source.facts
+        left_out = f"{facts.dropped:,}" + (f" ({facts.lost:,} tokens)" if facts.lost else "")
+        epochs = f"{given[i] / max(own[i], 1):.2f}"
+        numbers = ("∞", "∞") if records is None else (f"{given[i]:,}", epochs)
+        share = percent(amounts[i] / (sum(amounts) or 1))
+        row = (f"{facts.documents:,}", f"{facts.split:,}", left_out, f"{own[i]:,}", percent(facts.padding))
+        table.append((name, *row, numbers[0], share, numbers[1]))
+    return table
+
+
+def documents(sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> Iterator[Text]:
+    """The first documents of each source among some batches as text, a line each; its colour says the source."""
+    names = list(sources)
+    for name, source in packed(sources).items():
+        row = next((row for batch in batches for row in _rows_of(batch, names.index(name))), None)
+        if row is None:
+            continue
+        color = _COLORS[names.index(name) % len(_COLORS)]
+        yield Text(f"{printable(name)}: a record of {int((row['segment_ids'] > 0).sum())} tokens", f"bold {color}")
+        for segment in range(1, min(int(row["segment_ids"].max()), _SEGMENTS) + 1):
+            text = as_text(source, row["tokens"][row["segment_ids"] == segment])
+            shown = text[:_CHARACTERS] + ("…" if len(text) > _CHARACTERS else "")
+            yield Text.assemble((f"┃{segment} ", f"bold {color}"), printable(" ".join(shown.split())))
+
+
+def as_text(source: Packed, tokens: np.ndarray) -> str:
+    """Tokens as text, or as numbers where nobody says which tokenizer made them."""
+    return " ".join(map(str, tokens.tolist())) if source.tokenizer is None else source.decode(tokens)
+
+
+def _rows_of(batch: Batch, source: int) -> Iterator[Mapping[str, np.ndarray]]:
+    if "tokens" in batch and batch["tokens"].ndim == 2:
+        for row in np.flatnonzero(batch["source_id"] == source):
+            segments = batch["segment_ids"][row] if "segment_ids" in batch else np.ones_like(batch["tokens"][row])
+            yield {"tokens": batch["tokens"][row], "segment_ids": segments}
+
+
+def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
+    """Draw the tokens of each source, and the lengths of its documents; None where there are no tokens.
+
+    Returns:
+      The name of the figure in the directory.
+    """
+    if not (shown := packed(sources)):
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.8 + 0.25 * len(shown)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    amounts, lengths = figure.subplots(1, 2)
+    ends = [np.concatenate([np.diff(file.ends, prepend=0) for file in source.files]) for source in shown.values()]
+    bins = np.geomspace(1, max(int(each.max(initial=2)) for each in ends) + 1, 40)
+    for (name, source), each in zip(shown.items(), ends, strict=True):
+        color = f"C{list(sources).index(name) % 10}"
+        amounts.barh(name, source.facts.tokens, color=color)
+        lengths.hist(each, bins, weights=each / max(each.sum(), 1), histtype="step", color=color, label=name)
+    amounts.invert_yaxis()
+    amounts.set(xlabel="tokens")
+    lengths.axvline(next(iter(shown.values())).length, color="gray", linestyle="--", linewidth=1, label="a record")
+    lengths.set(xscale="log", xlabel="tokens of a document", ylabel="share of the tokens")
+    lengths.legend(fontsize=8)
+    save(figure, directory / "tokens.png")
+    return "tokens.png"
