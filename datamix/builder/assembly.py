@@ -204,7 +204,9 @@ def assemble(
         seeds=_seeds(sources, seed),
         batch_size=batch_size,
         granularity=granularity,
-        lengths=None if unit == "record" else {source.name: _lengths(source, unit, f"mix.unit = {unit}") for source in sources},
+        lengths=None
+        if unit == "record"
+        else {source.name: _lengths(source, unit, f"mix.unit = {unit}") for source in sources},
         **weights,
         **settings,
     )

@@ -43,7 +43,7 @@ def mask_tokens(
     *,
     mask_token: int,
     vocab_size: int,
-    probability: float = 0.15,
+    probability: float | jax.Array = 0.15,
     keep: list[int] | None = None,
 ) -> Record:
     """Hide some tokens, to be restored: `targets` are the tokens as they were, and `loss_mask` says which are hidden.
@@ -62,7 +62,9 @@ def mask_tokens(
     """
     tokens, segment = _tokens(record, "mask_tokens")
     if not 0 <= mask_token < vocab_size:
-        raise ConfigError(f"operator 'mask_tokens': mask_token = {mask_token}; it is one of {vocab_size} tokens from 0.")
+        raise ConfigError(
+            f"operator 'mask_tokens': mask_token = {mask_token}; it is one of {vocab_size} tokens from 0."
+        )
     if not isinstance(probability, jax.Array) and not 0 <= probability <= 1:
         raise ConfigError(f"operator 'mask_tokens': probability = {probability}; a probability is from 0 to 1.")
     chosen_key, what_key, other_key = jax.random.split(key, 3)

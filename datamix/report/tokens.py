@@ -18,7 +18,7 @@ from datamix.spec import Batch
 
 COLUMNS = ["source", "documents", "split", "left out", "its tokens", "padding", "tokens", "share of tokens", "epochs"]
 # As Matplotlib's C0 to C9, so that a source has the same colour in figures.
-_COLORS = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #7f7f7f #bcbd22 #17becf".split()
+_COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"]
 _SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
 
 
@@ -51,7 +51,7 @@ def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> 
         means = [tokens / max(source.num_records, 1) for tokens, source in zip(own, sources.values(), strict=True)]
         by_tokens = plan.lengths is not None
         amounts = [plan.long_run_share(i) * (1 if by_tokens else mean) for i, mean in enumerate(means)]
-    table = []
+    table: list[tuple[str, ...]] = []
     for name, source in packed(sources).items():
         i, facts = list(sources).index(name), source.facts
         left_out = f"{facts.dropped:,}" + (f" ({facts.lost:,} tokens)" if facts.lost else "")
@@ -73,14 +73,9 @@ def documents(sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> It
         color = _COLORS[names.index(name) % len(_COLORS)]
         yield Text(f"{printable(name)}: a record of {int((row['segment_ids'] > 0).sum())} tokens", f"bold {color}")
         for segment in range(1, min(int(row["segment_ids"].max()), _SEGMENTS) + 1):
-            text = as_text(source, row["tokens"][row["segment_ids"] == segment])
+            text = source.decode(row["tokens"][row["segment_ids"] == segment])
             shown = text[:_CHARACTERS] + ("…" if len(text) > _CHARACTERS else "")
             yield Text.assemble((f"┃{segment} ", f"bold {color}"), printable(" ".join(shown.split())))
-
-
-def as_text(source: Packed, tokens: np.ndarray) -> str:
-    """Tokens as text, or as numbers where nobody says which tokenizer made them."""
-    return " ".join(map(str, tokens.tolist())) if source.tokenizer is None else source.decode(tokens)
 
 
 def _rows_of(batch: Batch, source: int) -> Iterator[Mapping[str, np.ndarray]]:
@@ -100,12 +95,14 @@ def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, NullFormatter
 
     figure = Figure(figsize=(9, 1.8 + 0.25 * len(shown)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     amounts, lengths = figure.subplots(1, 2)
     ends = [np.concatenate([np.diff(file.ends, prepend=0) for file in source.files]) for source in shown.values()]
-    bins = np.geomspace(1, max(int(each.max(initial=2)) for each in ends) + 1, 40)
+    sizes = np.concatenate(ends)
+    bins = np.geomspace(max(sizes.min(initial=1), 1), sizes.max(initial=1) + 1, 40)
     for (name, source), each in zip(shown.items(), ends, strict=True):
         color = f"C{list(sources).index(name) % 10}"
         amounts.barh(name, source.facts.tokens, color=color)
@@ -115,5 +112,8 @@ def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
     lengths.axvline(next(iter(shown.values())).length, color="gray", linestyle="--", linewidth=1, label="a record")
     lengths.set(xscale="log", xlabel="tokens of a document", ylabel="share of the tokens")
     lengths.legend(fontsize=8)
+    lengths.xaxis.set_minor_formatter(NullFormatter())
+    for axis in (amounts, lengths):
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
     save(figure, directory / "tokens.png")
     return "tokens.png"

@@ -39,4 +39,4 @@ def _tfds(_name: str) -> Any:
 def _text(name: str) -> Any:
     from datamix.sources.text import source
 
-    return getattr(source, name)
+    return source.Text if name == "text" else source.Tokens

@@ -70,7 +70,7 @@ class Place:
       name: A name for people who list the directory.
       key: JSON; what is kept. Another key is another entry.
       fingerprint: JSON; the state of what the arrays are made from. Another fingerprint makes the entry stale.
-      checked: Whether the content of arrays is checked when they are opened, which reads them, and not their size alone.
+      checked: Whether opening an entry checks all of its arrays, which reads them, and not their size alone.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache_dir:

@@ -1,115 +1,218 @@
-"""Packed records of tokens: which pieces they are made of says `packing`, and this copies them out of the files."""
+"""Packed records of tokens: what they are made of says `packing`, and this copies it out of the files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from datamix.errors import ConfigError, DataError
-from datamix.sources.text.packing import Facts, Pieces, Rows
+from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.cache import cache_directory
+from datamix.sources.files import Paths, notes_on
+from datamix.sources.splits import resolve_split
+from datamix.sources.text.packing import Chunks, Facts, Long, Packing, Pieces, Rows, pack
 from datamix.sources.text.token_files import TokenFile
 from datamix.sources.text.tokenizers import Tokenizer
 from datamix.spec import Arrays, LeafSpec, Spec
 
+_LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
 _LONG_PIECES = 64  # tokens; from there on, a loop over pieces is faster than an index for each token
-_LARGEST = 2**31 - 1
+_MOST_TOKENS = 2**24  # of a record
 _BLOCK_TOKENS = 2**18  # handed out at a time, so that what is computed on the way takes little memory
+_LARGEST = 2**31 - 1
 _MOST_PLACES = 3  # that are named of one record
+_TOLD_BYTES = 2**25  # of files; from there on, reading them is told
+
+
+class _Loaded(NamedTuple):
+    files: list[TokenFile]
+    rows: Rows
+    facts: Facts
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """Records of tokens.
+    """Records of tokens, packed out of documents: what the sources of tokens have in common.
 
     Leaves of a record: `tokens`, `segment_ids` (the number of the piece, from 1; 0 where there is no token),
     `positions` (from 0 in each piece), int32 [length]; `num_tokens`, int32; and where documents have prompts,
     `loss_mask`, bool [length]: whether a token is of a completion.
 
     Attributes:
-      files: The files of tokens.
-      rows: Which pieces make up a record.
+      path: A file, a folder, a glob or a list of them, or a mapping from splits to them.
       length: The tokens that a record has room for.
-      facts: What became of the documents.
-      tokenizer: What made the tokens; None where nobody says.
-      leaves: The leaves of a record.
-      provenance: Where the records come from.
-      notes: What is left out, a sentence each.
+      packing: "chunk", "best_fit" or "pad"; see `datamix.sources.text.packing.pack`, as for `long`.
+      long: What happens to documents longer than a record, unless they are chunked: "split", "truncate" or "drop".
+      split: TFDS's syntax, in documents.
+      leaves: The leaves of a record; None for all.
+      cache_dir: The directory of the cache.
+      source_name: The source's name in the mix, by which "best_fit" divides documents into blocks.
+
+    Files are read at first use, which raises
+
+    - ConfigError: a setting has no meaning, or does not fit the files.
+    - DataError: a file is missing or damaged.
     """
 
-    files: Sequence[TokenFile]
-    rows: Rows
+    path: Paths
     length: int
-    facts: Facts
-    tokenizer: Tokenizer | None
-    leaves: Sequence[str]
-    provenance: str
-    notes: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
+    packing: Packing = "chunk"
+    long: Long = "split"
+    split: str = "train"
+    leaves: Sequence[str] | None = None
+    cache_dir: str | None = None
+    source_name: str = ""
+
+    def __post_init__(self) -> None:
+        for key, options in (("packing", get_args(Packing)), ("long", get_args(Long))):
+            if (value := getattr(self, key)) not in options:
+                raise ConfigError(key=key, value=value, hint=hint(str(value), options))
+        if not 1 <= self.length <= _MOST_TOKENS:
+            raise ConfigError(f"it is from 1 to {_MOST_TOKENS:,}", key="length", value=self.length)
+
+    def _paths(self) -> Mapping[str, Sequence[Path]]:
+        """The files of each split."""
+        raise NotImplementedError
+
+    def _open(self, path: Path, cache_dir: Path, advance: Callable[[int], None]) -> list[TokenFile]:
+        """The tokens of a file; `advance` is told how many of its bytes have been read since the last time."""
+        raise NotImplementedError
+
+    @property
+    def known_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that made the tokens; None where nobody says."""
+        raise NotImplementedError
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        paths = self._paths()
+        ranges = resolve_split(self.split, dict.fromkeys(paths, 0), where="split")
+        chosen = {name: paths[name] for name, *_ in ranges}
+        size = sum(file.stat().st_size for files in chosen.values() for file in files)
+        files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
+        with _Progress(self.source_name, size) as advance:
+            for name, of_split in chosen.items():
+                documents[name] = [np.empty((2, 0), np.int64)]
+                for file in (part for path in of_split for part in self._open(path, self._cache_dir, advance)):
+                    lengths = np.diff(file.ends, prepend=0)
+                    documents[name].append(np.stack([file.ends - lengths + begin, lengths]))
+                    files.append(file)
+                    begin += len(file.tokens)
+        whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
+        sizes = dict.fromkeys(paths, 0) | {name: each.shape[1] for name, each in whole.items()}
+        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes, where="split")]
+        begins, lengths = np.concatenate(parts, axis=1)
+        rows, facts = pack(
+            begins,
+            lengths,
+            capacity=self.length,
+            packing=self.packing,
+            long=self.long,
+            name=self.source_name,
+            cache_dir=self._cache_dir,
+        )
+        notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
+        notes += dict.fromkeys(file.note for file in files if file.note)
+        if empty := len(lengths) - facts.documents:
+            notes.append(f"{empty:,} empty documents have no token, and are in no record.")
+        if facts.lost:
+            what = f"{facts.dropped:,} documents are left out" if facts.dropped else "long documents are cut off"
+            notes.append(f"{what}: {facts.lost:,} of {facts.lost + facts.tokens:,} tokens; long=split keeps them.")
+        return _Loaded(files, rows, facts, tuple(notes))
+
+    @property
+    def _cache_dir(self) -> Path:
+        return cache_directory(self.cache_dir)
+
+    @property
+    def provenance(self) -> str:
+        """The kind of place where the records come from."""
+        return type(self).__name__.lower()
 
     @property
     def num_records(self) -> int:
         """The number of records."""
-        return self.rows.num_rows
+        return self._loaded.rows.num_rows
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Tokens have no classes."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out, or read otherwise than asked, a sentence each."""
+        return self._loaded.notes
+
+    @property
+    def facts(self) -> Facts:
+        """What became of the documents."""
+        return self._loaded.facts
+
+    @property
+    def files(self) -> Sequence[TokenFile]:
+        """The files of tokens, as far as the split needs them."""
+        return self._loaded.files
 
     @cached_property
     def spec(self) -> Spec:
         """The shape and dtype of each leaf."""
-        row = LeafSpec((self.length,), "int32")
-        scalar, mask = LeafSpec((), "int32"), LeafSpec((self.length,), "bool")
-        return {leaf: {"num_tokens": scalar, "loss_mask": mask}.get(leaf, row) for leaf in self.leaves}
+        known = (*_LEAVES, *(["loss_mask"] if any(file.prompts is not None for file in self.files) else []))
+        for leaf in self.leaves or ():
+            if leaf not in known:
+                raise ConfigError(f"there is no leaf {leaf!r}", key="leaves", hint=hint(leaf, known))
+        other = {"num_tokens": LeafSpec((), "int32"), "loss_mask": LeafSpec((self.length,), "bool")}
+        return {leaf: other.get(leaf, LeafSpec((self.length,), "int32")) for leaf in self.leaves or known}
 
     @property
     def tokenizer_digest(self) -> str | None:
         """What tells the tokenizer from all others; None where nobody says which it is."""
-        return None if self.tokenizer is None else self.tokenizer.digest
+        return None if self.known_tokenizer is None else self.known_tokenizer.digest
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest token there may be."""
-        if self.tokenizer is not None:
-            return self.tokenizer.vocab_size
-        return max((int(file.tokens.max()) + 1 for file in self.files if len(file.tokens)), default=0)
+        """One more than the largest token there may be, or where nobody says, than the largest there is."""
+        if self.known_tokenizer is not None:
+            return self.known_tokenizer.vocab_size
+        return max((int(file.tokens.max(initial=0)) + 1 for file in self.files), default=0)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of some tokens; their numbers where nobody says which tokenizer made them."""
+        return (
+            " ".join(map(str, tokens.tolist())) if self.known_tokenizer is None else self.known_tokenizer.decode(tokens)
+        )
 
     @property
     def token_bytes(self) -> np.ndarray:
         """The bytes of each token's text, int32 [vocab_size].
 
         Raises:
-          ConfigError: Nothing says which tokenizer made the tokens.
+          ConfigError: Nobody says which tokenizer made the tokens.
         """
-        return self._known_tokenizer.token_bytes
-
-    def decode(self, tokens: np.ndarray) -> str:
-        """The text of some tokens.
-
-        Raises:
-          ConfigError: Nothing says which tokenizer made the tokens.
-        """
-        return self._known_tokenizer.decode(tokens)
-
-    @property
-    def _known_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise ConfigError("only the tokenizer that made the tokens knows their text", key="tokenizer", value=None)
-        return self.tokenizer
+        if self.known_tokenizer is None:
+            raise ConfigError("only what made the tokens knows their text", key="tokenizer", value=None)
+        return self.known_tokenizer.token_bytes
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_records]; no token is read."""
-        return self.rows.lengths()
+        """The tokens of each record, int64 [num_records]; none is read."""
+        return self._loaded.rows.lengths()
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Everything was done when the source was opened."""
+        """Tokenise and pack, which the first use would do otherwise."""
         progress(self.num_records, self.num_records)
 
     def places(self, indices: np.ndarray) -> list[str]:
         """The file and the number of the document of the first pieces of each record."""
-        pieces = self.rows.pieces(np.asarray(indices, np.int64))
+        pieces = self._loaded.rows.pieces(np.asarray(indices, np.int64))
         file, document = self._documents(pieces.begin)
         names: list[list[tuple[int, int]]] = [[] for _ in indices]
         for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
@@ -131,12 +234,12 @@ class Packed:
             self._take(np.asarray(indices[block], np.int64), {leaf: rows[block] for leaf, rows in out.items()})
 
     def _take(self, indices: np.ndarray, out: Arrays) -> None:
-        count = len(indices)
-        start = self.rows.starts(indices) if len(self.files) == 1 else None
-        if start is not None and out.keys() == {"tokens"}:
-            out["tokens"][...] = self._checked(self._tokens[0][1][start], 0)
+        rows, count = self._loaded.rows, len(indices)
+        only_tokens = out.keys() == {"tokens"} and len(self.files) == 1
+        if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
+            out["tokens"][...] = self._checked(self._tokens[0][1][starts], 0)
             return
-        pieces = self.rows.pieces(indices)
+        pieces = rows.pieces(indices)
         used = np.bincount(pieces.row, pieces.length, count).astype(np.int64)
         if "num_tokens" in out:
             out["num_tokens"][...] = used
@@ -144,8 +247,6 @@ class Packed:
             if (used < self.length).any():
                 out["tokens"][...] = 0
             self._copy(pieces, used, out["tokens"])
-        if out.keys().isdisjoint(("segment_ids", "positions", "loss_mask")):
-            return
         # Runs of tokens: the pieces of each row, and what is left of it, which is segment 0.
         last = np.searchsorted(pieces.row, np.arange(count), side="right")
         first = np.searchsorted(pieces.row, pieces.row)
@@ -175,32 +276,32 @@ class Packed:
         first = np.flatnonzero(np.append(True, ~joined)[: len(file)])
         row, file = pieces.row[first], file[first]
         begin = pieces.begin[first] - self._starts[file]
-        length = np.add.reduceat(pieces.length, first) if len(first) else first
-        before = np.cumsum(length) - length
-        column = before - (np.cumsum(used) - used)[row]
+        length = np.add.reduceat(pieces.length, first)
+        column = np.cumsum(length) - length - (np.cumsum(used) - used)[row]
         for i in np.unique(file).tolist():
-            tokens, whole = self._tokens[i]
+            tokens, windows = self._tokens[i]
             full = (file == i) & (length == self.length)
             if full.any():
-                out[row[full]] = self._checked(whole[begin[full]], i)
+                out[row[full]] = self._checked(windows[begin[full]], i)
             part = (file == i) & ~full
-            places = (row[part], column[part], begin[part], length[part])
-            if part.any() and length[part].mean() >= _LONG_PIECES:
-                for to, at, start, size in zip(*(place.tolist() for place in places), strict=True):
-                    out[to, at : at + size] = self._checked(tokens[start : start + size], i)
-            elif part.any():
-                to, at, start = (np.repeat(place, places[3]) for place in places[:3])
-                within = np.arange(len(to)) - np.repeat(np.cumsum(places[3]) - places[3], places[3])
-                out[to, at + within] = self._checked(tokens[start + within], i)
+            to, at, start, size = (each[part] for each in (row, column, begin, length))
+            if len(to) and size.mean() >= _LONG_PIECES:
+                for r, c, s, n in zip(to.tolist(), at.tolist(), start.tolist(), size.tolist(), strict=True):
+                    out[r, c : c + n] = self._checked(tokens[s : s + n], i)
+            elif len(to):
+                within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+                values = self._checked(tokens[np.repeat(start, size) + within], i)
+                out[np.repeat(to, size), np.repeat(at, size) + within] = values
 
     def _checked(self, tokens: np.ndarray, file: int) -> np.ndarray:
         if tokens.dtype not in (np.uint16, np.uint8) and (tokens.min() < 0 or tokens.max() > _LARGEST):
-            raise DataError(f"{self.files[file].path} holds numbers that are no tokens, such as {tokens.max()}.")
+            wrong = tokens[(tokens < 0) | (tokens > _LARGEST)][0]
+            raise DataError(f"{self.files[file].path} holds {wrong}, which is no token.")
         return tokens
 
     @cached_property
     def _tokens(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The tokens of each file, and every `length` of them in a row."""
+        """The tokens of each file, and those that begin at each of them, `length` in a row."""
         arrays = [np.asarray(file.tokens) for file in self.files]
         return [(each, sliding_window_view(each, self.length) if len(each) >= self.length else each) for each in arrays]
 
@@ -211,12 +312,11 @@ class Packed:
         return np.cumsum(sizes) - sizes
 
     def _files_of(self, begin: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self._starts, begin, side="right") - 1
+        return np.asarray(np.searchsorted(self._starts, begin, side="right") - 1)
 
     def _documents(self, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The file that each token lies in, and the document within the file."""
-        file = self._files_of(begin)
-        document = np.empty_like(begin)
+        file, document = self._files_of(begin), np.empty_like(begin)
         for i in np.unique(file).tolist():
             here = file == i
             document[here] = np.searchsorted(self.files[i].ends, begin[here] - self._starts[i], side="right")
@@ -231,4 +331,29 @@ class Packed:
             if of_file.prompts is not None:
                 start = np.append(0, of_file.ends)[document[here]] + self._starts[i]
                 prompts[here] = start + of_file.prompts[document[here]] - pieces.begin[here]
-        return np.maximum(prompts, 0)
+        return np.asarray(np.maximum(prompts, 0))
+
+
+class _Progress:
+    """A bar on stderr, or where that is no terminal a line, of how many bytes of large files have been read."""
+
+    def __init__(self, name: str, num_bytes: int) -> None:
+        self._bar: Any = None
+        if num_bytes >= _TOLD_BYTES:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(f"reading {name}", total=num_bytes)
+            if not sys.stderr.isatty():
+                print(f"reading {num_bytes / 1e6:,.0f} MB of {name} …", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Callable[[int], None]:
+        if self._bar is None:
+            return lambda _: None
+        self._bar.start()
+        return lambda count: self._bar.advance(self._task, count)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

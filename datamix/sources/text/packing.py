@@ -1,17 +1,16 @@
 """Which tokens stand in which record: a pure function of the documents' lengths, the packing and the source's name.
 
-A record is made of pieces, each of which lies within one document. They are packed once, for all epochs and seeds, so
-that a record is found by its number alone.
+A record is made of pieces, each within one document. They are packed once, for all epochs and seeds, so that a record
+is found by its number alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,63 +23,23 @@ Packing = Literal["chunk", "best_fit", "pad"]
 Long = Literal["split", "truncate", "drop"]
 
 BLOCK_DOCUMENTS = 8192
-"""Documents that are packed together; blocks of so many lose at most 0.2 % to padding beyond all of them at once."""
-_KEPT_DOCUMENTS = 2**16  # from so many on, packing takes longer than reading how they were packed
-_VERSION = 1  # of the packing; another one packs otherwise
+"""Documents that are packed together: as good as all of them at once, to 0.2 % of padding."""
+_KEPT_DOCUMENTS = 2**16  # from so many on, packing them takes longer than reading how they were packed
+_VERSION = 1  # of `best_fit`; another one packs otherwise
 
 
 class Pieces(NamedTuple):
-    """The pieces of some records, those of a record one after the other.
+    """Pieces of records, those of a record one after the other.
 
     Attributes:
       row: The place of the piece's record among those asked for, int64 [num_pieces], ascending.
-      begin: The piece's first token, counted over all files, int64 [num_pieces].
-      length: Its tokens, int64 [num_pieces], each at least 1.
+      begin: Its first token, counted over all files, int64 [num_pieces].
+      length: Its tokens, at least 1, int64 [num_pieces].
     """
 
     row: np.ndarray
     begin: np.ndarray
     length: np.ndarray
-
-
-class Rows(Protocol):
-    """The records of a packed source."""
-
-    @property
-    def num_rows(self) -> int: ...
-
-    def pieces(self, rows: np.ndarray) -> Pieces:
-        """The pieces of records, by their numbers, int64 [count]."""
-        ...
-
-    def starts(self, rows: np.ndarray) -> np.ndarray | None:
-        """The first token of records, by their numbers, where each is full and in one piece of all tokens; or None."""
-        ...
-
-    def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_rows]."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What became of the documents of a source.
-
-    Attributes:
-      documents: The documents that have tokens.
-      tokens: Their tokens in the records.
-      split: The documents that lie in more than one piece.
-      dropped: The documents that are left out.
-      lost: The tokens that are in no record.
-      padding: The share of the records' places without a token.
-    """
-
-    documents: int
-    tokens: int
-    split: int
-    dropped: int
-    lost: int
-    padding: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,35 +56,27 @@ class Chunks:
     ends: np.ndarray
     length: int
 
-    @property
-    def num_tokens(self) -> int:
-        """The tokens of all documents."""
-        return int(self.ends[-1]) if self.ends.size else 0
-
-    @property
+    @cached_property
     def num_rows(self) -> int:
         """The number of records."""
-        return -(-self.num_tokens // self.length)
+        return -(-int(self.ends.max(initial=0)) // self.length)
 
     def pieces(self, rows: np.ndarray) -> Pieces:
-        """See `Rows`."""
+        """The pieces of records, by their numbers, int64 [count]."""
         start = rows * self.length
-        stop = np.minimum(start + self.length, self.num_tokens)
+        stop = np.minimum(start + self.length, self.ends[-1:])
         first = np.searchsorted(self.ends, start, side="right")
-        count = np.searchsorted(self.ends, stop, side="left") - first + 1
-        row, document = _runs(first, count)
-        document_end = self.ends[document]
+        row, document = _runs(first, np.searchsorted(self.ends, stop, side="left") - first + 1)
         document_start = np.where(document > 0, self.ends[document - 1], 0)
         begin = np.maximum(document_start, start[row])
-        length = np.minimum(document_end, stop[row]) - begin
+        length = np.minimum(self.ends[document], stop[row]) - begin
         return Pieces(row, self.begin[document] + begin - document_start, length)
 
     def starts(self, rows: np.ndarray) -> np.ndarray | None:
-        """See `Rows`."""
-        if not self._neighbours or (len(rows) and rows.max() * self.length + self.length > self.num_tokens):
+        """The first token of each record, where all of its tokens come after it in the files; None where not all do."""
+        if not self._neighbours or ((rows + 1) * self.length > self.ends[-1]).any():
             return None
-        starts: np.ndarray = rows * self.length + self.begin[:1]
-        return starts
+        return np.asarray(rows * self.length + self.begin[:1])
 
     @cached_property
     def _neighbours(self) -> bool:
@@ -133,10 +84,9 @@ class Chunks:
         return bool((self.begin[1:] - self.begin[:1] == self.ends[:-1]).all())
 
     def lengths(self) -> np.ndarray:
-        """See `Rows`."""
-        lengths = np.full(self.num_rows, self.length, np.int64)
-        lengths[-1:] -= self.num_rows * self.length - self.num_tokens
-        return lengths
+        """The tokens of each record, int64 [num_rows]."""
+        ends = np.minimum(np.arange(1, self.num_rows + 1) * self.length, self.ends[-1:])
+        return np.diff(ends, prepend=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +95,7 @@ class PieceTable:
 
     Attributes:
       begin: Each piece's first token, counted over all files, int64 [num_pieces].
-      length: Its tokens, int32 [num_pieces].
+      length: Its tokens, int64 [num_pieces].
       first: The first piece of each record, and the number of all pieces, int64 [num_rows + 1].
     """
 
@@ -159,25 +109,37 @@ class PieceTable:
         return len(self.first) - 1
 
     def pieces(self, rows: np.ndarray) -> Pieces:
-        """See `Rows`."""
-        first = self.first[rows]
-        row, piece = _runs(first, self.first[rows + 1] - first)
-        return Pieces(row, self.begin[piece], self.length[piece].astype(np.int64))
-
-    def starts(self, rows: np.ndarray) -> None:
-        """See `Rows`; they are not looked for."""
-        return
+        """The pieces of records, by their numbers, int64 [count]."""
+        row, piece = _runs(self.first[rows], self.first[rows + 1] - self.first[rows])
+        return Pieces(row, self.begin[piece], self.length[piece])
 
     def lengths(self) -> np.ndarray:
-        """See `Rows`."""
-        before = np.cumsum(np.append(0, self.length), dtype=np.int64)
-        return np.diff(before[self.first])
+        """The tokens of each record, int64 [num_rows]."""
+        return np.diff(np.cumsum(np.append(0, self.length))[self.first])
 
 
-def _runs(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers first, first + 1, … of each run, and the run that each belongs to."""
-    run = np.repeat(np.arange(len(first)), count)
-    return run, np.arange(len(run)) + np.repeat(first - np.cumsum(count) + count, count)
+Rows: TypeAlias = Chunks | PieceTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What became of the documents of a source.
+
+    Attributes:
+      documents: The documents that have tokens.
+      tokens: Their tokens that are in a record.
+      lost: Their tokens that are in none.
+      split: The documents that are cut into pieces.
+      dropped: The documents that are left out.
+      padding: The share of the records' room that is left.
+    """
+
+    documents: int
+    tokens: int
+    lost: int
+    split: int
+    dropped: int
+    padding: float
 
 
 def pack(
@@ -186,39 +148,34 @@ def pack(
     *,
     capacity: int,
     packing: Packing,
-    long: Long,
-    name: str,
+    long: Long = "split",
+    name: str = "",
     cache_dir: Path | None = None,
 ) -> tuple[Rows, Facts]:
     """Pack documents into records.
 
     Args:
       begin: Each document's first token, counted over all files, int64 [num_documents].
-      length: Its tokens, int64 [num_documents]; documents without any are left out.
+      length: Its tokens, int64 [num_documents]; documents of none are in no record.
       capacity: The tokens that a record has room for.
       packing: "chunk": the stream of all documents, cut wherever a record is full; "best_fit": pieces that fill records
         as well as can be; "pad": a piece a record.
-      long: What happens to a document that is longer than a record: it is cut into pieces, cut off, or left out.
+      long: Whether documents longer than a record are cut into pieces, cut off, or left out.
       name: The source's name, by which documents are divided into blocks for "best_fit".
-      cache_dir: The directory of the cache, where records of many documents are kept; None to keep none.
-
-    Returns:
-      The records, and what became of the documents.
+      cache_dir: The directory of the cache, which keeps the pieces of many documents; None for none.
 
     Raises:
-      ConfigError: "chunk" leaves nothing to decide for `long`.
-
-    Source: D. S. Johnson, Near-optimal bin packing algorithms (1973), "best-fit decreasing".
+      ConfigError: "chunk" leaves `long` nothing to decide.
     """
     begin, length = begin[length > 0], length[length > 0]
-    documents, whole = len(length), int(length.sum())
+    documents, all_tokens = len(length), int(length.sum())
+    rows: Rows
     if packing == "chunk":
         if long != "split":
-            text = "packing=chunk cuts documents of any length; leave it out, or use packing=best_fit or pad"
+            text = "packing=chunk cuts all documents alike; leave it out, or use packing=best_fit or pad"
             raise ConfigError(text, key="long", value=long)
-        chunks = Chunks(begin=begin, ends=np.cumsum(length), length=capacity)
-        cut = (chunks.ends - 1) // capacity > (chunks.ends - length) // capacity
-        rows: Rows = chunks
+        rows = Chunks(begin=begin, ends=np.cumsum(length), length=capacity)
+        cut = (rows.ends - 1) // capacity > (rows.ends - length) // capacity
     else:
         cut = length > capacity
         if long == "drop":
@@ -228,63 +185,59 @@ def pack(
         if packing == "best_fit":
             rows = _best_fit(begin, length, capacity, name, cache_dir)
         else:
-            pieces = _cut(begin, length, capacity)
-            rows = PieceTable(begin=pieces.begin, length=pieces.length, first=np.arange(len(pieces.begin) + 1))
-    tokens = int(length.sum())
-    facts = Facts(
+            _, begin, pieces = _cut(begin, length, capacity)
+            rows = PieceTable(begin=begin, length=pieces, first=np.arange(len(pieces) + 1))
+    tokens, num_cut = int(length.sum()), int(cut.sum())
+    return rows, Facts(
         documents=documents,
         tokens=tokens,
-        split=int(cut.sum()) if long == "split" else 0,
-        dropped=int(cut.sum()) if long == "drop" else 0,
-        lost=whole - tokens,
+        lost=all_tokens - tokens,
+        split=num_cut if long == "split" else 0,
+        dropped=num_cut if long == "drop" else 0,
         padding=1 - tokens / max(rows.num_rows * capacity, 1),
     )
-    return rows, facts
+
+
+def _runs(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers first, first + 1, … of each run, after the run that each belongs to."""
+    run = np.repeat(np.arange(len(first)), count)
+    return run, np.arange(len(run)) + np.repeat(first - np.cumsum(count) + count, count)
 
 
 def _cut(begin: np.ndarray, length: np.ndarray, capacity: int) -> Pieces:
-    """The documents as pieces that fit into a record; `row` is the document of each."""
-    count = -(-length // capacity)
-    document, within = _runs(np.zeros_like(count), count)
+    """Documents as pieces that fit into a record, with the document of each in place of a record."""
+    document, within = _runs(np.zeros_like(length), -(-length // capacity))
     offset = within * capacity
     return Pieces(document, begin[document] + offset, np.minimum(length[document] - offset, capacity))
 
 
 def _best_fit(begin: np.ndarray, length: np.ndarray, capacity: int, name: str, cache_dir: Path | None) -> PieceTable:
+    """Best fit within blocks of documents, which a permutation keyed by the source's name forms."""
+
     def build() -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        table = _best_fit_table(begin, length, capacity, name)
-        return {"begin": table.begin, "length": table.length, "first": table.first}, {}
+        words = np.asarray(key_for(0, "packing", name), np.uint32)
+        numbers = np.arange(len(length), dtype=np.uint32)
+        order = permute(numbers, domain([max(len(length), 1)]), (words[:1], words[1:]))
+        columns, num_rows = [np.empty((3, 0), np.int64)], 0
+        for start in range(0, len(order), BLOCK_DOCUMENTS):
+            block = order[start : start + BLOCK_DOCUMENTS]
+            _, begins, lengths = _cut(begin[block], length[block], capacity)
+            row = best_fit(lengths, capacity)
+            columns.append(np.stack([row + num_rows, begins, lengths])[:, np.argsort(row, kind="stable")])
+            num_rows += int(row.max()) + 1
+        rows, begins, lengths = np.concatenate(columns, axis=1)
+        first = np.searchsorted(rows, np.arange(num_rows + 1))
+        return {"begin": begins, "length": lengths, "first": first}, {}
 
     if cache_dir is None or len(length) < _KEPT_DOCUMENTS:
         return PieceTable(**build()[0])
-    documents = hashlib.blake2b(np.stack([begin, length]), digest_size=8).hexdigest()
+    documents = hashlib.blake2b(np.stack([begin, length]).tobytes(), digest_size=8).hexdigest()
     key = {"version": _VERSION, "source": name, "length": capacity, "documents": documents}
     return PieceTable(**Place(cache_dir=cache_dir, name=f"packed-{name}", key=key, fingerprint={}).load(build).arrays)
 
 
-def _best_fit_table(begin: np.ndarray, length: np.ndarray, capacity: int, name: str) -> PieceTable:
-    num_documents = len(length)
-    if not num_documents:
-        return PieceTable(begin=begin, length=length.astype(np.int32), first=np.zeros(1, np.int64))
-    key = key_for(0, "packing", name)
-    words = np.array(key[:1], np.uint32), np.array(key[1:], np.uint32)
-    order = permute(np.arange(num_documents, dtype=np.uint32), domain([num_documents]), words)
-    begin, length = begin[order], length[order]
-    parts, rows_before = [], 0
-    for start in range(0, num_documents, BLOCK_DOCUMENTS):
-        block = slice(start, start + BLOCK_DOCUMENTS)
-        pieces = _cut(begin[block], length[block], capacity)
-        row = best_fit(pieces.length, capacity)
-        by_row = np.argsort(row, kind="stable")
-        parts.append((row[by_row] + rows_before, pieces.begin[by_row], pieces.length[by_row]))
-        rows_before += int(row.max()) + 1
-    row, begin, length = (np.concatenate(column) for column in zip(*parts, strict=True))
-    first = np.searchsorted(row, np.arange(rows_before + 1))
-    return PieceTable(begin=begin, length=length.astype(np.int32), first=first)
-
-
 def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:
-    """Put each piece, the longest first, where it leaves the least room.
+    """Put each piece, the longest first, into the record where it leaves the least room.
 
     Args:
       lengths: The length of each piece, from 1 to `capacity`, int [num_pieces].
@@ -293,17 +246,17 @@ def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:
     Returns:
       The record of each piece, int64 [num_pieces].
 
+    Source: D. S. Johnson, Near-optimal bin packing algorithms (1973), "best-fit decreasing".
+
     >>> best_fit(np.array([2, 5, 3, 6]), 8).tolist()
     [0, 1, 1, 0]
     """
     row_of = np.empty(len(lengths), np.int64)
     rows_by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0  # bit r: there is a record with room for r tokens
-    num_rows = 0
+    rooms = num_rows = 0  # bit r of `rooms`: some record has room for r tokens
     order = np.argsort(-lengths, kind="stable")
     for piece, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        fitting = rooms >> length
-        if fitting:
+        if fitting := rooms >> length:
             room = length + (fitting & -fitting).bit_length() - 1
             row = rows_by_room[room].pop()
             if not rows_by_room[room]:

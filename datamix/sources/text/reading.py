@@ -105,7 +105,9 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         with path.open("rb") as raw:
             yield (cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw), raw
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read, or is cut off: {getattr(error, 'strerror', None) or error}.") from error
+        raise DataError(
+            f"{path} cannot be read, or is cut off: {getattr(error, 'strerror', None) or error}."
+        ) from error
 
 
 def _paragraphs(path: Path, lines: Iterable[bytes], *, by_line: bool) -> Iterator[Document]:
@@ -150,7 +152,7 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]
         except msgspec.DecodeError as error:
             raise DataError(f"{place} is no JSON: {error}.") from None
         if not isinstance(record, dict):
-            raise DataError(f"{place} is no JSON object; each line is one, such as {{\"text\": …}}.")
+            raise DataError(f'{place} is no JSON object; each line is one, such as {{"text": …}}.')
         yield place, record
 
 

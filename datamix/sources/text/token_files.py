@@ -37,6 +37,7 @@ class TokenFile:
       ends: The place after each document's last token, int64 [num_documents].
       first: The number of the first document in the file.
       prompts: How many tokens of each document are a prompt, int64 [num_documents]; None where none has one.
+      note: What a user must know of how the file was read, a sentence; empty if nothing.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class TokenFile:
     ends: np.ndarray
     first: int = 0
     prompts: np.ndarray | None = None
+    note: str = ""
 
 
 def tokenised(
@@ -54,7 +56,7 @@ def tokenised(
     documents: Literal["blank_line", "line"],
     cache_dir: Path,
     advance: Callable[[int], None],
-) -> tuple[list[TokenFile], tuple[str, ...]]:
+) -> list[TokenFile]:
     """The tokens of a text file, out of the cache; made first where it does not hold them.
 
     They are kept in parts, so that a run that is cut short goes on where it was.
@@ -66,9 +68,6 @@ def tokenised(
       documents: What divides the documents of a `.txt` file.
       cache_dir: The directory of the cache.
       advance: Is told how many bytes of the file have been read since the last time.
-
-    Returns:
-      The parts, and what a user must know of them, a sentence each.
 
     Raises:
       DatamixError: See `datamix.sources.text.reading.batches`.
@@ -94,26 +93,31 @@ def tokenised(
         return arrays, {"batches": count, "last": last, "by_line": by_line()}
 
     files: list[TokenFile] = []
+    note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so as well."
     while True:
+        number = len(files)
         key = {"path": str(path.absolute()), "column": column, "documents": documents, "tokenizer": tokenizer.digest}
         entry = Place(
             cache_dir=cache_dir,
-            name=f"tokens-{path.name}-{len(files)}",
-            key=key | {"part": len(files)},
+            name=f"tokens-{path.name}-{number}",
+            key=key | {"part": number},
             fingerprint={"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
             checked=stat.st_size <= _CHECKED_BYTES,
         ).load(build)
-        tokens, ends, prompts = (entry.arrays.get(name) for name in ("tokens", "ends", "prompts"))
-        assert tokens is not None
-        assert ends is not None
-        first = files[-1].first + len(files[-1].ends) if files else 0
-        files.append(TokenFile(path=path, tokens=tokens, ends=ends, first=first, prompts=prompts))
+        files.append(
+            TokenFile(
+                path=path,
+                tokens=entry.arrays["tokens"],
+                ends=entry.arrays["ends"],
+                first=files[-1].first + len(files[-1].ends) if files else 0,
+                prompts=entry.arrays.get("prompts"),
+                note=note if entry.info["by_line"] and documents != "line" else "",
+            )
+        )
         done += entry.info["batches"]
         if entry.info["last"]:
-            break
-    advance_to(stat.st_size)
-    note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so as well."
-    return files, (note,) if entry.info["by_line"] and documents != "line" else ()
+            advance_to(stat.st_size)
+            return files
 
 
 def _encoded(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,32 +19,31 @@ from datamix.errors import ConfigError, DataError, InstallationError, expanded, 
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eos|>", "[SEP]")
 
 
-class Tokenizer(Protocol):
+class Tokenizer:
     """A tokenizer.
 
     Attributes:
       vocab_size: The number of tokens there are.
       end_of_document: The token that ends each document.
       digest: What tells it from all other tokenizers.
-      token_bytes: The bytes of UTF-8 of each token's text, 0 for special tokens; int32 [vocab_size].
     """
 
+    vocab_size: int
+    end_of_document: int
+    digest: str
+
     @property
-    def vocab_size(self) -> int: ...
-    @property
-    def end_of_document(self) -> int: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def token_bytes(self) -> np.ndarray: ...
+    def token_bytes(self) -> np.ndarray:
+        """The bytes of UTF-8 of each token's text, 0 for special tokens; int32 [vocab_size]."""
+        raise NotImplementedError
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all texts in a row, uint16 or uint32, and how many each has, int64 [len(texts)]."""
-        ...
+        raise NotImplementedError
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of some tokens; special tokens have none."""
-        ...
+        raise NotImplementedError
 
 
 def open_tokenizer(name: str, end_of_document: str | None = None) -> Tokenizer:
@@ -69,13 +68,13 @@ def open_tokenizer(name: str, end_of_document: str | None = None) -> Tokenizer:
     return Bytes()
 
 
-class Bytes:
+class Bytes(Tokenizer):
     """The bytes of UTF-8 as tokens 0 to 255; 256 ends a document."""
 
     vocab_size = 257
     end_of_document = 256
     digest = "bytes"
-    token_bytes = np.repeat(np.int32([1, 0]), [256, 1])
+    token_bytes = np.append(np.ones(256, np.int32), np.int32(0))  # type: ignore[assignment]
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer`."""
@@ -87,7 +86,7 @@ class Bytes:
         return tokens[tokens < 256].astype(np.uint8).tobytes().decode(errors="replace")
 
 
-class FileTokenizer:
+class FileTokenizer(Tokenizer):
     """A `tokenizer.json`, as the library `tokenizers` reads it; see `open_tokenizer`.
 
     No token is added but the end of a document, and no text is cut, whatever the file says.
@@ -122,7 +121,9 @@ class FileTokenizer:
             special = [token.content for token in self._library.get_added_tokens_decoder().values() if token.special]
             if end_of_document is not None:
                 text = f"{path} has no such token"
-                raise ConfigError(text, key="end_of_document", value=end_of_document, hint=hint(end_of_document, special))
+                raise ConfigError(
+                    text, key="end_of_document", value=end_of_document, hint=hint(end_of_document, special)
+                )
             raise ConfigError(
                 f"{path} has none of the tokens that usually end a document ({', '.join(_ENDS)})",
                 key="end_of_document",
@@ -154,8 +155,8 @@ class FileTokenizer:
                 sizes[index] = 1
             else:
                 sizes[index] = len(token if of_bytes else token.removeprefix("##").replace("▁", " ").encode())
-        for index, token in self._library.get_added_tokens_decoder().items():
-            sizes[index] = 0 if token.special else len(token.content.encode())
+        for index, added in self._library.get_added_tokens_decoder().items():
+            sizes[index] = 0 if added.special else len(added.content.encode())
         sizes[self.end_of_document] = 0
         return sizes
 
@@ -176,7 +177,9 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, path: str | Path) 
       InstallationError: `tokenizers` is missing.
     """
     if vocab_size < 257:
-        raise ConfigError("it is 257 or more: every byte, and the end of a document", key="vocab_size", value=vocab_size)
+        raise ConfigError(
+            "it is 257 or more: every byte, and the end of a document", key="vocab_size", value=vocab_size
+        )
     try:
         from tokenizers import Tokenizer as Library
         from tokenizers import decoders, models, pre_tokenizers, trainers
