@@ -74,7 +74,7 @@ class Bytes(Tokenizer):
     vocab_size = 257
     end_of_document = 256
     digest = "bytes"
-    token_bytes = np.append(np.ones(256, np.int32), np.int32(0))  # type: ignore[assignment]
+    token_bytes = np.append(np.ones(256, np.int32), np.int32(0))
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer`."""
