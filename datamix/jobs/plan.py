@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     ]
     columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
-    if token_rows := tokens.rows(built.sources, plan, records):
-        out.print(table("Tokens", tokens.COLUMNS, token_rows))
+    if packed := tokens.packed(built.sources):
+        out.print(table("Tokens", tokens.COLUMNS, tokens.rows(built.sources, plan, records)))
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
         out.print(table("Mixes within it", ["mix", "target share", "share"], inner))
@@ -69,6 +70,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     notes = [*built.notes_on_records(), *_shard_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
+    if packed:
+        report["plan"]["packing"] = {name: asdict(source.facts) for name, source in packed.items()}
     report["notes"] = notes
     report["figure"] = _draw(directory, built)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")

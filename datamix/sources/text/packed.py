@@ -29,7 +29,7 @@ _MOST_TOKENS = 2**24  # of a record
 _BLOCK_TOKENS = 2**18  # handed out at a time, so that what is computed on the way takes little memory
 _LARGEST = 2**31 - 1
 _MOST_PLACES = 3  # that are named of one record
-_TOLD_BYTES = 2**25  # of files; from there on, reading them is told
+TOLD_BYTES = 2**25  # of files; from there on, reading them is told
 
 
 class _Loaded(NamedTuple):
@@ -125,7 +125,11 @@ class Packed:
         if empty := len(lengths) - facts.documents:
             notes.append(f"{empty:,} empty documents have no token, and are in no record.")
         if facts.lost:
-            what = f"{facts.dropped:,} documents are left out" if facts.dropped else "long documents are cut off"
+            what = (
+                f"{facts.dropped:,} of {facts.documents:,} documents are left out"
+                if facts.dropped
+                else "long documents are cut off"
+            )
             notes.append(f"{what}: {facts.lost:,} of {facts.lost + facts.tokens:,} tokens; long=split keeps them.")
         return _Loaded(files, rows, facts, tuple(notes))
 
@@ -339,7 +343,7 @@ class _Progress:
 
     def __init__(self, name: str, num_bytes: int) -> None:
         self._bar: Any = None
-        if num_bytes >= _TOLD_BYTES:
+        if num_bytes >= TOLD_BYTES:
             from rich.console import Console
             from rich.progress import Progress
 

@@ -22,7 +22,7 @@ PAIR = ("prompt", "completion")
 Document = tuple[str, ...]
 """A text, or a prompt and its completion."""
 
-_BATCH_CHARACTERS = 2**22
+BATCH_CHARACTERS = 2**22
 _ROWS = 1024  # read from a table at a time
 
 
@@ -91,7 +91,7 @@ def batches(path: Path, *, column: str, by_line: bool) -> Iterator[tuple[int, li
         for document in documents:
             batch.append(document)
             size += sum(map(len, document)) + 1
-            if size >= _BATCH_CHARACTERS:
+            if size >= BATCH_CHARACTERS:
                 yield raw.tell(), batch
                 batch, size = [], 0
         if batch:

@@ -19,7 +19,7 @@ from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
 from datamix.spec import Arrays
 
-_PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
+PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
 _CHECKED_BYTES = 2**28  # of text, whose tokens are looked at as a whole before they are used
 _SCANNED = 2**22  # tokens looked at at a time
 _MEGATRON = b"MMIDIDX\x00\x00"
@@ -135,7 +135,7 @@ def _encoded(
             advance_to(position)
             count += 1
             characters += sum(len(text) for document in batch for text in document)
-            if characters >= _PART_CHARACTERS:
+            if characters >= PART_CHARACTERS:
                 last = False
                 break
         parts += [each.result() for each in pending]

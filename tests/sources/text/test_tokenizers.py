@@ -74,15 +74,21 @@ def test_bytes_of_other_vocabularies(tmp_path):
 
 def test_mistakes_say_how_to_mend_them(tmp_path, trained):
     path = words(tmp_path / "endless.json", "[PAD]")
-    message = r"end_of_document: .*endless\.json has none of the tokens .*end a document \(<\|endoftext\|>, .*'\[PAD\]'\.$"
+    message = (
+        r"end_of_document: .*endless\.json has none of the tokens .*end a document \(<\|endoftext\|>, .*'\[PAD\]'\.$"
+    )
     with pytest.raises(ConfigError, match=message):
         open_tokenizer(path)
-    with pytest.raises(ConfigError, match=r"end_of_document = '\[PAT\]'; .* has no such token\. Did you mean '\[PAD\]'"):
+    with pytest.raises(
+        ConfigError, match=r"end_of_document = '\[PAT\]'; .* has no such token\. Did you mean '\[PAD\]'"
+    ):
         open_tokenizer(path, "[PAT]")
     assert open_tokenizer(path, "[PAD]").end_of_document == 4
     with pytest.raises(ConfigError, match=r"end_of_document: token 256 ends a document of bytes; leave it out\."):
         open_tokenizer("bytes", "x")
-    with pytest.raises(DataError, match=r"bites cannot be read \(No such file.*\); tokenizer is bytes, or the path of a"):
+    with pytest.raises(
+        DataError, match=r"bites cannot be read \(No such file.*\); tokenizer is bytes, or the path of a"
+    ):
         open_tokenizer("bites")
     (tmp_path / "broken.json").write_bytes(trained.read_bytes()[:100])
     with pytest.raises(DataError, match=r"broken\.json is no tokenizer\.json: "):
@@ -90,5 +96,7 @@ def test_mistakes_say_how_to_mend_them(tmp_path, trained):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match=r"other\.json is no tokenizer\.json: "):
         open_tokenizer(str(tmp_path / "other.json"))
-    with pytest.raises(ConfigError, match=r"vocab_size = 256; it is 257 or more: every byte, and the end of a document"):
+    with pytest.raises(
+        ConfigError, match=r"vocab_size = 256; it is 257 or more: every byte, and the end of a document"
+    ):
         train_tokenizer([], vocab_size=256, path=tmp_path / "x.json")
