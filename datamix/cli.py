@@ -116,11 +116,7 @@ def _any_text(stream: TextIO) -> Iterator[None]:
 
 @contextmanager
 def _printing() -> Iterator[None]:
-    """Print, and do nothing else.
-
-    Raises:
-      ResourceError: The standard output cannot be written.
-    """
+    """Print, and do nothing else; the output that cannot be written raises `ResourceError`."""
     try:
         yield
         sys.stdout.flush()
@@ -224,9 +220,6 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
     Returns:
       What the arguments say, and those that are flags and their values.
-
-    Raises:
-      ConfigError: A flag that Hydra does not know.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -276,11 +269,7 @@ def _importable_directory() -> Iterator[None]:
 
 
 def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> None:
-    """Hand a command line over to Hydra, which reads it from `sys.argv`.
-
-    Raises:
-      ConfigError: The directory of the run cannot be written.
-    """
+    """Hand a command line over to Hydra, which reads it from `sys.argv`."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
@@ -289,7 +278,7 @@ def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> 
     except OSError as error:
         if error.filename is None:
             raise
-        raise ConfigError(f"{directory_key}: {error.filename} cannot be written: {error.strerror}.") from error
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=directory_key) from error
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")
@@ -330,5 +319,5 @@ def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
         if not isinstance(error, OSError) or not str(error.filename or "").startswith(str(directory)):
             raise
         key = "hydra.sweep.dir" if hydra_config.mode == RunMode.MULTIRUN else "hydra.run.dir"
-        raise ConfigError(f"{key}: {error.filename} cannot be written: {error.strerror}.") from error
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=key) from error
     return report

@@ -25,15 +25,7 @@ class _Plan(Protocol):
 def parts(
     identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str, *, shuffle_rows: bool = False
 ) -> dict[str, str]:
-    """Digest each thing that determines the sequence, by the name a user knows it by.
-
-    Args:
-      identity: What determines which records there are and what is done to them, by the key that sets it.
-      plan: The plan of the mix.
-      batch_size: The number of records in a batch.
-      remainder: What happens to the records at the end that fill no batch.
-      shuffle_rows: Whether the rows of each batch are put into another order.
-    """
+    """Digest each thing that determines the sequence, by the name a user knows it by."""
     shares = [[until, *(str(share) for share in group.leaf_shares())] for until, group in plan.phases]
     batch = {"mix": shares, "batch.size": batch_size, "batch.remainder": remainder}
     if shuffle_rows:  # only then, so that states from before there was the setting are still of the same sequence

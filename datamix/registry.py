@@ -14,7 +14,6 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -24,16 +23,11 @@ ENTRY_POINTS = "datamix.plugins"
 """Entry point group: each names a module that registers components when it is imported."""
 
 
-@dataclass(frozen=True)
-class _Loader:
-    """A component that is not imported yet: `load` imports it, by its name."""
-
-    load: Callable[[str], Any]
-
-
-_COMPONENTS: dict[str, dict[str, _Loader | Callable[..., Any]]] = {
-    kind: {} for kind in ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "job")
-}
+_KINDS = ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "job")
+_LOADERS: dict[str, dict[str, Callable[[str], Any]]] = {kind: {} for kind in _KINDS}
+"""What imports each built-in component, by kind and name."""
+_REGISTERED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in _KINDS}
+"""All others, by kind and name."""
 _RESERVED: dict[str, tuple[str, ...]] = {
     "order": (
         *("sizes", "weights", "ratio", "share", "weighting", "group_weights", "schedule", "order", "stop", "epochs"),
@@ -61,15 +55,14 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
             raise RegistryError(
                 f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
             )
-    present = _COMPONENTS[kind].get(name)
-    if isinstance(present, _Loader):
-        if component.__module__.startswith(f"{present.load.__module__}."):  # it is what the package has declared
-            return
-        present = present.load(name)
+    load = _LOADERS[kind].get(name)
+    if load and component.__module__.startswith(f"{load.__module__}."):  # it is what its package has declared
+        return
+    present = load(name) if load else _REGISTERED[kind].get(name)
     path = _path(component)
     if present is not None and path != (first := _path(present)):
         raise RegistryError(f"{kind} {name!r} is registered twice: as {first} and as {path}; rename one.")
-    _COMPONENTS[kind][name] = component
+    _REGISTERED[kind][name] = component
 
 
 def builtin(kind: str, *names: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
@@ -85,7 +78,7 @@ def builtin(kind: str, *names: str) -> Callable[[Callable[[str], Any]], Callable
     """
 
     def declare(load: Callable[[str], Any]) -> Callable[[str], Any]:
-        _COMPONENTS[kind].update(dict.fromkeys(names, _Loader(load)))
+        _LOADERS[kind].update(dict.fromkeys(names, load))
         return load
 
     return declare
@@ -103,11 +96,11 @@ def registered() -> Iterator[None]:
     False
     """
     _load_entry_points()
-    before = {kind: dict(components) for kind, components in _COMPONENTS.items()}
+    before = {kind: dict(components) for kind, components in _REGISTERED.items()}
     try:
         yield
     finally:
-        _COMPONENTS.update(before)
+        _REGISTERED.update(before)
 
 
 def name_of(component: Callable[..., Any]) -> str:
@@ -121,7 +114,7 @@ def name_of(component: Callable[..., Any]) -> str:
 
 def names(kind: str) -> list[str]:
     """The names of a kind, sorted."""
-    return sorted(_COMPONENTS[kind])
+    return sorted({*_LOADERS[kind], *_REGISTERED[kind]})
 
 
 def require(kind: str, name: str, where: str = "") -> None:
@@ -130,7 +123,7 @@ def require(kind: str, name: str, where: str = "") -> None:
     Raises:
       RegistryError: There is no such name; `where` is the key that the error carries.
     """
-    if name not in _COMPONENTS[kind]:
+    if name not in _LOADERS[kind] and name not in _REGISTERED[kind]:
         raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=hint(name, names(kind)))
 
 
@@ -147,8 +140,8 @@ def lookup(kind: str, name: str) -> Any:
     datamix.errors.RegistryError: no job 'plam_for_doctest'. Did you mean 'plan_for_doctest'? Known: ...
     """
     require(kind, name)
-    component = _COMPONENTS[kind][name]
-    return component.load(name) if isinstance(component, _Loader) else component
+    load = _LOADERS[kind].get(name)
+    return load(name) if load else _REGISTERED[kind][name]
 
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 # With these packages, the names of their components are known, as on the command line.
-from datamix import jobs, operators, sources, training  # noqa: F401
+from datamix import jobs, mixing, operators, sources, training  # noqa: F401
 from datamix.registry import registered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -211,3 +211,13 @@ def call_datamix(environment, tmp_path, monkeypatch, capsys) -> Iterator[Callabl
     for name, module in list(sys.modules.items()):
         if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
             del sys.modules[name]
+
+
+@pytest.fixture
+def call_among_datasets(call_datamix, every_dataset, tmp_path, monkeypatch) -> Callable[..., Ended]:
+    """`call_datamix` where every dataset is at home."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "tensorflow_datasets").symlink_to(every_dataset)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(every_dataset))
+    return call_datamix

@@ -13,6 +13,7 @@ PACKAGE = TESTS.parent / "datamix"
 WHOLE = {
     "test_conf.py": "the YAML files",
     "test_contributing.py": "CONTRIBUTING and SECURITY",
+    "test_docs.py": "the documentation site",
     "test_layout.py": "this file",
     "test_notebook.py": "objects as notebooks show them",
     "test_own_rules.py": "a user's own orders, stops and weightings, from file to report",

@@ -76,20 +76,20 @@ def test_names_and_their_check_import_nothing_heavy() -> None:
 def test_what_a_package_declares_is_imported_when_first_used_and_taken_by_nobody_else() -> None:
     loaded = []
 
-    @registry.builtin("operator", "blur", "sharpen")
+    @registry.builtin("operator", "blur_for_doctest", "sharpen_for_doctest")
     def load(name: str) -> Any:
         loaded.append(name)
         return resize
 
-    registry.require("operator", "blur")
-    assert {"blur", "sharpen"} <= set(registry.names("operator"))
+    registry.require("operator", "blur_for_doctest")
+    assert {"blur_for_doctest", "sharpen_for_doctest"} <= set(registry.names("operator"))
     assert loaded == []
-    assert registry.lookup("operator", "sharpen") is resize
-    assert loaded == ["sharpen"]
+    assert registry.lookup("operator", "sharpen_for_doctest") is resize
+    assert loaded == ["sharpen_for_doctest"]
     with pytest.raises(
-        RegistryError, match=r"^operator 'blur' is registered twice: as datamix\.operators\.image:resize"
+        RegistryError, match=r"^operator 'blur_for_doctest' is registered twice: as datamix\.operators\.image:resize"
     ):
-        registry.register("operator", "blur", load)
+        registry.register("operator", "blur_for_doctest", load)
 
 
 def test_unknown_name() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
+from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
@@ -135,51 +136,30 @@ class Assembly:
 
 def assemble(
     sources: Sequence[OpenSource],
+    mix: PlanSpec,
     *,
     operators: Sequence[Operation] = (),
     labels: Numbering = "union",
     labels_like: Labels | None = None,
-    batch_size: int = 16,
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
-    seed: int = 0,
-    shuffle: bool | str = "full",
     unit: str = "record",
-    order: str = "proportional",
-    order_settings: Mapping[str, Any] | None = None,
-    granularity: str = "record",
-    stop: str | Mapping[str, Any] = "first_exhausted",
-    epochs: Mapping[str, int] | None = None,
-    samples: int | None = None,
-    tokens: int | None = None,
-    **weights: Any,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
 
     Args:
       sources: The sources, in order.
+      mix: How they are mixed; their sizes, seeds and lengths are filled in.
       operators: The operators on every record, after the mix.
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
-      batch_size: The number of records in a batch.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
-      seed: The seed of everything that is drawn, where a source has none of its own.
-      shuffle: See `datamix.Plan`, as is all that follows but for these.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
-      order: The order of the mix.
-      order_settings: The keyword settings of the order.
-      granularity: Whether records or whole batches are mixed.
-      stop: The stop of the mix, with settings as in `{"rule": name, setting: value}`.
-      epochs: How often a source is gone through until it counts as finished.
-      samples: After how many records the mix ends at the latest.
-      tokens: Or after how many tokens.
-      **weights: what determines the ratio: `ratio`, `weights`, `share`, `weighting`, `group_weights`, `schedule`.
 
     Raises:
       DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
-    names, settings = [source.name for source in sources], dict(order_settings or {})
     for source in sources:
         if not source.num_records:
             split = source.settings.get("split")
@@ -187,41 +167,26 @@ def assemble(
                 f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
-    _check_tokenizers(sources)
+    seeds = _seeds(sources, mix.seed)
+    lengths = None if unit == "record" else {each.name: _lengths(each, unit, f"mix.unit = {unit}") for each in sources}
     num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
-    if tokens is not None:
+    if mix.tokens is not None:
         num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens") for source in sources}
-    plan = Plan(
-        sizes={source.name: source.num_records for source in sources},
-        order=order,
-        stop=stop,
-        epochs=epochs,
-        samples=samples,
-        tokens=tokens,
-        num_tokens=num_tokens,
-        seed=seed,
-        shuffle=shuffle,
-        seeds=_seeds(sources, seed),
-        batch_size=batch_size,
-        granularity=granularity,
-        lengths=None
-        if unit == "record"
-        else {source.name: _lengths(source, unit, f"mix.unit = {unit}") for source in sources},
-        **weights,
-        **settings,
-    )
+    _check_tokenizers(sources)
+    sizes = {source.name: source.num_records for source in sources}
+    plan = Plan.of(replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens))
     check_largest(sources, operators)
     if labels_like is None:
         opened, decided = decide(sources, labels, operators)
     else:
         opened, decided = [labels_like.known_to(source) for source in sources], labels_like
     identity: dict[str, object] = {
-        "source": names,
-        "seed": seed,
-        "shuffle": shuffle,
+        "source": list(sizes),
+        "seed": mix.seed,
+        "shuffle": mix.shuffle,
         "labels": labels,
-        "mix.order": [order, settings, granularity],
-        "stop": [stop, samples, dict(epochs or {}), *([] if tokens is None else [tokens])],
+        "mix.order": [mix.order, dict(mix.settings), mix.granularity],
+        "stop": [mix.stop, mix.samples, dict(mix.epochs or {}), *([] if mix.tokens is None else [mix.tokens])],
         "mix.unit": unit,
         "operators": _identities(operators),
     }
@@ -231,8 +196,8 @@ def assemble(
         labels=decided,
         graph=_graph(opened, decided, operators),
         plan=plan,
-        seed=seed,
-        batch_size=batch_size,
+        seed=mix.seed,
+        batch_size=mix.batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
@@ -276,11 +241,6 @@ def _plain(value: object) -> object:
 
 
 def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
-    """Check that the tokens of all sources mean the same.
-
-    Raises:
-      ConfigError: Two were made by different tokenizers.
-    """
     known = [source for source in sources if source.tokenizer_digest]
     for first, source in itertools.pairwise(known):
         if source.tokenizer_digest != first.tokenizer_digest:
@@ -289,11 +249,7 @@ def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
 
 
 def _lengths(source: OpenSource, leaf: str, where: str) -> np.ndarray:
-    """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold.
-
-    Raises:
-      SpecError: It has no such leaf; it names the setting that wants it.
-    """
+    """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold."""
     if leaf == "tokens" and source.num_tokens is not None:
         return source.num_tokens
     spec = source.spec
@@ -313,11 +269,7 @@ def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Op
 
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:
-    """A source's operators, with those that every source has: numbers of its own for its classes, and the source's.
-
-    Raises:
-      SpecError: The source has a leaf of the name that is given to the source's number.
-    """
+    """A source's operators, with those that every source has: numbers of its own for its classes, and the source's."""
     if "source_id" in source.spec:
         mend = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "rename it, or leave it out"
         raise SpecError(

@@ -13,6 +13,7 @@ from datamix.config.parse import check_components
 from datamix.config.schema import Config
 from datamix.errors import install_hint
 from datamix.mixing.groups import resolve
+from datamix.mixing.plan_spec import PlanSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,41 +38,39 @@ class Built(Assembly):
 def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
-    Args:
-      config: The configuration of the run.
-      memory: Sources made in Python, by name, see `datamix.sources.objects.as_source`.
-      labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
-
-    Raises:
-      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
+    `memory` holds sources made in Python, by name; with `labels_like`, labels are numbered as in that other mix.
     """
     check_components(config)
     mix = config.mix
-    ratio: dict[str, Any] = {"ratio": mix.ratio, "weights": mix.weights, "share": mix.share}
     # Before any dataset is looked for, which may take seconds.
-    resolve([source.name for source in config.sources], **ratio)
+    resolve([source.name for source in config.sources], ratio=mix.ratio, weights=mix.weights, share=mix.share)
     check_data_dir(config)
     assembly = assemble(
         [open_source(source, config, memory or {}) for source in config.sources],
+        PlanSpec(
+            sizes={},
+            weights=mix.weights,
+            ratio=mix.ratio,
+            share=mix.share,
+            weighting=mix.weighting,
+            group_weights=mix.group_weights,
+            schedule=mix.schedule,
+            order=mix.order,
+            stop={"rule": mix.stop, **mix.stop_settings} if mix.stop_settings else mix.stop,
+            epochs=mix.epochs,
+            samples=mix.samples,
+            tokens=mix.tokens,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            batch_size=config.batch_size,
+            granularity=mix.granularity,
+            settings=mix.settings,
+        ),
         operators=operations(config.operators),
         labels=config.labels,
         labels_like=labels_like,
-        batch_size=config.batch_size,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
-        seed=config.seed,
-        shuffle=config.shuffle,
         unit=mix.unit,
-        order=mix.order,
-        order_settings=mix.settings,
-        granularity=mix.granularity,
-        stop={"rule": mix.stop, **mix.stop_settings} if mix.stop_settings else mix.stop,
-        epochs=mix.epochs,
-        samples=mix.samples,
-        tokens=mix.tokens,
-        weighting=mix.weighting,
-        schedule=mix.schedule,
-        group_weights=mix.group_weights,
-        **ratio,
     )
     return Built(config=config, **vars(assembly))

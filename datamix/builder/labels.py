@@ -71,7 +71,7 @@ class Labels:
                 place = Operation(operator="offset_one_hot", function=offset_one_hot, settings=block)
                 at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
                 operators.insert(at, place)
-            elif not _offsets_labels(source):
+            elif not any(map(_is_label_offset, source.operators)):
                 keep = {"keep_negative": True} if self.keeps_unlabelled else {}
                 settings = {"offset": offset, **keep}
                 first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
@@ -202,11 +202,7 @@ class _Search:
         return is_float and not source.declared_num_classes and not self._is_whole(name)
 
     def _is_whole(self, name: str) -> bool:
-        """Whether the labels of a source are whole numbers.
-
-        Raises:
-          DataError: Some are NaN, and it is not said that these are unlabelled.
-        """
+        """Whether the labels of a source are whole numbers."""
         values, source = self.values(name), self.sources[name]
         if values.whole and values.num_nan and source.unlabelled == "refuse":
             raise DataError(
@@ -217,11 +213,7 @@ class _Search:
         return values.whole
 
     def check_declared(self, name: str) -> None:
-        """Check that what a source's labels are declared to be fits their shape.
-
-        Raises:
-          ConfigError: It does not.
-        """
+        """Check that what a source's labels are declared to be fits their shape."""
         source = self.sources[name]
         _ = source.declared_num_classes
         if source.label in (None, "none") or (source.label == "vector") == self.is_vector(name):
@@ -233,11 +225,7 @@ class _Search:
         )
 
     def num_classes(self, name: str) -> int:
-        """The number of classes of a source, from what is declared or from its whole dataset.
-
-        Raises:
-          DataError: Its labels are no class numbers.
-        """
+        """The number of classes of a source, from what is declared or from its whole dataset."""
         source = self.sources[name]
         if (declared := source.declared_num_classes) is not None:
             return declared
@@ -261,11 +249,7 @@ class _Search:
 
 
 def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
-    """The labels of a mix whose labels are all class numbers.
-
-    Raises:
-      SpecError: Operators make vectors of the classes of some sources alone.
-    """
+    """The labels of a mix whose labels are all class numbers."""
     makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
     counts: dict[str, int | None] = {}
     for name in names:
@@ -282,11 +266,7 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
 
 
 def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str], numbering: Numbering) -> Labels:
-    """The labels of a mix in which some are vectors.
-
-    Raises:
-      SpecError: Class numbers or other vectors stand beside vectors with one element a class.
-    """
+    """The labels of a mix in which some are vectors."""
     first = search.sources[vectors[0]]
     width = first.spec["label"].shape[0]
     for name in scalars:
@@ -321,9 +301,6 @@ def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]
     """The sources whose operator `one_hot` makes vectors of their own classes alone, with the length of these.
 
     One that makes vectors of all classes of the mix places them by the class number.
-
-    Raises:
-      SpecError: Such a vector has no element for one of the source's classes.
     """
     total, blocks = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
@@ -358,11 +335,7 @@ def _class_beside_vector(search: _Search, name: str, first: str, width: int, num
 
 
 def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> None:
-    """Check that no source insists on classes beside numbers to predict.
-
-    Raises:
-      ConfigError: One does.
-    """
+    """Refuse classes beside numbers to predict, where a source insists on them."""
     for name in names:
         if (source := search.sources[name]).label == "class":
             raise ConfigError(
@@ -374,11 +347,7 @@ def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> Non
 
 
 def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -> None:
-    """Check that every class of the mix has a number, and an element of vectors that are made after the mix.
-
-    Raises:
-      SpecError: There are too many classes.
-    """
+    """Check that every class of the mix has a number, and an element of vectors that are made after the mix."""
     total = sum(count or 0 for count in labels.num_classes.values())
     for name, count in labels.num_classes.items():
         source, largest = search.sources[name], (count or 0) - 1
@@ -402,8 +371,9 @@ def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -
     for each in shared:
         if _makes_one_hot(each) and labels.kind == "class" and each.settings["num_classes"] < total:
             raise SpecError(
-                f"operators: one_hot: num_classes = {each.settings['num_classes']} has no element for all of the "
-                f"{total} classes of the mix; it is {total}, or set labels=keep."
+                f"one_hot: num_classes = {each.settings['num_classes']} has no element for all of the {total} classes "
+                f"of the mix; it is {total}, or set labels=keep",
+                key="operators",
             )
 
 
@@ -416,10 +386,6 @@ def _stays_as_it_is(source: OpenSource) -> bool:
     return all(is_shipped(each) for each in source.operators)
 
 
-def _offsets_labels(source: OpenSource) -> bool:
-    """Whether an operator of the user adds a number to the labels of a source."""
-    return any(map(_is_label_offset, source.operators))
-
-
 def _is_label_offset(operation: Operation) -> bool:
+    """Whether an operator of the user adds a number to the label."""
     return operation.operator == "offset_label" and "leaf" not in operation.settings

@@ -48,13 +48,11 @@ def load(
     memory = dict(sources or {})
     for name in memory:
         if (conf_dir() / "dataset" / f"{name}.yaml").exists():
-            raise ConfigError(f"sources: {name!r} is the name of a dataset that is shipped; give yours another.")
+            raise ConfigError(f"{name!r} is the name of a dataset that is shipped; give yours another", key="sources")
     for override in overrides:
         if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
-            raise ConfigError(
-                f"{override}: load builds a pipeline and runs no job, and this is of one; jobs run on the command "
-                "line, python -m datamix."
-            )
+            text = "load builds a pipeline and runs no job, and this is of one"
+            raise ConfigError(f"{text}; jobs run on the command line, python -m datamix", key=override)
     arguments = ["~job", *overrides]
     if memory and not any(override.startswith("source=") for override in overrides):
         arguments.append(f"source={'+'.join(memory)}")

@@ -17,6 +17,7 @@ from datamix.builder.labels import Numbering
 from datamix.builder.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
+from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.base import Traits, traits
 from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
@@ -117,7 +118,7 @@ def mix(
     """
     flat = dict(_flat(sources, ""))
     if not flat:
-        raise ConfigError("sources: a mix needs at least one source, as in {'a': {'image': …, 'label': …}}.")
+        raise ConfigError("a mix needs at least one source, as in {'a': {'image': …, 'label': …}}", key="sources")
     order_settings = _settings(order, order_settings)
     batch_size = _count("batch_size", batch_size)
     ends = [
@@ -152,26 +153,29 @@ def mix(
     ]
     assembly = assemble(
         opened,
+        PlanSpec(
+            sizes={},
+            weights=weights,
+            ratio=ratio,
+            share=share,
+            weighting=weighting,
+            schedule=schedule,
+            order=order,
+            stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
+            epochs=by_path(epochs),
+            samples=min((end for end in ends if end is not None), default=None),
+            tokens=None if tokens is None else _count("tokens", tokens),
+            seed=_whole("seed", seed),
+            shuffle=shuffle,
+            batch_size=batch_size,
+            granularity=granularity,
+            settings=order_settings,
+        ),
         operators=_operations("shared_operators", shared_operators),
         labels=cast(Numbering, labels),
-        batch_size=batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
-        seed=_whole("seed", seed),
-        shuffle=shuffle,
         unit=unit,
-        order=order,
-        order_settings=order_settings,
-        granularity=granularity,
-        stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
-        epochs=by_path(epochs),
-        tokens=None if tokens is None else _count("tokens", tokens),
-        samples=min((end for end in ends if end is not None), default=None),
-        weights=weights,
-        ratio=ratio,
-        share=share,
-        weighting=weighting,
-        schedule=schedule,
     ).completed()
     pipeline = assembly.pipeline()
     for note in assembly.notes_on(pipeline):
@@ -185,7 +189,7 @@ def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         raise ConfigError(f"sources are given by name, as in {{'a': …}}; this is {type(sources).__name__}.")
     for name, data in sources.items():
         if not isinstance(name, str) or not name:
-            raise ConfigError(f"sources: {name!r} is not a name; sources are named by text.")
+            raise ConfigError(f"{name!r} is not a name; sources are named by text", key="sources")
         if isinstance(data, Mapping) and data and not any(_is_leaf(value) for value in data.values()):
             yield from _flat(data, f"{prefix}{name}.")
         else:
@@ -218,34 +222,35 @@ def _of_sources(
       ConfigError: These are none, or there is no such source.
     """
     if not isinstance(values, Mapping | None):
-        raise ConfigError(f"{argument} = {values!r}; it is given by source, as in {{{next(iter(sources))!r}: …}}.")
+        raise ConfigError(f"it is given by source, as in {{{next(iter(sources))!r}: …}}", key=argument, value=values)
     for name in values or {}:
         if name not in sources:
-            raise ConfigError(f"{argument}[{name!r}]: there is no source {name!r} in this mix. {hint(name, sources)}")
+            text = f"there is no source {name!r} in this mix"
+            raise ConfigError(text, key=f"{argument}[{name!r}]", hint=hint(name, sources))
     return {name: read(f"{argument}[{name!r}]", value) for name, value in (values or {}).items()}
 
 
 def _whole(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ConfigError(f"{argument} = {value!r}; it is a whole number.")
+        raise ConfigError("it is a whole number", key=argument, value=value)
     return int(value)
 
 
 def _count(argument: str, value: object) -> int:
     if (count := _whole(argument, value)) < 1:
-        raise ConfigError(f"{argument} = {value!r}; it is 1 or more.")
+        raise ConfigError("it is 1 or more", key=argument, value=value)
     return count
 
 
 def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise ConfigError(f"{argument} = {value!r}; it is a list of names.")
+        raise ConfigError("it is a list of names", key=argument, value=value)
     return tuple(str(name) for name in value)
 
 
 def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
     if value not in options:
-        raise ConfigError(f"{argument} = {value!r}. {hint(str(value), options)}")
+        raise ConfigError(key=argument, value=value, hint=hint(str(value), options))
 
 
 def _choice(argument: str, value: str, options: Sequence[str]) -> str:
@@ -263,14 +268,14 @@ def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in known:
             keywords = [*registry.settings(mix), *known]
-            raise ConfigError(f"{name}: mix has no such keyword with order={order!r}. {hint(name, keywords)}")
+            raise ConfigError(f"mix has no such keyword with order={order!r}", key=name, hint=hint(name, keywords))
     defaults = {name: each.default for name, each in known.items() if each.default is not each.empty}
     return defaults | dict(settings)
 
 
 def _operations(where: str, operators: Sequence[Operator]) -> tuple[Operation, ...]:
     if isinstance(operators, str) or not isinstance(operators, Sequence):
-        raise ConfigError(f"{where} is a list of operators, as in [to_float].")
+        raise ConfigError("it is a list of operators, as in [to_float]", key=where, value=operators)
     return tuple(_operation(operator, f"{where}[{i}]") for i, operator in enumerate(operators))
 
 
@@ -289,10 +294,8 @@ def _operation(operator: Operator, where: str) -> Operation:
     if isinstance(function, functools.partial) and not function.args:
         function, settings = function.func, function.keywords | dict(settings)
     if not callable(function) or isinstance(function, functools.partial) or not isinstance(settings, Mapping):
-        raise ConfigError(
-            f"{where} = {operator!r} is no operator; it is a function from record to record, and settings are given "
-            "by keyword, as in functools.partial(normalize, mean=0.5, std=0.5)."
-        )
+        text = "it is no operator, which is a function from record to record; settings are given by keyword"
+        raise ConfigError(f"{text}, as in functools.partial(normalize, mean=0.5)", key=where, value=operator)
     name = getattr(function, "__name__", type(function).__name__).strip("<>")
     if isinstance(getattr(function, "traits", None), Traits):
         registry.check_settings(f"{where}.{name}", function, settings)
@@ -300,13 +303,12 @@ def _operation(operator: Operator, where: str) -> Operation:
         try:
             inspect.signature(function).bind({}, **settings)
         except TypeError as error:
-            raise ConfigError(f"{where}: {name} does not take a record and these settings: {error}.") from error
+            raise ConfigError(f"{name} does not take a record and these settings: {error}", key=where) from error
     for setting, value in settings.items():
         if setting not in traits(function).traced and hasattr(value, "__array__"):
-            raise ConfigError(
-                f"{where}.{name}.{setting} is an array, by which no program can be told from another; declare it with "
-                f"traced=({setting!r},), or let the function refer to it."
-            )
+            text = "it is an array, by which no program can be told from another"
+            mend = f"Declare it with traced=({setting!r},), or let the function refer to it."
+            raise ConfigError(text, key=f"{where}.{name}.{setting}", hint=mend)
     return Operation(operator=name, function=function, settings=dict(settings))
 
 

@@ -22,20 +22,14 @@ from datamix.sources.tfds.prepare import Unavailable
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
     """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read.
 
-    Args:
-      source: The configuration of the source.
-      config: The configuration of the run.
-      memory: Sources made in Python, by name: whatever `datamix.sources.objects.as_source` takes.
-
     Raises:
       DatamixError: The source cannot be had, or its settings do not fit it.
     """
     if source.name in memory:
         for key in source.settings.keys() - {"split"}:
-            raise ConfigError(
-                f"source.{source.name}.{key}: {source.name} was made in Python and takes no {key}; "
-                f"source.{source.name}.split and source.{source.name}.limit take some of its records."
-            )
+            some = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
+            text = f"{source.name} was made in Python and takes no {key}; {some}"
+            raise ConfigError(text, key=f"source.{source.name}.{key}")
     try:
         split = source.settings.get("split")
         if source.name in memory:
@@ -83,16 +77,11 @@ def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], spl
 
 
 def check_data_dir(config: Config) -> None:
-    """Check that the directory of prepared datasets exists, if one is named.
-
-    Raises:
-      DataError: It does not.
-    """
+    """Refuse a directory of prepared datasets that does not exist."""
     if config.data_dir is not None and not (path := expanded(config.data_dir)).is_dir():
-        raise DataError(
-            f"data.dir = {config.data_dir!r}: there is no such directory (looked for it at {path.absolute()}); name "
-            "one that holds prepared datasets, or make it first if they are to be downloaded into it."
-        )
+        text = f"there is no such directory (looked for it at {path.absolute()}); name one that holds prepared datasets"
+        mend = f"{text}, or make it first if they are to be downloaded into it"
+        raise DataError(mend, key="data.dir", value=config.data_dir)
 
 
 def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
@@ -124,11 +113,7 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
-    """Open the stand-in of a source that cannot be had.
-
-    Raises:
-      DataError: None is allowed, or there is none; it names what a user can do.
-    """
+    """Open the stand-in of a source that cannot be had, or say what a user can do where there is or may be none."""
     if source.stand_in is None or not config.stand_in:
         instead = (
             f"leave {source.name} out of source="

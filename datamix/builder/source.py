@@ -103,11 +103,7 @@ class OpenSource:
 
     @property
     def declared_num_classes(self) -> int | None:
-        """The number of classes as far as it is known without a look at the labels; None where it is not.
-
-        Raises:
-          ConfigError: Two numbers are chosen.
-        """
+        """The number of classes as far as it is known without a look at the labels; None where it is not."""
         names, number = len(self.chosen_names), self.chosen_num_classes
         if names and number and names != number:
             raise ConfigError(
@@ -200,11 +196,7 @@ class OpenSource:
         return notes
 
     def _check_labels(self, arrays: Arrays) -> None:
-        """Check that labels which are classes are classes.
-
-        Raises:
-          DataError: A label is negative, not whole, NaN, or beyond the number of classes.
-        """
+        """Refuse labels that are to be classes and are negative, not whole, NaN or beyond the number of classes."""
         labels, count = arrays.get("label"), self.declared_num_classes
         if labels is None or labels.ndim != 1 or not len(labels):
             return
@@ -223,11 +215,7 @@ class OpenSource:
             )
 
     def _check_whole(self, labels: np.ndarray) -> None:
-        """Check that labels are whole numbers from 0 on, but for those that may be unlabelled.
-
-        Raises:
-          DataError: They are not.
-        """
+        """Refuse labels that are no whole numbers from 0 on, but for those that may be unlabelled."""
         if labels.dtype.kind == "f":
             finite = labels[np.isfinite(labels)]
             if (broken := finite != np.floor(finite)).any() or np.isinf(labels).any():

@@ -18,15 +18,7 @@ _USUAL = 255  # what is white in most images, also where none is quite white
 
 
 def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) -> None:
-    """Check that `to_float` has `largest`, the value that becomes 1, where the type does not say it, as uint8 does.
-
-    Args:
-      sources: The sources, with their operators.
-      shared: The operators after the mix.
-
-    Raises:
-      ConfigError: It has none; the message names the largest value there is.
-    """
+    """Refuse `to_float` without `largest`, the value that becomes 1, where the type does not say it as uint8 does."""
     for source in sources:
         where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
         dtypes = {leaf: np.dtype(part.dtype) for leaf, part in source.spec.items()}
@@ -46,16 +38,7 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
 
 
 def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
-    """The notes on values that no computation should meet, and on records without a class.
-
-    Args:
-      sources: The sources by name.
-      statistics: The statistics of their leaves.
-      labels: What the labels of the mix are.
-
-    Returns:
-      A sentence for each of the leaves `image` and `label` that has such values.
-    """
+    """The notes on images and labels that no computation should meet, and on records without a class."""
     notes = []
     for name, leaves in statistics.items():
         for leaf in [leaf for leaf in ("image", "label") if leaf in leaves]:
@@ -89,9 +72,6 @@ def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -
     source.take(indices, seen)
     largest = int(seen[leaf].max())
     white = _USUAL if _USUAL // 2 < largest <= _USUAL else largest
-    return ConfigError(
-        f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say",
-        key=key,
-        value=None,
-        hint=f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits.",
-    )
+    text = f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say"
+    fits = f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits."
+    return ConfigError(text, key=key, value=None, hint=fits)

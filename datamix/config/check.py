@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -53,11 +53,7 @@ class Node:
         return f"{self.where}.{name}" if self.where else name
 
     def group(self, name: str) -> Node:
-        """A group within this one.
-
-        Raises:
-          ConfigError: There is none of this name.
-        """
+        """A group within this one; refused where there is none of this name."""
         if name not in self._groups:
             self._groups[name] = Node(self.values.pop(name, None), self.key(name))
         return self._groups[name]
@@ -76,21 +72,13 @@ class Node:
         return self.values.pop(name, None)
 
     def rest(self) -> dict[str, Any]:
-        """All values that nobody has taken, which are taken out.
-
-        Raises:
-          RegistryError: One of them names something to build.
-        """
+        """All values that nobody has taken, which are taken out; refused where one of them names something to build."""
         refuse_targets(self.values, self.where)
         values, self.values = self.values, {}
         return values
 
     def finish(self) -> None:
-        """Refuse what is left in this group and those within.
-
-        Raises:
-          ConfigError: A key that is not known.
-        """
+        """Refuse what is left in this group and those within, and so is not known."""
         for group in self._groups.values():
             group.finish()
         for name in self.rest():
@@ -99,11 +87,6 @@ class Node:
 
 def read(schema: type[T], node: Node, **values: object) -> T:
     """Take the fields of a dataclass out of a group of the configuration and check them.
-
-    Args:
-      schema: The dataclass.
-      node: The group that the keys of its fields start from.
-      values: Fields that are known already.
 
     Raises:
       ConfigError: A value of another type, or out of its range.
@@ -194,20 +177,21 @@ def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: st
     return ConfigError(text, key=key, hint=hint(name, known))
 
 
-def refuse_targets(node: object, where: str) -> None:
-    """Refuse to build anything but what the registry has; Hydra's way of naming more is a `_target_`.
+def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The full key of each value in a group that is no group itself, and the value."""
+    if isinstance(node, Mapping) and node:
+        for name, value in node.items():
+            yield from leaves_of(value, f"{key}.{name}" if key else name)
+    else:
+        yield key, node
 
-    Raises:
-      RegistryError: There is a `_target_` in the node.
-    """
+
+def refuse_targets(node: object, where: str) -> None:
+    """Refuse to build anything but what the registry has; Hydra's way of naming more is a `_target_`."""
     if isinstance(node, Mapping):
         if "_target_" in node:
-            raise RegistryError(
-                "nothing can be built here",
-                key=f"{where}._target_".lstrip("."),
-                value=node["_target_"],
-                hint="A config builds what the registry has, where it has a place for it.",
-            )
+            key, mend = f"{where}._target_", "A config builds what the registry has, where it has a place for it."
+            raise RegistryError("nothing can be built here", key=key.lstrip("."), value=node["_target_"], hint=mend)
         for key, value in node.items():
             refuse_targets(value, f"{where}.{key}")
     elif isinstance(node, list):

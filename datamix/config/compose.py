@@ -88,9 +88,6 @@ def config_loader(
       config_dir: A directory with more configs.
       config_path: The directory of all configs, in place of those that are shipped.
       datasets: The names of sources in memory, options of the group `dataset`.
-
-    Raises:
-      ConfigError: There is no such directory, or the plugins of datamix are not installed.
     """
     if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
         raise ConfigError(
@@ -161,25 +158,13 @@ def _version_base() -> Iterator[None]:
 
 
 def load_plugins(node: DictConfig) -> None:
-    """Import the modules that a composed configuration names: they may register what its other keys are resolved with.
-
-    Raises:
-      ConfigError: A module cannot be found.
-    """
+    """Import the modules that a configuration names: they may register what its other keys are resolved with."""
     modules = OmegaConf.select(node, "plugins", default=None)
     registry.load_plugins(modules if OmegaConf.is_list(modules) else [])
 
 
 def require_keys(node: DictConfig, config_dir: str | Path | None) -> None:
-    """Refuse what is chosen of the user's own and is a list, which Hydra would leave out without a word.
-
-    Args:
-      node: The composed configuration, with Hydra's part.
-      config_dir: The directory of the user's configs.
-
-    Raises:
-      ConfigError: A file with a list.
-    """
+    """Refuse what is chosen of the user's own and is a list, which Hydra would leave out without a word."""
     for group, names in node.hydra.runtime.choices.items() if config_dir is not None else ():
         for name in names if OmegaConf.is_list(names) else [names]:
             path = expanded(str(config_dir)) / str(group).partition("@")[0] / f"{name}.yaml"

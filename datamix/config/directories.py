@@ -56,14 +56,10 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
         lock = FileLock(path.absolute() / _LOCK, blocking=False)
         lock.acquire()
     except Timeout:
-        raise ConfigError(
-            "another process is using it",
-            key=key,
-            value=str(path),
-            hint="Wait until that one has ended, or choose another directory.",
-        ) from None
+        mend = "Wait until that one has ended, or choose another directory."
+        raise ConfigError("another process is using it", key=key, value=str(path), hint=mend) from None
     except OSError as error:
-        raise ConfigError(f"{key}: {error.filename or path} cannot be written: {error.strerror}.") from error
+        raise ConfigError(f"{error.filename or path} cannot be written: {error.strerror}", key=key) from error
     absolute = [each.absolute() for each in made]  # the job may change the current directory
     try:
         yield overrides

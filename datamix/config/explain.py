@@ -79,11 +79,7 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
 
 
 def require_choices(overrides: Sequence[str]) -> None:
-    """Refuse what names no choice of a group, such as `job=null`, `source=1` or `mix=[1]`.
-
-    Raises:
-      ConfigError: An override of this kind, which Hydra would answer with a traceback.
-    """
+    """Refuse what names no choice of a group, such as `job=null` or `mix=[1]`; Hydra would answer with a traceback."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

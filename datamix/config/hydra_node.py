@@ -44,9 +44,6 @@ _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|
 def check_hydra_node(node: DictConfig) -> None:
     """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging.
 
-    Args:
-      node: The composed configuration with its `hydra` part.
-
     Raises:
       RegistryError: Names the key.
     """
@@ -87,7 +84,7 @@ def _targets(key: str) -> set[str]:
 
 
 def _refuse(key: str, value: object) -> None:
-    raise RegistryError(f"{key} = {value!r}: nothing but Hydra's own plugins can be built here.")
+    raise RegistryError("nothing but Hydra's own plugins can be built here", key=key, value=value)
 
 
 def _values(parent: DictConfig | ListConfig, name: Any, key: str) -> Iterator[tuple[str, object, object, object]]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.check import Node, read, refuse_targets, unknown_key
+from datamix.config.check import Node, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
 from datamix.config.schema import LARGEST, Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
@@ -82,11 +82,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
 
 
 def check_components(config: Config) -> None:
-    """Check the settings of operators, model, optimizer and schedule against their signatures, which imports them.
-
-    Raises:
-      ConfigError: A setting that a component does not take, of another type, or missing.
-    """
+    """Check the settings of operators, model, optimizer and schedule against their signatures, which imports them."""
     chains = {f"source.{source.name}.operators": source.operators for source in config.sources}
     for where, chain in {**chains, "operators": config.operators}.items():
         for i, operator in enumerate(chain):
@@ -102,17 +98,13 @@ def _check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> Non
 
 
 def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
-    """The values of a configuration.
-
-    Raises:
-      ConfigError: A value is missing, or an interpolation leads nowhere.
-    """
+    """The values of a configuration."""
     try:
         plain = OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
     except MissingMandatoryValue as error:
         raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'a key'}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(str(error).splitlines()[0], key=error.full_key or "a key") from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply; give its values in fewer levels.") from error
     assert isinstance(plain, dict)
@@ -196,19 +188,10 @@ def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterato
 def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
     """The error for settings of a source that is not in the mix."""
     parent, _, name = node.where.rpartition(".")
-    key = next(_leaves(node.values, node.where))
+    key, _ = next(leaves_of(node.values, node.where))
     near = hint(name, names)
     advice = near if near.startswith("Did") else f"{near} To mix {name}, name it in source=."
     return ConfigError(f"there is no source {name!r} in {parent}", key=key, hint=advice)
-
-
-def _leaves(node: object, key: str) -> Iterator[str]:
-    """The full keys of the values in a group."""
-    if isinstance(node, Mapping) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}")
-    else:
-        yield key
 
 
 def _weights_of(node: Node, path: str) -> dict[str, Any]:
@@ -228,9 +211,8 @@ def _weights_of(node: Node, path: str) -> dict[str, Any]:
         )
     members = [name for name in members if TARGET in node.values[name]]
     if not members:
-        raise ConfigError(
-            f"source: {path} is a mix of nothing; name what it is made of in its defaults: - /dataset@mnist: mnist"
-        )
+        text = f"{path} is a mix of nothing; name what it is made of in its defaults: - /dataset@mnist: mnist"
+        raise ConfigError(text, key="source")
     for name, value in (("weights", weights), ("share", share)):
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError("it is a group of keys", key=node.key(name), value=value)

@@ -16,10 +16,6 @@ def with_absolute_paths(node: DictConfig, directory: Path) -> DictConfig:
 
     Paths are what stands under a name such as `path`, `files` or `data_dir` in `data`, in `sweep` and in a source.
 
-    Args:
-      node: The composed configuration, without Hydra's part.
-      directory: What the paths are relative to.
-
     >>> node = OmegaConf.create({"source": {"own": {"path": "own.npz", "split": "train"}}, "data": {"dir": None}})
     >>> OmegaConf.to_container(with_absolute_paths(node, Path("/here")))
     {'source': {'own': {'path': '/here/own.npz', 'split': 'train'}}, 'data': {'dir': None}}

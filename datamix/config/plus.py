@@ -19,9 +19,6 @@ def joined(text: str) -> DictConfig:
     Its nodes with a key for each source are open, so that the command line may set any key of a source without Hydra's
     `+`. Which of these keys mean something is checked where the configuration is parsed.
 
-    Args:
-      text: The names of datasets, joined by `+`.
-
     Raises:
       ConfigError: A name is none, or stands there twice.
     """

@@ -28,17 +28,9 @@ _QUEUED = 2**12  # records whose lengths are looked up at a time
 def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
     """Fill one period by Tijdeman's rule at every level: it divides a group's slots among its members, too.
 
-    Args:
-      group: The group that divides the slots.
-      horizon: See `tijdeman`.
-      slots: See `tijdeman`.
-
     Returns:
       Source ids, int32 [period]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
       of the group's slots.
-
-    Raises:
-      ConfigError: See `tijdeman`.
     """
     if group.depth == 1:
         members, parts = _active(group)

@@ -60,25 +60,25 @@ class Lookup:
     """
 
     def __init__(self, mix: ResolvedSpec, stages: Sequence[Stage]) -> None:
-        self.names, self.sizes, self.seed = mix.names, mix.sizes, mix.seed
-        self.batch_size, self.batch_records = mix.batch_size, mix.slot_records
-        self.phases, self.scheduled = mix.phases, mix.scheduled
+        demand = mix.demand
+        self.names, self.sizes, self.seed = demand.names, mix.sizes, demand.seed
+        self.batch_size, self.batch_records = demand.batch_size, demand.slot_records
+        self.phases, self.scheduled = mix.phases, demand.scheduled
         # What ends the mix at a number of records leaves some unseen on purpose.
         self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
-        by_length = mix.lengths is not None
-        most = most_stages(mix.stop, len(mix.names), len(mix.phases), by_length=by_length)
+        most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=demand.lengths is not None)
         self.max_stages = max(most, len(stages))
         last = self.stages[-1]
         ends = [] if mix.samples is None else [mix.samples]
         if last.length is not None:
-            ends.append((last.first + last.length) * mix.slot_records)
+            ends.append((last.first + last.length) * self.batch_records)
         self.length: int | None = min(ends, default=None)
-        self._shuffle, self._lengths, self._num_tokens = mix.shuffle, mix.lengths, mix.num_tokens
-        self.lengths = None if mix.lengths is None else mix.lengths.stored
+        self._shuffle, self._lengths, self._num_tokens = mix.shuffle, demand.lengths, mix.num_tokens
+        self.lengths = None if self._lengths is None else self._lengths.stored
         self.shuffle, self.shuffle_window, self.shuffle_keys = mix.shuffle.kind, mix.shuffle.window, mix.shuffle.keys
-        self.replacement_key = key_for(mix.seed, "mix", "replacement")
+        self.replacement_key = key_for(self.seed, "mix", "replacement")
 
     @property
     def grid(self) -> permute.Domain:

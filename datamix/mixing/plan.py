@@ -92,10 +92,11 @@ class Plan(Lookup):
             settings=settings,
         )
         mix = resolve_spec(self.spec)
-        super().__init__(mix, cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit))
-        if tokens is not None and (end := self.records_until(tokens)) is not None:
+        stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit)
+        if tokens is not None and (end := Lookup(mix, stages).records_until(tokens)) is not None:
             mix = replace(mix, samples=end)
-            super().__init__(mix, cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit))
+            stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit)
+        super().__init__(mix, stages)
 
     @classmethod
     def of(cls, spec: PlanSpec) -> Plan:

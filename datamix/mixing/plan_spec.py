@@ -87,50 +87,33 @@ class ResolvedSpec:
     """The inputs of a plan, checked, with the rules that their names stand for.
 
     Attributes:
-      names: The names of the sources, in order.
       sizes: The number of records of each source, shape [num_sources].
       order: What fills a stage, with its settings.
       stop: The rule by which the mix ends.
       phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
-      scheduled: Whether a schedule was given.
-      demand: The demand of the whole mix.
+      demand: The demand of the whole mix, which has the names of the sources, the seed, the batch size and so on.
       samples: Records after which the mix ends in any case; None for no limit.
-      seed: The seed of everything that is drawn.
       shuffle: The order of the records within their sources.
-      batch_size: The records of a batch.
-      slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
-      lengths: The lengths of the records where these follow the ratio; None where the number of records does.
       num_tokens: The tokens of the records, 0 of those of sources without any; None where none has.
     """
 
-    names: tuple[str, ...]
     sizes: tuple[int, ...]
     order: Order
     stop: Stop
     phases: tuple[Phase, ...]
-    scheduled: bool
     demand: Demand
     samples: int | None
-    seed: int
     shuffle: Shuffle
-    batch_size: int
-    slot_records: int
-    lengths: RecordLengths | None
     num_tokens: RecordLengths | None
 
     @property
     def limit(self) -> int | None:
         """Slots after which the mix ends in any case; None for no limit."""
-        return None if self.samples is None else -(-self.samples // self.slot_records)
+        return None if self.samples is None else -(-self.samples // self.demand.slot_records)
 
 
 def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
-    """Check the inputs of a plan, and look up what they name.
-
-    Raises:
-      ConfigError: Names, numbers or rules that make no mix.
-      RegistryError: An order, stop or weighting that is not registered.
-    """
+    """Check the inputs of a plan, and look up what they name."""
     if not spec.sizes:
         raise ConfigError("a mix needs at least one source.")
     fill = registry.lookup("order", spec.order)
@@ -174,19 +157,13 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         lengths=lengths,
     )
     return ResolvedSpec(
-        names=names,
         sizes=sizes,
         order=partial(fill, **spec.settings),
         stop=stop,
         phases=mix,
-        scheduled=spec.schedule is not None,
         demand=demand,
         samples=spec.samples,
-        seed=spec.seed,
         shuffle=shuffle,
-        batch_size=spec.batch_size,
-        slot_records=slot_records,
-        lengths=lengths,
         num_tokens=num_tokens,
     )
 
@@ -243,11 +220,7 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
 def _slots_to_exhaustion(
     spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], per_slot: int
 ) -> list[int]:
-    """The number of slots that each source fills until it is exhausted.
-
-    Raises:
-      ConfigError: A source has too many records, none, or too few for a batch; or the stop names no source of the mix.
-    """
+    """The number of slots that each source fills until it is exhausted."""
     names = list(spec.sizes)
     for name in stop.sources:
         if name not in names:

@@ -52,11 +52,9 @@ def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[
         where = f"mix.schedule[{i}]"
         until, ramp = _checked(entry, where, begun, last=i == len(schedule) - 1)
         if i == 0 and has_weights and ramp is None:
-            raise ConfigError(
-                "it sets the weights from the first step, and those of the mix itself would count for nothing",
-                key=where,
-                hint=f"Leave these out, or let them be where a ramp begins: {where}.ramp=linear.",
-            )
+            text = "it sets the weights from the first step, and those of the mix itself would count for nothing"
+            mend = f"Leave these out, or let them be where a ramp begins: {where}.ramp=linear."
+            raise ConfigError(text, key=where, hint=mend)
         target = resolve(**{key: entry.get(key) for key in ("ratio", "weights", "share")}, where=where)
         if ramp is not None and until is not None:
             phases += _ramp(ramp, where, (begun, until), before, target)

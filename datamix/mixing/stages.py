@@ -46,12 +46,7 @@ def cut(
 ) -> list[Stage]:
     """Cut a mix into stages.
 
-    Args:
-      stop: The rule by which the mix ends.
-      order: What fills a stage.
-      phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
-      demand: The demand of the whole mix.
-      limit: Slots after which the mix ends in any case; None for no limit.
+    Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case.
 
     Returns:
       The stages, at least one. The end of the last is the end of the mix; its length is None where there is no end.

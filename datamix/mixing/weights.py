@@ -68,30 +68,18 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     elif isinstance(ratio, Sequence) and None not in ratio:
         parts = ratio
     else:
-        raise ConfigError(
-            "it is no ratio",
-            key=where,
-            value=ratio,
-            hint="Write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is the number 423.",
-        )
+        mend = "Write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is the number 423."
+        raise ConfigError("it is no ratio", key=where, value=ratio, hint=mend)
     if len(parts) != len(names):
-        raise ConfigError(
-            f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})",
-            key=where,
-            value=ratio,
-            hint="Give one each, as in 7:3.",
-        )
+        text = f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})"
+        raise ConfigError(text, key=where, value=ratio, hint="Give one each, as in 7:3.")
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
 
 def require_known(
     known: Collection[str], weights: Mapping[str, object], share: Mapping[str, object], where: str
 ) -> None:
-    """Refuse a weight or a share for what is not in the mix.
-
-    Raises:
-      ConfigError: The message names the key, and the nearest known name.
-    """
+    """Refuse a weight or a share for what is not in the mix, with the nearest name that is."""
     for kind, entries in (("weights", weights), ("share", share)):
         for name in entries:
             if name not in known:

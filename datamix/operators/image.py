@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Int32, Key, Num
 
 from datamix.errors import ConfigError, SpecError
 from datamix.operators.base import leaf_of, operator
 from datamix.spec import Record
+
+Image: TypeAlias = Num[jax.Array, "height width channels"]
 
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)
@@ -82,7 +86,9 @@ def normalize(
 
 
 @operator(random=True)
-def flip_horizontal(record: Record, key: jax.Array, *, probability: float = 0.5, leaf: str = "image") -> Record:
+def flip_horizontal(
+    record: Record, key: Key[jax.Array, ""], *, probability: float = 0.5, leaf: str = "image"
+) -> Record:
     """Mirror an image left to right with a probability.
 
     Raises:
@@ -119,7 +125,7 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     return record | {leaf: resized.astype(value.dtype)}
 
 
-def _resized_axis(image: jax.Array, axis: int, size: int, method: str) -> jax.Array:
+def _resized_axis(image: Image, axis: int, size: int, method: str) -> Image:
     """Resize one axis of an image.
 
     Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
@@ -140,12 +146,10 @@ def _resized_axis(image: jax.Array, axis: int, size: int, method: str) -> jax.Ar
 
 
 @cache
-def _taps(num_inputs: int, num_outputs: int, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs that each output of a resized axis is made of, and their weights.
-
-    Returns:
-      Indices, int32, and weights, float32, both of shape [num_outputs, taps].
-    """
+def _taps(
+    num_inputs: int, num_outputs: int, method: str
+) -> tuple[Int32[np.ndarray, "outputs taps"], Float32[np.ndarray, "outputs taps"]]:
+    """The inputs that each output of a resized axis is made of, and their weights."""
     with jax.ensure_compile_time_eval():
         identity = jnp.eye(num_inputs, dtype=jnp.float32)
         weights = np.asarray(jax.image.resize(identity, (num_inputs, num_outputs), method)).T
@@ -175,7 +179,7 @@ def to_rgb(record: Record, *, leaf: str = "image") -> Record:
     return record | {leaf: jnp.broadcast_to(value, (*value.shape[:2], 3))}
 
 
-def _image(record: Record, leaf: str, name: str) -> jax.Array:
+def _image(record: Record, leaf: str, name: str) -> Image:
     value = leaf_of(record, leaf, name)
     if value.ndim != 3 or value.shape[2] not in (1, 3):
         raise SpecError(

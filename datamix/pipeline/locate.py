@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import UInt32
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
@@ -62,14 +63,14 @@ class Located(NamedTuple):
     """Records to read.
 
     Attributes:
-      source: Index of the source, uint32 [count].
-      epoch: How often the source had been gone through before, uint32 [count].
-      record: Index of the record in its source, uint32 [count].
+      source: Index of the source.
+      epoch: How often the source had been gone through before.
+      record: Index of the record in its source.
     """
 
-    source: jax.Array
-    epoch: jax.Array
-    record: jax.Array
+    source: UInt32[jax.Array, " count"]
+    epoch: UInt32[jax.Array, " count"]
+    record: UInt32[jax.Array, " count"]
 
 
 Slots = tuple[jax.Array, jax.Array, jax.Array]

@@ -9,14 +9,7 @@ from datamix.report.figures import save
 
 
 def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str], title: str) -> None:
-    """Draw loss and accuracy over steps.
-
-    Args:
-      path: The PNG file to write.
-      lines: The lines of `metrics.jsonl`.
-      names: The names of the sources.
-      title: The title above both axes.
-    """
+    """Draw loss and accuracy over steps, from the lines of `metrics.jsonl`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -113,13 +113,7 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
 
 
 def stages(path: Path, times: Mapping[str, float], title: str) -> None:
-    """Draw how the time of one sample divides among stages, as one bar.
-
-    Args:
-      path: The PNG file to write.
-      times: The nanoseconds of each stage, by its name.
-      title: The title of the figure.
-    """
+    """Draw how the time of one sample divides among stages, as one bar; nanoseconds by stage."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

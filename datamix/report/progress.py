@@ -14,11 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
     """Show how many of a number of steps are done, how fast, and how long the rest will take.
 
-    Args:
-      out: The console to print on.
-      total: The number of steps in all.
-      done: The number of steps that are done at the beginning.
-
     Yields:
       A function of the steps done and a text on the last of them.
     """

@@ -11,15 +11,18 @@ from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Key
 
 from datamix.rng.hash import KeyWords
 
 _IMPL = "threefry2x32"
 
 
-def key_of(words: KeyWords) -> jax.Array:
+def key_of(words: KeyWords) -> Key[jax.Array, ""]:
     """The JAX key of two words."""
-    key: jax.Array = jax.random.wrap_key_data(jnp.stack([jnp.asarray(word, jnp.uint32) for word in words]), impl=_IMPL)
+    key: Key[jax.Array, ""] = jax.random.wrap_key_data(
+        jnp.stack([jnp.asarray(word, jnp.uint32) for word in words]), impl=_IMPL
+    )
     return key
 
 

@@ -28,13 +28,8 @@ _METRIC_COLOR = "#1a1a1a"
 def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figure | None:
     """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
 
-    Args:
-      results: The results of its jobs.
-      chosen: The best setting, which is marked; None where there is none.
-      metric: The metric that decides. Its family, such as the accuracy of each source, is drawn with it.
-
-    Returns:
-      The figure; None where no job has anything to draw.
+    The best setting, `chosen`, is marked, and the family of the metric is drawn with it, such as the accuracy of each
+    source. None where no job has anything to draw.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -19,17 +19,7 @@ from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
 
 def gather(sweeps: Mapping[Path, Sequence[Result]], directory: Path, *, metric: str, goal: str) -> list[dict[str, Any]]:
-    """Print a sweep's table and write `sweep.json`, `sweep.csv`, `sweep.png` and `sweep.html`.
-
-    Args:
-      sweeps: The results of each sweep, by its directory.
-      directory: Where the files go.
-      metric: The metric by which jobs are compared.
-      goal: "max", "min" or "auto".
-
-    Returns:
-      The rows of `sweep.json`.
-    """
+    """Print a sweep's table, write `sweep.json`, `.csv`, `.png` and `.html`, and return the rows of the first."""
     out = console()
     several = len(sweeps) > 1
     results = [

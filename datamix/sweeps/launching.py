@@ -28,11 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_execution(execution: object) -> None:
-    """Refuse what is no way to execute jobs.
-
-    Raises:
-      ConfigError: Names `hydra.launcher.execution` and its choices.
-    """
+    """Refuse what is no way to execute jobs."""
     if execution not in _EXECUTIONS:
         advice = hint(str(execution), _EXECUTIONS)
         raise ConfigError(key="hydra.launcher.execution", value=execution, hint=advice)
@@ -44,13 +40,7 @@ def launch(
     """Run jobs one after another, those that train a model after they have been trained together.
 
     A job that is not trained, or cannot be with others, runs as under Hydra's own launcher; so does one that a mistake
-    ends, and says so itself.
-
-    Args:
-      launcher: Set up, with the configuration of the sweep and the task that runs a job.
-      job_overrides: The overrides of each job.
-      first_job: The number of the first job.
-      execution: "vmap" trains all at once, "threads" side by side on the processors, "auto" as suits the device.
+    ends, and says so itself. See `datamix.training.replicas.execution_of` for `execution`.
     """
     config, context, task = launcher.config, launcher.hydra_context, launcher.task_function
     assert config is not None

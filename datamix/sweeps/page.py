@@ -11,46 +11,6 @@ from pathlib import Path
 from datamix.sweeps.results import Result, Setting, shown_value, stand_ins, swept, swept_value
 from datamix.sweeps.table import number, share_text
 
-_STYLE = """
-:root { color-scheme: light; --line: #d8dbe0; --soft: #f4f5f7; --ink: #1d2025; --dim: #626873; --mark: #fff3c9; }
-* { box-sizing: border-box; }
-body { margin: 2rem auto; max-width: 1180px; padding: 0 1.2rem; color: var(--ink);
-       font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; }
-p { margin: .4rem 0; } .dim { color: var(--dim); } .warn { color: #b00020; font-weight: 600; }
-.verdict { background: var(--mark); border-radius: 6px; padding: .6rem .9rem; margin: 1rem 0; }
-.figure svg { width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-td.number, th.number { text-align: right; } td.error { white-space: normal; min-width: 18rem; }
-th { background: var(--soft); position: sticky; top: 0; }
-th button { all: unset; cursor: pointer; font-weight: 600; } th button:focus-visible { outline: 2px solid #4269d0; }
-th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
-tr.best td { background: var(--mark); } tr.failed td, tr.interrupted td { color: #b00020; }
-details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: .4rem .8rem; }
-summary { cursor: pointer; } details img { max-width: 100%; display: block; margin: .6rem 0; }
-code { background: var(--soft); border-radius: 4px; padding: .1rem .35rem; font-size: 12px; overflow-wrap: anywhere; }
-"""
-
-_SCRIPT = """
-for (const head of document.querySelectorAll("th")) head.querySelector("button").addEventListener("click", () => {
-  const down = head.getAttribute("aria-sort") === "ascending", body = head.closest("table").tBodies[0];
-  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const value = row => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent;
-  const missing = row => value(row) === "";
-  const compare = (a, b) => value(a).localeCompare(value(b), undefined, {numeric: true});
-  const numeric = head.classList.contains("number");
-  const order = (a, b) => missing(a) - missing(b)
-    || (down ? -1 : 1) * (numeric ? value(a) - value(b) : compare(a, b));
-  body.append(...[...body.rows].sort(order));
-});
-for (const link of document.querySelectorAll("td a")) link.addEventListener("click", () => {
-  document.querySelector(link.getAttribute("href")).open = true;
-});
-"""
-
 
 def page(
     results: Sequence[Result],
@@ -60,16 +20,7 @@ def page(
     figure: str,
     directory: Path,
 ) -> str:
-    """Write a sweep's page.
-
-    Args:
-      results: The results of its jobs.
-      chosen: The best setting.
-      verdict: The answer, in one sentence.
-      metrics: The metrics to show in the table.
-      figure: The sweep's figure as SVG; empty for none.
-      directory: The directory of the page; links are relative to it.
-    """
+    """A sweep's page, with the answer in one sentence and the figure as SVG; links are relative to its directory."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     parts = [
@@ -88,11 +39,12 @@ def page(
         *(_job(i, result, directory) for i, result in enumerate(results)),
     ]
     body = "\n".join(part for part in parts if part)
+    style, script = (Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<link rel="icon" href="data:,">\n'
-        f"<title>Sweep {escape(named)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
-        f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<title>Sweep {escape(named)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
 

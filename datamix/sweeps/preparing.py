@@ -23,25 +23,14 @@ _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 
 
 def is_search(node: DictConfig) -> bool:
-    """Whether a sweeper chooses the jobs one after another, by the results of those before.
-
-    Args:
-      node: Hydra's part of a configuration.
-    """
+    """Whether a sweeper chooses the jobs one after another, by the results of those before."""
     return bool(node.sweeper._target_ != _BASIC)
 
 
 def settle(config: DictConfig) -> list[str]:
     """Fix what Hydra would resolve or choose by itself, so that it is known before Hydra starts.
 
-    Args:
-      config: The composed configuration of the sweep, with Hydra's part; changed in place.
-
-    Returns:
-      The overrides that make Hydra compose the same.
-
-    Raises:
-      ConfigError: What a sweep needs is missing.
+    The configuration is changed in place; returns the overrides that make Hydra compose the same.
     """
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
@@ -72,11 +61,7 @@ def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Overri
 
 
 def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
-    """The overrides of every job, where they are known beforehand; none for a search.
-
-    Raises:
-      ConfigError: There is no job, or `hydra.sweeper.max_batch_size` allows none.
-    """
+    """The overrides of every job, where they are known beforehand; none for a search."""
     if is_search(config.hydra):
         return []
     if (batch_size := config.hydra.sweeper.max_batch_size) is not None and batch_size < 1:
@@ -96,12 +81,7 @@ def _as_typed(config: DictConfig, part: str) -> list[str]:
 
 
 def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Check Hydra's part of the configuration of every job that could have another one than the sweep.
-
-    Raises:
-      ConfigError: A job sets what belongs to the whole sweep.
-      RegistryError: See `check_hydra_node`.
-    """
+    """Refuse jobs that set what belongs to the whole sweep, or that `check_hydra_node` refuses."""
     for key in _swept_keys(config):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"{key} cannot be swept; set it for the whole sweep", key="hydra.sweeper")
@@ -119,11 +99,7 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
 
 
 def check_directories(config: DictConfig, loader: ConfigLoaderImpl, jobs: Sequence[Sequence[str]]) -> None:
-    """Check that every job of a sweep has a directory of its own.
-
-    Raises:
-      ConfigError: Two jobs would write to the same one.
-    """
+    """Refuse a sweep in which two jobs would write to the same directory."""
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if re.search(r"\bjob\.(num|id)\b", str(raw["subdir"])):
         return
@@ -139,23 +115,15 @@ def check_directories(config: DictConfig, loader: ConfigLoaderImpl, jobs: Sequen
 
 
 def job_directory(node: DictConfig) -> str:
-    """The directory of a job within that of its sweep, as `run_job` finds it.
-
-    Args:
-      node: The composed configuration of the job, with Hydra's part.
-    """
+    """The directory of a job within that of its sweep, as `run_job` finds it."""
     with hydra_config(node):
         return os.path.normpath(str(node.hydra.sweep.subdir))
 
 
 def shared_directory(directory: str, first: int, second: int) -> ConfigError:
     """The error of two jobs that write to one directory."""
-    return ConfigError(
-        f"jobs {first} and {second} would both write to it",
-        key="hydra.sweep.subdir",
-        value=directory,
-        hint="Put ${hydra.job.num} into it, or leave it out.",
-    )
+    text, mend = f"jobs {first} and {second} would both write to it", "Put ${hydra.job.num} into it, or leave it out."
+    return ConfigError(text, key="hydra.sweep.subdir", value=directory, hint=mend)
 
 
 def _plain(node: DictConfig, part: str) -> object:

@@ -88,22 +88,14 @@ class Setting:
 
 
 def read_results(directory: Path, sweep: str = "") -> list[Result]:
-    """Read the result files below a sweep's directory, in the order of the jobs.
-
-    Raises:
-      DataError: A file is damaged.
-    """
+    """Read the result files below a sweep's directory, in the order of the jobs."""
     return sorted(
         (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file()), key=lambda result: result.job
     )
 
 
 def read_result(path: Path, sweep: str = "") -> Result:
-    """Read one job's result file.
-
-    Raises:
-      DataError: It is damaged.
-    """
+    """Read one job's result file; a damaged one is a `DataError`."""
     try:
         plain = json.loads(path.read_bytes())
         done = plain["status"] == "done"

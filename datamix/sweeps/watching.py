@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import interruption
+from datamix.config.check import leaves_of
 from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
@@ -36,11 +37,6 @@ _HOW_IT_RUNS_OVERRIDES = ("sweep.", "train.resume=")
 
 def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[], object]) -> None:
     """Run a multirun, and gather what its jobs leave behind however it ends.
-
-    Args:
-      config: The composed configuration of the sweep, with Hydra's part; `hydra.sweep.dir` is where it writes.
-      loader: What it was composed by.
-      start: Hands over to Hydra, which runs the sweep.
 
     Raises:
       StateError: An earlier sweep lies there that this one does not go on with.
@@ -102,10 +98,9 @@ def _check_earlier(config: DictConfig, loader: ConfigLoaderImpl, directory: Path
     if not earlier:
         return
     if not config.sweep.resume:
-        raise StateError(
-            f"hydra.sweep.dir = {directory} holds the results of {len(earlier)} jobs; sweep.resume=true goes on "
-            "with that sweep, another directory begins a new one."
-        )
+        text = f"it holds the results of {len(earlier)} jobs"
+        mend = "sweep.resume=true goes on with that sweep, another directory begins a new one."
+        raise StateError(text, key="hydra.sweep.dir", value=str(directory), hint=mend)
     for result in earlier:
         if result.status == "done" and result.job < len(jobs):
             node = loader.load_sweep_config(config, jobs[result.job])
@@ -139,10 +134,6 @@ _KINDS = {kind.__name__ for kind in DatamixError.__subclasses__()}
 
 def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
     """Run one job of a multirun and leave its result in its directory, however it ends.
-
-    Args:
-      node: The composed configuration of the job.
-      work: The job; returns its report.
 
     Returns:
       The metric that the sweep is judged by, None where the job does not report it. A finished job of a sweep that is
@@ -178,18 +169,14 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     metrics = result_file.end_well(report)
     interruption.check()
     if searches and metric not in metrics:
-        why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by. {hint(metric, metrics)}"
-        result_file.end_badly(ConfigError(f"sweep.metric = {metric}: {why}"))
+        why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by"
+        result_file.end_badly(ConfigError(why, key="sweep.metric", value=metric, hint=hint(metric, metrics)))
         raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
     return metrics.get(metric)
 
 
 def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: int) -> Result | None:
-    """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed.
-
-    Raises:
-      StateError: It had another configuration.
-    """
+    """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed."""
     if not node.sweep.resume or not (directory / RESULT).is_file():
         return None
     result = read_result(directory / RESULT)
@@ -207,14 +194,7 @@ def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
 
 
 class ResultFile:
-    """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once.
-
-    Args:
-      directory: The directory of the job.
-      job: The number of the job in its sweep.
-      overrides: The overrides of its command line.
-      config: Its configuration, as `plain_config` gives it.
-    """
+    """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once."""
 
     def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
         self._directory, self._begun = directory, time.perf_counter()
@@ -294,18 +274,11 @@ def plain_config(node: DictConfig) -> dict[str, Any]:
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, directory: Path) -> None:
     if before == now:
         return
-    old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
+    old, new = dict(leaves_of(before)), dict(leaves_of(now))
     key = next(key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...))
     was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
     raise StateError(
-        f"{key}: job {job} in {directory} was run with {was}, now it is {is_now}. Resume a sweep with the command that "
-        "it was begun with, or begin a new one in another hydra.sweep.dir."
+        f"job {job} in {directory} was run with {was}, now it is {is_now}",
+        key=key,
+        hint="Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir.",
     )
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f"{key}.{name}" if key else name)
-    else:
-        yield key, node

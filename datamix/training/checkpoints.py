@@ -28,11 +28,7 @@ _DIGESTS = "digests.json"  # written last: a checkpoint without it is half writt
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `checkpoints/` of its directory; one that is half written does not count.
-
-    Args:
-      directory: The directory of the run.
-    """
+    """The checkpoints of one run, in `checkpoints/` of its directory; one that is half written does not count."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory.absolute() / "checkpoints"
@@ -51,11 +47,6 @@ class Checkpoints:
 
     def save(self, step: int, state: State, position: Mapping[str, Any]) -> None:
         """Write a checkpoint; once this returns, it is whole on the disk.
-
-        Args:
-          step: The number of steps done.
-          state: The state after them.
-          position: The position in the mix and in the run; JSON.
 
         Raises:
           OSError: Raised when the checkpoint cannot be written, as on a full disk.
@@ -93,11 +84,7 @@ class Checkpoints:
         return int(self._read_position(step).get("format", 1))
 
     def _check(self, step: int) -> None:
-        """Compare every file with what was written, before anything else reads it.
-
-        Raises:
-          StateError: Raised when a file has changed, is missing or was added.
-        """
+        """Compare every file with what was written, before anything else reads it."""
         path = self.path / str(step)
         with self._damage(step):
             written, found = json.loads((path / _DIGESTS).read_bytes()), _digests(path)
@@ -105,15 +92,7 @@ class Checkpoints:
                 raise ValueError(f"{changed[0]} is not what was written")
 
     def state(self, step: int, like: State) -> State:
-        """The state that `save` was given.
-
-        Args:
-          step: The step of a checkpoint.
-          like: Any state of the same learner.
-
-        Raises:
-          StateError: Raised when the checkpoint is damaged.
-        """
+        """The state that `save` was given."""
         self._check(step)
         with self._damage(step):
             numbers = ocp.args.StandardRestore(_numbers(like))

@@ -77,15 +77,7 @@ class Data:
 
 
 def open_data(config: Config, like: Data | None = None) -> Data:
-    """Read the mix and its test records.
-
-    Args:
-      config: The configuration of the run.
-      like: The data of a run that differs in weights and seeds alone, to be shared.
-
-    Raises:
-      DatamixError: Raised with one line that says what is wrong and how to mend it.
-    """
+    """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
     built = build(config)
     shape = _check_spec(built)
     if like is not None:
@@ -135,11 +127,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
 
 
 def _check_spec(built: Built) -> tuple[int, ...]:
-    """The shape of an image.
-
-    Raises:
-      ConfigError: Raised when these are no records to train on.
-    """
+    """The shape of an image."""
     spec = built.spec()
     image, label = spec.get("image"), spec.get("label")
     is_image = image is not None and "float" in image.dtype and image.shape
@@ -169,11 +157,7 @@ def _is_class(label: LeafSpec | None) -> bool:
 
 
 def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
-    """A source with its test records in place of those to train on.
-
-    Raises:
-      ConfigError: Raised when it has no test records.
-    """
+    """A source with its test records in place of those to train on."""
     split = source.test_split or _USUAL_SPLIT
     test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
     try:

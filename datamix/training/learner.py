@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
+from jaxtyping import Bool, Float, Float32, Integer, UInt32
 
 from datamix import registry
 from datamix.config.schema import TrainConfig
@@ -25,6 +26,7 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.rng.keys import key_of, same_draws
+from datamix.training.models import Logits
 from datamix.training.optimizers import set_rate, with_rate_in_state
 
 
@@ -46,17 +48,17 @@ class Scores(NamedTuple):
     """The scores of a model on the test records of each source: sums over records.
 
     Attributes:
-      num_records: The number of test records that have a class, float32 [num_sources].
-      correct: The number of records whose class is the likeliest, float32 [num_sources].
-      loss: The cross-entropy in nats, float32 [num_sources].
-      taken_for: The number of records of a source (row) that are taken for a class of a source (column), float32
-        [num_sources, num_sources]; it has no meaning where sources share classes.
+      num_records: The number of test records that have a class.
+      correct: The number of records whose class is the likeliest.
+      loss: The cross-entropy in nats.
+      taken_for: The number of records of a source (row) that are taken for a class of a source (column); it has no
+        meaning where sources share classes.
     """
 
-    num_records: jax.Array
-    correct: jax.Array
-    loss: jax.Array
-    taken_for: jax.Array
+    num_records: Float32[jax.Array, " num_sources"]
+    correct: Float32[jax.Array, " num_sources"]
+    loss: Float32[jax.Array, " num_sources"]
+    taken_for: Float32[jax.Array, "num_sources num_sources"]
 
 
 class HeldOut(NamedTuple):
@@ -65,14 +67,14 @@ class HeldOut(NamedTuple):
     Attributes:
       compiled: The compiled pipeline that gives them.
       cursor: The cursor at the first record.
-      num_records: The number of records of all sources, uint32 [].
-      source_of_class: The source to which each class belongs, uint32 [num_classes].
+      num_records: The number of records of all sources.
+      source_of_class: The source to which each class belongs.
     """
 
     compiled: Compiled
     cursor: Cursor
-    num_records: jax.Array
-    source_of_class: jax.Array
+    num_records: UInt32[jax.Array, ""]
+    source_of_class: UInt32[jax.Array, " num_classes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +124,14 @@ class Learner:
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def check(self) -> None:
-        """Check that the model turns images into logits, without computing any.
-
-        Raises:
-          ConfigError: Raised when it does not.
-        """
+        """Refuse a model that does not turn images into logits, without computing any."""
         image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
         try:
             graph, state = nnx.split(_abstract(self))
             logits = jax.eval_shape(lambda state, image: nnx.merge(graph, state)(image), state, image)
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"model={self._name}: it cannot take images {list(self.shape)}: {str(error).splitlines()[0]}"
-            ) from error
+            text = f"it cannot take images {list(self.shape)}: {str(error).splitlines()[0]}"
+            raise ConfigError(text, key=f"model={self._name}") from error
         if getattr(logits, "shape", None) != (2, self.num_classes):
             raise ConfigError(
                 f"model={self._name} must give logits [batch, {self.num_classes}]; for two images it gave {logits}."
@@ -168,31 +165,19 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 @partial(tracing.jit, static_argnames="learner")
 def first_state(learner: Learner, key: jax.Array) -> State:
-    """The state before the first step.
-
-    Args:
-      learner: The learner; static.
-      key: The key of the parameters and of the model's random streams.
-    """
+    """The state before the first step."""
     _, params, rest = _split(learner.create(key))
     return State(params, rest, learner.transform().init(params))
 
 
 @same_draws()
 def train(
-    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: jax.Array
-) -> tuple[Cursor, State, jax.Array]:
+    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: Float32[jax.Array, " steps"]
+) -> tuple[Cursor, State, Float32[jax.Array, " steps"]]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
-    Args:
-      learner: The learner; static.
-      compiled: The compiled pipeline of the mix.
-      cursor: The cursor before the first batch.
-      state: The state before the first step.
-      rates: The learning rate of each step, float32 [steps].
-
     Returns:
-      Cursor and state after the last step, and the loss of each step, float32 [steps].
+      Cursor and state after the last step, and the loss of each step.
     """
     graph, transform = _graph(learner, training=True), learner.transform()
 
@@ -216,15 +201,7 @@ def train(
 
 
 def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Scores:
-    """Test a model on every source's test records.
-
-    Args:
-      learner: The learner; static.
-      data: The test records.
-      state: The state of the model.
-      num_batches: The number of batches that hold all test records; static.
-      num_sources: The number of sources; static.
-    """
+    """Test a model on the test records of every source, which fill `num_batches`."""
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
     size = data.compiled.program.batch_size
 
@@ -254,7 +231,9 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     return scores
 
 
-def _cross_entropy(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _cross_entropy(
+    logits: Logits, label: Integer[jax.Array, " batch"]
+) -> tuple[Float[jax.Array, " batch"], Bool[jax.Array, " batch"]]:
     """The cross-entropy of each record, in nats, 0 where its label is negative and so no class; and where it is one."""
     is_labelled = label >= 0
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))

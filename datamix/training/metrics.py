@@ -39,12 +39,7 @@ def metrics_of(names: Sequence[str], scores: Scores) -> dict[str, float]:
 
 
 class MetricsFile:
-    """The test results of one job, in its run directory.
-
-    Args:
-      directory: The directory of the run.
-      lines: The lines of the tests before the step at which the job goes on.
-    """
+    """The test results of one job, in its run directory."""
 
     def __init__(self, directory: Path, lines: Sequence[Line] = ()) -> None:
         self._path = directory / NAME

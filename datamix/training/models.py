@@ -5,21 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float
 
 from datamix import registry
+
+Images: TypeAlias = Float[jax.Array, "batch height width channels"]
+Logits: TypeAlias = Float[jax.Array, "batch num_classes"]
 
 
 def model(component: Callable[..., Any]) -> Callable[..., Any]:
     """Register a model under its name in snake_case.
 
     It is called with the shape of one image, the number of classes, Flax's random streams and, as keywords, the
-    settings of the model's YAML file; it gives an `nnx.Module` that turns images, float [batch, *shape], into logits,
-    float [batch, num_classes].
+    settings of the model's YAML file; it gives an `nnx.Module` that turns `Images` into `Logits`.
 
     Raises:
       RegistryError: Raised when the name is taken.
@@ -43,7 +46,7 @@ class Linear(nnx.Module):
     def __init__(self, shape: Sequence[int], num_classes: int, rngs: nnx.Rngs) -> None:
         self.head = nnx.Linear(math.prod(shape), num_classes, rngs=rngs)
 
-    def __call__(self, image: jax.Array) -> jax.Array:
+    def __call__(self, image: Images) -> Logits:
         return self.head(image.reshape(len(image), -1))
 
 
@@ -72,7 +75,7 @@ class Mlp(nnx.Module):
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(widths[-1], num_classes, rngs=rngs)
 
-    def __call__(self, image: jax.Array) -> jax.Array:
+    def __call__(self, image: Images) -> Logits:
         values = image.reshape(len(image), -1)
         for layer in self.layers:
             values = nnx.relu(layer(values))
@@ -94,7 +97,7 @@ class Convolution(nnx.Module):
     def __init__(self, channels: int, features: int, rngs: nnx.Rngs) -> None:
         self.kernel = nnx.Linear(9 * channels, features, rngs=rngs)
 
-    def __call__(self, image: jax.Array) -> jax.Array:
+    def __call__(self, image: Images) -> Float[jax.Array, "batch height/2 width/2 features"]:
         rows, columns = (-(-size // 2) for size in image.shape[1:3])
         padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
         patches = [padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
@@ -132,7 +135,7 @@ class Cnn(nnx.Module):
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(hidden, num_classes, rngs=rngs)
 
-    def __call__(self, image: jax.Array) -> jax.Array:
+    def __call__(self, image: Images) -> Logits:
         for convolution in self.convolutions:
             image = nnx.relu(convolution(image))
         return self.head(self.dropout(nnx.relu(self.hidden(image.reshape(len(image), -1)))))

@@ -8,45 +8,44 @@ differ in them can run in one program, and every update is the one that Optax ma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float32
+
+Rate: TypeAlias = Float32[jax.Array, ""]
 
 
-def adam(
-    learning_rate: jax.Array, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> optax.GradientTransformation:
+def adam(learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
     """Adam; see `optax.adam`."""
     return optax.adam(learning_rate, b1, b2, eps)
 
 
 def adamw(
-    learning_rate: jax.Array, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
 ) -> optax.GradientTransformation:
     """Adam with weight decay; see `optax.adamw`."""
     return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay)
 
 
 def lion(
-    learning_rate: jax.Array, *, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3
+    learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
     """Lion; see `optax.lion`."""
     return optax.lion(learning_rate, b1, b2, weight_decay=weight_decay)
 
 
 def rmsprop(
-    learning_rate: jax.Array, *, decay: float = 0.9, eps: float = 1e-8, momentum: float | None = None
+    learning_rate: Rate, *, decay: float = 0.9, eps: float = 1e-8, momentum: float | None = None
 ) -> optax.GradientTransformation:
     """RMSProp; see `optax.rmsprop`."""
     return optax.rmsprop(learning_rate, decay, eps, momentum=momentum)
 
 
-def sgd(
-    learning_rate: jax.Array, *, momentum: float | None = None, nesterov: bool = False
-) -> optax.GradientTransformation:
+def sgd(learning_rate: Rate, *, momentum: float | None = None, nesterov: bool = False) -> optax.GradientTransformation:
     """Stochastic gradient descent; see `optax.sgd`."""
     return optax.sgd(learning_rate, momentum, nesterov)
 
@@ -69,14 +68,14 @@ def with_rate_in_state(
     [-0.5, -0.5]
     """
 
-    def build(learning_rate: jax.Array) -> optax.GradientTransformation:
+    def build(learning_rate: Rate) -> optax.GradientTransformation:
         return optimizer(learning_rate, **settings)
 
     return optax.inject_hyperparams(build, hyperparam_dtype=jnp.float32)(learning_rate=0.0)
 
 
-def set_rate(state: Any, rate: jax.Array) -> Any:
-    """The state of an optimiser with another learning rate, float32 []; see `with_rate_in_state`."""
+def set_rate(state: Any, rate: Rate) -> Any:
+    """The state of an optimiser with another learning rate; see `with_rate_in_state`."""
     return state._replace(hyperparams={"learning_rate": rate})
 
 
@@ -105,8 +104,8 @@ def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup * steps), steps, end)
 
 
-def rates(schedule: optax.Schedule, learning_rate: float, steps: int) -> np.ndarray:
-    """The learning rate of each step, float32 [steps].
+def rates(schedule: optax.Schedule, learning_rate: float, steps: int) -> Float32[np.ndarray, " steps"]:
+    """The learning rate of each step.
 
     >>> rates(linear(4), 0.1, 4).round(3)
     array([0.1  , 0.075, 0.05 , 0.025], dtype=float32)

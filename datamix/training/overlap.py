@@ -14,15 +14,7 @@ _BLOCK_BYTES = 2**24
 
 
 def num_seen(training: Mapping[str, OpenSource], tests: Mapping[str, OpenSource]) -> dict[str, int]:
-    """Count the test records of each source that equal a record to train on, of whichever source.
-
-    Args:
-      training: The sources to train on, by name.
-      tests: The sources of test records, by name.
-
-    Returns:
-      The number of such test records by source, where there are any.
-    """
+    """The number of test records of each source that equal a record to train on, where there are any."""
     seen = np.unique(np.concatenate([digests(source.read()) for source in training.values()]))
     counts = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in tests.items()}
     return {name: count for name, count in counts.items() if count}

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
@@ -27,28 +28,11 @@ from datamix.training.learner import (
     train_jitted,
 )
 
-Losses = np.ndarray
-"""The loss of each step of each replica, float32 [num_replicas, steps]."""
-
-
-class Replicas(Protocol):
-    """Models that are being trained, one or several."""
-
-    def train(self, rates: np.ndarray) -> Losses:
-        """Train each replica on one batch for each of its learning rates, float32 [num_replicas, steps]."""
-        ...
-
-    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """Test every replica; see `datamix.training.learner.evaluate`."""
-        ...
-
-    def state(self, replica: int) -> State:
-        """The state of one replica."""
-        ...
+PerStep: TypeAlias = Float32[np.ndarray, "num_replicas steps"]
 
 
 class Single:
-    """One model."""
+    """One model; `Threaded` and `Vmapped` have the same methods for several."""
 
     def __init__(
         self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
@@ -56,19 +40,19 @@ class Single:
         (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
-    def train(self, rates: np.ndarray) -> Losses:
-        """See `Replicas`."""
+    def train(self, rates: PerStep) -> PerStep:
+        """Train each replica on one batch for each of its learning rates; the loss of each step."""
         self._cursor, self._state, losses = train_jitted(
             self._learner, self._compiled, self._cursor, self._state, jnp.asarray(rates[0])
         )
         return np.asarray(losses)[None]
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """See `Replicas`."""
+        """Test every replica; see `datamix.training.learner.evaluate`."""
         return [jax.device_get(evaluate_jitted(self._learner, data, self._state, num_batches, num_sources))]
 
     def state(self, replica: int) -> State:  # noqa: ARG002
-        """See `Replicas`."""
+        """The state of one replica."""
         return self._state
 
 
@@ -88,8 +72,7 @@ class Threaded:
         ]
         self._compiled_steps: set[int] = set()
 
-    def train(self, rates: np.ndarray) -> Losses:
-        """See `Replicas`."""
+    def train(self, rates: PerStep) -> PerStep:
         calls = [
             partial(replica.train, rates_of_one[None])
             for replica, rates_of_one in zip(self._replicas, rates, strict=True)
@@ -101,11 +84,9 @@ class Threaded:
             return np.concatenate([*first, *pool.map(lambda call: call(), calls)])
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """See `Replicas`."""
         return [score for replica in self._replicas for score in replica.scores(data, num_batches, num_sources)]
 
     def state(self, replica: int) -> State:
-        """See `Replicas`."""
         return self._replicas[replica].state(0)
 
 
@@ -126,8 +107,7 @@ class Vmapped:
         self._stacked = [_stack(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
         self._cursor, self._state = (jax.tree.map(_stack, *trees) for trees in (cursors, states))
 
-    def train(self, rates: np.ndarray) -> Losses:
-        """See `Replicas`."""
+    def train(self, rates: PerStep) -> PerStep:
         stacked = (self._stacked, self._cursor, self._state, jnp.asarray(rates))
         self._cursor, self._state, losses = _train_vmapped(
             self._learner, self._structure, self._is_shared, self._shared, stacked
@@ -135,18 +115,20 @@ class Vmapped:
         return np.asarray(losses)
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
-        """See `Replicas`."""
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
         return [
             jax.tree.map(lambda values, replica=replica: values[replica], scores) for replica in range(len(scores.loss))
         ]
 
     def state(self, replica: int) -> State:
-        """See `Replicas`."""
         state: State = jax.tree.map(
             lambda values: values[replica] if is_key(values) else np.asarray(values)[replica], self._state
         )
         return state
+
+
+Replicas: TypeAlias = Single | Threaded | Vmapped
+"""Models that are being trained, one or several."""
 
 
 def same_program(first: Compiled, other: Compiled) -> bool:
@@ -156,7 +138,7 @@ def same_program(first: Compiled, other: Compiled) -> bool:
     return bool(structures[0] == structures[1]) and shapes[0] == shapes[1]
 
 
-def execution_of(execution: str, num_replicas: int) -> type[Single | Threaded | Vmapped]:
+def execution_of(execution: str, num_replicas: int) -> type[Replicas]:
     """The class that trains a number of replicas.
 
     Args:

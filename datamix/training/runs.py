@@ -82,13 +82,7 @@ class Run:
 def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     """Prepare a run for its first step; nothing is written but an empty list of tests.
 
-    Args:
-      config: The configuration of the job.
-      directory: The directory of the run's files.
-      like: A run that differs in weights, seeds and learning rate alone; its data is shared.
-
-    Raises:
-      DatamixError: Raised with one line that says what is wrong and how to mend it.
+    The data is shared with the run `like`, which differs in weights, seeds and learning rate alone.
     """
     settings = config.train
     if settings is None:
@@ -151,21 +145,14 @@ def _steps(settings: TrainConfig, data: Data) -> int:
         text = "the whole mix never ends; set train.steps, or another stop than forever"
         raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (settings.steps or 0) > whole:
-        raise ConfigError(
-            f"it is more than the {whole} whole batches of the mix",
-            key="train.steps",
-            value=settings.steps,
-            hint=f"Make it {whole} or less, or set stop=forever.",
-        )
+        text = f"it is more than the {whole} whole batches of the mix"
+        mend = f"Make it {whole} or less, or set stop=forever."
+        raise ConfigError(text, key="train.steps", value=settings.steps, hint=mend)
     return settings.steps or whole or 0
 
 
 def _resume(run: Run) -> list[Line]:
-    """Go on from the last checkpoint, where there is one; returns the tests before it.
-
-    Raises:
-      StateError: Raised when it was taken under another configuration; the message names what differs.
-    """
+    """Go on from the last checkpoint, where there is one; returns the tests before it."""
     step = run.checkpoints.last()
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
@@ -173,8 +160,9 @@ def _resume(run: Run) -> list[Line]:
     position = run.checkpoints.position(step)
     if difference := differing(position.get("identity", {}), _identity(run)):
         raise StateError(
-            f"train.resume: {run.checkpoints.path / str(step)} was taken {difference}; resume it under the same, or "
-            "start afresh without train.resume."
+            f"{run.checkpoints.path / str(step)} was taken {difference}; resume it under the same, or start afresh "
+            "without train.resume",
+            key="train.resume",
         )
     run.step = step
     run.state = run.checkpoints.state(step, run.state)
@@ -266,10 +254,8 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
                 "leave those records out."
             )
         else:
-            run.error = ConfigError(
-                f"optimizer.learning_rate = {run.settings.learning_rate:g}: at step {lost} the loss is no longer "
-                "finite; a smaller rate keeps it so."
-            )
+            text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
+            run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     assert run.scores is not None
     run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))

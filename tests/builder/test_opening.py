@@ -113,7 +113,7 @@ def test_a_data_dir_that_is_not_there_is_refused_before_anything_is_looked_for(
     monkeypatch.setattr("datamix.sources.tfds.prepare.ask", ask)
     missing = tmp_path / "missing"
     for overrides in ([], ["data.stand_in=true"]):
-        with pytest.raises(DataError, match=rf"^data\.dir = '{missing}': there is no such directory .*; name one that"):
+        with pytest.raises(DataError, match=rf"^data\.dir = '{missing}'; there is no such directory .*; name one that"):
             built(f"source={source}", f"data.dir={missing}", *overrides)
         assert not missing.exists()
     (tmp_path / "file").touch()
@@ -123,7 +123,7 @@ def test_a_data_dir_that_is_not_there_is_refused_before_anything_is_looked_for(
 
 def test_the_tilde_of_a_data_dir_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DataError, match=rf"^data\.dir = '~/data': .* \(looked for it at {tmp_path}/data\)"):
+    with pytest.raises(DataError, match=rf"^data\.dir = '~/data'; .* \(looked for it at {tmp_path}/data\)"):
         built("source=digits", "data.dir=~/data")
     (tmp_path / "data").mkdir()
     assert built("source=digits", "data.dir=~/data").plan.names == ("digits",)
@@ -132,7 +132,7 @@ def test_the_tilde_of_a_data_dir_is_the_home(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("job", ["preview", "plan", "graph", "bench", "train"])
 def test_no_job_starts_without_its_data_dir(job: str, call_datamix: Callable[..., Any], tmp_path: Path) -> None:
     mistake = call_datamix(f"job={job}", "data.dir=missing").mistake
-    assert mistake.startswith("DataError: data.dir = 'missing': there is no such directory (looked for it at ")
+    assert mistake.startswith("DataError: data.dir = 'missing'; there is no such directory (looked for it at ")
     assert not (tmp_path / "missing").exists()
 
 

@@ -100,7 +100,7 @@ def test_what_a_plan_is_resolved_to() -> None:
         (3, ["9/10", "1/10"]),
         (None, ["1/2", "1/2"]),
     ]
-    assert (mix.names, mix.sizes, mix.slot_records, mix.limit) == (("a", "b"), (5, 7), 4, 8)
+    assert (mix.demand.names, mix.sizes, mix.demand.slot_records, mix.limit) == (("a", "b"), (5, 7), 4, 8)
     assert mix.demand.remaining == [1, 3]  # whole batches, of five records and of twice seven
     assert (mix.stop, mix.shuffle.kind, mix.shuffle.window) == (Stop(waits_for="any"), "window", 3)
     repeating = resolve_spec(replace(spec, stop="all_exhausted"))

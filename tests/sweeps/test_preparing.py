@@ -37,7 +37,7 @@ def test_experiments_are_swept(call_datamix, experiments, tmp_path):
     [
         ("experiment=few,study", "ConfigError: experiment=study sets hydra.sweeper, which belongs to a whole sweep "),
         ("experiment=few,parallel", "ConfigError: experiment=parallel sets hydra.launcher, which belongs to a whole "),
-        ("experiment=few,evil", "RegistryError: hydra.job_logging.filters.x.() = 'os.makedirs': nothing but "),
+        ("experiment=few,evil", "RegistryError: hydra.job_logging.filters.x.() = 'os.makedirs'; nothing but "),
         ("experiment=few,mroe", "ConfigError: experiment=mroe: there is no experiment 'mroe'. Did you mean 'more'?"),
         ("mix=random,rnadom", "ConfigError: mix=rnadom: there is no mix 'rnadom'. Did you mean 'random'?"),
         ("hydra.job.name=a,b", "ConfigError: Sweeping over Hydra's configuration is not supported : 'hydra.job.name="),

@@ -102,7 +102,9 @@ def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(call_datamix, tmp
     assert line.endswith(" (job 0)")
     kept = (tmp_path / "s" / "1" / "result.json").stat()
     again = call_datamix(*sweep)
-    assert again.mistake.startswith("StateError: hydra.sweep.dir = s holds the results of 3 jobs; sweep.resume=true ")
+    assert again.mistake.startswith(
+        "StateError: hydra.sweep.dir = 's'; it holds the results of 3 jobs. sweep.resume=true "
+    )
     (tmp_path / "s" / "2" / "result.json").unlink()
     mended = ["mix.share.digits=0.4,0.5,0.6" if argument.startswith("mix.") else argument for argument in sweep]
     other = call_datamix(*mended, "sweep.resume=true", "batch.size=17")
@@ -200,7 +202,7 @@ def test_a_search_finds_the_best_of_the_grid_in_fewer_jobs(call_datamix, tmp_pat
     assert f"best_value: {best['metrics']['samples']}" in said
     lost = call_datamix(*mix[:-1], share, *search, "hydra.sweep.dir=t")
     assert lost.code == 2
-    assert "ConfigError: sweep.metric = accuracy/worst: job=plan gives no such number to search by. " in lost.err
+    assert "ConfigError: sweep.metric = 'accuracy/worst'; job=plan gives no such number to search by. " in lost.err
 
 
 @needs("hydra_optuna_sweeper")
@@ -219,7 +221,7 @@ def test_a_failed_job_is_a_failed_trial_and_not_the_end_of_a_search(call_datamix
 
 def test_what_a_search_would_call_is_refused(call_datamix):
     ended = call_datamix(*PLAN, "hydra.sweeper.custom_search_space=os.system", "hydra/sweeper=optuna")
-    assert ended.mistake.startswith("RegistryError: hydra.sweeper.custom_search_space = 'os.system': nothing but ")
+    assert ended.mistake.startswith("RegistryError: hydra.sweeper.custom_search_space = 'os.system'; nothing but ")
 
 
 TRAIN = ["-m", "job=train", "model=linear", "train.steps=4", "train.eval_every=2", "source.mnist.limit=200"]

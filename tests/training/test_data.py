@@ -147,7 +147,7 @@ def test_pixels_that_are_nan_are_told_and_blamed(make, tmp_path):
     assert str(run.error).startswith("at step 1 the loss is no longer finite: the images of x hold NaN (2.08% of its v")
     diverged = make(*arrays_in(tmp_path), "optimizer.learning_rate=1e38", directory="other")
     fit([diverged], lambda _: None)
-    assert str(diverged.error).startswith("optimizer.learning_rate = 1e+38: at step ")
+    assert str(diverged.error).startswith("optimizer.learning_rate = 1e+38; at step ")
 
 
 def test_images_without_a_channel_axis(config_of, tmp_path):

@@ -21,7 +21,7 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
     assert isinstance(wild, Run)
     assert isinstance(good, Run)
     fit([wild, good], lambda _: None)
-    assert str(wild.error).startswith("optimizer.learning_rate = 1e+38: at step ")
+    assert str(wild.error).startswith("optimizer.learning_rate = 1e+38; at step ")
     assert good.error is None
     assert [line["step"] for line in good.metrics.lines] == [2, 4, 6]
     assert wild.metrics.lines == []

@@ -1,0 +1,15 @@
+for (const head of document.querySelectorAll("th")) head.querySelector("button").addEventListener("click", () => {
+  const down = head.getAttribute("aria-sort") === "ascending", body = head.closest("table").tBodies[0];
+  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const value = row => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent;
+  const missing = row => value(row) === "";
+  const compare = (a, b) => value(a).localeCompare(value(b), undefined, {numeric: true});
+  const numeric = head.classList.contains("number");
+  const order = (a, b) => missing(a) - missing(b)
+    || (down ? -1 : 1) * (numeric ? value(a) - value(b) : compare(a, b));
+  body.append(...[...body.rows].sort(order));
+});
+for (const link of document.querySelectorAll("td a")) link.addEventListener("click", () => {
+  document.querySelector(link.getAttribute("href")).open = true;
+});
