@@ -57,6 +57,8 @@ def places(data_dir, cache_dir, shared_data, overrides):
     """Where the data lies; what a dataset of conf/ leaves for its user to set."""
     settings = {
         "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
+        "source=folder": [f"source.folder.path={shared_data / 'photos'}"],
+        "source=my_webdataset": [f"source.my_webdataset.path={shared_data / 'webdataset'}"],
         "source=digits": ["source.digits.split=train[:1000]"],  # drawn each time: no more than are looked at
         "source=garments": ["source.garments.split=train[:1000]"],
     }

@@ -92,3 +92,11 @@ def test_the_checks_can_be_run(path):
     assert os.access(ROOT / path, os.X_OK)
     assert (ROOT / path).read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
     subprocess.run(["bash", "-n", ROOT / path], check=True)
+
+
+def test_the_benchmark_of_formats_reads_photos(shared_data, tmp_path):
+    script = runpy.run_path(str(ROOT / "scripts" / "bench_formats.py"))
+    photos = script["jpegs"](shared_data / "photos", tmp_path, copies=4)
+    batch = next(script["jpeg_take"](photos))
+    assert {leaf: values.shape for leaf, values in batch.items()} == {"image": (256, 64, 64, 3), "label": (256,)}
+    assert script["rate"](lambda _: iter([None] * 10**6), photos, 0.0001) > 0

@@ -40,3 +40,17 @@ def _text(name: str) -> Any:
     from datamix.sources.text import source
 
     return source.Text if name == "text" else source.Tokens
+
+
+@registry.builtin("source", "image_folder")
+def _image_folder(_name: str) -> Any:
+    from datamix.sources.image_folder import image_folder
+
+    return image_folder
+
+
+@registry.builtin("source", "webdataset")
+def _webdataset(_name: str) -> Any:
+    from datamix.sources.webdataset import webdataset
+
+    return webdataset

@@ -98,7 +98,7 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     else:
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
         if not files:
-            raise DataError(_absence(path), key=key, value=text, hint=_nearest(path))
+            raise DataError(_absence(path), key=key, value=text, hint=nearest(path))
     if other := [file for file in files if not ending.search(file.name) or not file.is_file()]:
         raise ConfigError(f"{other[0].name} is no {kinds} file", key=key, value=text)
     if files != [path]:
@@ -142,7 +142,7 @@ def _absence(path: Path) -> str:
     return f"{kind} (looked for it at {path.absolute()})"
 
 
-def _nearest(path: Path) -> str:
+def nearest(path: Path) -> str:
     """The name beside a missing one that is most like it."""
     try:
         near = hint(path.name, os.listdir(path.parent)).partition(" Known:")[0]  # noqa: PTH208

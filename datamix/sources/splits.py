@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
+
+import numpy as np
 
 from datamix.errors import ConfigError, hint
 
@@ -49,6 +52,22 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
             stop = _bound(match["stop"], size, percent=percent, default=size)
             ranges.append((split, start, max(start, stop)))
     return ranges
+
+
+def split_records(text: str, sizes: Mapping[str, int], *, where: str) -> np.ndarray:
+    """The numbers of the records of a split, where those of all splits are numbered through; int64.
+
+    Args:
+      text: See `resolve_split`, as for the two below.
+      sizes: See `resolve_split`.
+      where: See `resolve_split`.
+
+    >>> split_records("test[:2]+train[:1]", {"train": 800, "test": 100}, where="split")
+    array([800, 801,   0])
+    """
+    first = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+    ranges = resolve_split(text, sizes, where=where)
+    return np.concatenate([np.arange(first[split] + start, first[split] + stop) for split, start, stop in ranges])
 
 
 def _bound(text: str | None, size: int, *, percent: bool, default: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,6 +20,7 @@ from datamix.sources.splits import resolve_split
 from datamix.sources.text.packing import Chunks, Facts, Long, Packing, Pieces, Rows, pack
 from datamix.sources.text.token_files import TokenFile
 from datamix.sources.text.tokenizers import Tokenizer
+from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
@@ -99,7 +99,7 @@ class Packed:
         chosen = {name: paths[name] for name, *_ in ranges}
         size = sum(file.stat().st_size for files in chosen.values() for file in files)
         files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
-        with _Progress(self.source_name, size) as advance:
+        with progress(f"reading {self.source_name}", size, unit="bytes", least=TOLD_BYTES) as advance:
             for name, of_split in chosen.items():
                 documents[name] = [np.empty((2, 0), np.int64)]
                 for file in (part for path in of_split for part in self._open(path, self._cache_dir, advance)):
@@ -336,28 +336,3 @@ class Packed:
                 start = np.append(0, of_file.ends)[document[here]] + self._starts[i]
                 prompts[here] = start + of_file.prompts[document[here]] - pieces.begin[here]
         return np.asarray(np.maximum(prompts, 0))
-
-
-class _Progress:
-    """A bar on stderr, or where that is no terminal a line, of how many bytes of large files have been read."""
-
-    def __init__(self, name: str, num_bytes: int) -> None:
-        self._bar: Any = None
-        if num_bytes >= TOLD_BYTES:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(f"reading {name}", total=num_bytes)
-            if not sys.stderr.isatty():
-                print(f"reading {num_bytes / 1e6:,.0f} MB of {name} …", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> Callable[[int], None]:
-        if self._bar is None:
-            return lambda _: None
-        self._bar.start()
-        return lambda count: self._bar.advance(self._task, count)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

@@ -228,12 +228,14 @@ def without_opencv_advice() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while many records are read; where stderr is no terminal, a plain line."""
-    if total <= PROGRESS_RECORDS:
+def progress(
+    label: str, total: int, *, unit: str = "records", least: int = PROGRESS_RECORDS
+) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while more than `least` records are read; where stderr is no terminal, a plain line."""
+    if total <= least:
         yield lambda _: None
     elif not sys.stderr.isatty():
-        print(f"{label}: {total:,} records …", file=sys.stderr, flush=True)
+        print(f"{label}: {total:,} {unit} …", file=sys.stderr, flush=True)
         yield lambda _: None
     else:
         from rich.console import Console

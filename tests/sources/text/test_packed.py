@@ -204,7 +204,7 @@ def test_long_files_are_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datamix.sources.text.packed.TOLD_BYTES", 1)
     (tmp_path / "a.txt").write_text("a\n\nb")
     _ = Text(path=str(tmp_path / "a.txt"), length=4, cache_dir=str(tmp_path), source_name="poems").num_records
-    assert capsys.readouterr().err.startswith("reading 0 MB of poems …\n")
+    assert capsys.readouterr().err == "reading poems: 4 bytes …\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""Folders of images, one a class."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError, expanded
+from datamix.sources.files import nearest
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.splits import split_records
+from datamix.spec import Arrays, LeafSpec, Spec
+
+SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
+"""What folders of splits are called, in capitals or not."""
+
+_LOOSE = "in no folder of a class"  # images that lie so
+
+
+def image_folder(
+    *,
+    path: str,
+    height: int | None = None,
+    width: int | None = None,
+    mode: Mode = "L",
+    fit: Fit = "resize",
+    background: str = "white",
+    split: str = "train",
+) -> ImageFolder:
+    """Images in `PATH/class/…`, or in `PATH/split/class/…` where all folders of PATH are named in `SPLITS`.
+
+    The classes are the folders of all splits, sorted by name. Folders inside that of a class belong to it. Hidden files
+    and folders are passed over.
+
+    Args:
+      path: A folder.
+      height: Of the leaf `image`; see `ImageFormat`, as for the four below.
+      width: See `height`.
+      mode: See `height`.
+      fit: See `height`.
+      background: See `height`.
+      split: TFDS's syntax; without folders of splits, there is the split `train`.
+
+    Raises:
+      ConfigError: A setting is missing or not allowed, or there is no such split.
+      DataError: There is no such folder, or no image in it.
+    """
+    root = expanded(path)
+    if not root.is_dir():
+        what = "this is no folder" if root.exists() else f"there is no such folder (looked for it at {root.absolute()})"
+        mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else nearest(root)
+        raise DataError(what, key="path", value=path, hint=mend)
+    files, tops = _listed(root)
+    splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()
+    if named := {top.lower(): root / top for top in tops if top.lower() in SPLITS}:
+        if len(named) == len(tops):
+            others.update(map(_kind, files))
+            splits = {name: (top, *_listed(top)) for name, top in named.items()}
+        else:
+            notes.append(f"{', '.join(named)} are read as classes, and not as splits, as other folders lie beside.")
+    classes = sorted({name for _, _, names in splits.values() for name in names})
+    number = {name: label for label, name in enumerate(classes)}
+    folders, labels, sizes = [], [], dict.fromkeys(splits, 0)
+    for name, (top, files, tops) in splits.items():
+        others.update(map(_kind, files))
+        for each in tops:
+            for folder, files in _walk(top / each):
+                images = [os.fsencode(file) for file in files if _is_image(file)]
+                others.update(_kind(file) for file in files if not _is_image(file))
+                if images:
+                    folders.append((folder, np.array(images)))
+                    labels.append(number[each])
+                    sizes[name] += len(images)
+    if others:
+        some = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
+        notes.append(f"{others.total():,} files are left out, which are no images in a folder of a class: {some}.")
+    if not folders:
+        text = f"it holds no image in a folder of a class, such as {path}/cat/1.png"
+        above = f"If {root.name} is a class, name the folder that holds it." if _LOOSE in others else " ".join(notes)
+        raise DataError(text, key="path", value=path, hint=above)
+    if empty := [name for name in classes if number[name] not in {*labels}]:
+        notes.append(f"no image lies in the folder of {', '.join(empty)}, which is a class all the same.")
+    if height is None or width is None:
+        first = (os.path.join(folder, os.fsdecode(names[0])) for folder, names in folders[:20])  # noqa: PTH118
+        text = f"its first images are {image_sizes(first)}"
+        raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+    return ImageFolder(
+        form=ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background),
+        folders=folders,
+        labels=np.array(labels, np.int32),
+        ends=np.cumsum([len(names) for _, names in folders]),
+        records=split_records(split, sizes, where="split"),
+        class_names=tuple(classes),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """The records of a folder of images: `image`, uint8 [height, width, channels], and `label`, the class, int32.
+
+    Attributes:
+      form: What images are decoded to.
+      folders: The folders of all splits that hold images, and the names of these, in bytes; there may be millions.
+      labels: The class of each folder.
+      ends: The record after the last of each folder, where those of all splits are numbered through.
+      records: The records of the split, so numbered.
+      class_names: The name of each class.
+      notes: What is left out, or read in another way than names may say.
+      provenance: Where the records come from.
+    """
+
+    form: ImageFormat
+    folders: Sequence[tuple[str, np.ndarray]]
+    labels: np.ndarray
+    ends: np.ndarray
+    records: np.ndarray
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+    provenance: str = "image_folder"
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return len(self.records)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        return {"image": self.form.spec, "label": LeafSpec((), "int32")}
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        return np.repeat(self.labels, np.diff(self.ends, prepend=0))
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The files of some records."""
+        return [self._file(record) for record in self.records[indices]]
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        records = self.records[indices]
+        if "label" in out:
+            out["label"][...] = self.labels[np.searchsorted(self.ends, records, side="right")]
+        if "image" in out:
+            spread(len(records), lambda row: self._read(records[row], out["image"][row]))
+
+    def _read(self, record: int, out: np.ndarray) -> None:
+        file = self._file(record)
+        with read_error(file), open(file, "rb", buffering=0) as content:  # noqa: PTH123  # Path is slower
+            self.form.decode(content.readall(), out)
+
+    def _file(self, record: int) -> str:
+        number = int(np.searchsorted(self.ends, record, side="right"))
+        folder, names = self.folders[number]
+        return os.path.join(folder, os.fsdecode(names[record - self.ends[number]]))  # noqa: PTH118
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _kind(name: str) -> str:
+    """What a file that is left out is counted as."""
+    return _LOOSE if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
+
+
+def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+    """The files of a folder and of those in it, but of none that a link leads back to."""
+    real = os.path.realpath(folder)
+    if real not in within:
+        files, folders = _listed(folder)
+        yield str(folder), files
+        for name in folders:
+            yield from _walk(folder / name, (*within, real))
+
+
+def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of files and of folders in a folder that are not hidden, sorted."""
+    names: tuple[list[str], list[str]] = ([], [])
+    with read_error(str(folder)), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                names[entry.is_dir()].append(entry.name)
+    return sorted(names[0]), sorted(names[1])

@@ -1,0 +1,314 @@
+"""Samples in tar files, as WebDataset keeps them: indexed once, then read in any order."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError
+from datamix.sources.cache import Place, cache_directory
+from datamix.sources.files import Paths, files_of, notes_on
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.splits import split_records
+from datamix.sources.tfds.decode import progress
+from datamix.spec import Arrays, LeafSpec, Spec
+
+_INDEX_FORMAT = 1  # of what the cache keeps
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_IMAGES = [suffix[1:] for suffix in SUFFIXES]
+_DEFAULT = {"image": ";".join(_IMAGES), "label": "cls", "array": "npy"}
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's rule: a key reaches to the first dot of the file name
+_BLOCK = 512  # bytes; a tar file consists of blocks, and an empty one ends it
+
+
+def webdataset(
+    *,
+    path: Paths,
+    leaves: Mapping[str, str] | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    mode: Mode = "L",
+    fit: Fit = "resize",
+    background: str = "white",
+    split: str = "train",
+    cache_dir: str | None = None,
+) -> WebDataset:
+    """Samples in tar files: the members `KEY.SUFFIX` of one KEY, which reaches to the first dot of a file's name.
+
+    Args:
+      path: A tar file, a folder, a glob or a list of them; or these by split, see `files_of`.
+      leaves: Leaf name to suffix: of images; `cls`, the number of a class in digits; `npy`, an array; or such as
+        `mask.png`. Of several suffixes, apart by `;`, a sample has one. By default `image` is any image, `label` is
+        `cls` and `array` is `npy`, as far as samples have them.
+      height: Of images; see `ImageFormat`.
+      width: See `ImageFormat`, as for the three below.
+      mode: See `ImageFormat`.
+      fit: See `ImageFormat`.
+      background: See `ImageFormat`.
+      split: TFDS's syntax.
+      cache_dir: The directory of the cache, which keeps the index.
+
+    Raises:
+      ConfigError: A setting is missing or not allowed, a file is packed, or there is no such split.
+      DataError: A file is missing or damaged, or a sample lacks a leaf or has it twice.
+    """
+    splits = files_of(path, suffixes=[".tar", *_PACKED])
+    files = [file.absolute() for of_split in splits.values() for file in of_split]
+    if packed := [file.name for file in files if file.name.endswith(_PACKED)]:
+        text = f"{packed[0]} is packed, so that no sample can be read without all before it"
+        raise ConfigError(text, key="path", value=path, hint="Unpack it to a .tar file, and name that.")
+    kinds: dict[str, str] = {}
+    leaf_of: dict[str, str] = {}
+    for leaf, suffixes in (_DEFAULT if leaves is None else leaves).items():
+        for suffix in str(suffixes).lower().split(";"):
+            last = suffix.rpartition(".")[2]
+            kind = "image" if last in _IMAGES else last
+            if kind not in ("image", "cls", "npy") or kinds.setdefault(leaf, kind) != kind:
+                text = f"a leaf is made of images ({', '.join(_IMAGES)}), of cls or of npy"
+                raise ConfigError(text, key=f"leaves.{leaf}", value=suffixes)
+            if leaf_of.setdefault(suffix, leaf) != leaf:
+                raise ConfigError(f"{suffix} is the leaf {leaf_of[suffix]}", key=f"leaves.{leaf}", value=suffixes)
+    stamps = [_stamp(file.stat()) for file in files]
+    entry = Place(
+        cache_dir=cache_directory(cache_dir),
+        name=f"{files[0].name}-index",
+        key={"files": [str(file) for file in files], "leaves": leaf_of, "format": _INDEX_FORMAT},
+        fingerprint={"stamps": stamps},
+    ).load(partial(_index, files, stamps, leaf_of, list(kinds)))
+    counts = entry.arrays["count"]
+    whole = WebDataset(
+        files=files,
+        stamps=stamps,
+        ends=np.cumsum(counts),
+        keys=entry.arrays["key"],
+        members={leaf: entry.arrays[f"leaf {leaf}"] for leaf in kinds},
+        kinds=kinds,
+        records=np.arange(counts.sum()),
+    )
+    if leaves is None:
+        kinds = {leaf: kind for leaf, kind in kinds.items() if (whole.members[leaf][:, 1] >= 0).any()}
+    for leaf in kinds:
+        if len(lacking := np.flatnonzero(whole.members[leaf][:, 1] < 0)):
+            text = f"{len(lacking):,} samples have no {leaf}, the first one {whole.places(lacking[:1])[0]}"
+            raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
+    kept: dict[str, str | ImageFormat] = dict(kinds)
+    for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
+        if height is None or width is None:
+            first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
+            text = f"its first images are {image_sizes(first)}"
+            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+        kept[image] = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
+    sizes, begin = {}, 0
+    for name, of_split in splits.items():
+        sizes[name], begin = int(counts[begin : begin + len(of_split)].sum()), begin + len(of_split)
+    notes = list(notes_on(path, splits))
+    if left_out := Counter(entry.info["left_out"]):
+        what = _counted(left_out)
+        notes.append(f"{left_out.total():,} members are left out: {what}; leaves={{LEAF: SUFFIX}} chooses.")
+    records = split_records(split, sizes, where="split")
+    return replace(whole, kinds=kept, records=records, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDataset:
+    """The records of tar files.
+
+    Attributes:
+      files: The tar files of all splits.
+      stamps: What would change if a file were written again, of each.
+      ends: The record after the last of each file, where those of all splits are numbered through.
+      keys: The key of each of them, in bytes.
+      members: Leaf name to the place of each of them in its file and its size, in bytes, or -1 where there is none; of
+        a class its number and 0; int64, shape [num_records, 2].
+      kinds: Leaf name to what it is made of: an image of this format, "cls" or "npy".
+      records: The records of the split, so numbered.
+      notes: What is left out.
+      class_names: None are known.
+      provenance: Where the records come from.
+    """
+
+    files: Sequence[Path]
+    stamps: Sequence[list[int]]
+    ends: np.ndarray
+    keys: np.ndarray
+    members: Arrays
+    kinds: Mapping[str, str | ImageFormat]
+    records: np.ndarray
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    provenance: str = "webdataset"
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return len(self.records)
+
+    @property
+    def block_records(self) -> int | None:
+        """The number of samples in a tar file, if it is the same in all but the last."""
+        counts = np.diff(self.ends, prepend=0)
+        return int(counts[0]) if (counts[:-1] == counts[0]).all() else None
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf; those of an array are the first sample's."""
+        spec = {}
+        for leaf, kind in self.kinds.items():
+            array = self._array(leaf, 0) if kind == "npy" else np.empty((), np.int64)
+            spec[leaf] = kind.spec if isinstance(kind, ImageFormat) else LeafSpec(array.shape, str(array.dtype))
+        return spec
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        every = np.arange(len(self.keys))
+        labels = np.empty((len(every), *self.spec["label"].shape), self.spec["label"].dtype)
+        replace(self, records=every).take(every, {"label": labels})
+        return labels
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The tar files and the keys of some records."""
+        return [self._place(record) for record in self.records[indices]]
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        records = self.records[indices]
+        for leaf, rows in out.items():
+            if self.kinds[leaf] == "cls":
+                rows[...] = self.members[leaf][records, 0]
+            else:
+                spread(len(records), partial(self._fill, leaf, records, rows))
+
+    def content(self, leaf: str, record: int) -> bytes:
+        """The content of a member of a record of all splits.
+
+        Raises:
+          DataError: The file is gone, or not the one that was indexed.
+        """
+        number = self._number(record)
+        offset, size = self.members[leaf][record].tolist()
+        with read_error(self._place(record)), self.files[number].open("rb", buffering=0) as file:
+            if _stamp(os.fstat(file.fileno())) != self.stamps[number]:
+                raise DataError("the tar file has changed since it was indexed; start again")
+            return os.pread(file.fileno(), size, offset)
+
+    def _fill(self, leaf: str, records: np.ndarray, rows: np.ndarray, row: int) -> None:
+        """Fill one row with an image or an array."""
+        record, kind = records[row], self.kinds[leaf]
+        if isinstance(kind, ImageFormat):
+            content = self.content(leaf, record)
+            with read_error(self._place(record)):
+                return kind.decode(content, rows[row])
+        array = self._array(leaf, record)
+        if (array.shape, array.dtype) != (rows.shape[1:], rows.dtype):
+            first = self.spec[leaf]
+            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {first} in the first sample"
+            raise DataError(f"{self._place(record)}: {text}")
+        rows[row] = array
+        return None
+
+    def _array(self, leaf: str, record: int) -> np.ndarray:
+        try:
+            array: np.ndarray = np.load(io.BytesIO(self.content(leaf, record)), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{self._place(record)}: {leaf} is no array that can be read: {error}") from error
+        return array
+
+    def _place(self, record: int) -> str:
+        return f"{self.files[self._number(record)]}: {os.fsdecode(self.keys[record])}"
+
+    def _number(self, record: int) -> int:
+        """The number of the file that a record lies in."""
+        return int(np.searchsorted(self.ends, record, side="right"))
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _index(
+    files: Sequence[Path], stamps: Sequence[list[int]], leaf_of: Mapping[str, str], leaves: Sequence[str]
+) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of `WebDataset`, as the cache keeps them; and how many members are left out, by suffix."""
+    keys: list[bytes] = []
+    counts: list[int] = []
+    places = [np.empty((0, len(leaves), 2), np.int64)]
+    left_out: Counter[str] = Counter()
+    with progress("Indexing", sum(size for size, _, _ in stamps) >> 20, unit="MiB", least=1000) as advance:
+        for file, (size, _, _) in zip(files, stamps, strict=True):
+            samples = _scan(file, leaf_of, leaves, left_out)
+            counts.append(len(samples))
+            keys += map(os.fsencode, samples)
+            places.append(np.array([*samples.values()], np.int64).reshape(-1, len(leaves), 2))
+            advance(size >> 20)
+    if not keys:
+        raise DataError(
+            f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}, but {_counted(left_out) or 'nothing'}"
+        )
+    members = np.concatenate(places)
+    of_leaves = {f"leaf {leaf}": members[:, each] for each, leaf in enumerate(leaves)}
+    return {"count": np.array(counts), "key": np.array(keys), **of_leaves}, {"left_out": left_out}
+
+
+def _scan(
+    file: Path, leaf_of: Mapping[str, str], leaves: Sequence[str], left_out: Counter[str]
+) -> dict[str, list[int]]:
+    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them.
+
+    Raises:
+      DataError: It is damaged or truncated, or a sample has a leaf twice.
+    """
+    samples: dict[str, list[int]] = {}
+    with read_error(str(file)), file.open("rb") as content:
+        try:
+            archive = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115  # closing it would close nothing
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if member.size < 0:  # it would lead back to where it stands
+                    raise tarfile.ReadError("a member has a negative size")
+                if member.isdir():
+                    continue
+                match = _MEMBER.fullmatch(member.name)
+                suffix = match[2].lower() if match else ""
+                if match is None or suffix not in leaf_of or not member.isreg() or member.issparse():
+                    kind = f".{suffix}" if match else "without a suffix"
+                    left_out[kind if kind in left_out or len(left_out) < 100 else "others"] += 1
+                    continue
+                places = samples.setdefault(match[1], [-1] * (2 * len(leaves)))
+                at = 2 * leaves.index(leaf_of[suffix])
+                if places[at + 1] >= 0:
+                    raise DataError(f"{match[1]} has {leaf_of[suffix]} twice; the second one is {member.name}")
+                places[at : at + 2] = member.offset_data, member.size
+                if suffix.rpartition(".")[2] == "cls":
+                    content.seek(member.offset_data)
+                    places[at : at + 2] = _class_number(content.read(min(member.size, 100)), member.name), 0
+            content.seek(archive.offset)
+            if content.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a damaged header for the end
+                raise DataError("it is damaged or truncated: no tar file ends so")
+        except (tarfile.TarError, ValueError, EOFError) as error:
+            raise DataError(f"it is no tar file, or a damaged or truncated one: {error}") from error
+    return samples
+
+
+def _counted(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in left_out.most_common(5))
+
+
+def _class_number(text: bytes, name: str) -> int:
+    """The number of a class.
+
+    Raises:
+      DataError: It is no number of digits.
+    """
+    if not (digits := text.strip()).isdigit() or len(digits) > 18:
+        raise DataError(f"{name} holds {text.decode(errors='replace')!r}; a class is a number in digits")
+    return int(digits)
