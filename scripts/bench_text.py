@@ -143,9 +143,8 @@ def mixing(directory: Path, documents: list[list[np.ndarray]], seconds: float, c
     contestants = {name: (lambda batches=each: slots_per_s(batches, seconds)) for name, each in running.items()}
     figures = rounds(contestants, count)
     for name, figure in figures.items():
-        print(
-            f"{name:48} {figure / 1e6:9.2f} M slots/s, datamix's best_fit is {figures['datamix, best_fit'] / figure:6.1f} ×"
-        )
+        factor = figures["datamix, best_fit"] / figure
+        print(f"{name:48} {figure / 1e6:9.2f} M slots/s, datamix's best_fit is {factor:6.1f} ×")
 
 
 def tokenising(directory: Path, num_documents: int, count: int) -> None:

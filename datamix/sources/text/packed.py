@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -26,9 +24,9 @@ from datamix.spec import Arrays, LeafSpec, Spec
 _LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
 _LONG_PIECES = 64  # tokens; from there on, a loop over pieces is faster than an index for each token
 _MOST_TOKENS = 2**24  # of a record
-_BLOCK_TOKENS = 2**18  # handed out at a time, so that what is computed on the way takes little memory
+_BLOCK_TOKENS = 2**16  # handed out at a time, so that what is computed on the way stays in a core's cache
 _LARGEST = 2**31 - 1
-_MOST_PLACES = 3  # that are named of one record
+_MOST_PLACES = 3  # that are named of one record and file
 TOLD_BYTES = 2**25  # of files; from there on, reading them is told
 
 
@@ -37,6 +35,10 @@ class _Loaded(NamedTuple):
     rows: Rows
     facts: Facts
     notes: tuple[str, ...]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_MOST_PLACES], *(["…"] if len(names) > _MOST_PLACES else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,11 @@ class Packed:
         if not 1 <= self.length <= _MOST_TOKENS:
             raise ConfigError(f"it is from 1 to {_MOST_TOKENS:,}", key="length", value=self.length)
 
+    @property
+    def known_tokenizer(self) -> Tokenizer | None:
+        """What made the tokens; None where nobody says."""
+        raise NotImplementedError
+
     def _paths(self) -> Mapping[str, Sequence[Path]]:
         """The files of each split."""
         raise NotImplementedError
@@ -87,28 +94,23 @@ class Packed:
         """The tokens of a file; `advance` is told how many of its bytes have been read since the last time."""
         raise NotImplementedError
 
-    @property
-    def known_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer that made the tokens; None where nobody says."""
-        raise NotImplementedError
-
     @cached_property
     def _loaded(self) -> _Loaded:
-        paths = self._paths()
-        ranges = resolve_split(self.split, dict.fromkeys(paths, 0), where="split")
-        chosen = {name: paths[name] for name, *_ in ranges}
+        paths, cache_dir = self._paths(), cache_directory(self.cache_dir)
+        sizes = dict.fromkeys(paths, 0)
+        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes, where="split")}
         size = sum(file.stat().st_size for files in chosen.values() for file in files)
         files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
         with progress(f"reading {self.source_name}", size, unit="bytes", least=TOLD_BYTES) as advance:
             for name, of_split in chosen.items():
                 documents[name] = [np.empty((2, 0), np.int64)]
-                for file in (part for path in of_split for part in self._open(path, self._cache_dir, advance)):
+                for file in (part for path in of_split for part in self._open(path, cache_dir, advance)):
                     lengths = np.diff(file.ends, prepend=0)
                     documents[name].append(np.stack([file.ends - lengths + begin, lengths]))
                     files.append(file)
                     begin += len(file.tokens)
         whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
-        sizes = dict.fromkeys(paths, 0) | {name: each.shape[1] for name, each in whole.items()}
+        sizes |= {name: each.shape[1] for name, each in whole.items()}
         parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes, where="split")]
         begins, lengths = np.concatenate(parts, axis=1)
         rows, facts = pack(
@@ -118,24 +120,17 @@ class Packed:
             packing=self.packing,
             long=self.long,
             name=self.source_name,
-            cache_dir=self._cache_dir,
+            cache_dir=cache_dir,
         )
         notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
         notes += dict.fromkeys(file.note for file in files if file.note)
         if empty := len(lengths) - facts.documents:
             notes.append(f"{empty:,} empty documents have no token, and are in no record.")
         if facts.lost:
-            what = (
-                f"{facts.dropped:,} of {facts.documents:,} documents are left out"
-                if facts.dropped
-                else "long documents are cut off"
-            )
-            notes.append(f"{what}: {facts.lost:,} of {facts.lost + facts.tokens:,} tokens; long=split keeps them.")
+            dropped = f"{facts.dropped:,} of {facts.documents:,} documents are left out"
+            what = f"{dropped if facts.dropped else 'long documents are cut off'}: {facts.lost:,}"
+            notes.append(f"{what} of {facts.lost + facts.tokens:,} tokens; long=split keeps them.")
         return _Loaded(files, rows, facts, tuple(notes))
-
-    @property
-    def _cache_dir(self) -> Path:
-        return cache_directory(self.cache_dir)
 
     @property
     def provenance(self) -> str:
@@ -218,32 +213,25 @@ class Packed:
         """The file and the number of the document of the first pieces of each record."""
         pieces = self._loaded.rows.pieces(np.asarray(indices, np.int64))
         file, document = self._documents(pieces.begin)
-        names: list[list[tuple[int, int]]] = [[] for _ in indices]
+        names: list[dict[Path, list[str]]] = [{} for _ in indices]
         for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
-            names[row].append((i, self.files[i].first + number))
-        return [self._place(each[:_MOST_PLACES]) + (", …" if len(each) > _MOST_PLACES else "") for each in names]
-
-    def _place(self, documents: list[tuple[int, int]]) -> str:
-        places = []
-        for i, group in groupby(documents, key=itemgetter(0)):
-            numbers = [f"{number:,}" for _, number in group]
-            places.append(f"{self.files[i].path}: document{'s'[: len(numbers) - 1]} {', '.join(numbers)}")
-        return "; ".join(places)
+            names[row].setdefault(self.files[i].path, []).append(f"{self.files[i].first + number:,}")
+        return ["; ".join(f"{path}: document {_few(each)}" for path, each in of_row.items()) for of_row in names]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`; `out` may hold some of the leaves alone."""
-        step = max(_BLOCK_TOKENS // self.length, 1)
-        for start in range(0, len(indices), step):
-            block = slice(start, start + step)
-            self._take(np.asarray(indices[block], np.int64), {leaf: rows[block] for leaf, rows in out.items()})
-
-    def _take(self, indices: np.ndarray, out: Arrays) -> None:
-        rows, count = self._loaded.rows, len(indices)
+        rows, indices = self._loaded.rows, np.asarray(indices, np.int64)
         only_tokens = out.keys() == {"tokens"} and len(self.files) == 1
         if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
             out["tokens"][...] = self._checked(self._tokens[0][1][starts], 0)
             return
-        pieces = rows.pieces(indices)
+        step = max(_BLOCK_TOKENS // self.length, 1)
+        for start in range(0, len(indices), step):
+            block = slice(start, start + step)
+            self._take(rows.pieces(indices[block]), {leaf: values[block] for leaf, values in out.items()})
+
+    def _take(self, pieces: Pieces, out: Arrays) -> None:
+        count = len(next(iter(out.values())))
         used = np.bincount(pieces.row, pieces.length, count).astype(np.int64)
         if "num_tokens" in out:
             out["num_tokens"][...] = used

@@ -150,11 +150,11 @@ def test_a_split_takes_documents(tmp_path):
 
 
 def test_places_name_files_and_documents(tmp_path):
-    source = of_documents(tmp_path, [[[1], [2], [3]], [[4], [5]]], length=5)
+    source = of_documents(tmp_path, [[[1], [2], [3], [4]], [[5]]], length=4)
     first, second = tmp_path / "0.npy", tmp_path / "1.npy"
-    assert source.places(np.arange(1)) == [f"{first}: documents 0, 1, 2, …"]
+    assert source.places(np.arange(1)) == [f"{first}: document 0, 1, 2, …"]
     source = of_documents(tmp_path, [[[1], [2]], [[4], [5]]], length=3)
-    assert source.places(np.arange(2)) == [f"{first}: documents 0, 1; {second}: document 0", f"{second}: document 1"]
+    assert source.places(np.arange(2)) == [f"{first}: document 0, 1; {second}: document 0", f"{second}: document 1"]
 
 
 def test_what_is_left_out_is_told(tmp_path):
