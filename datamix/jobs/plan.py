@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamix.builder.built import Built, build
+from datamix.builder.texts import packed
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
 from datamix.pipeline.batching import single_source_rows
@@ -54,7 +55,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     ]
     columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
-    if packed := tokens.packed(built.sources):
+    if of_tokens := packed(built.sources):
         out.print(table("Tokens", tokens.COLUMNS, tokens.rows(built.sources, plan, records)))
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
@@ -70,8 +71,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     notes = [*built.notes_on_records(), *_shard_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
-    if packed:
-        report["plan"]["packing"] = {name: asdict(source.facts) for name, source in packed.items()}
+    if of_tokens:
+        report["plan"]["packing"] = {name: asdict(source.facts) for name, source in of_tokens.items()}
     report["notes"] = notes
     report["figure"] = _draw(directory, built)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")

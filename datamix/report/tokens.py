@@ -9,29 +9,17 @@ import numpy as np
 from rich.text import Text
 
 from datamix.builder.source import OpenSource
+from datamix.builder.texts import packed
 from datamix.errors import printable
 from datamix.mixing.plan import Plan
 from datamix.report.console import percent
 from datamix.report.figures import save
-from datamix.sources.text.packed import Packed
 from datamix.spec import Batch
 
 COLUMNS = ["source", "documents", "split", "left out", "its tokens", "padding", "tokens", "share of tokens", "epochs"]
 # As Matplotlib's C0 to C9, so that a source has the same colour in figures.
 _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"]
 _SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
-
-
-def packed(sources: Mapping[str, OpenSource]) -> dict[str, Packed]:
-    """The sources of packed tokens, whatever selects among their records."""
-    found = {}
-    for name, opened in sources.items():
-        source: object = opened.source
-        while not isinstance(source, Packed) and hasattr(source, "source"):
-            source = source.source
-        if isinstance(source, Packed):
-            found[name] = source
-    return found
 
 
 def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:

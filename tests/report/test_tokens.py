@@ -7,7 +7,6 @@ from datamix.builder.source import OpenSource
 from datamix.mixing.plan import Plan
 from datamix.report import tokens
 from datamix.sources.objects import as_source
-from datamix.sources.sliced import Sliced
 from datamix.sources.text.source import Text
 
 
@@ -59,8 +58,3 @@ def test_a_figure_of_tokens_and_lengths(sources, tmp_path):
     assert tokens.draw(tmp_path, sources) == "tokens.png"
     assert (tmp_path / "tokens.png").read_bytes().startswith(b"\x89PNG")
     assert tokens.draw(tmp_path, {"c": sources["c"]}) is None
-
-
-def test_sources_are_found_behind_what_selects_their_records(sources):
-    part = OpenSource(name="a", source=Sliced(sources["a"].source, [(0, 1)]), provenance="text")
-    assert [*tokens.packed({"part": part, "c": sources["c"]})] == ["part"]
