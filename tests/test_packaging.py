@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted(path for kind in ("*.py", "*.pyi", "py.typed") for path in (ROOT / "datamix").rglob(kind))
+MODULES = sorted(
+    path for kind in ("*.py", "*.pyi", "*.css", "*.js", "py.typed") for path in (ROOT / "datamix").rglob(kind)
+)
 
 
 def python(*arguments, cwd, env):

@@ -32,13 +32,9 @@ class Assembly:
     """A mix put together, of which no record is read yet.
 
     Attributes:
-      sources: The sources by name, in order.
       operators: The operators on every record, after the mix.
       labels: What the labels are, as far as that is known before the data is read.
-      graph: The operators of all sources and the shared ones.
-      plan: The plan of the mix.
       seed: The seed of everything that is drawn, where a source has none of its own.
-      batch_size: The number of records in a batch.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
@@ -156,9 +152,6 @@ def assemble(
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
-
-    Raises:
-      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
     """
     for source in sources:
         if not source.num_records:

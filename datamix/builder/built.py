@@ -18,11 +18,7 @@ from datamix.mixing.plan_spec import PlanSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Built(Assembly):
-    """A mix that was put together from a configuration.
-
-    Attributes:
-      config: The configuration of the run.
-    """
+    """A mix that was put together from a configuration."""
 
     config: Config
 

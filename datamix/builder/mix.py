@@ -216,11 +216,7 @@ def _open(name: str, data: object, **settings: Any) -> OpenSource:
 def _of_sources(
     argument: str, values: Mapping[str, Any] | None, sources: Mapping[str, Any], read: Callable[[str, Any], _Value]
 ) -> dict[str, _Value]:
-    """Values by source, each read by a function that takes what to call it in an error, and the value.
-
-    Raises:
-      ConfigError: These are none, or there is no such source.
-    """
+    """Values by source, each read by a function that takes what to call it in an error, and the value."""
     if not isinstance(values, Mapping | None):
         raise ConfigError(f"it is given by source, as in {{{next(iter(sources))!r}: …}}", key=argument, value=values)
     for name in values or {}:
@@ -259,11 +255,7 @@ def _choice(argument: str, value: str, options: Sequence[str]) -> str:
 
 
 def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the order, all of them, as a configuration has them.
-
-    Raises:
-      ConfigError: A keyword that neither `mix` nor the order has.
-    """
+    """The settings of the order, all of them, as a configuration has them."""
     known = registry.settings(registry.lookup("order", order))
     for name in settings:
         if name not in known:
@@ -280,12 +272,7 @@ def _operations(where: str, operators: Sequence[Operator]) -> tuple[Operation, .
 
 
 def _operation(operator: Operator, where: str) -> Operation:
-    """An operator out of what `Operator` allows.
-
-    Raises:
-      ConfigError: It is none of that, or does not take such settings.
-      RegistryError: There is no operator of that name.
-    """
+    """An operator out of what `Operator` allows."""
     function: Any
     function, settings = _parts(operator)
     if isinstance(function, str):

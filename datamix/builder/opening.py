@@ -20,11 +20,7 @@ from datamix.sources.tfds.prepare import Unavailable
 
 
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
-    """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read.
-
-    Raises:
-      DatamixError: The source cannot be had, or its settings do not fit it.
-    """
+    """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read."""
     if source.name in memory:
         for key in source.settings.keys() - {"split"}:
             some = f"source.{source.name}.split and source.{source.name}.limit take some of its records"

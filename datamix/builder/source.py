@@ -32,10 +32,7 @@ class OpenSource:
     Images [height, width] get a channel axis, and a leaf `label` of one number a record, [1], becomes that number.
 
     Attributes:
-      name: Its name in the mix.
       source: What reads its records.
-      provenance: Where its records come from.
-      operators: The operators on each of its records.
       seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: How many of its records are used at most, None for all.
       chosen_names: Names for its classes, in place of the source's own.
@@ -43,7 +40,6 @@ class OpenSource:
       label: What its labels are; None where that is not decided yet.
       unlabelled: Whether records whose label is negative, and so no class, are refused or kept.
       target: The registered name of what built it.
-      settings: The settings it was built with.
       key: The key of its settings in the configuration; empty where Python code gives them.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
       other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.

@@ -86,12 +86,7 @@ class Node:
 
 
 def read(schema: type[T], node: Node, **values: object) -> T:
-    """Take the fields of a dataclass out of a group of the configuration and check them.
-
-    Raises:
-      ConfigError: A value of another type, or out of its range.
-      RegistryError: A name that the registry does not have.
-    """
+    """Take the fields of a dataclass out of a group of the configuration and check them."""
     dataclass: Any = schema  # mypy takes type[T] for something that cannot be hashed
     keys = keys_of(dataclass)
     required = {each.name for each in fields(dataclass) if each.default is each.default_factory is MISSING}

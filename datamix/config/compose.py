@@ -119,9 +119,6 @@ def compose(
       overrides: As on the command line.
       config_dir: A directory with more configs.
       datasets: The names of sources in memory, options of the group `dataset`.
-
-    Raises:
-      ConfigError: An override that the configuration does not know or allow.
     """
     with _composing, _version_base(), one_line_errors():
         loader = config_loader(config_dir, datasets=datasets)

@@ -42,11 +42,7 @@ _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|
 
 
 def check_hydra_node(node: DictConfig) -> None:
-    """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging.
-
-    Raises:
-      RegistryError: Names the key.
-    """
+    """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging."""
     for part in ("callbacks", "launcher", "sweeper"):
         for key, name, value, _ in _values(node.hydra, part, f"hydra.{part}"):
             called = name == "custom_search_space" and value is not None

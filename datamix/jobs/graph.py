@@ -13,15 +13,7 @@ from datamix.report.files import write_report, write_text
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Print the pipeline's tree and write `graph.mmd`; no record is read.
-
-    Args:
-      config: The configuration of the run.
-      directory: The directory for `graph.mmd` and `report.json`.
-
-    Returns:
-      The report.
-    """
+    """Print the pipeline's tree and write `graph.mmd`; no record is read."""
     out = console()
     built = build(config)
     print_notes(out, "Stand-in", built.notes)

@@ -14,15 +14,7 @@ from datamix.sweeps.results import read_results
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Report on the sweeps of `sweep.dir`; no source is opened.
-
-    Args:
-      config: The configuration of the run; its `sweep` says which sweeps, and by what they are judged.
-      directory: Where `report.json` goes, and what compares several sweeps; what is drawn of one goes to that one.
-
-    Returns:
-      The report.
-    """
+    """Report on the sweeps of `sweep.dir`, into the directory of the sweep where it is one; no source is opened."""
     if not config.sweep.directories:
         text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
         raise ConfigError(text, key="sweep.dir", value=None)

@@ -83,14 +83,7 @@ class Batching:
         return self.short_rows if self.short_rows and step + 1 == self.num_batches else self.batch_size
 
     def check_shard(self, shard: tuple[int, int]) -> None:
-        """Check that a batch can be divided.
-
-        Args:
-          shard: The rank and the number of shards.
-
-        Raises:
-          ConfigError: There is no such rank, or there are more ranks than rows.
-        """
+        """Refuse a rank that there is not, and more ranks than a batch has rows."""
         rank, num_shards = shard
         if not 0 <= rank < num_shards:
             raise ConfigError(f"the rank lies in [0, {max(num_shards, 0)})", key="shard", value=shard)

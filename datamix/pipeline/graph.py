@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import graphlib
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,20 +11,11 @@ from typing import Any, Literal
 from datamix.errors import ConfigError
 
 Kind = Literal["source", "operator", "mix", "batch"]
-_NUM_INPUTS: dict[Kind, tuple[int, float]] = {
-    "source": (0, 0), "operator": (1, 1), "mix": (1, float("inf")), "batch": (1, 1)
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One use of an operator.
-
-    Attributes:
-      operator: The operator's registered name.
-      function: The operator.
-      settings: Its keyword settings.
-    """
+    """One use of an operator."""
 
     operator: str
     function: Callable[..., Any]
@@ -42,8 +32,6 @@ class Node:
 
     Attributes:
       name: A name that is unique in the graph.
-      kind: What the node is.
-      inputs: The names of the nodes it reads from.
       operation: What an operator does; None for other nodes.
     """
 
@@ -54,14 +42,13 @@ class Node:
 
 
 class Graph:
-    """A validated pipeline graph.
+    """A pipeline's nodes, by name; see `Graph.of`, which makes it of what a mix is.
 
     Args:
-      nodes: The nodes, in any order.
+      nodes: The nodes, in any order, of which one is the batch.
 
     Raises:
-      ConfigError: Names clash, an input does not exist, a node has too many or too few, there is a cycle, there is not
-        exactly one batch, or a node does not lead to it in one way.
+      ConfigError: Two nodes have one name.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -70,26 +57,7 @@ class Graph:
             names = [node.name for node in nodes]
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"the pipeline graph has two nodes named {twice!r}.")
-        for node in nodes:
-            least, most = _NUM_INPUTS[node.kind]
-            if not least <= len(node.inputs) <= most:
-                raise ConfigError(f"node {node.name!r} ({node.kind}) cannot have {len(node.inputs)} inputs.")
-            for name in node.inputs:
-                if name not in self.nodes:
-                    raise ConfigError(f"node {node.name!r} reads from {name!r}, which does not exist.")
-        if [node.kind for node in nodes].count("batch") != 1:
-            raise ConfigError("a pipeline graph ends in exactly one batch.")
-        try:
-            self.order = tuple(graphlib.TopologicalSorter({n.name: n.inputs for n in nodes}).static_order())
-        except graphlib.CycleError as error:
-            raise ConfigError(f"the pipeline graph has a cycle: {' -> '.join(error.args[1])}.") from None
-        num_followers = Counter(name for node in nodes for name in node.inputs)
-        for name, node in self.nodes.items():
-            if num_followers[name] != (node.kind != "batch"):
-                raise ConfigError(
-                    f"node {name!r} is read by {num_followers[name]} nodes; in a pipeline graph each leads on to one, "
-                    "and the batch to none."
-                )
+        self.order = tuple(graphlib.TopologicalSorter({node.name: node.inputs for node in nodes}).static_order())
 
     @classmethod
     def of(cls, branches: Mapping[str, Sequence[Operation]], shared: Sequence[Operation]) -> Graph:

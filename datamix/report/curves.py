@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamix.report.figures import save
+from datamix.report.figures import canvas, save
 
 
 def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str], title: str) -> None:
     """Draw loss and accuracy over steps, from the lines of `metrics.jsonl`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), dpi=100)
-    FigureCanvasAgg(figure)
+    figure = canvas(9, 3.6, layout=None)
     figure.suptitle(title, fontsize=11)
     # Margins by hand: to have them found takes as long as all the rest.
     losses, accuracies = figure.subplots(1, 2, gridspec_kw={"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.88})

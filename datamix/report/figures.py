@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,16 @@ from datamix.report.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure of a size in inches; without a layout, its margins are set by hand."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
@@ -58,11 +68,7 @@ def plan(
       epochs: The epochs of each source up to each step, shape [points + 1, num_sources].
       title: The title of the figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(9, 6)
     figure.suptitle(title, fontsize=11)
     shares, passes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     middles = (steps[1:] + steps[:-1]) / 2
@@ -88,13 +94,9 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
       rows: The images of each row by its text: pixels, [height, width, 1 or 3] in [0, 1], and a title each.
       title: The title of the figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     width = max(len(images) for images in rows.values())
     height = 1.6 * len(rows) + 0.5
-    figure = Figure(figsize=(1.15 * width + 1.4, height), dpi=110)
-    FigureCanvasAgg(figure)
+    figure = canvas(1.15 * width + 1.4, height, layout=None)
     figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
     # One axis for all: an axis for each image takes four times as long to draw.
     axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height))
@@ -114,11 +116,7 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
 
 def stages(path: Path, times: Mapping[str, float], title: str) -> None:
     """Draw how the time of one sample divides among stages, as one bar; nanoseconds by stage."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(9, 2.2)
     axis = figure.add_subplot()
     begin = 0.0
     for stage, time in times.items():

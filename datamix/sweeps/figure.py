@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from datamix.report.figures import canvas
 from datamix.sweeps.results import Result, Setting, related, settings, shown_value, stand_ins, swept, swept_value
 from datamix.sweeps.table import cell
 
@@ -12,16 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLORS = (
-    "#4269d0",
-    "#e07b00",
-    "#2a9d5c",
-    "#c9408d",
-    "#7a5cc4",
-    "#8c6d46",
-    "#1f9bb0",
-    "#9c9c9c",
-)  # of lines
+_COLORS = ("#4269d0", "#e07b00", "#2a9d5c", "#c9408d", "#7a5cc4", "#8c6d46", "#1f9bb0", "#9c9c9c")  # of lines
 _METRIC_COLOR = "#1a1a1a"
 
 
@@ -31,9 +23,6 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     The best setting, `chosen`, is marked, and the family of the metric is drawn with it, such as the accuracy of each
     source. None where no job has anything to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = related(results, metric)
     groups = [group for group in settings(results) if any(group.mean(name) is not None for name in names)]
     if not groups:
@@ -41,8 +30,7 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     family = [name for name in names if name.partition("/")[0] == names[0].partition("/")[0]] if chosen else names[:1]
     shares = _shares(groups)
     by_source = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
-    figure = Figure(figsize=(11.5 if by_source else 7, 4.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(11.5 if by_source else 7, 4.4)
     axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=True)[0]
     _against_swept(axes[0], results, groups, chosen, family, metric, shares)
     if by_source and chosen is not None:

@@ -23,12 +23,9 @@ class Result:
 
     Attributes:
       sweep: The name of the sweep's directory, where several are compared; else empty.
-      job: The number of the job in its sweep.
-      directory: The directory of the job.
       overrides: The overrides of its command line, by key.
       status: "done", "failed" or "interrupted".
       error: Why it is not done, in one line.
-      kind: The class of the error.
       metrics: Finite numbers, by name.
       config: The resolved configuration, without the parts of Hydra and of the sweep.
       sources: `share`, `target` and `provenance` of each source that it mixed.
@@ -59,11 +56,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Jobs that differ in their seed alone.
-
-    Attributes:
-      results: The results, one or more.
-    """
+    """The results, one or more, of jobs that differ in their seed alone."""
 
     results: Sequence[Result]
 

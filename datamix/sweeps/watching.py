@@ -200,7 +200,7 @@ class ResultFile:
         self._directory, self._begun = directory, time.perf_counter()
         kept = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
         self._beginning: dict[str, Any] = {"job": job, "overrides": kept, "config": config}
-        self._write("begun", None, None, {}, {}, None)
+        self._write("begun")
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
         """Keep what a job has reported; returns its metrics."""
@@ -209,39 +209,31 @@ class ResultFile:
             name: {key: source.get(key) for key in ("share", "target", "provenance", "samples")}
             for name, source in report.get("sources", {}).items()
         }
-        self._write("done", None, None, metrics, sources, report.get("figure"))
+        self._write("done", metrics=metrics, sources=sources, figure=report.get("figure"))
         return metrics
 
     def end_badly(self, error: BaseException) -> None:
         """Keep what has ended a job; an error that is no user's mistake is shown in full."""
         if not isinstance(error, Exception):
-            self._write("interrupted", "it was interrupted", None, {}, {}, None)
+            self._write("interrupted", error="it was interrupted")
             return
         if not isinstance(error, DatamixError):
             traceback.print_exception(error)
         text = " ".join(str(error).split()) or "no message"
         kind = next((c for c in type(error).__mro__ if c.__name__ in _KINDS), type(error))
-        self._write("failed", text, kind.__name__, {}, {}, None)
+        self._write("failed", error=text, kind=kind.__name__)
 
-    def _write(
-        self,
-        status: str,
-        error: str | None,
-        kind: str | None,
-        metrics: Mapping[str, float | None],
-        sources: Mapping[str, Any],
-        figure: str | None,
-    ) -> None:
-        result = self._beginning | {
-            "status": status,
-            "error": error,
-            "kind": kind,
-            "metrics": metrics,
-            "sources": sources,
-            "seed": self._beginning["config"].get("seed"),
-            "seconds": None if status == "begun" else round(time.perf_counter() - self._begun, 3),
-            "figure": figure,
+    def _write(self, status: str, **ending: Any) -> None:
+        seconds = None if status == "begun" else round(time.perf_counter() - self._begun, 3)
+        rest: dict[str, Any] = {
+            "error": None,
+            "kind": None,
+            "metrics": {},
+            "sources": {},
+            "seconds": seconds,
+            "figure": None,
         }
+        result = self._beginning | {"status": status, "seed": self._beginning["config"].get("seed")} | rest | ending
         write_text(self._directory / RESULT, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 

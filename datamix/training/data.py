@@ -29,14 +29,8 @@ class Data:
     """The data that a model is trained and tested on.
 
     Attributes:
-      built: The objects of the mix.
-      built_tests: The objects of the test records.
-      pipeline: The pipeline of the mix.
-      test_pipeline: The pipeline of the test records.
       tests: The test records, as what the compiled test takes.
       test_records: The number of test records of each source.
-      num_classes: The number of classes of all sources together.
-      shape: The shape of one image.
       disjoint_classes: Whether every class belongs to one source.
       num_seen: The number of test records that equal records to train on, by source, where there are any.
     """

@@ -65,7 +65,6 @@ class HeldOut(NamedTuple):
     """The test records of all sources, one source after the other.
 
     Attributes:
-      compiled: The compiled pipeline that gives them.
       cursor: The cursor at the first record.
       num_records: The number of records of all sources.
       source_of_class: The source to which each class belongs.
@@ -83,9 +82,7 @@ class Learner:
 
     Attributes:
       model: The function that makes the model; see `datamix.training.models.model`.
-      model_settings: The keywords of `model`.
       optimizer: The function that makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
-      optimizer_settings: The keywords of `optimizer`.
       shape: The shape of one image.
       num_classes: The number of logits.
     """

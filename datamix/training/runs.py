@@ -33,18 +33,10 @@ class Run:
     """One job that trains a model.
 
     Attributes:
-      config: The configuration of the job.
-      settings: The part of it that is about training.
-      directory: The directory of the run's files.
-      data: The data to train and test on.
-      learner: What is trained.
       rates: The learning rate of each step, float32 [steps].
       step: The number of steps done.
       cursor: The cursor before the next batch.
       state: The state after the last step.
-      metrics: The results of the tests so far, and their file.
-      scores: The scores of the last test.
-      checkpoints: The checkpoints of the run.
       note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import re
 from typing import Any
 
 import pytest
@@ -9,27 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.pipeline.graph import Graph, Node, Operation
+from datamix.pipeline.graph import Graph, Operation
 
 
 def use(operator: str, **settings: Any) -> Operation:
     return Operation(operator=operator, function=print, settings=settings)
-
-
-def source(name: str) -> Node:
-    return Node(name=name, kind="source")
-
-
-def mix(*inputs: str, name: str = "mix") -> Node:
-    return Node(name=name, kind="mix", inputs=inputs)
-
-
-def batch(*inputs: str, name: str = "batch") -> Node:
-    return Node(name=name, kind="batch", inputs=inputs)
-
-
-def operator(name: str, *inputs: str) -> Node:
-    return Node(name=name, kind="operator", inputs=inputs, operation=use(name))
 
 
 BRANCHES = {
@@ -107,50 +90,6 @@ def test_order_puts_inputs_first_and_the_batch_last(branch: list[str], shared: l
         for name in node.inputs:
             assert graph.order.index(name) < graph.order.index(node.name)
     assert graph.tree() == built.tree()
-
-
-@pytest.mark.parametrize(
-    ("nodes", "message"),
-    [
-        ([source("a"), source("a")], "the pipeline graph has two nodes named 'a'."),
-        ([source("mix"), mix("mix"), batch("mix")], "the pipeline graph has two nodes named 'mix'."),
-        ([Node(name="a", kind="source", inputs=("b",))], "node 'a' (source) cannot have 1 inputs."),
-        ([operator("a")], "node 'a' (operator) cannot have 0 inputs."),
-        ([source("a"), source("b"), operator("c", "a", "b")], "node 'c' (operator) cannot have 2 inputs."),
-        ([mix()], "node 'mix' (mix) cannot have 0 inputs."),
-        ([batch()], "node 'batch' (batch) cannot have 0 inputs."),
-        ([mix("a"), batch("mix")], "node 'mix' reads from 'a', which does not exist."),
-        ([], "a pipeline graph ends in exactly one batch."),
-        ([source("a"), mix("a")], "a pipeline graph ends in exactly one batch."),
-        (
-            [source("a"), source("b"), batch("a", name="c"), batch("b", name="d")],
-            "a pipeline graph ends in exactly one batch.",
-        ),
-        (
-            [source("a"), mix("a"), batch("mix"), operator("x", "y"), operator("y", "x")],
-            "the pipeline graph has a cycle: x -> y -> x.",
-        ),
-        (
-            [source("a"), source("b"), mix("a"), batch("mix")],
-            "node 'b' is read by 0 nodes; in a pipeline graph each leads on to one, and the batch to none.",
-        ),
-        (
-            [source("a"), operator("b", "a"), mix("a", "b"), batch("mix")],
-            "node 'a' is read by 2 nodes; in a pipeline graph each leads on to one, and the batch to none.",
-        ),
-        (
-            [source("a"), mix("a", "a"), batch("mix")],
-            "node 'a' is read by 2 nodes; in a pipeline graph each leads on to one, and the batch to none.",
-        ),
-        (
-            [source("a"), batch("a"), operator("b", "batch"), operator("c", "b")],
-            "node 'batch' is read by 1 nodes; in a pipeline graph each leads on to one, and the batch to none.",
-        ),
-    ],
-)
-def test_what_is_no_pipeline(nodes: list[Node], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        Graph(nodes)
 
 
 def test_a_source_may_not_be_called_mix() -> None:

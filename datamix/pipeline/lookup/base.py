@@ -123,11 +123,7 @@ class RepeatingLookup:
 
 
 def periods_of(stages: Sequence[Stage], kind: type[Kind]) -> list[Kind]:
-    """The periods of stages, which must all be of one kind.
-
-    Raises:
-      ConfigError: They are not.
-    """
+    """The periods of stages, which are refused where they are of several kinds."""
     periods = [stage.period for stage in stages]
     same: list[Kind] = [period for period in periods if isinstance(period, kind)]
     if len(same) < len(periods):
@@ -137,16 +133,7 @@ def periods_of(stages: Sequence[Stage], kind: type[Kind]) -> list[Kind]:
 
 
 def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
-    """Check that no count of a call overflows 32 bits.
-
-    Args:
-      plan: The plan of the mix.
-      quotas: Slots of each source in each stage's period.
-      lengths: Slots of each stage's period.
-
-    Raises:
-      ConfigError: One does.
-    """
+    """Refuse a plan of which a count of one call, by the slots of each stage's period, overflows 32 bits."""
     largest = max((max(quota) for quota in quotas), default=0)
     most = max(2 * (largest + 1) * plan.batch_records, _CALL_RECORDS) + max(plan.sizes)
     if most >= 2**32 or max(lengths, default=0) >= 2**31:

@@ -17,9 +17,6 @@ LOOKUPS: Mapping[type, type[SlotLookup]] = {Table: TableLookup, Runs: RunsLookup
 def lookup_of(period: Period) -> type[SlotLookup]:
     """The look-up of a period's kind.
 
-    Raises:
-      ConfigError: There is none.
-
     >>> lookup_of(Runs((2, 3))).__name__
     'RunsLookup'
     """
