@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -73,6 +73,7 @@ class Packed:
     leaves: Sequence[str] | None = None
     cache_dir: str | None = None
     source_name: str = ""
+    class_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for key, options in (("packing", get_args(Packing)), ("long", get_args(Long))):
@@ -141,11 +142,6 @@ class Packed:
     def num_records(self) -> int:
         """The number of records."""
         return self._loaded.rows.num_rows
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Tokens have no classes."""
-        return ()
 
     @property
     def notes(self) -> tuple[str, ...]:

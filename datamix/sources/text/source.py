@@ -60,14 +60,7 @@ class Text(Packed):
         return text_files(self.path)
 
     def _open(self, path: Path, cache_dir: Path, advance: Callable[[int], None]) -> list[TokenFile]:
-        return tokenised(
-            path,
-            self.known_tokenizer,
-            column=self.column,
-            documents=self.documents,
-            cache_dir=cache_dir,
-            advance=advance,
-        )
+        return tokenised(path, self.known_tokenizer, self.column, self.documents, cache_dir, advance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,26 +85,15 @@ class Tokens(Packed):
         """What made the tokens; None where nobody says."""
         return None if self.tokenizer is None else open_tokenizer(self.tokenizer)
 
-    @cached_property
-    def _files(self) -> Mapping[str, Sequence[Path]]:
-        return files_of(self.path, suffixes=(".npy", ".bin"))
-
     def _paths(self) -> Mapping[str, Sequence[Path]]:
-        return self._files
+        return files_of(self.path, suffixes=(".npy", ".bin"))
 
     def _open(self, path: Path, cache_dir: Path, advance: Callable[[int], None]) -> list[TokenFile]:
         offsets = [self.offsets] if isinstance(self.offsets, str) else self.offsets or []
-        files = [file for of_split in self._files.values() for file in of_split]
+        files = [file for of_split in self._paths().values() for file in of_split]
         if offsets and len(offsets) != len(files):
             text = f"it names {len(offsets)} files for {len(files)} files of tokens; it is one for each"
             raise ConfigError(text, key="offsets", value=self.offsets)
         advance(path.stat().st_size)
-        return [
-            token_file(
-                path,
-                dtype=self.dtype,
-                end_of_document=self.end_of_document,
-                offsets=expanded(offsets[files.index(path)]) if offsets else None,
-                cache_dir=cache_dir,
-            )
-        ]
+        bounds = expanded(offsets[files.index(path)]) if offsets else None
+        return [token_file(path, self.dtype, self.end_of_document, bounds, cache_dir)]

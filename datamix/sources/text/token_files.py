@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -49,28 +49,13 @@ class TokenFile:
 
 
 def tokenised(
-    path: Path,
-    tokenizer: Tokenizer,
-    *,
-    column: str,
-    documents: Literal["blank_line", "line"],
-    cache_dir: Path,
-    advance: Callable[[int], None],
+    path: Path, tokenizer: Tokenizer, column: str, documents: str, cache_dir: Path, advance: Callable[[int], None]
 ) -> list[TokenFile]:
     """The tokens of a text file, out of the cache; made first where it does not hold them.
 
-    They are kept in parts, so that a run that is cut short goes on where it was.
-
-    Args:
-      path: The file.
-      tokenizer: The tokenizer.
-      column: The column of the text.
-      documents: What divides the documents of a `.txt` file.
-      cache_dir: The directory of the cache.
-      advance: Is told how many bytes of the file have been read since the last time.
-
-    Raises:
-      DatamixError: See `datamix.sources.text.reading.batches`.
+    They are kept in parts, so that a run that is cut short goes on where it was. `documents` is what divides those of a
+    `.txt` file, "blank_line" or "line", and `advance` is told how many bytes have been read since the last time. See
+    `datamix.sources.text.reading.batches` for `column`, and for what it raises.
     """
     stat, advanced = path.stat(), 0
 
@@ -160,7 +145,7 @@ def _encode(batch: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray
 
 
 def token_file(
-    path: Path, *, dtype: str | None, end_of_document: int | None, offsets: Path | None, cache_dir: Path
+    path: Path, dtype: str | None, end_of_document: int | None, offsets: Path | None, cache_dir: Path
 ) -> TokenFile:
     """Map a file of tokens that was made elsewhere.
 
