@@ -21,9 +21,6 @@ def next_token_targets(record: Record) -> Record:
     the record's own `loss_mask`, if it has one, says so of the token that is predicted. Elsewhere, the target is 0.
     The tokens that end documents count.
 
-    Args:
-      record: The record, with int [length] in `tokens`, and `segment_ids` unless all of them are of one document.
-
     >>> record = {"tokens": jnp.array([5, 6, 9, 7, 0]), "segment_ids": jnp.array([1, 1, 1, 2, 0])}
     >>> record = next_token_targets(record)
     >>> record["targets"].tolist(), record["loss_mask"].tolist()
@@ -51,7 +48,7 @@ def mask_tokens(
     Of the hidden tokens, 80 % become the mask, 10 % any token, and 10 % stay. Padding is never hidden.
 
     Args:
-      record: The record, with int [length] in `tokens`, and `segment_ids` where it has padding.
+      record: The record.
       key: The key of the draws.
       mask_token: The token that stands for a hidden one.
       vocab_size: The number of tokens there are.
@@ -79,11 +76,7 @@ def mask_tokens(
 
 @operator
 def truncate(record: Record, *, length: int) -> Record:
-    """Keep the first tokens of a record, in all leaves that have an element for each; `num_tokens` counts them anew.
-
-    Raises:
-      ConfigError: `length` is not from 1 to that of the record.
-    """
+    """Keep the first tokens of a record, in all leaves that have an element for each; `num_tokens` counts them anew."""
     tokens, segment = _tokens(record, "truncate")
     if not 1 <= length <= tokens.shape[0]:
         raise ConfigError(f"operator 'truncate': length = {length}; it is from 1 to {tokens.shape[0]}.")
@@ -94,11 +87,7 @@ def truncate(record: Record, *, length: int) -> Record:
 def prefix_source(record: Record, *, token: int) -> Record:
     """Put a token before those of a record, by which a model may know its source; a last token falls out.
 
-    It is of the record's first segment, and nothing to predict.
-
-    Args:
-      record: The record, with int [length] in `tokens`; without `targets`, which come after this.
-      token: The token.
+    It is of the record's first segment, and nothing to predict; `targets` are added after it.
     """
     tokens, segment = _tokens(record, "prefix_source")
     if "targets" in record:
@@ -114,11 +103,7 @@ def prefix_source(record: Record, *, token: int) -> Record:
 
 
 def _tokens(record: Record, name: str) -> tuple[jax.Array, jax.Array]:
-    """The tokens, and the segment of each.
-
-    Raises:
-      SpecError: There are none.
-    """
+    """The tokens, int [length], and the segment of each."""
     tokens = leaf_of(record, "tokens", name)
     if tokens.ndim != 1 or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise SpecError(f"operator {name!r} takes tokens, int [length]; they are {tokens.dtype} {list(tokens.shape)}.")

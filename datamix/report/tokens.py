@@ -23,13 +23,7 @@ _SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
 
 
 def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:
-    """A row of `COLUMNS` for each source of tokens.
-
-    Args:
-      sources: The sources of the mix.
-      plan: The plan of the mix.
-      records: The records that the mix gives; None without end.
-    """
+    """A row of `COLUMNS` for each source of tokens, of a mix that gives so many records; None without end."""
     given = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
     if given is None:
         return []
@@ -74,11 +68,7 @@ def _rows_of(batch: Batch, source: int) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
-    """Draw the tokens of each source, and the lengths of its documents; None where there are no tokens.
-
-    Returns:
-      The name of the figure in the directory.
-    """
+    """Draw the tokens of each source and the lengths of its documents; returns the figure's name, None without any."""
     if not (shown := packed(sources)):
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -121,17 +121,9 @@ class PieceTable:
 Rows: TypeAlias = Chunks | PieceTable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What became of the documents of a source.
-
-    Attributes:
-      documents: The documents that have tokens.
-      tokens: Their tokens that are in a record.
-      lost: Their tokens that are in none.
-      split: The documents that are cut into pieces.
-      dropped: The documents that are left out.
-      padding: The share of the records' room that is left.
+class Facts(NamedTuple):
+    """What became of the documents of a source: those that have tokens, those cut into pieces, those left out; their
+    tokens in records, and in none; and the share of the records' room that is left.
     """
 
     documents: int
