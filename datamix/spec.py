@@ -50,3 +50,12 @@ def spec_of(arrays: Arrays) -> dict[str, LeafSpec]:
     {'label': LeafSpec(shape=(), dtype='int64')}
     """
     return {name: LeafSpec(tuple(leaf.shape[1:]), str(leaf.dtype)) for name, leaf in arrays.items()}
+
+
+def bytes_of(spec: Spec) -> int:
+    """The bytes of one record.
+
+    >>> bytes_of({"image": LeafSpec((28, 28, 1), "uint8"), "label": LeafSpec((), "int64")})
+    792
+    """
+    return sum(math.prod(part.shape) * np.dtype(part.dtype).itemsize for part in spec.values())

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from datamix import registry
+from datamix.builder.kept import KeptStatistics
 from datamix.builder.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
@@ -30,7 +31,7 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
         split = source.settings.get("split")
         if source.name in memory:
             whole = as_source(memory[source.name])
-            return _open(source, whole if split is None else sliced(whole, split))
+            return replace(_open(source, config, whole if split is None else sliced(whole, split)), kept=None)
         function = registry.lookup("source", source.target)
         takes = registry.settings(function)
         settings = dict(source.settings)
@@ -42,8 +43,8 @@ def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any])
                 settings.setdefault(key, value)
         whole = as_source(function(**settings), provenance=source.target)
         if "split" not in takes:
-            return _open(source, whole if split is None else sliced(whole, split))
-        opened = _open(source, whole)
+            return _open(source, config, whole if split is None else sliced(whole, split))
+        opened = _open(source, config, whole)
         splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
         return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
@@ -88,9 +89,11 @@ def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
     )
 
 
-def _open(config: SourceConfig, source: Source, provenance: str | None = None, note: str = "") -> OpenSource:
+def _open(
+    config: SourceConfig, run: Config, source: Source, provenance: str | None = None, note: str = ""
+) -> OpenSource:
     _ = source.num_records, source.spec  # a source may look only now whether its data is there
-    return OpenSource(
+    opened = OpenSource(
         name=config.name,
         source=source,
         provenance=provenance or source.provenance,
@@ -106,6 +109,7 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
         key=f"source.{config.name}",
         note=note,
     )
+    return replace(opened, kept=KeptStatistics(config, source, opened.num_records, run.cache_dir).read)
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
@@ -125,4 +129,4 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
         f"{source.name}: the built-in stand-in {source.stand_in!r} takes the place of the real data, which is "
         f"{missing.tried}."
     )
-    return _open(source, registry.lookup("source", source.stand_in)(**split), "stand-in", note)
+    return _open(source, config, registry.lookup("source", source.stand_in)(**split), "stand-in", note)

@@ -15,6 +15,7 @@ from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
 Kind: TypeAlias = Literal["class", "number", "vector", "none"]
@@ -42,6 +43,8 @@ class OpenSource:
       target: The registered name of what built it.
       key: The key of its settings in the configuration; empty where Python code gives them.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
+      places: Says where each of some records lies, as file and place in it; None where the source does not.
+      kept: Gives the statistics of its records that were completed before and kept, if there are any.
       other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
 
@@ -59,7 +62,13 @@ class OpenSource:
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     note: str = ""
+    places: Callable[[np.ndarray], list[str]] | None = None
+    kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
     other_splits: Callable[[], Sequence[Source]] = _no_sources
+
+    def __post_init__(self) -> None:
+        if self.places is None:  # what is loaded into memory goes on to say where it lay
+            object.__setattr__(self, "places", getattr(self.source, "places", None))
 
     @property
     def num_records(self) -> int:
@@ -96,6 +105,13 @@ class OpenSource:
     def notes(self) -> tuple[str, ...]:
         """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
+
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics of every leaf over all records that are used, where they are known without reading these."""
+        known = statistics_of(self.source) if self.num_records == self.source.num_records else None
+        if known is None and self.kept is not None:
+            known = self.kept()
+        return None if known is None else {leaf: known[leaf] for leaf in self.spec}
 
     @property
     def declared_num_classes(self) -> int | None:

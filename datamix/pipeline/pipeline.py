@@ -25,6 +25,7 @@ from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, next_flat
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.resident import read_resident
+from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
@@ -94,6 +95,7 @@ class Pipeline:
         self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
+        self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
         self._contents: dict[str, str] = {}
         self._buffers: dict[Program, Buffers] = {}
         self.statistics = statistics or {}
@@ -155,7 +157,7 @@ class Pipeline:
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
-        other.statistics = self.statistics
+        other.statistics, other._places = self.statistics, self._places
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
@@ -192,13 +194,26 @@ class Pipeline:
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
+        index = self._index(step)
+        flat, _ = next_flat(self.compiled, self.start(index))
+        rows = self.batching.num_rows(index)
+        return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
+
+    def where(self, step: int) -> list[Place]:
+        """The records in the batch at a step, a row each; known from the position, so that none is read.
+
+        Raises:
+          IndexError: There is no such batch.
+        """
+        return places_at(self._index(step), self.plan, self.batching, self.compiled.row_shuffle, self._places)
+
+    def _index(self, step: int) -> int:
+        """The number of the batch at a step, which may be counted from the end."""
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
-        flat, _ = next_flat(self.compiled, self.start(index))
-        rows = self.batching.num_rows(index)
-        return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
+        return index
 
     def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.

@@ -13,12 +13,10 @@ from datamix.builder.texts import packed
 from datamix.errors import printable
 from datamix.mixing.plan import Plan
 from datamix.report.console import percent
-from datamix.report.figures import save
+from datamix.report.figures import canvas, color_of, save
 from datamix.spec import Batch
 
 COLUMNS = ["source", "documents", "split", "left out", "its tokens", "padding", "tokens", "share of tokens", "epochs"]
-# As Matplotlib's C0 to C9, so that a source has the same colour in figures.
-_COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"]
 _SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
 
 
@@ -52,7 +50,7 @@ def documents(sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> It
         row = next((row for batch in batches for row in _rows_of(batch, names.index(name))), None)
         if row is None:
             continue
-        color = _COLORS[names.index(name) % len(_COLORS)]
+        color = color_of(names.index(name))
         yield Text(f"{printable(name)}: a record of {int((row['segment_ids'] > 0).sum())} tokens", f"bold {color}")
         for segment in range(1, min(int(row["segment_ids"].max()), _SEGMENTS) + 1):
             text = source.decode(row["tokens"][row["segment_ids"] == segment])
@@ -71,18 +69,15 @@ def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
     """Draw the tokens of each source and the lengths of its documents; returns the figure's name, None without any."""
     if not (shown := packed(sources)):
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, NullFormatter
 
-    figure = Figure(figsize=(9, 1.8 + 0.25 * len(shown)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(9, 1.8 + 0.25 * len(shown))
     amounts, lengths = figure.subplots(1, 2)
     ends = [np.concatenate([np.diff(file.ends, prepend=0) for file in source.files]) for source in shown.values()]
     sizes = np.concatenate(ends)
     bins = np.geomspace(max(sizes.min(initial=1), 1), sizes.max(initial=1) + 1, 40)
     for (name, source), each in zip(shown.items(), ends, strict=True):
-        color = f"C{list(sources).index(name) % 10}"
+        color = color_of(list(sources).index(name))
         amounts.barh(name, source.facts.tokens, color=color)
         lengths.hist(each, bins, weights=each / max(each.sum(), 1), histtype="step", color=color, label=name)
     amounts.invert_yaxis()

@@ -101,6 +101,11 @@ class ArrayFiles:
         """See `datamix.sources.base.LabelledSource`."""
         return _load(*self.where["label"])
 
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, of the first leaf where each has its own, and its row in it."""
+        path = next(iter(self.where.values()))[0]
+        return [f"{path}, row {index}" for index in indices.tolist()]
+
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         take_rows(self._arrays, indices, out)

@@ -19,7 +19,9 @@ class Source(Protocol):
     """The records of one dataset. Everything but the records is known without reading them.
 
     A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
-    its classes have no names, it may say their number as `num_classes`.
+    its classes have no names, it may say their number as `num_classes`. It may say where records lie, a text for each,
+    by `places(indices)`; hand out statistics of all its records that it has kept, by `statistics()`; and do ahead what
+    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …

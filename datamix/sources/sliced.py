@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from datamix.sources.base import LabelledSource, Source, read_all
 from datamix.sources.splits import resolve_split
+from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 
@@ -76,10 +77,29 @@ class Sliced:
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
+        self.source.take(self._of_whole(indices), out)
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says where each record lies, if the source does."""
+        places = getattr(self.source, "places", None)
+        return None if places is None else lambda indices: places(self._of_whole(indices))
+
+    @property
+    def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
+        """What does ahead what the first use would do, if the source has it."""
+        return getattr(self.source, "prepare", None)
+
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics that the source has kept, where the slice is all of it."""
+        return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
+
+    def _of_whole(self, indices: np.ndarray) -> np.ndarray:
+        """The indices of records in the whole source."""
         starts, stops = np.array(self.ranges, np.int64).T
         ends = np.cumsum(stops - starts)
         number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        self.source.take(indices + (stops - ends)[number], out)
+        return np.asarray(indices + (stops - ends)[number])
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -65,6 +65,31 @@ class LeafStatistics:
             num_negative=num_negative,
         )
 
+    @classmethod
+    def merged(cls, parts: Iterable[tuple[LeafStatistics, int]]) -> Self:
+        """The statistics of several parts of a leaf together.
+
+        Args:
+          parts: The statistics of each part, and the number of its values.
+
+        >>> whole = [LeafStatistics.of(np.array(values)) for values in ([1.0, np.nan], [4.0])]
+        >>> LeafStatistics.merged(zip(whole, (2, 1)))
+        LeafStatistics(min=1.0, max=4.0, mean=2.5, nan=0.3333333333333333, inf=0.0, num_negative=0)
+        """
+        parts = list(parts)
+        size = sum(count for _, count in parts)
+        num_nan, num_inf = (sum(round(getattr(each, kind) * n) for each, n in parts) for kind in ("nan", "inf"))
+        total = sum((each.mean or 0) * (n - round(each.nan * n) - round(each.inf * n)) for each, n in parts)
+        finite = size - num_nan - num_inf
+        return cls(
+            min=min((each.min for each, _ in parts if each.min is not None), default=None),
+            max=max((each.max for each, _ in parts if each.max is not None), default=None),
+            mean=total / finite if finite else None,
+            nan=num_nan / max(size, 1),
+            inf=num_inf / max(size, 1),
+            num_negative=sum(each.num_negative for each, _ in parts),
+        )
+
     def num_unlabelled(self, num_records: int) -> int:
         """The number of labels, of so many records, that are negative or NaN, and so no class."""
         return self.num_negative + round(self.nan * num_records)
@@ -83,3 +108,23 @@ def _sum_dtype(block: np.ndarray) -> type[np.number]:
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, LeafStatistics]]
 """Source name to leaf name to the statistics of that leaf."""
+
+
+def statistics_of(source: object) -> Mapping[str, LeafStatistics] | None:
+    """The statistics of every leaf over all records of a source, if it has kept them; see its own `statistics()`."""
+    known: Callable[[], Mapping[str, LeafStatistics] | None] | None = getattr(source, "statistics", None)
+    return None if known is None else known()
+
+
+def to_json(statistics: Mapping[str, LeafStatistics]) -> dict[str, dict[str, float | None]]:
+    """The statistics of each leaf, as JSON has it."""
+    return {leaf: asdict(each) for leaf, each in statistics.items()}
+
+
+def from_json(kept: Mapping[str, Mapping[str, Any]]) -> dict[str, LeafStatistics]:
+    """The statistics that `to_json` was given.
+
+    >>> from_json(to_json({"x": LeafStatistics.of(np.arange(3))}))["x"].mean
+    1.0
+    """
+    return {leaf: LeafStatistics(**each) for leaf, each in kept.items()}

@@ -77,7 +77,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
-    test_sources = [_test_source(source, config) for source in config.sources]  # before anything is read
+    test_sources = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     counts = [_num_classes(built, name) or 0 for name in built.sources]
     offsets = [built.offset(name) or 0 for name in built.sources]
@@ -150,8 +150,12 @@ def _is_class(label: LeafSpec | None) -> bool:
     return label is not None and not label.shape and np.dtype(label.dtype).kind in "iu"
 
 
-def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
-    """A source with its test records in place of those to train on."""
+def held_out(source: SourceConfig, config: Config) -> SourceConfig:
+    """A source with its test records in place of those to train on.
+
+    Raises:
+      ConfigError: Raised when it has no test records.
+    """
     split = source.test_split or _USUAL_SPLIT
     test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
     try:

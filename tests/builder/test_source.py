@@ -13,6 +13,7 @@ from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource
 from datamix.sources.objects import as_source
+from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.testing import check_source
 
@@ -71,3 +72,17 @@ def test_an_error_gets_the_name_in_the_mix_and_keeps_its_kind() -> None:
     unavailable = named("mine", Unavailable("source 'mnist': not prepared.", "not prepared"))
     assert (type(unavailable), str(unavailable)) == (DataError, "source 'mine': not prepared.")
     assert str(pickle.loads(pickle.dumps(unavailable))) == str(unavailable)
+
+
+def test_statistics_of_the_whole_are_not_those_of_a_part_of_it() -> None:
+    class Knows(MemoryArrays):
+        def statistics(self) -> Any:
+            return {leaf: LeafStatistics.of(values) for leaf, values in self.arrays.items()}
+
+    source = Knows({"label": np.arange(5), "x": np.arange(5)})
+    assert opened(source).statistics()["label"].max == 4
+    assert opened(source, limit=5).statistics()["label"].max == 4
+    assert opened(source, limit=4).statistics() is None
+    assert list(opened(source, label="none").statistics()) == ["x"]
+    assert opened(source, limit=4, kept=source.statistics).statistics() is not None  # kept for this limit
+    assert opened().statistics() is None

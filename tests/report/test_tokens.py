@@ -6,6 +6,7 @@ import pytest
 from datamix.builder.source import OpenSource
 from datamix.mixing.plan import Plan
 from datamix.report import tokens
+from datamix.report.figures import color_of
 from datamix.sources.objects import as_source
 from datamix.sources.text.source import Text
 
@@ -50,7 +51,7 @@ def test_documents_are_shown_in_the_color_of_their_source(sources):
     batch = {"tokens": text, "segment_ids": ids, "source_id": np.array([2, 1])}
     lines = [*tokens.documents(sources, [batch])]
     assert [line.plain for line in lines] == ["b: a record of 8 tokens", "┃1 so so", "┃2 a\\x07"]
-    assert "#ff7f0e" in str(lines[0].style)
+    assert color_of(1) in str(lines[0].style)
     assert [*tokens.documents(sources, [{"x": np.zeros(2), "source_id": np.array([0, 1])}])] == []
 
 

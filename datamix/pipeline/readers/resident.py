@@ -16,7 +16,7 @@ from datamix.pipeline.locate import Located
 from datamix.pipeline.narrowing import what_is_lost
 from datamix.pipeline.tables import choose, look_up
 from datamix.sources.base import Source, read_all
-from datamix.sources.statistics import LeafStatistics, Statistics
+from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Record, Spec
 
 _DIGESTED_BYTES = 2**20  # of a leaf: 1 ms; of a larger one, records at even distances
@@ -96,6 +96,7 @@ def read_resident(
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:
     """Fill rows with one axis for a record's elements from a source."""
     arrays = read_all(sources[name])
+    known = statistics_of(sources[name])  # now, as it may have found them while it read
     statistics = {}
     for leaf, stored in rows.items():
         values = arrays[leaf]
@@ -103,7 +104,7 @@ def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], na
             raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
         if lost := what_is_lost(values, stored.dtype):
             raise DataError(f"source {name!r}: leaf {leaf!r} {lost}; {_mend(name, lost)}")
-        statistics[leaf] = LeafStatistics.of(values)
+        statistics[leaf] = LeafStatistics.of(values) if known is None else known[leaf]
         stored[...] = values.reshape(stored.shape)
     return statistics
 

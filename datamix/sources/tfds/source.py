@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from datamix.errors import ConfigError, DataError, InstallationError, SpecError,
 from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.splits import resolve_split
+from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.sources.tfds.decode import (
     CHUNK_RECORDS,
     DamageError,
@@ -106,6 +107,28 @@ class Tfds(TakeFromRead):
     def read(self) -> Arrays:
         """All records, memory-mapped; decoded first where the cache does not hold them."""
         return self._slot.load(self._decode).arrays
+
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Decode the split where the cache does not hold it; `progress` takes the records done, and all."""
+        self._slot.load(lambda: self._decode(progress))
+
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics of all records, kept when they were decoded; None where the cache does not hold them."""
+        entry = self._slot.peek()
+        return from_json(entry[1]["statistics"]) if entry else None
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, and its number in it."""
+        shards = {split["name"]: np.cumsum([0, *map(int, split["shardLengths"])]) for split in self._info["splits"]}
+        ends = np.cumsum([part.stop - part.start for part in self._parts])
+        texts = []
+        for index, number in zip(indices.tolist(), np.searchsorted(ends, indices, side="right"), strict=True):
+            part = self._parts[number]
+            record = part.stop - (int(ends[number]) - index) - int(shards[part.split][part.shard])
+            last = f"-{part.shard:05d}-of-{len(shards[part.split]) - 1:05d}"
+            name = f"{self._info.get('name', self.name)}-{part.split}.{self._file_format}{last}"
+            texts.append(f"{self._directory / name}, record {record}")
+        return texts
 
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
@@ -280,17 +303,23 @@ class Tfds(TakeFromRead):
                 f"reads, and it is not installed: {install_hint('prepare')}."
             )
 
-    def _decode(self) -> tuple[Arrays, dict[str, Any]]:
+    def _decode(self, tell: Callable[[int, int], None] | None = None) -> tuple[Arrays, dict[str, Any]]:
         spec, class_names, left_out = self._described
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
         # Records have the names of features, of which leaves may have others.
         features = {name: arrays[leaf] for leaf, name in self._features_of(spec).items()}
         read = decode if self._file_format in _RANDOM_ACCESS else self._read_in_order
-        with without_opencv_advice(), progress(f"Reading {self.name} {self.split}", self.num_records) as advance:
+        bar = progress(f"Reading {self.name} {self.split}", self.num_records if tell is None else 0)
+        with without_opencv_advice(), bar as advance:
+            done = 0
             for count in read(self._reader, self._parts, features, self._blamed):
                 advance(count)
+                done += count
+                if tell is not None:
+                    tell(done, self.num_records)
         arrays = {leaf: features[name] for leaf, name in self._features_of(spec).items()}
-        return arrays, {"class_names": list(class_names), "left_out": list(left_out)}
+        statistics = to_json({leaf: LeafStatistics.of(values) for leaf, values in arrays.items()})
+        return arrays, {"class_names": list(class_names), "left_out": list(left_out), "statistics": statistics}
 
     def _blamed(self, part: Part) -> contextlib.AbstractContextManager[None]:
         """Blame what reading a part raises on its file."""

@@ -16,6 +16,7 @@ import pytest
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError
 from datamix.registry import load_plugins
 from datamix.sources.base import LabelledSource, Source
+from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds import decode
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
@@ -115,6 +116,29 @@ def test_several_files_are_read_in_order(make, copy, fashion):
     arrays = make(data_dir=directory.parents[1], split="train[790:810]").read()
     np.testing.assert_array_equal(arrays["label"][:10], [record["label"] for record in fashion[790:]])
     np.testing.assert_array_equal(arrays["image"][10:], test["image"][:10])
+    parts = make(data_dir=directory.parents[1], split="train[810:]+train[790:810]")
+    first, second = (directory / f"fashion_mnist-train.array_record-0000{shard}-of-00002" for shard in range(2))
+    assert parts.places(np.array([90, 99, 100, 0, 109])) == [
+        f"{first}, record 790", f"{first}, record 799", f"{second}, record 0", f"{second}, record 10",
+        f"{second}, record 9",
+    ]  # fmt: skip
+
+
+def test_statistics_are_found_when_records_are_decoded_and_kept_with_them(make, monkeypatch):
+    source = make()
+    assert source.statistics() is None
+    done = []
+    source.prepare(lambda *each: done.append(each))
+    assert done[-1] == (800, 800)
+    expected = {leaf: LeafStatistics.of(values) for leaf, values in source.read().items()}
+
+    def refuse(_values):
+        raise AssertionError("values are looked at again")
+
+    monkeypatch.setattr(LeafStatistics, "of", refuse)
+    assert make().statistics() == expected
+    make().prepare(refuse)
+    assert make(split="train[:10]").statistics() is None  # those of the whole say nothing of a part
 
 
 def test_only_some_leaves(make, fashion):
