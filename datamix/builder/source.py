@@ -14,7 +14,9 @@ from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf
+from datamix.sources.selected import Selected
+from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -36,6 +38,9 @@ class OpenSource:
       source: What reads its records.
       seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: How many of its records are used at most, None for all.
+      selection: What its records were selected by, in JSON's types; empty for all records of the dataset's split.
+      balance: The leaf by whose values its records are balanced, None for none.
+      record_weight: The leaf that its records are drawn in proportion to, None for none.
       chosen_names: Names for its classes, in place of the source's own.
       chosen_num_classes: The number of its classes, where it is chosen and not found out.
       label: What its labels are; None where that is not decided yet.
@@ -54,6 +59,9 @@ class OpenSource:
     operators: tuple[Operation, ...] = ()
     seed: int | None = None
     limit: int | None = None
+    selection: tuple[object, ...] = ()
+    balance: str | None = None
+    record_weight: str | None = None
     chosen_names: tuple[str, ...] = ()
     chosen_num_classes: int | None = None
     label: Kind | None = None
@@ -90,16 +98,27 @@ class OpenSource:
         """The name of each label, by label."""
         return self.chosen_names or self.source.class_names
 
+    @property
+    def whole(self) -> Source:
+        """The source that its records are selected from."""
+        source = self.source
+        while isinstance(source, Selected | Sliced):
+            source = source.source
+        return source
+
     @cached_property
     def num_tokens(self) -> np.ndarray | None:
         """The tokens of each record, int64 [num_records], where the source knows them without reading any."""
-        lengths = getattr(self.source, "lengths", None)
-        return None if lengths is None else np.asarray(lengths()[: self.num_records])
+        if (lengths := getattr(self.whole, "lengths", None)) is None:
+            return None
+        if self.whole is self.source:
+            return np.asarray(lengths()[: self.num_records])
+        return read_leaf(self.source, "num_tokens", self.num_records) if "num_tokens" in self.spec else None
 
     @property
     def tokenizer_digest(self) -> str | None:
         """What tells the tokenizer of its tokens from all others, where it is known."""
-        return getattr(self.source, "tokenizer_digest", None)
+        return getattr(self.whole, "tokenizer_digest", None)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -136,13 +155,16 @@ class OpenSource:
 
     def whole_labels(self) -> list[np.ndarray]:
         """The labels of the whole dataset, of which this source may be a part."""
+        whole = self.source
+        while isinstance(whole, Selected):
+            whole = whole.source
         try:
-            if isinstance(self.source, LabelledSource):
-                parts = [self.source.whole_labels()]
+            if isinstance(whole, LabelledSource):
+                parts = [whole.whole_labels()]
             else:
                 parts = [
-                    np.asarray(read_all(source)["label"])
-                    for source in (self.source, *self.other_splits())
+                    np.asarray(read_leaf(source, "label"))
+                    for source in (whole, *self.other_splits())
                     if "label" in source.spec
                 ]
         except DatamixError as error:
@@ -151,7 +173,7 @@ class OpenSource:
 
     def loaded(self) -> Self:
         """The same, with its records in memory where a second reading would take long."""
-        if isinstance(self.source, LabelledSource | MemoryArrays):
+        if isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         try:
             arrays = read_all(self.source)

@@ -16,14 +16,7 @@ _RECORDS = 256  # read at a time
 
 def packed(sources: Mapping[str, OpenSource]) -> dict[str, Packed]:
     """The sources of packed tokens, whatever selects among their records."""
-    found = {}
-    for name, opened in sources.items():
-        source: object = opened.source
-        while not isinstance(source, Packed) and hasattr(source, "source"):
-            source = source.source
-        if isinstance(source, Packed):
-            found[name] = source
-    return found
+    return {name: source.whole for name, source in sources.items() if isinstance(source.whole, Packed)}
 
 
 def texts(mix: Assembly, most_characters: int = 2**28) -> Iterator[str]:

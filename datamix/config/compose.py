@@ -46,7 +46,8 @@ _composing = RLock()
 def prepared(overrides: Sequence[str]) -> list[str]:
     """The overrides of a command line as Hydra understands them.
 
-    What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, `window(n)`, the tilde of a home.
+    What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, comparisons of `….where=`,
+    `window(n)`, the tilde of a home.
     The search path gets the entry that joins datasets, beside those of the user.
 
     >>> prepared(["source.mnist.split=train[:10],test", "hydra.searchpath=[file:///conf]"])
@@ -65,7 +66,10 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
-        windows = key == "shuffle" and "window(" in value and not re.match(r"(choice|sort|shuffle)\(", value)
+        sweeps = re.match(r"(choice|sort|shuffle)\(", value)
+        windows = key == "shuffle" and re.search(r"(window|blocks)\(", value) and not sweeps
+        if key.endswith(".where") and value not in ("", "null") and not sweeps and not re.match(r"['\"]", value):
+            value = "'{}'".format(value.replace("'", "\\'"))  # whole: its commas are those of lists
         needed = split or windows or value.startswith("~/")
         if equals and needed and not re.match(r"['\"]", value):
             value = ",".join(f"'{part}'" for part in value.split(","))

@@ -58,7 +58,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     labels = _label_ranges(names, pipeline, seen)
     rate = _samples_per_s(pipeline)
 
-    notes = built.notes_on(pipeline)
+    notes = [*built.plan.drawn(), *built.notes_on(pipeline)]
     print_notes(out, "Note", notes)
     out.print(_sources_table(built, pipeline, labels))
     out.print(_leaves_table(pipeline.statistics))

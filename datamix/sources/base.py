@@ -45,7 +45,9 @@ class Source(Protocol):
         Args:
           indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
             record may be asked for several times.
-          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`.
+          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`. It may hold
+            some of the leaves alone, where the others are not needed; a source that then raises KeyError is asked for
+            all.
 
         Raises:
           DataError: A record cannot be read, or is not of the spec.
@@ -106,6 +108,24 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
         indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
         source.take(indices, {leaf: values[start:][: len(indices)] for leaf, values in arrays.items()})
     return arrays
+
+
+def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
+    """One leaf of the first records of a source; of one without a `read()`, the others are not asked for."""
+    count = source.num_records if count is None else count
+    if isinstance(source, ReadableSource):
+        return read_all(source, count)[leaf]
+    spec = source.spec
+    values = np.empty((count, *spec[leaf].shape), spec[leaf].dtype)
+    for start in range(0, count, _BLOCK_RECORDS):
+        indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
+        out = {leaf: values[start:][: len(indices)]}
+        try:
+            source.take(indices, out)
+        except KeyError:  # of the user's, which knows of all leaves alone
+            others = {name: np.empty((len(indices), *part.shape), part.dtype) for name, part in spec.items()}
+            source.take(indices, others | out)
+    return values
 
 
 def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:

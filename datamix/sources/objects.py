@@ -129,7 +129,8 @@ class Objects:
                         f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
                         f"record 0 is {self.spec[leaf]}; make all records alike."
                     )
-                out[leaf][row] = value
+                if leaf in out:
+                    out[leaf][row] = value
 
     @cached_property
     def _fills_arrays(self) -> bool:

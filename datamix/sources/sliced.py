@@ -106,3 +106,8 @@ class Sliced:
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
         return read_all(self.source)["label"]
+
+    @property
+    def block_records(self) -> int | None:
+        """The records that lie together, where the source says it: in ranges as in the whole, but for their ends."""
+        return getattr(self.source, "block_records", None)

@@ -157,7 +157,9 @@ def held_out(source: SourceConfig, config: Config) -> SourceConfig:
       ConfigError: Raised when it has no test records.
     """
     split = source.test_split or _USUAL_SPLIT
-    test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
+    # A condition says what the records are like, and so holds for those of a test; the rest is about those to train on.
+    settings = {**source.settings, "split": split}
+    test_source = replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
     try:
         open_source(test_source, config, {})
     except ConfigError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import ReadableSource, Source, TakeFromRead, read_all, take_rows
+from datamix.sources.base import ReadableSource, Source, TakeFromRead, read_all, read_leaf, take_rows
 from datamix.spec import Arrays, LeafSpec, Spec
 
 
@@ -72,3 +72,26 @@ def test_what_was_read_once_is_taken_from() -> None:
 def test_records_that_are_not_there(indices: list[int]) -> None:
     with pytest.raises(IndexError, match="are asked for, of 3"):
         take_rows({"x": np.arange(3)}, np.array(indices), {"x": np.zeros(len(indices), np.int64)})
+
+
+@pytest.mark.parametrize("size", [0, 1, 2500])
+def test_one_leaf_is_read_alone_where_the_source_can(size: int) -> None:
+    class Columns(Squares):
+        def take(self, indices: np.ndarray, out: Arrays) -> None:
+            assert list(out) == ["square"]
+            out["square"][:] = indices**2
+
+    for source in (Squares(size), Columns(size)):
+        np.testing.assert_array_equal(read_leaf(source, "square"), np.arange(size) ** 2)
+        assert read_leaf(source, "square", min(size, 1)).tolist() == [0][:size]
+    in_memory = MemoryArrays({"x": np.arange(4), "y": np.zeros(4)})
+    assert read_leaf(in_memory, "x", 2).tolist() == [0, 1]
+
+
+def test_a_key_error_that_is_not_about_leaves_stays_one() -> None:
+    class Broken(Squares):
+        def take(self, indices: np.ndarray, out: Arrays) -> None:
+            raise KeyError("file")
+
+    with pytest.raises(KeyError, match="file"):
+        read_leaf(Broken(3), "square")

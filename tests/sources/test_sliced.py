@@ -59,3 +59,10 @@ def test_a_slice_hands_on_what_its_source_does_ahead():
     assert sliced(source, "train[:3]").statistics() is None  # those of the whole are not those of a part
     assert sliced(as_source(ARRAYS), "train").statistics() is None
     assert sliced(as_source(ARRAYS), "train").prepare is None
+
+
+def test_a_slice_lies_in_blocks_as_the_whole_does():
+    whole = as_source(ARRAYS)
+    assert sliced(whole, "train[2:]").block_records is None
+    object.__setattr__(whole, "block_records", 4)
+    assert sliced(whole, "train[2:]").block_records == 4
