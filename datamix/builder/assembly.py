@@ -173,8 +173,8 @@ def assemble(
     if parse_shuffle(mix.shuffle)[0] == "blocks":
         blocks = {source.name: size for source in sources if (size := getattr(source.source, "block_records", None))}
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
-    found = {"sizes": sizes, "seeds": seeds, "lengths": lengths, "num_tokens": num_tokens}
-    plan = Plan.of(replace(mix, **found, block_records=blocks, sampling=sampling))
+    mix = replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens)
+    plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
     check_largest(sources, operators)
     if labels_like is None:
         opened, decided = decide(sources, labels, operators)
