@@ -35,6 +35,11 @@ class LeafSpec:
         """The shape with all its elements in a row; of a scalar, none."""
         return (math.prod(self.shape),) if self.shape else ()
 
+    @property
+    def has_channels_first(self) -> bool:
+        """Whether this looks like an image [channels, height, width], which operators and models take otherwise."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3, 4) and self.shape[2] not in (1, 3, 4)
+
     def __str__(self) -> str:
         return f"{self.dtype} {list(self.shape)}"
 

@@ -206,7 +206,7 @@ def assemble(
 
 def _identity(source: OpenSource) -> list[object]:
     """The settings that determine the records of a source; not where they lie."""
-    places = ("data_dir", "cache_dir", "path", "files", "url", "offsets", "tokenizer")
+    places = ("data_dir", "cache_dir", "cache", "path", "files", "url", "offsets", "tokenizer")
     chosen = [*source.selection, source.balance, source.record_weight]
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [

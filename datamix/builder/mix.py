@@ -209,7 +209,8 @@ def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, data in sources.items():
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{name!r} is not a name; sources are named by text", key="sources")
-        if isinstance(data, Mapping) and data and not any(_is_leaf(value) for value in data.values()):
+        of_splits = hasattr(data, "column_names")  # is refused where it is opened
+        if isinstance(data, Mapping) and data and not of_splits and not any(_is_leaf(value) for value in data.values()):
             yield from _flat(data, f"{prefix}{name}.")
         else:
             yield prefix + name, data
@@ -220,6 +221,8 @@ def _is_leaf(value: object) -> bool:
     if isinstance(value, list | tuple):
         return not (value and isinstance(value[0], Mapping | tuple))
     is_source = isinstance(value, Mapping) or hasattr(value, "num_records") or hasattr(value, "__len__")
+    if hasattr(value, "columns"):  # a DataFrame
+        return False
     return hasattr(value, "__array__") or isinstance(value, str | bytes) or not is_source
 
 

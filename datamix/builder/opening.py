@@ -25,8 +25,10 @@ from datamix.sources.tfds.prepare import Unavailable
 
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
     """Open one source, or its stand-in where it cannot be had and one is allowed."""
-    opened = _open_split(source, config, memory)
-    return select(opened, records=source.records, condition=source.where)
+    opened = select(_open_split(source, config, memory), records=source.records, condition=source.where)
+    if source.name in memory:
+        return opened
+    return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, config.cache_dir).read)
 
 
 def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
@@ -58,7 +60,7 @@ def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any])
         split = source.settings.get("split")
         if source.name in memory:
             whole = as_source(memory[source.name])
-            return replace(_open(source, config, whole if split is None else sliced(whole, split)), kept=None)
+            return _open(source, whole if split is None else sliced(whole, split))
         function = registry.lookup("source", source.target)
         takes = registry.settings(function)
         settings = dict(source.settings)
@@ -70,8 +72,8 @@ def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any])
                 settings.setdefault(key, value)
         whole = as_source(function(**settings), provenance=source.target)
         if "split" not in takes:
-            return _open(source, config, whole if split is None else sliced(whole, split))
-        opened = _open(source, config, whole)
+            return _open(source, whole if split is None else sliced(whole, split))
+        opened = _open(source, whole)
         splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
         return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
@@ -116,11 +118,9 @@ def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
     )
 
 
-def _open(
-    config: SourceConfig, run: Config, source: Source, provenance: str | None = None, note: str = ""
-) -> OpenSource:
+def _open(config: SourceConfig, source: Source, provenance: str | None = None, note: str = "") -> OpenSource:
     _ = source.num_records, source.spec  # a source may look only now whether its data is there
-    opened = OpenSource(
+    return OpenSource(
         name=config.name,
         source=source,
         provenance=provenance or source.provenance,
@@ -138,7 +138,6 @@ def _open(
         key=f"source.{config.name}",
         note=note,
     )
-    return replace(opened, kept=KeptStatistics(config, source, opened.num_records, run.cache_dir).read)
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
@@ -158,4 +157,4 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
         f"{source.name}: the built-in stand-in {source.stand_in!r} takes the place of the real data, which is "
         f"{missing.tried}."
     )
-    return _open(source, config, registry.lookup("source", source.stand_in)(**split), "stand-in", note)
+    return _open(source, registry.lookup("source", source.stand_in)(**split), "stand-in", note)

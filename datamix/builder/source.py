@@ -227,6 +227,12 @@ class OpenSource:
             if used != part.shape and (leaf != "label" or self.label != "none"):
                 what = "get a channel axis" if leaf == "image" else "lose their axis of length 1"
                 notes.append(f"source {self.name!r}: {leaf}s {list(part.shape)} {what}, and are {list(used)}.")
+            unmoved = all(is_shipped(each) and each.operator != "channels_last" for each in self.operators)
+            if leaf == "image" and part.has_channels_first and unmoved:
+                notes.append(
+                    f"source {self.name!r}: images {list(part.shape)} seem to have their channels first, and stay so; "
+                    "operators on images and models take them last, as the operator channels_last makes them."
+                )
         return notes
 
     def _check_labels(self, arrays: Arrays) -> None:

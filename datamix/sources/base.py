@@ -103,6 +103,11 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
     if isinstance(source, ReadableSource):
         arrays = source.read()
         return arrays if count == source.num_records else {leaf: values[:count] for leaf, values in arrays.items()}
+    return take_all(source, count)
+
+
+def take_all(source: Source, count: int) -> Arrays:
+    """Take the first records of a source, block by block; see `read_all`."""
     arrays = {leaf: np.empty((count, *part.shape), part.dtype) for leaf, part in source.spec.items()}
     for start in range(0, count, _BLOCK_RECORDS):
         indices = np.arange(start, min(start + _BLOCK_RECORDS, count))

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.sources.base import LabelledSource, Source, read_all
+from datamix.sources.base import LabelledSource, ReadableSource, Source, read_all, take_all
 from datamix.sources.splits import resolve_split
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 
-def sliced(source: Source, split: str) -> Sliced:
-    """Some records of a source, all of which are its one split, `train`.
+def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -> Sliced:
+    """Some records of a source.
 
     Args:
-      source: A source that has no splits.
+      source: A source of all records, those of one split after those of another.
       split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
+      sizes: The number of records in each split, in their order; by default all of them are the one split `train`.
 
     Raises:
       ConfigError: The syntax is not TFDS's, or there is no such split.
@@ -28,8 +29,10 @@ def sliced(source: Source, split: str) -> Sliced:
     >>> sliced(whole, "train[80%:]+train[:1]").read()["x"].tolist()
     [8, 9, 0]
     """
-    ranges = [(start, stop) for _, start, stop in resolve_split(split, {"train": source.num_records}, where="split")]
-    return Sliced(source, ranges)
+    sizes = {"train": source.num_records} if sizes is None else sizes
+    first = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    ranges = resolve_split(split, sizes, where="split")
+    return Sliced(source, [(first[name] + start, first[name] + stop) for name, start, stop in ranges])
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,15 @@ class Sliced:
         """The number of classes, where the source says it."""
         return getattr(self.source, "num_classes", None)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the source, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
+
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
+        if not isinstance(self.source, ReadableSource):  # the other records need not be decoded
+            return take_all(self, self.num_records)
         whole = read_all(self.source)
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in whole}

@@ -11,6 +11,8 @@ import pytest
 
 from datamix.builder.source import OpenSource, named
 from datamix.errors import ConfigError, DataError
+from datamix.operators.image import channels_last
+from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource
 from datamix.sources.objects import as_source
@@ -75,6 +77,15 @@ def test_an_error_gets_the_name_in_the_mix_and_keeps_its_kind() -> None:
     unavailable = named("mine", Unavailable("source 'mnist': not prepared.", "not prepared"))
     assert (type(unavailable), str(unavailable)) == (DataError, "source 'mine': not prepared.")
     assert str(pickle.loads(pickle.dumps(unavailable))) == str(unavailable)
+
+
+def test_channels_that_come_first_are_told() -> None:
+    source = MemoryArrays({"image": np.zeros((2, 3, 8, 9), np.uint8)})
+    (note,) = opened(source).shape_notes()
+    assert note.startswith("source 'a': images [3, 8, 9] seem to have their channels first, and stay so; ")
+    turned = Operation(operator="channels_last", function=channels_last)
+    assert opened(source, operators=(turned,)).shape_notes() == []
+    assert opened(MemoryArrays({"image": np.zeros((2, 3, 8, 3), np.uint8)})).shape_notes() == []
 
 
 def test_statistics_of_the_whole_are_not_those_of_a_part_of_it() -> None:
