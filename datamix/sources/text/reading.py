@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
+from datamix.errors import ConfigError, DataError, expanded, hint
+from datamix.sources.arrow import ArrowFile
+from datamix.sources.columns import reading
 from datamix.sources.files import Paths, files_of
+from datamix.sources.parquet import ParquetFile, saved_files
 
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".parquet", ".arrow")
 PAIR = ("prompt", "completion")
@@ -27,30 +29,9 @@ _ROWS = 1024  # read from a table at a time
 
 
 def text_files(path: Paths) -> dict[str, tuple[Path, ...]]:
-    """The files of each split: see `datamix.sources.files.files_of`; or those in a folder of Hugging Face's datasets.
-
-    Raises:
-      DataError: The folder is not as `save_to_disk` writes it.
-    """
-    if isinstance(path, str) and "://" not in path:
-        folder = Path(path).expanduser()
-        if (folder / "dataset_dict.json").is_file():
-            splits = _json(folder / "dataset_dict.json", "splits")
-            return {split: _arrow_files(folder / split) for split in splits}
-        if (folder / "state.json").is_file():
-            return {"train": _arrow_files(folder)}
-    return files_of(path, suffixes=SUFFIXES)
-
-
-def _arrow_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(folder / each["filename"] for each in _json(folder / "state.json", "_data_files"))
-
-
-def _json(path: Path, key: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not as datasets' save_to_disk writes it: {error}.") from error
+    """The files of each split, see `datamix.sources.files.files_of`, or in a folder of Hugging Face's `save_to_disk`."""
+    saved = saved_files(expanded(path)) if isinstance(path, str) else None
+    return files_of(path, suffixes=SUFFIXES) if saved is None else saved
 
 
 def splits_lines(path: Path) -> bool:
@@ -84,7 +65,7 @@ def batches(path: Path, *, column: str, by_line: bool) -> Iterator[tuple[int, li
         if suffix == "txt":
             documents = _paragraphs(path, lines, by_line=by_line)
         else:
-            records = _json_lines(path, lines) if suffix == "jsonl" else _rows(path, raw, column)
+            records = _json_lines(path, lines) if suffix == "jsonl" else _rows(path, column)
             documents = _texts(path, records, column)
         batch: list[Document] = []
         size = 0
@@ -156,29 +137,20 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]
         yield place, record
 
 
-def _rows(path: Path, raw: IO[bytes], column: str) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InstallationError(f"{path} is read with pyarrow, which is missing: {install_hint('parquet')}.") from error
+def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
+    file = ParquetFile(path) if path.suffix == ".parquet" else ArrowFile(path)
+    wanted = [name for name in (column, *PAIR) if name in file.schema.names] or file.schema.names
     number = 0
     try:
-        if path.suffix == ".parquet":
-            file = parquet.ParquetFile(raw)
-            wanted = [name for name in (column, *PAIR) if name in file.schema_arrow.names]
-            tables = file.iter_batches(_ROWS, columns=wanted or None)
-        else:
-            tables = iter(pa.ipc.open_stream(raw))
-        for table in tables:
-            wanted = [name for name in (column, *PAIR) if name in table.schema.names] or table.schema.names
-            for record in table.select(wanted).to_pylist():
-                yield f"{path}, row {number:,}", record
-                number += 1
+        for group, size in enumerate(file.rows):
+            with reading(path):
+                table = file.read(group, wanted)
+            for start in range(0, size, _ROWS):
+                for record in table.slice(start, _ROWS).to_pylist():
+                    yield f"{path}, row {number:,}", record
+                    number += 1
     except UnicodeDecodeError as error:
         raise _not_utf8(f"{path}, from row {number:,}", error.object[error.start]) from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged or cut off: {str(error).splitlines()[0]}.") from error
 
 
 def _texts(path: Path, records: Iterable[tuple[str, Any]], column: str) -> Iterator[Document]:
