@@ -29,7 +29,7 @@ _ROWS = 1024  # read from a table at a time
 
 
 def text_files(path: Paths) -> dict[str, tuple[Path, ...]]:
-    """The files of each split, see `datamix.sources.files.files_of`, or in a folder of Hugging Face's `save_to_disk`."""
+    """The files of each split: see `datamix.sources.files.files_of`; or those in a folder of `save_to_disk`."""
     saved = saved_files(expanded(path)) if isinstance(path, str) else None
     return files_of(path, suffixes=SUFFIXES) if saved is None else saved
 
