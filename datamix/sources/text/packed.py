@@ -18,7 +18,6 @@ from datamix.sources.splits import resolve_split
 from datamix.sources.text.packing import Chunks, Facts, Long, Packing, Pieces, Rows, pack
 from datamix.sources.text.token_files import TokenFile
 from datamix.sources.text.tokenizers import Tokenizer
-from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
@@ -27,7 +26,6 @@ _MOST_TOKENS = 2**24  # of a record
 _BLOCK_TOKENS = 2**16  # handed out at a time, so that what is computed on the way stays in a core's cache
 _LARGEST = 2**31 - 1
 _MOST_PLACES = 3  # that are named of one record and file
-TOLD_BYTES = 2**25  # of files; from there on, reading them is told
 
 
 class _Loaded(NamedTuple):
@@ -91,8 +89,8 @@ class Packed:
         """The files of each split."""
         raise NotImplementedError
 
-    def _open(self, path: Path, cache_dir: Path, advance: Callable[[int], None]) -> list[TokenFile]:
-        """The tokens of a file; `advance` is told how many of its bytes have been read since the last time."""
+    def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
+        """The tokens of a file."""
         raise NotImplementedError
 
     @cached_property
@@ -100,16 +98,14 @@ class Packed:
         paths, cache_dir = self._paths(), cache_directory(self.cache_dir)
         sizes = dict.fromkeys(paths, 0)
         chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes, where="split")}
-        size = sum(file.stat().st_size for files in chosen.values() for file in files)
         files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
-        with progress(f"reading {self.source_name}", size, unit="bytes", least=TOLD_BYTES) as advance:
-            for name, of_split in chosen.items():
-                documents[name] = [np.empty((2, 0), np.int64)]
-                for file in (part for path in of_split for part in self._open(path, cache_dir, advance)):
-                    lengths = np.diff(file.ends, prepend=0)
-                    documents[name].append(np.stack([file.ends - lengths + begin, lengths]))
-                    files.append(file)
-                    begin += len(file.tokens)
+        for name, of_split in chosen.items():
+            documents[name] = [np.empty((2, 0), np.int64)]
+            for file in (part for path in of_split for part in self._open(path, cache_dir)):
+                lengths = np.diff(file.ends, prepend=0)
+                documents[name].append(np.stack([file.ends - lengths + begin, lengths]))
+                files.append(file)
+                begin += len(file.tokens)
         whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
         sizes |= {name: each.shape[1] for name, each in whole.items()}
         parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes, where="split")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,8 +59,8 @@ class Text(Packed):
             raise ConfigError(key="documents", value=self.documents, hint=hint(self.documents, ("blank_line", "line")))
         return text_files(self.path)
 
-    def _open(self, path: Path, cache_dir: Path, advance: Callable[[int], None]) -> list[TokenFile]:
-        return tokenised(path, self.known_tokenizer, self.column, self.documents, cache_dir, advance)
+    def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
+        return tokenised(path, self.known_tokenizer, self.column, self.documents, cache_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +88,11 @@ class Tokens(Packed):
     def _paths(self) -> Mapping[str, Sequence[Path]]:
         return files_of(self.path, suffixes=(".npy", ".bin"))
 
-    def _open(self, path: Path, cache_dir: Path, advance: Callable[[int], None]) -> list[TokenFile]:
+    def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
         offsets = [self.offsets] if isinstance(self.offsets, str) else self.offsets or []
         files = [file for of_split in self._paths().values() for file in of_split]
         if offsets and len(offsets) != len(files):
             text = f"it names {len(offsets)} files for {len(files)} files of tokens; it is one for each"
             raise ConfigError(text, key="offsets", value=self.offsets)
-        advance(path.stat().st_size)
         bounds = expanded(offsets[files.index(path)]) if offsets else None
         return [token_file(path, self.dtype, self.end_of_document, bounds, cache_dir)]

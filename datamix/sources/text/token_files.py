@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -17,9 +17,11 @@ from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.cache import Place
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
+from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays
 
 PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
+TOLD_BYTES = 2**25  # of a file; from there on, reading it is told
 _CHECKED_BYTES = 2**28  # of text, whose tokens are looked at as a whole before they are used
 _SCANNED = 2**22  # tokens looked at at a time
 _MEGATRON = b"MMIDIDX\x00\x00"
@@ -48,32 +50,23 @@ class TokenFile:
     note: str = ""
 
 
-def tokenised(
-    path: Path, tokenizer: Tokenizer, column: str, documents: str, cache_dir: Path, advance: Callable[[int], None]
-) -> list[TokenFile]:
+def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cache_dir: Path) -> list[TokenFile]:
     """The tokens of a text file, out of the cache; made first where it does not hold them.
 
     They are kept in parts, so that a run that is cut short goes on where it was. `documents` is what divides those of a
-    `.txt` file, "blank_line" or "line", and `advance` is told how many bytes have been read since the last time. See
-    `datamix.sources.text.reading.batches` for `column`, and for what it raises.
+    `.txt` file, "blank_line" or "line". See `datamix.sources.text.reading.batches` for `column` and for what it raises.
     """
-    stat, advanced = path.stat(), 0
-
-    def advance_to(position: int) -> None:
-        nonlocal advanced
-        advance(max(position - advanced, 0))
-        advanced = max(position, advanced)
-
+    stat = path.stat()
     is_text = ".txt" in path.suffixes[-2:]
     by_line = cache(lambda: is_text and (documents == "line" or splits_lines(path)))
-    reader = cache(lambda: batches(path, column=column, by_line=by_line()))
+    reader = cache(lambda: _told(path, batches(path, column=column, by_line=by_line())))
     read = done = 0  # batches that the reader has given, and that the parts so far hold
 
     def build() -> tuple[Arrays, dict[str, Any]]:
         nonlocal read
         for _ in range(read, done):
             next(reader())
-        arrays, count, last = _encoded(reader(), tokenizer, advance_to)
+        arrays, count, last = _encoded(reader(), tokenizer)
         read = done + count
         return arrays, {"batches": count, "last": last, "by_line": by_line()}
 
@@ -101,23 +94,29 @@ def tokenised(
         )
         done += entry.info["batches"]
         if entry.info["last"]:
-            advance_to(stat.st_size)
             return files
 
 
-def _encoded(
-    reader: Iterable[tuple[int, list[Document]]], tokenizer: Tokenizer, advance_to: Callable[[int], None]
-) -> tuple[Arrays, int, bool]:
+def _told(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
+    """Show how far a large file is read."""
+    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=TOLD_BYTES) as advance:
+        before = 0
+        for position, batch in reader:
+            advance(position - before)
+            before = position
+            yield batch
+
+
+def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Arrays, int, bool]:
     """The arrays of one part, how many batches it holds, and whether it is the last."""
     parts, pending = [], deque[Future[tuple[np.ndarray, np.ndarray, np.ndarray]]]()
     count, characters, last = 0, 0, True
     # The library encodes on all cores, without Python's lock; two threads, so that it does not wait for this one.
     with ThreadPoolExecutor(2) as pool:
-        for position, batch in reader:
+        for batch in reader:
             pending.append(pool.submit(_encode, batch, tokenizer))
             if len(pending) > 2:
                 parts.append(pending.popleft().result())
-            advance_to(position)
             count += 1
             characters += sum(len(text) for document in batch for text in document)
             if characters >= PART_CHARACTERS:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,9 +21,8 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(token_files, "PART_CHARACTERS", 50)
 
 
-def tokenise(path, cache, advance=lambda _: None, **settings):
-    settings = {"column": "text", "documents": "blank_line", "cache_dir": cache} | settings
-    return tokenised(path, open_tokenizer("bytes"), advance=advance, **settings)
+def tokenise(path, cache, documents="blank_line"):
+    return tokenised(path, open_tokenizer("bytes"), "text", documents, cache)
 
 
 def whole(files):
@@ -74,20 +74,22 @@ def test_what_is_cut_short_goes_on_where_it_was(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(texts))
     cache, told = tmp_path / "cache", []
+    monkeypatch.setattr(token_files, "TOLD_BYTES", 0)
+    monkeypatch.setattr(token_files, "progress", lambda *_, **__: nullcontext(advance))
     expected = [*"".join(f"{text}\0" for text in texts).replace("\0", "\u0100")]
 
-    def stop_at(count):
+    def advance(count):
         told.append(count)
-        if sum(told) > 300:
+        if 300 < sum(told) < 400:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokenise(path, cache, stop_at)
+        tokenise(path, cache)
     made = {entry: entry.stat().st_mtime_ns for entry in cache.glob("tokens-*/meta.json")}
     assert 2 <= len(made) < 8
-    told.clear()
-    files = tokenise(path, cache, told.append)
-    assert sum(told) == path.stat().st_size
+    told[:] = [400]
+    files = tokenise(path, cache)
+    assert sum(told) == 400 + path.stat().st_size
     assert len(files) > len(made)
     assert {entry: entry.stat().st_mtime_ns for entry in made} == made
     tokens, ends = whole(files)
