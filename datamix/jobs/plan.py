@@ -54,8 +54,9 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     ]
     columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
-    if of_tokens := packed(built.sources):
-        out.print(table("Tokens", tokens.COLUMNS, tokens.rows(built.sources, plan, records)))
+    of_tokens = packed(built.sources)
+    if token_rows := tokens.rows(built.sources, plan, records):
+        out.print(table("Tokens", tokens.COLUMNS, token_rows))
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
         out.print(table("Mixes within it", ["mix", "target share", "share"], inner))

@@ -122,8 +122,8 @@ Rows: TypeAlias = Chunks | PieceTable
 
 
 class Facts(NamedTuple):
-    """What became of the documents of a source: those that have tokens, those cut into pieces, those left out; their
-    tokens in records, and in none; and the share of the records' room that is left.
+    """What became of a source's documents, those that have tokens: the tokens that are in records, and in none, the
+    documents cut into pieces, those left out, and the share of the records' room that is left.
     """
 
     documents: int

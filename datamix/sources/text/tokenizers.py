@@ -78,7 +78,7 @@ class FileTokenizer:
             text, mend = f"{path} has no such token", hint(end_of_document or "", special)
             if end_of_document is None:
                 text = f"{path} has none of the tokens that usually end a document ({', '.join(_ENDS)})"
-                mend = f"Name the token that does, as in end_of_document={(special or list(vocabulary))[0]!r}."
+                mend = f"Name the token that does in YAML, as in end_of_document: {(special or list(vocabulary))[0]!r}."
             raise ConfigError(text, key="end_of_document", value=end_of_document or ..., hint=mend)
         self.end_of_document: int = vocabulary[end]
         self.digest = hashlib.sha256(content + str(self.end_of_document).encode()).hexdigest()[:16]
