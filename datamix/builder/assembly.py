@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -14,7 +15,7 @@ from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
-from datamix.errors import DataError, SpecError, hint
+from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
@@ -183,13 +184,18 @@ def assemble(
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
     seeds = _seeds(sources, mix.seed)
-    lengths = None if unit == "record" else {source.name: _lengths(source, unit) for source in sources}
+    lengths = None if unit == "record" else {each.name: _lengths(each, unit, f"mix.unit = {unit}") for each in sources}
+    num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
+    if mix.tokens is not None:
+        num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens") for source in sources}
+    _check_tokenizers(sources)
     sizes = {source.name: source.num_records for source in sources}
     blocks = {}
     if parse_shuffle(mix.shuffle)[0] == "blocks":
         blocks = {source.name: size for source in sources if (size := getattr(source.source, "block_records", None))}
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
-    plan = Plan.of(replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, block_records=blocks, sampling=sampling))
+    mix = replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens)
+    plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
     check_largest(sources, operators)
     sources = placed(sources, placement, device_bytes)
     if labels_like is None:
@@ -202,7 +208,7 @@ def assemble(
         "shuffle": [mix.shuffle, blocks] if blocks else mix.shuffle,
         "labels": labels,
         "mix.order": [mix.order, dict(mix.settings), mix.granularity],
-        "stop": [mix.stop, mix.samples, dict(mix.epochs or {})],
+        "stop": [mix.stop, mix.samples, dict(mix.epochs or {}), *([] if mix.tokens is None else [mix.tokens])],
         "mix.unit": unit,
         "operators": _identities(operators),
     }
@@ -224,7 +230,7 @@ def assemble(
 
 def _identity(source: OpenSource) -> list[object]:
     """The settings that determine the records of a source; not where they lie."""
-    places = ("data_dir", "cache_dir", "cache", "path", "files", "url")
+    places = ("data_dir", "cache_dir", "cache", "path", "files", "url", "offsets", "tokenizer")
     chosen = [*source.selection, source.balance, source.record_weight]
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [
@@ -236,6 +242,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
+        *([source.tokenizer_digest] if source.tokenizer_digest else []),
         *([chosen] if any(chosen) else []),
         *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
     ]
@@ -259,13 +266,25 @@ def _plain(value: object) -> object:
     return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
 
-def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
-    """The lengths of a source's records."""
+def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
+    known = [source for source in sources if source.tokenizer_digest]
+    for first, source in itertools.pairwise(known):
+        if source.tokenizer_digest != first.tokenizer_digest:
+            text = f"it is another tokenizer than that of {first.name}, and a mix has one"
+            raise ConfigError(text, key=source.setting("tokenizer"), hint=f"Give {first.setting('tokenizer')} as well.")
+
+
+def _lengths(source: OpenSource, leaf: str, where: str) -> np.ndarray:
+    """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold."""
+    if leaf == "tokens" and source.num_tokens is not None:
+        return source.num_tokens
     spec = source.spec
+    if leaf == "tokens" and "num_tokens" in spec:
+        leaf = "num_tokens"
     if leaf not in spec or spec[leaf].shape:
         numbers = [name for name, part in spec.items() if not part.shape]
         raise SpecError(
-            f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
+            f"{where}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
             f"{hint(leaf, ['record', *numbers])}"
         )
     return source.read_leaf(leaf)

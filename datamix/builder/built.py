@@ -55,6 +55,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
             stop={"rule": mix.stop, **mix.stop_settings} if mix.stop_settings else mix.stop,
             epochs=mix.epochs,
             samples=mix.samples,
+            tokens=mix.tokens,
             seed=config.seed,
             shuffle=config.shuffle,
             batch_size=config.batch_size,

@@ -50,6 +50,7 @@ def mix(
     epochs: Mapping[str, Any] | None = None,
     samples: int | None = None,
     batches: int | None = None,
+    tokens: int | None = None,
     batch_size: int = 16,
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
@@ -97,6 +98,7 @@ def mix(
       epochs: How often a source is gone through until it counts as finished; one not named, once.
       samples: After how many records the mix ends, if it has not ended before.
       batches: After how many batches it does.
+      tokens: With the record that makes so many tokens, it does.
       batch_size: The number of records in a batch.
       remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
       shuffle_rows: Whether the rows of each batch are put into another order, a function of the seed and the step.
@@ -201,6 +203,7 @@ def mix(
             stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
             epochs=by_path(epochs),
             samples=min((end for end in ends if end is not None), default=None),
+            tokens=None if tokens is None else _count("tokens", tokens),
             seed=_whole("seed", seed),
             shuffle=shuffle,
             batch_size=batch_size,

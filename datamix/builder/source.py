@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.selected import Selected
+from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -97,6 +99,28 @@ class OpenSource:
     def class_names(self) -> tuple[str, ...]:
         """The name of each label, by label."""
         return self.chosen_names or self.source.class_names
+
+    @property
+    def whole(self) -> Source:
+        """The source that its records are selected from."""
+        source = self.source
+        while isinstance(source, Selected | Sliced):
+            source = source.source
+        return source
+
+    @cached_property
+    def num_tokens(self) -> np.ndarray | None:
+        """The tokens of each record, int64 [num_records], where the source knows them without reading any."""
+        if (lengths := getattr(self.whole, "lengths", None)) is None:
+            return None
+        if self.whole is self.source:
+            return np.asarray(lengths()[: self.num_records])
+        return read_leaf(self.source, "num_tokens", self.num_records) if "num_tokens" in self.spec else None
+
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """What tells the tokenizer of its tokens from all others, where it is known."""
+        return getattr(self.whole, "tokenizer_digest", None)
 
     @property
     def notes(self) -> tuple[str, ...]:

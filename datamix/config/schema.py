@@ -101,6 +101,7 @@ class MixConfig:
       epochs: How often a source is gone through until it counts as finished, by source.
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
+      tokens: Tokens after which it ends, with the record that makes so many.
     """
 
     order: Annotated[str, Key("mix._target_", kind="order")]
@@ -119,6 +120,7 @@ class MixConfig:
     epochs: Annotated[Mapping[str, Any], Key("stop.epochs")] = field(default_factory=dict)
     samples: Annotated[Count | None, Key("stop.samples")] = None
     batches: Annotated[Count | None, Key("stop.batches")] = None
+    tokens: Annotated[Count | None, Key("stop.tokens")] = None
 
     @property
     def weighting(self) -> Mapping[str, Any]:

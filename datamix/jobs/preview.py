@@ -15,7 +15,7 @@ from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
-from datamix.report import figures
+from datamix.report import figures, tokens
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
@@ -69,7 +69,9 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if _has_labels(batch) else "–"
         out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
-    if not holds_images(pipeline.spec):
+    for line in (documents := [*tokens.documents(built.sources, seen)]):
+        out.print(line)
+    if not documents and not holds_images(pipeline.spec):
         rows = range(min(_FIRST_RECORDS, len(seen[0]["source_id"])))
         of_source = {"source": [names[seen[0]["source_id"][row]] for row in rows]}
         leaves = [leaf for leaf in seen[0] if leaf != "source_id"]
@@ -191,7 +193,7 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
     """Draw some images of each source, as they were before normalization; of other records, how numbers are spread."""
     if not holds_images(pipeline.spec):
-        return _draw_numbers(directory, pipeline, seen)
+        return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
     rows = {}
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:
