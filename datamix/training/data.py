@@ -54,7 +54,12 @@ class Data:
             f"source {name!r}: {count:,} of its {self.test_records[name]:,} test records equal records to train on."
             for name, count in self.num_seen.items()
         ]
-        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *(f"test records of {note}" for note in of_tests), *seen]
+        return [
+            *self.built.plan.drawn(),
+            *self.built.notes_on(self.pipeline),
+            *(f"test records of {note}" for note in of_tests),
+            *seen,
+        ]
 
     def broken(self) -> str:
         """The values of images of which no loss can be computed, such as NaN, by source; empty if nothing."""
