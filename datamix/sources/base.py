@@ -133,9 +133,9 @@ def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, A
     """
     record_bytes = sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in source.spec.values())
     size = max(1, _BLOCK_BYTES // max(record_bytes, 1))
-    if isinstance(source, ReadableSource) and reads_whole(source):
-        arrays = source.read()
-        for start in range(0, max(map(len, arrays.values())) if count is None else count, size):
+    if reads_whole(source):
+        arrays = read_all(source, count)
+        for start in range(0, max(map(len, arrays.values())), size):
             block = {leaf: values[start : start + size] for leaf, values in arrays.items()}
             for values in block.values():
                 begin(values, len(values), len(values))

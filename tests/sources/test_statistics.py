@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from datamix.sources.statistics import LeafStatistics
+from datamix.sources.statistics import LeafStatistics, RunningStatistics
 
 
 def test_exact() -> None:
@@ -55,3 +55,18 @@ def test_more_values_than_are_looked_at_in_one_go() -> None:
 def test_labels_without_a_class() -> None:
     assert LeafStatistics.of(np.array([-1, 3, -100, 0])).num_unlabelled(4) == 2
     assert LeafStatistics.of(np.array([np.nan, 3.0, -1.0])).num_unlabelled(3) == 2
+
+
+def test_block_by_block_as_all_at_once() -> None:
+    values = np.array([[1.0, np.nan], [-np.inf, 4.0], [-2.0, np.nan], [-1.0, 8.0]])
+    running = RunningStatistics()
+    for start in range(0, 4, 3):
+        running.add(values[start : start + 3])
+    assert running.result() == LeafStatistics.of(values)
+    assert running.num_records == 4
+
+
+def test_only_statistics_of_some_records_say_so() -> None:
+    values = np.arange(4)
+    assert "sampled" not in LeafStatistics.of(values).report()
+    assert LeafStatistics.of(values, sampled=True).report()["sampled"] is True
