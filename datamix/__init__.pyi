@@ -19,6 +19,7 @@ from datamix.pipeline.cursor import Cursor as Cursor
 from datamix.pipeline.pipeline import Pipeline as Pipeline
 from datamix.sources.arrays import MemoryArrays as MemoryArrays
 from datamix.sources.base import source as source
+from datamix.sources.prepared import prepare as prepare
 from datamix.training.models import model as model
 
 __version__: str

@@ -54,13 +54,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
     with _any_text(sys.stdout):
         try:
-            with ended_by(signal.SIGINT):
+            with ended_by(signal.SIGINT, signal.SIGTERM):
                 _run(list(sys.argv[1:] if argv is None else argv))
             with _printing():  # what waits in the buffer
                 pass
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except SystemExit as ending:
+            if ending.code == 128 + signal.SIGTERM:
+                print("terminated", file=sys.stderr)
+            raise
         except _JobError as carrier:
             _end(carrier.error, full_error)
         except Exception as error:  # all that is no signal; what is no user's mistake is raised again
@@ -299,6 +303,12 @@ def run(node: DictConfig, trained: Any = None) -> float | None:
         _work(node)
     except Exception as error:  # all that is no signal
         raise _JobError(error) from error
+    except (KeyboardInterrupt, SystemExit):
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        if "train" in node and any(directory.glob("checkpoints/*")):
+            more = f"train.resume=true hydra.run.dir={directory}"
+            print(f"The same command with {more} goes on from the last checkpoint.", file=sys.stderr)
+        raise
     return None
 
 

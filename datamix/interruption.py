@@ -22,6 +22,7 @@ _AGAIN_S = 0.02
 _SWALLOWING = ("<frozen importlib", weakref.__file__, _weakrefset.__file__)
 _received: int | None = None
 _depth = 0
+_waits = False
 
 
 @contextmanager
@@ -57,6 +58,17 @@ def ended_by(*numbers: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Let the first signal that comes inside wait for the next `check()`; a second one ends what runs at once."""
+    global _waits
+    _waits, before = True, _waits
+    try:
+        yield
+    finally:
+        _waits = before
+
+
 def received() -> bool:
     """Whether a signal has come that ends the run."""
     return _depth > 0 and _received is not None
@@ -80,7 +92,9 @@ def _ending() -> BaseException:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _received
-    _received = number
+    is_first, _received = _received is None, number
+    if _waits and is_first:
+        return
     if not _would_be_lost(frame):
         raise _ending()
     timer = threading.Timer(_AGAIN_S, _send_again, (number,))

@@ -35,6 +35,11 @@ class LeafSpec:
         """The shape with all its elements in a row; of a scalar, none."""
         return (math.prod(self.shape),) if self.shape else ()
 
+    @property
+    def has_channels_first(self) -> bool:
+        """Whether this looks like an image [channels, height, width], which operators and models take otherwise."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3, 4) and self.shape[2] not in (1, 3, 4)
+
     def __str__(self) -> str:
         return f"{self.dtype} {list(self.shape)}"
 
@@ -50,3 +55,12 @@ def spec_of(arrays: Arrays) -> dict[str, LeafSpec]:
     {'label': LeafSpec(shape=(), dtype='int64')}
     """
     return {name: LeafSpec(tuple(leaf.shape[1:]), str(leaf.dtype)) for name, leaf in arrays.items()}
+
+
+def bytes_of(spec: Spec) -> int:
+    """The bytes of one record.
+
+    >>> bytes_of({"image": LeafSpec((28, 28, 1), "uint8"), "label": LeafSpec((), "int64")})
+    792
+    """
+    return sum(math.prod(part.shape) * np.dtype(part.dtype).itemsize for part in spec.values())

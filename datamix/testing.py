@@ -29,7 +29,7 @@ from datamix.operators.base import traits
 from datamix.pipeline import tracing
 from datamix.pipeline.pipeline import Pipeline
 from datamix.registry import registered as registered
-from datamix.sources.base import ReadableSource, Source
+from datamix.sources.base import ReadableSource, Source, read_leaf
 from datamix.sources.objects import as_source
 from datamix.spec import Arrays, Record, spec_of
 
@@ -67,6 +67,9 @@ def check_source(data: Any) -> None:
         for leaf, values in _taken(source, indices).items():
             same = np.array_equal(values, arrays[leaf][indices])
             assert same, f"take() of the records {indices.tolist()[:8]} gives other values of {leaf!r} than {method}"
+    for leaf in spec:
+        same = np.array_equal(read_leaf(source, leaf), arrays[leaf])
+        assert same, f"take() of {leaf!r} alone gives other values than {method}"
 
 
 def _taken(source: Source, indices: np.ndarray) -> Arrays:

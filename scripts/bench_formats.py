@@ -1,7 +1,8 @@
 """How fast datasets in files are read, decoded and mixed, against others that do the same: records per second.
 
-    pip install -e '.[images]' torch
+    pip install -e '.[huggingface]' datasets torch
     python scripts/bench_formats.py photos=../shared/data/photos
+    python scripts/bench_formats.py parquet=../shared/data/huggingface/mnist_small.train.parquet
 
 A contestant gives batches of 256 records without end, in a process of its own; all run in rounds, so that a busy moment
 of the machine meets them all, and the median counts. The first of a format is what the others are compared with. Add a
@@ -90,8 +91,77 @@ def jpegs(photos: Path, directory: Path, copies: int = 100) -> Path:
     return directory
 
 
+def parquet_huggingface(folder: Path) -> Batches:
+    """datasets.interleave_datasets in torch's DataLoader with 2 workers."""
+    import datasets
+    import numpy as np
+    import torch
+
+    datasets.disable_progress_bars()
+    read = [
+        datasets.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(folder / "cache"))
+        for file in sorted(folder.glob("*.parquet"))
+    ]
+    mixed = datasets.interleave_datasets(
+        [each.shuffle(seed=0) for each in read], probabilities=[0.5, 0.5], seed=0, stopping_strategy="all_exhausted"
+    )
+
+    def collate(records: list[dict[str, Any]]) -> tuple[Any, Any]:
+        images = np.stack([np.asarray(record["image"]) for record in records])
+        return torch.from_numpy(images), torch.tensor([record["label"] for record in records])
+
+    loader = torch.utils.data.DataLoader(
+        mixed, BATCH_SIZE, num_workers=2, drop_last=True, collate_fn=collate, persistent_workers=True
+    )
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+def parquet_take(folder: Path) -> Batches:
+    """datamix's parquet alone, without a mix."""
+    import numpy as np
+
+    from datamix.sources.parquet import parquet
+
+    source = parquet(path=str(folder), height=28, width=28)
+    draw = np.random.default_rng(0)
+    while True:
+        order = draw.permutation(source.num_records)
+        for start in range(0, len(order) - BATCH_SIZE + 1, BATCH_SIZE):
+            batch = {leaf: np.empty((BATCH_SIZE, *part.shape), part.dtype) for leaf, part in source.spec.items()}
+            source.take(order[start : start + BATCH_SIZE], batch)
+            yield batch
+
+
+def parquet_datamix(folder: Path) -> Batches:
+    """A mix of two sources, whose records are read on the host as they are needed."""
+    import datamix
+
+    a, b = sorted(folder.glob("*.parquet"))
+    overrides = [f"source.my_parquet.path={a}", f"source.my_huggingface.path={b}", "labels=keep"]
+    overrides += [f"source.{name}.operators=[]" for name in ("my_parquet", "my_huggingface")]
+    return datamix.load(
+        "source=my_parquet+my_huggingface",
+        "stop=forever",
+        f"batch.size={BATCH_SIZE}",
+        "data.placement=host",
+        *overrides,
+    ).iterator(output="numpy")
+
+
+def parquets(path: Path, directory: Path, copies: int = 10) -> Path:
+    """Two files, each of the images of a Parquet file many times, in row groups of 1,000."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read()
+    for name in ("a", "b"):
+        pq.write_table(pa.concat_tables([table] * copies), directory / f"{name}.parquet", row_group_size=1000)
+    return directory
+
+
 FORMATS: dict[str, tuple[Callable[[Path, Path], Path], list[Callable[[Path], Batches]]]] = {
     "photos": (jpegs, [jpeg_torch, jpeg_take, jpeg_datamix]),
+    "parquet": (parquets, [parquet_huggingface, parquet_take, parquet_datamix]),
 }
 """What makes the data of a format out of a path and a directory, and who reads what it returns."""
 

@@ -56,16 +56,26 @@ def places(data_dir, cache_dir, shared_data, overrides):
     """Where the data lies; what a dataset of conf/ leaves for its user to set."""
     settings = {
         "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
+        "source=my_array_record": [
+            f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}"
+        ],
         "source=folder": [f"source.folder.path={shared_data / 'photos'}"],
         "source=my_webdataset": [f"source.my_webdataset.path={shared_data / 'webdataset'}"],
+        "source=my_parquet": [f"source.my_parquet.path={shared_data / 'huggingface' / 'mnist_small.train.parquet'}"],
+        "source=my_huggingface": [f"source.my_huggingface.path={shared_data / 'huggingface' / 'mnist_small'}"],
+        "source=my_table": [
+            f"source.my_table.path={shared_data / 'tables' / 'wine.parquet'}",
+            "source.my_table.target=label",
+        ],
         "source=digits": ["source.digits.split=train[:1000]"],  # drawn each time: no more than are looked at
         "source=garments": ["source.garments.split=train[:1000]"],
     }
     return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *settings.get(overrides[0], [])]
 
 
-# The datasets that are no mixes themselves.
+# The datasets that are no mixes themselves, and those of them that are of images.
 SINGLE = [name for name in names("dataset") if name != "vision"]
+IMAGES = [name for name in SINGLE if name != "my_table"]
 
 
 def test_every_file_belongs_to_a_group_that_is_tested_here():
@@ -85,7 +95,7 @@ def test_the_defaults_are_the_mix_of_mnist_and_fashion():
     assert (config.data_dir, config.cache_dir) == (None, None)
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", IMAGES)
 def test_a_dataset_alone_gives_batches_of_float_images(load, settle, name):
     pipeline = load(f"source={name}", "batch.size=80")
     (source,) = build(settle(f"source={name}")).sources.values()
@@ -101,6 +111,13 @@ def test_a_dataset_alone_gives_batches_of_float_images(load, settle, name):
         images = np.concatenate([batch["image"] for batch in islice(pipeline, 10)])
         assert abs(images.mean()) < 0.2
         assert abs(images.std() - 1) < 0.2
+
+
+def test_a_table_alone_gives_batches_of_features(load):
+    batch = load("source=my_table", "batch.size=80")[0]
+    assert {leaf: (values.shape, str(values.dtype)) for leaf, values in batch.items()} == {
+        "features": ((80, 13), "float32"), "label": ((80,), "int32"), "source_id": ((80,), "int32")
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SINGLE)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from datamix.interruption import check, ended_by, instead_of, received
+from datamix.interruption import check, ended_by, instead_of, received, waiting
 
 SEND = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
 
@@ -150,3 +150,22 @@ def test_another_thread_handles_no_signals() -> None:
     thread.start()
     thread.join()
     assert ran == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_where_signals_wait_the_first_ends_at_the_next_check_and_the_second_at_once() -> None:
+    reached = []
+
+    def work(*, twice: bool) -> None:
+        with ended_by(signal.SIGTERM), waiting():
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append(received())
+            if twice:
+                os.kill(os.getpid(), signal.SIGTERM)
+                wait()
+            check()
+            wait()
+
+    for twice in (False, True):
+        with pytest.raises(SystemExit, match="143"):
+            work(twice=twice)
+    assert reached == [True, True]

@@ -115,3 +115,10 @@ def test_the_benchmark_of_formats_reads_photos(shared_data, tmp_path):
     batch = next(script["jpeg_take"](photos))
     assert {leaf: values.shape for leaf, values in batch.items()} == {"image": (256, 64, 64, 3), "label": (256,)}
     assert script["rate"](lambda _: iter([None] * 10**6), photos, 0.0001) > 0
+
+
+def test_the_benchmark_of_formats_reads_parquet(shared_data, tmp_path):
+    script = runpy.run_path(str(ROOT / "scripts" / "bench_formats.py"))
+    files = script["parquets"](shared_data / "huggingface" / "mnist_small.train.parquet", tmp_path, copies=1)
+    batch = next(script["parquet_take"](files))
+    assert {leaf: values.shape for leaf, values in batch.items()} == {"image": (256, 28, 28, 1), "label": (256,)}

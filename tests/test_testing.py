@@ -19,6 +19,7 @@ from datamix.mixing.stops import Stop
 from datamix.operators.base import Traits
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.synthetic.digits import digits
+from datamix.spec import LeafSpec
 from datamix.testing import check_operator, check_order, check_resume, check_source, check_stop, check_weighting, traces
 
 IMAGE = {"image": np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "label": np.int32(3)}
@@ -70,6 +71,21 @@ def test_sources() -> None:
 
     with pytest.raises(AssertionError, match=r"take\(\) of the records .* gives other values of 'label' than read\(\)"):
         check_source(Confused({"label": np.arange(5)}))
+
+    class Hasty:
+        num_records, spec, provenance, class_names = (
+            5,
+            {"x": LeafSpec((), "int64"), "y": LeafSpec((), "int64")},
+            "mine",
+            (),
+        )
+
+        def take(self, indices: np.ndarray, out: dict[str, np.ndarray]) -> None:
+            for leaf, values in out.items():
+                values[...] = indices * len(out) if leaf == "x" else indices
+
+    with pytest.raises(AssertionError, match=r"^take\(\) of 'x' alone gives other values than take\(\)"):
+        check_source(Hasty())
 
     class Forgetful(MemoryArrays):
         def read(self) -> dict[str, np.ndarray]:

@@ -11,12 +11,14 @@ import numpy as np
 from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
+from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
+from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
@@ -157,7 +159,7 @@ def assemble(
     prefetch_bytes: int | None = None,
     threads: int | None = None,
 ) -> Assembly:
-    """Lay out the plan and the graph of a mix; no record is read, but for the lengths that the ratio may follow.
+    """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
     Args:
       sources: The sources, in order.
@@ -183,7 +185,11 @@ def assemble(
     seeds = _seeds(sources, mix.seed)
     lengths = None if unit == "record" else {source.name: _lengths(source, unit) for source in sources}
     sizes = {source.name: source.num_records for source in sources}
-    plan = Plan.of(replace(mix, sizes=sizes, seeds=seeds, lengths=lengths))
+    blocks = {}
+    if parse_shuffle(mix.shuffle)[0] == "blocks":
+        blocks = {source.name: size for source in sources if (size := getattr(source.source, "block_records", None))}
+    sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
+    plan = Plan.of(replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, block_records=blocks, sampling=sampling))
     check_largest(sources, operators)
     sources = placed(sources, placement, device_bytes)
     if labels_like is None:
@@ -193,7 +199,7 @@ def assemble(
     identity: dict[str, object] = {
         "source": list(sizes),
         "seed": mix.seed,
-        "shuffle": mix.shuffle,
+        "shuffle": [mix.shuffle, blocks] if blocks else mix.shuffle,
         "labels": labels,
         "mix.order": [mix.order, dict(mix.settings), mix.granularity],
         "stop": [mix.stop, mix.samples, dict(mix.epochs or {})],
@@ -218,7 +224,8 @@ def assemble(
 
 def _identity(source: OpenSource) -> list[object]:
     """The settings that determine the records of a source; not where they lie."""
-    places = ("data_dir", "cache_dir", "path", "files", "url")
+    places = ("data_dir", "cache_dir", "cache", "path", "files", "url")
+    chosen = [*source.selection, source.balance, source.record_weight]
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [
         source.target,
@@ -229,6 +236,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
+        *([chosen] if any(chosen) else []),
         *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
     ]
 

@@ -202,8 +202,9 @@ class _Search:
         source = self.sources[name]
         if source.label in ("class", "number"):
             return source.label == "number"
-        is_float = np.dtype(source.spec["label"].dtype).kind not in "biu"
-        return is_float and not source.declared_num_classes and not self._is_whole(name)
+        if np.dtype(source.spec["label"].dtype).kind in "biu" or source.declared_num_classes:
+            return False
+        return bool(getattr(source.source, "predicts_fractions", False)) or not self._is_whole(name)
 
     def _is_whole(self, name: str) -> bool:
         """Whether the labels of a source are whole numbers."""

@@ -14,6 +14,7 @@ from datamix.builder.built import build
 from datamix.config.compose import compose
 from datamix.config.files import conf_dir
 from datamix.config.parse import parse
+from datamix.config.plus import datasets_of
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
 
@@ -53,6 +54,9 @@ def load(
         if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
             text = "load builds a pipeline and runs no job, and this is of one"
             raise ConfigError(f"{text}; jobs run on the command line, python -m datamix", key=override)
+        if memory and re.match(r"source=.*@", override):  # few@again is few once more
+            datasets = datasets_of(override.removeprefix("source="))
+            memory |= {name: memory[dataset] for name, dataset in datasets.items() if dataset in memory}
     arguments = ["~job", *overrides]
     if memory and not any(override.startswith("source=") for override in overrides):
         arguments.append(f"source={'+'.join(memory)}")

@@ -15,6 +15,7 @@ from datamix import registry
 from datamix.builder.assembly import assemble
 from datamix.builder.labels import Numbering
 from datamix.builder.placement import Choice
+from datamix.builder.selecting import select
 from datamix.builder.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
@@ -60,7 +61,11 @@ def mix(
     num_classes: Mapping[str, int] | None = None,
     label: Mapping[str, str] | None = None,
     unlabelled: Mapping[str, str] | None = None,
+    records: Mapping[str, Any] | None = None,
+    where: Mapping[str, str] | None = None,
     limit: Mapping[str, int] | None = None,
+    balance: Mapping[str, str] | None = None,
+    record_weight: Mapping[str, str] | None = None,
     placement: str | Mapping[str, str] = "auto",
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
@@ -104,7 +109,11 @@ def mix(
       label: What the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default what
         their values say.
       unlabelled: "keep" keeps a source's records whose label is negative, and so no class; "refuse" is the default.
-      limit: How many of its first records a source gives.
+      records: The numbers of the records that a source gives, as an array or an `.npy` file.
+      where: A condition on its records, such as "label < 5".
+      limit: How many of the first of these records it gives.
+      balance: The leaf of a source whose values, such as "label", come equally often each.
+      record_weight: The leaf that its records are drawn in proportion to, with replacement.
       placement: Where records lie: "device", whole in the device's memory; "host", read as they are needed; "auto", by
         their size; of all sources, or by source. Batches are the same.
       device_bytes: The most bytes of records on the device, where "auto" decides; by default a quarter of an
@@ -141,6 +150,10 @@ def mix(
         operators = dict.fromkeys(flat, operators)
     operators_of = _of_sources("operators", operators, flat, _operations)
     seed_of = _of_sources("seeds", seeds, flat, _whole)
+    records_of = _of_sources("records", records, flat, lambda _, value: value)
+    where_of = _of_sources("where", where, flat, _text)
+    balance_of = _of_sources("balance", balance, flat, _text)
+    record_weight_of = _of_sources("record_weight", record_weight, flat, _text)
     limit_of = _of_sources("limit", limit, flat, _count)
     names_of = _of_sources("class_names", class_names, flat, _names)
     num_classes_of = _of_sources("num_classes", num_classes, flat, _count)
@@ -155,17 +168,23 @@ def mix(
     )
     unlabelled_of = _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep")))
     opened = [
-        _open(
-            name,
-            data,
-            operators=operators_of.get(name, ()),
-            seed=seed_of.get(name),
-            limit=limit_of.get(name),
-            placement=placement_of.get(name),
-            chosen_names=names_of.get(name, ()),
-            chosen_num_classes=num_classes_of.get(name),
-            label=label_of.get(name),
-            unlabelled=unlabelled_of.get(name, "refuse"),
+        select(
+            _open(
+                name,
+                data,
+                operators=operators_of.get(name, ()),
+                seed=seed_of.get(name),
+                limit=limit_of.get(name),
+                placement=placement_of.get(name),
+                balance=balance_of.get(name),
+                record_weight=record_weight_of.get(name),
+                chosen_names=names_of.get(name, ()),
+                chosen_num_classes=num_classes_of.get(name),
+                label=label_of.get(name),
+                unlabelled=unlabelled_of.get(name, "refuse"),
+            ),
+            records=records_of.get(name),
+            condition=where_of.get(name),
         )
         for name, data in flat.items()
     ]
@@ -211,7 +230,8 @@ def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, data in sources.items():
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{name!r} is not a name; sources are named by text", key="sources")
-        if isinstance(data, Mapping) and data and not any(_is_leaf(value) for value in data.values()):
+        of_splits = hasattr(data, "column_names")  # is refused where it is opened
+        if isinstance(data, Mapping) and data and not of_splits and not any(_is_leaf(value) for value in data.values()):
             yield from _flat(data, f"{prefix}{name}.")
         else:
             yield prefix + name, data
@@ -222,6 +242,8 @@ def _is_leaf(value: object) -> bool:
     if isinstance(value, list | tuple):
         return not (value and isinstance(value[0], Mapping | tuple))
     is_source = isinstance(value, Mapping) or hasattr(value, "num_records") or hasattr(value, "__len__")
+    if hasattr(value, "columns"):  # a DataFrame
+        return False
     return hasattr(value, "__array__") or isinstance(value, str | bytes) or not is_source
 
 
@@ -257,6 +279,12 @@ def _count(argument: str, value: object) -> int:
     if (count := _whole(argument, value)) < 1:
         raise ConfigError("it is 1 or more", key=argument, value=value)
     return count
+
+
+def _text(argument: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError("it is text", key=argument, value=value)
+    return value
 
 
 def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:

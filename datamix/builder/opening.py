@@ -9,18 +9,48 @@ from functools import partial
 from typing import Any
 
 from datamix import registry
+from datamix.builder.kept import KeptStatistics
+from datamix.builder.selecting import select
 from datamix.builder.source import OpenSource, named
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
 from datamix.sources.objects import as_source
+from datamix.sources.selected import stepped
 from datamix.sources.sliced import sliced
+from datamix.sources.splits import steps_of
 from datamix.sources.tfds.prepare import Unavailable
 
 
 def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
-    """Open one source, or its stand-in where it cannot be had and one is allowed; no record is read."""
+    """Open one source, or its stand-in where it cannot be had and one is allowed."""
+    opened = select(_open_split(source, config, memory), records=source.records, condition=source.where)
+    if source.name in memory:
+        return opened
+    return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, config.cache_dir).read)
+
+
+def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+    """Open the split of a source, and take the steps of its slices, of which no source knows, from what it gives."""
+    split = source.settings.get("split")
+    if not isinstance(split, str) or split.count(":") < 2:
+        return _open_whole(source, config, memory)
+    parts = steps_of(split, where=f"source.{source.name}.split")
+
+    def opened(text: str) -> OpenSource:
+        return _open_whole(replace(source, settings={**source.settings, "split": text}), config, memory)
+
+    whole = opened("+".join(part for part, _ in parts))
+    if all(step == 1 for _, step in parts):
+        return replace(whole, settings=source.settings)
+    alone = len(parts) == 1
+    steps = [((whole if alone else opened(part)).source.num_records, step) for part, step in parts]
+    return replace(whole, source=stepped(whole.source, steps), settings=source.settings)
+
+
+def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+    """Open a source with all records of a split without steps, or its stand-in."""
     if source.name in memory:
         for key in source.settings.keys() - {"split"}:
             some = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
@@ -96,6 +126,8 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
         operators=operations(config.operators),
         seed=config.seed,
         limit=config.limit,
+        balance=config.balance,
+        record_weight=config.record_weight,
         chosen_names=config.class_names,
         chosen_num_classes=config.num_classes,
         label=config.label,

@@ -14,6 +14,8 @@ from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
+from datamix.sources.selected import Selected
+from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
 Kind: TypeAlias = Literal["class", "number", "vector", "none"]
@@ -34,6 +36,9 @@ class OpenSource:
       source: What reads its records.
       seed: The seed of its shuffle and random operators, None for the seed of the mix.
       limit: How many of its records are used at most, None for all.
+      selection: What its records were selected by, in JSON's types; empty for all records of the dataset's split.
+      balance: The leaf by whose values its records are balanced, None for none.
+      record_weight: The leaf that its records are drawn in proportion to, None for none.
       chosen_names: Names for its classes, in place of the source's own.
       chosen_num_classes: The number of its classes, where it is chosen and not found out.
       label: What its labels are; None where that is not decided yet.
@@ -42,6 +47,8 @@ class OpenSource:
       key: The key of its settings in the configuration; empty where Python code gives them.
       placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
+      places: Says where each of some records lies, as file and place in it; None where the source does not.
+      kept: Gives the statistics of its records that were completed before and kept, if there are any.
       other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
 
@@ -51,6 +58,9 @@ class OpenSource:
     operators: tuple[Operation, ...] = ()
     seed: int | None = None
     limit: int | None = None
+    selection: tuple[object, ...] = ()
+    balance: str | None = None
+    record_weight: str | None = None
     chosen_names: tuple[str, ...] = ()
     chosen_num_classes: int | None = None
     label: Kind | None = None
@@ -60,7 +70,13 @@ class OpenSource:
     key: str = ""
     placement: Literal["auto", "device", "host"] | None = None
     note: str = ""
+    places: Callable[[np.ndarray], list[str]] | None = None
+    kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
     other_splits: Callable[[], Sequence[Source]] = _no_sources
+
+    def __post_init__(self) -> None:
+        if self.places is None:  # what is loaded into memory goes on to say where it lay
+            object.__setattr__(self, "places", getattr(self.source, "places", None))
 
     @property
     def num_records(self) -> int:
@@ -87,6 +103,13 @@ class OpenSource:
         """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics of every leaf over all records that are used, where they are known without reading these."""
+        known = statistics_of(self.source) if self.num_records == self.source.num_records else None
+        if known is None and self.kept is not None:
+            known = self.kept()
+        return None if known is None else {leaf: known[leaf] for leaf in self.spec}
+
     @property
     def declared_num_classes(self) -> int | None:
         """The number of classes as far as it is known without a look at the labels; None where it is not."""
@@ -110,13 +133,16 @@ class OpenSource:
 
     def whole_labels(self) -> list[np.ndarray]:
         """The labels of the whole dataset, of which this source may be a part."""
+        whole = self.source
+        while isinstance(whole, Selected):
+            whole = whole.source
         try:
-            if isinstance(self.source, LabelledSource):
-                parts = [self.source.whole_labels()]
+            if isinstance(whole, LabelledSource):
+                parts = [whole.whole_labels()]
             else:
                 parts = [
                     np.asarray(read_leaf(source, "label"))
-                    for source in (self.source, *self.other_splits())
+                    for source in (whole, *self.other_splits())
                     if "label" in source.spec
                 ]
         except DatamixError as error:
@@ -125,7 +151,7 @@ class OpenSource:
 
     def loaded(self) -> Self:
         """The same, with its records in memory where a second reading would take long, and they are to lie there."""
-        if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays):
+        if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         try:
             arrays = read_all(self.source)
@@ -144,11 +170,6 @@ class OpenSource:
             return read_leaf(self.source, leaf, self.num_records)
         except DatamixError as error:
             raise named(self.name, error) from error
-
-    def places(self, indices: np.ndarray) -> list[str]:
-        """The file and the place in it of some records; empty texts where the source does not know."""
-        places: Callable[[np.ndarray], list[str]] | None = getattr(self.source, "places", None)
-        return [""] * len(indices) if places is None else places(indices)
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
@@ -196,6 +217,12 @@ class OpenSource:
             if used != part.shape and (leaf != "label" or self.label != "none"):
                 what = "get a channel axis" if leaf == "image" else "lose their axis of length 1"
                 notes.append(f"source {self.name!r}: {leaf}s {list(part.shape)} {what}, and are {list(used)}.")
+            unmoved = all(is_shipped(each) and each.operator != "channels_last" for each in self.operators)
+            if leaf == "image" and part.has_channels_first and unmoved:
+                notes.append(
+                    f"source {self.name!r}: images {list(part.shape)} seem to have their channels first, and stay so; "
+                    "operators on images and models take them last, as the operator channels_last makes them."
+                )
         return notes
 
     def _check_labels(self, arrays: Arrays) -> None:

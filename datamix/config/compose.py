@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from datamix import registry
 from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import conf_dir
+from datamix.config.own_data import refuse_paths
 from datamix.config.plus import MIX
 from datamix.config.renamed import rename_overrides
 from datamix.errors import ConfigError, expanded
@@ -46,7 +47,8 @@ _composing = RLock()
 def prepared(overrides: Sequence[str]) -> list[str]:
     """The overrides of a command line as Hydra understands them.
 
-    What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, `window(n)`, the tilde of a home.
+    What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, comparisons of `….where=`,
+    `window(n)`, the tilde of a home.
     The search path gets the entry that joins datasets, beside those of the user.
 
     >>> prepared(["source.mnist.split=train[:10],test", "hydra.searchpath=[file:///conf]"])
@@ -60,12 +62,17 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     keys = [override.partition("=")[0] for override in overrides]
     for override in overrides:
         key, equals, value = override.partition("=")
+        if key == "source":
+            refuse_paths(value)
         if value == "null" and (key == "hydra" or key.startswith("hydra/")):  # Hydra would answer with a traceback
             raise ConfigError("it is the name of a choice", key=key, value=None)
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
-        windows = key == "shuffle" and "window(" in value and not re.match(r"(choice|sort|shuffle)\(", value)
+        sweeps = re.match(r"(choice|sort|shuffle)\(", value)
+        windows = key == "shuffle" and re.search(r"(window|blocks)\(", value) and not sweeps
+        if key.endswith(".where") and value not in ("", "null") and not sweeps and not re.match(r"['\"]", value):
+            value = "'{}'".format(value.replace("'", "\\'"))  # whole: its commas are those of lists
         needed = split or windows or value.startswith("~/")
         if equals and needed and not re.match(r"['\"]", value):
             value = ",".join(f"'{part}'" for part in value.split(","))
@@ -182,9 +189,20 @@ def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
 
 @contextmanager
 def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
-    """Say which mix is made of itself, where Hydra follows its defaults without end, and which file is no text."""
+    """Say in one line what Hydra answers with a traceback, such as a mix made of itself or a file that is no text."""
     try:
         yield
+    except (AttributeError, AssertionError) as error:  # OmegaConf's, where an override names a key below null
+        if not re.search(r"full_key: hydra\.sweeper\.params|root: NoneType", str(error)):
+            raise
+        text = "the command line sets no key below null"
+        mend = "Sweep a key by its own values, as in -m seed=1,2, or set the whole group in a YAML file."
+        raise ConfigError(text, key="hydra.sweeper.params", hint=mend) from error
+    except KeyError as error:
+        if Path(traceback.extract_tb(error.__traceback__)[-2].filename).name != "config_loader_impl.py":
+            raise
+        text, mend = "there is no such variable in the environment", "Set it, or leave it out."
+        raise ConfigError(text, key="hydra.job.env_copy", value=error.args[0], hint=mend) from error
     except UnicodeDecodeError as error:
         for directory in loader.get_search_path().get_path():
             for path in Path(str(directory.path).removeprefix("file://")).rglob("*.yaml"):

@@ -15,6 +15,7 @@ from datamix.errors import ConfigError
 
 _LOCK = ".lock"
 _BY_TIME = "${now:"
+_SWEEP = "multirun.yaml"  # what Hydra writes into the directory of a sweep
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
         path = Path(str(OmegaConf.select(config, key)))
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).partition("\n")[0], key=key) from error
+    _check_outside_sweeps(path.absolute(), key)
     overrides: list[str] = []
     try:
         made = [each for each in (path, *path.parents) if not each.exists()]
@@ -70,6 +72,23 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
         with suppress(OSError):
             for each in absolute:
                 each.rmdir()
+
+
+def _check_outside_sweeps(path: Path, key: str) -> None:
+    """Check that no sweep is running whose directory holds this one: its jobs write there.
+
+    Raises:
+      ConfigError: One is.
+    """
+    for parent in path.parents:
+        if (parent / _SWEEP).exists() and (parent / _LOCK).exists():
+            try:
+                with suppress(PermissionError), FileLock(parent / _LOCK, blocking=False):
+                    pass
+            except Timeout:
+                text = f"a sweep is running in {parent}, and its jobs have their directories there"
+                hint = "Wait until it has ended, or choose another directory."
+                raise ConfigError(text, key=key, value=str(path), hint=hint) from None
 
 
 def _made_new(path: Path) -> Path:

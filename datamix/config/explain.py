@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -12,6 +13,7 @@ from yaml import YAMLError
 
 from datamix.config.check import unknown_key
 from datamix.config.files import choices_of, homes
+from datamix.config.own_data import advice
 from datamix.errors import ConfigError, hint
 
 # What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
@@ -59,6 +61,8 @@ def config_error(error: BaseException) -> ConfigError:
         group, _, name = match[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         key = {"dataset": "source"}.get(group, group)
+        if group == "dataset" and Path(name).exists():
+            return ConfigError("it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name))
         return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=hint(name, options))
     text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))

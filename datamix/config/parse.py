@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +25,10 @@ from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
 # What a dataset has, but a mix within the mix leaves to its members.
-_SETTINGS = ("class_names", "limit", "operators", "placement", "seed", "split", "stand_in", "test_split")
+_SETTINGS = {
+    "split",
+    *(field.name for field in fields(SourceConfig) if field.name not in ("name", "target", "settings")),
+}
 
 
 def without_hydra(node: DictConfig) -> DictConfig:

@@ -19,22 +19,42 @@ def joined(text: str) -> DictConfig:
     Its nodes with a key for each source are open, so that the command line may set any key of a source without Hydra's
     `+`. Which of these keys mean something is checked where the configuration is parsed.
 
+    Args:
+      text: The names of datasets, joined by `+`; `mnist@easy` is the dataset `mnist` as the source `easy`.
+
     Raises:
       ConfigError: A name is none, or stands there twice.
     """
-    names = text.split("+")
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ConfigError(f"{name!r} is not the name of a dataset; write source=mnist+fashion", key="source")
-        if names.count(name) > 1:
-            raise ConfigError(f"{name!r} is named twice; give its second use a YAML file of its own name", key="source")
     node: dict[str, Any] = {
-        "defaults": ["_self_", *({f"/dataset@source.{name}": name} for name in names)],
+        "defaults": ["_self_", *({f"/dataset@source.{name}": dataset} for name, dataset in datasets_of(text).items())],
         "source": _open(),
         "mix": {"weights": _open(), "share": _open()},
         "stop": {"epochs": _open()},
     }
     return OmegaConf.create(node)
+
+
+def datasets_of(text: str) -> dict[str, str]:
+    """The dataset of each source that `source=` names.
+
+    Raises:
+      ConfigError: A name is none, or stands there twice.
+
+    >>> datasets_of("mnist+fashion+mnist@easy")
+    {'mnist': 'mnist', 'fashion': 'fashion', 'easy': 'mnist'}
+    """
+    datasets: dict[str, str] = {}
+    for part in text.split("+"):
+        dataset, at, name = part.partition("@")
+        name = name if at else dataset
+        for each in (dataset, name):
+            if not re.fullmatch(r"[A-Za-z_]\w*", each):
+                raise ConfigError(f"{each!r} is not the name of a dataset; write source=mnist+fashion", key="source")
+        if name in datasets:
+            mend = f"give its second use a name of its own, as in source={dataset}+{dataset}@again"
+            raise ConfigError(f"{name!r} is named twice; {mend}", key="source")
+        datasets[name] = dataset
+    return datasets
 
 
 def _open() -> DictConfig:

@@ -51,7 +51,11 @@ class SourceConfig:
       target: The registered name of what builds it.
       settings: Keyword settings of the target.
       operators: The operators that each of its records goes through.
-      limit: How many of its first records are used; None for all.
+      records: An `.npy` file of the numbers of the records that are used; None for all of the split.
+      where: A condition on the records that are used, such as "label < 5"; see `datamix.sources.conditions`.
+      limit: How many of the first of these records are used; None for all.
+      balance: The leaf whose values, such as the classes of labels, come equally often each; None for none.
+      record_weight: The leaf that records are drawn in proportion to, with replacement; None to go through them all.
       seed: Seed of its shuffle and its random operators; None for that of the mix.
       class_names: Names of the labels; empty for those that the source gives itself.
       num_classes: The number of classes; None for as many as have names, or as the whole dataset has labels.
@@ -68,7 +72,11 @@ class SourceConfig:
     target: Annotated[str, Key("_target_", kind="source")]
     settings: Annotated[Mapping[str, Any], Key("*")]
     operators: tuple[OperatorConfig, ...] = ()
+    records: str | None = None
+    where: str | None = None
     limit: Count | None = None
+    balance: str | None = None
+    record_weight: str | None = None
     seed: int | None = None
     class_names: tuple[str, ...] = ()
     num_classes: Count | None = None

@@ -21,9 +21,23 @@ def _graph(_name: str) -> Any:
     return run
 
 
+@registry.builtin("job", "inspect")
+def _inspect(_name: str) -> Any:
+    from datamix.jobs.inspect import run
+
+    return run
+
+
 @registry.builtin("job", "plan")
 def _plan(_name: str) -> Any:
     from datamix.jobs.plan import run
+
+    return run
+
+
+@registry.builtin("job", "prepare")
+def _prepare(_name: str) -> Any:
+    from datamix.jobs.prepare import run
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from itertools import islice
@@ -18,6 +19,7 @@ from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
+from datamix.report.records import class_of, holds_images, label_of, picture, records_table
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
@@ -26,6 +28,9 @@ _MOST_BATCHES = 10_000
 _MEASURE_S = 0.3
 _LABELS_OF = 2**14  # records whose labels are looked at
 _LABELS_READ = 2**9  # of them, where each is read for it
+_FIRST_RECORDS = 10  # shown where records hold no images
+_RECORDS_OF = 2**11  # of each source, whose numbers are drawn
+_MOST_NUMBERS = 16  # of a record, that are drawn
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
@@ -54,7 +59,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     labels = _label_ranges(names, pipeline, seen)
     rate = _samples_per_s(pipeline)
 
-    notes = built.notes_on(pipeline)
+    notes = [*built.plan.drawn(), *built.notes_on(pipeline)]
     print_notes(out, "Note", notes)
     out.print(_sources_table(built, pipeline, labels))
     out.print(_leaves_table(pipeline.statistics))
@@ -62,8 +67,13 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     out.print(f"Each batch: {config.batch_size} × {shown}")
     for i, batch in enumerate(seen):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
-        first = " ".join(str(label) for label in batch["label"][:8]) if _has_labels(batch) else "–"
+        first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if _has_labels(batch) else "–"
         out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
+    if not holds_images(pipeline.spec):
+        rows = range(min(_FIRST_RECORDS, len(seen[0]["source_id"])))
+        of_source = {"source": [names[seen[0]["source_id"][row]] for row in rows]}
+        leaves = [leaf for leaf in seen[0] if leaf != "source_id"]
+        out.print(records_table("First records", seen[0], of_source, rows, leaves))
     total = len(source_id)
     report = report_of(
         built,
@@ -156,9 +166,8 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     ranges = {}
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
-        single = pipeline.with_weights({other: int(other == name) for other in names})
         records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
-        looked_at = list(islice(single, max(1, records // pipeline.batch_size))) or seen
+        looked_at = _alone(name, pipeline, seen, records)
         values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
         if len(labels := np.concatenate(values)):
             ranges[name] = (int(labels.min()), int(labels.max()))
@@ -180,25 +189,20 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 
 
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
-    """Draw some images of each source, as they were before normalization; None where records hold no images."""
-    image = pipeline.spec.get("image")
-    if image is None or len(image.shape) != 3 or image.shape[2] not in (1, 3):
-        return None
+    """Draw some images of each source, as they were before normalization; of other records, how numbers are spread."""
+    if not holds_images(pipeline.spec):
+        return _draw_numbers(directory, pipeline, seen)
     rows = {}
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:
             continue
         images_seen = _images_of(seen, i)
         if len(images_seen) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
-            single = pipeline.with_weights({other: int(other == name) for other in built.sources})
-            images_seen = _images_of(list(islice(single, -(-_IMAGES_A_ROW // built.config.batch_size))), i)
-        offset = built.offset(name) or 0
+            images_seen = _images_of(_alone(name, pipeline, seen, _IMAGES_A_ROW + pipeline.batch_size - 1), i)
         images = []
         for pixels, label in images_seen[:_IMAGES_A_ROW]:
-            title = "" if label is None else str(label)
-            if label is not None and 0 <= label - offset < len(source.class_names):
-                title += f"\n{source.class_names[label - offset]}"
-            images.append((_shown(pixels, built, name), title))
+            title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
+            images.append((picture(pixels, built, name), title))
         rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
     stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
     title = "Samples of the mix" + (
@@ -208,22 +212,44 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
     return "samples.png"
 
 
-def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | None]]:
+def _draw_numbers(directory: Path, pipeline: Pipeline, seen: list[Batch]) -> str | None:
+    """Draw histograms of the first numbers of records, the label last; None where they hold none."""
+    names = pipeline.source_names
+    rows = {}
+    for i, name in enumerate(names):
+        batches = _alone(name, pipeline, seen, _RECORDS_OF)
+        rows[name] = {leaf: np.concatenate([b[leaf][b["source_id"] == i] for b in batches]) for leaf in pipeline.spec}
+    numbers: dict[str, dict[str, np.ndarray]] = {}
+    for leaf, part in pipeline.spec.items():
+        if leaf == "source_id" or "bool" in part.dtype:
+            continue
+        for name, leaves in rows.items():
+            values = leaves[leaf].reshape(len(leaves[leaf]), math.prod(part.shape))
+            for i in range(min(values.shape[1], _MOST_NUMBERS)):
+                numbers.setdefault(f"{leaf}[{i}]" if part.shape else leaf, {})[name] = values[:, i]
+    label = [key for key in numbers if key.partition("[")[0] == "label"]
+    shown = [key for key in numbers if key not in label][: _MOST_NUMBERS - 1] + label[:1]
+    if not shown:
+        return None
+    count = sum(math.prod(part.shape) for leaf, part in pipeline.spec.items() if leaf != "source_id")
+    title = "Values in batches" + (f" — the first {len(shown)} numbers of a record" if len(shown) < count else "")
+    figures.histograms(directory / "values.png", {key: numbers[key] for key in shown}, names, title)
+    return "values.png"
+
+
+def _alone(name: str, pipeline: Pipeline, seen: list[Batch], records: int) -> list[Batch]:
+    """The first batches of one source, as if it were the whole mix; those of the mix where it fills none."""
+    weights = {other: int(other == name) for other in pipeline.source_names}
+    length = pipeline.plan.with_weights(weights).length
+    if length is not None and length < pipeline.batch_size and pipeline.remainder == "drop":
+        return seen
+    return list(islice(pipeline.with_weights(weights), max(1, records // pipeline.batch_size)))
+
+
+def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | float | None]]:
     """Images and labels of one source."""
     images_seen = []
     for batch in batches:
         for row in np.flatnonzero(batch["source_id"] == source):
-            images_seen.append((batch["image"][row], int(batch["label"][row]) if _has_labels(batch) else None))
+            images_seen.append((batch["image"][row], label_of(batch, int(row))))
     return images_seen
-
-
-def _shown(pixels: np.ndarray, built: Built, name: str) -> np.ndarray:
-    """Pixels in [0, 1], with normalization undone."""
-    values: np.ndarray = pixels.astype(np.float32)
-    chain = [*built.graph.chain(name), *built.graph.chain("mix")]
-    for node in reversed(chain):
-        if node.operation and node.operation.operator == "normalize":
-            values = values * np.float32(node.operation.settings["std"]) + np.float32(node.operation.settings["mean"])
-    if np.issubdtype(pixels.dtype, np.integer):
-        values = values / np.iinfo(pixels.dtype).max
-    return np.asarray(np.clip(values, 0, 1))

@@ -13,7 +13,6 @@ import numpy as np
 
 from datamix.mixing.plan_spec import ResolvedSpec
 from datamix.mixing.stages import Stage, most_stages
-from datamix.rng import permute
 from datamix.rng.hash import draw_at, key_for, multiply_high
 
 _MOST = 2**62
@@ -50,9 +49,11 @@ class Lookup:
       batch_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       lengths: The lengths of the sources' records, int64 [size] each, where these follow the ratio; else None.
       seed: The seed of everything that is drawn.
-      shuffle: How records are shuffled within their source: "full", "window" or "none".
-      shuffle_window: The records of a window of the shuffle.
-      shuffle_keys: The key of each source's shuffle, two words each.
+      epoch_records: The records that an epoch of each source gives, shape [num_sources]: all there are, where they are
+        not drawn.
+      sampling: How the records of a source are drawn, None where they are not, shape [num_sources].
+      shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none".
+      record_order: The order of the records within their sources.
       replacement_key: The key of the records that are drawn with replacement.
     """
 
@@ -72,20 +73,11 @@ class Lookup:
         if last.length is not None:
             ends.append((last.first + last.length) * self.batch_records)
         self.length: int | None = min(ends, default=None)
-        self._shuffle, self._lengths = mix.shuffle, demand.lengths
+        self._lengths = demand.lengths
         self.lengths = None if self._lengths is None else self._lengths.stored
-        self.shuffle, self.shuffle_window, self.shuffle_keys = mix.shuffle.kind, mix.shuffle.window, mix.shuffle.keys
+        self.shuffle, self.record_order, self.sampling = mix.shuffle.kind, mix.shuffle, mix.shuffle.sampling
+        self.epoch_records = mix.shuffle.epoch_records
         self.replacement_key = key_for(self.seed, "mix", "replacement")
-
-    @property
-    def grid(self) -> permute.Domain:
-        """The grid of each source's shuffle, or of its whole windows, uint32 [num_sources]."""
-        return self._shuffle.grid
-
-    @property
-    def tail(self) -> permute.Domain:
-        """The grid of each source's last window, which may be shorter, uint32 [num_sources]."""
-        return self._shuffle.tail
 
     def take(self, start: int, count: int) -> Selection:
         """The records at the positions [start, start + count).
@@ -113,7 +105,7 @@ class Lookup:
             source, number = np.repeat(source, per_slot), np.repeat(number, per_slot) * per_slot + within
             skipped = start - first * per_slot
             source, number = source[skipped : skipped + count], number[skipped : skipped + count]
-        sizes = np.maximum(np.asarray(self.sizes, np.int64), 1)[source]
+        sizes = np.maximum(np.asarray(self.epoch_records, np.int64), 1)[source]
         epoch, index = np.divmod(number, sizes)
         return Selection(source, epoch, self._record(start, source, epoch, index))
 
@@ -188,5 +180,6 @@ class Lookup:
         if self.stages[0].period.repeats_records:
             position = np.uint64(start) + np.arange(len(source), dtype=np.uint64)
             sizes = np.asarray(self.sizes, np.uint32)[source]
-            return np.asarray(multiply_high(draw_at(self.replacement_key, position), sizes), np.int64)
-        return self._shuffle.record(source, epoch, index)
+            drawn = np.asarray(multiply_high(draw_at(self.replacement_key, position), sizes))
+            return self.record_order.drawn(source, epoch, index, drawn)
+        return self.record_order.record(source, epoch, index)

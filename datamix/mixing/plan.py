@@ -13,6 +13,7 @@ from datamix.mixing import plan_report
 from datamix.mixing.lookup import Lookup, Selection
 from datamix.mixing.plan_report import PlanReport
 from datamix.mixing.plan_spec import PlanSpec, resolve_spec
+from datamix.mixing.sampling import Sampling
 from datamix.mixing.stages import cut
 from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number
@@ -61,6 +62,8 @@ class Plan(Lookup):
         samples: int | None = None,
         seed: int = 0,
         shuffle: bool | str = True,
+        block_records: Mapping[str, int] | None = None,
+        sampling: Mapping[str, Sampling] | None = None,
         seeds: Mapping[str, int] | None = None,
         batch_size: int = 1,
         granularity: str = "record",
@@ -81,6 +84,8 @@ class Plan(Lookup):
             samples=samples,
             seed=seed,
             shuffle=shuffle,
+            block_records=block_records,
+            sampling=sampling,
             seeds=seeds,
             batch_size=batch_size,
             granularity=granularity,
@@ -128,6 +133,10 @@ class Plan(Lookup):
     def unseen(self) -> list[str]:
         """Say of which sources records are never given, where the stop promises all, or where there is no share."""
         return plan_report.unseen(self)
+
+    def drawn(self) -> list[str]:
+        """Say how the records of those sources come that are not gone through one after the other."""
+        return plan_report.drawn(self)
 
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
         """The largest deviation of a source from its exact share since the current stage began, at the end of a slot.

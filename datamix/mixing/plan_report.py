@@ -134,7 +134,7 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
         positions=np.asarray(positions),
         planned=np.asarray([[float(share) for share in row] for row in shares]),
         realised=steps / np.maximum(steps.sum(axis=1, keepdims=True), 1),
-        epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.sizes, 1),
+        epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.epoch_records, 1),
     )
 
 
@@ -145,7 +145,7 @@ def report(plan: Lookup) -> PlanReport:
     in_the_long_run = realised(plan, plan.stages[-1])
     sources = {}
     for source, name in enumerate(plan.names):
-        size = plan.sizes[source]
+        size, epoch = plan.sizes[source], plan.epoch_records[source]
         samples = None if counts is None else counts[source]
         sources[name] = SourceReport(
             records=size,
@@ -153,7 +153,7 @@ def report(plan: Lookup) -> PlanReport:
             share=amounts[source] / sum(amounts) if amounts and sum(amounts) else in_the_long_run[source],
             samples=samples,
             amount=None if amounts is None else amounts[source],
-            epochs=None if samples is None else (samples / size if size else 0.0),
+            epochs=None if samples is None else (samples / epoch if epoch else 0.0),
             exhausted_at=_exhausted_at(plan, source, samples),
         )
     deviation, walked = max_deviation(plan)
@@ -177,6 +177,8 @@ def report(plan: Lookup) -> PlanReport:
 
 def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
     last_record = plan.sizes[source] - 1
+    if plan.sampling[source] is not None:
+        return None  # some records may never be seen
     if samples is not None and samples <= last_record:
         return None
     number, within = divmod(last_record, plan.batch_records)
@@ -261,27 +263,38 @@ def unseen(plan: Lookup) -> list[str]:
     for source, (name, size) in enumerate(zip(plan.names, plan.sizes, strict=True)):
         if not any(stage.shares[source] for stage in plan.stages):
             sentences.append(f"{name} has no share and gives no record.")
-        elif counts is not None and counts[source] < size:
+        elif counts is not None and counts[source] < size and not plan.sampling[source]:
             left = f"{size - counts[source]:,} of {name}'s {size:,} records"
             sentences.append(f"{left} are never seen: the schedule ends without it.")
     return sentences
+
+
+def drawn(plan: Lookup) -> list[str]:
+    """Say how the records of those sources come that are not gone through one after the other."""
+    return [f"{name} {by.note}" for name, by in zip(plan.names, plan.sampling, strict=True) if by is not None]
 
 
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
         warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
-    warnings += unseen(plan)
+    warnings += drawn(plan) + unseen(plan)
     for source, name in enumerate(plan.names):
         if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
         seen = last.base[source] * plan.batch_records
-        if plan.length is None and not last.shares[source] and 0 < seen < row.records:
+        if plan.length is None and not last.shares[source] and 0 < seen < row.records and not plan.sampling[source]:
             rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
             warnings.append(f"{rest} are never seen: the schedule ends without it.")
-        if row.samples and row.epochs is not None and row.epochs < 0.5 and not plan.sees_all:
+        if (
+            row.samples
+            and row.epochs is not None
+            and row.epochs < 0.5
+            and not plan.sees_all
+            and not plan.sampling[source]
+        ):
             warnings.append(
                 f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
                 "stop the mix goes on."

@@ -15,8 +15,9 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import Group, Rule, by_path, resolve
 from datamix.mixing.lengths import RecordLengths, checked_lengths
+from datamix.mixing.sampling import Sampling
 from datamix.mixing.schedules import Phase, phases
-from datamix.mixing.shuffle import Shuffle, parse_shuffle
+from datamix.mixing.shuffle import BLOCK_RECORDS, Shuffle, parse_shuffle
 from datamix.mixing.stages import Order
 from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number
@@ -46,7 +47,11 @@ class PlanSpec:
       samples: End after so many records, if the stop has not ended the mix before.
       seed: The seed of everything that is drawn.
       shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the records inside
-        windows of n as they are stored; "none" or False: as stored.
+        windows of n as they are stored; "blocks(n)": shuffle the blocks of each source, then the records of every n of
+        them, so that few are read from at once; "none" or False: as stored.
+      block_records: The records of a block, by source: those that lie together in a file; one not named has 1,024.
+      sampling: How the records of some sources are drawn, by name, in place of a shuffle: `ByWeight` or `ByClass` of
+        `datamix.mixing.sampling`.
       seeds: Seeds for the shuffle of single sources, by name; the others use `seed`.
       batch_size: The records of a batch: what steps, strata and batches of one source are counted in.
       granularity: "record", or "batch": whole batches of one source. A source then gives whole batches alone: under the
@@ -71,6 +76,8 @@ class PlanSpec:
     samples: int | None = None
     seed: int = 0
     shuffle: bool | str = True
+    block_records: Mapping[str, int] | None = None
+    sampling: Mapping[str, Sampling] | None = None
     seeds: Mapping[str, int] | None = None
     batch_size: int = 1
     granularity: str = "record"
@@ -119,16 +126,16 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     registry.check_settings("mix", fill, spec.settings)
     names = tuple(spec.sizes)
     sizes = tuple(int(size) for size in spec.sizes.values())
-    kind, window = parse_shuffle(spec.shuffle)
-    seeds = spec.seeds or {}
-    keys = tuple(key_for(seeds.get(name, spec.seed), "shuffle", name) for name in names)
-    shuffle = Shuffle(kind=kind, window=window, sizes=sizes, keys=keys)
+    shuffle = _shuffle(spec, names, sizes)
     slot_records = spec.batch_size if spec.granularity == "batch" else 1
 
     mix = _phases(spec, names, spec.batch_size // slot_records)
-    exhausted = _slots_to_exhaustion(spec, stop, mix, slot_records)
+    exhausted = _slots_to_exhaustion(spec, stop, mix, slot_records, shuffle.epoch_records)
     lengths = None
     if spec.lengths is not None:
+        if spec.sampling:
+            text = f"it counts every record once an epoch, and {next(iter(spec.sampling))}'s are drawn"
+            raise ConfigError(text, key="mix.unit", hint="Leave balance and record_weight out, or mix records.")
         stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
         lengths = RecordLengths(stored=stored, shuffle=shuffle)
     demand = Demand(
@@ -151,6 +158,29 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         demand=demand,
         samples=spec.samples,
         shuffle=shuffle,
+    )
+
+
+def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Shuffle:
+    kind, window = parse_shuffle(spec.shuffle)
+    seeds, blocks, sampling = spec.seeds or {}, spec.block_records or {}, spec.sampling or {}
+    for what, by_name in (("block_records", blocks), ("sampling", sampling)):
+        for name in by_name:
+            if name not in names:
+                raise ConfigError(f"{what}: there is no source {name!r} in this mix. {hint(name, names)}")
+    for name, size in zip(names, sizes, strict=True):
+        if not 1 <= blocks.get(name, 1) <= permute.MAX_SIZE:
+            raise ConfigError("it is 1 or more, and less than 2^32", key=f"block_records.{name}", value=blocks[name])
+        if name in sampling and sampling[name].num_records != size:
+            text = f"source {name!r} has {size} records, and {sampling[name].num_records} are drawn from"
+            raise ConfigError(text, key=f"sampling.{name}")
+    return Shuffle(
+        kind=kind,
+        window=window,
+        sizes=sizes,
+        keys=tuple(key_for(seeds.get(name, spec.seed), "shuffle", name) for name in names),
+        block_records=tuple(blocks.get(name, BLOCK_RECORDS) for name in names),
+        sampling=tuple(sampling.get(name) for name in names),
     )
 
 
@@ -204,7 +234,11 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
 
 
 def _slots_to_exhaustion(
-    spec: PlanSpec, stop: Stop, mix: Sequence[tuple[int | None, Group]], per_slot: int
+    spec: PlanSpec,
+    stop: Stop,
+    mix: Sequence[tuple[int | None, Group]],
+    per_slot: int,
+    epoch_records: Sequence[int],
 ) -> list[int]:
     """The number of slots that each source fills until it is exhausted."""
     names = list(spec.sizes)
@@ -221,7 +255,7 @@ def _slots_to_exhaustion(
     active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
-        records = size * epochs.get(name, 1)
+        records = epoch_records[source] * epochs.get(name, 1)
         count = -(-records // per_slot) if stop.repeats else records // per_slot
         if size < 0 or size > permute.MAX_SIZE:
             raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")

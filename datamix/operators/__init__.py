@@ -7,7 +7,8 @@ from typing import Any
 from datamix import registry
 
 
-@registry.builtin("operator", "cast", "flip_horizontal", "normalize", "resize", "to_float", "to_grayscale", "to_rgb")
+@registry.builtin("operator", "cast", "channels_last", "drop_alpha", "flip_horizontal", "normalize", "resize")
+@registry.builtin("operator", "to_float", "to_grayscale", "to_rgb")
 def _image(name: str) -> Any:
     from datamix.operators import image
 
@@ -19,6 +20,13 @@ def _label(name: str) -> Any:
     from datamix.operators import label
 
     return getattr(label, name)
+
+
+@registry.builtin("operator", "add_axis", "rename", "squeeze")
+def _leaf(name: str) -> Any:
+    from datamix.operators import leaf
+
+    return getattr(leaf, name)
 
 
 def __getattr__(name: str) -> Any:

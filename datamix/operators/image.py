@@ -1,4 +1,7 @@
-"""Operators on images, shape [height, width, channels]; the element-wise ones on any numbers."""
+"""Operators on images, shape [height, width, channels]; the element-wise ones on any numbers.
+
+A fourth channel is alpha: how opaque each pixel is.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +164,7 @@ def _taps(
 
 @operator
 def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
-    """Turn three channels into one, by Rec. 601 luma; one channel stays as it is, and so does the dtype."""
+    """Turn three channels into one, by Rec. 601 luma; one channel stays as it is, a fourth is dropped; dtypes stay."""
     value = _image(record, leaf, "to_grayscale")
     if value.shape[2] == 1:
         return record
@@ -174,15 +177,47 @@ def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
 
 @operator
 def to_rgb(record: Record, *, leaf: str = "image") -> Record:
-    """Turn one channel into three equal ones; three channels stay as they are."""
+    """Turn one channel into three equal ones; three channels stay as they are, and a fourth is dropped."""
     value = _image(record, leaf, "to_rgb")
-    return record | {leaf: jnp.broadcast_to(value, (*value.shape[:2], 3))}
+    return record | {leaf: jnp.broadcast_to(value[..., :3], (*value.shape[:2], 3))}
+
+
+@operator
+def channels_last(record: Record, *, leaf: str = "image") -> Record:
+    """Turn an image [channels, height, width], as torch has it, into [height, width, channels].
+
+    >>> channels_last({"image": jnp.zeros((3, 28, 32))})["image"].shape
+    (28, 32, 3)
+    """
+    value = leaf_of(record, leaf, "channels_last")
+    if value.ndim != 3:
+        raise SpecError(
+            f"operator 'channels_last' takes an image [channels, height, width]; leaf {leaf!r} has shape "
+            f"{list(value.shape)}."
+        )
+    return record | {leaf: jnp.moveaxis(value, 0, -1)}
+
+
+@operator
+def drop_alpha(record: Record, *, leaf: str = "image") -> Record:
+    """Drop the last of two or four channels, which says how opaque a pixel is; other images stay as they are.
+
+    >>> drop_alpha({"image": jnp.zeros((2, 2, 4))})["image"].shape
+    (2, 2, 3)
+    """
+    value = leaf_of(record, leaf, "drop_alpha")
+    if value.ndim != 3 or not 1 <= value.shape[2] <= 4:
+        raise SpecError(
+            f"operator 'drop_alpha' takes an image [height, width, 1 to 4]; leaf {leaf!r} has shape "
+            f"{list(value.shape)}."
+        )
+    return record | {leaf: value[..., :-1]} if value.shape[2] in (2, 4) else record
 
 
 def _image(record: Record, leaf: str, name: str) -> Image:
     value = leaf_of(record, leaf, name)
-    if value.ndim != 3 or value.shape[2] not in (1, 3):
+    if value.ndim != 3 or value.shape[2] not in (1, 3, 4):
         raise SpecError(
-            f"operator {name!r} takes an image [height, width, 1 or 3]; leaf {leaf!r} has shape {list(value.shape)}."
+            f"operator {name!r} takes an image [height, width, 1, 3 or 4]; leaf {leaf!r} has shape {list(value.shape)}."
         )
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -15,14 +15,17 @@ from jaxtyping import UInt32
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
+from datamix.mixing.sampling import Lookups, sample
+from datamix.mixing.shuffle import ShuffleTables, place
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import SlotLookup
 from datamix.pipeline.lookup.kinds import lookup_of
-from datamix.pipeline.tables import choose, divided
+from datamix.pipeline.tables import choose, divided, look_up
 from datamix.rng import permute
-from datamix.rng.hash import KeyWords, Words, draw, fold, multiply_high
+from datamix.rng.hash import KeyWords, Words, draw, multiply_high
 
 _NEVER = 2**63
+_DEVICE = Lookups(choose, look_up, permute.permute_traced, jnp.where)
 
 
 @jax.tree_util.register_dataclass
@@ -31,17 +34,14 @@ class PlanArrays:
     """A plan, as arguments of a compiled program.
 
     Attributes:
-      shuffle: How records are shuffled within their source: "full", "window" or "none"; static.
+      shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none"; static.
       records_per_slot: Records that a slot stands for; static.
       slots: The periods of all stages.
       end: Slot at which each stage ends, high and low word, uint32 [num_stages, 2].
       base_epoch: Epoch of each source when the stage begins, uint32 [num_stages, num_sources].
       base_offset: Offset of each source in that epoch, uint32 [num_stages, num_sources].
-      size: Records of each source, uint32 [num_sources].
-      grid: Domain of the shuffle of each source, or of its whole windows, uint32 [num_sources] each.
-      tail: Domain of the shuffle of its last window, uint32 [num_sources] each.
-      window: Records of a window, uint32 [].
-      shuffle_keys: Two words for each source, uint32 [num_sources] each.
+      size: Records of an epoch of each source, uint32 [num_sources].
+      tables: What the shuffle looks up.
       replacement_key: Two words, uint32 [] each.
     """
 
@@ -52,10 +52,7 @@ class PlanArrays:
     base_epoch: Words
     base_offset: Words
     size: Words
-    grid: permute.Domain
-    tail: permute.Domain
-    window: Words
-    shuffle_keys: KeyWords
+    tables: ShuffleTables
     replacement_key: KeyWords
 
 
@@ -93,18 +90,18 @@ def arrays_of(plan: Plan) -> PlanArrays:
     sizes = _sizes(plan)
     base = [_epochs_and_offsets(stage.base, plan) for stage in stages]
     slots = lookup_of(stages[0].period).of(plan, stages)
+    shuffle = plan.record_order
+    if slots.draws_records and not any(plan.sampling):
+        shuffle = replace(shuffle, kind="none")
     return PlanArrays(
-        shuffle="none" if slots.draws_records else plan.shuffle,
+        shuffle=shuffle.kind,
         records_per_slot=plan.batch_records,
         slots=slots,
         end=np.asarray([[end >> 32, end % 2**32] for end in ends], np.uint32),
         base_epoch=np.stack([epoch for epoch, _ in base]),
         base_offset=np.stack([offset for _, offset in base]),
         size=np.asarray(sizes, np.uint32),
-        grid=plan.grid,
-        tail=plan.tail,
-        window=np.uint32(plan.shuffle_window),
-        shuffle_keys=_columns(plan.shuffle_keys),
+        tables=shuffle.tables,
         replacement_key=(np.uint32(plan.replacement_key[0]), np.uint32(plan.replacement_key[1])),
     )
 
@@ -237,24 +234,18 @@ def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Ar
         high = begin[0] * per_slot + multiply_high(begin[1], per_slot)
         row = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (row < low), row)
-        return jnp.asarray(multiply_high(word, choose(plan.size, source)))
-    if plan.shuffle == "none":
-        return index
-    grid = permute.Domain(*(choose(field, source) for field in plan.grid))
-    first, second = plan.shuffle_keys
-    key = fold((choose(first, source), choose(second, source)), epoch)
-    if plan.shuffle == "full":
-        return jnp.asarray(permute.permute_traced(index, grid, key))
-    block = index // plan.window
-    last, tail = block == choose(plan.size, source) // plan.window, (choose(field, source) for field in plan.tail)
-    grid = permute.Domain(*(jnp.where(last, short, whole) for short, whole in zip(tail, grid, strict=True)))
-    first_index = jnp.asarray(block * plan.window)
-    return first_index + jnp.asarray(permute.permute_traced(index - first_index, grid, fold(key, block)))
+        record = jnp.asarray(multiply_high(word, choose(plan.size, source)))
+    else:
+        record = jnp.asarray(place(plan.shuffle, plan.tables, _DEVICE, source, epoch, index))
+    if plan.tables.samples is None:
+        return record
+    samples, keys, shuffled = plan.tables.samples, plan.tables.keys, plan.shuffle != "none"
+    return jnp.asarray(sample(samples, keys, _DEVICE, source, epoch, index, record, shuffled=shuffled))
 
 
 def _sizes(plan: Plan) -> list[int]:
-    """Records of each source; one where there are none, as a divisor."""
-    return [max(size, 1) for size in plan.sizes]
+    """Records of an epoch of each source; one where there are none, as a divisor."""
+    return [max(size, 1) for size in plan.epoch_records]
 
 
 def _epochs_and_offsets(counts: Sequence[int], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -262,8 +253,3 @@ def _epochs_and_offsets(counts: Sequence[int], plan: Plan) -> tuple[np.ndarray, 
     pairs = [divmod(n * plan.batch_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
     epoch, offset = np.asarray([(epoch % 2**32, offset) for epoch, offset in pairs], np.uint32).T
     return epoch, offset
-
-
-def _columns(keys: tuple[tuple[int, int], ...]) -> KeyWords:
-    words = np.asarray(keys, np.uint32)
-    return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])

@@ -124,11 +124,16 @@ def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) 
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
     images = len(mine.shape) == len(theirs.shape) == 3
+    if leaf == "image" and images and mine.has_channels_first != theirs.has_channels_first:
+        return f"add channels_last to source.{first if mine.has_channels_first else name}.operators, as the first."
+    if images and mine.shape[2] == 4 != theirs.shape[2] and mine.dtype == theirs.dtype:
+        first, mine, name, theirs = name, theirs, first, mine  # and colours without alpha
     mend = []
     if images and mine.shape[:2] != theirs.shape[:2]:
         mend.append(f"resize: {{height: {mine.shape[0]}, width: {mine.shape[1]}}}")
-    if images and mine.shape[2] != theirs.shape[2]:
-        mend.append("to_rgb" if mine.shape[2] == 3 else "to_grayscale")
+    if images and theirs.shape[2] != mine.shape[2] != 4:
+        alpha = theirs.shape[2] == 4 and mine.shape[2] == 3
+        mend.append("drop_alpha" if alpha else "to_rgb" if mine.shape[2] == 3 else "to_grayscale")
     if len(mine.shape) == 1 and not theirs.shape and mine.dtype == "float32":
         mend.append(f"one_hot: {{num_classes: {mine.shape[0]}, leaf: {leaf}}}")
     elif mine.dtype != theirs.dtype and (images or mine.shape == theirs.shape):

@@ -27,6 +27,7 @@ from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
 from datamix.pipeline.readers.resident import read_resident
+from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
@@ -108,6 +109,7 @@ class Pipeline:
         self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
+        self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
         self._contents: dict[str, str] = {}
         self._buffers: dict[Program, Buffers] = {}
         self.statistics = statistics or {}
@@ -180,6 +182,7 @@ class Pipeline:
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
+        other._places = self._places
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
@@ -216,10 +219,7 @@ class Pipeline:
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
-        step, length = int(step), self.batching.num_batches
-        index = step + length if step < 0 and length is not None else step
-        if index < 0 or (length is not None and index >= length):
-            raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
+        index = self._index(step)
         rows, cursor, compiled = self.batching.num_rows(index), self.start(index), self.compiled
         if isinstance(compiled.reader, Fed):
             located, _ = locate_block()(compiled.plan, compiled.row_shuffle, cursor, 1, self.batch_size)
@@ -228,6 +228,22 @@ class Pipeline:
             compiled = replace(compiled, reader=compiled.reader.staged(staging))
         flat, _ = next_flat(compiled, cursor)
         return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
+
+    def where(self, step: int) -> list[Place]:
+        """The records in the batch at a step, a row each; known from the position, so that none is read.
+
+        Raises:
+          IndexError: There is no such batch.
+        """
+        return places_at(self._index(step), self.plan, self.batching, self.compiled.row_shuffle, self._places)
+
+    def _index(self, step: int) -> int:
+        """The number of the batch at a step, which may be counted from the end."""
+        step, length = int(step), self.batching.num_batches
+        index = step + length if step < 0 and length is not None else step
+        if index < 0 or (length is not None and index >= length):
+            raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
+        return index
 
     def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
         """Those of some records that are read on the host; see `HostReader.read`."""

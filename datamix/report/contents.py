@@ -71,7 +71,7 @@ def report_of(
             "samples": counts[name],
             "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
             "target": float(plan.targets[i]),
-            "epochs": None if (count := counts[name]) is None else count / max(source.num_records, 1),
+            "epochs": None if (count := counts[name]) is None else count / max(plan.epoch_records[i], 1),
             "labels": list(labels[name]) if labels and name in labels else None,
             "unlabelled": _num_unlabelled(built, name, statistics or {}),
             "leaves": {leaf: each.report() for leaf, each in statistics[name].items()} if statistics else None,
@@ -92,7 +92,7 @@ def report_of(
             leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
         },
         "unit": built.config.mix.unit,
-        "notes": built.notes_on_records(),
+        "notes": [*plan.drawn(), *built.notes_on_records()],
         "sources": sources,
         "groups": {
             path: {

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Of Okabe and Ito, Color Universal Design (2008): told apart by colour-blind people as well.
+_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d46", "#999999")
+
+
+def color_of(source: int) -> str:
+    """The colour of a source in every figure, by its index."""
+    return _COLORS[source % len(_COLORS)]
+
+
 def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of a size in inches; without a layout, its margins are set by hand."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,7 +82,7 @@ def plan(
     shares, passes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     middles = (steps[1:] + steps[:-1]) / 2
     for i, name in enumerate(names):
-        color = f"C{i % 10}"
+        color = color_of(i)
         shares.stairs(planned[:, i], steps, color=color, linestyle="--", linewidth=1, alpha=0.8, baseline=None)
         shares.plot(middles, realised[:, i], color=color, label=name)
         passes.plot(steps, epochs[:, i], color=color)
@@ -111,6 +120,41 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
             axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
+    save(figure, path)
+
+
+def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str) -> None:
+    """Draw how the values of some numbers are distributed, those of all sources over one another.
+
+    Args:
+      path: The PNG file to write.
+      values: Of each number by its name, the values of each source that has it, [num_values].
+      names: The names of all sources, in order.
+      title: The title of the figure.
+    """
+    from matplotlib.patches import Patch
+
+    columns = min(4, len(values))
+    rows = -(-len(values) // columns)
+    figure = canvas(max(5, 2.9 * columns), 2.2 * rows + 0.8)
+    figure.suptitle(title, fontsize=11)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, (name, of_source) in zip(axes, values.items(), strict=False):
+        finite = {source: each[np.isfinite(each)].astype(np.float64) for source, each in of_source.items()}
+        edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins=30)
+        for i, source in enumerate(names):
+            if len(each := finite.get(source, edges[:0])):
+                heights = np.histogram(each, edges)[0] / len(each)
+                axis.stairs(heights, edges, color=color_of(i), fill=True, alpha=0.3)
+                axis.stairs(heights, edges, color=color_of(i))
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    for axis in axes[len(values) :]:
+        axis.axis("off")
+    axes[0].set_ylabel("share of a source's records", fontsize=8)
+    drawn = [(i, name) for i, name in enumerate(names) if any(name in of_source for of_source in values.values())]
+    axes[0].legend(handles=[Patch(color=color_of(i), label=name) for i, name in drawn], fontsize=8)
     save(figure, path)
 
 

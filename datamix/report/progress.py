@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
+_LINE_S = 10  # between two lines where nobody can see a bar
+
 
 @contextmanager
 def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
@@ -34,6 +36,31 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
         def advance(step: int, text: str) -> None:
             bar.console.print(f"step {step:>{digits},}/{total:,}  {text}")
             bar.update(task, completed=step)
+
+        yield advance
+
+
+@contextmanager
+def counting(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on standard error how many things are done: a bar in a terminal, elsewhere a line now and then.
+
+    Yields:
+      A function of how many are done, of how many.
+    """
+    out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    begun = shown = time.perf_counter()
+    columns = [TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+
+        def advance(done: int, total: int) -> None:
+            nonlocal shown
+            bar.update(task, completed=done, total=total)
+            if not out.is_terminal and (now := time.perf_counter()) - shown >= _LINE_S:
+                shown = now
+                out.print(
+                    f"{label}: {done:,} of {total:,}, {(total - done) * (now - begun) / max(done, 1):,.0f} s left"
+                )
 
         yield advance
 

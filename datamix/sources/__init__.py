@@ -42,8 +42,29 @@ def _image_folder(_name: str) -> Any:
     return image_folder
 
 
+@registry.builtin("source", "array_record")
+def _array_record(_name: str) -> Any:
+    from datamix.sources.array_record import array_record
+
+    return array_record
+
+
 @registry.builtin("source", "webdataset")
 def _webdataset(_name: str) -> Any:
     from datamix.sources.webdataset import webdataset
 
     return webdataset
+
+
+@registry.builtin("source", "parquet", "huggingface")
+def _parquet(_name: str) -> Any:
+    from datamix.sources.parquet import parquet
+
+    return parquet
+
+
+@registry.builtin("source", "table")
+def _table(_name: str) -> Any:
+    from datamix.sources.table import table
+
+    return table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -21,9 +22,14 @@ from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
 _Header = tuple[tuple[int, ...], np.dtype]
+_Place = tuple[Path, str | None]
 
 # What NumPy and zipfile raise on a damaged file; RuntimeError on one that is encrypted or packed in an unknown way.
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+# The split in the name of an array, others that may stand there, and the leaves that Keras's names stand for.
+_TRAIN = re.compile(r"(?<![A-Za-z])train(?![A-Za-z])")
+_OTHER_SPLITS = ("test", "val", "valid", "validation", "dev", "eval")
+_LEAVES = {"x": "image", "images": "image", "y": "label", "labels": "label"}
 
 
 def arrays(
@@ -35,11 +41,15 @@ def arrays(
 ) -> Sliced:
     """Arrays in files, all of the same length along their first axis.
 
+    The one split is called `train`, unless the names of the arrays say otherwise: `leaves: {image: x_train}` is the
+    split `train` of a file that has `x_test` as well, whose split `test` is read from there.
+
     Args:
       path: An `.npz` file.
       files: Instead, an `.npy` file for each leaf.
-      leaves: Leaf name to the name of the array in the `.npz` file; all its arrays, under their names, by default.
-      split: TFDS's syntax; the one split is called `train`.
+      leaves: Leaf name to the name of the array in the `.npz` file. By default all its arrays, under their names; where
+        all are called after splits, as `x_train`, `y_train`, `x_test` and `y_test` are, `image` and `label`.
+      split: TFDS's syntax.
 
     Raises:
       ConfigError: Not exactly one of `path` and `files` is set, `leaves` stands without `path`, or the file has no such
@@ -48,31 +58,105 @@ def arrays(
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
-    where: dict[str, tuple[Path, str | None]] = {}
-    headers: dict[str, _Header] = {}
-    if path is not None:
-        archive = expanded(path)
-        names = _names(archive)
-        chosen = dict(leaves) if leaves is not None else {name: name for name in names}
-        for leaf, name in chosen.items():
-            if name not in names:
-                raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
-            where[leaf] = (archive, name)
-        of_name = _npz_headers(archive, chosen.values())
-        headers = {leaf: of_name[name] for leaf, name in chosen.items()}
-    elif leaves is not None:
-        raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
-    else:
-        for leaf, file in (files or {}).items():
-            where[leaf] = (expanded(file), None)
-            headers[leaf] = _npy_header(where[leaf][0])
+    if path is None:
+        if leaves is not None:
+            raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
+        return sliced(
+            _array_files("files", {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}), split
+        )
+    archive = expanded(path)
+    names = _names(archive)
+    if class_names := _class_names(archive, names, leaves):
+        names.remove("class_names")
+    keras = None if leaves is not None else _keras_leaves(archive, names)
+    chosen = leaves if leaves is not None else keras or {name: name for name in names}
+    for leaf, name in chosen.items():
+        if name not in names:
+            raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
+    splits = {
+        name: _array_files(path, {leaf: (archive, array) for leaf, array in each.items()})
+        for name, each in _by_split(chosen, names).items()
+    }
+    sizes = {name: each.num_records for name, each in splits.items()}
+    asked = {part.partition("[")[0].strip() for part in split.split("+")}
+    if len(asked) == 1 and asked <= sizes.keys():  # of which no copy is needed
+        sizes = {name: size for name, size in sizes.items() if name in asked}
+    source = splits[next(iter(sizes))] if len(sizes) == 1 else _joined(list(splits.values()))
+    label = source.spec.get("label")
+    read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
+    source = replace(
+        source,
+        class_names=class_names,
+        labels=[
+            each.where["label"][0] for each in splits.values() if label and each.spec["label"].shape == label.shape
+        ],
+        notes=(f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else (),
+    )
+    return sliced(source, split, sizes)
+
+
+def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The names of classes, where an array of text `class_names` lies beside the others."""
+    if "class_names" not in names or "class_names" in (leaves or {}).values():
+        return ()
+    with contextlib.suppress(DataError):  # Python objects: if they are a leaf, that is said there
+        text = _load(archive, "class_names")
+        return tuple(text.tolist()) if text.ndim == 1 and text.dtype.kind == "U" else ()
+    return ()
+
+
+def _keras_leaves(archive: Path, names: Sequence[str]) -> dict[str, str] | None:
+    """The array of each leaf in the split `train`; None where arrays are called after something else than splits."""
+    leaves = {}
+    for name in [name for name in names if _TRAIN.search(name)]:
+        leaf = _TRAIN.sub("", name).strip("_")
+        is_vector = leaf == "x" and len(_header_of(archive, name)[0]) < 3
+        leaves["features" if is_vector else _LEAVES.get(leaf, leaf)] = name
+    splits = _by_split(leaves, names)
+    return leaves if len(splits) > 1 and len(splits) * len(leaves) == len(names) else None
+
+
+def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The array of each leaf, by split: beside `train` those for which every name that says train has a counterpart."""
+    splits = {"train": dict(leaves)}
+    if leaves and all(_TRAIN.search(name) for name in leaves.values()):
+        for split in _OTHER_SPLITS:
+            others = {leaf: _TRAIN.sub(split, name) for leaf, name in leaves.items()}
+            if all(name in names for name in others.values()):
+                splits[split] = others
+    return splits
+
+
+def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
+    """The records of several splits, one after the other.
+
+    Raises:
+      DataError: They differ in shape or dtype.
+    """
+    first = parts[0].spec
+    for part in parts:
+        for leaf, spec in first.items():
+            if part.spec[leaf] != spec:
+                raise DataError(
+                    f"splits that are read together are alike, and here {leaf} is {spec} and {part.spec[leaf]}."
+                )
+    where = {leaf: [place for part in parts for place in part.where[leaf]] for leaf in first}
+    return replace(parts[0], where=where, num_records=sum(part.num_records for part in parts))
+
+
+def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
+    """The records of some arrays.
+
+    Raises:
+      DataError: The arrays differ in length, or a file is missing or damaged.
+    """
+    headers = {leaf: _header_of(*place) for leaf, place in where.items()}
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
         shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
-        raise DataError(f"{path or 'files'}: the arrays need the same length along their first axis; found {shapes}.")
-    size = next(iter(lengths.values()))
+        raise DataError(f"{what}: the arrays need the same length along their first axis; found {shapes}.")
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return sliced(ArrayFiles(where, size, spec), split)
+    return ArrayFiles({leaf: [place] for leaf, place in where.items()}, next(iter(lengths.values())), spec)
 
 
 @dataclass(frozen=True)
@@ -80,26 +164,36 @@ class ArrayFiles:
     """The records of array files.
 
     Attributes:
-      where: The file of each leaf, and the name of its array in an `.npz` file.
+      where: The file of each leaf, and the name of its array in an `.npz` file; several, if one goes on in another.
       num_records: The number of records.
       spec: The shape and dtype of each leaf.
       class_names: The name of each label.
       provenance: Where the records come from.
+      labels: Where the labels of the whole dataset lie, if these are not all.
+      notes: The notes on how the records are read, a sentence each.
     """
 
-    where: Mapping[str, tuple[Path, str | None]]
+    where: Mapping[str, Sequence[_Place]]
     num_records: int
     spec: Spec
     class_names: tuple[str, ...] = ()
     provenance: str = "arrays"
+    labels: Sequence[_Place] = ()
+    notes: tuple[str, ...] = ()
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
-        return {leaf: _load(*place) for leaf, place in self.where.items()}
+        return {leaf: _load_all(places) for leaf, places in self.where.items()}
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""
-        return _load(*self.where["label"])
+        return _load_all(self.labels or self.where["label"])
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, of the first leaf where each has its own, and its row in it."""
+        files = next(iter(self.where.values()))
+        joined = f" of {' and '.join(str(name) for _, name in files)} together" if len(files) > 1 else ""
+        return [f"{files[0][0]}, row {index}{joined}" for index in indices.tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
@@ -109,6 +203,11 @@ class ArrayFiles:
     def _arrays(self) -> Arrays:
         """The arrays, memory-mapped where the file allows it."""
         return self.read()
+
+
+def _load_all(places: Sequence[_Place]) -> np.ndarray:
+    parts = [_load(*place) for place in places]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _load(path: Path, name: str | None) -> np.ndarray:
@@ -136,11 +235,13 @@ class MemoryArrays(TakeFromRead):
       arrays: Leaf name to array, shape [num_records, *leaf shape].
       provenance: Where the records come from.
       class_names: The name of each label.
+      notes: The notes on what is left out, a sentence each.
     """
 
     arrays: Arrays
     provenance: str = "arrays"
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(leaf) if leaf.ndim else -1 for leaf in self.arrays.values()}
@@ -167,25 +268,18 @@ def _names(path: Path) -> list[str]:
         return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
 
 
-def _npz_headers(path: Path, names: Iterable[str]) -> dict[str, _Header]:
-    """Shape and dtype of arrays in an `.npz` file, without reading the arrays."""
-    headers = {}
-    for name in names:
-        with _explained(path, ".npz"), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            headers[name] = _header(file)
-        if headers[name][1].hasobject:
-            raise DataError(
-                f"{path}: array {name!r} holds Python objects, which are never unpickled; choose others with leaves."
-            )
-    return headers
-
-
-def _npy_header(path: Path) -> _Header:
-    """Shape and dtype of the array in an `.npy` file, without reading the array."""
-    with _explained(path, ".npy"), path.open("rb") as file:
-        header = _header(file)
+def _header_of(path: Path, name: str | None) -> _Header:
+    """Shape and dtype of the array in an `.npy` file, or of one in an `.npz` file, without reading the array."""
+    with contextlib.ExitStack() as stack:
+        if name is None:
+            stack.enter_context(_explained(path, ".npy"))
+            header = _header(stack.enter_context(path.open("rb")))
+        else:
+            stack.enter_context(_explained(path, ".npz"))
+            header = _header(stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(f"{name}.npy")))
     if header[1].hasobject:
-        raise DataError(f"{path} holds Python objects, which are never unpickled; save numbers.")
+        array, mend = ("", "save numbers") if name is None else (f": array {name!r}", "choose others with leaves")
+        raise DataError(f"{path}{array} holds Python objects, which are never unpickled; {mend}.")
     return header
 
 
@@ -198,7 +292,7 @@ def _header(file: IO[bytes]) -> _Header:
     return shape, dtype
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(path: Path, kind: str) -> Iterator[None]:
     """Say of a file that is missing or damaged that it is."""
     try:

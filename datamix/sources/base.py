@@ -20,7 +20,9 @@ class Source(Protocol):
     """The records of one dataset. Everything but the records is known without reading them.
 
     A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
-    its classes have no names, it may say their number as `num_classes`.
+    its classes have no names, it may say their number as `num_classes`. It may say where records lie, a text for each,
+    by `places(indices)`; hand out statistics of all its records that it has kept, by `statistics()`; and do ahead what
+    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …
@@ -44,7 +46,9 @@ class Source(Protocol):
         Args:
           indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
             record may be asked for several times.
-          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`.
+          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`. It may hold
+            some of the leaves alone, where the others are not needed; a source that then raises KeyError is asked for
+            all.
 
         Raises:
           DataError: A record cannot be read, or is not of the spec.
@@ -105,6 +109,11 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
     if isinstance(source, ReadableSource) and reads_whole(source):
         arrays = source.read()
         return arrays if count == source.num_records else {leaf: values[:count] for leaf, values in arrays.items()}
+    return take_all(source, count)
+
+
+def take_all(source: Source, count: int) -> Arrays:
+    """Take the first records of a source, block by block; see `read_all`."""
     arrays = {leaf: np.empty((count, *part.shape), part.dtype) for leaf, part in source.spec.items()}
     for start, block in blocks_of(source, count):
         for leaf, values in block.items():
@@ -113,12 +122,21 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
 
 
 def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
-    """One leaf of the records of a source, shape [count, *leaf shape]; the others are not kept in memory."""
+    """One leaf of the first records of a source; of one without a `read()`, the others are not asked for."""
+    count = source.num_records if count is None else count
     if reads_whole(source):
         return read_all(source, count)[leaf]
-    parts = [block[leaf].copy() for _, block in blocks_of(source, count)]
-    part = source.spec[leaf]
-    return np.concatenate([np.empty((0, *part.shape), part.dtype), *parts])
+    spec = source.spec
+    values = np.empty((count, *spec[leaf].shape), spec[leaf].dtype)
+    for start in range(0, count, _BLOCK_RECORDS):
+        indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
+        out = {leaf: values[start:][: len(indices)]}
+        try:
+            source.take(indices, out)
+        except KeyError:  # of the user's, which knows of all leaves alone
+            others = {name: np.empty((len(indices), *part.shape), part.dtype) for name, part in spec.items()}
+            source.take(indices, others | out)
+    return values
 
 
 def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:

@@ -12,19 +12,20 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.lib import format as npy
 
 from datamix.errors import expanded
 from datamix.spec import Arrays, LeafSpec
 
-FORMAT = 1
-"""The version of what an entry holds; an entry of another version is made again."""
+FORMAT = 2
+"""The version of what an entry holds; those of other versions have names of their own, and stay where they are."""
 _META = "meta.json"
 _LONGEST = 100  # characters of a name; that of a file may have 255 bytes, some of which are for the rest
 _log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Entry:
 
 Build = Callable[[], tuple[Arrays, Mapping[str, Any]]]
 """Makes the arrays and what is to be kept with them (JSON)."""
+Blocks = Generator[Arrays, None, Mapping[str, Any]]
+"""The same block by block: each holds the next records of every leaf; returns what is to be kept with them."""
 
 
 class _UnusableError(Exception):
@@ -87,7 +90,7 @@ class Place:
     @property
     def path(self) -> Path:
         """The entry's directory, whether it is there or not."""
-        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps([FORMAT, self.key], sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:_LONGEST]}-{digest}"
 
     def peek(self) -> tuple[dict[str, LeafSpec], Mapping[str, Any]] | None:
@@ -109,38 +112,44 @@ class Place:
             return self._open()
         with contextlib.ExitStack() as stack:
             try:
-                self.cache_dir.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(self._locked())
+                stack.enter_context(locked(self.path))
             except OSError as error:
                 return self._in_memory(*build(), error)
-            try:
-                return self._open()  # Another process may have built it while this one waited.
-            except _UnusableError as unusable:
-                if str(unusable):
-                    _log.warning("cache entry %s %s; it is made again.", self.path, unusable)
+            if (entry := self._built_meanwhile()) is not None:
+                return entry
             arrays, info = build()
             try:
-                self._write(arrays, info)
+                self._write(_one_block(arrays, info))
             except OSError as error:
                 return self._in_memory(arrays, info, error)
             return self._open()
 
+    def stream(self, blocks: Callable[[], Blocks]) -> Entry:
+        """The entry, written block by block where it is not there, so that memory holds one block at a time.
+
+        Raises:
+          OSError: It cannot be written.
+        """
+        with contextlib.suppress(_UnusableError):
+            return self._open()
+        with locked(self.path):
+            if (entry := self._built_meanwhile()) is not None:
+                return entry
+            self._write(blocks())
+            return self._open()
+
+    def _built_meanwhile(self) -> Entry | None:
+        """The entry, if another process has built it while this one waited."""
+        try:
+            return self._open()
+        except _UnusableError as unusable:
+            if str(unusable):
+                _log.warning("cache entry %s %s; it is made again.", self.path, unusable)
+            return None
+
     def _in_memory(self, arrays: Arrays, info: Mapping[str, Any], error: OSError) -> Entry:
         _log.warning("cannot keep %s in the cache, so it stays in memory for this run: %s", self.path, error)
         return Entry(arrays=arrays, info=info)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(f"{self.path}.lock", mode=0o666)  # another user may build it as well
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            _log.info("waiting for another process that makes %s", self.path)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _meta(self) -> dict[str, Any]:
         try:
@@ -152,8 +161,6 @@ class Place:
             whole = False
         if not whole:
             raise _UnusableError(f"is damaged ({_META})")
-        if meta["format"] != FORMAT:
-            raise _UnusableError(f"has format {meta['format']}, not {FORMAT}")
         if meta["fingerprint"] != self.fingerprint:
             raise _UnusableError("does not match its source any more")
         return meta
@@ -171,24 +178,23 @@ class Place:
                 raise _UnusableError(f"is damaged ({error})") from error
         return Entry(arrays=arrays, info=meta["info"])
 
-    def _write(self, arrays: Arrays, info: Mapping[str, Any]) -> None:
+    def _write(self, blocks: Blocks) -> None:
         for left_over in self.cache_dir.glob(f"{self.path.name}.*.tmp"):  # of a process that was killed
             shutil.rmtree(left_over, ignore_errors=True)
         # As the umask has it: what `tempfile` makes, no other user can read.
         temporary = self.cache_dir / f"{self.path.name}.{secrets.token_hex(4)}.tmp"
         temporary.mkdir()
         try:
+            files, info = _append_all(blocks, temporary)
             leaves = {}
-            for index, (leaf, array) in enumerate(arrays.items()):
-                path = temporary / f"{index}.npy"
-                np.save(path, array, allow_pickle=False)
-                _sync(path)
+            for leaf, file in files.items():
+                _sync(file.path)
                 leaves[leaf] = {
-                    "file": path.name,
-                    "shape": list(array.shape),
-                    "dtype": str(array.dtype),
-                    "num_bytes": path.stat().st_size,
-                    "crc32": _checksum(path),
+                    "file": file.path.name,
+                    "shape": list(file.shape),
+                    "dtype": str(file.dtype),
+                    "num_bytes": file.path.stat().st_size,
+                    "crc32": _checksum(file.path),
                 }
             meta = {"format": FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
             (temporary / _META).write_text(json.dumps(meta | {"crc32": _checksum_of(meta)}, indent=1))
@@ -200,6 +206,74 @@ class Place:
             _sync(self.cache_dir)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes, those of other users as well, from making what is to stand at a path of the cache."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock", mode=0o666)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _log.info("waiting for another process that makes %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _GrowingArray:
+    """An `.npy` file that is appended to; its header has room for any number of records.
+
+    Args:
+      path: The file to write.
+      like: Records of the shape and dtype of all.
+    """
+
+    def __init__(self, path: Path, like: np.ndarray) -> None:
+        if like.dtype.hasobject:
+            raise ValueError("Object arrays cannot be saved, as they would have to be pickled.")
+        self.path, self.shape, self.dtype = path, (0, *like.shape[1:]), like.dtype
+        self._file = path.open("wb")
+        self._write_header()
+
+    def append(self, values: np.ndarray) -> None:
+        """Write some records behind those that are there."""
+        self._file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        self.shape = (self.shape[0] + len(values), *self.shape[1:])
+
+    def close(self) -> None:
+        """Say how many records there are."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def _write_header(self) -> None:
+        header = {"shape": self.shape, "fortran_order": False, "descr": npy.dtype_to_descr(self.dtype)}
+        npy.write_array_header_1_0(self._file, header)
+
+
+def _append_all(blocks: Blocks, directory: Path) -> tuple[dict[str, _GrowingArray], Mapping[str, Any]]:
+    """Write blocks to files; returns the file of each leaf, and what is to be kept with them."""
+    files: dict[str, _GrowingArray] = {}
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                block = next(blocks)
+            except StopIteration as end:
+                return files, end.value
+            for leaf, values in block.items():
+                if leaf not in files:
+                    files[leaf] = _GrowingArray(directory / f"{len(files)}.npy", values)
+                    stack.callback(files[leaf].close)
+                files[leaf].append(values)
+
+
+def _one_block(arrays: Arrays, info: Mapping[str, Any]) -> Blocks:
+    yield arrays
+    return info
 
 
 def _checksum_of(meta: Mapping[str, Any]) -> int:

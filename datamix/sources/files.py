@@ -98,7 +98,9 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     else:
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
         if not files:
-            raise DataError(_absence(path), key=key, value=text, hint=nearest(path))
+            kind = "no file matches" if glob.has_magic(text) else "there is no such file or folder"
+            absence = f"{kind} (looked for it at {path.absolute()})"
+            raise DataError(absence, key=key, value=text, hint=nearest(path))
     if other := [file for file in files if not ending.search(file.name) or not file.is_file()]:
         raise ConfigError(f"{other[0].name} is no {kinds} file", key=key, value=text)
     if files != [path]:
@@ -135,11 +137,6 @@ def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
             shard = f"{begin}{missing:0{len(count)}d}-of-{count}{end}"
             mend = "To read those that are there alone, name them in a list."
             raise DataError(f"the shard {shard} is missing", key=key, value=text, hint=mend)
-
-
-def _absence(path: Path) -> str:
-    kind = "no file matches" if glob.has_magic(str(path)) else "there is no such file or folder"
-    return f"{kind} (looked for it at {path.absolute()})"
 
 
 def nearest(path: Path) -> str:

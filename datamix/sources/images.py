@@ -11,11 +11,12 @@ import contextlib
 import io
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
-from typing import IO, TYPE_CHECKING, Literal, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -107,6 +108,9 @@ class ImageFormat:
             say which file.
         """
         with installed(), damage():
+            if (plain := _plain_png(data)) is not None and plain.shape == out.shape:
+                out[...] = plain
+                return
             image = self._jpeg(data) if bytes(data[:3]) == b"\xff\xd8\xff" else None
             pixels = self._fitted(image or self._other(data)).tobytes()
             out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
@@ -160,6 +164,38 @@ class ImageFormat:
         return image.resize(size, filter_)
 
 
+def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
+    """The pixels of a whole PNG file of 8-bit grey or RGB, by OpenCV, [height, width, 1 or 3].
+
+    OpenCV takes a fifth of Pillow's time for small ones, but prints what is wrong with damaged ones, and passes over
+    what Pillow heeds. None for those and others, and where it is not installed.
+    """
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[24:26]) not in (b"\x08\x00", b"\x08\x02") or not opencv():
+        return None
+    at, kind = 8, b""
+    while kind != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = bytes(data[at + 4 : at + 8])
+        is_whole = end <= len(data) and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if not is_whole or kind in (b"tRNS", b"eXIf", b"acTL"):  # transparency, orientation, frames
+            return None
+        at = end
+    pixels: np.ndarray | None = opencv().imdecode(np.frombuffer(data, np.uint8), -1)
+    if pixels is None:
+        return None
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels[..., ::-1]
+
+
+@cache
+def opencv() -> Any:
+    """OpenCV; None where it is not installed."""
+    with contextlib.suppress(ImportError):
+        import cv2
+
+        return cv2
+    return None
+
+
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
     """Say of a library that reads images that it cannot be imported."""
@@ -208,6 +244,21 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
         return "not to be read"
     width, height = (" to ".join(map(str, sorted({min(each), max(each)}))) for each in zip(*sizes, strict=True))
     return f"{height} pixels high and {width} wide"
+
+
+def image_size(data: bytes) -> tuple[int, int, str]:
+    """The height, the width and Pillow's mode of an image, which is not decoded for it.
+
+    Raises:
+      DataError: It is no image, or a damaged one.
+    """
+    with installed(), damage():
+        from PIL import Image
+
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
+            height, width = image.size if turned else image.size[::-1]
+            return height, width, image.mode
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:

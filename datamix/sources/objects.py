@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
+from datamix.sources.arrow import tabular
 from datamix.sources.base import Source, TakeFromRead
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -26,11 +28,17 @@ def as_source(data: object, provenance: str | None = None) -> Source:
       data: One of
 
         - a `Source`; `provenance` and `class_names` may be missing, and instead of `take` it may have `read`;
-        - a dict of arrays of the same length along their first axis, by leaf;
-        - any object with `len()` whose `[i]` is record i, such as a list or a dataset for torch. A record is a dict of
-          numbers and arrays, a named tuple of them, or a pair `(image, label)`. All records have the leaves, shapes
-          and dtypes of the first one. Where the object has `__getitems__(indices)`, records are asked for in blocks;
-          where it has `take(indices, out)`, it fills the arrays itself.
+        - a dict of arrays of the same length along their first axis, by leaf; a pair of them, `(image, label)`; a
+          DataFrame, of which each column of numbers is a leaf and the others are left out;
+        - any object with `len()` whose `[i]` is record i, such as a list, a dataset for torch, of Hugging Face or for
+          Grain. A record is a dict of numbers and arrays, a named tuple of them, or a pair `(image, label)`; images of
+          Pillow become arrays, in RGB where they have a palette or the colours of print. All records have the leaves,
+          shapes and dtypes of the first one. Its classes are named by `classes`, as torchvision's are, or by Hugging
+          Face's `features`. Where it has `__getitems__(indices)`, records are asked for in blocks; where it has
+          `take(indices, out)`, it fills the arrays itself.
+
+        Several threads may call the `take` of a source or an object at once. For `[i]` and `__getitems__` they wait for
+        one another, as few datasets are made for more than one thread.
       provenance: what the report says of where the records come from; by default "arrays" or "objects".
 
     Raises:
@@ -43,8 +51,17 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     """
     if isinstance(data, Source):
         return data
+    if (columns := tabular(data)) is not None:
+        return columns
     if hasattr(data, "num_records") and hasattr(data, "spec") and (hasattr(data, "read") or hasattr(data, "take")):
         return Reading(data, provenance) if hasattr(data, "read") else Taking(data, provenance)
+    if isinstance(data, Mapping) and hasattr(data, "column_names"):  # Hugging Face's DatasetDict
+        raise ConfigError(f"{_kind(data)} holds splits, and a source is one of them: data[{next(iter(data), '…')!r}].")
+    names = getattr(getattr(data, "dtype", None), "names", None)
+    if names or (hasattr(data, "columns") and hasattr(data, "to_numpy")):
+        return _columns(data, names or list(data.columns), provenance or "arrays")  # type: ignore[attr-defined]
+    if isinstance(data, list | tuple) and len(data) == len(PAIR) and all(getattr(each, "ndim", 0) for each in data):
+        data = dict(zip(PAIR, data, strict=True))
     if isinstance(data, Mapping):
         arrays = {str(leaf): _array(str(leaf), values, "") for leaf, values in data.items()}
         return MemoryArrays(arrays, provenance=provenance or "arrays")
@@ -53,13 +70,44 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     if hasattr(data, "dtype"):
         raise ConfigError(f"{_kind(data)} alone is no source; give arrays by leaf, as in {{'image': …, 'label': …}}.")
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        return Objects(data, provenance or "objects")
+        return Objects(data, provenance or "objects", _class_names(data))
     if isinstance(data, Iterable):
-        raise ConfigError(
-            f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any of them by its "
-            "number; list(…) makes a source of it."
-        )
+        raise _stream(data)
     raise ConfigError(f"{_kind(data)} is no source; it needs len(), and [i] that gives record i.")
+
+
+def _columns(data: Any, names: Sequence[Any], provenance: str) -> MemoryArrays:
+    """The columns of a DataFrame, or the fields of a structured array, that are numbers."""
+    arrays: Arrays = {}
+    left_out = []
+    for name in names:
+        try:
+            arrays[str(name)] = _array(str(name), data[name], "")
+        except DataError:
+            left_out.append(str(name))
+    if not arrays:
+        raise DataError(f"{_kind(data)} has no column of numbers; its columns are {', '.join(left_out) or 'none'}.")
+    notes = (f"{', '.join(left_out)}: no numbers, and left out.",) if left_out else ()
+    return MemoryArrays(arrays, provenance=provenance, notes=notes)
+
+
+def _class_names(data: Any) -> tuple[str, ...]:
+    """The names of the classes of a dataset, where it says them as torchvision's or Hugging Face's datasets do."""
+    features = getattr(data, "features", None)
+    label = features.get("label") if isinstance(features, Mapping) else None
+    names = getattr(data, "classes", None) if label is None else getattr(label, "names", None)
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return ()
+
+
+def _stream(data: object) -> ConfigError:
+    """The error for what gives its records in order alone."""
+    return ConfigError(
+        f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any of them by its "
+        "number; datamix.prepare(NAME, records, limit=…) writes so many of them to the disk once and gives a source, "
+        "and list(…) holds all of them in memory."
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +126,10 @@ class Objects:
     data: Any
     provenance: str = "objects"
     class_names: tuple[str, ...] = ()
+    _alone: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.data, self.provenance, self.class_names)  # a lock cannot be pickled
 
     @property
     def num_records(self) -> int:
@@ -97,6 +149,8 @@ class Objects:
         try:
             first = self.data[0]
         except (LookupError, TypeError, NotImplementedError) as error:
+            if isinstance(error, NotImplementedError) and isinstance(self.data, Iterable):
+                raise _stream(self.data) from error
             raise ConfigError(
                 f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}; [i] is to give "
                 "record i."
@@ -109,13 +163,14 @@ class Objects:
             self.data.take(indices, out)
             return
         numbers: list[int] = indices.tolist()
+        like = self._first
         if hasattr(self.data, "__getitems__"):
-            records = self.data.__getitems__(numbers)
+            with self._alone:
+                records = self.data.__getitems__(numbers)
             if len(records) != len(numbers):
                 raise DataError(f"__getitems__ gives {len(records)} records for {len(numbers)} indices.")
         else:
-            records = (self.data[number] for number in numbers)
-        like = self._first
+            records = map(self._record, numbers)
         for row, (number, record) in enumerate(zip(numbers, records, strict=True)):
             leaves = _leaves(record, number)
             if leaves.keys() != like.keys():
@@ -129,7 +184,12 @@ class Objects:
                         f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
                         f"record 0 is {self.spec[leaf]}; make all records alike."
                     )
-                out[leaf][row] = value
+                if leaf in out:
+                    out[leaf][row] = value
+
+    def _record(self, number: int) -> Any:
+        with self._alone:
+            return self.data[number]
 
     @cached_property
     def _fills_arrays(self) -> bool:
@@ -228,12 +288,21 @@ def _array(leaf: str, value: object, where: str) -> np.ndarray:
     if value is None or isinstance(value, str | bytes | Mapping):
         raise DataError(f"leaf {leaf!r}{where} is {'None' if value is None else _kind(value)}; {mend}")
     try:
+        if type(value).__module__.startswith("PIL."):
+            value = _with_known_colours(value)
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors on another device
         raise DataError(f"leaf {leaf!r}{where} is {_kind(value)}, and no array: {error}") from error
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DataError(f"leaf {leaf!r}{where} is {array.dtype}; {mend}")
     return array
+
+
+def _with_known_colours(image: Any) -> Any:
+    """An image of Pillow whose values are grey, red, green and blue, and alpha."""
+    if image.mode in ("1", "L", "LA", "RGB", "RGBA") or image.mode.startswith(("I", "F")):
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _kind(value: object) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole, take_all
 from datamix.sources.splits import resolve_split
+from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 
-def sliced(source: Source, split: str) -> Sliced:
-    """Some records of a source, all of which are its one split, `train`.
+def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -> Sliced:
+    """Some records of a source.
 
     Args:
-      source: A source that has no splits.
+      source: A source of all records, those of one split after those of another.
       split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
+      sizes: The number of records in each split, in their order; by default all of them are the one split `train`.
 
     Raises:
       ConfigError: The syntax is not TFDS's, or there is no such split.
@@ -27,8 +29,10 @@ def sliced(source: Source, split: str) -> Sliced:
     >>> sliced(whole, "train[80%:]+train[:1]").read()["x"].tolist()
     [8, 9, 0]
     """
-    ranges = [(start, stop) for _, start, stop in resolve_split(split, {"train": source.num_records}, where="split")]
-    return Sliced(source, ranges)
+    sizes = {"train": source.num_records} if sizes is None else sizes
+    first = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    ranges = resolve_split(split, sizes, where="split")
+    return Sliced(source, [(first[name] + start, first[name] + stop) for name, start, stop in ranges])
 
 
 @dataclass(frozen=True)
@@ -73,21 +77,52 @@ class Sliced:
         """Whether the whole source is read at once."""
         return reads_whole(self.source)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the source, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
+
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
+        if not reads_whole(self.source):  # the other records need not be decoded
+            return take_all(self, self.num_records)
         whole = read_all(self.source)
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in whole}
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
+        self.source.take(self._of_whole(indices), out)
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says where each record lies, if the source does."""
+        places = getattr(self.source, "places", None)
+        return None if places is None else lambda indices: places(self._of_whole(indices))
+
+    @property
+    def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
+        """What does ahead what the first use would do, if the source has it."""
+        return getattr(self.source, "prepare", None)
+
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics that the source has kept, where the slice is all of it."""
+        return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
+
+    def _of_whole(self, indices: np.ndarray) -> np.ndarray:
+        """The indices of records in the whole source."""
         starts, stops = np.array(self.ranges, np.int64).T
         ends = np.cumsum(stops - starts)
         number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        self.source.take(indices + (stops - ends)[number], out)
+        return np.asarray(indices + (stops - ends)[number])
 
     def whole_labels(self) -> np.ndarray:
         """See `datamix.sources.base.LabelledSource`."""
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
         return read_leaf(self.source, "label")
+
+    @property
+    def block_records(self) -> int | None:
+        """The records that lie together, where the source says it: in ranges as in the whole, but for their ends."""
+        return getattr(self.source, "block_records", None)

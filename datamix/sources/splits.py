@@ -11,6 +11,7 @@ import numpy as np
 from datamix.errors import ConfigError, hint
 
 _BOUND = r"-?\d+(?:_\d+)*(?:\.\d+)?%?"
+_STEP = re.compile(r"(?P<part>.*\[[^\[\]:]*:[^\[\]:]*):\s*(?P<step>[^\[\]:]*?)\s*\]\s*")
 _PART = re.compile(rf"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>{_BOUND})?\s*:\s*(?P<stop>{_BOUND})?\s*\])?\s*$")
 
 
@@ -39,10 +40,7 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
         match = _PART.match(part)
         percent = "%" in part
         if match is None or (not percent and "." in f"{match['start']}{match['stop']}"):
-            raise ConfigError(
-                f"{where} = {text!r}: {part.strip()!r} is not a split; "
-                "write train, train[:2000], train[10%:90%] or several joined by +."
-            )
+            raise _no_split(text, part, where)
         name = match["name"]
         if name != "all" and name not in sizes:
             raise ConfigError(f"{where} = {text!r}: there is no split {name!r}. {hint(name, sizes)}")
@@ -68,6 +66,29 @@ def split_records(text: str, sizes: Mapping[str, int], *, where: str) -> np.ndar
     first = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
     ranges = resolve_split(text, sizes, where=where)
     return np.concatenate([np.arange(first[split] + start, first[split] + stop) for split, start, stop in ranges])
+
+
+def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:
+    """Each part of a split without its step, which `resolve_split` does not know, and the step, 1 where there is none.
+
+    >>> steps_of("train[:80%:3]+test[1::2]+extra", where="split")
+    [('train[:80%]', 3), ('test[1:]', 2), ('extra', 1)]
+    """
+    parts = []
+    for part in text.split("+"):
+        match = _STEP.fullmatch(part)
+        step = (match["step"] or "1") if match else "1"
+        if not re.fullmatch(r"0*[1-9]\d*(_\d+)*", step):
+            raise _no_split(text, part, where)
+        parts.append((f"{match['part']}]" if match else part, int(step)))
+    return parts
+
+
+def _no_split(text: str, part: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"{where} = {text!r}: {part.strip()!r} is not a split; "
+        "write train, train[:2000], train[10%:90%], train[::2] or several joined by +."
+    )
 
 
 def _bound(text: str | None, size: int, *, percent: bool, default: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -42,9 +42,60 @@ class LeafStatistics:
     @classmethod
     def of(cls, values: np.ndarray, *, sampled: bool = False) -> Self:
         """The statistics of an array; a large one is gone through block by block."""
-        running = RunningStatistics()
-        running.add(values)
-        return cls(**vars(running.result()) | {"sampled": sampled})
+        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
+        smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
+        for start in range(0, len(values), rows):
+            block = values[start : start + rows].reshape(-1)
+            if block.dtype.kind not in "biu":
+                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
+                finite = np.isfinite(block)
+                if not finite.all():
+                    num_nan += int(np.isnan(block).sum())
+                    block = block[finite]
+            if not len(block):
+                continue
+            low = float(block.min())
+            smallest, largest = min(smallest, low), max(largest, float(block.max()))
+            total += float(block.sum(dtype=_sum_dtype(block)))
+            num_negative += int((block < 0).sum()) if low < 0 else 0
+            count += len(block)
+        size = max(values.size, 1)
+        return cls(
+            min=smallest if count else None,
+            max=largest if count else None,
+            mean=total / count if count else None,
+            nan=num_nan / size,
+            inf=(values.size - count - num_nan) / size,
+            num_negative=num_negative,
+            num_records=len(values),
+            sampled=sampled,
+        )
+
+    @classmethod
+    def merged(cls, parts: Iterable[tuple[LeafStatistics, int]]) -> Self:
+        """The statistics of several parts of a leaf together.
+
+        Args:
+          parts: The statistics of each part, and the number of its values.
+
+        >>> whole = [LeafStatistics.of(np.array(values)) for values in ([1.0, np.nan], [4.0])]
+        >>> LeafStatistics.merged(zip(whole, (2, 1))).report()
+        {'min': 1.0, 'max': 4.0, 'mean': 2.5, 'nan': 0.3333333333333333, 'inf': 0.0}
+        """
+        parts = list(parts)
+        size = sum(count for _, count in parts)
+        num_nan, num_inf = (sum(round(getattr(each, kind) * n) for each, n in parts) for kind in ("nan", "inf"))
+        total = sum((each.mean or 0) * (n - round(each.nan * n) - round(each.inf * n)) for each, n in parts)
+        finite = size - num_nan - num_inf
+        return cls(
+            min=min((each.min for each, _ in parts if each.min is not None), default=None),
+            max=max((each.max for each, _ in parts if each.max is not None), default=None),
+            mean=total / finite if finite else None,
+            nan=num_nan / max(size, 1),
+            inf=num_inf / max(size, 1),
+            num_negative=sum(each.num_negative for each, _ in parts),
+            num_records=sum(each.num_records for each, _ in parts),
+        )
 
     def num_unlabelled(self, num_records: int) -> int:
         """The number of labels, of so many records, that are negative or NaN, and so no class."""
@@ -56,53 +107,6 @@ class LeafStatistics:
         return {key: value for key, value in asdict(self).items() if key not in hidden}
 
 
-class RunningStatistics:
-    """The statistics of a leaf whose records go by block by block.
-
-    Attributes:
-      num_records: The number of records so far.
-    """
-
-    def __init__(self) -> None:
-        self.num_records = 0
-        self._low, self._high, self._total = np.inf, -np.inf, 0.0
-        self._size = self._count = self._num_nan = self._num_negative = 0
-
-    def add(self, values: np.ndarray) -> None:
-        """Look at some records, shape [count, ...]."""
-        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
-        self.num_records += len(values)
-        self._size += values.size
-        for start in range(0, len(values), rows):
-            block = values[start : start + rows].reshape(-1)
-            if block.dtype.kind not in "biu":
-                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
-                finite = np.isfinite(block)
-                if not finite.all():
-                    self._num_nan += int(np.isnan(block).sum())
-                    block = block[finite]
-            if not len(block):
-                continue
-            low = float(block.min())
-            self._low, self._high = min(self._low, low), max(self._high, float(block.max()))
-            self._total += float(block.sum(dtype=_sum_dtype(block)))
-            self._num_negative += int((block < 0).sum()) if low < 0 else 0
-            self._count += len(block)
-
-    def result(self) -> LeafStatistics:
-        """The statistics of all records so far."""
-        size, count = max(self._size, 1), self._count
-        return LeafStatistics(
-            min=self._low if count else None,
-            max=self._high if count else None,
-            mean=self._total / count if count else None,
-            nan=self._num_nan / size,
-            inf=(self._size - count - self._num_nan) / size,
-            num_negative=self._num_negative,
-            num_records=self.num_records,
-        )
-
-
 def _sum_dtype(block: np.ndarray) -> type[np.number]:
     """The dtype in which a block is added up: one that cannot overflow; pixels take half as long in 32 bits."""
     if block.dtype.kind == "f" or block.itemsize > 4:
@@ -112,3 +116,23 @@ def _sum_dtype(block: np.ndarray) -> type[np.number]:
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, LeafStatistics]]
 """Source name to leaf name to the statistics of that leaf."""
+
+
+def statistics_of(source: object) -> Mapping[str, LeafStatistics] | None:
+    """The statistics of every leaf over all records of a source, if it has kept them; see its own `statistics()`."""
+    known: Callable[[], Mapping[str, LeafStatistics] | None] | None = getattr(source, "statistics", None)
+    return None if known is None else known()
+
+
+def to_json(statistics: Mapping[str, LeafStatistics]) -> dict[str, dict[str, float | None]]:
+    """The statistics of each leaf, as JSON has it."""
+    return {leaf: asdict(each) for leaf, each in statistics.items()}
+
+
+def from_json(kept: Mapping[str, Mapping[str, Any]]) -> dict[str, LeafStatistics]:
+    """The statistics that `to_json` was given.
+
+    >>> from_json(to_json({"x": LeafStatistics.of(np.arange(3))}))["x"].mean
+    1.0
+    """
+    return {leaf: LeafStatistics(**each) for leaf, each in kept.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from datamix.report.figures import canvas
+from datamix.report.figures import canvas, color_of
 from datamix.sweeps.results import Result, Setting, related, settings, shown_value, stand_ins, swept, swept_value
 from datamix.sweeps.table import cell
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLORS = ("#4269d0", "#e07b00", "#2a9d5c", "#c9408d", "#7a5cc4", "#8c6d46", "#1f9bb0", "#9c9c9c")  # of lines
 _METRIC_COLOR = "#1a1a1a"
 
 
@@ -70,13 +69,13 @@ def _against_swept(
     several = len(lines) > 1 and all(len(line) > 1 for line in lines.values())
     if several:  # a line each would be too many to read: the metric that decides
         for i, (text, line) in enumerate(lines.items()):
-            _line(axis, line, places, family[0], _COLORS[i % len(_COLORS)], text)
+            _line(axis, line, places, family[0], color_of(i), text)
         axis.set_ylabel(family[0])
     else:
         # The metric that decides lies under the others, as a broad line: the worst source's hides none of them.
         _line(axis, groups, places, family[0], _METRIC_COLOR, family[0], broad=True, band=len(family) == 1)
         for i, name in enumerate(family[1:]):
-            _line(axis, groups, places, name, _COLORS[i % len(_COLORS)], name, dashed=name.endswith("/mean"))
+            _line(axis, groups, places, name, color_of(i), name, dashed=name.endswith("/mean"))
         axis.set_ylabel(family[0] if len(family) == 1 else _family(metric))
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")
@@ -175,7 +174,7 @@ def _against_source_share(
     for i, source in enumerate(shares):
         name = f"{_family(metric)}/{source}"
         places = {id(group): group.first.sources[source]["target"] for group in groups}
-        color = _COLORS[i % len(_COLORS)]
+        color = color_of(i)
         _line(axis, groups, places, name, color, source)
         if (best := _same(groups, chosen)) is not None:
             _star(axis, best, places, name, color)

@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -132,10 +134,17 @@ def _writing(path: Path) -> Iterator[None]:
     def other(record: logging.LogRecord) -> bool:
         return "raised an exception" not in record.getMessage()
 
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
     logger = logging.getLogger("absl")
     logger.addFilter(other)  # Orbax logs with a traceback what it then raises
+    # After a write that failed Orbax waits for no other, and TensorStore's threads end them at any time from then on.
+    before, sys.excepthook = sys.excepthook, hook
     try:
         yield
+        sys.excepthook = before
     except ValueError as error:
         if (match := re.search(r"os_error_code='(\d+)'", str(error))) is None:
             raise

@@ -62,7 +62,8 @@ class Data:
             "needed, and not compared."
             for name in self.not_compared
         ]
-        return [*self.built.notes_on(self.pipeline), *(f"test records of {note}" for note in of_tests), *seen]
+        seen += [f"test records of {note}" for note in of_tests]
+        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
 
     def broken(self) -> str:
         """The values of images of which no loss can be computed, such as NaN, by source; empty if nothing."""
@@ -85,7 +86,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
-    test_sources = [_test_source(source, config) for source in config.sources]  # before anything is read
+    test_sources = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     counts = [_num_classes(built, name) or 0 for name in built.sources]
     offsets = [built.offset(name) or 0 for name in built.sources]
@@ -165,10 +166,16 @@ def _is_class(label: LeafSpec | None) -> bool:
     return label is not None and not label.shape and np.dtype(label.dtype).kind in "iu"
 
 
-def _test_source(source: SourceConfig, config: Config) -> SourceConfig:
-    """A source with its test records in place of those to train on."""
+def held_out(source: SourceConfig, config: Config) -> SourceConfig:
+    """A source with its test records in place of those to train on.
+
+    Raises:
+      ConfigError: Raised when it has no test records.
+    """
     split = source.test_split or _USUAL_SPLIT
-    test_source = replace(source, settings={**source.settings, "split": split}, limit=None)
+    # A condition says what the records are like, and so holds for those of a test; the rest is about those to train on.
+    settings = {**source.settings, "split": split}
+    test_source = replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
     try:
         open_source(test_source, config, {})
     except ConfigError as error:

@@ -192,8 +192,9 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
       tell: The function that is called after each test, with the runs that are trained together.
       how: The way of training several runs; see `execution_of`.
     """
-    for group in grouped(runs, _alike):
-        _fit(group, tell, how)
+    with interruption.waiting():  # so that what was trained until then is kept
+        for group in grouped(runs, _alike):
+            _fit(group, tell, how)
 
 
 def _alike(first: Run, other: Run) -> bool:
@@ -223,13 +224,15 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             losses = replicas.train(all_rates[:, before:step]) if step > before else None
             scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
+        ending = interruption.received()  # a signal that comes later waits for the next test
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if losses is not None and run.error is None:
-                _note(run, before, losses[i], partial(replicas.state, i))
+                _note(run, before, losses[i], partial(replicas.state, i), ending=ending)
         if losses is not None:  # otherwise they had ended before
             tell(runs)
-        interruption.check()
+        if ending:
+            interruption.check()
         if step == first.steps:
             break
     for run in runs:
@@ -237,7 +240,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         run.checkpoints.close()
 
 
-def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State]) -> None:
+def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State], *, ending: bool) -> None:
     """Record what a run has done since the step `before`."""
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
@@ -253,7 +256,7 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State])
         return
     assert run.scores is not None
     run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
-    if _due(run, before):
+    if ending or _due(run, before):
         run.state = state()
         _save(run)
 

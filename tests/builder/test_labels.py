@@ -62,6 +62,17 @@ def test_numbers_in_one_source_are_numbers_in_all(numbering: str) -> None:
     assert labels_of(pipeline, 1).tolist() == CLASSES.tolist()
 
 
+def test_fractions_that_happen_to_be_whole_are_numbers_in_a_table(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("x,y\n1,0.0\n2,1.0\n")
+    settings = ["source.my_table.target=y", f"source.my_table.path={tmp_path / 'x.csv'}", "batch.size=2"]
+    batch = datamix.load("source=my_table", *settings)[0]
+    assert (str(batch["label"].dtype), sorted(batch["label"].tolist())) == ("float32", [0, 1])
+    classes = datamix.load("source=my_table", "source.my_table.num_classes=2", *settings)[0]
+    assert str(classes["label"].dtype) == "int32"
+    classes = datamix.load("source=my_table", "source.my_table.label=class", *settings)[0]
+    assert str(classes["label"].dtype) == "int32"
+
+
 def test_numbers_may_be_declared_where_their_values_look_like_classes() -> None:
     pipeline = load("source.a.label=number", a=CLASSES - 1, b=CLASSES)
     assert labels_of(pipeline, 0).tolist() == (CLASSES - 1).tolist()

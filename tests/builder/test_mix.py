@@ -77,6 +77,10 @@ KEYWORDS: list[tuple[dict[str, Any], list[str]]] = [
         ["labels=keep", "shuffle=window(3)", "source.a.class_names=[x,y,z]"],
     ),
     (
+        {"where": {"a": "label < 2"}, "balance": {"a": "label"}, "record_weight": {"b": "label"}},
+        ["source.a.where=label < 2", "source.a.balance=label", "source.b.record_weight=label"],
+    ),
+    (
         {"schedule": [{"until": 1, "weights": {"a": 9}}, {"weights": {"a": 1}}], "stop": "forever"},
         ["mix.schedule=[{until:1,weights:{a:9}},{weights:{a:1}}]", "stop=forever"],
     ),
@@ -94,6 +98,7 @@ KEYWORDS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:source .a.. where")
 @pytest.mark.parametrize(("keywords", "overrides"), KEYWORDS, ids=[str(list(keywords)) for keywords, _ in KEYWORDS])
 def test_keywords_mean_what_the_keys_of_the_command_line_mean(keywords: dict[str, Any], overrides: list[str]) -> None:
     sources = {"a": few(13), "b": pairs(11)}

@@ -103,6 +103,42 @@ def test_a_source_made_in_python_is_sliced() -> None:
     assert pipeline[0]["label"].tolist() == few()["label"][1:3].tolist()
 
 
+def test_a_split_with_steps() -> None:
+    """Of a source without splits of its own, of one in memory, and of one with splits that knows nothing of steps."""
+    sources = {"a": few(10, 10)}
+
+    def labels(split: str) -> list[int]:
+        pipeline = datamix.load(
+            f"source.a.split={split}", "batch.size=1", "shuffle=none", "labels=keep", sources=sources
+        )
+        return [int(batch["label"][0]) for batch in pipeline]
+
+    assert labels("train[1::3]") == [1, 4, 7]
+    assert labels("train[:50%:2]+train[8:]+train[7::9]") == [0, 2, 4, 8, 9, 7]
+    whole = built("source=digits", "source.digits.split=train[:40]+test[:9]")
+    stepped = built("source=digits", "source.digits.split=train[:40:7]+test[:9:2]")
+    records = whole.sources["digits"].read()["image"][[*range(0, 40, 7), *range(40, 49, 2)]]
+    np.testing.assert_array_equal(stepped.sources["digits"].read()["image"], records)
+    assert stepped.fingerprint() != whole.fingerprint()
+    with pytest.raises(ConfigError, match=r"^source\.a\.split = 'train\[::0\]': 'train\[::0\]' is not a split; "):
+        labels("train[::0]")
+    with pytest.raises(
+        ConfigError, match=r"^source 'a': split = 'tran\[:\]': there is no split 'tran'\. Did you mean 't"
+    ):
+        labels("tran[::2]")
+
+
+def test_records_that_are_chosen_and_drawn() -> None:
+    mix = built("source=digits", "source.digits.where=label in [3, 4]", "source.digits.balance=label")
+    source = mix.sources["digits"]
+    assert set(source.read()["label"].tolist()) == {3, 4}
+    assert (source.balance, source.selection, source.num_classes()) == ("label", ("where", "label in [3, 4]"), 10)
+    weighed = built("source=digits", "source.digits.record_weight=label")
+    assert len({each.fingerprint() for each in (mix, weighed, built("source=digits"))}) == 3
+    (note,) = mix.notes_on_records()
+    assert note.startswith("source 'digits': where label in [3, 4]: ")
+
+
 @pytest.mark.parametrize("source", ["mnist+fashion", "digits"])
 def test_a_data_dir_that_is_not_there_is_refused_before_anything_is_looked_for(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,9 +10,12 @@ import pytest
 
 from datamix.builder.source import OpenSource, named
 from datamix.errors import ConfigError, DataError
+from datamix.operators.image import channels_last
+from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource
 from datamix.sources.objects import as_source
+from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.testing import check_source
 
@@ -71,3 +74,26 @@ def test_an_error_gets_the_name_in_the_mix_and_keeps_its_kind() -> None:
     unavailable = named("mine", Unavailable("source 'mnist': not prepared.", "not prepared"))
     assert (type(unavailable), str(unavailable)) == (DataError, "source 'mine': not prepared.")
     assert str(pickle.loads(pickle.dumps(unavailable))) == str(unavailable)
+
+
+def test_channels_that_come_first_are_told() -> None:
+    source = MemoryArrays({"image": np.zeros((2, 3, 8, 9), np.uint8)})
+    (note,) = opened(source).shape_notes()
+    assert note.startswith("source 'a': images [3, 8, 9] seem to have their channels first, and stay so; ")
+    turned = Operation(operator="channels_last", function=channels_last)
+    assert opened(source, operators=(turned,)).shape_notes() == []
+    assert opened(MemoryArrays({"image": np.zeros((2, 3, 8, 3), np.uint8)})).shape_notes() == []
+
+
+def test_statistics_of_the_whole_are_not_those_of_a_part_of_it() -> None:
+    class Knows(MemoryArrays):
+        def statistics(self) -> Any:
+            return {leaf: LeafStatistics.of(values) for leaf, values in self.arrays.items()}
+
+    source = Knows({"label": np.arange(5), "x": np.arange(5)})
+    assert opened(source).statistics()["label"].max == 4
+    assert opened(source, limit=5).statistics()["label"].max == 4
+    assert opened(source, limit=4).statistics() is None
+    assert list(opened(source, label="none").statistics()) == ["x"]
+    assert opened(source, limit=4, kept=source.statistics).statistics() is not None  # kept for this limit
+    assert opened().statistics() is None

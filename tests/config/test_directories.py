@@ -80,3 +80,20 @@ def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         directory_in_use(config_of(tmp_path / "file" / "a"), "hydra.run.dir"),
     ):
         pass
+
+
+def test_within_a_running_sweep_no_other_run_begins(tmp_path: Path) -> None:
+    sweep = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "overrides": {"hydra": []}}})
+    with directory_in_use(sweep, "hydra.sweep.dir"):
+        with directory_in_use(config_of(tmp_path / "runs"), "hydra.run.dir"):  # below a directory that is just in use
+            pass
+        (tmp_path / "multirun.yaml").touch()
+        with (
+            pytest.raises(ConfigError, match=rf"/0/a'; a sweep is running in {tmp_path}, and its jobs .*Wait until it"),
+            directory_in_use(config_of(tmp_path / "0" / "a"), "hydra.run.dir"),
+        ):
+            pass
+        assert not (tmp_path / "0").exists()
+    (tmp_path / ".lock").touch()  # as a sweep that was killed leaves it
+    with directory_in_use(config_of(tmp_path / "0" / "a"), "hydra.run.dir"):
+        pass

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
+import datamix
 from datamix.config.plus import in_memory, joined
 from datamix.errors import ConfigError
 
@@ -37,12 +41,27 @@ def test_nodes_with_a_key_a_source_stay_open_where_the_rest_is_closed() -> None:
         ("mnist+", r"^source: '' is not the name of a dataset"),
         ("mnist+../x", r"^source: '\.\./x' is not the name of a dataset"),
         ("7up", r"^source: '7up' is not the name of a dataset"),
-        ("a+b+a", r"^source: 'a' is named twice; give its second use a YAML file of its own name\.$"),
+        ("a+b+a", r"^source: 'a' is named twice; give its second use a name of its own, as in source=a\+a@again\.$"),
+        ("a+b@a", r"^source: 'a' is named twice; give its second use a name of its own, as in source=b\+b@again\.$"),
+        ("a@", r"^source: '' is not the name of a dataset"),
+        ("a@b@c", r"^source: 'b@c' is not the name of a dataset"),
     ],
 )
 def test_what_is_no_name(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         joined(text)
+
+
+def test_a_dataset_may_be_several_sources(shared_data: Path, tmp_path: Path) -> None:
+    pipeline = datamix.load(
+        *("source=mnist+mnist@easy", "source.easy.split=train[:100]", "source.easy.seed=3", "mix.weights.easy=3"),
+        *("labels=keep", "batch.size=8", f"data.dir={shared_data}/tensorflow_datasets", f"data.cache={tmp_path}"),
+    )
+    assert (pipeline.plan.names, pipeline.plan.sizes) == (("mnist", "easy"), (8000, 100))
+    assert np.bincount(pipeline[0]["source_id"]).tolist() == [2, 6]
+    few = {"label": np.arange(8)}
+    again = datamix.load("source=few+few@again", "source.again.limit=4", "batch.size=4", sources={"few": few})
+    assert (again.plan.names, again.plan.sizes) == (("few", "again"), (8, 4))
 
 
 def test_arrays_in_memory_name_no_file() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -215,6 +216,33 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environme
     assert len(expected) > 10
     for name, values in expected.items():
         np.testing.assert_array_equal(actual[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "last"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_ends_it_at_the_next_test_and_says_how_to_go_on(
+    environment, call_datamix, tmp_path, interruptible, number, code, last
+):
+    command = [*SMALL, "train.eval_every=10", "train.checkpoint_every=1000000", "hydra.run.dir=ended"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "datamix", *command, "train.steps=1000000"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not process.stdout.readline().startswith("step "):
+        pass
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    more = f"train.resume=true hydra.run.dir={tmp_path / 'ended'}"
+    assert (process.returncode, err.splitlines()) == (
+        code, [f"The same command with {more} goes on from the last checkpoint.", last]
+    )  # fmt: skip
+    (step,) = [int(path.name) for path in (tmp_path / "ended" / "checkpoints").iterdir()]
+    assert step == max(
+        json.loads(line)["step"] for line in (tmp_path / "ended" / "metrics.jsonl").read_text().splitlines()
+    )
+    resumed = call_datamix(*command, f"train.steps={1_000_000}", *more.split(), "source.fashion.limit=700")
+    assert "was taken" in resumed.mistake  # under another configuration: so it is that checkpoint which is read
 
 
 def parameters(directory: Path) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
@@ -117,9 +119,65 @@ def test_other_ways_to_say_it(value: bool | str, same: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["window", "window(0)", "window(-1)", "window(x)", "half", 3, None, "window(4294967296)"]
+    "value", ["window", "window(0)", "window(-1)", "window(x)", "half", 3, None, "window(4294967296)", "blocks(0)"]
 )
 def test_a_shuffle_that_is_none(value: object) -> None:
-    with pytest.raises(ConfigError, match=r"^shuffle .*; it is full, none, or window\(n\)") as caught:
+    with pytest.raises(ConfigError, match=r"^shuffle .*; it is full, none, window\(n\) or blocks\(n\)") as caught:
         Plan({"a": 5}, shuffle=value)  # type: ignore[arg-type]
     assert (caught.value.key, caught.value.value) == ("shuffle", value)
+
+
+BLOCKS = [[7, 6, 8, 1, 0, 2, 4, 10, 5, 9, 3], [0, 10, 1, 2, 9, 5, 3, 7, 8, 4, 6]]
+
+
+def test_exact_blocks() -> None:
+    plan = Plan({"a": 11}, shuffle="blocks(2)", block_records={"a": 3}, stop="forever", seed=1)
+    epochs = plan.take(0, 22).record.reshape(2, 11).tolist()
+    assert epochs == BLOCKS
+    # Blocks 0 and 2, then the short window: block 1 and the short block 3; in the second epoch it comes first.
+    assert [sorted(part) for part in (epochs[0][:6], epochs[0][6:])] == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10]]
+    assert [sorted(part) for part in (epochs[1][:5], epochs[1][5:])] == [[0, 1, 2, 9, 10], [3, 4, 5, 6, 7, 8]]
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 12), st.integers(0, 9))
+def test_blocks_are_permuted_and_few_are_open(size: int, block: int, window: int, seed: int) -> None:
+    plan = Plan({"a": size}, shuffle=f"blocks({window})", block_records={"a": block}, stop="forever", seed=seed)
+    for record in plan.take(0, 3 * size).record.reshape(3, size):
+        assert sorted(record.tolist()) == list(range(size))
+        number, opened = record // block, []
+        first = {each: int(np.flatnonzero(number == each)[0]) for each in set(number.tolist())}
+        last = {each: int(np.flatnonzero(number == each)[-1]) for each in first}
+        for index in range(size):  # a block is open from its first record to its last
+            opened.append(sum(first[each] <= index <= last[each] for each in first))
+        assert max(opened) <= window
+
+
+def test_a_window_over_all_blocks_is_a_full_shuffle() -> None:
+    few = [Plan({"a": 50}, shuffle=shuffle, stop="forever") for shuffle in ("blocks(1)", "blocks(9)")]  # of 1,024
+    first, second = (plan.take(0, 50).record.tolist() for plan in few)
+    assert first == second
+    assert sorted(first) == list(range(50))
+    assert first != sorted(first)
+
+
+def test_every_place_of_blocks_is_as_likely() -> None:
+    # Chi-square of place against record: 4 blocks of 3, two of which are open at once.
+    plan = Plan({"a": 12}, shuffle="blocks(2)", block_records={"a": 3}, stop="forever")
+    record = plan.take(0, 12 * 4000).record.reshape(4000, 12)
+    table = np.stack([np.bincount(record[:, place], minlength=12) for place in range(12)])
+    assert ((table - 4000 / 12) ** 2 / (4000 / 12)).sum() < 175  # the 99.9th percentile of 121 degrees of freedom
+    # The short block goes with the short window, here alone, which stands in each of three places.
+    plan = Plan({"a": 14}, shuffle="blocks(2)", block_records={"a": 3}, stop="forever")
+    record = plan.take(0, 14 * 4000).record.reshape(4000, 14)
+    places = np.bincount(np.argmax(record == 13, axis=1), minlength=14)
+    assert np.flatnonzero(places).tolist() == [0, 1, 6, 7, 12, 13]
+    assert ((places[places > 0] - 4000 / 6) ** 2 / (4000 / 6)).sum() < 20.5
+    assert len({tuple(epoch // 3) for epoch in record}) > 3000
+
+
+def test_blocks_that_are_none() -> None:
+    with pytest.raises(ConfigError, match=r"^block_records\.a = 0; it is 1 or more, and less than 2\^32\.$"):
+        Plan({"a": 5}, shuffle="blocks(2)", block_records={"a": 0})
+    with pytest.raises(ConfigError, match=r"^block_records: there is no source 'b' in this mix\. Known: a\.$"):
+        Plan({"a": 5}, shuffle="blocks(2)", block_records={"b": 3})

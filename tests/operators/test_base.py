@@ -58,11 +58,12 @@ def test_a_name_that_is_taken() -> None:
 
 def test_built_in_traits() -> None:
     operators = {name: registry.lookup("operator", name) for name in registry.names("operator")}
-    built_in = ("datamix.operators.image", "datamix.operators.label")
+    built_in = ("datamix.operators.image", "datamix.operators.label", "datamix.operators.leaf")
     promised = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
     assert [name for name, each in promised.items() if each.random] == ["flip_horizontal"]
     assert [name for name, each in promised.items() if not each.elementwise] == [
-        "flip_horizontal", "offset_one_hot", "one_hot", "resize", "to_grayscale", "to_rgb",
+        "add_axis", "channels_last", "drop_alpha", "flip_horizontal", "offset_one_hot", "one_hot", "resize", "squeeze",
+        "to_grayscale", "to_rgb",
     ]  # fmt: skip
     assert {name: each.traced for name, each in promised.items() if each.traced} == {
         "normalize": ("mean", "std"),

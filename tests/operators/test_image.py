@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.image import cast, flip_horizontal, normalize, resize, to_float, to_grayscale, to_rgb
+from datamix.operators.image import (
+    cast,
+    channels_last,
+    drop_alpha,
+    flip_horizontal,
+    normalize,
+    resize,
+    to_float,
+    to_grayscale,
+    to_rgb,
+)
 from datamix.spec import Record
 
 KEY = jax.random.key(0)
@@ -237,6 +247,37 @@ def test_to_rgb() -> None:
     np.testing.assert_array_equal(apply(to_rgb, RGB), RGB, strict=True)
 
 
+def test_a_fourth_channel_is_dropped() -> None:
+    rgba = np.concatenate([RGB, np.full((5, 4, 1), 7, np.uint8)], axis=2)
+    np.testing.assert_array_equal(apply(to_grayscale, rgba), apply(to_grayscale, RGB), strict=True)
+    np.testing.assert_array_equal(apply(to_rgb, rgba), RGB, strict=True)
+    np.testing.assert_array_equal(apply(drop_alpha, rgba), RGB, strict=True)
+    assert apply(resize, rgba, height=3, width=2).shape == (3, 2, 4)
+    assert apply(flip_horizontal, rgba, KEY, probability=1)[..., 3].tolist() == rgba[..., 3].tolist()
+
+
+def test_channels_last() -> None:
+    np.testing.assert_array_equal(apply(channels_last, RGB.transpose(2, 0, 1)), RGB, strict=True)
+    with pytest.raises(
+        SpecError, match=r"^operator 'channels_last' takes an image \[channels, .* has shape \[4, 4\]\.$"
+    ):
+        apply(channels_last, np.zeros((4, 4)))
+
+
+@pytest.mark.parametrize(("channels", "left"), [(1, 1), (2, 1), (3, 3), (4, 3)])
+def test_drop_alpha_leaves_images_without_alpha_as_they_are(channels: int, left: int) -> None:
+    value = np.arange(2 * 3 * channels, dtype=np.uint8).reshape(2, 3, channels)
+    np.testing.assert_array_equal(apply(drop_alpha, value), value[..., :left], strict=True)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (4, 4), (4, 4, 5)])
+def test_drop_alpha_takes_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        SpecError, match=r"^operator 'drop_alpha' takes an image \[height, width, 1 to 4\]; leaf 'image' "
+    ):
+        apply(drop_alpha, np.zeros(shape))
+
+
 # All of them ----------------------------------------------------------------------------------------------------------
 
 ON_IMAGES = {
@@ -253,10 +294,10 @@ ON_NUMBERS = {
 
 
 @pytest.mark.parametrize("name", ON_IMAGES)
-@pytest.mark.parametrize("shape", [(), (4,), (4, 4), (4, 4, 2), (4, 4, 4), (2, 4, 4, 3)])
+@pytest.mark.parametrize("shape", [(), (4,), (4, 4), (4, 4, 2), (4, 4, 5), (2, 4, 4, 3)])
 def test_not_an_image(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        SpecError, match=rf"^operator '{name}' takes an image \[height, width, 1 or 3\]; leaf 'x' has "
+        SpecError, match=rf"^operator '{name}' takes an image \[height, width, 1, 3 or 4\]; leaf 'x' has "
     ) as e:
         ON_IMAGES[name]({"x": jnp.zeros(shape)}, leaf="x")
     assert str(e.value).endswith(f"has shape {list(shape)}.")

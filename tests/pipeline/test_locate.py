@@ -14,6 +14,7 @@ from datamix.errors import ConfigError
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.periods import Draws, Runs, Table
 from datamix.mixing.plan import Plan
+from datamix.mixing.sampling import ByClass, ByWeight
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, PlanArrays, arrays_of, cursor_at, locate
 from datamix.pipeline.lookup.draws import DrawsLookup
@@ -121,6 +122,36 @@ def test_locate_is_take(order: str, settings: dict[str, Any], unit: int, shuffle
             begin = start // unit * unit
             if plan.length is None or begin < plan.length:
                 walk(plan, begin, 48, 3)
+
+
+SAMPLING = {
+    "a": ByClass.of(np.arange(37) ** 2 % 5),
+    "b": ByWeight.of(np.array([0, 1, 2, 3, 1e-12])),
+    "c": ByWeight.of(np.arange(1000) % 7),
+}
+
+
+@pytest.mark.parametrize(("order", "settings"), SETTINGS)
+@pytest.mark.parametrize("shuffle", ["full", "none"])
+def test_locate_is_take_of_drawn_records(order: str, settings: dict[str, Any], shuffle: str) -> None:
+    for stop in ("all_exhausted", "forever"):
+        plan = plan_of(order, stop, sampling=SAMPLING, shuffle=shuffle, **settings)
+        for start in (0, 777, *([10**5, 12_345_678_900] if order != "random" else [])):
+            if plan.length is None or start < plan.length:
+                walk(plan, start, 48, 2)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    st.tuples(*[st.integers(1, 2000)] * 3),
+    st.tuples(*[st.integers(1, 200)] * 3),
+    st.integers(1, 40),
+    st.one_of(st.integers(0, 6000), st.integers(0, 2**60 - 1000)),
+)
+def test_any_blocks(sizes: tuple[int, ...], blocks: tuple[int, ...], window: int, start: int) -> None:
+    names = dict(zip("abc", sizes, strict=True))
+    known = dict(zip("abc", blocks, strict=True))
+    walk(Plan(names, stop="forever", shuffle=f"blocks({window})", block_records=known), start, 48, 2)
 
 
 @pytest.mark.parametrize(("order", "unit", "num_slots"), [("round_robin", 1, 20_000), ("concat", 3, 2000)])

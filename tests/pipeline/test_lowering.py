@@ -12,7 +12,17 @@ import pytest
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.base import operator
-from datamix.operators.image import cast, flip_horizontal, normalize, resize, to_float, to_rgb
+from datamix.operators.image import (
+    cast,
+    channels_last,
+    drop_alpha,
+    flip_horizontal,
+    normalize,
+    resize,
+    to_float,
+    to_grayscale,
+    to_rgb,
+)
 from datamix.operators.label import one_hot
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import agreed_spec, assemble, chain_of, check_specs, stored_spec
@@ -147,6 +157,12 @@ def test_an_operator_must_return_a_record_and_keep_its_promise() -> None:
     [
         (IMAGES, LARGE, "resize: {height: 4, width: 4}"),
         (IMAGES | {"image": LeafSpec((4, 4, 3), "uint8")}, IMAGES, "to_rgb"),
+        (
+            IMAGES | {"image": LeafSpec((4, 4, 3), "uint8")},
+            IMAGES | {"image": LeafSpec((4, 4, 4), "uint8")},
+            "drop_alpha",
+        ),
+        (IMAGES, IMAGES | {"image": LeafSpec((4, 4, 4), "uint8")}, "to_grayscale"),
         (IMAGES | {"image": LeafSpec((4, 4, 1), "float32")}, IMAGES, "to_float"),
         (IMAGES | {"label": LeafSpec((), "float32")}, IMAGES, "cast: {dtype: float32, leaf: label}"),
         (IMAGES | {"label": LeafSpec((3,), "float32")}, IMAGES, "one_hot: {num_classes: 3, leaf: label}"),
@@ -160,12 +176,31 @@ def test_the_operator_that_an_error_names_mends_it(first: Any, second: Any, advi
     settings = {
         "resize": use(resize, height=4, width=4),
         "to_rgb": use(to_rgb),
+        "drop_alpha": use(drop_alpha),
+        "to_grayscale": use(to_grayscale),
         "to_float": use(to_float),
         "cast": use(cast, dtype="float32", leaf="label"),
         "one_hot": use(one_hot, num_classes=3),
     }
     mended = graph(a=[], b=[settings[advice.partition(":")[0]]])
     assert check_specs(mended, {"a": first, "b": second}) == first
+
+
+def test_the_images_without_alpha_are_what_others_should_be_like() -> None:
+    rgba = IMAGES | {"image": LeafSpec((4, 4, 4), "uint8")}
+    with pytest.raises(SpecError, match=r"to_grayscale would mend it: add it to source\.a\.operators\.$"):
+        agreed_spec({name: chain_of([], spec) for name, spec in {"a": rgba, "b": IMAGES}.items()})
+
+
+def test_channels_are_last_in_every_source() -> None:
+    torch = IMAGES | {"image": LeafSpec((1, 28, 28), "uint8")}
+    last = IMAGES | {"image": LeafSpec((28, 28, 1), "uint8")}
+    for first, second, name in ((torch, last, "a"), (last, torch, "b")):
+        specs = {"a": first, "b": second}
+        with pytest.raises(SpecError, match=rf"; add channels_last to source\.{name}\.operators, as the first\.$"):
+            agreed_spec({each: chain_of([], spec) for each, spec in specs.items()})
+        mended = graph(**{each: [use(channels_last)] if each == name else [] for each in specs})
+        assert check_specs(mended, specs) == last
 
 
 def test_stored_leaves_have_32_bits_at_most() -> None:

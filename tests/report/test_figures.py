@@ -40,3 +40,23 @@ def test_stages_are_one_bar(tmp_path):
     colours = np.asarray([(31, 119, 180), (44, 160, 44)]) / 255  # of the first and the third stage
     blue, green = ((np.abs(pixels - colour) < 0.01).all(axis=2).sum() for colour in colours)
     assert 2.5 < green / blue < 3.1  # beside the bar, each has a square in the legend
+
+
+def test_a_source_has_one_colour_everywhere():
+    assert len({figures.color_of(i) for i in range(8)}) == 8
+    assert figures.color_of(9) == figures.color_of(1)
+
+
+def test_histograms_of_sources_lie_over_one_another(tmp_path):
+    values = {"x": {"a": np.zeros(50), "b": np.ones(50)}, "y": {"b": np.array([1, np.nan, np.inf, 2])}}
+    figures.histograms(tmp_path / "both.png", values, ["a", "b"], "Values")
+    figures.histograms(tmp_path / "one.png", {"x": {"a": np.zeros(50)}}, ["a", "b"], "Values")
+    figures.histograms(tmp_path / "none.png", {"x": {"a": np.full(3, np.nan)}}, ["a"], "Values")
+
+    def has(name: str, source: int) -> bool:
+        colour = [int(figures.color_of(source)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return bool((np.abs(imread(tmp_path / name)[..., :3] - colour) < 0.01).all(axis=2).any())
+
+    assert [has("both.png", 0), has("both.png", 1)] == [True, True]
+    assert [has("one.png", 0), has("one.png", 1)] == [True, False]
+    assert (tmp_path / "none.png").exists()

@@ -7,7 +7,7 @@ import re
 
 from rich.console import Console
 
-from datamix.report.progress import progress
+from datamix.report.progress import counting, progress
 
 
 def test_where_there_is_no_terminal_each_step_is_a_plain_line():
@@ -29,3 +29,14 @@ def test_in_a_terminal_a_bar_runs_below_the_lines():
     assert "step  5/20  loss 0.1" in text
     assert "training" in text
     assert "20/20" in text
+
+
+def test_counting_where_there_is_no_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("datamix.report.progress.time.perf_counter", lambda: next(clock))
+    with counting("Statistics of a") as advance:
+        for done in range(1, 7):
+            advance(done, 10)
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"Statistics of a: 3 of 10, \d+ s left", first)
+    assert re.fullmatch(r"Statistics of a: 6 of 10, \d+ s left", second)

@@ -338,3 +338,86 @@ def test_the_labels_of_the_whole_file_are_known_to_every_slice(tmp_path):
     assert isinstance(source, LabelledSource)
     assert source.read()["label"].tolist() == [2, 3]
     assert source.whole_labels().tolist() == list(range(10))
+
+
+# Arrays that are called after splits ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keras(tmp_path: Path) -> str:
+    other = {"x_test": IMAGE[::-1], "y_test": LABEL[::-1] + 4, "x_val": IMAGE[:2], "y_val": LABEL[:2]}
+    np.savez(tmp_path / "keras.npz", x_train=IMAGE, y_train=LABEL, **other)
+    return str(tmp_path / "keras.npz")
+
+
+@pytest.mark.parametrize("leaves", [None, {"image": "x_train", "label": "y_train"}])
+def test_arrays_called_after_splits_are_splits(keras: str, leaves: dict[str, str] | None) -> None:
+    of_split = {split: arrays(path=keras, leaves=leaves, split=split) for split in ("train", "test[1:3]", "val")}
+    assert_same(of_split["train"].read(), {"image": IMAGE, "label": LABEL})
+    assert_same(of_split["test[1:3]"].read(), {"image": IMAGE[[4, 3]], "label": LABEL[[4, 3]] + 4})
+    assert_same(of_split["val"].read(), {"image": IMAGE[:2], "label": LABEL[:2]})
+    for source in of_split.values():
+        check_source(source)
+        assert sorted(source.whole_labels().tolist()) == sorted([*LABEL, *LABEL + 4, *LABEL[:2]])
+        told = ("keras.npz: x_train as image, y_train as label; its splits are train, test, val.",)
+        assert source.notes == (told if leaves is None else ())
+    several = arrays(path=keras, leaves=leaves, split="val+train[4:]")
+    check_source(several)
+    assert_same(several.read(), {"image": IMAGE[[0, 1, 4, 5]], "label": LABEL[[0, 1, 4, 5]]})
+    assert arrays(path=keras, leaves=leaves, split="all").num_records == 14
+    with pytest.raises(ConfigError, match=r"^split = 'dev': there is no split 'dev'\. Known: test, train, val\.$"):
+        arrays(path=keras, leaves=leaves, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("names", "leaves"),
+    [
+        (("train_images", "train_labels", "test_images", "test_labels"), ("image", "label")),
+        (("images_train", "weight_train", "images_eval", "weight_eval"), ("image", "weight")),
+        (("x_train", "y_train", "x_test", "y_test", "z"), None),  # another array: whose?
+        (("x_train", "y_train", "x_test"), None),
+        (("x_train", "y_train"), ("x_train", "y_train")),  # no other split, no question
+    ],
+)
+def test_which_names_are_those_of_splits(
+    tmp_path: Path, names: tuple[str, ...], leaves: tuple[str, ...] | None
+) -> None:
+    size = {"train": 3, "test": 2, "eval": 2}
+    values = {name: np.zeros((next((n for word, n in size.items() if word in name), 5), 2, 2)) for name in names}
+    np.savez(tmp_path / "x.npz", **values)
+    if leaves is None:
+        with pytest.raises(
+            DataError, match=r"x\.npz: the arrays need the same length along their first axis; found x_"
+        ):
+            arrays(path=str(tmp_path / "x.npz"))
+    else:
+        assert tuple(arrays(path=str(tmp_path / "x.npz")).spec) == leaves
+
+
+def test_keras_vectors_are_features(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=np.zeros((3, 4)), y_train=LABEL[:3], x_test=np.zeros((2, 4)), y_test=LABEL[:2])
+    assert {leaf: part.shape for leaf, part in arrays(path=str(tmp_path / "x.npz")).spec.items()} == {
+        "features": (4,), "label": (),
+    }  # fmt: skip
+
+
+def test_splits_that_differ_are_not_read_together(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x_train=IMAGE, y_train=LABEL, x_test=IMAGE[:, :1], y_test=LABEL)
+    assert arrays(path=str(path), split="test").spec["image"].shape == (1, 2, 1)
+    with pytest.raises(
+        DataError, match=r"^splits that are read together are alike, and here image is uint8 \[2, 2, 1\] and "
+    ):
+        arrays(path=str(path), split="train+test")
+
+
+def test_names_of_classes_may_lie_beside_the_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, image=IMAGE, label=LABEL, class_names=np.array(["a", "b", "c", "d"]))
+    for leaves in (None, {"image": "image", "label": "label"}):
+        source = arrays(path=str(path), leaves=leaves)
+        assert (source.class_names, sorted(source.spec)) == (("a", "b", "c", "d"), ["image", "label"])
+    np.savez(path, image=IMAGE, class_names=np.arange(6))
+    assert (arrays(path=str(path)).class_names, len(arrays(path=str(path)).spec)) == ((), 2)
+    np.savez(path, image=IMAGE, class_names=np.array([None, "a"], object))
+    assert arrays(path=str(path), leaves={"image": "image"}).class_names == ()

@@ -101,3 +101,25 @@ def test_a_part_of_a_source_that_is_read_in_blocks_is_one_itself() -> None:
     assert reads_whole(part) is False
     assert read_leaf(part, "square")[0] == 2000**2
     assert reads_whole(sliced(MemoryArrays({"x": np.arange(9)}), "train[2:]")) is True
+
+
+def test_one_leaf_is_read_alone_where_the_source_can(size: int) -> None:
+    class Columns(Squares):
+        def take(self, indices: np.ndarray, out: Arrays) -> None:
+            assert list(out) == ["square"]
+            out["square"][:] = indices**2
+
+    for source in (Squares(size), Columns(size)):
+        np.testing.assert_array_equal(read_leaf(source, "square"), np.arange(size) ** 2)
+        assert read_leaf(source, "square", min(size, 1)).tolist() == [0][:size]
+    in_memory = MemoryArrays({"x": np.arange(4), "y": np.zeros(4)})
+    assert read_leaf(in_memory, "x", 2).tolist() == [0, 1]
+
+
+def test_a_key_error_that_is_not_about_leaves_stays_one() -> None:
+    class Broken(Squares):
+        def take(self, indices: np.ndarray, out: Arrays) -> None:
+            raise KeyError("file")
+
+    with pytest.raises(KeyError, match="file"):
+        read_leaf(Broken(3), "square")

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from datamix.errors import ConfigError, DataError, InstallationError
-from datamix.sources.images import ImageFormat
+from datamix.sources import images
+from datamix.sources.images import ImageFormat, image_size
 
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (128, 128, 128)
 
@@ -47,6 +48,46 @@ def test_photographs_are_as_pillow_reads_and_resizes_them(shared_data):
         ours = decoded(path.read_bytes(), height=48, width=40)
         assert np.abs(ours - colour).mean() < (1 if max(file.size) >= 4 * 40 else 0.001)
         assert np.abs(decoded(path.read_bytes(), height=48, width=40, mode="L")[..., 0] - grey).mean() < 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("without", [False, True], ids=["OpenCV", "no OpenCV"])
+def test_plain_png_keeps_its_pixels(channels, without, monkeypatch):
+    if without:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+        images.opencv.cache_clear()
+    image = noise(5, 9, channels)
+    mode = "L" if channels == 1 else "RGB"
+    assert (decoded(encoded(image), height=5, width=9, mode=mode).squeeze() == np.asarray(image)).all()
+    images.opencv.cache_clear()
+
+
+def test_png_that_is_not_plain_is_as_pillow_reads_it():
+    clear = encoded(Image.new("L", (4, 4), 7), transparency=7)
+    assert (decoded(clear, mode="L", background="black") == 0).all()
+    palette = encoded(noise(4, 4).quantize(16))
+    assert (decoded(palette) == np.asarray(Image.open(io.BytesIO(palette)).convert("RGB"))).all()
+    deep = encoded(Image.fromarray(np.full((4, 4), 0x1234, np.uint16)))
+    assert (decoded(deep, mode="L") == 0x12).all()
+
+
+def test_a_damaged_png_is_one_error_and_nothing_is_printed(capfd):
+    whole = encoded(noise(40, 30))
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    for data in (whole[:40], whole[: len(whole) // 2], bytes(flipped)):
+        with pytest.raises(DataError, match=r"^it is (damaged, or no whole image: |no image of a known format)"):
+            decoded(data, height=30, width=40)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_size_of_an_image_is_that_of_the_upright_one():
+    assert image_size(encoded(noise(5, 9))) == (5, 9, "RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert image_size(encoded(noise(5, 9), "JPEG", exif=exif)) == (9, 5, "RGB")
+    with pytest.raises(DataError, match="no image of a known format"):
+        image_size(b"text")
 
 
 def test_what_can_be_a_buffer_is_decoded_alike():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import datamix
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource, Source, read_all
@@ -159,6 +165,147 @@ def test_no_records() -> None:
     assert (source.num_records, dict(source.spec)) == (0, {})
 
 
+# What people have -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "spec"),
+    [
+        ("L", "uint8 [2, 3]"), ("1", "bool [2, 3]"), ("RGB", "uint8 [2, 3, 3]"), ("RGBA", "uint8 [2, 3, 4]"),
+        ("P", "uint8 [2, 3, 3]"), ("CMYK", "uint8 [2, 3, 3]"), ("YCbCr", "uint8 [2, 3, 3]"), ("F", "float32 [2, 3]"),
+    ],
+)  # fmt: skip
+def test_images_of_pillow_become_arrays(mode: str, spec: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.full((2, 3, 3), (255, 0, 0), np.uint8)
+    source = as_source(Dataset(lambda i: (image.fromarray(pixels).convert(mode), i)))
+    assert str(source.spec["image"]) == spec
+    if spec == "uint8 [2, 3, 3]":  # colours, and not numbers of a palette or of inks
+        assert np.abs(read_all(source)["image"] - pixels.astype(int)).max() <= 8
+    check_source(source)
+
+
+def test_a_palette_with_transparency_keeps_it() -> None:
+    image = pytest.importorskip("PIL.Image")
+    icon = image.new("P", (3, 2))
+    icon.info["transparency"] = 0
+    assert read_all(as_source([(icon, 1)]))["image"][..., 3].tolist() == [[[0, 0, 0], [0, 0, 0]]]
+
+
+def test_classes_are_named_as_torchvision_names_them() -> None:
+    class WithClasses(Dataset):
+        classes = ["cat", "dog"]  # noqa: RUF012
+
+    assert as_source(WithClasses(lambda i: (IMAGES[i], i % 2))).class_names == ("cat", "dog")
+    WithClasses.classes = [0, 1]
+    assert as_source(WithClasses(lambda i: (IMAGES[i], i % 2))).class_names == ()
+
+
+def test_datasets_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(IMAGES), torch.arange(7))
+    source = as_source(torch.utils.data.Subset(data, [6, 0]))
+    assert {leaf: str(part) for leaf, part in source.spec.items()} == {"image": "uint8 [2, 2, 1]", "label": "int64 []"}
+    np.testing.assert_array_equal(read_all(source)["image"], IMAGES[[6, 0]])
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Iterator[int]:
+            return iter([])
+
+        def __len__(self) -> int:
+            return 3
+
+    for stream in (Stream(), torch.utils.data.DataLoader(data)):
+        with pytest.raises(
+            ConfigError, match=r" is no source: it gives its records in order alone, .*datamix\.prepare"
+        ):
+            _ = as_source(stream).spec
+    with pytest.raises(DataError, match=r"^leaf 'image' of record 0 is Tensor, and no array: .*detach\(\)"):
+        _ = as_source([(torch.zeros(2, requires_grad=True), 1)]).spec
+
+
+def test_datasets_of_hugging_face(shared_data: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    splits = datasets.load_from_disk(str(shared_data / "huggingface" / "mnist_small"))
+    source = as_source(splits["test"])
+    assert (source.num_records, source.class_names) == (200, tuple("0123456789"))
+    assert {leaf: str(part) for leaf, part in source.spec.items()} == {"image": "uint8 [28, 28]", "label": "int64 []"}
+    check_source(source)
+    with pytest.raises(ConfigError, match=r"^DatasetDict holds splits, .* data\['train'\]\.$"):
+        as_source(splits)
+    with pytest.raises(ConfigError, match=r"^source 'a': DatasetDict holds splits"):
+        datamix.mix({"a": splits})
+    with pytest.raises(ConfigError, match=r"^IterableDataset is no source: .*datamix\.prepare"):
+        as_source(splits["test"].to_iterable_dataset())
+
+
+def test_sources_of_grain() -> None:
+    grain = pytest.importorskip("grain")
+    data = grain.MapDataset.source([{"label": i} for i in range(5)]).map(lambda record: {"label": record["label"] + 1})
+    assert read_all(as_source(data))["label"].tolist() == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match=r"^PrefetchIterDataset is no source: .*datamix\.prepare"):
+        as_source(data.to_iter_dataset())
+
+
+def test_data_frames() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"x": [0.5, 1.5], "name": ["a", "b"], "label": [3, 4], "when": pandas.to_datetime([0, 1])})
+    source = as_source(frame)
+    assert {leaf: str(part) for leaf, part in source.spec.items()} == {"x": "float64 []", "label": "int64 []"}
+    assert source.notes == ("name, when: no numbers, and left out.",)
+    assert read_all(source)["label"].tolist() == [3, 4]
+    nested = datamix.mix({"both": {"a": frame[["x", "label"]], "b": frame[["x", "label"]]}}, batch_size=2)
+    assert list(nested.plan.report().sources) == ["both.a", "both.b"]
+    with pytest.raises(DataError, match=r"^DataFrame has no column of numbers; its columns are name\.$"):
+        as_source(frame[["name"]])
+
+
+def test_structured_arrays() -> None:
+    rows = np.array([((1, 2), 3, "a"), ((4, 5), 6, "b")], [("x", "f4", (2,)), ("label", "i4"), ("name", "U1")])
+    source = as_source(rows)
+    assert (source.read()["x"].tolist(), source.notes) == ([[1, 2], [4, 5]], ("name: no numbers, and left out.",))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_pair_of_arrays_is_images_and_labels(kind: type) -> None:
+    source = as_source(kind([IMAGES, np.arange(7)]))
+    assert isinstance(source, MemoryArrays)
+    assert source.read()["image"] is IMAGES
+    with pytest.raises(
+        DataError, match=r"the same length along their first axis; found image \[7, 2, 2, 1\], label \[6\]"
+    ):
+        as_source(kind([IMAGES, np.arange(6)]))
+
+
+def test_objects_are_asked_by_one_thread_at_a_time() -> None:
+    inside = []
+
+    def record(index: int) -> dict[str, Any]:
+        inside.append(index)
+        time.sleep(0.001)
+        assert inside == [index]
+        inside.remove(index)
+        return as_dict(index)
+
+    source = as_source(Dataset(record))
+    whole = read_all(source)
+    out = {leaf: np.zeros((40, *part.shape), part.dtype) for leaf, part in source.spec.items()}
+    indices = np.arange(40) % 7
+    with ThreadPoolExecutor(4) as pool:
+        pieces = [
+            (indices[i : i + 10], {leaf: values[i : i + 10] for leaf, values in out.items()}) for i in (0, 10, 20, 30)
+        ]
+        list(pool.map(lambda piece: source.take(*piece), pieces))
+    for leaf, values in out.items():
+        np.testing.assert_array_equal(values, whole[leaf][indices])
+
+
+def test_they_go_to_other_processes() -> None:
+    source = pickle.loads(pickle.dumps(as_source([as_dict(i) for i in range(7)])))
+    assert read_all(source)["label"].tolist() == list(range(7))
+    assert read_all(copy.deepcopy(source))["label"].tolist() == list(range(7))
+
+
 def generator() -> Iterator[dict[str, int]]:
     yield {"label": 1}
 
@@ -169,7 +316,7 @@ def generator() -> Iterator[dict[str, int]]:
         (
             generator(),
             ConfigError,
-            r"^generator is no source: .* in order alone, .*; list\(…\) makes a source",
+            r"^generator is no source: .* in order alone, .*; datamix\.prepare\(NAME, records, limit=…\) writes ",
         ),
         (iter([1]), ConfigError, r"list_iterator is no source: it gives its records in order alone"),
         (3, ConfigError, r"^int is no source; it needs len\(\), and \[i\] that gives record i\.$"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import resolve_split, steps_of
 
 SIZES = {"train": 800, "test": 100}
 
@@ -142,3 +142,36 @@ def test_as_tfds_reads_it(case: tuple[str, dict[str, int]]) -> None:
         start, stop = instruction.from_ or 0, size if instruction.to is None else instruction.to
         want.append((instruction.splitname, start, max(start, stop)))  # TFDS leaves 5:3 as it is, and reads nothing
     assert resolve_split(spec, sizes, where="split") == want
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("train[::2]", [("train[:]", 2)]),
+        ("train[1::2]", [("train[1:]", 2)]),
+        ("train[:1000:3]", [("train[:1000]", 3)]),
+        (" train [ 10% : 90% : 1_0 ] ", [(" train [ 10% : 90% ]", 10)]),
+        ("train[::]", [("train[:]", 1)]),
+        ("train[-5::3]+test+all[:4]", [("train[-5:]", 3), ("test", 1), ("all[:4]", 1)]),
+    ],
+)
+def test_steps(text: str, want: list[tuple[str, int]]) -> None:
+    assert steps_of(text, where="split") == want
+    for part, _ in want:
+        assert resolve(part)
+
+
+@pytest.mark.parametrize("part", ["train[::0]", "train[::-1]", "train[::2%]", "train[::x]", "train[::1.5]"])
+def test_steps_that_are_none(part: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        steps_of(f"test+{part}", where="split")
+    assert str(error.value) == (
+        f"split = 'test+{part}': {part!r} is not a split; write train, train[:2000], train[10%:90%], train[::2] or "
+        "several joined by +."
+    )
+
+
+@pytest.mark.parametrize("text", ["train[::2]", "train[1:2:3:4]", "train[::2]x"])
+def test_a_split_without_steps_has_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r" is not a split; write train"):
+        resolve(text)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from datamix.sources.statistics import LeafStatistics, RunningStatistics
+from datamix.sources.statistics import LeafStatistics, from_json, statistics_of, to_json
 
 
 def test_exact() -> None:
@@ -57,13 +57,27 @@ def test_labels_without_a_class() -> None:
     assert LeafStatistics.of(np.array([np.nan, 3.0, -1.0])).num_unlabelled(3) == 2
 
 
-def test_block_by_block_as_all_at_once() -> None:
-    values = np.array([[1.0, np.nan], [-np.inf, 4.0], [-2.0, np.nan], [-1.0, 8.0]])
-    running = RunningStatistics()
-    for start in range(0, 4, 3):
-        running.add(values[start : start + 3])
-    assert running.result() == LeafStatistics.of(values)
-    assert running.num_records == 4
+@given(
+    hnp.arrays(
+        np.float32, st.integers(0, 40), elements=st.floats(-100, 100, width=32) | st.sampled_from([np.nan, np.inf])
+    ),
+    st.lists(st.integers(0, 40), max_size=5),
+)
+def test_parts_give_what_the_whole_gives(values: np.ndarray, cuts: list[int]) -> None:
+    parts = np.split(values, sorted(min(cut, len(values)) for cut in cuts))
+    merged = LeafStatistics.merged((LeafStatistics.of(part), part.size) for part in parts)
+    whole = LeafStatistics.of(values)
+    assert merged.mean == (whole.mean if whole.mean is None else pytest.approx(whole.mean, abs=1e-4))
+    assert vars(merged) | {"mean": 0} == vars(whole) | {"mean": 0}
+
+
+def test_they_are_kept_as_json_to_the_last_bit() -> None:
+    statistics = {"x": LeafStatistics.of(np.array([0.1, np.nan, 1e300])), "none": LeafStatistics.of(np.zeros(0))}
+    assert from_json(json.loads(json.dumps(to_json(statistics)))) == statistics
+
+
+def test_a_source_that_keeps_none_has_none() -> None:
+    assert statistics_of(object()) is None
 
 
 def test_only_statistics_of_some_records_say_so() -> None:

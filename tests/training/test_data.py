@@ -25,6 +25,19 @@ def test_every_source_has_its_own_test_records(config_of):
     assert set(batch["label"][20:].tolist()) == {4, 5, 6, 7}
 
 
+@pytest.mark.filterwarnings("ignore:source 'down'")
+def test_a_condition_holds_for_test_records_and_the_other_choices_do_not(config_of, tmp_path):
+    np.save(tmp_path / "some.npy", np.arange(40))
+    whole = open_data(config_of("source.down.test_split=train"))
+    chosen = ["source.down.where=label > 0", f"source.down.records={tmp_path}/some.npy", "source.down.balance=label"]
+    data = open_data(config_of("source.down.test_split=train", *chosen))
+    assert (whole.test_records["down"], data.test_records["down"], data.pipeline.plan.sizes[1]) == (60, 45, 30)
+    assert data.num_classes == whole.num_classes
+    assert set(data.test_pipeline[0]["label"][20:].tolist()) == {5, 6, 7}
+    assert data.built.plan.drawn()[0].startswith("down is balanced: each of its 3 classes, ")
+    assert not any(data.built_tests.plan.sampling)
+
+
 def test_sources_that_share_their_classes(config_of):
     data = open_data(config_of("labels=keep"))
     assert (data.num_classes, data.disjoint_classes) == (4, False)

@@ -24,7 +24,7 @@ from datamix.errors import ConfigError, DataError
 from datamix.pipeline import xla
 from datamix.pipeline.narrowing import beyond, mend, what_is_lost
 from datamix.sources.base import Source
-from datamix.sources.statistics import LeafStatistics, Statistics
+from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 PREFETCH_BYTES = 256 * 2**20
@@ -419,7 +419,9 @@ class HostReader:
         return rows
 
     def statistics(self, source: int) -> dict[str, LeafStatistics]:
-        """The statistics of a source's leaves, by some of its records."""
+        """The statistics of a source's leaves: those that it has kept, or those of some of its records."""
+        if (known := statistics_of(self._sources[source])) is not None:
+            return dict(known)
         records = self._evenly(source)
         sampled = len(records) < self._sources[source].num_records
         return {leaf: LeafStatistics.of(v, sampled=sampled) for leaf, v in self._raw(source, records).items()}

@@ -12,14 +12,18 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from datamix.errors import DataError
 from datamix.spec import Arrays
+
+if TYPE_CHECKING:
+    from datamix.sources.images import ImageFormat
 
 CHUNK_RECORDS = 256
 HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
@@ -48,29 +52,59 @@ class Reader:
     Args:
       directory: The directory of the dataset.
       file_format: The format to read, as TFDS calls it.
+      form: What images are decoded to; None leaves them as they are.
     """
 
-    def __init__(self, directory: str, file_format: str) -> None:
+    def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
         import tensorflow_datasets as tfds
 
-        self.directory, self.file_format = directory, file_format
+        self.directory, self.file_format, self.form = directory, file_format, form
         self.builder = tfds.builder_from_directory(directory)
         # builder_from_directory's own file_format refuses any but the first of several formats.
         self.builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
-        self._opened: dict[Part, Any] = {}
+        features = self.builder.info.features
+        images = {name: each for name, each in features.items() if isinstance(each, tfds.features.Image)}
+        self.images = {name for name, each in images.items() if np.dtype(each.np_dtype).kind == "u"}
+        self._opened: dict[Any, Any] = {}
+
+    def decoders(self, wanted: Collection[str]) -> dict[str, Any]:
+        """What keeps TFDS from decoding images that nobody wants, or that are to be of another size."""
+        import tensorflow_datasets as tfds
+
+        return {name: tfds.decode.SkipDecoding() for name in self.images if self.form or name not in wanted}
 
     def fill(self, part: Part, start: int, arrays: Arrays) -> None:
         """Decode records into `arrays`, from record `start` of a part on."""
-        if part not in self._opened:
-            self._opened[part] = self.builder.as_data_source(split=instruction(part))
-        count = len(next(iter(arrays.values())))
-        records = self._opened[part].__getitems__(range(start, start + count))
+        self.take(part, range(start, start + len(next(iter(arrays.values())))), arrays)
+
+    def take(self, part: Part, records: Sequence[int], arrays: Arrays) -> None:
+        """Decode some records of a part into `arrays`."""
+        key = (part, *sorted(arrays))
+        if key not in self._opened:
+            self._opened[key] = self.builder.as_data_source(split=instruction(part), decoders=self.decoders(arrays))
+        decoded = self._opened[key].__getitems__(records)
         for leaf, array in arrays.items():
-            values = [record[leaf] for record in records]
+            values = [record[leaf] for record in decoded]
+            if leaf in self.images and self.form:
+                self.resize(values, array)
+                continue
             for value in values:
                 if np.shape(value) != array.shape[1:]:
                     raise _misshapen(leaf, np.shape(value), array.shape[1:])
             assign(array, np.asarray(values), leaf)
+
+    def resize(self, values: Iterable[bytes], array: np.ndarray) -> None:
+        """Decode encoded images into rows of `array`.
+
+        Raises:
+          DamageError: One of them is damaged.
+        """
+        assert self.form is not None
+        for value, row in zip(values, array, strict=True):
+            try:
+                self.form.decode(value, row)
+            except DataError as error:
+                raise DamageError(f"an image: {error}") from error
 
 
 class Helper:
@@ -182,7 +216,8 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
     readers: SimpleQueue[Reader | Helper] = SimpleQueue()
     readers.put(reader)
     with contextlib.ExitStack() as stack:
-        if sum(array[:1].nbytes for array in arrays.values()) > THREAD_RECORD_BYTES:
+        # Resizing lets go of the GIL, so that threads do.
+        if reader.form or sum(array[:1].nbytes for array in arrays.values()) > THREAD_RECORD_BYTES:
             for _ in range(num_workers - 1):
                 readers.put(reader)
         elif done >= HELPED_RECORDS:

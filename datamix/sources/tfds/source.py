@@ -1,4 +1,4 @@
-"""Datasets in TFDS's format: read from disk, decoded once and cached, prepared first where need be.
+"""Datasets in TFDS's format: decoded once and cached, or as they are read; prepared first where need be.
 
 TensorFlow is imported only to read data stored as tfrecord, and TFDS itself (about a second) only where the decoded
 split is not in the cache: what a source must know of itself is then in plain JSON files.
@@ -14,8 +14,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError, expanded, hint, install_hint
 from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Place, cache_directory
+from datamix.sources.images import Fit, ImageFormat, Mode
 from datamix.sources.splits import resolve_split
+from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.sources.tfds.decode import (
     CHUNK_RECORDS,
     DamageError,
@@ -39,8 +41,9 @@ from datamix.sources.tfds.decode import (
     without_opencv_advice,
 )
 from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
-from datamix.spec import Arrays, LeafSpec, Spec
+from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
 
+CACHED_BYTES = 4 << 30  # of decoded records, up to which they are kept in the cache unasked
 _RANDOM_ACCESS = ("array_record", "parquet")  # formats that TFDS reads without TensorFlow
 
 
@@ -54,7 +57,15 @@ class Tfds(TakeFromRead):
       data_dir: The directory of all datasets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
       leaves: The features to keep, or leaf name to feature; by default all that are numbers of one fixed shape, such as
-        image and label. Texts and sequences are left out, and `notes` says so; images of varying size are refused.
+        image and label. Texts and sequences are left out, and `notes` says so; images of varying size need `height` and
+        `width`.
+      height: Where it is set, images are resized as they are decoded; see `ImageFormat`, as for the four below.
+      width: See `height`.
+      mode: See `height`.
+      fit: See `height`.
+      background: See `height`.
+      cache: Whether records are decoded once, into the cache, or each time that they are read, which takes array_record
+        or Parquet. By default they are cached up to 4 GiB of decoded records, and always where they are tfrecord.
       download: Whether to download and prepare a dataset that is not there.
       wait_s: How long to wait for the first answer from the network.
       url: One of the dataset's own files, asked for before a download; by default, whether there is a network is asked.
@@ -73,6 +84,12 @@ class Tfds(TakeFromRead):
     data_dir: str | None = None
     cache_dir: str | None = None
     leaves: tuple[str, ...] | Mapping[str, str] | None = None
+    height: int | None = None
+    width: int | None = None
+    mode: Mode = "L"
+    fit: Fit = "resize"
+    background: str = "white"
+    cache: bool | None = None
     download: bool = True
     wait_s: float = 5.0
     url: str | None = None
@@ -101,16 +118,93 @@ class Tfds(TakeFromRead):
     def notes(self) -> tuple[str, ...]:
         """The notes on what is left out of each record."""
         left_out = self._described[2]
-        return (f"{', '.join(left_out)}: no numbers of one fixed shape, and left out.",) if left_out else ()
+        notes = [f"{', '.join(left_out)}: no numbers of one fixed shape, and left out."] if left_out else []
+        if self.cache is None and not self._is_cached:
+            notes.append(
+                f"{self._num_bytes / 1e9:,.1f} GB of decoded records are more than the cache takes unasked, and "
+                "so are decoded each time that they are read; cache=true keeps them."
+            )
+        return tuple(notes)
 
     def read(self) -> Arrays:
         """All records, memory-mapped; decoded first where the cache does not hold them."""
-        return self._slot.load(self._decode).arrays
+        return self._slot.load(self._decode).arrays if self._is_cached else self._decode()[0]
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        if self._is_cached:
+            super().take(indices, out)
+            return
+        ends, features = np.cumsum([part.stop - part.start for part in self._parts]), self._features_of(self.spec)
+        numbers = np.searchsorted(ends, indices, side="right")  # of the part that a record lies in
+        for number in np.unique(numbers).tolist():
+            part, rows = self._parts[number], np.flatnonzero(numbers == number)
+            records = (indices[rows] - (int(ends[number]) - (part.stop - part.start))).tolist()
+            block = {features[leaf]: np.empty((len(rows), *of.shape[1:]), of.dtype) for leaf, of in out.items()}
+            with without_opencv_advice(), self._blamed(part):
+                self._reader.take(part, records, block)
+            for leaf, values in out.items():
+                values[rows] = block[features[leaf]]
+
+    @cached_property
+    def _is_cached(self) -> bool:
+        """Whether records are decoded into the cache, and not each time that they are read."""
+        if self.cache is not None and (self.cache or self._file_format in _RANDOM_ACCESS):
+            return self.cache
+        if self.cache is False:
+            raise ConfigError(
+                f"{self._directory} is stored as {self._file_format}, which is read in order alone",
+                key="cache",
+                value=False,
+                hint="Leave it out, or prepare the dataset as array_record.",
+            )
+        is_small = self._num_bytes <= CACHED_BYTES
+        return is_small or self._file_format not in _RANDOM_ACCESS or self._slot.peek() is not None
+
+    @property
+    def _num_bytes(self) -> int:
+        """The bytes of all records, decoded."""
+        return self.num_records * bytes_of(self.spec)
+
+    @cached_property
+    def _form(self) -> ImageFormat | None:
+        """What images are decoded to; None leaves them as they are."""
+        if self.height is None and self.width is None:
+            return None
+        if self.height is None or self.width is None:
+            raise ConfigError("height and width are set together", key="width" if self.height else "height", value=None)
+        return ImageFormat(
+            height=self.height, width=self.width, mode=self.mode, fit=self.fit, background=self.background
+        )
+
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Decode the split where the cache does not hold it; `progress` takes the records done, and all."""
+        if self._is_cached:
+            self._slot.load(lambda: self._decode(progress))
+
+    def statistics(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics of all records, kept when they were decoded; None where the cache does not hold them."""
+        entry = self._slot.peek()
+        return from_json(entry[1]["statistics"]) if entry else None
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, and its number in it."""
+        shards = {split["name"]: np.cumsum([0, *map(int, split["shardLengths"])]) for split in self._info["splits"]}
+        ends = np.cumsum([part.stop - part.start for part in self._parts])
+        texts = []
+        for index, number in zip(indices.tolist(), np.searchsorted(ends, indices, side="right"), strict=True):
+            part = self._parts[number]
+            record = part.stop - (int(ends[number]) - index) - int(shards[part.split][part.shard])
+            last = f"-{part.shard:05d}-of-{len(shards[part.split]) - 1:05d}"
+            name = f"{self._info.get('name', self.name)}-{part.split}.{self._file_format}{last}"
+            texts.append(f"{self._directory / name}, record {record}")
+        return texts
 
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
         feature = self.leaves["label"] if isinstance(self.leaves, Mapping) else "label"
-        return replace(self, split="all", leaves={"label": feature}).read()["label"]
+        labels = replace(self, split="all", leaves={"label": feature}, height=None, width=None, cache=True)
+        return labels.read()["label"]
 
     @cached_property
     def _directory(self) -> Path:
@@ -167,6 +261,7 @@ class Tfds(TakeFromRead):
                 "directory": str(directory),
                 "records": [[part.split, part.start, part.stop] for part in self._parts],
                 "leaves": self._chosen,
+                **({} if self._form is None else {"images": astuple(self._form)}),
             },
             fingerprint={"files": files, "info": info},
         )
@@ -185,7 +280,7 @@ class Tfds(TakeFromRead):
             return entry[0], tuple(entry[1]["class_names"]), tuple(entry[1].get("left_out", ()))
         self._require_reader()
         features = self._reader.builder.info.features
-        spec = {name: part for name in sorted(features) if (part := _fixed_spec(features[name])) is not None}
+        spec = {name: part for name in sorted(features) if (part := self._spec_of(name, features)) is not None}
         left_out = tuple(name for name in sorted(features) if name not in spec) if self.leaves is None else ()
         for name in left_out:
             self._refuse_image(name, features[name], spec)
@@ -202,6 +297,10 @@ class Tfds(TakeFromRead):
         classes = [features[feature_of[leaf]] for leaf in ("label", *feature_of) if leaf in feature_of]
         names = next((tuple(each.names) for each in classes if getattr(each, "num_classes", None)), ())
         return {leaf: spec[name] for leaf, name in feature_of.items()}, names, left_out
+
+    def _spec_of(self, name: str, features: Any) -> LeafSpec | None:
+        """The shape and dtype of a feature; None where it is not numbers of one fixed shape."""
+        return self._form.spec if self._form and name in self._reader.images else _fixed_spec(features[name])
 
     def _features_of(self, known: Iterable[str]) -> Mapping[str, str]:
         """The feature of each leaf; by default, of all that are known."""
@@ -220,17 +319,17 @@ class Tfds(TakeFromRead):
 
         if isinstance(feature, tfds.features.Image):
             size = " × ".join("any" if length is None else str(length) for length in feature.shape)
-            mend = f"leaves=[{','.join(spec)}] goes on without them" if spec else "prepare it with images of one size"
+            without = f", and leaves=[{','.join(spec)}] goes on without them" if spec else ""
             raise SpecError(
                 f"source {self.name!r}: the images of feature {name!r} are of varying size ({size}), and a batch needs "
-                f"one size; {mend}."
+                f"one size; height and width resize them{without}."
             )
 
     def _require_decoder(self, name: str, feature: Any) -> None:
         """Raise InstallationError if images cannot be decoded with what is installed."""
         import tensorflow_datasets as tfds
 
-        is_image = isinstance(feature, tfds.features.Image) and self._file_format in _RANDOM_ACCESS
+        is_image = isinstance(feature, tfds.features.Image) and self._file_format in _RANDOM_ACCESS and not self._form
         if is_image and np.dtype(feature.np_dtype) == np.uint16 and importlib.util.find_spec("cv2") is None:
             raise InstallationError(
                 f"source {self.name!r}: the images of {name!r} have 16 bits a pixel, which TFDS reads with OpenCV, and "
@@ -247,7 +346,7 @@ class Tfds(TakeFromRead):
             described = json.loads(path.read_bytes())
         self._check_features(path, described)
         with self._damage(self._directory):
-            return Reader(str(self._directory), self._file_format)
+            return Reader(str(self._directory), self._file_format, self._form)
 
     def _check_features(self, path: Path, described: object) -> None:
         """Check that a dataset is described with TFDS's features alone: it would import any module that it names.
@@ -280,17 +379,23 @@ class Tfds(TakeFromRead):
                 f"reads, and it is not installed: {install_hint('prepare')}."
             )
 
-    def _decode(self) -> tuple[Arrays, dict[str, Any]]:
+    def _decode(self, tell: Callable[[int, int], None] | None = None) -> tuple[Arrays, dict[str, Any]]:
         spec, class_names, left_out = self._described
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
         # Records have the names of features, of which leaves may have others.
         features = {name: arrays[leaf] for leaf, name in self._features_of(spec).items()}
         read = decode if self._file_format in _RANDOM_ACCESS else self._read_in_order
-        with without_opencv_advice(), progress(f"Reading {self.name} {self.split}", self.num_records) as advance:
+        bar = progress(f"Reading {self.name} {self.split}", self.num_records if tell is None else 0)
+        with without_opencv_advice(), bar as advance:
+            done = 0
             for count in read(self._reader, self._parts, features, self._blamed):
                 advance(count)
+                done += count
+                if tell is not None:
+                    tell(done, self.num_records)
         arrays = {leaf: features[name] for leaf, name in self._features_of(spec).items()}
-        return arrays, {"class_names": list(class_names), "left_out": list(left_out)}
+        statistics = to_json({leaf: LeafStatistics.of(values) for leaf, values in arrays.items()})
+        return arrays, {"class_names": list(class_names), "left_out": list(left_out), "statistics": statistics}
 
     def _blamed(self, part: Part) -> contextlib.AbstractContextManager[None]:
         """Blame what reading a part raises on its file."""
@@ -308,13 +413,18 @@ class Tfds(TakeFromRead):
         start = 0
         for part in parts:
             with guard(part):
-                records = reader.builder.as_dataset(split=instruction(part), shuffle_files=False)
+                records = reader.builder.as_dataset(
+                    split=instruction(part), shuffle_files=False, decoders=reader.decoders(arrays)
+                )
                 records = records.map(lambda record: {leaf: record[leaf] for leaf in arrays}).batch(CHUNK_RECORDS)
                 try:
                     for batch in tfds.as_numpy(records):
                         stop = start + len(next(iter(batch.values())))
                         for leaf, array in arrays.items():
-                            assign(array[start:stop], batch[leaf], leaf)
+                            if reader.form and leaf in reader.images:
+                                reader.resize(batch[leaf], array[start:stop])
+                            else:
+                                assign(array[start:stop], batch[leaf], leaf)
                         yield stop - start
                         start = stop
                 except tf.errors.OpError as error:

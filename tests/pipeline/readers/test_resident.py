@@ -13,6 +13,7 @@ from datamix.pipeline.locate import Located
 from datamix.pipeline.lowering import stored_spec
 from datamix.pipeline.readers.resident import read_resident
 from datamix.sources.arrays import MemoryArrays
+from datamix.sources.statistics import LeafStatistics
 
 SOURCES = {
     "a": MemoryArrays({"image": np.arange(12, dtype=np.uint8).reshape(3, 2, 2), "label": np.arange(3)}),
@@ -52,3 +53,15 @@ def test_damage(label: Any, message: str) -> None:
     source = Damaged({"label": np.arange(3)})
     with pytest.raises(DataError, match=message):
         read_resident({"x": source}, {"x": stored_spec("x", source.spec)}, [[0]])
+
+
+def test_statistics_that_a_source_has_kept_are_not_found_again() -> None:
+    class Knows(MemoryArrays):
+        def statistics(self) -> Any:
+            return {"number": LeafStatistics(min=1, max=2, mean=1.5)}
+
+    source = Knows({"number": np.arange(5.0)})
+    specs = {"a": stored_spec("a", source.spec)}
+    assert read_resident({"a": source}, specs, [[0]])[1] == {"a": source.statistics()}
+    with pytest.raises(DataError, match="leaf 'number' holds 1e\\+300"):  # it is still looked at what narrowing loses
+        read_resident({"a": Knows({"number": np.array([1e300])})}, specs, [[0]])

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError
 from datamix.registry import load_plugins
 from datamix.sources.base import LabelledSource, Source
+from datamix.sources.images import ImageFormat
+from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds import decode
+from datamix.sources.tfds import source as tfds_source
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
 from datamix.spec import LeafSpec, spec_of
@@ -115,6 +122,29 @@ def test_several_files_are_read_in_order(make, copy, fashion):
     arrays = make(data_dir=directory.parents[1], split="train[790:810]").read()
     np.testing.assert_array_equal(arrays["label"][:10], [record["label"] for record in fashion[790:]])
     np.testing.assert_array_equal(arrays["image"][10:], test["image"][:10])
+    parts = make(data_dir=directory.parents[1], split="train[810:]+train[790:810]")
+    first, second = (directory / f"fashion_mnist-train.array_record-0000{shard}-of-00002" for shard in range(2))
+    assert parts.places(np.array([90, 99, 100, 0, 109])) == [
+        f"{first}, record 790", f"{first}, record 799", f"{second}, record 0", f"{second}, record 10",
+        f"{second}, record 9",
+    ]  # fmt: skip
+
+
+def test_statistics_are_found_when_records_are_decoded_and_kept_with_them(make, monkeypatch):
+    source = make()
+    assert source.statistics() is None
+    done = []
+    source.prepare(lambda *each: done.append(each))
+    assert done[-1] == (800, 800)
+    expected = {leaf: LeafStatistics.of(values) for leaf, values in source.read().items()}
+
+    def refuse(_values):
+        raise AssertionError("values are looked at again")
+
+    monkeypatch.setattr(LeafStatistics, "of", refuse)
+    assert make().statistics() == expected
+    make().prepare(refuse)
+    assert make(split="train[:10]").statistics() is None  # those of the whole say nothing of a part
 
 
 def test_only_some_leaves(make, fashion):
@@ -340,6 +370,89 @@ def test_a_text_is_left_out_and_images_of_any_size_are_not(make, tmp_path):
     with pytest.raises(SpecError, match=r"'image' are of varying size \(any × any × 3\), .* leaves=\[label\] goes on"):
         _ = make("photos", data_dir=tmp_path).spec
     assert len(make("photos", data_dir=tmp_path, leaves=("label",)).read()["label"]) == 4  # as the error advises
+
+
+# Records decoded as they are read, and images resized as they are decoded ---------------------------------------------
+
+
+def test_records_decoded_as_they_are_read_are_those_of_the_cache(make, tmp_path):
+    cached, direct = make(split="train[700:]+test[:5]"), make(split="train[700:]+test[:5]", cache=False)
+    assert (direct.spec, direct.class_names, direct.notes) == (cached.spec, cached.class_names, ())
+    check_source(direct)
+    indices = np.random.default_rng(0).integers(0, 105, 64)
+    out = {leaf: np.zeros((64, *of.shape), of.dtype) for leaf, of in direct.spec.items()}
+    with ThreadPoolExecutor(4) as pool:
+        pieces = [
+            (indices[i : i + 16], {leaf: each[i : i + 16] for leaf, each in out.items()}) for i in range(0, 64, 16)
+        ]
+        list(pool.map(lambda piece: direct.take(*piece), pieces))
+    assert not (tmp_path / "cache").exists()
+    for leaf, values in cached.read().items():
+        np.testing.assert_array_equal(out[leaf], values[indices])
+        np.testing.assert_array_equal(direct.read()[leaf], values)
+    some = {"label": np.zeros(2, np.int64)}
+    direct.take(np.array([104, 0]), some)
+    assert some["label"].tolist() == cached.read()["label"][[104, 0]].tolist()
+    assert len(direct.whole_labels()) == 900
+
+
+def test_data_beyond_a_bound_is_not_cached_unasked(make, shared_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "CACHED_BYTES", 800 * 792 - 1)
+    (note,) = make().notes
+    assert note.startswith("0.0 GB of decoded records are more than the cache takes unasked, ")
+    make().read()
+    assert not (tmp_path / "cache").exists()
+    assert make(data_dir=shared_data / TFRECORD).notes == ()
+    make(cache=True).read()
+    assert make().notes == ()  # as it is there now
+    monkeypatch.setattr(tfds_source, "CACHED_BYTES", 800 * 792)
+    assert make(split="train[:]").notes == ()
+
+
+def test_tfrecord_is_not_read_at_random(make, shared_data):
+    message = r"^cache = False; .* stored as tfrecord, which is read in order alone\. Leave it out, or prepare "
+    with pytest.raises(ConfigError, match=message):
+        make(data_dir=shared_data / TFRECORD, cache=False).read()
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_damaged_file_is_one_line_whenever_it_is_read(make, copy, cache):
+    directory = copy()
+    expected = _overwrite(directory, ARRAY_RECORD)
+    out = {"label": np.zeros(800, np.int64), "image": np.zeros((800, 28, 28, 1), np.uint8)}
+    with pytest.raises(DataError, match=rf"^source 'fashion_mnist': {re.escape(expected)}"):
+        make(data_dir=directory.parents[1], cache=cache).take(np.arange(800), out)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_images_of_any_size_are_resized_as_they_are_decoded(make, tmp_path, cache):
+    import tensorflow_datasets as tfds
+
+    draw = np.random.default_rng(0)
+    photos = [draw.integers(0, 256, (30 + i, 40, 3)).astype(np.uint8) for i in range(3)]
+    features = {"photo": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
+    _store(tmp_path, "photos", features, [{"photo": each, "label": i} for i, each in enumerate(photos)])
+    form = {"height": 8, "width": 10, "mode": "RGB", "fit": "crop"}
+    source = make("photos", data_dir=tmp_path, cache=cache, leaves={"image": "photo", "label": "label"}, **form)
+    assert source.spec == {"image": LeafSpec((8, 10, 3), "uint8"), "label": LeafSpec((), "int64")}
+    check_source(source)
+    for photo, image in zip(photos, source.read()["image"], strict=True):
+        encoded, expected = io.BytesIO(), np.zeros((8, 10, 3), np.uint8)
+        Image.fromarray(photo).save(encoded, "png")
+        ImageFormat(**form).decode(encoded.getvalue(), expected)
+        np.testing.assert_array_equal(image, expected)
+    assert make("photos", data_dir=tmp_path, **{**form, "mode": "L"}).spec["photo"].shape == (8, 10, 1)
+    with pytest.raises(ConfigError, match=r"^width is missing; height and width are set together\.$"):
+        _ = make("photos", data_dir=tmp_path, height=3).spec
+
+
+def test_both_formats_are_resized_alike(make, shared_data):
+    small = [
+        make(data_dir=shared_data / kind, split="test", height=14, width=14).read() for kind in (ARRAY_RECORD, TFRECORD)
+    ]
+    assert small[0]["image"].shape == (100, 14, 14, 1)
+    for leaf, values in small[0].items():
+        np.testing.assert_array_equal(values, small[1][leaf])
 
 
 def test_what_is_prepared_under_other_names_is_named(make, tmp_path):

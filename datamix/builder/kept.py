@@ -1,0 +1,177 @@
+"""Statistics of sources that have no entry of their own in the cache: completed once, in parts if wanted, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from datamix.config.schema import SourceConfig
+from datamix.errors import expanded
+from datamix.sources.base import Source
+from datamix.sources.cache import Place, cache_directory, locked
+from datamix.sources.statistics import LeafStatistics, from_json, to_json
+from datamix.sources.tfds.decode import num_cores
+from datamix.spec import bytes_of
+
+_MOST_PIECES = 1024  # a file each, until all are there
+_PIECE_RECORDS = 1024  # at least
+_BLOCK_BYTES = 2**23  # read at once by a thread
+_DIGESTED = 64  # records, evenly spaced
+_FILES = ("path", "files", "records", "offsets", "tokenizer")  # settings that name files
+_NOT_RECORDS = (  # settings that choose no records
+    *("name", "operators", "seed", "class_names", "num_classes", "label", "unlabelled", "placement", "stand_in"),
+    "test_split",
+)
+
+
+@dataclass(frozen=True)
+class KeptStatistics:
+    """The place in the cache for the statistics of all records that a mix uses of a source.
+
+    They are no longer valid once a setting that chooses records has changed, the name, size or time of one of the
+    source's files, or one of some evenly spaced records.
+
+    Attributes:
+      config: The configuration of the source.
+      source: What reads its records.
+      num_records: The number of its first records that are used.
+      cache: The directory of the cache; None for the default.
+    """
+
+    config: SourceConfig
+    source: Source
+    num_records: int
+    cache: str | None
+
+    def read(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics of each leaf; None where they are not there, or not of these records."""
+        # Most often there are none, and then no file is looked at.
+        entry = self.place.peek() if self.path.exists() else None
+        return from_json(entry[1]["statistics"]) if entry else None
+
+    def complete(
+        self, progress: Callable[[int, int], None], *, part: int = 0, parts: int = 1
+    ) -> Mapping[str, LeafStatistics] | None:
+        """Read all records, or a part of them, and keep the statistics; what an earlier call has done is not redone.
+
+        Args:
+          progress: Takes how many records of this part are done, of how many.
+          part: Which part of the work this call does.
+          parts: How many parts there are, that other processes do.
+
+        Returns:
+          The statistics of each leaf; None while other parts are missing.
+        """
+        if (kept := self.read()) is not None:
+            return kept
+        count = max(1, min(_MOST_PIECES, -(-self.num_records // _PIECE_RECORDS)))
+        pieces = [range(i * self.num_records // count, (i + 1) * self.num_records // count) for i in range(count)]
+        with locked(self._directory / f"{part}-of-{parts}"):
+            self._work({i: pieces[i] for i in range(part, count, parts) if self._piece(i) is None}, progress)
+        done = [each for i in range(count) if (each := self._piece(i)) is not None]
+        if len(done) < count:
+            return self.read()  # another part may have joined them meanwhile
+        statistics = self._merged(list(zip(done, map(len, pieces), strict=True)))
+        self.place.load(lambda: ({}, {"statistics": to_json(statistics)}))
+        shutil.rmtree(self._directory, ignore_errors=True)
+        return statistics
+
+    @cached_property
+    def place(self) -> Place:
+        """The place in the cache, with what the records depend on."""
+        indices = np.linspace(0, self.num_records - 1, min(self.num_records, _DIGESTED)).astype(np.int64)
+        content = hashlib.blake2b(digest_size=16)
+        for path in self._paths:
+            files = [path, *path.rglob("*")] if path.exists() else Path(path.anchor).glob(str(path)[1:])
+            for file in sorted(files):
+                content.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode(errors="replace"))
+        for _, values in sorted(self._read(indices).items()):
+            content.update(values.reshape(-1).view(np.uint8).data)
+        return replace(self._named, fingerprint={"content": content.hexdigest()})
+
+    @property
+    def path(self) -> Path:
+        """The place in the cache, whether anything is there or not."""
+        return self._named.path
+
+    @cached_property
+    def _named(self) -> Place:
+        """The place by the settings alone."""
+        settings = {key: value for key, value in vars(self.config).items() if key not in _NOT_RECORDS}
+        key = {
+            "settings": json.loads(json.dumps(settings, default=str, sort_keys=True)),
+            "paths": [str(path) for path in self._paths],
+            "num_records": self.num_records,
+            "spec": {leaf: str(part) for leaf, part in self.source.spec.items()},
+        }
+        name = f"{self.config.name}-statistics"
+        return Place(cache_dir=cache_directory(self.cache), name=name, key=key, fingerprint={})
+
+    @property
+    def _paths(self) -> list[Path]:
+        settings = vars(self.config) | dict(self.config.settings)
+        return [expanded(text).absolute() for name in _FILES for text in _texts(settings.get(name))]
+
+    @property
+    def _directory(self) -> Path:
+        """The directory of the pieces that are done, while others are missing."""
+        return Path(f"{self.place.path}-{self.place.fingerprint['content'][:8]}.parts")
+
+    def _piece(self, number: int) -> Mapping[str, LeafStatistics] | None:
+        """The statistics of a piece; None where they are not there."""
+        try:
+            return from_json(json.loads((self._directory / f"{number}.json").read_bytes()))
+        except (OSError, ValueError, TypeError):  # missing, or cut off when a machine went down
+            return None
+
+    def _work(self, pieces: Mapping[int, range], progress: Callable[[int, int], None]) -> None:
+        """Find the statistics of some pieces, on all cores."""
+        total, done = sum(map(len, pieces.values())), 0
+        rows = max(1, _BLOCK_BYTES // max(1, bytes_of(self.source.spec)))
+
+        def work(number: int, piece: range) -> int:
+            blocks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
+            found = [{leaf: LeafStatistics.of(x) for leaf, x in self._read(block).items()} for block in blocks]
+            written = self._directory / f"{number}.{secrets.token_hex(4)}.tmp"
+            written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, blocks), strict=True))))))
+            written.replace(self._directory / f"{number}.json")
+            return len(piece)
+
+        pool = ThreadPoolExecutor(num_cores())
+        try:
+            for future in as_completed([pool.submit(work, *piece) for piece in pieces.items()]):
+                done += future.result()
+                progress(done, total)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _merged(self, parts: list[tuple[Mapping[str, LeafStatistics], int]]) -> dict[str, LeafStatistics]:
+        """The statistics of several parts together, each given with the number of its records."""
+        return {
+            leaf: LeafStatistics.merged((each[leaf], records * math.prod(part.shape)) for each, records in parts)
+            for leaf, part in self.source.spec.items()
+        }
+
+    def _read(self, indices: np.ndarray | range) -> dict[str, np.ndarray]:
+        out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in self.source.spec.items()}
+        self.source.take(np.asarray(indices, np.int64), out)
+        return out
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts in a setting that is one, or holds some."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)

@@ -1,0 +1,98 @@
+"""What to write where a path is named in place of a dataset: the YAML file that makes a dataset of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from datamix.config.files import choices_of
+from datamix.errors import ConfigError
+
+_IMAGES = "path: {path}, height: 28, width: 28, operators: [to_float]"
+# The `_target_` for files by what their names end with, and the settings it needs; {path} is the path.
+_KINDS = {
+    ".npz": "arrays, path: {path}",
+    ".npy": "arrays, files: {{image: {path}}}",
+    ".parquet": "parquet, path: {path}",
+    ".arrow": "huggingface, path: {path}",
+    ".csv": "table, path: {path}",
+    ".tsv": "table, path: {path}",
+    ".tar": f"webdataset, {_IMAGES}",
+    ".array_record": f"array_record, {_IMAGES}",
+    **dict.fromkeys((".txt", ".jsonl", ".md"), "text, path: {path}, length: 1024"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp"), f"image_folder, {_IMAGES}"),
+}
+_NAMES = 1000  # of files in a folder, which are enough to know its kind
+
+
+def refuse_paths(choice: str) -> None:
+    """Refuse paths where `source=` takes names.
+
+    Args:
+      choice: What `source` is set to.
+
+    Raises:
+      ConfigError: One of its parts is a path; it holds the YAML that makes a dataset of it.
+    """
+    for name in re.split(r"[+,]", choice.strip("'\"")):
+        if re.search(r"[/\\~.]", name) and not re.match(r"\w+\(", choice):
+            mend = advice(name, choice)
+            raise ConfigError("it is a path, and source= takes names of datasets", key="source", value=name, hint=mend)
+
+
+def advice(path: str, choice: str | None = None) -> str:
+    """How to make a dataset of what lies at a path, in one line.
+
+    Args:
+      path: The path, as it was written.
+      choice: What `source` is set to, of which the path is a part; by default the path alone.
+    """
+    place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
+    if not place.exists():
+        return f"There is no such file or folder (looked for it at {place.absolute()})."
+    settings = _settings(place, path)
+    if settings is None:
+        return f"Its kind is not known by its name; known are {', '.join(_KINDS)} and folders of them."
+    known = re.match(r"tfds, name: (\w+)", settings)
+    name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
+    if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
+        name = f"my_{name}"
+    return (
+        f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with --config-dir my_conf "
+        f"source={(choice or path).replace(path, name)}."
+    )
+
+
+def _settings(place: Path, path: str) -> str | None:
+    """The settings that make a dataset of a file or folder, as YAML has them; None where its kind is not known."""
+    text = json.dumps(path, ensure_ascii=False) if re.search(r"[^\w./-]", path) else path
+    for described in [*place.glob("features.json"), *place.glob("*/features.json")]:  # prepared by TFDS
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            info = json.loads((described.parent / "dataset_info.json").read_bytes())
+            parts = [info["name"], *([info["configName"]] if "configName" in info else [])]
+            return f"tfds, name: {'/'.join(parts)}, data_dir: {described.resolve().parents[len(parts) + 1]}"
+    if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):  # saved by Hugging Face
+        return f"huggingface, path: {text}"
+    for file in [place.name] if place.is_file() else _names(place):
+        stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.lower())
+        if kind := _KINDS.get(Path(stem).suffix):
+            if place.is_dir() and kind.startswith("arrays"):
+                return None  # one file is a dataset
+            if place.is_dir() or not kind.startswith("image_folder"):
+                return kind.format(path=text)
+    return None
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Names of some of the files in a folder and in its folders."""
+    left = _NAMES
+    for _, folders, files in os.walk(folder):
+        folders.sort()
+        yield from sorted(files)[:left]
+        left -= len(files)
+        if left <= 0:
+            return

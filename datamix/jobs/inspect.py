@@ -1,0 +1,101 @@
+"""Show which records stand in one batch of a mix, and where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix.builder.built import build
+from datamix.config.schema import Config
+from datamix.errors import ConfigError
+from datamix.report import figures
+from datamix.report.console import console, print_notes
+from datamix.report.contents import report_of
+from datamix.report.files import write_report
+from datamix.report.records import class_of, holds_images, label_of, picture, records_table
+
+_MOST_ROWS = 64  # of the table in the terminal; the report has all
+_IMAGES_A_ROW = 10
+_MOST_IMAGES = 200
+_PLACE_WIDTH = 16  # characters below an image
+
+
+def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
+    """Show the records of a batch.
+
+    Args:
+      config: The configuration of the run.
+      directory: The directory for `report.json` and, of images, `inspect.png`.
+      step: The number of the batch; below 0, from the end.
+
+    Returns:
+      The report, with `step` and `rows`: source, epoch, record, label, class and place of each row.
+    """
+    out = console()
+    built = build(config)
+    print_notes(out, "Stand-in", built.notes)
+    built = built.completed()
+    pipeline = built.pipeline()
+    print_notes(out, "Note", notes := built.notes_on(pipeline))
+    try:
+        batch, places = pipeline[step], pipeline.where(step)
+    except IndexError as error:
+        raise ConfigError(f"there is no {error}", key="job.step", value=step) from error
+    step += 0 if step >= 0 else len(pipeline)
+    labels = [label_of(batch, row) for row in range(len(places))]
+    names = [class_of(built, place.source, label) for place, label in zip(places, labels, strict=True)]
+    shown = range(min(len(places), _MOST_ROWS))
+    heads = {
+        "row": shown,
+        "source": [places[row].source for row in shown],
+        "epoch": [places[row].epoch for row in shown],
+        "record": [places[row].record for row in shown],
+        "label": ["–" if labels[row] is None else f"{labels[row]:.6g} {names[row]}".strip() for row in shown],
+        "place": [places[row].place.rpartition("/")[2] or "–" for row in shown],
+    }
+    drawn = holds_images(pipeline.spec)
+    leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if drawn else []))]
+    out.print(records_table(f"Records of batch {step:,}", batch, heads, shown, leaves))
+    if len(places) > len(shown):
+        out.print(f"… and {len(places) - len(shown)} rows more, in report.json.")
+    report = report_of(
+        built,
+        pipeline.plan,
+        pipeline.spec,
+        fingerprint=pipeline.fingerprint,
+        batches=1,
+        counts={name: sum(place.source == name for place in places) for name in built.sources},
+        records=len(places),
+        figure="inspect.png" if drawn else None,
+        statistics=pipeline.statistics,
+    )
+    columns = zip(range(len(places)), places, labels, names, strict=True)
+    report |= {
+        "notes": notes,
+        "step": step,
+        "rows": [
+            {"row": row, **vars(place), "label": label, "class": name or None} for row, place, label, name in columns
+        ],
+    }
+    if drawn:
+        titles = [
+            f"{place.source} {place.record}\n{_short(place.place) or name}"
+            for place, name in zip(places, names, strict=True)
+        ][:_MOST_IMAGES]
+        images = [
+            (picture(np.asarray(batch["image"][row]), built, places[row].source), title)
+            for row, title in enumerate(titles)
+        ]
+        rows = {f"{i}": images[i : i + _IMAGES_A_ROW] for i in range(0, len(images), _IMAGES_A_ROW)}
+        figures.samples(directory / "inspect.png", rows, f"Batch {step:,}, by row")
+        out.print(f"Figure: {directory / 'inspect.png'}")
+    out.print(f"Report: {write_report(directory, report)}")
+    return report
+
+
+def _short(place: str) -> str:
+    """The end of a place, as long as fits below an image."""
+    text = place.rpartition("/")[2]
+    return text if len(text) <= _PLACE_WIDTH else f"…{text[1 - _PLACE_WIDTH :]}"

@@ -1,0 +1,122 @@
+"""Do ahead what can be done ahead for each source of a mix, so that every start is immediate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from datamix.builder.built import build
+from datamix.builder.kept import KeptStatistics
+from datamix.builder.opening import open_source
+from datamix.config.schema import Config, SourceConfig
+from datamix.errors import ConfigError
+from datamix.report.console import console, print_notes, table
+from datamix.report.contents import report_of_whole_mix
+from datamix.report.files import write_report
+from datamix.report.progress import counting
+from datamix.sources.cache import cache_directory, locked
+from datamix.sources.statistics import LeafStatistics
+from datamix.spec import bytes_of
+from datamix.training.data import held_out
+
+
+def run(config: Config, directory: Path, *, parts: int = 1, part: int = 0) -> dict[str, Any]:
+    """Download, decode, index and tokenise what each source and its test split lack, and complete their statistics.
+
+    What is done is kept; a job that was ended is run again to go on.
+
+    Args:
+      config: The configuration of the run.
+      directory: The directory for `report.json`.
+      parts: How many jobs divide the work, each with another `part`.
+      part: Which of them this one is, from 0 on.
+
+    Returns:
+      The report, with `prepared`: a row for each source and split.
+    """
+    if parts < 1:
+        raise ConfigError("it is 1 or more", key="job.parts", value=parts)
+    if not 0 <= part < parts:
+        raise ConfigError(f"it is 0 or more, and less than job.parts, {parts}", key="job.part", value=part)
+    out = console()
+    built = build(config)  # a mistake in the mix comes before the hours of work
+    print_notes(out, "Stand-in", built.notes)
+    rows, notes = [], built.notes_on_records()
+    statistics: dict[str, Mapping[str, LeafStatistics]] = {}
+    for source in _with_test_splits(config, notes):
+        row, known = _prepare(source, config, part, parts)
+        rows.append(row)
+        if known is not None:
+            statistics.setdefault(source.name, known)
+        elif parts > 1:
+            notes.append(f"source {source.name!r}: other parts are missing; the last one joins all.")
+    if part == 0:
+        built = built.completed(all_counts=True)  # labels that have to be read are kept as well
+    print_notes(out, "Note", notes)
+    columns = ["source", "split", "records", "MB", "seconds", "statistics"]
+    shown = [
+        (
+            row["source"],
+            row["split"],
+            f"{row['records']:,}",
+            f"{row['bytes'] / 1e6:,.1f}",
+            f"{row['seconds']:.1f}",
+            row["statistics"],
+        )
+        for row in rows
+    ]
+    out.print(table("Prepared", columns, shown))
+    report = report_of_whole_mix(built, built.spec(), statistics if len(statistics) == len(built.sources) else None)
+    report |= {"notes": notes, "prepared": rows, "cache": str(cache_directory(config.cache_dir))}
+    out.print(f"Cache: {report['cache']}\nReport: {write_report(directory, report)}")
+    return report
+
+
+def _with_test_splits(config: Config, notes: list[str]) -> Iterator[SourceConfig]:
+    """Each source of a mix, and the records that a model is tested on."""
+    for source in config.sources:
+        yield source
+        try:
+            tests = held_out(source, config)
+        except ConfigError as error:
+            notes.append(f"no test records are prepared: {error}")
+        else:
+            if tests.settings.get("split") != source.settings.get("split"):
+                yield tests
+
+
+def _prepare(
+    config: SourceConfig, run: Config, part: int, parts: int
+) -> tuple[dict[str, Any], Mapping[str, LeafStatistics] | None]:
+    """Prepare one source; returns its row, and its statistics unless other parts are missing."""
+    begun = time.perf_counter()
+    source = open_source(config, run, {})
+    split = config.settings.get("split") or "train"
+    label = f"{config.name} {split}"
+    kept = KeptStatistics(config, source.source, source.num_records, run.cache_dir)
+    try:
+        how = "were kept" if source.statistics() else "are kept now"
+        if (prepare := getattr(source.source, "prepare", None)) is not None:
+            with locked(kept.path), counting(f"Preparing {label}") as progress:
+                prepare(progress)
+        if source.statistics() is None:
+            with counting(f"Statistics of {label}") as progress:
+                if kept.complete(progress, part=part, parts=parts) is None:
+                    how = f"part {part} of {parts}"
+    except OSError as error:
+        if not str(error.filename or "").startswith(str(kept.path.parent)):
+            raise
+        text = f"{error.filename} cannot be written: {error.strerror}"
+        raise ConfigError(text, key="data.cache", value=str(kept.path.parent)) from error
+    known = source.statistics()
+    row = {
+        "source": config.name,
+        "split": split,
+        "records": source.num_records,
+        "bytes": source.num_records * bytes_of(source.spec),
+        "seconds": time.perf_counter() - begun,
+        "statistics": how,
+    }
+    return row, known

@@ -1,0 +1,63 @@
+"""Which records stand in a batch, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.mixing.plan import Plan
+from datamix.pipeline.batching import Batching, RowShuffle
+
+Places = Callable[[np.ndarray], list[str]]
+"""Says of some records of a source, by their indices, in which file each lies and where in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The record in one row of a batch.
+
+    Attributes:
+      source: The name of its source.
+      epoch: How often the source had been gone through before.
+      record: The index of the record among those that the mix uses of the source.
+      place: The file that it lies in and its place there; empty where the source does not say.
+    """
+
+    source: str
+    epoch: int
+    record: int
+    place: str = ""
+
+
+def places_at(
+    step: int, plan: Plan, batching: Batching, row_shuffle: RowShuffle | None, places: Mapping[str, Places | None]
+) -> list[Place]:
+    """The records in the batch at a step, a row each, from the position alone.
+
+    Args:
+      step: The number of the batch, of those that there are.
+      plan: The plan of the mix.
+      batching: How it is cut into batches.
+      row_shuffle: The shuffle of each batch's rows, if they are shuffled.
+      places: Of each source that does, what says where its records lie.
+    """
+    start, size, rows = step * batching.batch_size, batching.batch_size, batching.num_rows(step)
+    source, epoch, record = plan.take(start, rows)
+    if row_shuffle is not None:
+        slot = start // plan.batch_records
+        position = jnp.asarray(np.asarray([slot >> 32, slot % 2**32], np.uint32))
+        order = np.asarray(row_shuffle.rows(position, 1, size, plan.batch_records))[:rows]
+        source, epoch, record = source[order], epoch[order], record[order]
+    texts = [""] * rows
+    for i, name in enumerate(plan.names):
+        members = np.flatnonzero(source == i)
+        if len(members) and (says := places.get(name)) is not None:
+            for row, text in zip(members.tolist(), says(record[members]), strict=True):
+                texts[row] = text
+    return [
+        Place(source=plan.names[i], epoch=int(epoch[row]), record=int(record[row]), place=texts[row])
+        for row, i in enumerate(source)
+    ]

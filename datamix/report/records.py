@@ -1,0 +1,79 @@
+"""Single records of a mix, as pictures and as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from datamix.builder.built import Built
+from datamix.report.console import table
+from datamix.spec import Batch, LeafSpec
+
+_SHOWN_ELEMENTS = 6  # of a leaf with more of them
+
+
+def holds_images(spec: Mapping[str, LeafSpec]) -> bool:
+    """Whether the leaf `image` can be drawn."""
+    image = spec.get("image")
+    return image is not None and len(image.shape) == 3 and image.shape[2] in (1, 3)
+
+
+def label_of(batch: Batch, row: int) -> int | float | None:
+    """The label in a row of a batch; None where it has none, or a vector."""
+    if "label" not in batch or batch["label"].ndim != 1:
+        return None
+    label: int | float = batch["label"][row].item()
+    return label
+
+
+def class_of(built: Built, source: str, label: float | None) -> str:
+    """The name of a label of a source, as the mix numbers it; empty where it has none."""
+    names, own = built.sources[source].class_names, -1 if label is None else label - (built.offset(source) or 0)
+    return names[int(own)] if 0 <= own < len(names) and own == int(own) else ""
+
+
+def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
+    """Pixels in [0, 1], with normalization undone.
+
+    Args:
+      pixels: An image of a finished record, [height, width, channels].
+      built: The mix.
+      source: The source of the record.
+
+    Returns:
+      Floats of the same shape.
+    """
+    values: np.ndarray = pixels.astype(np.float32)
+    chain = [*built.graph.chain(source), *built.graph.chain("mix")]
+    for node in reversed(chain):
+        if node.operation and node.operation.operator == "normalize":
+            values = values * np.float32(node.operation.settings["std"]) + np.float32(node.operation.settings["mean"])
+    if np.issubdtype(pixels.dtype, np.integer):
+        values = values / np.iinfo(pixels.dtype).max
+    return np.asarray(np.clip(values, 0, 1))
+
+
+def records_table(
+    title: str, batch: Batch, heads: Mapping[str, Iterable[object]], rows: Iterable[int], leaves: Iterable[str]
+) -> Table:
+    """A table of records, a row each.
+
+    Args:
+      title: The title.
+      batch: The batch that holds them.
+      heads: What stands before the leaves in each row, by the title of its column.
+      rows: The rows of the batch.
+      leaves: The leaves that are shown.
+    """
+    leaves, rows = list(leaves), list(rows)
+    values = ([_shown(batch[leaf][row]) for leaf in leaves] for row in rows)
+    before = zip(*heads.values(), strict=True)
+    return table(title, [*heads, *leaves], [[*head, *each] for head, each in zip(before, values, strict=True)])
+
+
+def _shown(value: Any) -> str:
+    elements = [f"{element:.4g}" for element in np.asarray(value).reshape(-1)[:_SHOWN_ELEMENTS].tolist()]
+    return " ".join(elements) + (" …" if np.size(value) > _SHOWN_ELEMENTS else "")

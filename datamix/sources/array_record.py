@@ -1,0 +1,375 @@
+"""ArrayRecord files: `tf.train.Example`s, parsed without TensorFlow, or raw bytes of one length."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.cache import Place, cache_directory
+from datamix.sources.files import Paths, files_of, notes_on
+from datamix.sources.images import Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.splits import split_records
+from datamix.spec import Arrays, LeafSpec, Spec
+
+_OPEN_FILES = 256  # at most; a process may often have no more than 1,024
+# How files of images begin: JPEG, PNG, GIF, BMP, TIFF, WebP.
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+
+
+def array_record(
+    *,
+    path: Paths,
+    leaves: Mapping[str, str | Mapping[str, Any]] | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    mode: Mode = "L",
+    fit: Fit = "resize",
+    background: str = "white",
+    split: str = "train",
+    cache_dir: str | None = None,
+) -> ArrayRecord:
+    """Records in ArrayRecord files, any of which is read by itself.
+
+    A `tf.train.Example` has columns: lists of int64 or of float32, where one number is a scalar leaf, or bytes, which
+    are encoded images. The first record says what a column is, and all others are like it.
+
+    Args:
+      path: A file, a folder, a glob or a list of them; or these by split, see `files_of`.
+      leaves: Leaf name to the name of a column, or to a group of `column`, `dtype` and `shape`: bytes that are an array
+        need all three, lists may have another `shape` and `dtype`, and without `column` it is the whole record that is
+        an array. By default all columns of numbers and images; `notes` names the others.
+      height: Of images; see `ImageFormat`.
+      width: See `ImageFormat`, as for the three below.
+      mode: See `ImageFormat`.
+      fit: See `ImageFormat`.
+      background: See `ImageFormat`.
+      split: TFDS's syntax.
+      cache_dir: The directory of the cache, which keeps the labels.
+
+    Raises:
+      ConfigError: A setting is missing or not allowed, or there is no such split or column.
+      DataError: A file is missing or damaged, or its records are no examples.
+    """
+    splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
+    files = _Files([file for of_split in splits.values() for file in of_split])
+    counts = iter(files.counts.tolist())
+    sizes = {name: sum(next(counts) for _ in of_split) for name, of_split in splits.items()}
+    if not sum(sizes.values()):
+        raise DataError(f"{files.paths[0]}: there is no record in it.")
+    first = files.read(np.arange(min(sum(sizes.values()), 20)))
+    with read_error(files.place(0)):
+        columns, left_out = _columns(first[0], leaves)
+    form = None
+    if images := [column for column in columns.values() if column.spec is None]:
+        if height is None or width is None:
+            seen = image_sizes(io.BytesIO(images[0].values(record)) for record in first)
+            text = f"the first images are {seen}"
+            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+        form = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
+    notes = list(notes_on(path, splits))
+    if left_out:
+        notes.append(
+            f"{', '.join(left_out)}: no numbers or images, and left out; leaves={{LEAF: COLUMN}} chooses others."
+        )
+    return ArrayRecord(
+        files=files,
+        columns=columns,
+        form=form,
+        records=split_records(split, sizes, where="split"),
+        notes=tuple(notes),
+        cache_dir=cache_directory(cache_dir),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRecord:
+    """The records of ArrayRecord files.
+
+    Attributes:
+      files: The files of all splits.
+      columns: What each leaf is made of.
+      form: What images are decoded to; None where there are none.
+      records: The records of the split, as `files` numbers them, shape [num_records].
+      notes: What is left out.
+      cache_dir: The directory of the cache.
+      class_names: None are known.
+      provenance: Where the records come from.
+    """
+
+    files: _Files
+    columns: Mapping[str, _Column]
+    form: ImageFormat | None
+    records: np.ndarray
+    notes: tuple[str, ...]
+    cache_dir: Path
+    class_names: tuple[str, ...] = ()
+    provenance: str = "array_record"
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return len(self.records)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        image = LeafSpec((), "uint8") if self.form is None else self.form.spec
+        return {leaf: column.spec or image for leaf, column in self.columns.items()}
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, and its number in it."""
+        return [self.files.place(record) for record in self.records[indices].tolist()]
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        self._fill(self.records[indices], out)
+
+    def whole_labels(self) -> np.ndarray:
+        """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
+        count, spec, column = int(self.files.counts.sum()), self.spec["label"], self.columns["label"]
+
+        def build() -> tuple[Arrays, dict[str, Any]]:
+            labels = np.empty((count, *spec.shape), spec.dtype)
+            for records in np.array_split(np.arange(count), -(-count // 1024)):
+                self._fill(records, {"label": labels[records[0] : records[-1] + 1]})
+            return {"label": labels}, {}
+
+        stats = [path.stat() for path in self.files.paths]
+        place = Place(
+            cache_dir=self.cache_dir,
+            name=f"{self.files.paths[0].name}-labels",
+            key={"files": [str(path.absolute()) for path in self.files.paths], "column": [column.name, str(spec)]},
+            fingerprint={"files": [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats]},
+        )
+        return place.load(build).arrays["label"]
+
+    def _fill(self, records: np.ndarray, out: Arrays) -> None:
+        """Fill arrays with records, numbered as `files` does; images on all cores."""
+        contents = self.files.read(records)
+        columns = {leaf: self.columns[leaf] for leaf in out}
+        parsed = any(column.name is not None for column in columns.values())
+
+        def fill(row: int) -> None:
+            with read_error(self.files.place(int(records[row]))):
+                example = _example(contents[row]) if parsed else None
+                for leaf, column in columns.items():
+                    values = column.values(contents[row], example)
+                    if column.spec is None and self.form is not None:
+                        self.form.decode(values, out[leaf][row])
+                    else:
+                        out[leaf][row] = values
+
+        if any(column.spec is None for column in columns.values()):
+            spread(len(records), fill)
+        else:
+            for row in range(len(records)):
+                fill(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """What a leaf is made of.
+
+    Attributes:
+      leaf: The name of the leaf.
+      name: The name of the column; None for the whole record.
+      spec: The shape and dtype of its numbers; None for an encoded image.
+    """
+
+    leaf: str
+    name: str | None
+    spec: LeafSpec | None
+
+    def values(self, record: bytes, example: Mapping[str, Any] | None = None) -> Any:
+        """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image.
+
+        Args:
+          record: The record.
+          example: Its columns, where they are parsed already.
+
+        Raises:
+          DataError: The record has no such column, or other values.
+        """
+        content: Any = record
+        if self.name is not None:
+            content = _content((_example(record) if example is None else example).get(self.name))
+        if content is None or (self.spec is None and not isinstance(content, bytes)):
+            raise DataError(f"column {self.name!r} of leaf {self.leaf!r} is not there, or of another kind")
+        if self.spec is None:
+            return content
+        size, dtype = math.prod(self.spec.shape), np.dtype(self.spec.dtype)
+        if isinstance(content, bytes):
+            if len(content) != size * dtype.itemsize:
+                raise DataError(
+                    f"leaf {self.leaf!r} is {self.spec}, {size * dtype.itemsize} bytes; here are {len(content)}"
+                )
+            return np.frombuffer(content, dtype).reshape(self.spec.shape)
+        numbers = content.astype(dtype)
+        if numbers.size != size or (numbers != content).any():
+            raise DataError(
+                f"leaf {self.leaf!r} is {self.spec}; here are {content.size} values, or some it cannot hold"
+            )
+        return numbers.reshape(self.spec.shape)
+
+
+def _columns(
+    first: bytes, leaves: Mapping[str, str | Mapping[str, Any]] | None
+) -> tuple[dict[str, _Column], list[str]]:
+    """What each leaf is made of, by the first record; and the columns that are left out."""
+    named = {leaf: {"column": each} if isinstance(each, str) else dict(each) for leaf, each in (leaves or {}).items()}
+    example = _example(first) if leaves is None or any("column" in each for each in named.values()) else {}
+    columns, left_out = {}, []
+    for leaf, settings in (
+        named if leaves is not None else {name: {"column": name} for name in sorted(example)}
+    ).items():
+        key, name, shape = f"leaves.{leaf}", settings.get("column"), settings.get("shape")
+        for setting in settings:
+            if setting not in ("column", "dtype", "shape"):
+                raise ConfigError(
+                    "there is no such setting", key=f"{key}.{setting}", hint=hint(setting, ("column", "dtype", "shape"))
+                )
+        if name is not None and name not in example:
+            raise ConfigError("there is no such column", key=key, value=name, hint=hint(str(name), example))
+        content = first if name is None else _content(example[name])
+        numbers = content if isinstance(content, np.ndarray) else None
+        dtype = settings.get("dtype", None if numbers is None else str(numbers.dtype))
+        spec = None
+        if dtype is not None or name is None:
+            default = numbers.shape if numbers is not None and numbers.size > 1 else ()
+            spec = _spec(dtype, default if shape is None else shape, key)
+        elif content is None or not bytes(content).startswith(_IMAGES):
+            if leaves is not None:
+                mend = f"Bytes that are an array need {{column: {name}, dtype: …, shape: […]}}."
+                raise ConfigError(
+                    f"column {name!r} holds no numbers and no image of a known format", key=key, hint=mend
+                )
+            left_out.append(str(name))
+            continue
+        columns[leaf] = _Column(leaf=leaf, name=name, spec=spec)
+        columns[leaf].values(first, example)
+    if not columns:
+        raise DataError(f"its records have no numbers and no images; their columns are {', '.join(left_out)}")
+    return columns, left_out
+
+
+def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
+    """The spec that the settings of a leaf give.
+
+    Raises:
+      ConfigError: They are none.
+    """
+    if not isinstance(shape, Sequence) or not all(isinstance(length, int) and length > 0 for length in shape):
+        raise ConfigError("it is a list of lengths, such as [28, 28, 1]", key=f"{key}.shape", value=shape)
+    try:
+        known = np.dtype(str(dtype))
+    except TypeError:
+        known = np.dtype(object)
+    if known.kind not in "biuf":
+        raise ConfigError("it is a type of numbers, such as uint8 or float32", key=f"{key}.dtype", value=dtype)
+    return LeafSpec(tuple(shape), str(known))
+
+
+def _example(record: bytes) -> Mapping[str, Any]:
+    """The columns of a `tf.train.Example`.
+
+    Raises:
+      DataError: It is none.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2  # TFDS's own, which needs no TensorFlow
+
+    try:
+        columns: Mapping[str, Any] = tf_example_pb2.Example.FromString(record).features.feature
+    except DecodeError:
+        columns = {}
+    if not columns:
+        mend = "raw bytes of one length need leaves={LEAF: {dtype: uint8, shape: [28, 28, 1]}}"
+        raise DataError(f"it is no tf.train.Example; {mend}")
+    return columns
+
+
+def _content(feature: Any) -> np.ndarray | bytes | None:
+    """What a column holds: numbers, shape [length], or one value of bytes; None where it is neither."""
+    if feature is None or feature.WhichOneof("kind") == "bytes_list":
+        return bytes(feature.bytes_list.value[0]) if feature and len(feature.bytes_list.value) == 1 else None
+    numbers = feature.int64_list.value or feature.float_list.value
+    return np.array(numbers, np.int64 if feature.int64_list.value else np.float32) if numbers else None
+
+
+class _Files:
+    """ArrayRecord files, whose records are numbered through.
+
+    Args:
+      paths: The files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths, self._lock = list(paths), Lock()
+        self._open: dict[int, Any] = {}
+        self.counts = np.array([self._reader(number).num_records() for number in range(len(paths))], np.int64)
+        self._ends = np.cumsum(self.counts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Files, (self.paths,)  # open files cannot be pickled
+
+    def place(self, record: int) -> str:
+        """The file of a record, and its number in it."""
+        number = int(np.searchsorted(self._ends, record, side="right"))
+        return f"{self.paths[number]}, record {record - int(self._ends[number] - self.counts[number])}"
+
+    def read(self, records: np.ndarray) -> list[bytes]:
+        """The content of some records.
+
+        Raises:
+          DataError: A file is damaged; names the first record that cannot be read.
+        """
+        contents = [b""] * len(records)
+        numbers = np.searchsorted(self._ends, records, side="right")
+        for number in np.unique(numbers).tolist():
+            rows = np.flatnonzero(numbers == number)
+            own = (records[rows] - (self._ends[number] - self.counts[number])).tolist()
+            reader = self._reader(number)
+            try:
+                parts = reader.read(own)
+            except RuntimeError as error:
+                if len(records) > 1:  # one of them
+                    return [self.read(record)[0] for record in records[:, np.newaxis]]
+                raise _damaged(self.place(int(records[0])), error) from error
+            for row, content in zip(rows.tolist(), parts, strict=True):
+                contents[row] = content
+        return contents
+
+    def _reader(self, number: int) -> Any:
+        """The reader of a file, which several threads may use.
+
+        Raises:
+          DataError: The file is damaged.
+        """
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        with self._lock:
+            if number not in self._open:
+                # Without reading ahead: records are asked for in any order.
+                options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 1 << 15}
+                reader = ArrayRecordReader(str(self.paths[number]), **options)
+                if not reader.ok():  # it says why only when it is read, and that it has no records
+                    try:
+                        reader.read([0])
+                    except RuntimeError as error:
+                        raise _damaged(str(self.paths[number]), error) from error
+                if len(self._open) >= _OPEN_FILES:
+                    del self._open[next(iter(self._open))]  # it is closed when no thread reads from it any more
+                self._open[number] = reader
+            return self._open[number]
+
+
+def _damaged(place: str, error: BaseException) -> DataError:
+    return DataError(f"{place} cannot be read: {' '.join(str(error).split()).rstrip('.')}.")

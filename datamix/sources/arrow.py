@@ -1,0 +1,93 @@
+"""Tables in Arrow's own form: in memory, in files, and in a `datasets.Dataset` of Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datamix.sources.columns import Columns, open_columns, reading
+
+_GROUP_ROWS = 1000  # of a dataset in Python, as files of `save_to_disk` have
+
+
+def tabular(data: Any) -> Columns | None:
+    """The columns of a `datasets.Dataset` or a `pyarrow.Table`; its images keep their size, which is that of all.
+
+    Args:
+      data: Whatever a user calls a source.
+
+    Returns:
+      A source; None for anything else, and for a dataset whose records are made as they are read, by `set_transform`.
+
+    Raises:
+      DataError: There is nothing to make a leaf of.
+
+    >>> import pyarrow
+    >>> source = tabular(pyarrow.table({"age": [41, 7], "name": ["Ada", "Bo"]}))
+    >>> list(source.spec), source.notes
+    (['age'], ('columns are left out: name, which is string.',))
+    """
+    kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+    if kind == "datasets.Dataset" and data.format["type"] != "custom":
+        return open_columns({"train": [_Dataset(data)]}, provenance="huggingface")
+    if kind == "pyarrow.Table":
+        return open_columns({"train": [Table("this Table", data)]}, provenance="arrays")
+    return None
+
+
+class Table:
+    """A table in memory, whose pieces are the groups of rows; see `datamix.sources.columns.Part`."""
+
+    def __init__(self, name: str, table: Any) -> None:
+        self.name, self.schema = name, table.schema
+        self._batches = table.to_batches()
+        self.rows = [batch.num_rows for batch in self._batches]
+
+    def read(self, group: int, columns: Sequence[str]) -> Any:
+        """See `datamix.sources.columns.Part`; a damaged batch could lead anywhere in memory, and is refused."""
+        batch = self._batches[group].select(columns)
+        batch.validate(full=True)
+        return batch
+
+    def missing(self, column: str) -> int:
+        """See `datamix.sources.columns.Part`."""
+        return sum(batch.column(column).null_count for batch in self._batches)
+
+
+class ArrowFile(Table):
+    """A file in one of Arrow's own formats, mapped into memory; its record batches are the groups of rows.
+
+    Raises:
+      DataError: It is damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        with reading(path):
+            import pyarrow as pa
+
+            with pa.memory_map(str(path)) as file:
+                is_file = file.size() > 6 and file.read(6) == b"ARROW1"
+                file.seek(0)
+                table = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(file).read_all()
+        super().__init__(str(path), table)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
+
+
+class _Dataset:
+    """A `datasets.Dataset`, whose rows may be chosen and ordered by indices."""
+
+    def __init__(self, data: Any) -> None:
+        self.name, self._data, self.schema = "this Dataset", data.with_format("arrow"), data.features.arrow_schema
+        self.rows = [min(_GROUP_ROWS, len(data) - start) for start in range(0, len(data), _GROUP_ROWS)]
+
+    def read(self, group: int, columns: Sequence[str]) -> Any:
+        """See `datamix.sources.columns.Part`."""
+        return self._data.select_columns(list(columns))[group * _GROUP_ROWS : (group + 1) * _GROUP_ROWS]
+
+    def missing(self, column: str) -> int:
+        """See `datamix.sources.columns.Part`; it is not known where indices choose among the rows."""
+        table = self._data.data
+        return int(table.column(column).null_count) if table.num_rows == len(self._data) else 0

@@ -1,0 +1,593 @@
+"""Leaves out of columns of Arrow's tables: those of Parquet files, of Hugging Face's datasets and of data frames.
+
+A table comes in groups of rows, such as Parquet's row groups, which are read as wholes; what was read last is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
+from datamix.sources.images import ImageFormat, image_size, read_error, spread
+from datamix.sources.splits import resolve_split
+from datamix.spec import Arrays, LeafSpec, Spec
+
+INDEX = "__index_level_"
+"""What columns begin with that pandas stores the labels of rows in."""
+
+KEPT_BYTES = 2**27  # of decoded groups, for all sources of a process together
+_GREY = ("1", "L", "LA", "I;16")  # Pillow's modes without colours
+
+
+class Part(Protocol):
+    """A file, or a table in memory.
+
+    Attributes:
+      name: Its path, or what errors call it.
+      schema: Its columns, a `pyarrow.Schema`.
+      rows: The number of rows in each of its groups.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def schema(self) -> Any: ...
+    @property
+    def rows(self) -> Sequence[int]: ...
+
+    def read(self, group: int, columns: Sequence[str]) -> Any:
+        """Some columns of a group, a `pyarrow.Table` or `pyarrow.RecordBatch`; several threads may ask at once."""
+        ...
+
+    def missing(self, column: str) -> int:
+        """The number of rows that have no value in a column, as far as that is known without reading it."""
+        ...
+
+
+@contextmanager
+def reading(name: str | Path) -> Iterator[None]:
+    """Say of what Arrow cannot read that it cannot, and of Arrow where it is not installed."""
+    try:
+        import pyarrow as pa
+    except ModuleNotFoundError:
+        text = f"{name} is read with pyarrow, which is not installed: {install_hint('parquet')}."
+        raise InstallationError(text) from None
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such file.") from None
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+
+
+class _Unfit(Exception):  # noqa: N818
+    """Raised when a column, or a row of it, is not what a leaf is made of; who catches it says where that is."""
+
+    def __init__(self, text: str, row: int = 0) -> None:
+        super().__init__(text)
+        self.row = row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column that becomes a leaf.
+
+    Attributes:
+      leaf: The name of the leaf.
+      name: The name of the column.
+      spec: The shape and dtype of the leaf.
+      image: What its images are decoded to; None where it holds none.
+      exact: Whether its images are of that size already, and another size is an error.
+      classes: The names of classes that it holds as text, by their number.
+      padded: Whether its lists are of any length up to that in `spec`, which the leaf `num_<leaf>` says.
+    """
+
+    leaf: str
+    name: str
+    spec: LeafSpec
+    image: ImageFormat | None = None
+    exact: bool = False
+    classes: tuple[str, ...] = ()
+    padded: bool = False
+
+    @property
+    def specs(self) -> dict[str, LeafSpec]:
+        """The specs of the leaves that come out of the column."""
+        return {self.leaf: self.spec} | ({f"num_{self.leaf}": LeafSpec((), "int32")} if self.padded else {})
+
+    def decode(self, values: Any) -> dict[str, Any]:
+        """The leaves of a group of rows: arrays [rows, *leaf shape]; images are left as they are stored."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.image is not None:
+            return {self.leaf: _stored(values)}
+        values = whole(values)
+        if self.classes:
+            _check_present(values)
+            names = pa.array(self.classes, pa.large_string())
+            return {self.leaf: pc.index_in(values.cast(pa.large_string()), value_set=names).to_numpy()}
+        if not self.padded:
+            return {self.leaf: _numbers(values, self.spec.shape)}
+        _check_present(values)
+        lengths, most = pc.list_value_length(values).to_numpy().astype(np.int32), self.spec.shape[0]
+        if len(lengths) and (longest := lengths.max()) > most:
+            raise _Unfit(f"is a list of {longest}, longer than pad_to.{self.leaf}={most}", int(lengths.argmax()))
+        padded = np.zeros((len(lengths), *self.spec.shape), self.spec.dtype)
+        padded[np.arange(most) < lengths[:, np.newaxis]] = _numbers(values.flatten(), self.spec.shape[1:])
+        return {self.leaf: padded, f"num_{self.leaf}": lengths}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Columns:
+    """The records in columns of tables.
+
+    Attributes:
+      parts: The files or tables of all splits.
+      columns: The columns that become leaves.
+      ranges: The rows that are records: the first and the one after the last, rows of all parts numbered through.
+      provenance: Where the records come from.
+      class_names: The name of each label.
+      notes: What a user must know, a sentence each.
+    """
+
+    parts: Sequence[Part]
+    columns: Sequence[Column]
+    ranges: Sequence[tuple[int, int]]
+    provenance: str
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    _token: object = field(default_factory=object, init=False, repr=False)  # tells its groups from others in KEPT
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        return {leaf: spec for column in self.columns for leaf, spec in column.specs.items()}
+
+    @property
+    def block_records(self) -> int:
+        """The number of records that are read together: those of the largest group of rows."""
+        return max(max(part.rows, default=0) for part in self.parts)
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`; columns are not read whose leaves `out` does not hold."""
+        columns = tuple(column for column in self.columns if column.specs.keys() & out.keys())
+        groups, rows = self._rows(indices)
+        # Copies, so that no group stays in memory for the few of its images that are asked for.
+        images = [(column, [b""] * len(indices)) for column in columns if column.image]
+        order = np.argsort(groups, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
+            group = int(groups[at[0]])
+            part = self.parts[self._groups[group, 0]].name
+            leaves = KEPT.get((self._token, group, columns), partial(self._decoded, group, columns))
+            for leaf in out.keys() - {column.leaf for column, _ in images}:
+                out[leaf][at] = leaves[leaf][rows[at]]
+            for column, encoded in images:
+                for place, row in zip(at.tolist(), rows[at].tolist(), strict=True):
+                    try:
+                        encoded[place] = _image_bytes(leaves[column.leaf], row, part)
+                    except DataError as error:
+                        raise self._image_error(error, column, group, row) from error
+        for column, encoded in images:
+            spread(len(indices), partial(self._write_image, column, encoded, groups, rows, out[column.leaf]))
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`; other splits may have none, as the tests of competitions do."""
+        column = next(column for column in self.columns if column.leaf == "label")
+        kinds = [_type(part, column.name) for part in self.parts]
+        own = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
+        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == own]
+        return np.concatenate([self._decoded(group, (column,))["label"] for group in groups])
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file of each record, and the number of its row there."""
+        return [self._place(group, row) for group, row in np.stack(self._rows(indices), 1).tolist()]
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """The groups of rows of all parts, int64 [num_groups, 3]: the part, the group's number and first row in it."""
+        groups = [
+            (number, group, first)
+            for number, part in enumerate(self.parts)
+            for group, first in enumerate(itertools.accumulate([0, *part.rows][:-1]))
+        ]
+        return np.array(groups, np.int64).reshape(-1, 3)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """The row after the last of each group, where the rows of all parts are numbered through."""
+        return np.cumsum([rows for part in self.parts for rows in part.rows])
+
+    def _rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The group of each record, and its row in the group."""
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_records:
+            raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {self.num_records}")
+        starts, stops = np.array(self.ranges, np.int64).T
+        ends = np.cumsum(stops - starts)
+        rows = indices + (stops - ends)[np.searchsorted(ends, indices, side="right")]
+        groups = np.searchsorted(self._ends, rows, side="right")
+        return groups, rows - np.concatenate([[0], self._ends])[groups]
+
+    def _place(self, group: int, row: int) -> str:
+        part, _, first = self._groups[group].tolist()
+        return f"{self.parts[part].name}, row {first + row}"
+
+    def _decoded(self, group: int, columns: Sequence[Column]) -> dict[str, Any]:
+        """The leaves of a whole group of rows; images as they are stored."""
+        part, number, _ = self._groups[group].tolist()
+        leaves: dict[str, Any] = {}
+        with reading(self.parts[part].name):
+            table = self.parts[part].read(number, list(dict.fromkeys(column.name for column in columns)))
+        for column in columns:
+            try:
+                leaves |= column.decode(table.column(column.name))
+            except _Unfit as error:
+                raise DataError(f"{self._place(group, error.row)}: column {column.name!r} {error}.") from None
+        return leaves
+
+    def _write_image(
+        self, column: Column, encoded: Sequence[bytes], groups: np.ndarray, rows: np.ndarray, out: np.ndarray, at: int
+    ) -> None:
+        """Decode one of several images."""
+        data, form = encoded[at], column.image
+        try:
+            if form and column.exact and (size := image_size(data)[:2]) != (form.height, form.width):
+                text = f"it has {size[0]}×{size[1]} pixels, but the first one {form.height}×{form.width}"
+                raise DataError(f"{text}; set height and width, which all are made to.")
+            if form:
+                form.decode(data, out[at])
+        except DataError as error:
+            raise self._image_error(error, column, int(groups[at]), int(rows[at])) from error
+
+    def _image_error(self, error: DataError, column: Column, group: int, row: int) -> DataError:
+        return DataError(f"{self._place(group, row)}: the image in column {column.name!r}: {error}")
+
+
+def open_columns(
+    parts: Mapping[str, Sequence[Part]],
+    *,
+    provenance: str,
+    split: str = "train",
+    leaves: Mapping[str, str] | None = None,
+    pad_to: Mapping[str, int] | None = None,
+    image: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Columns:
+    """Choose the leaves of a dataset in tables.
+
+    Args:
+      parts: Split name to its files or tables.
+      provenance: Where the records come from.
+      split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
+      leaves: Leaf name to the column that it is made of; by default all columns that can be leaves, under their names.
+        A leaf `label` may be made of text, which names its classes.
+      pad_to: Leaf name to the length that its lists, of any length up to it, are padded to with zeros; the leaf
+        `num_<leaf>` is their own length, int32.
+      image: The settings of `datamix.sources.images.ImageFormat`; where `height` and `width` are None, all images have
+        the size of the first one, and where `mode` is, its colours.
+      notes: What a user must know already.
+
+    Raises:
+      ConfigError: A setting does not fit the columns.
+      DataError: A file is damaged, lacks a column or values, or there is nothing to make a leaf of.
+    """
+    every = [part for of_split in parts.values() for part in of_split]
+    sizes = {name: sum(sum(part.rows) for part in of_split) for name, of_split in parts.items()}
+    begins = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+    chosen = resolve_split(split, sizes, where="split")
+    used = [part for name in dict.fromkeys(each[0] for each in chosen) for part in parts[name] if sum(part.rows)]
+    if not used:
+        raise DataError(f"the split {chosen[0][0]!r} holds no rows.")
+    choice = _Choice(used, every, image or {}, bool(leaves))
+    columns, left_out = choice.columns(leaves, pad_to or {})
+    label = next((column for column in columns if column.leaf == "label"), None)
+    names = (label.classes or _feature(used[0].schema, label.name).get("names")) if label else ()
+    left = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
+    return Columns(
+        parts=every,
+        columns=columns,
+        ranges=[(begins[name] + start, begins[name] + stop) for name, start, stop in chosen],
+        provenance=provenance,
+        class_names=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
+        notes=(*notes, *left, *choice.missing(columns)),
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the leaves of a dataset are chosen from.
+
+    Attributes:
+      used: The parts that hold records of the split; the first one says what the columns are.
+      every: The parts of all splits.
+      image: The settings of images.
+      named: Whether the user has named the columns.
+    """
+
+    used: Sequence[Part]
+    every: Sequence[Part]
+    image: Mapping[str, Any]
+    named: bool
+
+    def columns(self, leaves: Mapping[str, str] | None, pad_to: Mapping[str, int]) -> tuple[list[Column], list[str]]:
+        """The columns that become leaves, and those that are left out, with what they are."""
+        first = self.used[0]
+        names: list[str] = first.schema.names
+        columns, left_out = [], []
+        for leaf, name in (leaves or {name: name for name in names if not name.startswith(INDEX)}).items():
+            if name not in names:
+                text = f"{first.name} has no such column"
+                raise ConfigError(text, key=f"leaves.{leaf}", value=name, hint=hint(str(name), names))
+            try:
+                columns.append(self._column(leaf, name, pad_to.get(leaf)))
+            except _Unfit as error:
+                if self.named:
+                    raise ConfigError(f"the column {error}", key=f"leaves.{leaf}", value=name) from None
+                left_out.append(f"{name}, which {error}")
+        if not columns:
+            raise DataError(f"{first.name} has no column that can be a leaf: {'; '.join(left_out)}.")
+        leaf_names = [leaf for column in columns for leaf in column.specs]
+        for leaf, most in pad_to.items():
+            if (known := leaf_names.count(leaf)) and leaf_names.count(f"num_{leaf}") == 1:
+                continue
+            text = f"there is another leaf num_{leaf}; rename it in leaves" if known else "there is no such leaf"
+            help_ = "" if known else hint(leaf, leaf_names)
+            raise ConfigError(text, key=f"pad_to.{leaf}", value=most, hint=help_)
+        if self.image.get("height") is not None and not any(column.image for column in columns):
+            text = "no column is one of images; leaves={image: COLUMN} names one that holds their bytes"
+            raise ConfigError(text, key="height", value=self.image["height"])
+        return columns, left_out
+
+    def missing(self, columns: Sequence[Column]) -> list[str]:
+        """Check that all parts have these columns, and that none lacks values but those of fractions.
+
+        Returns:
+          A sentence for each column that lacks some.
+        """
+        first, notes = self.used[0], []
+        for column in columns:
+            want, total, name = _type(first, column.name), 0, column.name
+            for part in self.used:
+                if (kind := _type(part, name)) != want:
+                    has = f"there is no column {name!r}" if kind is None else f"column {name!r} is {kind}"
+                    raise DataError(f"{part.name}: {has}; in {first.name} it is {want}.")
+                total += part.missing(name)
+            if total and (column.classes or (not column.image and not column.spec.shape)):
+                rows = sum(sum(part.rows) for part in self.used)
+                text = f"{total:,} of {rows:,} rows have no value in column {name!r}"
+                if np.dtype(column.spec.dtype).kind != "f":
+                    raise DataError(f"{text}, and {want} has no NaN to say so; fill them, or leave the column out.")
+                notes.append(f"{text}; it is NaN.")
+        return notes
+
+    def _column(self, leaf: str, name: str, most: int | None) -> Column:
+        """The column of a leaf.
+
+        Raises:
+          _Unfit: It cannot be one.
+        """
+        import pyarrow.types as types
+
+        column = partial(Column, leaf=leaf, name=name)
+        if (kind := _type(self.used[0], name)) is None:
+            raise _Unfit("is there twice")
+        element = _element(kind)
+        if most is not None:
+            if not isinstance(most, int) or most < 1 or element in (None, kind) or types.is_fixed_size_list(kind):
+                text = f"lists of varying length are padded, to 1 or more; column {name!r} is {kind}"
+                raise ConfigError(text, key=f"pad_to.{leaf}", value=most)
+            inner = self._first(name, lambda values: _numbers(whole(values).flatten(), None))
+            return column(spec=LeafSpec((most, *inner.shape[1:]), str(inner.dtype)), padded=True)
+        stored = types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}
+        if stored and _feature(self.used[0].schema, name).get("_type", "Image") != "Image":
+            raise _Unfit("holds no images")
+        if stored or (self.named and (types.is_binary(kind) or types.is_large_binary(kind))):
+            image, exact = self._first(name, self._format)
+            return column(spec=image.spec, image=image, exact=exact)
+        if leaf == "label" and is_text(kind):
+            return column(spec=LeafSpec((), "int32"), classes=self._classes(name))
+        if element is None:
+            raise _Unfit(f"is {kind}")
+        if element == kind:
+            return column(spec=LeafSpec((), str(np.dtype(kind.to_pandas_dtype()))))
+        numbers = self._first(name, lambda values: _numbers(whole(values), None))
+        return column(spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
+
+    def _first(self, name: str, make: Callable[[Any], Any]) -> Any:
+        """What is made of the first group of rows of a column.
+
+        Raises:
+          _Unfit: Nothing can be.
+        """
+        part = self.used[0]
+        with reading(part.name):
+            group = next(group for group, rows in enumerate(part.rows) if rows)
+            values = part.read(group, [name]).column(name)
+        try:
+            return make(values)
+        except _Unfit as error:
+            raise _Unfit(f"{error} (row {error.row})") from None
+
+    def _format(self, values: Any) -> tuple[ImageFormat, bool]:
+        """What images are decoded to, by the settings and the first image, and whether all have that size already."""
+        settings, part = {"height": None, "width": None, "mode": None, **self.image}, self.used[0]
+        exact = settings["height"] is None and settings["width"] is None
+        if exact or settings["mode"] is None:
+            with read_error(f"{part.name}, row 0"):
+                height, width, mode = image_size(_image_bytes(_stored(values), 0, part.name))
+            settings["mode"] = settings["mode"] or ("L" if mode in _GREY else "RGB")
+            settings |= {"height": height, "width": width} if exact else {}
+        return ImageFormat(**settings), exact
+
+    def _classes(self, name: str) -> tuple[str, ...]:
+        """The different texts in a column of the whole dataset, sorted."""
+        texts: set[str] = set()
+        for part in self.every:
+            for group in [group for group, rows in enumerate(part.rows) if rows and _type(part, name)]:
+                with reading(part.name):
+                    column = whole(part.read(group, [name]).column(name))
+                    texts.update(column.unique().drop_null().to_pylist())
+        return tuple(sorted(texts))
+
+
+def _type(part: Part, name: str) -> Any:
+    """The type of a column's values; None where there is no such column, or two."""
+    index = part.schema.get_field_index(name)
+    kind = part.schema.field(index).type if index >= 0 else None
+    return getattr(kind, "value_type", kind) if hasattr(kind, "index_type") else kind  # of a dictionary
+
+
+def _feature(schema: Any, name: str) -> dict[str, Any]:
+    """What Hugging Face says of a column in the metadata of a table; empty if nothing."""
+    with suppress(ValueError, LookupError, TypeError):  # whoever wrote it
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][name]
+        return feature if isinstance(feature, dict) else {}
+    return {}
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a type of Arrow is one of text."""
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _element(kind: Any) -> Any:
+    """The type of the numbers in a type of lists, or itself; None where there are no numbers."""
+    import pyarrow as pa
+
+    while not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        inner = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else getattr(kind, "value_type", None)
+        if inner is None or hasattr(kind, "item_type"):  # a map
+            return None
+        kind = inner
+    return kind
+
+
+def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+    """The numbers of a column, [rows, *shape]; None stands for the shape of its first row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    count, of_row, lengths = len(values), 1, list[int]()
+    while values.type != _element(values.type):
+        if isinstance(values.type, pa.BaseExtensionType):
+            own = tuple(getattr(values.type, "shape", ()))  # of tensors
+            shape = own if own and None not in own else shape
+            values = values.storage
+            continue
+        _check_present(values, of_row)
+        if pa.types.is_fixed_size_list(values.type):
+            length = values.type.list_size
+        else:
+            all_lengths = pc.list_value_length(values).to_numpy()
+            length = shape[len(lengths)] if shape is not None else int(all_lengths[0]) if len(all_lengths) else 0
+            if len(others := np.flatnonzero(all_lengths != length)):
+                text = (
+                    f"is a list of {all_lengths[others[0]]}, others are of {length}; pad_to takes lists of any length"
+                )
+                raise _Unfit(text, int(others[0]) // of_row)
+        values = values.flatten()
+        lengths.append(length)
+        of_row *= max(length, 1)
+    if lengths or not pa.types.is_floating(values.type):  # a fraction that is missing is NaN
+        _check_present(values, of_row)
+    numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return numbers.reshape(count, *(lengths if shape is None else shape))
+
+
+def _check_present(values: Any, of_row: int = 1) -> None:
+    """Check that no value is missing, of which each row has so many."""
+    if values.null_count:
+        missing = values.is_null().to_numpy(zero_copy_only=False)
+        raise _Unfit("has no value", int(missing.argmax()) // of_row)
+
+
+def whole(values: Any) -> Any:
+    """The array of a column, which may lie in several pieces, and be stored as a dictionary."""
+    import pyarrow as pa
+
+    pieces = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    if pa.types.is_dictionary(values.type):
+        kind = pa.large_string() if values.type.value_type == pa.string_view() else values.type.value_type
+        pieces = [piece.dictionary.cast(kind).take(piece.indices) for piece in pieces]  # Arrow takes no string_view
+    return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces, pieces[0].type).combine_chunks()
+
+
+def _stored(values: Any) -> list[Any]:
+    """A column of images as arrays: of bytes, of paths, or of both."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = [field.name for field in values.type] if pa.types.is_struct(values.type) else []
+    arrays = [pc.struct_field(values, name) for name in ("bytes", "path") if name in names] or [values]
+    # Pieces that are larger than 2 GiB together fit large_binary alone.
+    return [whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
+
+
+def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
+    """The content of the image in a row: what is stored, or the file that is named, which lies beside the table."""
+    for array in stored:
+        content: bytes | str | None = array[row].as_py()
+        if isinstance(content, bytes):
+            return content
+        if content is not None:
+            with read_error(f"its path alone is stored; {content}"):
+                if not (file := Path(part).parent / content).is_file():  # a device may have no end
+                    raise DataError("there is no such file.")
+                return file.read_bytes()
+    raise DataError("there is none.")
+
+
+class Kept:
+    """What was made last, up to so many bytes but at least one thing; several threads may ask at once."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._room = max_bytes
+        self._made: OrderedDict[Any, tuple[Future[dict[str, Any]], int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is kept under a key; where nothing is, one thread makes it, and others wait."""
+        with self._lock:
+            is_kept = key in self._made
+            made, _ = self._made.setdefault(key, (Future(), 0))
+            self._made.move_to_end(key)
+        if is_kept:
+            return made.result()
+        try:
+            leaves = make()
+        except BaseException as error:
+            with self._lock:
+                del self._made[key]
+            made.set_exception(error)
+            raise
+        made.set_result(leaves)
+        arrays = [array for leaf in leaves.values() for array in (leaf if isinstance(leaf, list) else [leaf])]
+        size = sum(array.nbytes for array in arrays)
+        with self._lock:
+            self._made[key] = made, size
+            self._room -= size
+            for oldest in [each for each, (_, bytes_) in self._made.items() if bytes_ and each != key]:
+                if self._room >= 0:
+                    break
+                self._room += self._made.pop(oldest)[1]
+        return leaves
+
+
+KEPT = Kept(KEPT_BYTES)

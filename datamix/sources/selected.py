@@ -1,0 +1,144 @@
+"""Some records of a source, by their numbers: those of a file, those for which a condition holds, every other one."""
+
+from __future__ import annotations
+
+import tokenize
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from datamix.errors import ConfigError, DataError, expanded
+from datamix.sources.base import Source, read_leaf
+from datamix.sources.conditions import Condition
+from datamix.spec import Arrays, Spec
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Some records of a source, in an order of their own.
+
+    Attributes:
+      source: The whole source.
+      indices: The records, int64 [num_records].
+      note: What a user must know of the selection; empty if nothing.
+
+    >>> from datamix.sources.objects import as_source
+    >>> some = Selected(as_source({"x": np.arange(10)}), np.array([7, 2, 4]))
+    >>> read_leaf(some, "x").tolist()
+    [7, 2, 4]
+    """
+
+    source: Source
+    indices: np.ndarray
+    note: str = ""
+
+    @property
+    def provenance(self) -> str:
+        """The kind of place where the records come from."""
+        return self.source.provenance
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return len(self.indices)
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        return self.source.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
+        return self.source.class_names
+
+    @property
+    def num_classes(self) -> object:
+        """The number of classes, where the source says it."""
+        return getattr(self.source, "num_classes", None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the source, and that on the selection, a sentence each."""
+        return (*getattr(self.source, "notes", ()), *([self.note] if self.note else []))
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """Says where each record lies, if the source does."""
+        places = getattr(self.source, "places", None)
+        return None if places is None else lambda indices: places(self.indices[indices])
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`."""
+        self.source.take(self.indices[indices], out)
+
+
+def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:
+    """Every so many records of a source that is made up of parts, given the size and the step of each.
+
+    >>> from datamix.sources.objects import as_source
+    >>> stepped(as_source({"x": np.arange(10)}), [(6, 3), (4, 2)]).indices.tolist()
+    [0, 3, 6, 8]
+    """
+    firsts = np.cumsum([0, *(size for size, _ in parts)])
+    ranges = zip(firsts, parts, strict=False)
+    return Selected(source, np.concatenate([np.arange(first, first + size, step) for first, (size, step) in ranges]))
+
+
+def where(source: Source, condition: str, key: str) -> Selected:
+    """The records of a source for which a condition holds; see `datamix.sources.conditions.Condition`.
+
+    >>> from datamix.sources.objects import as_source
+    >>> some = where(as_source({"x": np.arange(10)}), "x < 2 or x == 7", "source.a.where")
+    >>> some.indices.tolist(), some.note
+    ([0, 1, 7], 'where x < 2 or x == 7: 3 of its 10 records take part.')
+    """
+    parsed = Condition.parse(condition, key, source.spec)
+    columns = {leaf: read_leaf(source, leaf).reshape(-1) for leaf in parsed.leaves}
+    indices = np.flatnonzero(parsed.holds(columns))
+    whole = f"{source.num_records:,} records"
+    if not len(indices):
+        raise DataError(f"it holds for none of the {whole}", key=key, value=condition)
+    return Selected(source, indices, f"where {condition}: {len(indices):,} of its {whole} take part.")
+
+
+def records_of(source: Source, records: str | np.ndarray, key: str) -> Selected:
+    """The records of a source whose numbers are given, int [count] or an `.npy` file of them, in their order."""
+    path = records if isinstance(records, str) else None
+    numbers = np.asarray(records) if path is None else _loaded(path, key)
+    shown: object = ... if path is None else path
+    size = source.num_records
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        mend = f"numpy.flatnonzero makes them of a mask of {size:,}." if numbers.dtype == bool else ""
+        text = f"it holds {numbers.dtype}{list(numbers.shape)}, and the numbers of records are whole, in one row"
+        raise ConfigError(text, key=key, value=shown, hint=mend)
+    if not len(numbers):
+        raise ConfigError("it holds no number of a record", key=key, value=shown)
+    if (outside := (numbers < 0) | (numbers >= size)).any():
+        place = int(outside.argmax())
+        text = f"entry {place} is {numbers[place]}, and the source has the records 0 to {size - 1}"
+        raise ConfigError(text, key=key, value=shown)
+    indices = numbers.astype(np.int64)
+    ordered = np.sort(indices)
+    if len(repeated := ordered[1:][ordered[1:] == ordered[:-1]]):
+        text = f"record {repeated[0]} is in it {np.count_nonzero(indices == repeated[0])} times"
+        mend = "Name each once; record_weight makes some come more often."
+        raise ConfigError(f"{text}, and nothing is repeated unasked", key=key, value=shown, hint=mend)
+    of_file = f" of {path}" if path else ""
+    note = f"the {len(indices):,} records{of_file} take part, of its {size:,}, in the order that they have there."
+    return Selected(source, indices, note)
+
+
+def _loaded(path: str, key: str) -> np.ndarray:
+    file: Path = expanded(path)
+    if not file.is_file():  # a pipe would be waited for without end
+        raise DataError(f"there is no such file (looked for it at {file.absolute()})", key=key, value=path)
+    try:
+        with file.open("rb") as opened:
+            numbers: np.ndarray = npy.read_array(opened, allow_pickle=False)
+    except (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError) as error:  # as damage has it
+        raise DataError(f"it is no .npy file of numbers, or a damaged one: {error}", key=key, value=path) from error
+    return numbers

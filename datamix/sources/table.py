@@ -1,0 +1,226 @@
+"""Tables of numbers in CSV and Parquet files: columns stacked into the leaf `features`, and one that is the label."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.arrays import MemoryArrays
+from datamix.sources.columns import INDEX, is_text, reading, whole
+from datamix.sources.files import files_of, notes_on
+from datamix.sources.splits import resolve_split
+from datamix.spec import Arrays
+
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+
+
+def table(
+    *,
+    path: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+    target: str | None = None,
+    features: Sequence[str] | None = None,
+    split: str = "train",
+) -> Table:
+    """Rows of tables, which are read as wholes.
+
+    The first line of a CSV file names the columns; commas, semicolons or tabs part them.
+
+    Args:
+      path: A file, a folder, a glob or a list of them; or a mapping from splits to them.
+      target: The column that becomes the leaf `label`: numbers, or text, whose values are the names of classes, sorted.
+      features: The columns that become the leaf `features`, float32 [columns]; by default all other columns of numbers.
+        A number that is missing is NaN.
+      split: TFDS's syntax.
+
+    Raises:
+      ConfigError: There is no such column or split, or a column is not of numbers.
+      DataError: A file is missing or damaged, a column or a target is missing, or a number does not fit float32.
+    """
+    files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
+    tables = {file: _read(file) for of_split in files.values() for file in of_split}
+    sizes = {name: sum(tables[file].num_rows for file in of_split) for name, of_split in files.items()}
+    chosen = resolve_split(split, sizes, where="split")
+    used = list(dict.fromkeys(name for name, _, _ in chosen))
+    rows = {file: tables[file] for name in used for file in files[name]}
+    first, names = next((file, each.column_names) for file, each in rows.items())
+    for key, name in [("target", target), *(("features", name) for name in features or ())]:
+        if name is not None and name not in names:
+            raise ConfigError(f"{first} has no such column", key=key, value=name, hint=hint(name, names))
+    columns: Arrays = {}
+    left_out, missing = [], []
+    for name in features or [name for name in names if name != target and not name.startswith(INDEX)]:
+        pieces = _pieces(rows, name)
+        if other := _no_numbers(pieces):
+            if features:
+                raise ConfigError(f"the column {other}", key="features", value=name)
+            left_out.append(f"{name}, which {other}")
+            continue
+        columns[name] = _float32(name, pieces)
+        if absent := sum(piece.null_count for piece in pieces):
+            missing.append(f"{absent:,} of {sum(map(len, pieces)):,} in {name}")
+    if not columns:
+        raise DataError(f"{first} has no column of numbers for features: {'; '.join(left_out) or 'there is no other'}.")
+    arrays: Arrays = {"features": np.stack(list(columns.values()), axis=1)}
+    whole_labels, classes = np.empty(0), tuple[str, ...]()
+    if target is not None:
+        # Other splits may have no target, as the tests of competitions have none.
+        labelled = {file: each for file, each in tables.items() if file in rows or target in each.column_names}
+        arrays["label"], whole_labels, classes = _labels(target, _pieces(rows, target), _pieces(labelled, target))
+    notes = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
+    if missing:
+        notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
+    begins = dict(zip(used, itertools.accumulate((sizes[name] for name in used), initial=0), strict=False))
+    ranges = [slice(begins[name] + start, begins[name] + stop) for name, start, stop in chosen]
+    return Table(
+        {leaf: np.concatenate([values[each] for each in ranges]) for leaf, values in arrays.items()},
+        provenance="table",
+        class_names=classes,
+        feature_names=tuple(columns),
+        notes=(*notes_on(path, files), *notes),
+        labels=whole_labels,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(MemoryArrays):
+    """The rows of a table.
+
+    Attributes:
+      feature_names: The columns that the elements of the leaf `features` are.
+      notes: What a user must know, a sentence each.
+      labels: The leaf `label` of all splits.
+    """
+
+    feature_names: tuple[str, ...]
+    notes: tuple[str, ...]
+    labels: np.ndarray
+
+    @property
+    def predicts_fractions(self) -> bool:
+        """Whether labels of a type with fractions are numbers to predict, even where all are whole."""
+        return True
+
+    def whole_labels(self) -> np.ndarray:
+        """See `datamix.sources.base.LabelledSource`."""
+        return self.labels
+
+
+def _read(file: Path) -> Any:
+    """The table in a file, a `pyarrow.Table`."""
+    with reading(file):
+        import pyarrow as pa
+        from pyarrow import csv, parquet
+
+        if file.suffix.lower() == ".parquet":
+            with parquet.ParquetFile(file) as opened:
+                table = opened.read()
+        else:
+            with pa.input_stream(str(file), compression="detect") as stream:
+                data = stream.read()
+            head = data.partition(b"\n")[0]
+            table = csv.read_csv(
+                pa.BufferReader(data),
+                # As one block: Arrow finds the types of columns in the first one.
+                read_options=csv.ReadOptions(block_size=min(max(len(data), 1), 2**31 - 1)),
+                parse_options=csv.ParseOptions(delimiter=max(",;\t", key=lambda mark: head.count(mark.encode()))),
+                convert_options=csv.ConvertOptions(strings_can_be_null=True),
+            )
+    names = table.column_names
+    if not table.num_rows:
+        raise DataError(f"{file} holds no rows.")
+    if len(set(names)) < len(names):
+        raise DataError(f"{file} has several columns {max(names, key=names.count)!r}; rename them.")
+    if file.suffix.lower() != ".parquet" and all(re.match(_NUMBER, name) for name in names):
+        raise DataError(f"{file}: its first line is to name the columns, and holds numbers: {', '.join(names[:4])}.")
+    return table
+
+
+def _pieces(tables: Mapping[Path, Any], name: str) -> list[Any]:
+    """A column in each table."""
+    for file, table in tables.items():
+        if name not in table.column_names:
+            raise DataError(f"{file} has no column {name!r}. {hint(name, table.column_names)}")
+    return [whole(table.column(name)) for table in tables.values()]
+
+
+def _no_numbers(pieces: Sequence[Any]) -> str:
+    """What a column holds that is no number; empty if all are, or are missing."""
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    kinds = (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)
+    for piece in pieces:
+        if any(is_kind(piece.type) for is_kind in kinds):
+            continue
+        if not is_text(piece.type):
+            return f"is {piece.type}"
+        texts = piece.drop_null()
+        words = texts.filter(pc.invert(pc.match_substring_regex(texts, _NUMBER))) or texts
+        # In a column of numbers, that may be a mark for those that are missing.
+        return "is text" + (f", such as {words[0].as_py()!r} in {len(words):,} of {len(piece):,} rows" if words else "")
+    return "holds no value" if all(types.is_null(piece.type) for piece in pieces) else ""
+
+
+def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
+    """The numbers of a column, NaN where they are missing.
+
+    Raises:
+      DataError: A number is beyond float32, or its whole numbers or differences are not to be told apart there.
+    """
+    values = np.concatenate([piece.cast("float64", safe=False).to_numpy(zero_copy_only=False) for piece in pieces])
+    with np.errstate(over="ignore"):
+        narrow: np.ndarray = values.astype(np.float32)
+    finite = np.isfinite(values)
+    lost = np.isinf(narrow) & finite
+    if finite.any() and not lost.any():
+        low, high = values[finite].min(), values[finite].max()
+        top = max(abs(low), abs(high))
+        # Seconds since 1970 lie within a few of float32's steps there; what is left of rounding is no difference.
+        is_coarse = 2.0**-44 * top < high - low < 2.0**16 * np.spacing(np.float32(top))
+        if is_coarse or (values[finite] == np.floor(values[finite])).all():
+            lost = finite & (narrow != values)
+    if lost.any():
+        value = values[lost][0]
+        text = f"column {name!r} holds {value:.17g}, which is {narrow[lost][0]:.17g} in float32"
+        raise DataError(f"{text}; leave it out, by a list of features.")
+    return narrow
+
+
+def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """The labels in a column: those of the split and of all files, and the names of classes where they are text.
+
+    Raises:
+      DataError: A label is missing, or neither a number nor text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if absent := sum(piece.null_count for piece in pieces):
+        raise DataError(
+            f"{absent:,} of {sum(map(len, pieces)):,} rows have no value in the target {name!r}; leave them out."
+        )
+    every = [piece.drop_null() for piece in every]
+    other = _no_numbers(every)
+    if not other:
+        labels, whole_labels = (
+            [(piece.cast("float64") if pa.types.is_decimal(piece.type) else piece).to_numpy(False) for piece in each]
+            for each in (pieces, every)
+        )
+        return np.concatenate(labels), np.concatenate(whole_labels), ()
+    if not all(is_text(piece.type) for piece in every):
+        raise DataError(f"the target {name!r} is to be numbers, or text, and {other}.")
+    words = [[piece.cast(pa.large_string()) for piece in each] for each in (pieces, every)]
+    numbers = sum(pc.sum(pc.match_substring_regex(each, _NUMBER)).as_py() or 0 for each in words[1])
+    if 2 * numbers > sum(map(len, every)):
+        raise DataError(f"the target {name!r} is numbers in {numbers:,} rows, but {other}; correct them.")
+    classes = sorted({word for each in words[1] for word in each.unique().to_pylist()})
+    known = pa.array(classes, pa.large_string())
+    labels, whole_labels = ([pc.index_in(each, value_set=known).to_numpy() for each in found] for found in words)
+    return np.concatenate(labels), np.concatenate(whole_labels), tuple(classes)

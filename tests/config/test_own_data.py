@@ -1,0 +1,102 @@
+"""Paths where a dataset is named: what the error says to write works when it is written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import datamix
+from datamix import registry
+from datamix.config.own_data import advice, refuse_paths
+from datamix.errors import ConfigError
+
+
+def followed(message: str, folder: Path) -> datamix.Pipeline:
+    """The pipeline that one gets by doing what an error advises."""
+    match = re.search(
+        r"Write (\{.*\}) into my_conf/(dataset/\w+\.yaml), and run with --config-dir my_conf (\S+)\.$", message
+    )
+    assert match, message
+    path = folder / "my_conf" / match[2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(match[1])
+    if (target := re.search(r"_target_: (\w+)", match[1])[1]) not in registry.names("source"):
+        pytest.skip(f"there is no source {target!r} yet")
+    data = (f"data.cache={folder}/cache", "batch.size=4", "batch.remainder=keep")
+    return datamix.load(match[3], *data, config_dir=folder / "my_conf")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what is left out of each is told
+@pytest.mark.parametrize(
+    ("path", "name", "leaf"),
+    [
+        ("digits8x8.npz", "digits8x8", "image"),
+        ("photos", "photos", "image"),
+        ("icons", "icons", "image"),
+        ("webdataset", "webdataset", "image"),
+        ("webdataset/photos-000000.tar", "photos_000000", "image"),
+        ("huggingface/mnist_small", "mnist_small", "image"),
+        ("huggingface/mnist_small.train.parquet", "mnist_small", "image"),
+        ("tables/diabetes.csv", "diabetes", "features"),
+        ("text/jargon.train.jsonl", "jargon", "tokens"),
+        ("tensorflow_datasets/mnist", "mnist", "image"),
+        ("tensorflow_datasets/fashion_mnist/3.0.1", "fashion_mnist", "image"),
+    ],
+)
+def test_what_is_advised_for_real_data_works(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, name: str, leaf: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"^source = '.*'; it is a path, and source= takes names of datasets\. "
+    ) as raised:
+        datamix.load(f"source={shared_data}/{path}")
+    pipeline = followed(str(raised.value), tmp_path)
+    assert leaf in pipeline.spec
+    assert pipeline.plan.names[0].removeprefix("my_") == name
+
+
+def test_it_mixes_as_it_was_typed(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shared_data / "photos", "my photos")
+    (tmp_path / "pets").symlink_to("my photos")
+    with pytest.raises(ConfigError, match=r"path: \./pets, .*source=digits\+pets\.$") as raised:
+        datamix.load("source=digits+./pets")
+    assert "pets" in followed(str(raised.value), tmp_path).plan.report().sources
+    with pytest.raises(ConfigError, match=r"^source=pets: it is a path, and no dataset has this name\. ") as raised:
+        datamix.load("source=pets")
+    assert followed(str(raised.value), tmp_path)[0]["image"].shape == (4, 28, 28, 1)
+    assert "my_photos" in followed(advice("my photos"), tmp_path).plan.report().sources
+
+
+def test_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("7 up.npy", np.zeros((9, 4, 4, 1), np.float32))
+    assert followed(advice("7 up.npy"), tmp_path).spec["image"].shape == (4, 4, 1)
+    Path("a.array_record-00000-of-00001").touch()
+    assert "_target_: array_record, path: a.array_record-00000-of-00001, " in advice("a.array_record-00000-of-00001")
+    assert "_target_: text, path: x.jsonl.gz, " in (Path("x.jsonl.gz").touch(), advice("x.jsonl.gz"))[1]
+
+
+@pytest.mark.parametrize("name", ["there/x.npz", "~/x.npz", "./empty", "x.xyz", "x.png", "y.npz"])
+def test_what_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "here" / "empty").mkdir(parents=True)
+    (tmp_path / "here" / "x.xyz").touch()
+    (tmp_path / "here" / "x.png").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"^source = '{re.escape(name)}'; it is a path, ") as raised:
+        refuse_paths(f"mnist+{name}")
+    assert re.search(
+        r"(There is no such file or folder \(looked for it at .*\)|Its kind is not known by its name; known are .*)\.$",
+        str(raised.value),
+    )
+
+
+@pytest.mark.parametrize("choice", ["mnist", "mnist+fashion@easy", "'mnist'", "glob(*)", "choice(mnist,fashion)", ""])
+def test_names_are_no_paths(choice: str) -> None:
+    refuse_paths(choice)
