@@ -103,6 +103,7 @@ def test_a_part_of_a_source_that_is_read_in_blocks_is_one_itself() -> None:
     assert reads_whole(sliced(MemoryArrays({"x": np.arange(9)}), "train[2:]")) is True
 
 
+@pytest.mark.parametrize("size", [0, 1, 2500])
 def test_one_leaf_is_read_alone_where_the_source_can(size: int) -> None:
     class Columns(Squares):
         def take(self, indices: np.ndarray, out: Arrays) -> None:
