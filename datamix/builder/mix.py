@@ -177,6 +177,7 @@ def mix(
                 operators=operators_of.get(name, ()),
                 seed=seed_of.get(name),
                 limit=limit_of.get(name),
+                placement=placement_of.get(name),
                 balance=balance_of.get(name),
                 record_weight=record_weight_of.get(name),
                 placement=placement_of.get(name),

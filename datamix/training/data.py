@@ -62,8 +62,8 @@ class Data:
             "needed, and not compared."
             for name in self.not_compared
         ]
-        on_tests = [f"test records of {note}" for note in of_tests]
-        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *on_tests, *seen]
+        seen += [f"test records of {note}" for note in of_tests]
+        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
 
     def broken(self) -> str:
         """The values of images of which no loss can be computed, such as NaN, by source; empty if nothing."""

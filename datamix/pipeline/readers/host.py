@@ -418,10 +418,10 @@ class HostReader:
         self._take(source, records, rows)
         return rows
 
-    def statistics(self, source: int) -> Mapping[str, LeafStatistics]:
-        """The statistics of a source's leaves: those it has kept, or by some of its records."""
+    def statistics(self, source: int) -> dict[str, LeafStatistics]:
+        """The statistics of a source's leaves: those that it has kept, or those of some of its records."""
         if (known := statistics_of(self._sources[source])) is not None:
-            return known
+            return dict(known)
         records = self._evenly(source)
         sampled = len(records) < self._sources[source].num_records
         return {leaf: LeafStatistics.of(v, sampled=sampled) for leaf, v in self._raw(source, records).items()}
