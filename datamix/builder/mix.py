@@ -180,7 +180,6 @@ def mix(
                 placement=placement_of.get(name),
                 balance=balance_of.get(name),
                 record_weight=record_weight_of.get(name),
-                placement=placement_of.get(name),
                 chosen_names=names_of.get(name, ()),
                 chosen_num_classes=num_classes_of.get(name),
                 label=label_of.get(name),
