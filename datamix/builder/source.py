@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -13,8 +14,9 @@ from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import LabelledSource, Source, read_all, read_leaf
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.selected import Selected
+from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -45,8 +47,9 @@ class OpenSource:
       unlabelled: Whether records whose label is negative, and so no class, are refused or kept.
       target: The registered name of what built it.
       key: The key of its settings in the configuration; empty where Python code gives them.
+      placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
-      places: Says where each of some records lies, as file and place in it; None where the source does not.
+      loaded_from: What said where records lie, of a source that was loaded into memory.
       kept: Gives the statistics of its records that were completed before and kept, if there are any.
       other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
@@ -67,14 +70,11 @@ class OpenSource:
     target: str = "arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    placement: Literal["auto", "device", "host"] | None = None
     note: str = ""
-    places: Callable[[np.ndarray], list[str]] | None = None
+    loaded_from: Callable[[np.ndarray], list[str]] | None = None
     kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
     other_splits: Callable[[], Sequence[Source]] = _no_sources
-
-    def __post_init__(self) -> None:
-        if self.places is None:  # what is loaded into memory goes on to say where it lay
-            object.__setattr__(self, "places", getattr(self.source, "places", None))
 
     @property
     def num_records(self) -> int:
@@ -97,9 +97,36 @@ class OpenSource:
         return self.chosen_names or self.source.class_names
 
     @property
+    def whole(self) -> Source:
+        """The source that its records are selected from."""
+        source = self.source
+        while isinstance(source, Selected | Sliced):
+            source = source.source
+        return source
+
+    @cached_property
+    def num_tokens(self) -> np.ndarray | None:
+        """The tokens of each record, int64 [num_records], where the source knows them without reading any."""
+        if (lengths := getattr(self.whole, "lengths", None)) is None:
+            return None
+        if self.whole is self.source:
+            return np.asarray(lengths()[: self.num_records])
+        return read_leaf(self.source, "num_tokens", self.num_records) if "num_tokens" in self.spec else None
+
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """What tells the tokenizer of its tokens from all others, where it is known."""
+        return getattr(self.whole, "tokenizer_digest", None)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says of some records in which file each lies and where in it; None where the source does not."""
+        return self.loaded_from or getattr(self.source, "places", None)
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
         """The statistics of every leaf over all records that are used, where they are known without reading these."""
@@ -148,14 +175,27 @@ class OpenSource:
         return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
 
     def loaded(self) -> Self:
-        """The same, with its records in memory where a second reading would take long."""
-        if isinstance(self.source, LabelledSource | MemoryArrays | Selected):
+        """The same, with its records in memory where a second reading would take long, and they are to lie there."""
+        if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         try:
             arrays = read_all(self.source)
         except DatamixError as error:
             raise named(self.name, error) from error
-        return replace(self, source=MemoryArrays(arrays, self.provenance, self.class_names))
+        source = MemoryArrays(arrays, self.provenance, self.class_names)
+        return replace(self, source=source, loaded_from=self.places)
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether all records are read at once."""
+        return reads_whole(self.source)
+
+    def read_leaf(self, leaf: str) -> np.ndarray:
+        """One leaf of all its records, as it lies in the source."""
+        try:
+            return read_leaf(self.source, leaf, self.num_records)
+        except DatamixError as error:
+            raise named(self.name, error) from error
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""

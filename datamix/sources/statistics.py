@@ -22,6 +22,8 @@ class LeafStatistics:
       nan: The share of values that are NaN, in [0, 1].
       inf: The share of values that are infinite, in [0, 1].
       num_negative: The number of values below 0.
+      num_records: The number of records that were looked at.
+      sampled: Whether these are only some of the records, evenly spaced ones.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan
@@ -34,9 +36,11 @@ class LeafStatistics:
     nan: float = 0.0
     inf: float = 0.0
     num_negative: int = 0
+    num_records: int = 0
+    sampled: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Self:
+    def of(cls, values: np.ndarray, *, sampled: bool = False) -> Self:
         """The statistics of an array; a large one is gone through block by block."""
         rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
         smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
@@ -63,6 +67,8 @@ class LeafStatistics:
             nan=num_nan / size,
             inf=(values.size - count - num_nan) / size,
             num_negative=num_negative,
+            num_records=len(values),
+            sampled=sampled,
         )
 
     @classmethod
@@ -73,8 +79,8 @@ class LeafStatistics:
           parts: The statistics of each part, and the number of its values.
 
         >>> whole = [LeafStatistics.of(np.array(values)) for values in ([1.0, np.nan], [4.0])]
-        >>> LeafStatistics.merged(zip(whole, (2, 1)))
-        LeafStatistics(min=1.0, max=4.0, mean=2.5, nan=0.3333333333333333, inf=0.0, num_negative=0)
+        >>> LeafStatistics.merged(zip(whole, (2, 1))).report()
+        {'min': 1.0, 'max': 4.0, 'mean': 2.5, 'nan': 0.3333333333333333, 'inf': 0.0}
         """
         parts = list(parts)
         size = sum(count for _, count in parts)
@@ -88,6 +94,7 @@ class LeafStatistics:
             nan=num_nan / max(size, 1),
             inf=num_inf / max(size, 1),
             num_negative=sum(each.num_negative for each, _ in parts),
+            num_records=sum(each.num_records for each, _ in parts),
         )
 
     def num_unlabelled(self, num_records: int) -> int:
@@ -95,8 +102,9 @@ class LeafStatistics:
         return self.num_negative + round(self.nan * num_records)
 
     def report(self) -> dict[str, float | None]:
-        """The entry of the leaf in a report."""
-        return {key: value for key, value in asdict(self).items() if key != "num_negative"}
+        """The entry of the leaf in a report; `sampled` stands there only where it is true."""
+        hidden = {"num_negative", "num_records", *(() if self.sampled else ("sampled",))}
+        return {key: value for key, value in asdict(self).items() if key not in hidden}
 
 
 def _sum_dtype(block: np.ndarray) -> type[np.number]:
