@@ -1,6 +1,6 @@
 """How well the analysis of a sweep finds the best ratio: response surfaces with a known optimum, a sweep each.
 
-    python scripts/bench_answer.py [--surfaces 200] [--jobs 16] [--noise 0.005] [--seed 0]
+python scripts/bench_answer.py [--surfaces 200] [--jobs 16] [--noise 0.005] [--seed 0]
 """
 
 from __future__ import annotations
@@ -72,18 +72,31 @@ def main():
         size, kind, worst = args.sizes[i % len(args.sizes)], KINDS[(i // 3) % len(KINDS)], (i // 18) % 2
         metrics, sign = surface(kind, size, random)
         combine = (lambda m: sign * (sign * m).min(0)) if worst else (lambda m: m.mean(0))
+
         def value(r):
             return sign * combine(metrics(r))
+
         least = 0.01
         names = [f"s{j}" for j in range(size)]
-        points = np.array(draw(Simplex(num_jobs=args.jobs, min=least, seed=i, strength=args.strength), names, dict.fromkeys(names, PARTS))) / PARTS
+        points = (
+            np.array(
+                draw(
+                    Simplex(num_jobs=args.jobs, min=least, seed=i, strength=args.strength),
+                    names,
+                    dict.fromkeys(names, PARTS),
+                )
+            )
+            / PARTS
+        )
         seeds = 1 if i % 2 else 2
         shares = np.repeat(points[: args.jobs // seeds], seeds, 0) if size < 8 else points
         values = metrics(shares)
         values = values + args.noise * random.normal(size=values.shape)
         own = {k: (None if kind == "bowl" else k) for k in range(len(values))}
         begun = time.perf_counter()
-        answer = analyse(Evidence(names=names, shares=shares, metrics=dict(enumerate(values)), own=own, combine=combine, sign=sign))
+        answer = analyse(
+            Evidence(names=names, shares=shares, metrics=dict(enumerate(values)), own=own, combine=combine, sign=sign)
+        )
         took.append(time.perf_counter() - begun)
         best = optimum(value, size, random, least)
         top, mine, equal = value(np.stack([best, answer.best, np.full(size, 1 / size)]))
@@ -103,9 +116,24 @@ def main():
             else:
                 right[f"{each} (none)"].append(answer.verdict in ("flat", "noise"))
         if args.verbose and not (ok and inside.all() and (answer.verdict in ("clear", "edge")) == (gains >= 2)):
-            print(i, key[:3], answer.model, {k: round(v, 4) for k, v in answer.errors.items()}, f"noise × {answer.noise / deviation:.1f}", f"top {top:.3f}", answer.verdict, f"gain {gains:.1f} σ, told {sign*answer.gain/deviation:.1f}, short {(top-mine)/abs(top):.4f}", "within", inside.sum(), "of", size)
+            print(
+                i,
+                key[:3],
+                answer.model,
+                {k: round(v, 4) for k, v in answer.errors.items()},
+                f"noise × {answer.noise / deviation:.1f}",
+                f"top {top:.3f}",
+                answer.verdict,
+                f"gain {gains:.1f} σ, told {sign * answer.gain / deviation:.1f}, short {(top - mine) / abs(top):.4f}",
+                "within",
+                inside.sum(),
+                "of",
+                size,
+            )
     for each in found:
-        print(f"{each:12} within 1 %: {np.mean(found[each]):.2f}  covered {np.mean(covered[each] or [np.nan]):.2f} ({len(covered[each])})  {dict(collections.Counter(models[each]))}")
+        print(
+            f"{each:12} within 1 %: {np.mean(found[each]):.2f}  covered {np.mean(covered[each] or [np.nan]):.2f} ({len(covered[each])})  {dict(collections.Counter(models[each]))}"
+        )
     for each in right:
         print(f"{each:22} right verdict {np.mean(right[each]):.2f} of {len(right[each])}")
     print(f"seconds an analysis: median {np.median(took):.2f}, largest {max(took):.2f}")

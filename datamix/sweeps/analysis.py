@@ -118,10 +118,9 @@ class _Data:
 def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     """Fit every metric by every model, choose by the error at ratios left out, and find the best ratio.
 
-    The models are those of `datamix.sweeps.surfaces`. The interval is that of a bootstrap over jobs and seeds: residuals
-    are drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted, and has a best ratio of
-    its own. Ratios are searched for inside what was tried: combinations of tried ones, between the least and the largest
-    share of each source.
+    The models are those of `datamix.sweeps.surfaces`. The interval is that of a bootstrap over jobs and seeds: noise is
+    drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted, and has a best ratio of its
+    own. Ratios are searched for inside what was tried: combinations of tried ones.
 
     Args:
       evidence: The measurements, at three ratios or more.
@@ -154,18 +153,24 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         return np.concatenate([goal_at(each, at[None]) for each in drawn])
 
     sign = evidence.sign
-    best = _search(data, lambda at: sign * goal_at(point, at), 1, random)[0]
-    others = np.concatenate(
-        [
-            _search(data, lambda at, each=each: sign * goal_at(each, at), number, random)
-            for each, number in zip(drawn, numbers[numbers > 0], strict=True)
-        ]
-    )
+    equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
+
+    def best_of(name: str, fitted: Sequence[Fitted], number: int) -> np.ndarray:
+        if name == "constant":  # any ratio is as good
+            return _combinations(data, len(data.ratios) + number, random)[-number:]
+        return _search(data, lambda at: sign * goal_at(fitted, at), number, random)
+
+    if model == "constant":
+        best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
+    else:
+        best = best_of(model, point, 1)[0]
+    used = [(name, int(number)) for name, number in zip(errors, numbers, strict=True) if number]
+    others = np.concatenate([best_of(name, each, n) for (name, n), each in zip(used, drawn, strict=True)])
     low, high = np.quantile(others, (0.05, 0.95), axis=0)
     interval = np.stack([np.minimum(low, best), np.maximum(high, best)], 1)
-    equal = np.full((1, len(best)), 1 / len(best))
-    predicted, at_equal = goal_at(point, np.stack([best, equal[0]])[None])[0]
-    gains = np.subtract(*draws_at(np.stack([best, equal[0]])).T)
+    both = np.stack([best, equal])
+    predicted, at_equal = goal_at(point, both[None])[0]
+    gains = np.subtract(*draws_at(both).T)
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     at_tried = goal_at(point, data.ratios[None])[0]
@@ -239,10 +244,11 @@ def _bootstrap(
 ) -> list[Fitted]:
     """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
 
-    A corner that is left out is far from all others, and its residual says little of noise: hence a limit.
+    The median, which is 1.5 deviations of normal ones, counts as much as a ratio's own: a residual may be small by
+    chance, and that of a corner, which is far from all others, says little of noise.
     """
-    limit = 3 * np.median(np.abs(residuals[:, data.measured]), 1, keepdims=True)
-    residuals = np.clip(residuals, -limit, limit)
+    usual = 1.5 * np.median(np.abs(residuals[:, data.measured]), 1, keepdims=True)
+    residuals = np.sqrt((np.minimum(residuals**2, 4 * usual**2) + usual**2) / 2)
     predicted = np.stack([_fit(data, fit, k).predict(data.ratios[None])[0] for k, fit in enumerate(fits)])
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
     values = predicted[:, None] + residuals[:, None] * noise
@@ -280,7 +286,8 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
         reached = goal(tried)
         better = reached > values
         ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
-    return np.clip(ratios[np.arange(number), values.argmax(1)], 0, 1)
+    best = ratios[np.arange(number), values.argmax(1)]
+    return np.clip(best, 0, 1)
 
 
 def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:

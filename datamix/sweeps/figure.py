@@ -225,16 +225,20 @@ def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
     place = names.index(source.partition(".")[0])
     tried = suggestion.shares[:, place]
     shares = np.linspace(tried.min(), tried.max(), 201)
-    ratios = np.stack([shares, 1 - shares], 1)[:, ::-1 if place else 1]
+    ratios = np.stack([shares, 1 - shares], 1)[:, :: -1 if place else 1]
     mean, low, high = answer.goal(ratios)
     limits = axis.get_ylim()  # of what was measured: a band may be broad where little was tried
-    axis.plot(shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=f"fitted {suggestion.goal.metric}")
+    axis.plot(
+        shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=f"fitted {suggestion.goal.metric}"
+    )
     axis.fill_between(shares, low, high, color=_METRIC_COLOR, alpha=0.12, linewidth=0)
     axis.axvspan(*answer.interval[place], color="#ffd34d", alpha=0.35, linewidth=0, label="best share, 90 % interval")
     axis.axvline(answer.best[place], color="#b8860b", linewidth=1.2)
     axis.set_ylim(limits)
     before = axis.get_title()
-    axis.set_title(f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})", fontsize=10)
+    axis.set_title(
+        f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})", fontsize=10
+    )
     axis.legend(fontsize=8)
 
 
@@ -259,12 +263,19 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
     corners = np.array([(0.0, 0.0), (1.0, 0.0), (0.5, _HEIGHT)])
     axis.plot(*corners[[0, 1, 2, 0]].T, color="#9c9c9c", linewidth=1)
     if len(grid) > 3 and np.linalg.matrix_rank(suggestion.shares[1:] - suggestion.shares[0], 1e-6) == 2:
-        filled = axis.tricontourf(*(grid @ corners).T, answer.goal(grid)[0], levels=14, cmap="viridis")
+        predicted = answer.goal(grid)[0]
+        ends = np.quantile(predicted, (0.3, 1) if suggestion.goal.kind == "max" else (0, 0.7))
+        levels = np.linspace(ends[0], max(ends[1], ends[0] + 1e-9), 15)
+        colors = "viridis" if suggestion.goal.kind == "max" else "viridis_r"
+        x, y = (grid @ corners).T
+        filled = axis.tricontourf(x, y, predicted, levels=levels, cmap=colors, extend="both")
         axis.figure.colorbar(filled, ax=axis, label=f"predicted {suggestion.goal.metric}", shrink=0.8)
         outside = np.maximum(answer.interval[:, 0] - grid, grid - answer.interval[:, 1]).max(1)
         if outside.min() < 0 < outside.max():
-            axis.tricontour(*(grid @ corners).T, outside, levels=[0.0], colors="#ffffff", linestyles="--")
-    axis.plot(*(suggestion.shares @ corners).T, "o", markersize=4, color="#ffffff", markeredgecolor="#1a1a1a", label="jobs")
+            axis.tricontour(x, y, outside, levels=[0.0], colors="#1a1a1a", linestyles="--")
+    axis.plot(
+        *(suggestion.shares @ corners).T, "o", markersize=4, color="#ffffff", markeredgecolor="#1a1a1a", label="jobs"
+    )
     axis.plot(*(answer.best @ corners), "*", markersize=16, color="#ff5a36", markeredgecolor="#ffffff", label="best")
     axis.plot(*(answer.next @ corners).T, "x", color="#ff5a36", label="next")
     for name, (x, y) in zip(suggestion.names, corners, strict=True):

@@ -131,18 +131,22 @@ class Suggestion:
         answer, metric = self.answer, self.goal.metric
         plain = self.json()
         mix = ", ".join(
-            f"{name} {percent(share)} (90 %: {percent(plain['interval'][name][0])} to {percent(plain['interval'][name][1])})"
+            f"{name} {percent(share)} (90 %: {' to '.join(percent(bound) for bound in plain['interval'][name])})"
             for name, share in plain["best"].items()
         )
         low, high = answer.gain_interval
         first = f"Predicted best: {mix}, with {metric} of {number(answer.predicted, metric)}"
-        gain = f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)}) against equal shares"
+        gain = (
+            f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)}) against equal shares"
+        )
         noise = number(answer.noise, metric)
         sentence = {
             "clear": "The optimum is clear.",
             "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
-            "noise": f"That gain is inside the noise of the seeds, whose deviation is {noise}: equal shares may do as well.",
-            "flat": f"The curve is flat: the ratio hardly changes {metric}; the deviation of the seeds is {noise}.",
+            "noise": f"That is inside the noise: less than two deviations over the seeds ({noise} each), or not surely a "
+            "gain; equal shares may do as well.",
+            "flat": f"The curve is flat: no ratio that was tried changes {metric} by more than two deviations over the "
+            f"seeds ({noise} each).",
         }[answer.verdict]
         return f"{first}, {gain}. {sentence}"
 
@@ -178,7 +182,9 @@ class Suggestion:
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
-        fixed = [shlex.quote(each) for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0])]
+        fixed = [
+            shlex.quote(each) for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0])
+        ]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{":".join(map(str, rounded(ratio)))}"' for ratio in self.answer.next)
         asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "accuracy/worst")
@@ -255,7 +261,9 @@ def _comparable(result: Result, reference: Result) -> bool:
     """Whether two jobs differ in ratio, seed and choice of sources alone."""
 
     def rest(config: Mapping[str, Any]) -> dict[str, Any]:
-        mix = {key: value for key, value in (config.get("mix") or {}).items() if key not in ("share", "ratio", "weights")}
+        mix = {
+            key: value for key, value in (config.get("mix") or {}).items() if key not in ("share", "ratio", "weights")
+        }
         return {key: value for key, value in config.items() if key not in ("seed", "source")} | {"mix": mix}
 
     one, two = (each.config.get("source") or {} for each in (result, reference))

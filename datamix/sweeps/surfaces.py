@@ -78,17 +78,17 @@ def _least_squares(
 # Shapes of what a source's own share brings: exp(-t r), and the power law (r + e)^-p with which ADO (arXiv 2410.11820)
 # and scaling laws describe a loss over the number of records.
 _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
-    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 18))),
+    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 14))),
     *(
         (lambda share, offset=offset, power=power: ((share + offset) / (0.5 + offset)) ** -power)
-        for offset in (1e-3, 0.01, 0.03, 0.1)
+        for offset in (1e-3, 0.01, 0.05)
         for power in (0.25, 0.5, 1.0, 2.0)
     ),
 )
 
 
 def _own_share(own: int, transfer: float | None) -> Fit:
-    """`a + b f(r)` of one share, with the shape f of least squares.
+    """`a + b f(r)` of one share, with the shapes f of the least squares.
 
     With transfer, the other shares change b, each as little as fits: a ridge regression of that strength.
     """
@@ -110,18 +110,25 @@ def _own_share(own: int, transfer: float | None) -> Fit:
             solution, parameters = _least_squares(inputs, values, weights, ridge)
             errors = (weights * (values - solution @ inputs.T) ** 2).sum(1) + (ridge * solution**2).sum(1)
             parts.append((errors, solution, mean, deviation, parameters))
-        chosen = np.argmin([errors for errors, *_ in parts], 0)
+        # Akaike's weights: the best shape alone would change at the smallest noise, and the best ratio with it.
+        errors = np.stack([errors for errors, *_ in parts])
+        free = np.maximum(weights.sum(1) ** 2 / (weights**2).sum(1) - 3, 1)
+        shares = np.exp(-0.5 * free * (errors / np.maximum(errors.min(0), 1e-12) - 1))
+        shares = np.where(shares > 0.05, shares, 0)
+        shares /= shares.sum(0)
 
         def predict(at: np.ndarray) -> np.ndarray:
-            at = np.broadcast_to(at, (len(chosen), *at.shape[1:]))
-            result = np.empty(at.shape[:2])
-            for i in np.unique(chosen):
-                rows, (_, solution, mean, deviation, _) = chosen == i, parts[i]
-                scaled = (columns(at[rows], _SHAPES[i]) - mean) / deviation
-                result[rows] = solution[rows, :1] + np.matmul(scaled, solution[rows, 1:, None])[..., 0]
+            at = np.broadcast_to(at, (len(values), *at.shape[1:]))
+            result = np.zeros(at.shape[:2])
+            for shape, share, (_, solution, mean, deviation, _) in zip(_SHAPES, shares, parts, strict=True):
+                rows = share > 0
+                if rows.any():
+                    scaled = (columns(at[rows], shape) - mean) / deviation
+                    part = solution[rows, :1] + np.matmul(scaled, solution[rows, 1:, None])[..., 0]
+                    result[rows] += share[rows, None] * part
             return result
 
-        return Fitted(predict, parts[chosen[0]][-1] + 1)
+        return Fitted(predict, parts[errors[:, 0].argmin()][-1] + 1)
 
     return fit
 
@@ -148,8 +155,8 @@ def _log_linear(own: int | None) -> Fit:
             columns = np.stack([np.ones(len(inputs)), np.exp(inputs @ slope)], -1)
             start, _ = _least_squares(columns, values, weights, 1e-6)
             starts.append(np.concatenate([start, np.broadcast_to(slope, (rows, size))], 1))
-        tiled = (np.tile(each, (len(starts), 1)) for each in (values, weights))
-        solution, errors, parameters = _marquardt(inputs, *tiled, np.concatenate(starts), penalty)
+        many = np.tile(values, (len(starts), 1)), np.tile(weights, (len(starts), 1))
+        solution, errors, parameters = _marquardt(inputs, *many, np.concatenate(starts), penalty)
         chosen = errors.reshape(-1, rows).argmin(0)
         solution = solution.reshape(-1, rows, size + 2)[chosen, np.arange(rows)]
         return Fitted(lambda at: _law(at - centre, solution)[0], parameters)
@@ -181,7 +188,9 @@ def _marquardt(
         gram = np.einsum("bn,bnp,bnq->bpq", weights, jacobian, jacobian, optimize=True)
         gradient = np.einsum("bn,bnp->bp", weights * residual, jacobian) - penalty * solution
         regular = gram + np.diag(penalty)
-        damped = regular + damping[:, None, None] * (np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9)
+        damped = regular + damping[:, None, None] * (
+            np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9
+        )
         step = np.linalg.solve(damped + 1e-9 * np.eye(len(penalty)), gradient[..., None])[..., 0]
         tried, tried_residual, tried_power = cost(solution + step)
         better = tried < errors
@@ -212,6 +221,7 @@ def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarra
 
     def predict(at: np.ndarray) -> np.ndarray:
         across = signal(at.reshape(-1, at.shape[-1]), ratios).reshape(*at.shape[:-1], len(ratios))
-        return np.matmul(across, solution)[..., 0]
+        values: np.ndarray = np.matmul(across, solution)[..., 0]
+        return values
 
     return Fitted(predict, float(np.trace(np.linalg.solve(total[0], covariance))))

@@ -43,5 +43,5 @@ class SimplexSweeper(BasicSweeper):
 
         assert self.config is not None
         assert self.hydra_context is not None
-        jobs = grid(self.config, self.hydra_context.config_loader)
+        jobs = grid(self.config, self.hydra_context.config_loader)  # type: ignore[arg-type]  # Hydra's only one
         return list(self.split_overrides_to_chunks(jobs, max_batch_size))
