@@ -16,6 +16,7 @@ Combine: TypeAlias = Callable[[np.ndarray], np.ndarray]
 _DRAWS = 200  # of the bootstrap
 _POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
 _CANDIDATES = 2000  # ratios among which the next ones are chosen
+_LEAST = 0.01  # half the width of an interval
 _CLEAR = 2.0  # seed deviations that a gain is to have
 
 
@@ -167,7 +168,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     used = [(name, int(number)) for name, number in zip(errors, numbers, strict=True) if number]
     others = np.concatenate([best_of(name, each, n) for (name, n), each in zip(used, drawn, strict=True)])
     low, high = np.quantile(others, (0.05, 0.95), axis=0)
-    interval = np.stack([np.minimum(low, best), np.maximum(high, best)], 1)
+    # The bootstrap does not see what is wrong with every model: no share is known better than to _LEAST.
+    interval = np.stack([np.minimum(low, best - _LEAST), np.maximum(high, best + _LEAST)], 1).clip(0, 1)
     both = np.stack([best, equal])
     predicted, at_equal = goal_at(point, both[None])[0]
     gains = np.subtract(*draws_at(both).T)
@@ -253,7 +255,8 @@ def _bootstrap(
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
     values = predicted[:, None] + residuals[:, None] * noise
     return [
-        fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape)) for k, fit in enumerate(fits)
+        fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape), random)
+        for k, fit in enumerate(fits)
     ]
 
 

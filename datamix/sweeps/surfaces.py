@@ -26,8 +26,12 @@ class Fitted:
     parameters: float
 
 
-Fit: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], Fitted]
-"""From ratios [N, num_sources], values [B, N] and weights [B, N] to a fit of each row."""
+_Random: TypeAlias = np.random.Generator | None
+Fit: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator | None], Fitted]
+"""From ratios [N, num_sources], values [B, N] and weights [B, N] to a fit of each row.
+
+With a generator, what averages over several shapes draws one of them for each row.
+"""
 
 
 def models(own: int | None) -> Mapping[str, Fit]:
@@ -57,7 +61,7 @@ def _quadratic(ratios: np.ndarray) -> np.ndarray:
 
 
 def _linear(features: Callable[[np.ndarray], np.ndarray], ridge: float) -> Fit:
-    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Fitted:
+    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
         inputs = features(ratios)
         solution, parameters = _least_squares(inputs, values, weights, ridge)
         return Fitted(lambda at: np.matmul(features(at), solution[:, :, None])[..., 0], parameters)
@@ -78,7 +82,7 @@ def _least_squares(
 # Shapes of what a source's own share brings: exp(-t r), and the power law (r + e)^-p with which ADO (arXiv 2410.11820)
 # and scaling laws describe a loss over the number of records.
 _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
-    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 14))),
+    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 40))),
     *(
         (lambda share, offset=offset, power=power: ((share + offset) / (0.5 + offset)) ** -power)
         for offset in (1e-3, 0.01, 0.05)
@@ -99,7 +103,7 @@ def _own_share(own: int, transfer: float | None) -> Fit:
             return own_share
         return np.concatenate([own_share, own_share * np.delete(ratios, own, -1)], -1)
 
-    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Fitted:
+    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
         parts = []
         for shape in _SHAPES:
             inputs = columns(ratios, shape)
@@ -113,9 +117,14 @@ def _own_share(own: int, transfer: float | None) -> Fit:
         # Akaike's weights: the best shape alone would change at the smallest noise, and the best ratio with it.
         errors = np.stack([errors for errors, *_ in parts])
         free = np.maximum(weights.sum(1) ** 2 / (weights**2).sum(1) - 3, 1)
-        shares = np.exp(-0.5 * free * (errors / np.maximum(errors.min(0), 1e-12) - 1))
-        shares = np.where(shares > 0.05, shares, 0)
-        shares /= shares.sum(0)
+        likelihood = -0.5 * free * (errors / np.maximum(errors.min(0), 1e-12) - 1)
+        if random is None:
+            shares = np.where(likelihood > -3, np.exp(likelihood), 0)
+            shares /= shares.sum(0)
+        else:
+            shares = np.zeros_like(errors)
+            chosen = (likelihood + random.gumbel(size=errors.shape)).argmax(0)
+            shares[chosen, np.arange(len(values))] = 1
 
         def predict(at: np.ndarray) -> np.ndarray:
             at = np.broadcast_to(at, (len(values), *at.shape[1:]))
@@ -140,7 +149,7 @@ def _log_linear(own: int | None) -> Fit:
     many sources determine them. Of several starts, the one that ends best is kept.
     """
 
-    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Fitted:
+    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
         centre, (rows, size) = ratios.mean(0), (len(values), ratios.shape[1])
         inputs = ratios - centre
         penalty = np.full(size + 2, 1e-3)
@@ -202,7 +211,7 @@ def _marquardt(
     return solution, errors, float(np.trace(np.linalg.solve(regular[0] + 1e-9 * np.eye(len(penalty)), gram[0])))
 
 
-def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray) -> Fitted:
+def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
     """A Gaussian process whose kernel is that of the first row's greatest likelihood."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
