@@ -289,8 +289,8 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
         reached = goal(tried)
         better = reached > values
         ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
-    best = ratios[np.arange(number), values.argmax(1)]
-    return np.clip(best, 0, 1)
+    found: np.ndarray = ratios[np.arange(number), values.argmax(1)].clip(0, 1)
+    return found
 
 
 def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:

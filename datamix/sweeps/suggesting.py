@@ -143,8 +143,8 @@ class Suggestion:
         sentence = {
             "clear": "The optimum is clear.",
             "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
-            "noise": f"That is inside the noise: less than two deviations over the seeds ({noise} each), or not surely a "
-            "gain; equal shares may do as well.",
+            "noise": f"That is inside the noise: less than two deviations over the seeds ({noise} each), or not surely "
+            "a gain; equal shares may do as well.",
             "flat": f"The curve is flat: no ratio that was tried changes {metric} by more than two deviations over the "
             f"seeds ({noise} each).",
         }[answer.verdict]

@@ -61,7 +61,7 @@ def _quadratic(ratios: np.ndarray) -> np.ndarray:
 
 
 def _linear(features: Callable[[np.ndarray], np.ndarray], ridge: float) -> Fit:
-    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
+    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
         inputs = features(ratios)
         solution, parameters = _least_squares(inputs, values, weights, ridge)
         return Fitted(lambda at: np.matmul(features(at), solution[:, :, None])[..., 0], parameters)
@@ -149,7 +149,7 @@ def _log_linear(own: int | None) -> Fit:
     many sources determine them. Of several starts, the one that ends best is kept.
     """
 
-    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
+    def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
         centre, (rows, size) = ratios.mean(0), (len(values), ratios.shape[1])
         inputs = ratios - centre
         penalty = np.full(size + 2, 1e-3)

@@ -44,6 +44,10 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
     """
     directory = Path(str(config.hydra.sweep.dir))
     jobs = grid(config, loader)
+    for name in (config.sweep.get("goal_weights") or {}) if jobs else ():
+        sources = loader.load_sweep_config(config, jobs[0]).source
+        if name not in sources:
+            raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, [*sources]))
     check_directories(config, loader, jobs)
     _check_earlier(config, loader, directory, jobs)
     stopped = None
