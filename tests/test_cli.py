@@ -317,7 +317,7 @@ def test_relative_paths_are_those_of_the_shell_in_another_directory_too(call_dat
     plain = call_datamix(*mix, "hydra.run.dir=plain").report
     moved = call_datamix(*mix, "hydra.run.dir=moved", "hydra.job.chdir=true").report
     assert moved["sources"] == plain["sources"]
-    swept = call_datamix("-m", *mix, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
+    swept = call_datamix("-m", "-v", *mix, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
     assert (swept.code, len(swept.reports)) == (0, 2)
     assert not list((tmp_path / "moved").rglob("cache"))
 
@@ -327,7 +327,7 @@ def test_a_resolver_that_a_plugin_registers(call_datamix, tmp_path):
     (tmp_path / "resolvers.py").write_text(f"from omegaconf import OmegaConf\n{call}\n")
     mix = ["plugins=[resolvers]", "job=plan", "source=digits", "batch.size='${product:4,8}'"]
     assert call_datamix(*mix).report["batches"] == 625
-    swept = call_datamix("-m", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
+    swept = call_datamix("-m", "-v", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
     assert (swept.code, len(swept.reports)) == (0, 2)
     assert (tmp_path / "s-6" / "sweep.json").is_file()
 

@@ -136,6 +136,7 @@ class SweepConfig:
       goal: Whether more or less of the metric is better; "auto" goes by its name.
       goal_weights: Weights by source; the metric is then the mean of the sources' by them.
       num_next: How many ratios to propose.
+      verbose: Whether a sweep prints all that its jobs print.
     """
 
     metric: Annotated[str, Key("sweep.metric")]
@@ -146,6 +147,7 @@ class SweepConfig:
         default_factory=dict
     )
     num_next: Annotated[Count, Key("sweep.num_next")] = 3
+    verbose: Annotated[bool, Key("sweep.verbose")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,8 @@ def settle(config: DictConfig) -> list[str]:
         settled["hydra.sweeper.direction"] = {"max": "maximize", "min": "minimize"}[goal]
     if "max_failure_rate" in sweeper:
         settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is a trial that fails: the search goes on
+    if not config.sweep.get("verbose") and OmegaConf.select(config, "hydra.hydra_logging.root.level") == "INFO":
+        settled["hydra.hydra_logging.root.level"] = "WARNING"  # each job says in a line what has come of it
     overrides = []
     for key, value in settled.items():
         if key not in chosen:
