@@ -18,6 +18,8 @@ from datamix.sweeps.results import Result, best, related, settings, stand_ins
 from datamix.sweeps.suggesting import Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
+_NOTES = 5  # of all jobs, in the console; each job's report has all of its own
+
 
 def gather(
     sweeps: Mapping[Path, Sequence[Result]],
@@ -52,6 +54,9 @@ def gather(
     write_text(directory / "sweep.json", json.dumps(lines, indent=2, ensure_ascii=False) + "\n")
     write_text(directory / "sweep.csv", as_csv(lines))
     print_notes(out, "Stand-in", [f"{name} is a built-in stand-in, not real data" for name in stand_ins(results)])
+    notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    more = [f"{len(notes) - _NOTES} more in the reports of the jobs"] * (len(notes) > _NOTES)
+    print_notes(out, "Note", [*notes[:_NOTES], *more])
     out.print(summary(results, chosen, metric))
     if (unfinished := failures(results)) is not None:
         out.print(unfinished)

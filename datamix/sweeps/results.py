@@ -25,6 +25,7 @@ class Result:
       sweep: The name of the sweep's directory, where several are compared; else empty.
       overrides: The overrides of its command line, by key.
       command: The same, as they were given.
+      notes: What its report says that a user must not overlook.
       status: "done", "failed" or "interrupted".
       error: Why it is not done, in one line.
       metrics: Finite numbers, by name.
@@ -45,6 +46,7 @@ class Result:
     sources: Mapping[str, Mapping[str, Any]]
     seconds: float | None
     command: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def seed(self) -> Any:
@@ -126,6 +128,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
             command=tuple(map(str, plain["overrides"])),
+            notes=tuple(map(str, plain.get("notes") or ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(

@@ -183,7 +183,7 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     metrics = result_file.end_well(report)
     reached = f"{metric} {number(value, metric)}" if (value := metrics.get(metric)) is not None else "done"
     print(
-        f"#{hydra.job.num} {_shortened(' '.join(hydra.overrides.task))}: {reached}, {result_file.seconds:.1f} s",
+        f"#{hydra.job.num} {_shortened(' '.join(result_file.overrides))}: {reached}, {result_file.seconds:.1f} s",
         flush=True,
     )
     interruption.check()
@@ -232,8 +232,8 @@ class ResultFile:
 
     def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
         self._directory, self._begun = directory, time.perf_counter()
-        kept = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
-        self._beginning: dict[str, Any] = {"job": job, "overrides": kept, "config": config}
+        self.overrides = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
+        self._beginning: dict[str, Any] = {"job": job, "overrides": self.overrides, "config": config}
         self._write("begun")
 
     @property
@@ -248,7 +248,8 @@ class ResultFile:
             name: {key: source.get(key) for key in ("share", "target", "provenance", "samples")}
             for name, source in report.get("sources", {}).items()
         }
-        self._write("done", metrics=metrics, sources=sources, figure=report.get("figure"))
+        notes = list(report.get("notes") or ())
+        self._write("done", metrics=metrics, sources=sources, figure=report.get("figure"), notes=notes)
         return metrics
 
     def end_badly(self, error: BaseException) -> None:

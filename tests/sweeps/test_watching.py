@@ -256,7 +256,7 @@ def test_a_job_is_a_line_and_all_that_it_prints_is_in_its_directory(call_datamix
     ended = call_datamix(*PLAN, "seed=0,1", "sweep.metric=samples", "hydra.sweep.dir=s")
     assert (ended.code, ended.err) == (0, "")
     jobs, _, summary = ended.out.partition("The sweep")
-    pattern = r"#{0} job=plan source=digits\+garments seed={0} .*: samples 40,000, \d+\.\d s\n"
+    pattern = r"#{0} job=plan source=digits\+garments seed={0}: samples 40,000, \d+\.\d s\n"
     assert re.fullmatch(pattern.format(0) + pattern.format(1), jobs)
     assert "Best: " in summary
     assert f"Report: {tmp_path / 's' / '1' / 'report.json'}\n" in (tmp_path / "s" / "1" / "output.txt").read_text()
