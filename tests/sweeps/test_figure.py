@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from datamix.sweeps import figure as sweep_figure
-from datamix.sweeps.results import best, read_results, settings
+from datamix.sweeps.results import Result, best, read_results, settings
+from datamix.sweeps.simplex import PARTS, Simplex, draw
+from datamix.sweeps.suggesting import suggest, weighted
 
 
 def lines(axis):
@@ -49,3 +54,47 @@ def test_where_no_share_differs_it_is_drawn_against_what_was_swept(leave):
 def test_a_sweep_whose_jobs_have_all_failed_has_no_figure(leave):
     results = read_results(leave(failing=range(6)))
     assert sweep_figure.draw(results, None, "accuracy/worst") is None
+
+
+def test_a_suggestion_is_a_curve_with_its_band_and_the_interval_of_the_best_share(leave):
+    results = read_results(leave(shares=(0.1, 0.2, 0.3, 0.5, 0.9)))
+    suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
+    chosen = best(settings(results), "accuracy/worst", "auto")
+    swept, _ = sweep_figure.draw(results, chosen, "accuracy/worst", suggestion).axes
+    curve = lines(swept)["fitted accuracy/worst"]
+    assert (curve[0, 0], curve[-1, 0]) == (0.1, 0.9)
+    assert curve[curve[:, 1].argmax(), 0] == pytest.approx(suggestion.json()["best"]["mnist"], abs=0.01)
+    (axis,) = sweep_figure.draw_suggestion(suggestion).axes
+    assert f"({suggestion.answer.verdict})" in axis.get_title()
+    assert len(lines(axis)["jobs"]) == 10
+
+
+@pytest.mark.parametrize(("names", "drawn"), [("abc", "ternary"), ("abcd", "intervals")])
+def test_more_sources_are_a_ternary_map_or_intervals(names, drawn):
+    points = np.array(draw(Simplex(num_jobs=10, min=0.05), list(names), dict.fromkeys(names, PARTS))) / PARTS
+    results = []
+    for job, shares in enumerate(points):
+        metrics = {
+            f"accuracy/{name}": 0.9 - 0.5 * np.exp(-9 * share) for name, share in zip(names, shares, strict=True)
+        }
+        sources = {name: {"target": share, "provenance": "tfds"} for name, share in zip(names, shares, strict=True)}
+        results.append(
+            Result(
+                sweep="",
+                job=job,
+                directory=Path(str(job)),
+                overrides={},
+                status="done",
+                error=None,
+                kind=None,
+                metrics={**metrics, "accuracy/worst": min(metrics.values())},
+                config={"seed": 0},
+                sources=sources,
+                seconds=1.0,
+            )
+        )
+    suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
+    axis = sweep_figure.draw_suggestion(suggestion).axes[0]
+    texts = {text.get_text() for text in [*axis.texts, *axis.get_yticklabels()]}
+    assert set(names) <= texts
+    assert ("best" in lines(axis)) == (drawn == "ternary")

@@ -40,3 +40,16 @@ def test_stand_ins_are_named_in_the_output_and_on_the_page(leave, gathered):
     directory, out = gathered(leave(provenance="stand-in"))
     assert out.startswith("Stand-in: mnist is a built-in stand-in, not real data\n")
     assert "mnist: a built-in stand-in was used; this is not real data." in (directory / "sweep.html").read_text()
+
+
+def test_a_suggestion_goes_into_the_console_the_rows_the_page_and_a_file(leave, gathered):
+    directory, out = gathered(leave(shares=(0.1, 0.2, 0.3, 0.5, 0.9)))
+    plain = json.loads((directory / "suggest.json").read_bytes())
+    rows = json.loads((directory / "sweep.json").read_bytes())
+    assert [round(row["predicted"], 2) for row in rows[::2]] == [
+        round(row["metrics"]["accuracy/worst"] + 0.005, 2) for row in rows[::2]
+    ]
+    page = (directory / "sweep.html").read_text()
+    for text in ("Predicted best: mnist ", plain["commands"][2]):
+        assert text in out
+        assert text in page

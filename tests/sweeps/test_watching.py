@@ -255,10 +255,13 @@ def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, t
 def test_a_job_is_a_line_and_all_that_it_prints_is_in_its_directory(call_datamix, tmp_path):
     ended = call_datamix(*PLAN, "seed=0,1", "sweep.metric=samples", "hydra.sweep.dir=s")
     assert (ended.code, ended.err) == (0, "")
-    jobs, _, summary = ended.out.partition("The sweep")
-    pattern = r"#{0} job=plan source=digits\+garments seed={0}: samples 40,000, \d+\.\d s\n"
-    assert re.fullmatch(pattern.format(0) + pattern.format(1), jobs)
-    assert "Best: " in summary
+    first, second, note, *rest = ended.out.splitlines()
+    pattern = r"#{0} job=plan source=digits\+garments seed={0}: samples 40,000, \d+\.\d s"
+    assert re.fullmatch(pattern.format(0), first)
+    assert re.fullmatch(pattern.format(1), second)
+    assert note.startswith("Note: divided among 16 ranks")
+    assert rest[0] == "The sweep"
+    assert any(line.startswith("Best: ") for line in rest)
     assert f"Report: {tmp_path / 's' / '1' / 'report.json'}\n" in (tmp_path / "s" / "1" / "output.txt").read_text()
 
 
