@@ -155,12 +155,12 @@ _failed: list[DatamixError] = []  # by the last call back, which XLA makes text 
 def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
     """`Fed.stage`, on the host; under `vmap` with more axes in front."""
     tokens, sources, records = (np.asarray(values) for values in (token, source, record))
-    lanes = sources.shape[:-1]
-    tokens, sources = np.broadcast_to(tokens, lanes), sources.reshape(-1, sources.shape[-1])
+    mapped = sources.shape[:-1]  # the axes of vmap
+    tokens, sources = np.broadcast_to(tokens, mapped), sources.reshape(-1, sources.shape[-1])
     try:
         stagings = [
-            host_of(int(each)).read(lane_source, lane_record)
-            for each, lane_source, lane_record in zip(
+            host_of(int(each)).read(one_source, one_record)
+            for each, one_source, one_record in zip(
                 tokens.reshape(-1), sources, records.reshape(sources.shape), strict=True
             )
         ]
@@ -169,7 +169,7 @@ def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple
         raise
     arrays = [(tuple(staging.rows), staging.index) for staging in stagings]
     joined: tuple[tuple[Record, ...], np.ndarray] = jax.tree.map(
-        lambda *parts: np.stack(parts).reshape(*lanes, *parts[0].shape) if lanes else parts[0], *arrays
+        lambda *parts: np.stack(parts).reshape(*mapped, *parts[0].shape) if mapped else parts[0], *arrays
     )
     return joined
 
