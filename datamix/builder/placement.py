@@ -23,7 +23,7 @@ _ACCELERATOR_SHARE = 4
 
 def default_device_bytes() -> int:
     """The bytes of records that are resident by default: a quarter of an accelerator's memory, 1 GiB on a CPU."""
-    if jax.config.jax_platforms == "cpu" or not (find_spec("jax_plugins") or find_spec("libtpu")):
+    if jax.config.read("jax_platforms") == "cpu" or not (find_spec("jax_plugins") or find_spec("libtpu")):
         return _CPU_BYTES  # known without starting JAX, so that workers may be forked
     device = jax.local_devices()[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
@@ -66,5 +66,5 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
         for name in sorted((name for name, each in choices.items() if each == "auto"), key=sizes.__getitem__):
             room -= sizes[name]
             choices[name] = "device" if room >= 0 else "host"
-    # Few bytes are on the device without asking how many it has: that would start JAX, and with it no worker may be forked.
+    # Few bytes are on the device without asking how many it has: that would start JAX, after which no worker is forked.
     return [replace(source, placement="host" if choices[source.name] == "host" else "device") for source in sources]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Literal, NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias, overload
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from datamix.fingerprint import differing, digest, parts, records_key
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
-from datamix.pipeline.batching import Batching, Remainder, RowShuffle
+from datamix.pipeline.batching import Batching, Remainder, RowShuffle, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
@@ -30,6 +30,8 @@ from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
 from datamix.pipeline.readers.resident import read_resident
+from datamix.pipeline.records import Records
+from datamix.pipeline.sharding import GlobalIterator
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
@@ -287,7 +289,21 @@ class Pipeline:
         assert self._host is not None, "all sources are resident"
         return self._host.read(source, record, capacity)
 
-    def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
+    @overload
+    def iterator(
+        self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy", *, stride: int = 1
+    ) -> BatchIterator: ...
+    @overload
+    def iterator(self, start: int = 0, *, sharding: jax.sharding.Sharding) -> GlobalIterator: ...
+    def iterator(
+        self,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        output: Output = "numpy",
+        *,
+        sharding: jax.sharding.Sharding | None = None,
+        stride: int = 1,
+    ) -> BatchIterator | GlobalIterator:
         """Batches from a step on.
 
         Args:
@@ -296,12 +312,30 @@ class Pipeline:
             the batch's rows, the same in every batch: the shards of all ranks, one after the other, are the batch.
             Where their number does not divide it, the first shards are a row larger. A short last batch may leave a
             rank without rows. A state can be restored under another number of ranks.
-          output: "numpy" gives read-only views without a copy, "jax" arrays on the device. A view keeps the whole chunk
-            it belongs to, some 16 MiB: copy what is to be kept for long.
+          output: "numpy" gives read-only views without a copy, "jax" arrays on the device, "torch" tensors there, which
+            share their memory and are not to be written to. A view keeps the whole chunk it belongs to, some 16 MiB:
+            copy what is to be kept for long.
+          sharding: Instead of `shard` and `output`: how each batch is laid out over the devices of all processes. A
+            batch is of `jax.Array`s that are whole for every process, which reads the rows of its own devices alone.
+          stride: Give every `stride`-th batch alone, as workers do that take batches in turn.
 
         Raises:
-          ConfigError: There is no such rank, or there are more ranks than rows in a batch.
+          ConfigError: There is no such rank, there are more ranks than rows in a batch, or a batch cannot be divided
+            equally over the devices.
         """
+        if sharding is not None:
+            if shard != (0, 1) or output != "numpy" or stride != 1:
+                raise ConfigError(
+                    "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
+                )
+            return GlobalIterator(
+                lambda rows: self._iterator(start, (rows, rows), "numpy", 1), self.batching, self.spec, sharding
+            )
+        self.batching.check_shard(shard)
+        whole, short = (shard_rows(n, *shard) for n in (self.batch_size, self.batching.short_rows))
+        return self._iterator(start, (whole, short), output, stride)
+
+    def _iterator(self, start: int, rows: tuple[slice, slice], output: Output, stride: int) -> BatchIterator:
         return BatchIterator(
             self.compiled,
             self.plan,
@@ -309,9 +343,14 @@ class Pipeline:
             buffers=self._buffers,
             parts=self._parts,
             start=start,
-            shard=shard,
+            rows=rows,
             output=output,
+            stride=stride,
         )
+
+    def records(self) -> Records:
+        """The records of all batches by their number, for libraries that ask for records one by one."""
+        return Records(self)
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""

@@ -16,15 +16,6 @@ import numpy as np
 
 from datamix.errors import ConfigError
 
-try:
-    from jax._src.xla_bridge import backends_are_initialized as has_started
-except ImportError:
-
-    def has_started() -> bool:
-        """Whether JAX runs in this process, as far as datamix knows."""
-        return internals.cache_info().currsize > 0
-
-
 _ALIGNMENT = 64  # bytes
 
 Path = Literal["fast", "portable"]
@@ -42,6 +33,15 @@ class Internals(NamedTuple):
     execution_stream_id: Callable[[int], AbstractContextManager[None]]
     batched_device_put: Callable[..., jax.Array]
     compiler_options: dict[str, int]
+
+
+def has_started() -> bool:
+    """Whether JAX computes in this process already; on versions that do not say it, whether datamix does."""
+    try:
+        from jax._src.xla_bridge import backends_are_initialized
+    except ImportError:
+        return internals.cache_info().currsize > 0
+    return bool(backends_are_initialized())
 
 
 _was_forked = False

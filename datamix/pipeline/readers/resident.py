@@ -65,7 +65,7 @@ def read_resident(
       fed: The names of the sources whose records are left where they are.
 
     Returns:
-      The records as NumPy arrays, which the device takes later, and the statistics of every leaf as the sources give it.
+      The records as NumPy arrays, and the statistics of every leaf as the sources give it.
 
     Raises:
       DataError: Numbers do not fit the stored dtype, or a source gives another number of records than it said.
