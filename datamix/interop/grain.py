@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import grain
-
+from datamix.errors import InstallationError, install_hint
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.records import Records
 from datamix.spec import Arrays, Batch
+
+try:
+    import grain
+except ImportError as error:
+    raise InstallationError(f"datamix.interop.grain needs Grain: {install_hint('grain')}.") from error
 
 
 def dataset(pipeline: Pipeline) -> grain.MapDataset[Arrays]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
+from datamix.errors import InstallationError, install_hint
 from datamix.pipeline.batching import shard_rows
 from datamix.pipeline.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
@@ -17,7 +21,13 @@ def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.D
 
     Raises:
       ConfigError: There is no such rank, or there are more ranks than rows in a batch.
+      InstallationError: TensorFlow is not installed.
     """
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        text = f"datamix.interop.tensorflow needs TensorFlow: {install_hint('prepare')}."
+        raise InstallationError(text) from error
     batching = pipeline.batching
     batching.check_shard(shard)
     whole = shard_rows(batching.batch_size, *shard)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import jax
-import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
-from datamix.errors import ConfigError, StateError
+from datamix.errors import ConfigError, InstallationError, StateError, install_hint
 from datamix.pipeline import xla
 from datamix.pipeline.iterator import BatchIterator, State
 from datamix.pipeline.pipeline import Pipeline
+
+try:
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as error:
+    raise InstallationError(f"datamix.interop.torch needs PyTorch: {install_hint('torch')}.") from error
 
 Tensors = dict[str, torch.Tensor]
 

@@ -53,7 +53,7 @@ class Records:
         return last * batching.batch_size + batching.num_rows(last)
 
     def __getitem__(self, number: int) -> Arrays:
-        """The record with a number: leaf name to NumPy array of the leaf's shape, as in its batch, read-only.
+        """The record with a number: leaf name to a NumPy array of its own, of the leaf's shape.
 
         Raises:
           IndexError: There is no such record.
@@ -66,7 +66,7 @@ class Records:
         step, row = divmod(index, self._pipeline.batching.batch_size)
         try:
             batch = self._batch(step)
-            return {leaf: np.asarray(values[row]) for leaf, values in batch.items()}
+            return {leaf: np.array(values[row]) for leaf, values in batch.items()}
         except IndexError:
             raise IndexError(f"record {number} of a mix of {len(self)}") from None
 
