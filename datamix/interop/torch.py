@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 
@@ -66,15 +66,18 @@ class TorchDataset(IterableDataset[Tensors]):
         label_dtype: torch.dtype | None,
         copy: bool,
     ) -> None:
-        self._pipeline, self._shard = pipeline, shard
-        self._finish = _finishing(pipeline, channels_first, label_dtype, copy)
-        self._arguments = channels_first, label_dtype, copy
+        spec = pipeline.spec
+        if label_dtype is not None and "label" not in spec:
+            raise ConfigError("the records have no leaf 'label'", key="label_dtype", value=label_dtype)
+        is_image = {leaf: len(part.shape) == 3 and not part.has_channels_first for leaf, part in spec.items()}
+        self._images = [leaf for leaf in spec if channels_first and is_image[leaf]]
+        self._pipeline, self._shard, self._label_dtype, self._copy = pipeline, shard, label_dtype, copy
         self._loaded: State | None = None
         self._iterator: BatchIterator | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., TorchDataset], tuple[object, ...]]:
+    def __getstate__(self) -> dict[str, object]:
         """For workers that are spawned, which `torch.distributed` tells nothing."""
-        return _unpickled, (self._pipeline, self.shard, *self._arguments, self._loaded)
+        return vars(self) | {"_shard": self.shard, "_iterator": None}
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -102,7 +105,17 @@ class TorchDataset(IterableDataset[Tensors]):
         if loaded is not None:
             iterator.restore(_checked(loaded, worker, num_workers))
         self._iterator = iterator
-        return map(self._finish, iterator)
+        return map(self._finished, iterator)
+
+    def _finished(self, batch: Tensors) -> Tensors:
+        """What was asked for, of a batch."""
+        if self._copy:
+            batch = {leaf: tensor.clone() for leaf, tensor in batch.items()}
+        for leaf in self._images:
+            batch[leaf] = batch[leaf].permute(0, 3, 1, 2)
+        if self._label_dtype is not None:
+            batch["label"] = batch["label"].to(self._label_dtype)
+        return batch
 
     def state_dict(self) -> State:
         """The place where the last iterator stands, in this process: of a loader with workers, each has its own."""
@@ -135,36 +148,3 @@ def _checked(state: State, worker: int, num_workers: int) -> State:
         text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of {num_workers}"
         raise StateError(f"{text}; restore it with num_workers={num_before}.")
     return own
-
-
-def _finishing(
-    pipeline: Pipeline, channels_first: bool, label_dtype: torch.dtype | None, copy: bool
-) -> Callable[[Tensors], Tensors]:
-    """The function that makes of each batch what was asked for."""
-    if label_dtype is not None and "label" not in pipeline.spec:
-        raise ConfigError("the records have no leaf 'label'", key="label_dtype", value=label_dtype)
-    images = [
-        leaf
-        for leaf, part in pipeline.spec.items()
-        if channels_first and len(part.shape) == 3 and not part.has_channels_first
-    ]
-
-    def finish(batch: Tensors) -> Tensors:
-        if copy:
-            batch = {leaf: tensor.clone() for leaf, tensor in batch.items()}
-        for leaf in images:
-            batch[leaf] = batch[leaf].permute(0, 3, 1, 2)
-        if label_dtype is not None:
-            batch["label"] = batch["label"].to(label_dtype)
-        return batch
-
-    return finish
-
-
-def _unpickled(
-    pipeline: Pipeline, shard: tuple[int, int], channels_first: bool, dtype: torch.dtype, copy: bool, loaded: State
-) -> TorchDataset:
-    made = dataset(pipeline, shard=shard, channels_first=channels_first, label_dtype=dtype, copy=copy)
-    if loaded is not None:
-        made.load_state_dict(loaded)
-    return made

@@ -274,7 +274,7 @@ class Pipeline:
         Raises:
           IndexError: There is no such batch.
         """
-        return places_at(self._index(step), self.plan, self.batching, self.compiled.row_shuffle, self._places)
+        return places_at(self._index(step), self.plan, self.batching, self._layout[2], self._places)
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""

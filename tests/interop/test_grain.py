@@ -46,8 +46,8 @@ def test_batches_have_grains_states() -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "datamix.interop.grain", raising=False)
     monkeypatch.delattr(datamix.interop, "grain", raising=False)
+    monkeypatch.delitem(sys.modules, "datamix.interop.grain", raising=False)
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(datamix.InstallationError, match=r"datamix.interop.grain needs Grain: pip install .*grain"):
         _ = datamix.interop.grain

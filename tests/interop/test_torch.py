@@ -166,8 +166,8 @@ def test_a_state_is_that_of_any_iterator() -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "datamix.interop.torch", raising=False)
     monkeypatch.delattr(datamix.interop, "torch", raising=False)
+    monkeypatch.delitem(sys.modules, "datamix.interop.torch", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(datamix.InstallationError, match=r"datamix.interop.torch needs PyTorch: pip install .*torch"):
         _ = datamix.interop.torch
