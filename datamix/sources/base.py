@@ -22,7 +22,8 @@ class Source(Protocol):
     A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
     its classes have no names, it may say their number as `num_classes`. It may say where records lie, a text for each,
     by `places(indices)`; hand out statistics of all its records that it has kept, by `statistics()`; and do ahead what
-    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much.
+    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much. Where its
+    records are of tokens, it may say how many each has, by `lengths()`, and as `tokenizer_digest` what made them.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …

@@ -262,8 +262,9 @@ class HostReader:
             try:
                 reading.ended.exception(timeout=_STALL_S)
             except TimeoutError:
-                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending)) or "the plan"
-                _log.warning("waiting for data: over %s s for records of source %s.", _STALL_S, late)
+                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
+                what = f"records of source {late}" if late else "the plan, which says which records to read"
+                _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
                 reading.ended.exception()
             finally:
                 metrics.waited_s += time.perf_counter() - begun
