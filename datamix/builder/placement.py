@@ -23,7 +23,7 @@ _ACCELERATOR_SHARE = 4
 
 def default_device_bytes() -> int:
     """The bytes of records that are resident by default: a quarter of an accelerator's memory, 1 GiB on a CPU."""
-    if jax.config.read("jax_platforms") == "cpu" or not (find_spec("jax_plugins") or find_spec("libtpu")):
+    if getattr(jax.config, "jax_platforms", None) == "cpu" or not (find_spec("jax_plugins") or find_spec("libtpu")):
         return _CPU_BYTES  # known without starting JAX, so that workers may be forked
     device = jax.local_devices()[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
