@@ -379,7 +379,7 @@ class _OnDevice:
 
     def __init__(self, host: Reader) -> None:
         self.host = host  # once it is on a device, there: memory for both there may not be
-        self._is_placed = False
+        self._is_placed = all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(host))  # another's data
         self._lock = threading.Lock()
 
     def arrays(self) -> Reader:
