@@ -19,6 +19,7 @@ from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.readers.host import HostReader, Staging, host_of
 from datamix.pipeline.readers.resident import Resident
 from datamix.pipeline.tables import choose, look_up
+from datamix.rng.hash import Words
 from datamix.spec import LeafSpec, Record
 
 
@@ -33,7 +34,7 @@ class Staged(NamedTuple):
     """
 
     resident: Resident
-    is_fed: jax.Array
+    is_fed: jax.Array | np.ndarray
     rows: tuple[Record, ...]
     staged_row: jax.Array | np.ndarray
 
@@ -75,8 +76,8 @@ class Fed:
 
     specs: tuple[tuple[tuple[str, LeafSpec], ...], ...] = field(metadata={"static": True})
     resident: Resident
-    is_fed: jax.Array
-    token: jax.Array
+    is_fed: jax.Array | np.ndarray
+    token: Words
 
     def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:  # noqa: ARG002
         """See `Reader`."""
@@ -110,7 +111,7 @@ class Fed:
 def fed_reader(host: HostReader, resident: Resident) -> Fed:
     """The reader of a mix, of what is read on the host and what is resident."""
     specs = tuple(tuple(spec.items()) for spec in host.specs)
-    return Fed(specs, resident, jnp.asarray(host.is_fed), jnp.asarray(host.token, jnp.uint32))
+    return Fed(specs, resident, host.is_fed, np.uint32(host.token))
 
 
 class Stagings:
