@@ -27,7 +27,9 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
       trained: The run that a launcher has trained with others, or the mistake that kept it from beginning.
 
     Returns:
-      The report, with `metrics`: those of the task of each source by name, their means and the worst; `confusion`: share of a source's test records taken for a class of each source, null where sources share classes.
+      The report, with `metrics`: those of what is learnt, of each source by name, their means and the worst;
+      `confusion`: share of a source's test records taken for a class of each source, null where sources share classes
+      or there are none.
     """
     out = console()
     job = prepare(config, directory) if trained is None else trained
@@ -100,7 +102,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         names,
         f"{settings.model} on {' + '.join(names)}{caution}",
         unit=job.data.task.loss_unit,
-        family=job.data.task.judged_by,
+        family=families[0],
     )
     plan, size = job.data.pipeline.plan, job.config.batch_size
     report = report_of(
@@ -168,7 +170,7 @@ def _line(job: Run) -> str:
 def _families(job: Run) -> list[str]:
     """The families of metrics, that which judges first."""
     families = dict.fromkeys(name.partition("/")[0] for name in job.metrics.lines[-1] if "/" in name)
-    return sorted(families, key=lambda each: each != job.data.task.judged_by)
+    return sorted(families, key=lambda each: (each != job.data.task.judged_by, each == "loss"))
 
 
 def _shown(value: float, family: str) -> str:

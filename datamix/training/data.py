@@ -22,6 +22,7 @@ from datamix.training.overlap import num_seen
 from datamix.training.tasks.base import Task
 from datamix.training.tasks.choosing import choose, classes, of_outputs
 from datamix.training.tasks.classification import Classification
+from datamix.training.tasks.language import Language
 
 _MEASURED = 4096  # records of the mix, of which mean and deviation are taken
 _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywhere
@@ -65,6 +66,8 @@ class Data:
             for name in self.not_compared
         ]
         on_tests = [f"test records of {note}" for note in of_tests]
+        if isinstance(self.task, Language) and not np.asarray(self.tests.of_output).any():
+            seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
         return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *on_tests, *seen]
 
     def broken(self) -> str:
@@ -86,10 +89,10 @@ class Data:
         batches = [self.pipeline[step] for step in range(count)]
         moments = {}
         for name, leaf in (("input", self.task.leaf), *((("label", "label"),) if self.task.num_outputs == 1 else ())):
-            values = np.concatenate([np.asarray(batch[leaf], np.float64) for batch in batches])
-            deviation = np.nanstd(values, axis=0)
-            deviation[()] = np.where(deviation > 0, deviation, 1)
-            moments[name] = jnp.float32(np.nanmean(values, axis=0)), jnp.float32(deviation)
+            values = np.ma.masked_invalid(np.concatenate([np.asarray(each[leaf], np.float64) for each in batches]))
+            deviation = np.ma.filled(values.std(axis=0), 1)
+            center = jnp.float32(np.ma.filled(values.mean(axis=0), 0))
+            moments[name] = center, jnp.float32(np.where(deviation > 0, deviation, 1))
         return moments
 
     @property

@@ -218,6 +218,7 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
     shapes = jax.eval_shape(scores_of, data.cursor, firsts[0])[1]
     zeros = jax.tree.map(lambda sums: jnp.zeros(sums.shape, sums.dtype), shapes)
+    sums: Sums
     (_, sums), _ = lax.scan(step, (data.cursor, zeros), firsts)
     return sums
 

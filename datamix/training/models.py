@@ -175,7 +175,7 @@ class Standardized(nnx.Module):
 
     def __call__(self, values: Float[jax.Array, "batch ..."]) -> Any:
         mean, deviation = (each[...] for each in self.moments["input"])
-        outputs = self.model((values - mean) / deviation)  # type: ignore[operator]
+        outputs = self.model((values - mean) / deviation)
         if "label" not in self.moments:
             return outputs
         center, scale = (each[...] for each in self.moments["label"])

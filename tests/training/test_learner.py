@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 
 from datamix.errors import ConfigError
-from datamix.training import models, optimizers
 from datamix.spec import LeafSpec
+from datamix.training import models, optimizers
 from datamix.training.learner import Learner
 from datamix.training.tasks.classification import Classification
 
