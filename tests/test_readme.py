@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from snippets import Page, quick, run, words
 
@@ -18,8 +19,12 @@ COMMANDS = [line for line in README.lines if not line.startswith("python3 -m ven
 
 @pytest.fixture
 def call_in_reach(call_among_datasets, tmp_path):
-    """`call_datamix` in a folder with the README's files, and with every dataset at home."""
+    """`call_datamix` in a folder with the README's files and a folder of images, and with every dataset at home."""
     README.save(tmp_path)
+    for i in range(20):
+        picture = tmp_path / "pets" / ["cat", "dog"][i % 2] / f"{i}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40 + i, 30), (i, 99, 180)).save(picture)
     return call_among_datasets
 
 
@@ -45,8 +50,9 @@ def test_a_command_runs(call_in_reach, line):
         arguments += ["mix.share.mnist=0.1,0.9", "seed=0"]
     ended = call_in_reach(*quick(arguments))
     assert (ended.code, bool(ended.reports)) == (0, True), ended.err
+    real = {"tfds", "procedural", "stripes", "image_folder"}
     for report in ended.reports:
-        assert {source["provenance"] for source in report["sources"].values()} <= {"tfds", "procedural", "stripes"}
+        assert {source["provenance"] for source in report["sources"].values()} <= real
 
 
 def test_the_first_two_commands_are_tested_elsewhere():

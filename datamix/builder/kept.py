@@ -30,7 +30,7 @@ _DIGESTED = 64  # records, evenly spaced
 _FILES = ("path", "files", "records", "offsets", "tokenizer")  # settings that name files
 _NOT_RECORDS = (  # settings that choose no records
     *("name", "operators", "seed", "class_names", "num_classes", "label", "unlabelled", "placement", "stand_in"),
-    "test_split",
+    *("test_split", "balance", "record_weight"),
 )
 
 

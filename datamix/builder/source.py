@@ -49,7 +49,7 @@ class OpenSource:
       key: The key of its settings in the configuration; empty where Python code gives them.
       placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
-      places: Says where each of some records lies, as file and place in it; None where the source does not.
+      loaded_from: What said where records lie, of a source that was loaded into memory.
       kept: Gives the statistics of its records that were completed before and kept, if there are any.
       other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
     """
@@ -72,13 +72,9 @@ class OpenSource:
     key: str = ""
     placement: Literal["auto", "device", "host"] | None = None
     note: str = ""
-    places: Callable[[np.ndarray], list[str]] | None = None
+    loaded_from: Callable[[np.ndarray], list[str]] | None = None
     kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
     other_splits: Callable[[], Sequence[Source]] = _no_sources
-
-    def __post_init__(self) -> None:
-        if self.places is None:  # what is loaded into memory goes on to say where it lay
-            object.__setattr__(self, "places", getattr(self.source, "places", None))
 
     @property
     def num_records(self) -> int:
@@ -126,6 +122,11 @@ class OpenSource:
     def notes(self) -> tuple[str, ...]:
         """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says of some records in which file each lies and where in it; None where the source does not."""
+        return self.loaded_from or getattr(self.source, "places", None)
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
         """The statistics of every leaf over all records that are used, where they are known without reading these."""
@@ -181,7 +182,8 @@ class OpenSource:
             arrays = read_all(self.source)
         except DatamixError as error:
             raise named(self.name, error) from error
-        return replace(self, source=MemoryArrays(arrays, self.provenance, self.class_names))
+        source = MemoryArrays(arrays, self.provenance, self.class_names)
+        return replace(self, source=source, loaded_from=self.places)
 
     @property
     def reads_whole(self) -> bool:

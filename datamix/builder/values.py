@@ -47,14 +47,15 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
                 continue  # its records are not looked at for it
             statistic = statistics[name][leaf]
             count = statistic.num_records if statistic.sampled else source.num_records
-            some = f" (in {count:,} records, evenly spaced)" if statistic.sampled else ""
+            looked_at = " that were looked at" if statistic.sampled else ""
             if is_class:
                 if lacking := statistic.num_unlabelled(count):
                     notes.append(
-                        f"source {name!r}: {lacking:,} of {count:,} records are unlabelled, and left out of loss and "
-                        f"accuracy{some}."
+                        f"source {name!r}: {lacking:,} of {count:,} records{looked_at} are unlabelled, and left out of "
+                        "loss and accuracy."
                     )
             elif broken := what_is_broken(statistic):
+                some = f", in {count:,} records{looked_at}" if looked_at else ""
                 notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}{some}.")
     return notes
 

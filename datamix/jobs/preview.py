@@ -27,10 +27,10 @@ _IMAGES_A_ROW = 10
 _MOST_BATCHES = 10_000
 _MEASURE_S = 0.3
 _LABELS_OF = 2**14  # records whose labels are looked at
+_LABELS_READ = 2**9  # of them, where each is read for it
 _FIRST_RECORDS = 10  # shown where records hold no images
 _RECORDS_OF = 2**11  # of each source, whose numbers are drawn
 _MOST_NUMBERS = 16  # of a record, that are drawn
-_LABELS_READ = 2**9  # of them, where each is read for it
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:

@@ -181,8 +181,8 @@ class Pipeline:
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
-        other.statistics, other._places = self.statistics, self._places
-        other.placements, other._host = self.placements, self._host
+        other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
+        other._places = self._places
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 

@@ -22,7 +22,8 @@ class Source(Protocol):
     A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
     its classes have no names, it may say their number as `num_classes`. It may say where records lie, a text for each,
     by `places(indices)`; hand out statistics of all its records that it has kept, by `statistics()`; and do ahead what
-    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much.
+    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much. Where its
+    records are of tokens, it may say how many each has, by `lengths()`, and as `tokenizer_digest` what made them.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …
@@ -122,10 +123,10 @@ def take_all(source: Source, count: int) -> Arrays:
 
 
 def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
-    """One leaf of the first records of a source; of one that is not read whole, the others are not asked for."""
+    """One leaf of the first records of a source; of one without a `read()`, the others are not asked for."""
+    count = source.num_records if count is None else count
     if reads_whole(source):
         return read_all(source, count)[leaf]
-    count = source.num_records if count is None else count
     spec = source.spec
     values = np.empty((count, *spec[leaf].shape), spec[leaf].dtype)
     for start in range(0, count, _BLOCK_RECORDS):
@@ -151,9 +152,9 @@ def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, A
     """
     record_bytes = sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in source.spec.values())
     size = max(1, _BLOCK_BYTES // max(record_bytes, 1))
-    if isinstance(source, ReadableSource) and reads_whole(source):
-        arrays = source.read()
-        for start in range(0, max(map(len, arrays.values())) if count is None else count, size):
+    if reads_whole(source):
+        arrays = read_all(source, count)
+        for start in range(0, max(map(len, arrays.values())), size):
             block = {leaf: values[start : start + size] for leaf, values in arrays.items()}
             for values in block.values():
                 begin(values, len(values), len(values))

@@ -73,14 +73,14 @@ class Sliced:
         return getattr(self.source, "num_classes", None)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes of the source, a sentence each."""
-        return tuple(getattr(self.source, "notes", ()))
-
-    @property
     def reads_whole(self) -> bool:
         """Whether the whole source is read at once."""
         return reads_whole(self.source)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the source, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""

@@ -65,10 +65,10 @@ class Data:
             "needed, and not compared."
             for name in self.not_compared
         ]
-        on_tests = [f"test records of {note}" for note in of_tests]
+        seen += [f"test records of {note}" for note in of_tests]
         if isinstance(self.task, Language) and not np.asarray(self.tests.of_output).any():
             seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
-        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *on_tests, *seen]
+        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
 
     def broken(self) -> str:
         """The values of which no loss can be computed, such as NaN, by source; empty if nothing."""
@@ -81,18 +81,17 @@ class Data:
         return "; ".join(f"the {words} of {name} hold {broken}" for (words, name), broken in kinds.items() if broken)
 
     def moments(self) -> Moments:
-        """Mean and deviation of what the model takes and predicts, over the first records of the mix."""
+        """Mean and deviation of what is standardised, over the first records of the mix."""
         if not self.task.standardized:
-            return {}
+            return []
         size, length = self.pipeline.batch_size, self.pipeline.plan.length
         count = min(-(-_MEASURED // size), _MEASURED if length is None else length // size)
-        batches = [self.pipeline[step] for step in range(count)]
-        moments = {}
-        for name, leaf in (("input", self.task.leaf), *((("label", "label"),) if self.task.num_outputs == 1 else ())):
+        batches, moments = [self.pipeline[step] for step in range(count)], []
+        for leaf in self.task.standardized:
             values = np.ma.masked_invalid(np.concatenate([np.asarray(each[leaf], np.float64) for each in batches]))
             deviation = np.ma.filled(values.std(axis=0), 1)
-            center = jnp.float32(np.ma.filled(values.mean(axis=0), 0))
-            moments[name] = center, jnp.float32(np.where(deviation > 0, deviation, 1))
+            mean = np.ma.filled(values.mean(axis=0), 0)
+            moments.append((jnp.float32(mean), jnp.float32(np.where(deviation > 0, deviation, 1))))
         return moments
 
     @property

@@ -6,7 +6,7 @@ differ in ratio, seed or rate run the same compiled code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
@@ -30,10 +30,9 @@ from datamix.spec import LeafSpec
 from datamix.training.models import Standardized
 from datamix.training.optimizers import set_rate, with_rate_in_state
 from datamix.training.tasks.base import Sums, Task
-from datamix.training.tasks.regression import Regression
 
-Moments: TypeAlias = Mapping[str, tuple[jax.Array, jax.Array]]
-"""Mean and deviation of what a model takes and of what it predicts, by name; empty where they stay as they are."""
+Moments: TypeAlias = Sequence[tuple[jax.Array, jax.Array]]
+"""Mean and deviation of what a model takes, and of what it predicts, where these are standardised."""
 
 
 class State(NamedTuple):
@@ -137,9 +136,8 @@ class Learner:
 @cache
 def _abstract(learner: Learner) -> nnx.Module:
     """The model's structure, without numbers."""
-    task = learner.task
-    shapes = {"input": task.shape, **({"label": ()} if isinstance(task, Regression) else {})}
-    moments = {name: (jnp.zeros(shape), jnp.ones(shape)) for name, shape in shapes.items()} if task.standardized else {}
+    shapes = [learner.task.shape, ()][: len(learner.task.standardized)]
+    moments = [(jnp.zeros(shape), jnp.ones(shape)) for shape in shapes]
     model: nnx.Module = nnx.eval_shape(lambda: learner.complete(key_of((0, 0)), moments))
     return model
 

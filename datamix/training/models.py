@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -143,10 +143,6 @@ class Cnn(nnx.Module):
         return self.head(self.dropout(nnx.relu(self.hidden(image.reshape(len(image), -1)))))
 
 
-class Constant(nnx.Variable[jax.Array]):
-    """What a model keeps, and does not learn."""
-
-
 class Prediction(NamedTuple):
     """Predicted numbers.
 
@@ -162,21 +158,21 @@ class Prediction(NamedTuple):
 
 
 class Standardized(nnx.Module):
-    """A model that is given what it takes, and gives a number where it predicts one, with mean 0 and deviation 1.
+    """A model that sees what it takes with mean 0 and deviation 1, and where it predicts a number, that as well.
 
     Args:
       model: The model.
       moments: Mean and deviation of what it takes, and of the label where it predicts a number.
     """
 
-    def __init__(self, model: nnx.Module, moments: Mapping[str, tuple[jax.Array, jax.Array]]) -> None:
+    def __init__(self, model: nnx.Module, moments: Sequence[tuple[jax.Array, jax.Array]]) -> None:
         self.model = model
-        self.moments = nnx.Dict({name: nnx.List(map(Constant, values)) for name, values in moments.items()})
+        self.moments = nnx.List([nnx.List(map(nnx.Variable, each)) for each in moments])
 
     def __call__(self, values: Float[jax.Array, "batch ..."]) -> Any:
-        mean, deviation = (each[...] for each in self.moments["input"])
+        (mean, deviation), *of_label = ([each[...] for each in pair] for pair in self.moments)
         outputs = self.model((values - mean) / deviation)
-        if "label" not in self.moments:
+        if not of_label:
             return outputs
-        center, scale = (each[...] for each in self.moments["label"])
+        ((center, scale),) = of_label
         return Prediction(center + scale * outputs[:, 0], center, scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
@@ -108,14 +109,30 @@ def test_numbers_of_64_bits_stay_where_jax_keeps_them() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("placement", ["device", "host"])
 @pytest.mark.parametrize("leaf", ["image", "label"])
-def test_nan_is_told(leaf: str) -> None:
+def test_nan_is_told(leaf: str, placement: str) -> None:
     values = {"image": PIXELS / 255, "label": LABELS + 0.5}
     values[leaf].flat[3] = np.nan
     with pytest.warns(UserWarning, match=rf"^source 'a': the leaf '{leaf}' holds NaN \(.*% of its values\)\.$"):
-        load(**values)
+        load(f"data.placement={placement}", **values)
     with pytest.warns(UserWarning, match=rf"the leaf '{leaf}' holds NaN"):
-        datamix.mix({"a": values})
+        datamix.mix({"a": values}, placement=placement)
+
+
+def test_what_is_said_of_some_records_says_of_how_many() -> None:
+    values = {"image": np.full((5000, 1), np.nan, np.float32), "label": np.arange(5000) % 3 - 1}
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        datamix.mix({"a": values}, placement="host", unlabelled={"a": "keep"})
+    assert {str(note.message) for note in notes} == {
+        "source 'a': the leaf 'image' holds NaN (100.00% of its values), in 4,096 records that were looked at.",
+        "source 'a': 1,365 of 4,096 records that were looked at are unlabelled, and left out of loss and accuracy.",
+    }
+    with pytest.raises(DataError, match=r"^source 'a': 1 of \d+ labels are no class, such as -1; unlabelled"):
+        next(
+            iter(datamix.mix({"a": values | {"label": np.arange(5000) - 1}}, num_classes={"a": 5000}, placement="host"))
+        )
 
 
 def test_what_is_broken() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamix.pipeline.narrowing import what_is_lost
+from datamix.pipeline.narrowing import Narrowing, beyond, mend, what_is_lost
 
 FLOAT32, INT32 = np.dtype(np.float32), np.dtype(np.int32)
 DRAW = np.random.default_rng(0)
@@ -51,3 +51,32 @@ def test_integers() -> None:
     assert what_is_lost(np.array([-(2**31), 2**31 - 1]), INT32) == ""
     assert what_is_lost(np.array([2**32], np.uint64), np.dtype(np.uint32)).endswith("such as 4294967296")
     assert what_is_lost(np.array([7], np.int8), INT32) == ""
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize(
+    "values",
+    [
+        1.75e9 + np.arange(20),
+        np.array([0.5] * 30 + [1e300, np.nan]),
+        1.75e9 + np.linspace(0, 3600, 20) + 0.25,
+        np.stack([np.arange(40.0), 2e9 + np.arange(40)], axis=1),
+        DRAW.random((50, 8, 8, 1)),
+        np.array([7, 2**31, -5]),
+    ],
+)
+def test_block_by_block_as_all_at_once(values: np.ndarray, size: int) -> None:
+    dtype = INT32 if values.dtype.kind == "i" else FLOAT32
+    narrowing = Narrowing(dtype)
+    for start in range(0, len(values), size):
+        narrowing.add(values[start : start + size])
+    assert narrowing.lost() == what_is_lost(values, dtype)
+
+
+def test_what_lies_outside() -> None:
+    assert beyond(np.array([[1, 2], [3, -(2**40)]]), INT32) == 1
+    assert beyond(np.array([1.0, np.inf, np.nan, 1e39]), FLOAT32) == 3
+    assert beyond(np.array([1.0, np.inf, 0.1]), FLOAT32) is None
+    assert beyond(np.array([2**40]), np.dtype(np.int64)) is None
+    assert beyond(np.zeros((0, 2)), FLOAT32) is None
+    assert "source.a.leaves" in mend("a", "is beyond")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -98,3 +100,20 @@ def test_a_source_that_was_read_for_its_labels_still_says_where_records_lie():
     opened = OpenSource(name="own", source=Taking(), provenance="own").loaded()
     assert isinstance(opened.source, MemoryArrays)
     assert opened.places(np.array([2])) == ["file 2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [(["source.own.where=label > 6"], [7, 8, 9]), (["source.own.split=train[4::3]", "source.own.limit=2"], [4, 7])],
+)
+def test_places_are_those_of_the_records_that_are_selected(tmp_path, settings, rows):
+    np.savez(tmp_path / "own.npz", label=np.arange(10))
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "own.yaml").write_text(f"_target_: arrays\npath: {tmp_path / 'own.npz'}\nnum_classes: 10\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # how many take part
+        pipeline = datamix.load("source=own", "shuffle=none", "batch.size=1", *settings, config_dir=tmp_path)
+    for step, row in enumerate(rows):
+        (place,) = pipeline.where(step)
+        assert (place.record, place.place) == (step, f"{tmp_path / 'own.npz'}, row {row}")
+        assert pipeline[step]["label"].tolist() == [row]

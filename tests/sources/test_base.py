@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import ReadableSource, Source, TakeFromRead, read_all, read_leaf, take_rows
+from datamix.sources.base import (
+    ReadableSource,
+    Source,
+    TakeFromRead,
+    blocks_of,
+    read_all,
+    read_leaf,
+    reads_whole,
+    take_rows,
+)
+from datamix.sources.sliced import sliced
 from datamix.spec import Arrays, LeafSpec, Spec
 
 
@@ -72,6 +82,25 @@ def test_what_was_read_once_is_taken_from() -> None:
 def test_records_that_are_not_there(indices: list[int]) -> None:
     with pytest.raises(IndexError, match="are asked for, of 3"):
         take_rows({"x": np.arange(3)}, np.array(indices), {"x": np.zeros(len(indices), np.int64)})
+
+
+@pytest.mark.parametrize("size", [0, 1, 2500])
+def test_one_leaf_of_all_records(size: int) -> None:
+    source = Squares(size)
+    assert read_leaf(source, "square").tolist() == [number**2 for number in range(size)]
+    assert reads_whole(source) is False
+    assert [start for start, _ in blocks_of(source)] == list(range(0, size, 1024))
+    memory = MemoryArrays({"x": np.arange(9)})
+    assert reads_whole(memory) is True
+    assert read_leaf(memory, "x", 2).tolist() == [0, 1]
+    assert [(start, block["x"].tolist()) for start, block in blocks_of(memory, 3)] == [(0, [0, 1, 2])]
+
+
+def test_a_part_of_a_source_that_is_read_in_blocks_is_one_itself() -> None:
+    part = sliced(Squares(2500), "train[2000:]")
+    assert reads_whole(part) is False
+    assert read_leaf(part, "square")[0] == 2000**2
+    assert reads_whole(sliced(MemoryArrays({"x": np.arange(9)}), "train[2:]")) is True
 
 
 @pytest.mark.parametrize("size", [0, 1, 2500])

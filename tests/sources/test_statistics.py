@@ -78,3 +78,9 @@ def test_they_are_kept_as_json_to_the_last_bit() -> None:
 
 def test_a_source_that_keeps_none_has_none() -> None:
     assert statistics_of(object()) is None
+
+
+def test_only_statistics_of_some_records_say_so() -> None:
+    values = np.arange(4)
+    assert "sampled" not in LeafStatistics.of(values).report()
+    assert LeafStatistics.of(values, sampled=True).report()["sampled"] is True

@@ -262,8 +262,9 @@ class HostReader:
             try:
                 reading.ended.exception(timeout=_STALL_S)
             except TimeoutError:
-                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending)) or "the plan"
-                _log.warning("waiting for data: over %s s for records of source %s.", _STALL_S, late)
+                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
+                what = f"records of source {late}" if late else "the plan, which says which records to read"
+                _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
                 reading.ended.exception()
             finally:
                 metrics.waited_s += time.perf_counter() - begun
@@ -418,10 +419,10 @@ class HostReader:
         self._take(source, records, rows)
         return rows
 
-    def statistics(self, source: int) -> Mapping[str, LeafStatistics]:
-        """The statistics of a source's leaves: those it has kept, or by some of its records."""
+    def statistics(self, source: int) -> dict[str, LeafStatistics]:
+        """The statistics of a source's leaves: those that it has kept, or those of some of its records."""
         if (known := statistics_of(self._sources[source])) is not None:
-            return known
+            return dict(known)
         records = self._evenly(source)
         sampled = len(records) < self._sources[source].num_records
         return {leaf: LeafStatistics.of(v, sampled=sampled) for leaf, v in self._raw(source, records).items()}

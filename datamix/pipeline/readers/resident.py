@@ -16,7 +16,7 @@ from datamix.pipeline.narrowing import Narrowing, mend
 from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.tables import choose, look_up
 from datamix.sources.base import Source, blocks_of
-from datamix.sources.statistics import LeafStatistics, RunningStatistics, Statistics, statistics_of
+from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Record, Spec
 
 
@@ -96,28 +96,26 @@ def read_resident(
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:
     """Fill rows with one axis for a record's elements from a source."""
-    known = statistics_of(sources[name])
-    statistics = {leaf: RunningStatistics() for leaf in rows}
+    statistics: dict[str, list[tuple[LeafStatistics, int]]] = {leaf: [] for leaf in rows}
     narrowings = {leaf: Narrowing(stored.dtype) for leaf, stored in rows.items()}
-    num_read = dict.fromkeys(rows, 0)
+    known: Mapping[str, LeafStatistics] | None = None
+    last = 0
     for begin, block in blocks_of(sources[name]):
+        if not begin:
+            known = statistics_of(sources[name])  # now, as it may have found them while it read
         for leaf, stored in rows.items():
             values = block[leaf]
-            num_read[leaf] = begin + len(values)
-            if num_read[leaf] > len(stored):
-                raise _wrong_number(name, leaf, num_read[leaf], len(stored))
+            last = begin + len(values)
+            if last > len(stored):
+                raise DataError(f"source {name!r}: leaf {leaf!r} has {last} records or more, not {len(stored)}.")
             if known is None:
-                statistics[leaf].add(values)
+                statistics[leaf].append((LeafStatistics.of(values), values.size))
             narrowings[leaf].add(values)
             with np.errstate(over="ignore"):  # which is refused below
-                stored[begin : num_read[leaf]] = values.reshape(-1, *stored.shape[1:])
+                stored[begin:last] = values.reshape(-1, *stored.shape[1:])
     for leaf, stored in rows.items():
-        if num_read[leaf] < len(stored):
-            raise _wrong_number(name, leaf, num_read[leaf], len(stored))
+        if last < len(stored):
+            raise DataError(f"source {name!r}: leaf {leaf!r} has {last} records, not {len(stored)}.")
         if lost := narrowings[leaf].lost():
             raise DataError(f"source {name!r}: leaf {leaf!r} {lost}; {mend(name, lost)}")
-    return {leaf: running.result() if known is None else known[leaf] for leaf, running in statistics.items()}
-
-
-def _wrong_number(name: str, leaf: str, count: int, said: int) -> DataError:
-    return DataError(f"source {name!r}: leaf {leaf!r} has {count} records, not {said}.")
+    return {leaf: LeafStatistics.merged(statistics[leaf]) if known is None else known[leaf] for leaf in rows}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from datamix.builder.built import Built
-from datamix.builder.source import OpenSource
 from datamix.builder.texts import packed
 from datamix.errors import ConfigError, DataError
 from datamix.spec import LeafSpec
@@ -83,26 +82,14 @@ def _total(built: Built) -> int:
 
 def _vocab_size(built: Built) -> int:
     """The number of tokens there may be."""
-    sizes = [_vocab_size_of(source) for source in built.sources.values()]
+    known = packed(built.sources)
+    for name in built.sources.keys() - known.keys():
+        text = "of its tokens, nobody knows how many there may be; the sources text and tokens do"
+        raise ConfigError(f"source {name!r}: {text}.")
+    sizes = [source.vocab_size for source in known.values()]
     chains = [built.operators, *(source.operators for source in built.sources.values())]
-    extra = [each.settings.get(key, -1) for chain in chains for each in chain for key in ("token", "mask_token")]
-    return max(*sizes, *(int(token) + 1 for token in extra if isinstance(token, int)), 1)
-
-
-def _vocab_size_of(source: OpenSource) -> int:
-    known = packed({source.name: source})
-    if known:
-        return known[source.name].vocab_size
-    return int(max((tokens.max(initial=0) for tokens in _blocks(source)), default=0)) + 1
-
-
-def _blocks(source: OpenSource, num_records: int = 4096) -> Iterator[np.ndarray]:
-    """The tokens of all records of a source, some at a time."""
-    for start in range(0, source.num_records, num_records):
-        indices = np.arange(start, min(start + num_records, source.num_records))
-        rows = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in source.spec.items()}
-        source.take(indices, rows)
-        yield rows["tokens"]
+    extra = [each.settings.get(key, 0) for chain in chains for each in chain for key in ("token", "mask_token")]
+    return max(*sizes, *(int(token) + 1 for token in extra), 1)
 
 
 def _nothing_to_learn(spec: Mapping[str, LeafSpec]) -> ConfigError:

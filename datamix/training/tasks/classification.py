@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,46 +13,28 @@ import optax
 from jaxtyping import Bool, Float, Integer
 
 from datamix.training.models import Logits
-from datamix.training.tasks.base import Sums, family
+from datamix.training.tasks.base import Batch, Sums, Task, family
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
+class Classification(Task):
     """The class of each record, which is its `label`; see `datamix.training.tasks.base.Task`."""
 
-    leaf: str
-    shape: tuple[int, ...]
-    num_outputs: int
-    loss_unit: str = "cross-entropy, nats"
-    judged_by: str = "accuracy"
-    test_batch: int = 256
+    loss_unit: ClassVar[str] = "cross-entropy, nats"
+    judged_by: ClassVar[str] = "accuracy"
 
     @property
     def says(self) -> str:
         return f"{self.num_outputs} classes" + (f" by {self.shape[0]} features" if self.standardized else "")
 
     @property
-    def standardized(self) -> bool:
-        return self.leaf == "features"
+    def standardized(self) -> tuple[str, ...]:
+        return ("features",) if self.leaf == "features" else ()
 
-    @property
-    def mend(self) -> str:
-        return "model=mlp and model=linear take them" + (
-            "." if self.standardized else ", model=cnn those with channels."
-        )
-
-    def inputs(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
-        return (batch[self.leaf],)
-
-    def output_shape(self, batch_size: int) -> tuple[int, ...]:
-        return batch_size, self.num_outputs
-
-    def loss(self, outputs: Logits, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return _cross_entropy(outputs, batch["label"])
 
-    def scores(
-        self, outputs: Logits, batch: Mapping[str, jax.Array], of_output: jax.Array, num_sources: int
-    ) -> dict[str, jax.Array]:
+    def scores(self, outputs: Logits, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
         """Of records that have a class: their number, how many are classified rightly, cross-entropy in nats.
 
         `taken_for` counts those that are taken for a class of each source; where sources share classes, for nothing.
@@ -74,7 +57,7 @@ class Classification:
         0.5
         """
         num_records, correct, loss = (np.asarray(sums[name], float) for name in ("num_records", "correct", "loss"))
-        return family("accuracy", names, correct / num_records, "min") | family("loss", names, loss / num_records, "")
+        return family("accuracy", names, correct / num_records, "min") | family("loss", names, loss / num_records)
 
 
 def _cross_entropy(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,36 +15,36 @@ from jaxtyping import Float
 
 from datamix.errors import DataError
 from datamix.operators.text import next_token_targets
-from datamix.training.tasks.base import Sums, family
+from datamix.training.tasks.base import Batch, Sums, Task, family
 
 _TEST_LOGITS = 2**24  # at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Language:
+class Language(Task):
     """The next token after each token of a record; see `datamix.training.tasks.base.Task`.
 
     All tokens of a segment but its first are predicted, ends of documents included, or where the records have a
     `loss_mask` of their own, those of them that it names. Records with `targets` already are taken as they are.
     """
 
-    shape: tuple[int, ...]
-    num_outputs: int
     leaf: str = "tokens"
-    loss_unit: str = "nats a token"
-    judged_by: str = "bits_per_byte"
-    standardized: bool = False
-    mend: str = "model=transformer takes them."
+    loss_unit: ClassVar[str] = "nats a token"
+    judged_by: ClassVar[str] = "bits_per_byte"
 
     @property
     def says(self) -> str:
         return f"language model of {self.num_outputs:,} tokens, {self.shape[0]:,} a record"
 
     @property
+    def mend(self) -> str:
+        return "model=transformer takes them."
+
+    @property
     def test_batch(self) -> int:
         return min(max(_TEST_LOGITS // (self.shape[0] * self.num_outputs), 1), 256)
 
-    def inputs(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
+    def inputs(self, batch: Batch) -> tuple[jax.Array, ...]:
         tokens = batch["tokens"]
         segments = batch["segment_ids"] if "segment_ids" in batch else jnp.ones_like(tokens)
         # Only differences within a segment matter.
@@ -53,16 +54,14 @@ class Language:
     def output_shape(self, batch_size: int) -> tuple[int, ...]:
         return batch_size, *self.shape, self.num_outputs
 
-    def loss(
-        self, outputs: Float[jax.Array, "batch length vocab"], batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, outputs: Float[jax.Array, "batch length vocab"], batch: Batch) -> tuple[jax.Array, jax.Array]:
         nats, counts, _ = _nats(outputs, batch)
         return nats.sum(axis=1), counts.sum(axis=1)
 
     def scores(
         self,
         outputs: Float[jax.Array, "batch length vocab"],
-        batch: Mapping[str, jax.Array],
+        batch: Batch,
         of_output: jax.Array,
         num_sources: int,
     ) -> dict[str, jax.Array]:
@@ -97,7 +96,7 @@ class Language:
         )
 
 
-def _nats(outputs: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _nats(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What each token is predicted by, in nats, whether it counts, and what it is; shape [batch, length] each."""
     if "targets" not in batch:
         rows = {leaf: batch[leaf] for leaf in ("tokens", "segment_ids", "loss_mask") if leaf in batch}

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.training.models import Prediction
-from datamix.training.tasks.base import Sums, family
+from datamix.training.tasks.base import Batch, Sums, Task, family
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regression:
+class Regression(Task):
     """The number that is each record's `label`; see `datamix.training.tasks.base.Task`."""
 
-    leaf: str
-    shape: tuple[int, ...]
     num_outputs: int = 1
-    loss_unit: str = "squared error / variance"
-    judged_by: str = "r2"
-    test_batch: int = 256
-    standardized: bool = True
+    loss_unit: ClassVar[str] = "squared error / variance"
+    judged_by: ClassVar[str] = "r2"
 
     @property
     def says(self) -> str:
         return "regression on " + (f"{self.shape[0]} features" if self.leaf == "features" else "images")
 
     @property
-    def mend(self) -> str:
-        return "model=mlp and model=linear take them."
+    def standardized(self) -> tuple[str, ...]:
+        return self.leaf, "label"
 
-    def inputs(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
-        return (batch[self.leaf],)
-
-    def output_shape(self, batch_size: int) -> tuple[int, ...]:
-        return batch_size, 1
-
-    def loss(self, outputs: Prediction, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def loss(self, outputs: Prediction, batch: Batch) -> tuple[jax.Array, jax.Array]:
         losses = ((outputs.value - batch["label"]) / outputs.scale) ** 2
         return losses, jnp.ones_like(losses)
 
-    def scores(
-        self, outputs: Prediction, batch: Mapping[str, jax.Array], of_output: jax.Array, num_sources: int
-    ) -> dict[str, jax.Array]:
+    def scores(self, outputs: Prediction, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
         """The number of records, the loss, squared errors, and standardised labels and their squares."""
         del of_output, num_sources
         losses, ones = self.loss(outputs, batch)
@@ -77,5 +66,5 @@ class Regression:
         return (
             family("mse", names, squares / count, "max")
             | family("r2", names, explained, "min")
-            | family("loss", names, loss / count, "")
+            | family("loss", names, loss / count)
         )

@@ -13,4 +13,4 @@ def test_a_family_names_every_source_the_mean_and_the_worst():
         "accuracy/a": 0.5, "accuracy/b": 0.9, "accuracy/mean": 0.7, "accuracy/worst": 0.5,
     }  # fmt: skip
     assert family("loss", ["a", "b"], values, "max")["loss/worst"] == 0.9
-    assert "loss/worst" not in family("loss", ["a", "b"], values, "")
+    assert "loss/worst" not in family("loss", ["a", "b"], values)

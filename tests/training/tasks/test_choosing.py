@@ -35,10 +35,20 @@ def test_by_leaves(task_of):
     images = FEATURES[:, :, None, None]
     both = task_of(image=images, features=FEATURES, label=LABELS)
     assert both.task == Classification(leaf="image", shape=(3, 1, 1), num_outputs=4)
-    tokens = np.arange(60, dtype=np.int32).reshape(20, 3)
-    assert task_of(tokens=tokens).task == Language(shape=(3,), num_outputs=45)
-    assert task_of(tokens=tokens, label=LABELS).task == Language(shape=(3,), num_outputs=45)
-    assert task_of("operators=[{prefix_source:{token:70}}]", tokens=tokens).task.num_outputs == 71
+    with pytest.raises(ConfigError, match=r"^source 'x': of its tokens, nobody knows how many there may be"):
+        task_of(tokens=np.arange(60, dtype=np.int32).reshape(20, 3))
+
+
+def test_operators_add_tokens_of_their_own(config_of, tmp_path):
+    (tmp_path / "t.txt").write_text("one\n\ntwo\n\nthree\n\nfour")
+    (tmp_path / "dataset" / "t.yaml").write_text(
+        f"_target_: text\npath: {tmp_path}/t.txt\nlength: 8\nsplit: train[:2]\ntest_split: train[2:]\n"
+    )
+    place = f"data.cache={tmp_path}/cache"
+    assert open_data(config_of("source=t", place)).task == Language(shape=(8,), num_outputs=257)
+    prefixed = open_data(config_of("source=t", place, "operators=[{prefix_source:{token:300}}]"))
+    assert prefixed.task == Language(shape=(8,), num_outputs=301)
+    assert prefixed.tests.of_output.tolist() == [1] * 256 + [0] * 45
 
 
 @pytest.mark.parametrize(

@@ -30,5 +30,5 @@ def test_records_without_a_class_count_for_nothing():
 
 def test_features_are_standardised_and_images_are_not():
     features = Classification(leaf="features", shape=(13,), num_outputs=3)
-    assert (features.standardized, TASK.standardized) == (True, False)
+    assert (features.standardized, TASK.standardized) == (("features",), ())
     assert (features.says, TASK.says) == ("3 classes by 13 features", "4 classes")

@@ -58,7 +58,7 @@ def on_table(make, tmp_path):
 def test_a_table_is_learnt_in_its_own_units(on_table, trained):
     run = on_table("train.steps=100", "train.eval_every=50")
     assert (run.data.task, run.data.task.says) == (TASK, "regression on 3 features")
-    mean, deviation = run.data.moments()["input"]
+    mean, deviation = run.data.moments()[0]
     used = np.concatenate([np.asarray(run.data.pipeline[step]["features"]) for step in range(512)])
     np.testing.assert_allclose(mean, used.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(deviation, used.std(axis=0), rtol=1e-4)
