@@ -227,6 +227,8 @@ def test_a_dataset_source_and_operator_of_ones_own(call_datamix, tmp_path):
         "records": 40,
         "samples": 40,
         "share": 0.5,
+        "placement": "device",
+        "tokens": None,
         "target": 0.5,
         "epochs": 1.0,
         "labels": [10, 12],
@@ -504,7 +506,9 @@ def test_a_config_builds_what_the_registry_holds_and_nothing_else(call_datamix, 
 
 def test_a_function_of_the_standard_library_is_not_called(call_datamix, tmp_path):
     ended = call_datamix("source=digits", "source.digits._target_=os.mkdir", f"+source.digits.path={tmp_path / 'made'}")
-    assert ended.mistake.startswith("RegistryError: source.digits._target_: no source 'os.mkdir'. Known: arrays, ")
+    assert ended.mistake.startswith(
+        "RegistryError: source.digits._target_: no source 'os.mkdir'. Known: array_record, arrays, "
+    )
     assert not (tmp_path / "made").exists()
 
 

@@ -31,8 +31,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "offset_one_hot": {"offset": 1, "num_classes": 4},
     "one_hot": {"num_classes": 5},
     "tag_source": {"source_id": 1},
+    "rename": {"leaf": "label", "to": "digit"},
+    "mask_tokens": {"mask_token": 9, "vocab_size": 10},
+    "prefix_source": {"token": 9},
+    "truncate": {"length": 2},
 }
-RECORDS: dict[str, dict[str, Any]] = {"offset_one_hot": {"label": np.float32([0, 1])}}
+TOKENS = {leaf: np.int32([1, 2, 3, 0]) for leaf in ("tokens", "positions")} | {
+    "segment_ids": np.int32([1, 1, 1, 0]),
+    "num_tokens": np.int32(3),
+}
+RECORDS: dict[str, dict[str, Any]] = {
+    "offset_one_hot": {"label": np.float32([0, 1])},
+    **dict.fromkeys(("mask_tokens", "next_token_targets", "prefix_source", "truncate"), TOKENS),
+}
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names("operator") if "doctest" not in name])

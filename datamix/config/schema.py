@@ -36,7 +36,12 @@ Rate: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorConfig:
-    """One operator of a chain."""
+    """One operator of a chain.
+
+    Attributes:
+      name: Its registered name.
+      settings: Its keyword settings.
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -92,10 +97,17 @@ class MixConfig:
     """The settings of the mix: the groups `mix`, `stop` and `weighting`.
 
     Attributes:
+      order: The registered name of the order.
+      settings: Keyword settings of the order.
+      stop: The registered name of the stop.
+      stop_settings: Keyword settings of the stop.
       granularity: What the order places: single records, or whole batches of one source.
       ratio: The ratio of all sources in their order, such as "7:3"; None where weights or shares say it.
+      weights: Relative weights by source.
       share: Absolute shares by source, each in [0, 1].
       group_weights: Weights that sources which are themselves mixes give their members, by path.
+      weighting_rule: The registered name of the rule for the weights of sources for which none is given.
+      weighting_settings: Its keyword settings.
       schedule: Weights that change, see `datamix.mixing.schedules.phases`; None where they do not.
       unit: What follows the ratio: "record", or the leaf that holds the length of each record.
       epochs: How often a source is gone through until it counts as finished, by source.
@@ -133,7 +145,10 @@ class SweepConfig:
     """The settings of a sweep: what it is judged by, and where an earlier one lies.
 
     Attributes:
+      metric: The metric by which jobs are compared.
       goal: Whether more or less of the metric is better; "auto" goes by its name.
+      resume: Whether jobs that are done already are left as they are.
+      directories: Directories of the sweeps to report on.
     """
 
     metric: Annotated[str, Key("sweep.metric")]
@@ -147,10 +162,18 @@ class TrainConfig:
     """The settings of training: the groups `model` and `optimizer`, and the keys of `train`.
 
     Attributes:
+      model: The registered name of the model.
+      model_settings: Its keyword settings.
+      optimizer: The registered name of the optimizer.
+      optimizer_settings: Its keyword settings.
       learning_rate: The learning rate at the schedule's peak.
+      schedule: The registered name of the schedule.
+      schedule_settings: Its keyword settings.
       steps: Batches to train on; None for the whole mix.
       tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
+      eval_every: Steps between two tests.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
+      resume: Whether to go on from the last checkpoint.
     """
 
     model: Annotated[str, Key("model._target_", kind="model")]
@@ -173,10 +196,15 @@ class Config:
 
     Attributes:
       job: The registered name of the job; empty for a pipeline that no job runs.
+      job_settings: Keyword settings of the job.
+      seed: Seed of everything that is drawn.
       shuffle: How records are shuffled within their source, see `datamix.mixing.plan.Plan`.
       labels: How labels are numbered: "union" gives the classes of each source numbers of their own, "keep" leaves
         labels as they are.
+      sources: The sources in order.
+      mix: How they are mixed.
       operators: The operators that every record goes through after the mix.
+      batch_size: Records of a batch.
       remainder: Whether the records at the end of the mix that fill no batch are dropped or kept.
       shuffle_rows: Whether the rows of each batch are permuted by a key, a function of the step.
       data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
@@ -187,6 +215,7 @@ class Config:
       device_bytes: The most bytes of records on the device, where "auto" decides; None for a share of its memory.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
+      sweep: What a multirun is judged by.
       train: How a model is trained; None for the jobs that train none.
     """
 

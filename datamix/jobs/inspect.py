@@ -83,7 +83,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     }
     if drawn:
         titles = [
-            f"{place.source} {place.record}\n{_short(place.place) or name}"
+            f"{_short(f'{place.source} {place.record}')}\n{_short(place.place) or name}"
             for place, name in zip(places, names, strict=True)
         ][:_MOST_IMAGES]
         images = [
@@ -98,6 +98,6 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
 
 
 def _short(place: str) -> str:
-    """The end of a place, as long as fits below an image."""
+    """The end of a name or place, as long as fits above an image."""
     text = place.rpartition("/")[2]
     return text if len(text) <= _PLACE_WIDTH else f"…{text[1 - _PLACE_WIDTH :]}"
