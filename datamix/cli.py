@@ -231,6 +231,7 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
+    parser.add_argument("--verbose", "-v", action="store_true", help="Print all that the jobs of a sweep print")
     args = parser.parse_intermixed_args(arguments)
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun reads a pickle, which may run any code; repeat the command instead.")
@@ -242,6 +243,9 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     flags = list(arguments)
     for override in args.overrides:
         flags.remove(override)
+    if args.verbose:  # Hydra has no such flag
+        flags = [flag for flag in flags if flag not in ("-v", "--verbose")]
+        args.overrides.append("sweep.verbose=true")
     return args, flags
 
 

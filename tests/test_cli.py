@@ -171,7 +171,7 @@ def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code)
 
 
 def test_a_sweep_over_a_share(call_datamix, tmp_path):
-    ended = call_datamix("-m", "mix.share.mnist=0.1,0.5", "batch.size=20", "job.batches=5")
+    ended = call_datamix("-m", "-v", "mix.share.mnist=0.1,0.5", "batch.size=20", "job.batches=5")
     assert ended.code == 0
     sweep = only(tmp_path, "multirun/*/*")
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
@@ -181,15 +181,15 @@ def test_a_sweep_over_a_share(call_datamix, tmp_path):
 
 
 def test_a_sweep_over_sources_and_unquoted_splits(call_datamix):
-    mixes = call_datamix("-m", "source=digits,garments", "job=plan")
+    mixes = call_datamix("-m", "-v", "source=digits,garments", "job=plan")
     assert [list(report["sources"]) for report in mixes.reports] == [["digits"], ["garments"]]
-    splits = call_datamix("-m", "source.mnist.split=train[:2000],test[:30]", "job=plan")
+    splits = call_datamix("-m", "-v", "source.mnist.split=train[:2000],test[:30]", "job=plan")
     assert [report["sources"]["mnist"]["records"] for report in splits.reports] == [2000, 30]
     assert (mixes.code, splits.code) == (0, 0)
 
 
 def test_a_sweep_goes_on_after_a_job_that_fails(call_datamix, tmp_path):
-    ended = call_datamix("-m", "mix.share.mnist=7,0.5", "job=plan")
+    ended = call_datamix("-m", "-v", "mix.share.mnist=7,0.5", "job=plan")
     assert ended.code == 2
     assert ended.err.splitlines()[-1].startswith("ConfigError: mix.share.mnist = 7; a share lies in [0, 1]. ")
     assert "Traceback" not in ended.err
@@ -285,7 +285,7 @@ def test_a_second_call_in_one_process_is_as_the_first(call_datamix, tmp_path):
 def test_flags_may_stand_between_overrides(call_datamix, tmp_path):
     (tmp_path / "own" / "dataset").mkdir(parents=True)
     (tmp_path / "own" / "dataset" / "few.yaml").write_text("_target_: digits\nsplit: train[:50]\n")
-    ended = call_datamix("job=plan", "--config-dir", "own", "source=few", "-m", "seed=0,1", "hydra.sweep.dir=s")
+    ended = call_datamix("job=plan", "--config-dir", "own", "source=few", "-m", "-v", "seed=0,1", "hydra.sweep.dir=s")
     assert ended.code == 0, ended.err
     assert [report["seed"] for report in ended.reports] == [0, 1]
     assert {report["sources"]["few"]["records"] for report in ended.reports} == {50}
@@ -319,7 +319,7 @@ def test_relative_paths_are_those_of_the_shell_in_another_directory_too(call_dat
     plain = call_datamix(*mix, "hydra.run.dir=plain").report
     moved = call_datamix(*mix, "hydra.run.dir=moved", "hydra.job.chdir=true").report
     assert moved["sources"] == plain["sources"]
-    swept = call_datamix("-m", *mix, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
+    swept = call_datamix("-m", "-v", *mix, "seed=0,1", "hydra.sweep.dir=s", "hydra.job.chdir=true")
     assert (swept.code, len(swept.reports)) == (0, 2)
     assert not list((tmp_path / "moved").rglob("cache"))
 
@@ -329,7 +329,7 @@ def test_a_resolver_that_a_plugin_registers(call_datamix, tmp_path):
     (tmp_path / "resolvers.py").write_text(f"from omegaconf import OmegaConf\n{call}\n")
     mix = ["plugins=[resolvers]", "job=plan", "source=digits", "batch.size='${product:4,8}'"]
     assert call_datamix(*mix).report["batches"] == 625
-    swept = call_datamix("-m", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
+    swept = call_datamix("-m", "-v", *mix, "hydra.sweep.dir='s-${product:2,3}'", "seed=0,1")
     assert (swept.code, len(swept.reports)) == (0, 2)
     assert (tmp_path / "s-6" / "sweep.json").is_file()
 

@@ -48,7 +48,7 @@ def test_a_command_runs(call_in_reach, line):
             call_in_reach("-m", "job=plan", "mix.share.mnist=0.1,0.9", f"hydra.sweep.dir=sweeps/{name}")
     if {"-m", "job=train"} <= {*arguments} or "experiment=ratio_study" in arguments:  # the same, in little time
         arguments += ["mix.share.mnist=0.1,0.9", "seed=0"]
-    ended = call_in_reach(*quick(arguments))
+    ended = call_in_reach(*quick(arguments), "-v")
     assert (ended.code, bool(ended.reports)) == (0, True), ended.err
     real = {"tfds", "procedural", "stripes", "image_folder"}
     for report in ended.reports:

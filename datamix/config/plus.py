@@ -30,6 +30,7 @@ def joined(text: str) -> DictConfig:
         "source": _open(),
         "mix": {"weights": _open(), "share": _open()},
         "stop": {"epochs": _open()},
+        "sweep": {"goal_weights": _open()},
     }
     return OmegaConf.create(node)
 

@@ -149,12 +149,20 @@ class SweepConfig:
       goal: Whether more or less of the metric is better; "auto" goes by its name.
       resume: Whether jobs that are done already are left as they are.
       directories: Directories of the sweeps to report on.
+      goal_weights: Weights by source; the metric is then the mean of the sources' by them.
+      num_next: How many ratios to propose.
+      verbose: Whether a sweep prints all that its jobs print.
     """
 
     metric: Annotated[str, Key("sweep.metric")]
     goal: Annotated[Literal["auto", "max", "min"], Key("sweep.goal")]
     resume: Annotated[bool, Key("sweep.resume")]
     directories: Annotated[tuple[str, ...], Key("sweep.dir")] = ()
+    goal_weights: Annotated[Mapping[str, Annotated[float, Meta(ge=0)]], Key("sweep.goal_weights")] = field(
+        default_factory=dict
+    )
+    num_next: Annotated[Count, Key("sweep.num_next")] = 3
+    verbose: Annotated[bool, Key("sweep.verbose")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,13 @@ def _report(_name: str) -> Any:
     return run
 
 
+@registry.builtin("job", "suggest")
+def _suggest(_name: str) -> Any:
+    from datamix.jobs.suggest import run
+
+    return run
+
+
 @registry.builtin("job", "train")
 def _train(_name: str) -> Any:
     from datamix.jobs.train import run

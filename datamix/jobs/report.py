@@ -6,25 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from datamix.config.schema import Config
-from datamix.errors import ConfigError
 from datamix.report.console import console
 from datamix.report.files import write_report
 from datamix.sweeps.gathering import gather
-from datamix.sweeps.results import read_results
+from datamix.sweeps.results import read_sweeps
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
     """Report on the sweeps of `sweep.dir`, into the directory of the sweep where it is one; no source is opened."""
-    if not config.sweep.directories:
-        text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
-        raise ConfigError(text, key="sweep.dir", value=None)
-    sweeps = {}
-    for name in config.sweep.directories:
-        if not (results := read_results(Path(name))):
-            raise ConfigError(f"no job of a sweep has left its result in {name}", key="sweep.dir")
-        sweeps[Path(name)] = results
+    sweeps = read_sweeps(config.sweep.directories)
     into = next(iter(sweeps)) if len(sweeps) == 1 else directory
-    rows = gather(sweeps, into, metric=config.sweep.metric, goal=config.sweep.goal)
+    rows = gather(
+        sweeps,
+        into,
+        metric=config.sweep.metric,
+        goal=config.sweep.goal,
+        goal_weights=config.sweep.goal_weights,
+        num_next=config.sweep.num_next,
+    )
     report = {
         "job": "report",
         "seed": config.seed,

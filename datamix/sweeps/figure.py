@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from datamix.report.figures import canvas, color_of
 from datamix.sweeps.results import Result, Setting, related, settings, shown_value, stand_ins, swept, swept_value
-from datamix.sweeps.table import cell
+from datamix.sweeps.suggesting import Suggestion
+from datamix.sweeps.table import cell, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,11 +19,14 @@ if TYPE_CHECKING:
 _METRIC_COLOR = "#1a1a1a"
 
 
-def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figure | None:
+def draw(
+    results: Sequence[Result], chosen: Setting | None, metric: str, suggestion: Suggestion | str = ""
+) -> Figure | None:
     """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
 
     The best setting, `chosen`, is marked, and the family of the metric is drawn with it, such as the accuracy of each
-    source. None where no job has anything to draw.
+    source. A suggestion is drawn with it: over the curve of two sources, in its place for more. None where no job has
+    anything to draw.
     """
     names = related(results, metric)
     groups = [group for group in settings(results) if any(group.mean(name) is not None for name in names)]
@@ -30,8 +36,14 @@ def draw(results: Sequence[Result], chosen: Setting | None, metric: str) -> Figu
     shares = _shares(groups)
     by_source = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
     figure = canvas(11.5 if by_source else 7, 4.4)
-    axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=True)[0]
-    _against_swept(axes[0], results, groups, chosen, family, metric, shares)
+    several_sources = isinstance(suggestion, Suggestion) and len(suggestion.names) > 2
+    axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=not several_sources)[0]
+    if several_sources and isinstance(suggestion, Suggestion):
+        _suggested(axes[0], suggestion)
+    else:
+        _against_swept(axes[0], results, groups, chosen, family, metric, shares)
+        if isinstance(suggestion, Suggestion) and shares:
+            _curve(axes[0], suggestion, _source_on_axis(swept(results), shares))
     if by_source and chosen is not None:
         _against_source_share(axes[1], results, groups, chosen, metric, shares)
     replaced = stand_ins(results)
@@ -103,8 +115,7 @@ def _axis(
 ) -> tuple[str | None, dict[int, float], str, list[str]]:
     """The key along the axis, each setting's place on it, its label, and its ticks where places are no numbers."""
     if shares:
-        swept_source = next((key.rpartition(".")[2] for key in keys if key.startswith("mix.")), shares[0])
-        source = swept_source if swept_source in shares else shares[0]
+        source = _source_on_axis(keys, shares)
         key = next((key for key in keys if key.startswith("mix.")), None)
         return key, {id(group): group.first.sources[source]["target"] for group in groups}, f"share of {source}", []
     for key in keys:
@@ -123,6 +134,11 @@ def _axis(
         key or "",
         ticks,
     )
+
+
+def _source_on_axis(keys: Sequence[str], shares: Sequence[str]) -> str:
+    source = next((key.rpartition(".")[2] for key in keys if key.startswith("mix.")), shares[0])
+    return source if source in shares else shares[0]
 
 
 def _line(
@@ -181,5 +197,102 @@ def _against_source_share(
     axis.set(xlabel="its share of the mix", ylabel=f"{_family(metric)} of a source")
     head = "each source against its own share (★ the best ratio)"
     axis.set_title(f"{head}\n{fixed}" if fixed else head, fontsize=10)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+
+
+def draw_suggestion(suggestion: Suggestion) -> Figure:
+    """Draw a suggestion: a curve for two sources, a ternary map for three, the intervals for more."""
+    figure = canvas(7, 4.4)
+    axis = figure.subplots()
+    if len(suggestion.names) == 2:
+        axis.plot(suggestion.shares[:, 0], suggestion.values, "o", markersize=4, color=color_of(0), label="jobs")
+        _curve(axis, suggestion, suggestion.names[0])
+        axis.set(xlabel=f"share of {suggestion.names[0]}", ylabel=suggestion.goal.metric)
+        axis.grid(alpha=0.25)
+    else:
+        _suggested(axis, suggestion)
+    return figure
+
+
+def _title(suggestion: Suggestion) -> str:
+    return f"predicted best {suggestion.goal.metric}: {number(suggestion.answer.predicted, suggestion.goal.metric)}"
+
+
+def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
+    """The fitted mean, its band and the best share with its interval, over the share of one of two sources."""
+    answer, names = suggestion.answer, list(suggestion.names)
+    place = names.index(source.partition(".")[0])
+    tried = suggestion.shares[:, place]
+    shares = np.linspace(tried.min(), tried.max(), 201)
+    ratios = np.stack([shares, 1 - shares], 1)[:, :: -1 if place else 1]
+    mean, low, high = answer.goal(ratios)
+    limits = axis.get_ylim()  # of what was measured: a band may be broad where little was tried
+    axis.plot(
+        shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=f"fitted {suggestion.goal.metric}"
+    )
+    axis.fill_between(shares, low, high, color=_METRIC_COLOR, alpha=0.12, linewidth=0)
+    axis.axvspan(*answer.interval[place], color="#ffd34d", alpha=0.35, linewidth=0, label="best share, 90 % interval")
+    axis.axvline(answer.best[place], color="#b8860b", linewidth=1.2)
+    axis.set_ylim(limits)
+    before = axis.get_title()
+    axis.set_title(
+        f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})", fontsize=10
+    )
+    axis.legend(fontsize=8)
+
+
+def _suggested(axis: Axes, suggestion: Suggestion) -> None:
+    if len(suggestion.names) == 3:
+        _ternary(axis, suggestion)
+    else:
+        _intervals(axis, suggestion)
+    axis.set_title(f"{_title(suggestion)} ({suggestion.answer.verdict})", fontsize=10)
+
+
+_HEIGHT = 3**0.5 / 2
+
+
+def _ternary(axis: Axes, suggestion: Suggestion) -> None:
+    """The prediction over the simplex of three sources, where ratios were tried, the jobs and the best's region."""
+    answer = suggestion.answer
+    steps = np.linspace(0, 1, 61)
+    grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b < 1 + 1e-9]).clip(0)
+    low, high = suggestion.shares.min(0) - 0.02, suggestion.shares.max(0) + 0.02
+    grid = grid[((grid >= low) & (grid <= high)).all(1)]
+    corners = np.array([(0.0, 0.0), (1.0, 0.0), (0.5, _HEIGHT)])
+    axis.plot(*corners[[0, 1, 2, 0]].T, color="#9c9c9c", linewidth=1)
+    if len(grid) > 3 and np.linalg.matrix_rank(suggestion.shares[1:] - suggestion.shares[0], 1e-6) == 2:
+        predicted = answer.goal(grid)[0]
+        ends = np.quantile(predicted, (0.3, 1) if suggestion.goal.kind == "max" else (0, 0.7))
+        levels = np.linspace(ends[0], max(ends[1], ends[0] + 1e-9), 15)
+        colors = "viridis" if suggestion.goal.kind == "max" else "viridis_r"
+        x, y = (grid @ corners).T
+        filled = axis.tricontourf(x, y, predicted, levels=levels, cmap=colors, extend="both")
+        axis.figure.colorbar(filled, ax=axis, label=f"predicted {suggestion.goal.metric}", shrink=0.8)
+        outside = np.maximum(answer.interval[:, 0] - grid, grid - answer.interval[:, 1]).max(1)
+        if outside.min() < 0 < outside.max():
+            axis.tricontour(x, y, outside, levels=[0.0], colors="#1a1a1a", linestyles="--")
+    axis.plot(
+        *(suggestion.shares @ corners).T, "o", markersize=4, color="#ffffff", markeredgecolor="#1a1a1a", label="jobs"
+    )
+    axis.plot(*(answer.best @ corners), "*", markersize=16, color="#ff5a36", markeredgecolor="#ffffff", label="best")
+    axis.plot(*(answer.next @ corners).T, "x", color="#ff5a36", label="next")
+    for name, (x, y) in zip(suggestion.names, corners, strict=True):
+        axis.annotate(name, (x, y), (0, 6 if y else -14), textcoords="offset points", ha="center")
+    axis.set(xlim=(-0.08, 1.08), ylim=(-0.1, _HEIGHT + 0.1), aspect="equal")
+    axis.axis("off")
+    axis.legend(fontsize=8, loc="upper left")
+
+
+def _intervals(axis: Axes, suggestion: Suggestion) -> None:
+    """The best share of each of many sources with its interval."""
+    answer = suggestion.answer
+    places = np.arange(len(suggestion.names))[::-1]
+    spread = np.abs(answer.interval.T - answer.best)
+    axis.errorbar(answer.best, places, xerr=spread, fmt="o", color=color_of(0), capsize=3, label="best, 90 % interval")
+    axis.axvline(1 / len(places), color="#9c9c9c", linestyle="--", linewidth=1, label="equal shares")
+    axis.set_yticks(places, suggestion.names)
+    axis.set(xlabel="share of the mix", xlim=(0, None))
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)

@@ -15,18 +15,40 @@ from datamix.report.files import write_text
 from datamix.sweeps.figure import draw
 from datamix.sweeps.page import page
 from datamix.sweeps.results import Result, best, related, settings, stand_ins
+from datamix.sweeps.suggesting import Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
 
-def gather(sweeps: Mapping[Path, Sequence[Result]], directory: Path, *, metric: str, goal: str) -> list[dict[str, Any]]:
-    """Print a sweep's table, write `sweep.json`, `.csv`, `.png` and `.html`, and return the rows of the first."""
+def gather(
+    sweeps: Mapping[Path, Sequence[Result]],
+    directory: Path,
+    *,
+    metric: str,
+    goal: str,
+    goal_weights: Mapping[str, float] | None = None,
+    num_next: int = 3,
+) -> list[dict[str, Any]]:
+    """Print a sweep's table, write `sweep.json`, `.csv`, `.png` and `.html`, and return the rows of the first.
+
+    Where jobs of one sweep have tried several ratios, the suggestion is printed, drawn, and written as `suggest.json`;
+    each row has what is `predicted` at its ratio.
+    """
     out = console()
     several = len(sweeps) > 1
     results = [
         replace(result, sweep=str(path)) if several else result for path, each in sweeps.items() for result in each
     ]
+    results, judged = weighted(results, metric, goal, goal_weights or {})
+    metric, goal = judged.metric, judged.kind
     chosen = best(settings(results), metric, goal)
+    suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     lines = rows(results, chosen, directory)
+    if isinstance(suggestion, Suggestion):
+        commands = suggestion.commands(list(sweeps))
+        plain = suggestion.json() | {"commands": commands}
+        write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        for line, predicted in zip(lines, suggestion.predicted(results), strict=True):
+            line["predicted"] = predicted
     write_text(directory / "sweep.json", json.dumps(lines, indent=2, ensure_ascii=False) + "\n")
     write_text(directory / "sweep.csv", as_csv(lines))
     print_notes(out, "Stand-in", [f"{name} is a built-in stand-in, not real data" for name in stand_ins(results)])
@@ -35,13 +57,18 @@ def gather(sweeps: Mapping[Path, Sequence[Result]], directory: Path, *, metric: 
         out.print(unfinished)
     answer = verdict(results, chosen, metric, goal)
     out.print(answer)
+    told = [answer]
+    if isinstance(suggestion, Suggestion):
+        out.print(suggestion.words())
+        out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
+        told += [suggestion.words(), *commands]
     vector = ""
-    if (figure := draw(results, chosen, metric)) is not None:
+    if (figure := draw(results, chosen, metric, suggestion)) is not None:
         save(figure, directory / "sweep.png")
         text = io.StringIO()
         save(figure, text, format="svg")
         vector = text.getvalue()
     metrics = related(results, metric)
-    write_text(directory / "sweep.html", page(results, chosen, answer, metrics, vector, directory))
+    write_text(directory / "sweep.html", page(results, chosen, told, metrics, vector, directory))
     out.print(f"Sweep: {directory / 'sweep.html'}")
     return lines

@@ -15,12 +15,15 @@ from datamix.sweeps.table import number, share_text
 def page(
     results: Sequence[Result],
     chosen: Setting | None,
-    verdict: str,
+    told: Sequence[str],
     metrics: Sequence[str],
     figure: str,
     directory: Path,
 ) -> str:
-    """A sweep's page, with the answer in one sentence and the figure as SVG; links are relative to its directory."""
+    """A sweep's page, with the answer and the figure as SVG; links are relative to its directory.
+
+    `told` is the answer in one sentence and, where there is a suggestion, its words and its commands.
+    """
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     parts = [
@@ -30,7 +33,8 @@ def page(
             f'<p class="warn">{escape(name)}: a built-in stand-in was used; this is not real data.</p>'
             for name in stand_ins(results)
         ),
-        f'<p class="verdict">{escape(verdict)}</p>',
+        *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in told[:2]),
+        *(f"<p><code>{escape(command)}</code></p>" for command in told[2:]),
         # A drawing within a page has no declaration of its own.
         f'<div class="figure">{figure[figure.find("<svg") :]}</div>' if figure else "",
         "<h2>Jobs</h2>",

@@ -20,11 +20,14 @@ from datamix.errors import ConfigError
 from datamix.sweeps.results import goal_of
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+_SIMPLEX = "hydra_plugins.hydra_datamix.simplex_sweeper.SimplexSweeper"
+# What the ratio follows: the simplex sweeper draws it itself.
+_RATIO = re.compile(r"mix\.(ratio|schedule)|mix\.share(\..+)?|mix\.weights(\.[^.]+)?|source")
 
 
 def is_search(node: DictConfig) -> bool:
     """Whether a sweeper chooses the jobs one after another, by the results of those before."""
-    return bool(node.sweeper._target_ != _BASIC)
+    return node.sweeper._target_ not in (_BASIC, _SIMPLEX)
 
 
 def settle(config: DictConfig) -> list[str]:
@@ -44,6 +47,8 @@ def settle(config: DictConfig) -> list[str]:
         settled["hydra.sweeper.direction"] = {"max": "maximize", "min": "minimize"}[goal]
     if "max_failure_rate" in sweeper:
         settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is a trial that fails: the search goes on
+    if not config.sweep.get("verbose") and OmegaConf.select(config, "hydra.hydra_logging.root.level") == "INFO":
+        settled["hydra.hydra_logging.root.level"] = "WARNING"  # each job says in a line what has come of it
     overrides = []
     for key, value in settled.items():
         if key not in chosen:
@@ -71,7 +76,22 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
     if not jobs:
         swept = ", ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
         raise ConfigError("there is nothing to choose from, and the sweep has no job", key=swept)
-    return jobs
+    return _on_simplex(config, loader, overrides, jobs) if config.hydra.sweeper._target_ == _SIMPLEX else jobs
+
+
+def _on_simplex(
+    config: DictConfig, loader: ConfigLoaderImpl, overrides: Sequence[Override], jobs: list[list[str]]
+) -> list[list[str]]:
+    """Each of the jobs in each ratio that the simplex sweeper draws; those of one ratio stand together."""
+    from datamix.sweeps.simplex import overrides_of
+
+    for override in overrides:
+        key = str(override.get_key_element()).lstrip("+")
+        if _RATIO.fullmatch(key) and (key != "source" or override.is_sweep_override()):
+            text = "hydra/sweeper=simplex draws the shares of all sources itself, of the same ones in every job"
+            raise ConfigError(text, key=key, hint="Leave it out, or sweep without that sweeper.")
+    ratios = overrides_of(config, loader.load_sweep_config(config, jobs[0]))
+    return [[*job, *ratio] for ratio in ratios for job in jobs]
 
 
 def _as_typed(config: DictConfig, part: str) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import DataError, printable
+from datamix.errors import ConfigError, DataError, printable
 
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
@@ -24,6 +24,7 @@ class Result:
     Attributes:
       sweep: The name of the sweep's directory, where several are compared; else empty.
       overrides: The overrides of its command line, by key.
+      command: The same, as they were given.
       status: "done", "failed" or "interrupted".
       error: Why it is not done, in one line.
       metrics: Finite numbers, by name.
@@ -43,6 +44,7 @@ class Result:
     config: Mapping[str, Any]
     sources: Mapping[str, Mapping[str, Any]]
     seconds: float | None
+    command: tuple[str, ...] = ()
 
     @property
     def seed(self) -> Any:
@@ -80,6 +82,23 @@ class Setting:
         return statistics.stdev(values) if len(values := self.values(metric)) > 1 else 0.0
 
 
+def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
+    """The results of the sweeps that `sweep.dir` names, by directory.
+
+    Raises:
+      ConfigError: None is named, or one has no result.
+    """
+    if not directories:
+        text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
+        raise ConfigError(text, key="sweep.dir", value=None)
+    sweeps = {}
+    for name in directories:
+        if not (results := read_results(Path(name))):
+            raise ConfigError(f"no job of a sweep has left its result in {name}", key="sweep.dir")
+        sweeps[Path(name)] = results
+    return sweeps
+
+
 def read_results(directory: Path, sweep: str = "") -> list[Result]:
     """Read the result files below a sweep's directory, in the order of the jobs."""
     return sorted(
@@ -106,6 +125,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
             config=dict(plain["config"]),
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
+            command=tuple(map(str, plain["overrides"])),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(

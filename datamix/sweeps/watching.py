@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import check_directories, grid, is_search, shared_directory
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, read_result, read_results
+from datamix.sweeps.table import number
 
 # How a sweep is run, not what its jobs compute.
 _HOW_IT_RUNS = ("sweep", "train.resume")
@@ -44,6 +46,10 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
     """
     directory = Path(str(config.hydra.sweep.dir))
     jobs = grid(config, loader)
+    for name in (config.sweep.get("goal_weights") or {}) if jobs else ():
+        sources = loader.load_sweep_config(config, jobs[0]).source
+        if name not in sources:
+            raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, [*sources]))
     check_directories(config, loader, jobs)
     _check_earlier(config, loader, directory, jobs)
     stopped = None
@@ -65,7 +71,14 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
     from datamix.sweeps.gathering import gather
 
     try:
-        gather({directory: results}, directory, metric=config.sweep.metric, goal=config.sweep.goal)
+        gather(
+            {directory: results},
+            directory,
+            metric=config.sweep.metric,
+            goal=config.sweep.goal,
+            goal_weights=config.sweep.get("goal_weights") or {},
+            num_next=config.sweep.get("num_next", 3),
+        )
     except OSError as error:
         raise ConfigError(
             f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report "
@@ -157,7 +170,8 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
         raise shared_directory(str(hydra.sweep.subdir), other, hydra.job.num)
     result_file = ResultFile(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
     try:
-        report = work(node)
+        with _output(directory, verbose=bool(node.sweep.get("verbose"))):
+            report = work(node)
     except BaseException as error:
         ending = interruption.instead_of(error)
         result_file.end_badly(ending)
@@ -167,12 +181,32 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
             raise
         return None
     metrics = result_file.end_well(report)
+    reached = f"{metric} {number(value, metric)}" if (value := metrics.get(metric)) is not None else "done"
+    print(
+        f"#{hydra.job.num} {_shortened(' '.join(hydra.overrides.task))}: {reached}, {result_file.seconds:.1f} s",
+        flush=True,
+    )
     interruption.check()
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by"
         result_file.end_badly(ConfigError(why, key="sweep.metric", value=metric, hint=hint(metric, metrics)))
         raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
     return metrics.get(metric)
+
+
+@contextmanager
+def _output(directory: Path, *, verbose: bool) -> Iterator[None]:
+    """What a job prints goes into its directory, where a sweep is not to print it all."""
+    if verbose:
+        yield
+        return
+    with (directory / "output.txt").open("w", encoding="utf-8") as file, redirect_stdout(file):
+        yield
+
+
+def _shortened(text: str, length: int = 90) -> str:
+    """The end of a text: what is swept stands last, more often than not."""
+    return text if len(text) <= length else f"…{text[-length:]}"
 
 
 def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: int) -> Result | None:
@@ -202,6 +236,11 @@ class ResultFile:
         self._beginning: dict[str, Any] = {"job": job, "overrides": kept, "config": config}
         self._write("begun")
 
+    @property
+    def seconds(self) -> float:
+        """Since it was begun."""
+        return time.perf_counter() - self._begun
+
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
         """Keep what a job has reported; returns its metrics."""
         metrics = _metrics(report)
@@ -224,7 +263,7 @@ class ResultFile:
         self._write("failed", error=text, kind=kind.__name__)
 
     def _write(self, status: str, **ending: Any) -> None:
-        seconds = None if status == "begun" else round(time.perf_counter() - self._begun, 3)
+        seconds = None if status == "begun" else round(self.seconds, 3)
         rest: dict[str, Any] = {
             "error": None,
             "kind": None,

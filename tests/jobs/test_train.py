@@ -166,7 +166,7 @@ def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, s
 def test_jobs_trained_together_give_what_they_give_alone_and_one_that_fails_fails_alone(call_datamix, tmp_path):
     from datamix.testing import traces
 
-    sweep = ["-m", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8"]
+    sweep = ["-m", "-v", *SMALL, "train.steps=40", "train.eval_every=20", "mix.share.mnist=0.2,7,0.8"]
     basic = call_datamix(*sweep, "hydra.sweep.dir=basic")
     with traces() as counts:
         together = call_datamix(*sweep, "hydra.sweep.dir=together", "hydra/launcher=vmap")

@@ -11,7 +11,7 @@ PLAN = ["-m", "job=plan", "source=digits+garments", "seed=0,1", "hydra/launcher=
 
 
 def test_jobs_that_train_nothing_run_one_after_another(call_datamix):
-    ended = call_datamix(*PLAN)
+    ended = call_datamix(*PLAN, "-v")
     assert (ended.code, ended.err) == (0, "")
     assert [report["seed"] for report in ended.reports] == [0, 1]
 

@@ -75,7 +75,7 @@ def test_parameters_of_a_sweeper_cannot_change_hydras_part(call_datamix, tmp_pat
 
 
 def test_an_experiment_with_parameters_of_its_own_is_a_sweep(call_datamix, experiments, tmp_path):
-    ended = call_datamix(*experiments[1:], "experiment=study", "hydra.mode=MULTIRUN")
+    ended = call_datamix(*experiments[1:], "--verbose", "experiment=study", "hydra.mode=MULTIRUN")
     assert ended.code == 0, ended.err
     assert [report["seed"] for report in ended.reports] == [0, 1]
 

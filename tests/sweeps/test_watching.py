@@ -110,7 +110,7 @@ def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(call_datamix, tmp
     other = call_datamix(*mended, "sweep.resume=true", "batch.size=17")
     assert other.mistake.startswith("StateError: batch.size: job 1 in s/1 was run with 16, now it is 17. ")
     assert not (tmp_path / "s" / "2" / "result.json").exists()  # the check came before any job
-    resumed = call_datamix(*mended, "sweep.resume=true", "sweep.metric=samples")
+    resumed = call_datamix(*mended, "-v", "sweep.resume=true", "sweep.metric=samples")
     assert (resumed.code, resumed.err, len(resumed.reports)) == (0, "", 2)
     assert f"Job 1 is done already: {tmp_path / 's' / '1'}\n" in resumed.out
     after = (tmp_path / "s" / "1" / "result.json").stat()
@@ -252,6 +252,16 @@ def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, t
     assert best == f"mix.share.mnist={(0.1, 0.37)[means.index(max(means))]}"
 
 
+def test_a_job_is_a_line_and_all_that_it_prints_is_in_its_directory(call_datamix, tmp_path):
+    ended = call_datamix(*PLAN, "seed=0,1", "sweep.metric=samples", "hydra.sweep.dir=s")
+    assert (ended.code, ended.err) == (0, "")
+    jobs, _, summary = ended.out.partition("The sweep")
+    pattern = r"#{0} job=plan source=digits\+garments seed={0} .*: samples 40,000, \d+\.\d s\n"
+    assert re.fullmatch(pattern.format(0) + pattern.format(1), jobs)
+    assert "Best: " in summary
+    assert f"Report: {tmp_path / 's' / '1' / 'report.json'}\n" in (tmp_path / "s" / "1" / "output.txt").read_text()
+
+
 @pytest.mark.slow
 def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
     sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
@@ -261,7 +271,7 @@ def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
     result = json.loads((job / "result.json").read_bytes())
     shutil.rmtree(job / "checkpoints" / "4")  # as if it had been killed after step 2
     (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
-    resumed = call_datamix(*sweep, "hydra.sweep.dir=s", "sweep.resume=true")
+    resumed = call_datamix(*sweep, "-v", "hydra.sweep.dir=s", "sweep.resume=true")
     assert resumed.code == 0, resumed.err
     assert "the run goes on after step 2 of 4" in resumed.out
     assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]

@@ -1,0 +1,47 @@
+"""The sweeper behind `hydra/sweeper=simplex`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+_DEFAULTS: dict[str, Any] = {
+    "num_jobs": 16,
+    "prior": DictConfig({}, flags={"struct": False}),
+    "strength": 1.0,
+    "seed": 0,
+    "min": 0.01,
+    "max_epochs": None,
+    "ratios": None,
+}
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="simplex",
+    node={"_target_": f"{__name__}.SimplexSweeper", **_DEFAULTS, "max_batch_size": None, "params": None},
+    provider="datamix",
+)
+
+
+class SimplexSweeper(BasicSweeper):
+    """Sweeps the ratio of all sources of the mix; what else is swept is combined with each ratio.
+
+    Its settings are those of `datamix.sweeps.simplex.Simplex`.
+    """
+
+    def __init__(self, max_batch_size: int | None = None, params: Any = None, **_settings: Any) -> None:
+        super().__init__(max_batch_size, params)
+
+    def split_arguments(  # type: ignore[override]  # of this sweep, not of overrides alone
+        self, _overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        from datamix.sweeps.preparing import grid
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        jobs = grid(self.config, self.hydra_context.config_loader)  # type: ignore[arg-type]  # Hydra's only one
+        return list(self.split_overrides_to_chunks(jobs, max_batch_size))

@@ -1,0 +1,306 @@
+"""From the results of a sweep to the best ratio: what it is, how sure that is, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from datamix.sweeps.surfaces import Fitted, models
+
+Combine: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From the metrics [K, ...] to the goal [...], of which more is better."""
+
+_DRAWS = 200  # of the bootstrap
+_POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
+_CANDIDATES = 2000  # ratios among which the next ones are chosen
+_LEAST = 0.01  # half the width of an interval
+_CLEAR = 2.0  # seed deviations that a gain is to have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The measurements of a sweep.
+
+    Attributes:
+      names: What a ratio is of: sources, or mixes within the mix.
+      shares: The share of each in each job, float [num_jobs, num_sources], with rows that add up to 1.
+      metrics: What is fitted, by name, float [num_jobs] each; NaN where a job does not report it.
+      own: The place in `names` of what a metric is of; None for a metric of the whole mix.
+      combine: From the metrics, stacked, to the goal, of which more is better if `sign` is 1, and less if it is -1.
+      sign: 1 or -1.
+    """
+
+    names: Sequence[str]
+    shares: np.ndarray
+    metrics: Mapping[str, np.ndarray]
+    own: Mapping[str, int | None]
+    combine: Combine
+    sign: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The best ratio, as far as a sweep tells.
+
+    Attributes:
+      model: The name of the model with the smallest error.
+      errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
+      verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
+        or whether the ratio hardly matters.
+      best: The share of each source, in [0, 1]; sums to 1.
+      interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
+      predicted: The goal at the best ratio.
+      gain: That minus the goal at equal shares.
+      gain_interval: Of 90 %.
+      noise: The deviation of the goal over seeds, of one job.
+      next: The ratios to try next, shares each, those that promise most first.
+      goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
+    """
+
+    names: Sequence[str]
+    model: str
+    errors: Mapping[str, float]
+    verdict: Literal["clear", "flat", "edge", "noise"]
+    best: np.ndarray
+    interval: np.ndarray
+    predicted: float
+    gain: float
+    gain_interval: tuple[float, float]
+    noise: float
+    next: np.ndarray
+    goal: Callable[[np.ndarray], np.ndarray]
+
+
+class _Data:
+    """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
+
+    Attributes:
+      ratios: The ratios that were tried, [N, num_sources].
+      values: The mean of each metric at each, standardised, [K, N].
+      counts: The jobs that stand behind each, [K, N]; 0 for none.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.ratios, place = np.unique(evidence.shares.round(6), axis=0, return_inverse=True)
+        place = place.reshape(-1)
+        raw = np.stack(list(evidence.metrics.values()))
+        there = np.isfinite(raw)
+        member = np.eye(len(self.ratios))[place]  # [jobs, N]
+        self.counts = there @ member
+        means = np.where(there, raw, 0) @ member / np.maximum(self.counts, 1)
+        total = np.maximum(self.counts.sum(1, keepdims=True), 1)
+        self.centre = (means * self.counts).sum(1, keepdims=True) / total
+        self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
+        self.values = np.where(self.counts > 0, (means - self.centre) / self.scale, 0)
+        self.measured = self.counts.min(0) > 0
+        goals = evidence.combine(raw)
+        self.goals = np.array([goals[place == i].mean() if ok else np.nan for i, ok in enumerate(self.measured)])
+        gaps = np.nanmax(evidence.sign * self.goals) - evidence.sign * self.goals
+        near = 1 / (1 + (gaps / (2 * np.nanmedian(gaps) + 1e-12)) ** 2)
+        self.near = np.where(self.measured, near, 0)
+        self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
+        spread = [goals[place == i] for i in range(len(self.ratios)) if self.measured[i]]
+        freedom = sum(len(each) - 1 for each in spread)
+        self.noise = np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / freedom) if freedom else None
+        self.freedom = freedom
+
+    def goal(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
+        """The goal of standardised predictions [B, M] of each metric."""
+        # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
+        limit = 3 * np.abs(self.values).max(1)[:, None, None] + 1
+        bounded = np.clip(np.stack(predictions), -limit, limit)
+        return self.evidence.combine(bounded * self.scale[..., None] + self.centre[..., None])
+
+
+def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
+    """Fit every metric by every model, choose by the error at ratios left out, and find the best ratio.
+
+    The models are those of `datamix.sweeps.surfaces`. The interval is that of a bootstrap over jobs and seeds: noise is
+    drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted, and has a best ratio of its
+    own. Ratios are searched for inside what was tried: combinations of tried ones.
+
+    Args:
+      evidence: The measurements, at three ratios or more.
+      num_next: How many ratios to propose.
+      seed: Of the draws; the same evidence gives the same answer.
+    """
+    random = np.random.default_rng(seed)
+    data = _Data(evidence)
+    names = list(evidence.metrics)
+    fits = [models(evidence.own[name]) for name in names]
+    common = [name for name in fits[0] if all(name in each for each in fits)]
+    errors, residuals = {}, {}
+    for name in common:
+        errors[name], residuals[name] = _left_out(data, [each[name] for each in fits])
+    model = min(errors, key=errors.__getitem__)
+    if errors["constant"] <= 1.15 * errors[model]:
+        model = "constant"
+    weights = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
+    numbers = random.multinomial(_DRAWS, weights / weights.sum())
+    point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
+    drawn: list[list[Fitted]] = []
+    for name, number in zip(errors, numbers, strict=True):
+        if number:
+            drawn.append(_bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
+
+    def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
+        return data.goal([each.predict(at) for each in fitted])
+
+    def draws_at(at: np.ndarray) -> np.ndarray:
+        return np.concatenate([goal_at(each, at[None]) for each in drawn])
+
+    sign = evidence.sign
+    equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
+
+    def best_of(name: str, fitted: Sequence[Fitted], number: int) -> np.ndarray:
+        if name == "constant":  # any ratio is as good
+            return _combinations(data, len(data.ratios) + number, random)[-number:]
+        return _search(data, lambda at: sign * goal_at(fitted, at), number, random)
+
+    if model == "constant":
+        best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
+    else:
+        best = best_of(model, point, 1)[0]
+    used = [(name, int(number)) for name, number in zip(errors, numbers, strict=True) if number]
+    others = np.concatenate([best_of(name, each, n) for (name, n), each in zip(used, drawn, strict=True)])
+    low, high = np.quantile(others, (0.05, 0.95), axis=0)
+    # The bootstrap does not see what is wrong with every model: no share is known better than to _LEAST.
+    interval = np.stack([np.minimum(low, best - _LEAST), np.maximum(high, best + _LEAST)], 1).clip(0, 1)
+    both = np.stack([best, equal])
+    predicted, at_equal = goal_at(point, both[None])[0]
+    gains = np.subtract(*draws_at(both).T)
+    gain = float(predicted - at_equal)
+    gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
+    at_tried = goal_at(point, data.ratios[None])[0]
+    likely = [name for name, error in errors.items() if error <= 1.5 * errors[model]]
+    residual = min(_noise(data, [each[name] for each in fits], residuals[name]) for name in likely)
+    noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
+    bounds = np.stack([data.ratios.min(0), data.ratios.max(0)])
+    on_edge = ((best <= bounds[0] + 1e-3) & (bounds[0] > 1e-6)) | ((best >= bounds[1] - 1e-3) & (bounds[1] < 1 - 1e-6))
+    verdict: Literal["clear", "flat", "edge", "noise"]
+    if np.ptp(at_tried) < _CLEAR * noise or model == "constant":
+        verdict = "flat"
+    elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
+        verdict = "noise"
+    else:
+        verdict = "edge" if on_edge.any() else "clear"
+    candidates = _combinations(data, _CANDIDATES, random)
+    promise = np.maximum(sign * (draws_at(candidates) - predicted), 0).mean(0)
+
+    def goal(at: np.ndarray) -> np.ndarray:
+        return np.concatenate([goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
+
+    return Answer(
+        names=evidence.names,
+        model=model,
+        errors=errors,
+        verdict=verdict,
+        best=best,
+        interval=interval,
+        predicted=float(predicted),
+        gain=gain,
+        gain_interval=gain_interval,
+        noise=noise,
+        next=_spread(candidates, promise, best, num_next),
+        goal=goal,
+    )
+
+
+def _fit(data: _Data, fit: Callable[..., Fitted], k: int) -> Fitted:
+    return fit(data.ratios, data.values[k : k + 1], data.weights[k : k + 1])
+
+
+def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> tuple[float, np.ndarray]:
+    """The error of the goal at each ratio, where it is left out of all fits, and those of the metrics [K, N]."""
+    size = len(data.ratios)
+    predictions = []
+    for k, fit in enumerate(fits):
+        weights = data.weights[k] * (1 - np.eye(size))
+        fitted = fit(data.ratios, np.broadcast_to(data.values[k], (size, size)), weights)
+        predictions.append(np.diagonal(fitted.predict(data.ratios[None])))
+    error = np.where(data.measured, data.goals - data.goal([each[None] for each in predictions])[0], 0)
+    return float(np.sqrt((data.near * error**2).sum() / data.near.sum())), data.values - np.stack(predictions)
+
+
+def _noise(data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.ndarray) -> float:
+    """The deviation of the goal of one ratio, where no ratio has several jobs.
+
+    The geometric mean of a residual and that of the ratio left out has the deviation of the noise, whatever the number
+    of parameters; the median is robust against ratios that no model describes.
+    """
+    fitted = data.goal([_fit(data, fit, k).predict(data.ratios[None]) for k, fit in enumerate(fits)])[0]
+    left_out = data.goal((data.values - residuals)[:, None])[0]
+    return float(1.4826 * np.nanmedian(np.sqrt(np.abs((data.goals - fitted) * (data.goals - left_out)))))
+
+
+def _bootstrap(
+    data: _Data,
+    fits: Sequence[Callable[..., Fitted]],
+    residuals: np.ndarray,
+    number: int,
+    random: np.random.Generator,
+) -> list[Fitted]:
+    """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
+
+    The median, which is 1.5 deviations of normal ones, counts as much as a ratio's own: a residual may be small by
+    chance, and that of a corner, which is far from all others, says little of noise.
+    """
+    usual = 1.5 * np.median(np.abs(residuals[:, data.measured]), 1, keepdims=True)
+    residuals = np.sqrt((np.minimum(residuals**2, 4 * usual**2) + usual**2) / 2)
+    predicted = np.stack([_fit(data, fit, k).predict(data.ratios[None])[0] for k, fit in enumerate(fits)])
+    noise = random.normal(size=(len(fits), number, len(data.ratios)))
+    values = predicted[:, None] + residuals[:, None] * noise
+    return [
+        fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape), random)
+        for k, fit in enumerate(fits)
+    ]
+
+
+def _combinations(data: _Data, number: int, random: np.random.Generator) -> np.ndarray:
+    """Ratios inside what was tried, [number, num_sources]: the tried ones, and random combinations of them."""
+    weights = random.dirichlet(np.full(len(data.ratios), 0.3), size=max(number - len(data.ratios), 0))
+    return np.concatenate([data.ratios, weights @ data.ratios])[:number]
+
+
+def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator) -> np.ndarray:
+    """The best ratio of each of several goals, [number, num_sources], by differential evolution.
+
+    Source: R. Storn, K. Price, Differential evolution (1997). Differences of ratios keep their sum, and stay among
+    the combinations of those that were tried.
+    """
+    begin = _combinations(data, 512, random)
+    values = np.broadcast_to(goal(begin[None]), (number, len(begin)))
+    first = np.argsort(-values, 1, kind="stable")[:, :_POPULATION]
+    ratios, values = begin[first], np.take_along_axis(values, first, 1)
+    size, rows = ratios.shape[1], np.arange(number)[:, None]
+    low, high = data.ratios.min(0), data.ratios.max(0)
+    for _ in range(_GENERATIONS):
+        best = ratios[rows, values.argmax(1)[:, None]]
+        one, two = random.integers(size, size=(2, number, size))
+        step = 0.5 * (best - ratios) + 0.6 * (ratios[rows, one] - ratios[rows, two])
+        # As far as the bounds of the shares allow.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(step > 0, (high - ratios) / step, np.where(step < 0, (low - ratios) / step, np.inf))
+        tried = ratios + np.clip(room.min(-1, keepdims=True), 0, 1) * step
+        reached = goal(tried)
+        better = reached > values
+        ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
+    found: np.ndarray = ratios[np.arange(number), values.argmax(1)].clip(0, 1)
+    return found
+
+
+def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
+    """Ratios of the largest expected improvement, each a little away from those before.
+
+    Where nothing promises more than the best, it comes first, and others lie round it.
+    """
+    chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
+    worth = promise + 1e-9 * promise.max() + 1e-12
+    while len(chosen) < number:
+        distance = np.min([np.abs(candidates - each).sum(1) for each in chosen], 0)
+        chosen.append(candidates[np.argmax(worth * (1 - np.exp(-((distance / 0.1) ** 2))))])
+    return np.stack(chosen)

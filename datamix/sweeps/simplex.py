@@ -1,0 +1,191 @@
+"""The ratios that `hydra/sweeper=simplex` tries: points of the simplex, shares that add up to 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from msgspec import Meta
+from omegaconf import DictConfig, OmegaConf
+
+from datamix.config.check import Node, read
+from datamix.config.compose import load_plugins
+from datamix.config.parse import parse
+from datamix.config.schema import Count, Rate
+from datamix.errors import ConfigError
+from datamix.mixing.groups import resolve
+from datamix.mixing.weights import parse_ratio
+
+PARTS = 10_000
+"""A share is a multiple of 1 / PARTS."""
+_BLOCK, _BLOCKS = 256, 256  # points of the sequence: how many at once, and how often before giving up
+_SWEEPER = "hydra.sweeper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simplex:
+    """The settings of the sweeper, below `hydra.sweeper`.
+
+    Attributes:
+      num_jobs: How many ratios there are; what else is swept multiplies them. More of them begin with the same ones.
+      prior: The ratio round which they are drawn: "7:3", or relative weights by source, 1 where none is given.
+      strength: How close to the prior; 1 draws from the whole simplex evenly where the prior is equal.
+      seed: Of the draw.
+      min: The least share of a source.
+      max_epochs: How often a source may be gone through at most in the budget of records; None for any number.
+      ratios: The ratios themselves, such as ["7:3", "1:1"]; None to draw them.
+    """
+
+    num_jobs: Count
+    prior: Any = None
+    strength: Rate = 1.0
+    seed: Annotated[int, Meta(ge=0)] = 0
+    min: Annotated[float, Meta(ge=0)] = 0.0
+    max_epochs: Rate | None = None
+    ratios: list[str] | None = None
+
+
+def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
+    """The shares of each ratio as overrides.
+
+    Args:
+      config: The configuration of the sweep, with Hydra's part.
+      node: The configuration of its first job, which names the sources, and of which a budget is read.
+
+    Raises:
+      ConfigError: A setting is not allowed, or no ratio keeps to all of them.
+    """
+    plain: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    settings = Node({key: plain[key] for key in plain if key not in ("_target_", "max_batch_size", "params")}, _SWEEPER)
+    simplex = read(Simplex, settings)
+    settings.finish()
+    names = [str(name) for name in node.source]
+    if len(names) < 2:
+        raise ConfigError(f"it draws ratios, and {names[0]} is the only source", key="hydra/sweeper", value="simplex")
+    caps = dict.fromkeys(names, PARTS)
+    if simplex.max_epochs is not None:
+        caps = _caps(node, simplex.max_epochs)
+    points = _written(simplex.ratios, names) if simplex.ratios is not None else draw(simplex, names, caps)
+    return [share_overrides(names, point) for point in points]
+
+
+def share_overrides(names: Sequence[str], parts: Sequence[int]) -> list[str]:
+    """A ratio as overrides.
+
+    >>> share_overrides(["a", "b"], [3100, 6900])
+    ['mix.share.a=0.3100', 'mix.share.b=0.6900']
+    """
+    return [f"mix.share.{name}={part / PARTS:.4f}" for name, part in zip(names, parts, strict=True)]
+
+
+def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> list[tuple[int, ...]]:
+    """Ratios over sources, in ten-thousandths: the corners, equal shares, the prior, then a Dirichlet distribution.
+
+    The quantiles of the distribution are a scrambled Sobol sequence, which covers the simplex evenly at every length.
+
+    Args:
+      simplex: The settings.
+      names: The sources.
+      caps: The largest share of each source, in ten-thousandths.
+
+    Raises:
+      ConfigError: Hardly any ratio keeps to the bounds.
+
+    >>> draw(Simplex(num_jobs=4, min=0.1), ["a", "b"], {"a": 10_000, "b": 10_000})[:3]
+    [(9000, 1000), (1000, 9000), (5000, 5000)]
+    """
+    from scipy.special import gammaincinv
+    from scipy.stats import qmc
+
+    size, floor = len(names), math.ceil(simplex.min * PARTS - 1e-9)
+    free = PARTS - size * floor
+    if free < size:
+        text = f"{size} sources leave less than that to each; it is below {1 / size:.4g}"
+        raise ConfigError(text, key=f"{_SWEEPER}.min", value=simplex.min)
+    prior = _prior(simplex.prior, names)
+    first = [*np.eye(size), np.full(size, 1 / size), prior]
+    sequence = qmc.Sobol(size, seed=simplex.seed)
+    points: dict[tuple[int, ...], None] = {}
+    for _ in range(_BLOCKS):
+        # gammaincinv is the inverse of a gamma distribution's CDF; its draws, divided by their sum, are Dirichlet's.
+        uniform = np.clip(sequence.random(_BLOCK), 1e-9, 1 - 1e-9)
+        gamma = gammaincinv(simplex.strength * size * prior, uniform) + 1e-300
+        for shares in [*first, *(gamma / gamma.sum(1, keepdims=True))]:
+            point = tuple(floor + part for part in _rounded(shares, free))
+            if all(part <= caps[name] for name, part in zip(names, point, strict=True)):
+                points[point] = None
+            if len(points) == simplex.num_jobs:
+                return list(points)
+        first = []
+    text = f"only {len(points)} ratios keep to min, max_epochs and steps of {1 / PARTS}"
+    mend = "Ask for fewer, allow more epochs, train for fewer steps, or name a prior that keeps to them."
+    raise ConfigError(text, key=f"{_SWEEPER}.num_jobs", value=simplex.num_jobs, hint=mend)
+
+
+def _rounded(shares: np.ndarray, total: int) -> list[int]:
+    """Whole numbers with a given sum, each within 1 of its share of it: those with the largest remainders gain."""
+    exact = np.asarray(shares) * total
+    parts = np.floor(exact).astype(int)
+    gaining = np.argsort(parts - exact, kind="stable")[: total - parts.sum()]
+    parts[gaining] += 1
+    return [int(part) for part in parts]
+
+
+def rounded(shares: np.ndarray) -> list[int]:
+    """A ratio in ten-thousandths that add up to 10,000.
+
+    >>> rounded([1 / 3, 1 / 3, 1 / 3])
+    [3334, 3333, 3333]
+    """
+    return _rounded(np.asarray(shares), PARTS)
+
+
+def _prior(prior: Any, names: Sequence[str]) -> np.ndarray:
+    where = f"{_SWEEPER}.prior"
+    if isinstance(prior, Mapping | None):
+        shares = resolve(names, weights=prior, where=where).shares
+    else:
+        numbers = parse_ratio(prior, names, where)
+        shares = resolve(names, weights=numbers, where=where).shares
+    if not all(shares):
+        zero = names[[bool(share) for share in shares].index(False)]
+        raise ConfigError("every source needs a weight above 0", key=f"{where}.{zero}", value=0)
+    return np.array([float(share) for share in shares])
+
+
+def _written(ratios: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    where = f"{_SWEEPER}.ratios"
+    if not ratios:
+        raise ConfigError("it has no ratio", key=where, value="[]")
+    numbers = [list(parse_ratio(ratio, names, where).values()) for ratio in ratios]
+    if empty := [ratio for ratio, weights in zip(ratios, numbers, strict=True) if not sum(weights)]:
+        raise ConfigError("a ratio needs a number above 0", key=where, value=empty[0])
+    return [rounded(np.array([float(weight / sum(weights)) for weight in weights])) for weights in numbers]
+
+
+def _caps(node: DictConfig, max_epochs: float) -> dict[str, int]:
+    """The largest share of each source that goes through it so often, in ten-thousandths; opens the sources."""
+    from datamix.builder.built import build
+
+    where = f"{_SWEEPER}.max_epochs"
+    load_plugins(node)
+    config = parse(node)
+    steps = config.train.steps if config.train is not None else None
+    budget = steps * config.batch_size if steps is not None else config.mix.samples
+    if budget is None:
+        text = "it needs a budget of records; set train.steps, stop.samples or stop.batches"
+        raise ConfigError(text, key=where, value=max_epochs)
+    if config.mix.unit != "record":
+        raise ConfigError("epochs are counted where mix.unit=record alone", key=where, value=max_epochs)
+    sizes = dict.fromkeys([str(name) for name in node.source], 0)
+    built = build(config)
+    for path, size in zip(built.plan.names, built.plan.sizes, strict=True):
+        sizes[path.partition(".")[0]] += size
+    caps = {name: min(PARTS, int(max_epochs * size / budget * PARTS)) for name, size in sizes.items()}
+    if sum(caps.values()) < PARTS:
+        text = f"no ratio of {budget:,} records repeats no source more often than that"
+        raise ConfigError(text, key=where, value=max_epochs, hint="Allow more epochs, or train for fewer steps.")
+    return caps

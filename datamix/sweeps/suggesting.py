@@ -1,0 +1,291 @@
+"""From the results of sweeps to a suggestion: the best ratio in words and as JSON, and the commands to go on with."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from datamix.errors import ConfigError, hint
+from datamix.report.console import percent, table
+from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
+from datamix.sweeps.results import Result, best, goal_of, settings
+from datamix.sweeps.simplex import PARTS, rounded, share_overrides
+from datamix.sweeps.table import number
+
+_FEWEST = 3  # ratios
+_RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a sweep is judged by.
+
+    Attributes:
+      metric: Its name; one that ends in `/weighted` is the mean of the sources' by `weights`.
+      kind: "max" or "min".
+      asked: The metric that was asked for.
+      weights: By source; empty where none are given.
+    """
+
+    metric: str
+    kind: str
+    asked: str
+    weights: Mapping[str, float]
+
+
+def weighted(
+    results: Sequence[Result], metric: str, goal: str, weights: Mapping[str, float]
+) -> tuple[list[Result], Goal]:
+    """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal.
+
+    Raises:
+      ConfigError: A weight of what is no source, or of a metric that sources do not have.
+    """
+    if not weights:
+        return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=metric, weights={})
+    family = metric.partition("/")[0]
+    names = list(dict.fromkeys(name for result in results for name in result.sources))
+    for name in weights:
+        if name not in names:
+            raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, names))
+    if not sum(weights.values()):
+        raise ConfigError("a source needs a weight above 0", key="sweep.goal_weights", value=dict(weights))
+    name = f"{family}/weighted"
+    goals = []
+    for result in results:
+        parts = [result.metrics.get(f"{family}/{source}") for source in weights]
+        mean = {}
+        if None not in parts:
+            total = sum(weight * (part or 0.0) for weight, part in zip(weights.values(), parts, strict=True))
+            mean = {name: total / sum(weights.values())}
+        goals.append(replace(result, metrics={**result.metrics, **mean}))
+    return goals, Goal(metric=name, kind=goal_of(metric, goal), asked=metric, weights=weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """The best ratio of a sweep, and what it was found from.
+
+    Attributes:
+      shares: Of each job that counts, float [num_jobs, num_sources].
+      values: The goal that each has reached, float [num_jobs].
+      reference: A job of the settings that the ratio is suggested for.
+      seeds: Those of the jobs.
+    """
+
+    answer: Answer
+    goal: Goal
+    shares: np.ndarray
+    values: np.ndarray
+    reference: Result
+    seeds: Sequence[Any]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.answer.names
+
+    def json(self) -> dict[str, Any]:
+        """What `suggest.json` holds."""
+        answer = self.answer
+        parts = rounded(answer.best)
+        bounds = {
+            name: [min(part, math.floor(low * PARTS)) / PARTS, max(part, math.ceil(high * PARTS)) / PARTS]
+            for name, part, (low, high) in zip(self.names, parts, answer.interval, strict=True)
+        }
+        return {
+            "metric": self.goal.metric,
+            "goal": self.goal.kind,
+            "model": answer.model,
+            "error": answer.errors[answer.model],
+            "verdict": answer.verdict,
+            "best": {name: part / PARTS for name, part in zip(self.names, parts, strict=True)},
+            "interval": bounds,
+            "predicted": answer.predicted,
+            "gain": answer.gain,
+            "gain_interval": list(answer.gain_interval),
+            "noise": answer.noise,
+            "errors": dict(answer.errors),
+            "jobs": len(self.values),
+            "next": [" ".join(share_overrides(self.names, rounded(ratio))) for ratio in answer.next],
+        }
+
+    def predicted(self, results: Sequence[Result]) -> list[float | None]:
+        """The goal that is predicted at the ratio of each job; None for jobs of other settings."""
+        jobs = [_names(r) == list(self.names) and _comparable(r, self.reference) for r in results]
+        if not any(jobs):
+            return [None] * len(results)
+        shares = [[_share(r, name) for name in self.names] for r, job in zip(results, jobs, strict=True) if job]
+        means = iter(self.answer.goal(np.array(shares))[0])
+        return [float(next(means)) if job else None for job in jobs]
+
+    def words(self) -> str:
+        """The answer in sentences; metrics and shares in per cent where they are shares of something."""
+        answer, metric = self.answer, self.goal.metric
+        plain = self.json()
+        mix = ", ".join(
+            f"{name} {percent(share)} (90 %: {' to '.join(percent(bound) for bound in plain['interval'][name])})"
+            for name, share in plain["best"].items()
+        )
+        low, high = answer.gain_interval
+        first = f"Predicted best: {mix}, with {metric} of {number(answer.predicted, metric)}"
+        gain = (
+            f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)}) against equal shares"
+        )
+        noise = number(answer.noise, metric)
+        sentence = {
+            "clear": "The optimum is clear.",
+            "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
+            "noise": f"That is inside the noise: less than two deviations over the seeds ({noise} each), or not surely "
+            "a gain; equal shares may do as well.",
+            "flat": f"The curve is flat: no ratio that was tried changes {metric} by more than two deviations over the "
+            f"seeds ({noise} each).",
+        }[answer.verdict]
+        return f"{first}, {gain}. {sentence}"
+
+    def _edges(self) -> list[str]:
+        low, high = self.shares.min(0), self.shares.max(0)
+        return [
+            f"{name} {percent(share)}"
+            for name, share, least, most in zip(self.names, self.answer.best, low, high, strict=True)
+            if min(abs(share - least), abs(share - most)) < 2e-3
+        ]
+
+    def errors(self) -> Table:
+        """The models and their errors, the chosen one marked."""
+        rows = [
+            ("★" if name == self.answer.model else "", name, number(error, self.goal.metric))
+            for name, error in sorted(self.answer.errors.items(), key=lambda item: item[1])
+        ]
+        return table("Models, and their error at a ratio left out", ["", "model", self.goal.metric], rows)
+
+    def table(self) -> Table:
+        """The share of each source: the best, its interval, and the least and largest that were tried."""
+        plain = self.json()
+        rows = [
+            (
+                name,
+                percent(share),
+                " to ".join(percent(bound) for bound in plain["interval"][name]),
+                f"{percent(self.shares[:, i].min())} to {percent(self.shares[:, i].max())}",
+            )
+            for i, (name, share) in enumerate(plain["best"].items())
+        ]
+        return table("The best ratio", ["source", "share", "90 % of draws", "tried"], rows)
+
+    def commands(self, directories: Sequence[Path]) -> list[str]:
+        """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
+        fixed = [
+            shlex.quote(each) for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0])
+        ]
+        beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
+        ratios = ",".join(f'"{":".join(map(str, rounded(ratio)))}"' for ratio in self.answer.next)
+        asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "accuracy/worst")
+        asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in self.goal.weights.items()]
+        base = re.sub(r"-next\d*$", "", str(directories[0]))
+        count = next(i for i in range(2, 10_000) if not Path(f"{base}-next{i}").exists())
+        following = f"{base}-next{count}" if Path(f"{base}-next").exists() else f"{base}-next"
+        seeds = ",".join(map(str, self.seeds))
+        every = ",".join(map(str, [*directories, following]))
+        best_shares = share_overrides(self.names, rounded(self.answer.best))
+        lines = (
+            ["datamix -m", *fixed, "hydra/sweeper=simplex", *beyond, shlex.quote(f"hydra.sweeper.ratios=[{ratios}]"),
+             f"seed={seeds}", *asked, f"hydra.sweep.dir={shlex.quote(following)}"],
+            ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *asked],
+            ["datamix", *fixed, *best_shares],
+        )  # fmt: skip
+        return [" ".join(line) for line in lines]
+
+
+def _signed(value: float, metric: str) -> str:
+    return f"{'+' if value >= 0 else '−'}{number(abs(value), metric)}"
+
+
+def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion | str:
+    """The suggestion that results lead to, or why there is none.
+
+    Jobs count that are done and differ from those of the best setting in ratio, seed and the choice of sources alone. A
+    job of fewer sources counts for the metrics of those that it has.
+    """
+    done = [result for result in results if result.status == "done" and len(result.sources) > 1]
+    most = max((len(_names(result)) for result in done), default=0)
+    if (chosen := best(settings([r for r in done if len(_names(r)) == most]), goal.metric, goal.kind)) is None:
+        return f"no job of two or more sources reports {goal.metric}"
+    reference = chosen.first
+    names = _names(reference)
+    jobs = [r for r in done if set(_names(r)) <= set(names) and _comparable(r, reference)]
+    metrics, own, combine = _fitted(reference, goal)
+    shares = np.array([[_share(result, name) for name in names] for result in jobs])
+    shares /= shares.sum(1, keepdims=True)
+    values = {name: np.array([result.metrics.get(name, np.nan) for result in jobs]) for name in metrics}
+    reached = combine(np.stack(list(values.values())))
+    tried = len(np.unique(shares[np.isfinite(reached)].round(4), axis=0))
+    if tried < _FEWEST:
+        return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {tried}"
+    evidence = Evidence(
+        names=names,
+        shares=shares,
+        metrics=values,
+        own=own,
+        combine=combine,
+        sign=1 if goal.kind == "max" else -1,
+    )
+    complete = np.isfinite(reached)
+    return Suggestion(
+        answer=analyse(evidence, num_next=num_next),
+        goal=goal,
+        shares=shares[complete],
+        values=reached[complete],
+        reference=reference,
+        seeds=sorted({str(result.seed) for result in jobs}, key=lambda seed: (len(seed), seed)),
+    )
+
+
+def _names(result: Result) -> list[str]:
+    """What a ratio is of: the sources, those of a mix within the mix as one."""
+    return list(dict.fromkeys(path.partition(".")[0] for path in result.sources))
+
+
+def _share(result: Result, name: str) -> float:
+    return math.fsum(s["target"] or 0.0 for path, s in result.sources.items() if path.partition(".")[0] == name)
+
+
+def _comparable(result: Result, reference: Result) -> bool:
+    """Whether two jobs differ in ratio, seed and choice of sources alone."""
+
+    def rest(config: Mapping[str, Any]) -> dict[str, Any]:
+        mix = {
+            key: value for key, value in (config.get("mix") or {}).items() if key not in ("share", "ratio", "weights")
+        }
+        return {key: value for key, value in config.items() if key not in ("seed", "source")} | {"mix": mix}
+
+    one, two = (each.config.get("source") or {} for each in (result, reference))
+    return rest(result.config) == rest(reference.config) and all(one[name] == two[name] for name in one if name in two)
+
+
+def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
+    """The metrics to fit, what each is of, and how they make the goal.
+
+    The worst of several is no smooth function of the shares, and so each source's metric is fitted.
+    """
+    family, _, kind = goal.metric.partition("/")
+    paths, names = list(reference.sources), _names(reference)
+    metrics = [f"{family}/{path}" for path in paths]
+    own: dict[str, int | None] = {
+        metric: names.index(path.partition(".")[0]) for metric, path in zip(metrics, paths, strict=True)
+    }
+    if goal.metric in metrics:
+        return [goal.metric], own, lambda values: values[0]
+    if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):
+        return [goal.metric], {goal.metric: None}, lambda values: values[0]
+    if kind == "worst":
+        return metrics, own, (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0))
+    weights = np.array([goal.weights.get(path, 0.0) if goal.weights else 1.0 for path in paths])
+    return metrics, own, lambda values: np.tensordot(weights / weights.sum(), values, 1)

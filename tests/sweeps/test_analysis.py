@@ -1,0 +1,118 @@
+"""The best ratio of a sweep: on response surfaces whose optimum is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datamix.sweeps.analysis import Evidence, analyse
+from datamix.sweeps.simplex import PARTS, Simplex, draw
+
+NOISE = 0.005
+
+
+def evidence(names, metrics, *, num=16, seeds=1, least=0.01, combine=lambda m: m.min(0), sign=1, noise=NOISE):
+    """A sweep of a surface, `metrics(shares)`, [N, S] -> [N, K]."""
+    points = draw(Simplex(num_jobs=num, min=least), names, dict.fromkeys(names, PARTS))
+    shares = np.repeat(np.array(points) / PARTS, seeds, 0)
+    values = metrics(shares).T
+    values = values + noise * np.random.default_rng(0).normal(size=values.shape)
+    own = {k: k if len(values) == len(names) else None for k in range(len(values))}
+    return Evidence(names=names, shares=shares, metrics=dict(enumerate(values)), own=own, combine=combine, sign=sign)
+
+
+def saturating(*rates):
+    return lambda shares: 0.95 - 0.5 * np.exp(-shares * np.array(rates))
+
+
+def test_two_sources_of_which_one_is_harder():
+    # 8 a = 4 (1 - a): both sources are alike at a third.
+    answer = analyse(evidence(["a", "b"], saturating(8, 4)))
+    assert answer.verdict == "clear"
+    assert answer.best[0] == pytest.approx(1 / 3, abs=0.02)
+    assert (answer.interval[:, 0] <= [1 / 3, 2 / 3]).all()
+    assert (answer.interval[:, 1] >= [1 / 3, 2 / 3]).all()
+    assert answer.gain == pytest.approx(0.5 * (np.exp(-2) - np.exp(-8 / 3)), abs=NOISE)
+    assert answer.gain_interval[0] <= answer.gain <= answer.gain_interval[1]
+    assert answer.errors[answer.model] == min(answer.errors.values()) < 2 * NOISE
+    assert answer.best.sum() == pytest.approx(1)
+
+
+def test_eight_sources():
+    rates = np.linspace(20, 60, 8)
+    answer = analyse(evidence([f"s{i}" for i in range(8)], saturating(*rates)))
+    np.testing.assert_allclose(answer.best, 1 / rates / (1 / rates).sum(), atol=0.03)
+    assert answer.next.shape == (3, 8)
+    np.testing.assert_allclose(answer.next.sum(1), 1)
+
+
+def test_a_loss_is_made_small():
+    def losses(shares):
+        return 1 + 0.5 * np.exp(-shares * np.array([8, 4]))
+
+    mean = analyse(evidence(["a", "b"], losses, combine=lambda m: m.mean(0), sign=-1))
+    shares = np.linspace(0.01, 0.99, 981)
+    expected = shares[losses(np.stack([shares, 1 - shares], 1)).mean(1).argmin()]
+    assert mean.best[0] == pytest.approx(expected, abs=0.05)
+    assert mean.gain < 0
+
+
+def test_a_metric_of_the_whole_mix_is_fitted_itself():
+    centre = np.array([0.5, 0.3, 0.2])
+    answer = analyse(
+        evidence(list("abc"), lambda r: 0.9 - 0.5 * ((r - centre) ** 2).sum(1, keepdims=True), combine=lambda m: m[0])
+    )
+    assert answer.verdict == "clear"
+    np.testing.assert_allclose(answer.best, centre, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "least", "verdict"),
+    [
+        (lambda r: np.full(r.shape, 0.8), 0.01, "flat"),
+        (saturating(8, 8), 0.01, "noise"),  # equal shares are best
+        (saturating(30, 2), 0.3, "edge"),  # best at 0.1, which was not tried
+    ],
+)
+def test_verdicts(metrics, least, verdict):
+    answer = analyse(evidence(["a", "b"], metrics, seeds=2, least=least))
+    assert answer.verdict == verdict
+    assert len(answer.next) == 3
+    if verdict == "edge":
+        assert answer.best[0] == pytest.approx(0.3, abs=1e-3)
+    if verdict == "flat":
+        assert answer.noise == pytest.approx(NOISE / 2**0.5, rel=0.5)
+
+
+def test_several_seeds_tell_the_noise():
+    answer = analyse(evidence(["a", "b"], saturating(8, 4), num=8, seeds=8, combine=lambda m: m[0]))
+    assert answer.noise == pytest.approx(NOISE, rel=0.3)
+
+
+def test_the_same_evidence_gives_the_same_answer_and_another_seed_another_interval():
+    sweep = evidence(["a", "b"], saturating(8, 4))
+    one, same, other = analyse(sweep), analyse(sweep), analyse(sweep, seed=1)
+    np.testing.assert_array_equal(one.interval, same.interval)
+    np.testing.assert_array_equal(one.next, same.next)
+    assert (one.interval != other.interval).any()
+    np.testing.assert_allclose(one.best, other.best, atol=1e-3)
+
+
+def test_a_job_without_a_source_counts_for_the_others():
+    sweep = evidence(list("abc"), saturating(16, 8, 8))
+    pair = evidence(["a", "b"], saturating(16, 8), num=8)
+    shares = np.concatenate([sweep.shares, np.pad(pair.shares, ((0, 0), (0, 1)))])
+    metrics = {k: np.concatenate([sweep.metrics[k], pair.metrics.get(k, np.full(8, np.nan))]) for k in range(3)}
+    both = Evidence(names=sweep.names, shares=shares, metrics=metrics, own=sweep.own, combine=sweep.combine, sign=1)
+    answer = analyse(both)
+    np.testing.assert_allclose(answer.best, [0.2, 0.4, 0.4], atol=0.04)
+
+
+def test_only_ratios_inside_what_was_tried_are_proposed():
+    points = np.array([[0.2, 0.4, 0.4], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]])  # a line
+    sweep = evidence(list("abc"), saturating(3, 9, 9), num=3)
+    values = saturating(3, 9, 9)(points).T
+    answer = analyse(Evidence(**{**vars(sweep), "shares": points, "metrics": dict(enumerate(values))}))
+    for ratio in [answer.best, *answer.next]:
+        assert ratio[1] == pytest.approx(ratio[2], abs=1e-6)
+        assert 0.2 - 1e-6 <= ratio[0] <= 0.6 + 1e-6

@@ -1,0 +1,132 @@
+"""Suggestions: which jobs count, what is judged, how it is told."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from datamix.errors import ConfigError
+from datamix.sweeps.results import read_results
+from datamix.sweeps.suggesting import suggest, weighted
+
+SHARES = (0.05, 0.15, 0.25, 0.3, 0.35, 0.5, 0.75)
+
+
+def suggestion_of(results, metric="accuracy/worst", weights=None, goal="auto"):
+    return suggest(*weighted(results, metric, goal, weights or {}), 3)
+
+
+@pytest.fixture
+def results(leave):
+    return read_results(leave(shares=SHARES))
+
+
+def test_a_suggestion_as_json(results):
+    suggestion = suggestion_of(results)
+    plain = suggestion.json()
+    assert (plain["metric"], plain["goal"], plain["jobs"]) == ("accuracy/worst", "max", 14)
+    assert plain["verdict"] in ("clear", "flat", "edge", "noise")
+    assert sum(plain["best"].values()) == pytest.approx(1, abs=1e-12)
+    # 1 - 0.3 exp(-6 a) = 0.9 - 0.4 exp(-3 (1 - a)) near 0.2, as tests/sweeps/conftest.py has it
+    assert 0.1 < plain["best"]["mnist"] < 0.3
+    for name, (low, high) in plain["interval"].items():
+        assert 0 <= low <= plain["best"][name] <= high <= 1
+    assert plain["error"] == plain["errors"][plain["model"]]
+    assert plain["gain_interval"][0] <= plain["gain"] <= plain["gain_interval"][1]
+    assert len(plain["next"]) == 3
+    for setting in plain["next"]:
+        shares = re.fullmatch(r"mix\.share\.mnist=(\d\.\d{4}) mix\.share\.fashion=(\d\.\d{4})", setting)
+        assert float(shares[1]) + float(shares[2]) == pytest.approx(1, abs=1e-9)
+    assert suggestion_of(results).json() == plain
+
+
+def test_the_words_say_the_mix_the_gain_and_the_verdict(results):
+    words = suggestion_of(results).words()
+    assert re.match(
+        r"Predicted best: mnist \d+\.\d % \(90 %: .* % to .* %\), fashion .*, with accuracy/worst of ", words
+    )
+    assert "against equal shares. " in words
+
+
+@pytest.mark.parametrize(
+    ("metric", "weights", "name", "kind"),
+    [
+        ("accuracy/mean", {}, "accuracy/mean", "max"),
+        ("accuracy/worst", {"mnist": 3.0, "fashion": 1.0}, "accuracy/weighted", "max"),
+        ("loss/mean", {}, "loss/mean", "min"),
+        ("accuracy/mnist", {}, "accuracy/mnist", "max"),
+    ],
+)
+def test_goals(results, metric, weights, name, kind):
+    plain = suggestion_of(results, metric, weights).json()
+    assert (plain["metric"], plain["goal"]) == (name, kind)
+    best = plain["best"]["mnist"]
+    values = {
+        "accuracy/mean": lambda m, f: (m + f) / 2,
+        "accuracy/weighted": lambda m, f: (3 * m + f) / 4,
+        "loss/mean": lambda m, f: m + f,
+        "accuracy/mnist": lambda m, f: m,
+    }[name]
+
+    def reached(a):
+        return values(1 - 0.3 * math.exp(-6 * a), 0.9 - 0.4 * math.exp(-3 * (1 - a)))
+
+    assert reached(best) >= max(reached(i / 100) for i in range(5, 76)) - 0.01
+
+
+@pytest.mark.parametrize(
+    ("metric", "weights", "message"),
+    [
+        ("accuracy/worst", {"mnst": 1.0}, "sweep.goal_weights.mnst: there is no such source. Did you mean 'mnist'"),
+        ("accuracy/worst", {"mnist": 0.0}, "a source needs a weight above 0"),
+    ],
+)
+def test_weights_of_no_source_are_refused(results, metric, weights, message):
+    with pytest.raises(ConfigError, match=message):
+        weighted(results, metric, "auto", weights)
+
+
+def test_where_there_is_none_it_says_why(leave, results):
+    assert suggestion_of(results, "accuracy/wrost") == "no job of two or more sources reports accuracy/wrost"
+    few = read_results(leave("few", shares=(0.2, 0.4)))
+    assert suggestion_of(few).startswith("it takes 3 ratios or more, and jobs that differ in ratio and seed alone have")
+
+
+def test_jobs_of_other_settings_do_not_count(leave, results):
+    others = read_results(leave("others", model="cnn", better=-0.2))
+    both = suggestion_of([*results, *others])
+    assert both.json() == suggestion_of(results).json()
+    predicted = both.predicted([*results, *others])
+    assert predicted[14:] == [None] * 6
+    assert predicted[0] == pytest.approx(results[0].metrics["accuracy/worst"], abs=0.03)
+
+
+def test_jobs_of_fewer_sources_and_other_seeds_count(results):
+    def third(result, share):
+        sources = {name: dict(source, target=source["target"] * (1 - share)) for name, source in result.sources.items()}
+        sources["digits"] = {"share": share, "target": share, "provenance": "tfds"}
+        digits = 0.99 - 0.3 * math.exp(-9 * share)
+        metrics = {**result.metrics, "accuracy/digits": digits}
+        metrics["accuracy/worst"] = min(metrics["accuracy/worst"], digits)
+        return replace(result, sources=sources, metrics=metrics)
+
+    three = [third(result, share) for share in (0.1, 0.3, 0.5) for result in results]
+    suggestion = suggestion_of([*three, *results])
+    assert list(suggestion.names) == ["mnist", "fashion", "digits"]
+    assert len(suggestion.values) == len(three)  # a goal of three sources is known of those alone
+
+
+def test_commands_keep_what_was_given_and_name_a_new_directory(results, tmp_path):
+    suggestion = suggestion_of([replace(each, command=("+vars.size=3", *each.command)) for each in results])
+    (tmp_path / "s-next").mkdir()
+    following, again, use = map(shlex.split, suggestion.commands([tmp_path / "s"]))
+    assert following[:6] == ["datamix", "-m", "+vars.size=3", "job=train", "hydra/sweeper=simplex", following[5]]
+    assert re.fullmatch(r'hydra\.sweeper\.ratios=\["\d+:\d+","\d+:\d+","\d+:\d+"\]', following[5])
+    assert following[6:] == ["seed=0,1", f"hydra.sweep.dir={tmp_path}/s-next2"]
+    assert again == ["datamix", "job=suggest", f"sweep.dir=[{tmp_path}/s,{tmp_path}/s-next2]"]
+    assert use[:3] == ["datamix", "+vars.size=3", "job=train"]
+    assert [part.partition("=")[0] for part in use[3:]] == ["mix.share.mnist", "mix.share.fashion"]
