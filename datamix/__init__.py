@@ -46,6 +46,8 @@ __all__ = ["__version__", *_MODULES]
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'datamix' has no attribute {name!r}")
+    if _MODULES[name] == __name__:
+        return importlib.import_module(f"{__name__}.{name}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 

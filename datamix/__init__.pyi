@@ -1,4 +1,5 @@
 # The public names, here alone: `__init__.py` reads which module each comes from, and imports it when it is first used.
+from datamix import interop as interop
 from datamix.builder.load import load as load
 from datamix.builder.mix import mix as mix
 from datamix.errors import ConfigError as ConfigError

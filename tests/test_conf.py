@@ -18,7 +18,7 @@ from datamix.config.parse import parse
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape
-OF_TOKENS = ("my_text", "my_tokens")
+OF_TOKENS = ("my_text", "my_tokens", "code", "docs", "scripture")
 REAL = ("mnist", "fashion")  # the other datasets of TFDS are noise here
 
 
@@ -238,7 +238,8 @@ def test_a_job_has_all_its_settings_in_its_file(settle, name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "ratio_study")) for name in names("experiment")]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.endswith("ratio_study")) for name in names("experiment")],
 )
 def test_every_experiment_runs(settle, tmp_path, name):
     few = (

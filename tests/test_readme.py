@@ -46,11 +46,18 @@ def test_a_command_runs(call_in_reach, line):
     if "job=report" in arguments:
         for name in set(re.findall(r"sweeps/(\w)", line)):
             call_in_reach("-m", "job=plan", "mix.share.mnist=0.1,0.9", f"hydra.sweep.dir=sweeps/{name}")
-    if {"-m", "job=train"} <= {*arguments} or "experiment=ratio_study" in arguments:  # the same, in little time
-        arguments += ["mix.share.mnist=0.1,0.9", "seed=0"]
+    if "job=suggest" in arguments:
+        sweep = next(each for each in COMMANDS if "hydra/sweeper=simplex" in each)
+        call_in_reach(*quick(words(sweep)[1:]))
+    if "experiment=text_ratio_study" in arguments:  # the same, in little time
+        arguments += ['mix.ratio="1:4:1"', "seed=0", "model.layers=1"]
+    elif {"-m", "job=train"} <= {*arguments} or "experiment=ratio_study" in arguments:
+        arguments += ["mix.share.mnist=0.1,0.9", "seed=0"] if "hydra/sweeper=simplex" not in arguments else []
     ended = call_in_reach(*quick(arguments), "-v")
     assert (ended.code, bool(ended.reports)) == (0, True), ended.err
     real = {"tfds", "procedural", "stripes", "image_folder"}
+    if "experiment=text_ratio_study" in arguments:  # as README says, where there are no corpora
+        real = {"stand-in"}
     for report in ended.reports:
         assert {source["provenance"] for source in report["sources"].values()} <= real
 

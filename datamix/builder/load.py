@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def load(
     node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
     built = build(parse(node), memory).completed()
     pipeline = built.pipeline()
+    pipeline.recipe = partial(load, *overrides, config_dir=config_dir, sources=sources)
     for note in (*built.notes, *built.notes_on(pipeline)):
         warnings.warn(note, stacklevel=2)
     return pipeline

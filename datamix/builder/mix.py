@@ -136,6 +136,8 @@ def mix(
     >>> pipeline[0]["source_id"].tolist(), pipeline[0]["image"].dtype
     ([0, 0, 1, 0], dtype('float32'))
     """
+    arguments = dict(locals())  # before there are other variables
+    recipe = partial(mix, **arguments.pop("order_settings"), **arguments)
     flat = dict(_flat(sources, ""))
     if not flat:
         raise ConfigError("a mix needs at least one source, as in {'a': {'image': …, 'label': …}}", key="sources")
@@ -221,6 +223,7 @@ def mix(
         threads=None if threads is None else _count("threads", threads),
     ).completed()
     pipeline = assembly.pipeline()
+    pipeline.recipe = recipe
     for note in assembly.notes_on(pipeline):
         warnings.warn(note, stacklevel=2)
     return pipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -22,7 +23,9 @@ _ACCELERATOR_SHARE = 4
 
 def default_device_bytes() -> int:
     """The bytes of records that are resident by default: a quarter of an accelerator's memory, 1 GiB on a CPU."""
-    device = jax.devices()[0]
+    if getattr(jax.config, "jax_platforms", None) == "cpu" or not (find_spec("jax_plugins") or find_spec("libtpu")):
+        return _CPU_BYTES  # known without starting JAX, so that workers may be forked
+    device = jax.local_devices()[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
     limit = (stats or {}).get("bytes_limit")
     return int(limit) // _ACCELERATOR_SHARE if limit else _CPU_BYTES
@@ -57,10 +60,11 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
     """
     choices = {source.name: choice if source.placement is None else source.placement for source in sources}
     sizes = {source.name: stored_bytes(source) for source in sources}
-    if "auto" in choices.values():
+    if "auto" in choices.values() and (device_bytes is not None or sum(sizes.values()) > _CPU_BYTES):
         room = default_device_bytes() if device_bytes is None else device_bytes
         room -= sum(sizes[name] for name, each in choices.items() if each == "device")
         for name in sorted((name for name, each in choices.items() if each == "auto"), key=sizes.__getitem__):
             room -= sizes[name]
             choices[name] = "device" if room >= 0 else "host"
-    return [replace(source, placement=choices[source.name]) for source in sources]
+    # Few bytes are on the device without asking how many it has: that would start JAX, after which no worker is forked.
+    return [replace(source, placement="host" if choices[source.name] == "host" else "device") for source in sources]

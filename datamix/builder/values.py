@@ -41,7 +41,7 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
     """The notes on images and labels that no computation should meet, and on records without a class."""
     notes = []
     for name, source in sources.items():
-        for leaf in [leaf for leaf in ("image", "label") if leaf in source.spec]:
+        for leaf in [leaf for leaf in ("image", "features", "label") if leaf in source.spec]:
             is_class = leaf == "label" and name in labels.num_classes
             if source.placement == "host" and not _may_lack(source, leaf, is_class=is_class):
                 continue  # its records are not looked at for it

@@ -178,6 +178,7 @@ class TrainConfig:
       schedule: The registered name of the schedule.
       schedule_settings: Its keyword settings.
       steps: Batches to train on; None for the whole mix.
+      tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
       eval_every: Steps between two tests.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
       resume: Whether to go on from the last checkpoint.
@@ -191,6 +192,7 @@ class TrainConfig:
     schedule: Annotated[str, Key("optimizer.schedule")]
     schedule_settings: Mapping[str, Any]
     steps: Annotated[Count | None, Key("train.steps")] = None
+    tokens: Annotated[Count | None, Key("train.tokens")] = None
     eval_every: Annotated[Count, Key("train.eval_every")]
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
     resume: Annotated[bool, Key("train.resume")]

@@ -1,4 +1,4 @@
-"""Train a classifier on a mix, and test it on every source's own test split."""
+"""Train a model on a mix, and test it on every source's own test split."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
       trained: The run that a launcher has trained with others, or the mistake that kept it from beginning.
 
     Returns:
-      The report, with `metrics`: accuracy and mean loss of each source by name, their means and the worst accuracy;
-      `confusion`: share of a source's test records taken for a class of each source, null where sources share classes.
+      The report, with `metrics`: those of what is learnt, of each source by name, their means and the worst;
+      `confusion`: share of a source's test records taken for a class of each source, null where sources share classes
+      or there are none.
     """
     out = console()
     job = prepare(config, directory) if trained is None else trained
@@ -51,7 +52,7 @@ def begin(out: Console, job: Run) -> None:
     settings, plan = job.settings, job.data.pipeline.plan
     mix = ", ".join(f"{name} {percent(float(share))}" for name, share in zip(plan.names, plan.targets, strict=True))
     out.print(
-        f"Training {settings.model} ({job.learner.num_parameters():,} parameters, {job.data.num_classes} classes) with "
+        f"Training {settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says}) with "
         f"{settings.optimizer} for {job.steps:,} steps of {job.config.batch_size} on {mix}"
     )
 
@@ -65,9 +66,10 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     unreal = ", ".join(name for name, source in built.sources.items() if source.provenance == "stand-in")
     caution = f" — built-in stand-ins, not real data: {unreal}" if unreal else ""
     untrained = _untrained(job)
+    families = _families(job)
     confusion = None
     if job.data.disjoint_classes and job.scores is not None:
-        shares = np.asarray(job.scores.taken_for, float) / np.asarray(job.scores.num_records, float)[:, None]
+        shares = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
         confusion = {
             name: dict(zip(names, map(float, row), strict=True)) for name, row in zip(names, shares, strict=True)
         }
@@ -76,8 +78,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
             name,
             "not trained on" if name in untrained else percent(float(built.plan.targets[i])),
             f"{job.data.test_records[name]:,}",
-            percent(last[f"accuracy/{name}"]),
-            f"{last[f'loss/{name}']:.4f}",
+            *(_shown(last[f"{each}/{name}"], each) for each in families),
             *([percent(share) for share in confusion[name].values()] if confusion else []),
         )
         for i, name in enumerate(names)
@@ -86,17 +87,22 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         "source",
         "share",
         "test records",
-        "accuracy",
-        "loss",
+        *(each.replace("_", " ") for each in families),
         *([f"taken for {n}" for n in names] if confusion else []),
     ]
     out.print(table(f"On each source's test records after {step:,} steps{caution}", columns, rows))
     out.print(
-        f"Accuracy: mean {percent(last['accuracy/mean'])}, worst source {percent(last['accuracy/worst'])}; "
+        f"{families[0].replace('_', ' ').capitalize()}: mean {_shown(last[f'{families[0]}/mean'], families[0])}, worst "
+        f"source {_shown(last[f'{families[0]}/worst'], families[0])}; "
         f"{job.steps_done / max(job.seconds, 1e-9):,.0f} steps/s, tests included"
     )
     curves.draw(
-        job.directory / "curves.png", job.metrics.lines, names, f"{settings.model} on {' + '.join(names)}{caution}"
+        job.directory / "curves.png",
+        job.metrics.lines,
+        names,
+        f"{settings.model} on {' + '.join(names)}{caution}",
+        unit=job.data.task.loss_unit,
+        family=families[0],
     )
     plan, size = job.data.pipeline.plan, job.config.batch_size
     report = report_of(
@@ -156,5 +162,16 @@ def _line(job: Run) -> str:
         return ""
     last = job.metrics.lines[-1]
     names = job.data.pipeline.source_names
-    accuracy = ", ".join(f"{name} {percent(last[f'accuracy/{name}'])}" for name in names)
-    return f"loss {last['loss']:.4f}, accuracy {accuracy}"
+    family = _families(job)[0]
+    values = ", ".join(f"{name} {_shown(last[f'{family}/{name}'], family)}" for name in names)
+    return f"loss {last['loss']:.4f}, {family.replace('_', ' ')} {values}"
+
+
+def _families(job: Run) -> list[str]:
+    """The families of metrics, that which judges first."""
+    families = dict.fromkeys(name.partition("/")[0] for name in job.metrics.lines[-1] if "/" in name)
+    return sorted(families, key=lambda each: (each != job.data.task.judged_by, each == "loss"))
+
+
+def _shown(value: float, family: str) -> str:
+    return percent(value) if family == "accuracy" else f"{value:.4f}"

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError, StateError
+from datamix.errors import ConfigError, InstallationError, StateError, install_hint
 from datamix.fingerprint import differing
 from datamix.mixing.plan import Plan
 from datamix.pipeline import tracing, xla
-from datamix.pipeline.batching import Batching, shard_rows
+from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.locate import Located, start_at
 from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
@@ -33,7 +33,7 @@ State = dict[str, Any]
 
 _STATE_FORMAT = 2  # 2 has a digest of each source's records
 
-Output = Literal["numpy", "jax"]
+Output = Literal["numpy", "jax", "torch"]
 
 # A call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from the
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
@@ -52,9 +52,10 @@ def chunk_program(program: Program) -> Program:
     return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS), program.batch_size)
 
 
-def block_steps(program: Program) -> int:
-    """Batches whose records are located in one call: whole chunks."""
-    return program.num_steps * max(1, _BLOCK_RECORDS // (program.num_steps * program.batch_size))
+def block_steps(program: Program, stride: int = 1) -> int:
+    """Batches whose records are located in one call: whole chunks of every `stride`-th batch."""
+    steps = program.num_steps * stride
+    return steps * max(1, _BLOCK_RECORDS // (steps * program.batch_size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,9 @@ class BatchIterator(Iterator[Batch]):
       buffers: The memory of each program's chunks, which all iterators of a pipeline share.
       parts: Gives what determines the sequence; see `datamix.fingerprint.parts`.
       start: Number of the first batch.
-      shard: See `Pipeline.iterator`.
+      rows: The rows that are given of every batch, and of a short last one.
       output: See `Pipeline.iterator`.
+      stride: See `Pipeline.iterator`.
     """
 
     _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
@@ -105,13 +107,16 @@ class BatchIterator(Iterator[Batch]):
         buffers: dict[Program, Buffers],
         parts: Callable[[], Mapping[str, str]],
         start: int,
-        shard: tuple[int, int],
+        rows: tuple[slice, slice],
         output: Output,
+        stride: int,
     ) -> None:
         self._chunks = deque()
-        batching.check_shard(shard)
-        if output not in ("numpy", "jax"):
-            raise ConfigError("it is 'numpy' or 'jax'", key="output", value=output)
+        if output not in get_args(Output):
+            raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
+        if stride < 1:
+            raise ConfigError("it is 1 or more", key="stride", value=stride)
+        self._to_torch = _tensors() if output == "torch" else None
         self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
         (self._device,) = compiled.plan.size.devices()
         self._stream = xla.streams(self._device)
@@ -120,8 +125,8 @@ class BatchIterator(Iterator[Batch]):
         num_steps = chunk_program(compiled.program).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
-        rows, short = (shard_rows(n, *shard) for n in (batching.batch_size, batching.short_rows))
-        num_rows = rows.stop - rows.start
+        whole, short = rows
+        num_rows = whole.stop - whole.start
         self._metrics = Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
@@ -131,14 +136,15 @@ class BatchIterator(Iterator[Batch]):
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
         self._program = compiled.program.resized(num_steps, num_rows)
-        self._block_steps = block_steps(self._program)
+        self._stride, self._block_steps = stride, block_steps(self._program, stride)
         self._all_buffers = buffers
-        self._is_sharded, self._shard_begin, self._short_begin = shard[1] > 1, rows.start, short.start
+        self._is_whole = stride == 1 and num_rows == batching.batch_size
+        self._begin, self._short_begin = whole.start, short.start
         self._has_short, self._short_rows = batching.short_rows > 0, short.stop - short.start
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
             for leaf, part in compiled.program.spec
-            if output == "jax" and self._on_host
+            if output != "numpy" and self._on_host
         }
         self._lock = threading.Lock()
         self._is_closed = False
@@ -151,7 +157,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Give back what was computed ahead: an endless mix is always left before its end."""
-        if not is_finalizing():  # when the modules that this needs may be gone
+        if not (is_finalizing() or xla.was_forked()):  # when the modules that this needs may be gone
             self.close()
 
     def close(self) -> None:
@@ -211,7 +217,7 @@ class BatchIterator(Iterator[Batch]):
             self._block, self._next_block = self._next_block or self._locate(), None
             self._block_end += self._block_steps
         first = (step - self._block_end + self._block_steps) * program.batch_size
-        self._computed += program.num_steps
+        self._computed += program.num_steps * self._stride
         if self._computed == self._block_end and self._is_unfinished():
             self._next_block = self._locate()  # beside the chunks that are on their way
         reading = None
@@ -235,7 +241,7 @@ class BatchIterator(Iterator[Batch]):
             self._host.wait(chunk.reading, self._metrics)
             reader = self._stagings_of(program).on_device(chunk.reading.into)
         begins = self._begins(chunk.step, program)
-        with self._stream(2 + chunk.step // program.num_steps % 2):
+        with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
             flat: Record = compute_chunk()(
                 program,
                 reader,
@@ -248,20 +254,25 @@ class BatchIterator(Iterator[Batch]):
         return chunk, flat
 
     def _begins(self, step: int, program: Program) -> tuple[int, ...] | None:
-        """The row at which the shard begins in each batch of the chunk from a step on; None for whole batches."""
-        if not self._is_sharded:
+        """The row of the chunk at which each of its batches, or shards, begins; None for whole batches in turn."""
+        if self._is_whole:
             return None
-        begins = [self._shard_begin] * program.num_steps
-        if self._has_short and self._end is not None and step < self._end <= step + program.num_steps:
-            begins[self._end - 1 - step] = self._short_begin
-        return tuple(begins)
+        steps = range(0, program.num_steps * self._stride, self._stride)
+        last = self._end - 1 - step if self._has_short and self._end is not None else None
+        return tuple(each * program.batch_size + (self._short_begin if each == last else self._begin) for each in steps)
 
     def _num_rows(self, step: int) -> int | None:
         """The rows from a step to the end of the mix; None without end."""
         if self._end is None:
             return None
-        rows = (self._end - step) * self._program.num_rows
-        return rows - self._program.num_rows + self._short_rows if self._has_short else rows
+        rows = self._left(step) * self._program.num_rows
+        is_short = self._has_short and (self._end - 1 - step) % self._stride == 0
+        return rows - self._program.num_rows + self._short_rows if is_short else rows
+
+    def _left(self, step: int) -> int:
+        """The batches from a step to the end of the mix."""
+        assert self._end is not None
+        return len(range(step, self._end, self._stride))
 
     def _is_unfinished(self) -> bool:
         """Whether there are batches that are neither computed nor on their way, or read for it."""
@@ -269,14 +280,15 @@ class BatchIterator(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         with self._lock:
+            xla.check_not_forked()
             if self._is_closed:
                 raise ValueError("this iterator is closed; take another from the pipeline, and restore its state there")
             batch = next(self._ready, None)
             if batch is None:
                 self._refill()
                 batch = next(self._ready)
-            self.step += 1
-            is_short = self._has_short and self.step == self._end
+            self.step += self._stride
+            is_short = self._has_short and self.step - self._stride + 1 == self._end
         if is_short:
             return {leaf: values[: self._short_rows] for leaf, values in batch.items()}
         return batch
@@ -294,12 +306,12 @@ class BatchIterator(Iterator[Batch]):
             if self._host is None or alone:
                 raise
             # A record cannot be read: the batches before the one that needs it are given first, each by itself.
-            self._single_until = self.step + self._program.num_steps
+            self._single_until = self.step + self._program.num_steps * self._stride
             return self._refill()
         except BaseException:  # Ctrl-C, while waiting: go on with the batch that is due, not with what is on its way
             self._seek(self.step)
             raise
-        self._ready = islice(batches, None if self._end is None else self._end - self.step)
+        self._ready = islice(batches, None if self._end is None else self._left(self.step))
         return None
 
     def _next_batches(self) -> Iterator[Batch]:
@@ -329,6 +341,8 @@ class BatchIterator(Iterator[Batch]):
             shaped = _unstacked(shaped)
         elif self._put:
             shaped = {leaf: map(self._put[leaf], views) for leaf, views in shaped.items()}
+        if self._to_torch is not None:
+            shaped = {leaf: map(self._to_torch, arrays) for leaf, arrays in shaped.items()}
         return _each(shaped, program.num_steps)
 
     def metrics(self) -> dict[str, Any]:
@@ -368,6 +382,24 @@ class BatchIterator(Iterator[Batch]):
         with self._lock:
             self._seek(step)
 
+    # As PyTorch's and Grain's iterators call them.
+    state_dict = get_state = state
+    load_state_dict = set_state = restore
+
+
+def _tensors() -> Callable[[jax.Array], Any]:
+    """The function that makes a tensor of an array, without a copy.
+
+    Raises:
+      InstallationError: PyTorch is not installed.
+    """
+    try:
+        from torch.utils.dlpack import from_dlpack
+    except ImportError:
+        raise InstallationError(f"output = 'torch' needs PyTorch: {install_hint('torch')}.") from None
+    tensor: Callable[[jax.Array], Any] = from_dlpack
+    return tensor
+
 
 def _each(columns: Mapping[str, Iterable[Any]], count: int) -> Iterator[Batch]:
     """Each batch when it is asked for: all made at once cost twice as much.
@@ -401,8 +433,7 @@ def _rows_of(
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)
     if begins is not None:
-        begin = np.arange(first, first + count, program.batch_size) + np.asarray(begins)
-        rows = (begin[:, None] + np.arange(program.num_rows)).reshape(-1)
+        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)
     return np.asarray(block.source)[rows][:num_rows], np.asarray(block.record)[rows][:num_rows]
 
 

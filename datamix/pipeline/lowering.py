@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError
@@ -158,13 +157,13 @@ def numbers_of(
     some = next(iter(chains.values()))
     settings, keys = [], []
     for i in range(len(some.steps)):
-        tables: dict[str, jax.Array] = {}
+        tables: dict[str, np.ndarray] = {}
         for setting, value in some.numbers[i].items():
             kind = np.float32 if any(chain.numbers[i][setting].dtype.kind == "f" for chain in chains.values()) else None
             table = np.zeros((len(names), *value.shape), kind or np.int32)
             for source, chain in chains.items():
                 table[source] = chain.numbers[i][setting]
-            tables[setting] = jnp.asarray(table)
+            tables[setting] = table
         settings.append(tables)
         words = [(0, 0)] * len(names)
         for source in chains:
@@ -173,7 +172,7 @@ def numbers_of(
             words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
         # Only where they are used: each argument costs a microsecond a call.
-        keys.append((jnp.asarray(columns[:, 0]), jnp.asarray(columns[:, 1])) if some.steps[i].random else None)
+        keys.append((columns[:, 0], columns[:, 1]) if some.steps[i].random else None)
     return Numbers(tuple(settings), tuple(keys))
 
 

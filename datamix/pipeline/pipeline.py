@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property, partial
 from html import escape
-from typing import Literal, NoReturn, TypeAlias, TypeVar
+from typing import Literal, NoReturn, TypeAlias, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError
-from datamix.fingerprint import digest, parts, records_key
+from datamix.errors import ConfigError, StateError
+from datamix.fingerprint import differing, digest, parts, records_key
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
-from datamix.pipeline.batching import Batching, Remainder, RowShuffle
+from datamix.pipeline import xla
+from datamix.pipeline.batching import Batching, Remainder, RowShuffle, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
@@ -27,12 +30,13 @@ from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
 from datamix.pipeline.readers.resident import read_resident
+from datamix.pipeline.records import Records
+from datamix.pipeline.sharding import GlobalIterator
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
 
-Tree = TypeVar("Tree")
 Placement: TypeAlias = Literal["device", "host"]
 """Where the records of a source lie: whole in the device's memory, or read on the host as they are needed."""
 
@@ -71,7 +75,7 @@ class Pipeline:
       statistics: The statistics of every leaf of each source, as they were when its records were read; of one that
         is read on the host, of some of its records, which are looked at when they are first asked for.
       placements: Where the records of each source lie, by name.
-      compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
+      recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
     """
 
     graph: Graph
@@ -80,7 +84,6 @@ class Pipeline:
     source_names: tuple[str, ...]
     statistics: Statistics
     placements: Mapping[str, Placement]
-    compiled: Compiled
 
     def __init__(
         self,
@@ -100,12 +103,13 @@ class Pipeline:
         prefetch_bytes: int | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
-        plan_arrays = _on_device(arrays_of(plan))
+        plan_arrays = arrays_of(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
-        row_shuffle = _on_device(RowShuffle.of(plan, batching)) if shuffle_rows else None
+        row_shuffle = RowShuffle.of(plan, batching) if shuffle_rows else None
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
+        self.recipe: Callable[[], Pipeline] | None = None
         self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
@@ -125,7 +129,8 @@ class Pipeline:
             if self._host is not None:
                 reader = fed_reader(self._host, reader)
                 self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
-        self.compiled = Compiled(program, plan_arrays, row_shuffle, reader, numbers)
+        self._layout = program, plan_arrays, row_shuffle, numbers
+        self._reader = _OnDevice(reader)
 
     @property
     def batch_size(self) -> int:
@@ -140,12 +145,29 @@ class Pipeline:
     @property
     def spec(self) -> dict[str, LeafSpec]:
         """Shape and dtype of each leaf of one finished record."""
-        return dict(self.compiled.program.spec)
+        return dict(self._layout[0].spec)
 
     @property
     def reader(self) -> Reader:
         """The data, for other pipelines of the same sources."""
-        return self.compiled.reader
+        return self._reader.arrays()
+
+    @property
+    def compiled(self) -> Compiled:
+        """The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
+
+        Raises:
+          ConfigError: The process was forked off one in which JAX ran already.
+        """
+        xla.check_not_forked()
+        return self._compiled
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        """What was laid out, on the device: only now, so that workers may be forked off before there are batches."""
+        program, *arrays = self._layout
+        plan, row_shuffle, numbers = jax.device_put(arrays)
+        return Compiled(program, plan, row_shuffle, self._reader.arrays(), numbers)
 
     @property
     def fingerprint(self) -> str:
@@ -156,14 +178,17 @@ class Pipeline:
         """The digest of each thing that determines the sequence, the records among them."""
         if not self._contents:
             self._contents |= {
-                records_key(name): self.reader.digest(branch.group, i, self.plan.sizes[i])
-                for branch in self.compiled.program.branches
+                records_key(name): self._reader.host.digest(branch.group, i, self.plan.sizes[i])
+                for branch in self._layout[0].branches
                 for i, name in enumerate(self.source_names)
                 if i in branch.sources
             }
-        shuffle_rows = self.compiled.row_shuffle is not None
-        settings = parts(self._identity, self.plan, self.batch_size, self.remainder, shuffle_rows=shuffle_rows)
-        return settings | self._contents
+        return self._settings() | self._contents
+
+    def _settings(self) -> dict[str, str]:
+        """The digest of each setting that determines the sequence."""
+        shuffle_rows = self._layout[2] is not None
+        return parts(self._identity, self.plan, self.batch_size, self.remainder, shuffle_rows=shuffle_rows)
 
     def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
         """The same data and the same compiled program in another ratio.
@@ -177,14 +202,28 @@ class Pipeline:
         """
         plan = self.plan.with_weights(weights)
         batching = replace(self.batching, length=plan.length)
-        row_shuffle = None if self.compiled.row_shuffle is None else _on_device(RowShuffle.of(plan, batching))
+        program, _, row_shuffle, numbers = self._layout
+        row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places = self._places
-        other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
+        other._layout, other._reader = (program, arrays_of(plan), row_shuffle, numbers), self._reader
+        other.recipe = self.recipe and partial(_reweighted, self.recipe, dict(weights))
         return other
+
+    def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
+        """A pipeline is pickled as the call that made it: files are opened again, arrays in memory are copied.
+
+        Raises:
+          ConfigError: It was made neither by `load` nor by `mix`.
+        """
+        if self.recipe is None:
+            raise ConfigError(
+                "a Pipeline is pickled as the call of datamix.load or datamix.mix that made it, not this."
+            )
+        return _made_again, (self.recipe, self._settings())
 
     def __len__(self) -> int:
         """Batches in the whole mix.
@@ -235,7 +274,7 @@ class Pipeline:
         Raises:
           IndexError: There is no such batch.
         """
-        return places_at(self._index(step), self.plan, self.batching, self.compiled.row_shuffle, self._places)
+        return places_at(self._index(step), self.plan, self.batching, self._layout[2], self._places)
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
@@ -250,7 +289,21 @@ class Pipeline:
         assert self._host is not None, "all sources are resident"
         return self._host.read(source, record, capacity)
 
-    def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
+    @overload
+    def iterator(
+        self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy", *, stride: int = 1
+    ) -> BatchIterator: ...
+    @overload
+    def iterator(self, start: int = 0, *, sharding: jax.sharding.Sharding) -> GlobalIterator: ...
+    def iterator(
+        self,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        output: Output = "numpy",
+        *,
+        sharding: jax.sharding.Sharding | None = None,
+        stride: int = 1,
+    ) -> BatchIterator | GlobalIterator:
         """Batches from a step on.
 
         Args:
@@ -259,12 +312,30 @@ class Pipeline:
             the batch's rows, the same in every batch: the shards of all ranks, one after the other, are the batch.
             Where their number does not divide it, the first shards are a row larger. A short last batch may leave a
             rank without rows. A state can be restored under another number of ranks.
-          output: "numpy" gives read-only views without a copy, "jax" arrays on the device. A view keeps the whole chunk
-            it belongs to, some 16 MiB: copy what is to be kept for long.
+          output: "numpy" gives read-only views without a copy, "jax" arrays on the device, "torch" tensors there, which
+            share their memory and are not to be written to. A view keeps the whole chunk it belongs to, some 16 MiB:
+            copy what is to be kept for long.
+          sharding: Instead of `shard` and `output`: how each batch is laid out over the devices of all processes. A
+            batch is of `jax.Array`s that are whole for every process, which reads the rows of its own devices alone.
+          stride: Give every `stride`-th batch alone, as workers do that take batches in turn.
 
         Raises:
-          ConfigError: There is no such rank, or there are more ranks than rows in a batch.
+          ConfigError: There is no such rank, there are more ranks than rows in a batch, or a batch cannot be divided
+            equally over the devices.
         """
+        if sharding is not None:
+            if shard != (0, 1) or output != "numpy" or stride != 1:
+                raise ConfigError(
+                    "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
+                )
+            return GlobalIterator(
+                lambda rows: self._iterator(start, (rows, rows), "numpy", 1), self.batching, self.spec, sharding
+            )
+        self.batching.check_shard(shard)
+        whole, short = (shard_rows(n, *shard) for n in (self.batch_size, self.batching.short_rows))
+        return self._iterator(start, (whole, short), output, stride)
+
+    def _iterator(self, start: int, rows: tuple[slice, slice], output: Output, stride: int) -> BatchIterator:
         return BatchIterator(
             self.compiled,
             self.plan,
@@ -272,9 +343,14 @@ class Pipeline:
             buffers=self._buffers,
             parts=self._parts,
             start=start,
-            shard=shard,
+            rows=rows,
             output=output,
+            stride=stride,
         )
+
+    def records(self) -> Records:
+        """The records of all batches by their number, for libraries that ask for records one by one."""
+        return Records(self)
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
@@ -298,7 +374,35 @@ class Pipeline:
         )
 
 
-def _on_device(arrays: Tree) -> Tree:
-    """The same arrays on the device."""
-    moved: Tree = jax.tree.map(jnp.asarray, arrays)
-    return moved
+class _OnDevice:
+    """The data of pipelines that share it, which goes onto the device when it is first asked for."""
+
+    def __init__(self, host: Reader) -> None:
+        self.host = host  # once it is on a device, there: memory for both there may not be
+        self._is_placed = all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(host))  # another's data
+        self._lock = threading.Lock()
+
+    def arrays(self) -> Reader:
+        """The reader, its arrays on the device."""
+        with self._lock:
+            if not self._is_placed:
+                self.host, self._is_placed = jax.device_put(self.host), True
+        return self.host
+
+
+def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -> Pipeline:
+    return recipe().with_weights(weights)
+
+
+def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, str]) -> Pipeline:
+    """The pipeline of a recipe, in another process; what `load` has told, it does not tell again.
+
+    Raises:
+      StateError: It would be another one, as after a change of a configuration's files.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = recipe()
+    if difference := differing(settings, pipeline._settings()):
+        raise StateError(f"this pipeline was pickled {difference}; make it again with datamix.load or datamix.mix.")
+    return pipeline

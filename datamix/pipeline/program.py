@@ -133,7 +133,7 @@ def _compute_chunk(
     numbers: tuple[Numbers, ...],
     block: Located,
     first: jax.Array,
-    shard_begins: jax.Array | None,
+    begins: jax.Array | None,
     into: Record,
 ) -> Record:
     """Compute `num_steps` batches, or a shard of each, of a located block.
@@ -144,18 +144,18 @@ def _compute_chunk(
       numbers: The numbers of each chain of operators.
       block: What `locate_batches` gave.
       first: The row of the block at which the first batch begins, uint32 [].
-      shard_begins: The row of each batch at which the shard begins, uint32 [num_steps]; None for whole batches.
+      begins: The row, counted from `first`, at which each batch or its shard begins, uint32 [num_steps]; None for whole
+        batches, one after the other.
       into: Flat records like those returned, whose memory is taken.
 
     Returns:
       Flat records, leaf name to array of shape [num_steps * num_rows, elements].
     """
     count = program.num_steps * program.batch_size
-    if shard_begins is None:
+    if begins is None:
         located = Located(*(lax.dynamic_slice(values, (first,), (count,)) for values in block))
     else:
-        begins = first + jnp.arange(0, count, program.batch_size, dtype=jnp.uint32) + shard_begins
-        rows = (begins[:, None] + jnp.arange(program.num_rows, dtype=jnp.uint32)).reshape(-1)
+        rows = (first + begins[:, None] + jnp.arange(program.num_rows, dtype=jnp.uint32)).reshape(-1)
         located = Located(*(look_up(values, rows) for values in block))
     flat = transform(program.branches, program.shared, numbers, located, reader.read)
     return {leaf: lax.dynamic_update_slice(into[leaf], rows, [0] * rows.ndim) for leaf, rows in flat.items()}

@@ -14,7 +14,7 @@ from jax import lax
 from datamix.pipeline.locate import Located
 from datamix.pipeline.readers.base import Read
 from datamix.pipeline.tables import choose, look_up
-from datamix.rng.hash import KeyWords, fold
+from datamix.rng.hash import KeyWords, Words, fold
 from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Record
 
@@ -68,7 +68,7 @@ class Numbers(NamedTuple):
       keys: For each random step, two words, uint32 [num_sources] each; None for the others.
     """
 
-    settings: tuple[dict[str, jax.Array], ...]
+    settings: tuple[dict[str, Words], ...]
     keys: tuple[KeyWords | None, ...]
 
 

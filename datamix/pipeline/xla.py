@@ -5,6 +5,7 @@ Where the installed version lacks any of it, all of it is left out: batches are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -12,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+
+from datamix.errors import ConfigError
 
 _ALIGNMENT = 64  # bytes
 
@@ -32,6 +35,44 @@ class Internals(NamedTuple):
     compiler_options: dict[str, int]
 
 
+def has_started() -> bool:
+    """Whether JAX computes in this process already; on versions that do not say it, whether datamix does."""
+    try:
+        from jax._src.xla_bridge import backends_are_initialized
+    except ImportError:
+        return internals.cache_info().currsize > 0
+    return bool(backends_are_initialized())
+
+
+_was_forked = False
+
+
+def was_forked() -> bool:
+    """Whether this process was forked off one in which JAX ran already: here, no computation would ever end."""
+    return _was_forked
+
+
+def _note_fork() -> None:
+    global _was_forked
+    _was_forked = _was_forked or has_started()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def check_not_forked() -> None:
+    """Refuse to compute where that would never end.
+
+    Raises:
+      ConfigError: The process was forked off one in which JAX ran already.
+    """
+    if _was_forked:
+        raise ConfigError(
+            "this process was forked off one in which JAX had started, as it does with a first batch, and would wait "
+            'for JAX for ever; start workers with multiprocessing_context="spawn", or before there are any batches.'
+        )
+
+
 @cache
 def internals() -> Internals | None:
     """The undocumented calls of the installed version of JAX: all, or None."""
@@ -44,7 +85,7 @@ def internals() -> Internals | None:
         with execution_stream_id(1):
             jax.jit(lambda: 0, compiler_options=options)()
         internal = Internals(execution_stream_id, batched_device_put, options)
-        view, device = np.arange(3, dtype=np.int32), jax.devices()[0]
+        view, device = np.arange(3, dtype=np.int32), jax.local_devices()[0]
         if not np.array_equal(_putter(internal, view.shape, str(view.dtype), device)(view), view):
             return None
     except (ImportError, AttributeError, TypeError, ValueError, jax.errors.JaxRuntimeError):

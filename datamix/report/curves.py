@@ -8,21 +8,33 @@ from pathlib import Path
 from datamix.report.figures import canvas, color_of, save
 
 
-def draw(path: Path, lines: Sequence[Mapping[str, float]], names: Sequence[str], title: str) -> None:
-    """Draw loss and accuracy over steps, from the lines of `metrics.jsonl`."""
+def draw(
+    path: Path,
+    lines: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    title: str,
+    *,
+    unit: str = "cross-entropy, nats",
+    family: str = "accuracy",
+) -> None:
+    """Draw the loss in its unit and another family of metrics over steps, from the lines of `metrics.jsonl`."""
     figure = canvas(9, 3.6, layout=None)
     figure.suptitle(title, fontsize=11)
     # Margins by hand: to have them found takes as long as all the rest.
-    losses, accuracies = figure.subplots(1, 2, gridspec_kw={"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.88})
+    axes = figure.subplots(1, 2, gridspec_kw={"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.88})
     steps = [line["step"] for line in lines]
-    losses.plot(steps, [line["loss"] for line in lines], "k--", label="in training", marker=".")
+    axes[0].plot(steps, [line["loss"] for line in lines], "k--", label="in training", marker=".")
+    scale = 100 if family == "accuracy" else 1
     for i, name in enumerate(names):
-        losses.plot(steps, [line[f"loss/{name}"] for line in lines], label=name, marker=".", color=color_of(i))
-        accuracy = [100 * line[f"accuracy/{name}"] for line in lines]
-        accuracies.plot(steps, accuracy, label=name, marker=".", color=color_of(i))
-    losses.set(xlabel="step", ylabel="cross-entropy, nats", ylim=(0, None))
-    accuracies.set(xlabel="step", ylabel="accuracy on the test split, %", ylim=(0, 102))
-    for axis in (losses, accuracies):
+        for axis, of_family, factor in zip(axes, ("loss", family), (1, scale), strict=True):
+            values = [factor * line.get(f"{of_family}/{name}", float("nan")) for line in lines]
+            axis.plot(steps, values, label=name, marker=".", color=color_of(i))
+    axes[0].set(xlabel="step", ylabel=unit, ylim=(0, None))
+    if family == "accuracy":
+        axes[1].set(xlabel="step", ylabel="accuracy on the test split, %", ylim=(0, 102))
+    else:
+        axes[1].set(xlabel="step", ylabel=f"{family.replace('_', ' ')} on the test split")
+    for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=9)
     save(figure, path)

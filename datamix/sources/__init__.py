@@ -42,6 +42,13 @@ def _text(name: str) -> Any:
     return source.Text if name == "text" else source.Tokens
 
 
+@registry.builtin("source", "sample_text")
+def _sample_text(_name: str) -> Any:
+    from datamix.sources.text.sample import sample_text
+
+    return sample_text
+
+
 @registry.builtin("source", "image_folder")
 def _image_folder(_name: str) -> Any:
     from datamix.sources.image_folder import image_folder

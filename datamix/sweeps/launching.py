@@ -58,7 +58,9 @@ def launch(
             node.hydra.job.id = number
             node.hydra.job.num = number
         nodes.append(node)
+    configure_log(nodes[0].hydra.job_logging, config.hydra.verbose)  # else libraries say all that they do
     trained = _train(nodes, execution)
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     returned = []
     for number, (overrides, node) in enumerate(zip(job_overrides, nodes, strict=True), start=first_job):
         interruption.check()

@@ -181,7 +181,9 @@ def goal_of(metric: str, goal: str) -> str:
     """
     if goal != "auto":
         return goal
-    return "min" if metric.startswith(("loss", "error", "max_deviation")) else "max"
+    return (
+        "min" if metric.startswith(("loss", "error", "max_deviation", "mse", "perplexity", "bits_per_byte")) else "max"
+    )
 
 
 def best(groups: Sequence[Setting], metric: str, goal: str) -> Setting | None:

@@ -14,6 +14,13 @@ def _model(name: str) -> Any:
     return getattr(models, name.capitalize())
 
 
+@registry.builtin("model", "transformer")
+def _transformer(_name: str) -> Any:
+    from datamix.training.transformer import Transformer
+
+    return Transformer
+
+
 @registry.builtin("optimizer", "adam", "adamw", "lion", "rmsprop", "sgd")
 def _optimizer(name: str) -> Any:
     from datamix.training import optimizers

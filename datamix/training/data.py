@@ -17,11 +17,14 @@ from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfi
 from datamix.errors import ConfigError, DataError
 from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
-from datamix.spec import LeafSpec
-from datamix.training.learner import HeldOut
+from datamix.training.learner import HeldOut, Moments
 from datamix.training.overlap import num_seen
+from datamix.training.tasks.base import Task
+from datamix.training.tasks.choosing import choose, classes, of_outputs
+from datamix.training.tasks.classification import Classification
+from datamix.training.tasks.language import Language
 
-_TEST_BATCH = 256
+_MEASURED = 4096  # records of the mix, of which mean and deviation are taken
 _USUAL_SPLIT = "test"  # what the split of test records is called nearly everywhere
 
 
@@ -32,7 +35,8 @@ class Data:
     Attributes:
       tests: The test records, as what the compiled test takes.
       test_records: The number of test records of each source.
-      disjoint_classes: Whether every class belongs to one source.
+      task: What there is to learn.
+      disjoint_classes: Whether there are classes, and every one belongs to one source.
       num_seen: The number of test records that equal records to train on, by source, where there are any.
       not_compared: The sources of which that is not known, as all records would have to be read for it.
     """
@@ -43,8 +47,7 @@ class Data:
     test_pipeline: Pipeline
     tests: HeldOut
     test_records: dict[str, int]
-    num_classes: int
-    shape: tuple[int, ...]
+    task: Task
     disjoint_classes: bool
     num_seen: Mapping[str, int]
     not_compared: tuple[str, ...] = ()
@@ -63,41 +66,52 @@ class Data:
             for name in self.not_compared
         ]
         seen += [f"test records of {note}" for note in of_tests]
+        if isinstance(self.task, Language) and not np.asarray(self.tests.of_output).any():
+            seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
         return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
 
     def broken(self) -> str:
-        """The values of images of which no loss can be computed, such as NaN, by source; empty if nothing."""
+        """The values of which no loss can be computed, such as NaN, by source; empty if nothing."""
         kinds = {
-            name: what_is_broken(leaves["image"])
+            (words, name): what_is_broken(leaves[leaf])
             for name, leaves in self.pipeline.statistics.items()
-            if "image" in leaves
+            for leaf, words in (("image", "images"), ("features", "features"), ("label", "labels"))
+            if leaf in leaves and leaf in (self.task.leaf, "label")
         }
-        return "; ".join(f"the images of {name} hold {broken}" for name, broken in kinds.items() if broken)
+        return "; ".join(f"the {words} of {name} hold {broken}" for (words, name), broken in kinds.items() if broken)
+
+    def moments(self) -> Moments:
+        """Mean and deviation of what is standardised, over the first records of the mix."""
+        if not self.task.standardized:
+            return []
+        size, length = self.pipeline.batch_size, self.pipeline.plan.length
+        count = min(-(-_MEASURED // size), _MEASURED if length is None else length // size)
+        batches, moments = [self.pipeline[step] for step in range(count)], []
+        for leaf in self.task.standardized:
+            values = np.ma.masked_invalid(np.concatenate([np.asarray(each[leaf], np.float64) for each in batches]))
+            deviation = np.ma.filled(values.std(axis=0), 1)
+            mean = np.ma.filled(values.mean(axis=0), 0)
+            moments.append((jnp.float32(mean), jnp.float32(np.where(deviation > 0, deviation, 1))))
+        return moments
 
     @property
     def num_test_batches(self) -> int:
-        return -(-sum(self.test_records.values()) // _TEST_BATCH)
+        return -(-sum(self.test_records.values()) // self.task.test_batch)
 
 
 def open_data(config: Config, like: Data | None = None) -> Data:
     """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
+    if config.train is not None and config.train.tokens is not None:
+        config = replace(config, mix=replace(config.mix, tokens=config.train.tokens))
     built = build(config)
-    shape = _check_spec(built)
+    task_of = choose(built)
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
     test_sources = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
-    counts = [_num_classes(built, name) or 0 for name in built.sources]
-    offsets = [built.offset(name) or 0 for name in built.sources]
-    classes = [range(offset, offset + count) for offset, count in zip(offsets, counts, strict=True)]
-    num_classes = max(labels.stop for labels in classes)
-    if not num_classes:
-        raise DataError("no record of the mix has a class; there is nothing to be learnt from labels that are all -1.")
-    source_of_class = np.zeros(num_classes, np.uint32)
-    for i, labels in enumerate(classes):
-        source_of_class[labels.start : labels.stop] = i
-    tests = build(_test_config(config, test_sources), labels_like=built.labels)
+    task = task_of(built)
+    tests = build(_test_config(config, test_sources, task.test_batch), labels_like=built.labels)
     spec = built.spec()
     if (differing := tests.spec()) != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
@@ -105,7 +119,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     test_records = {name: source.num_records for name, source in tests.sources.items()}
     for name, count in test_records.items():
         statistic = test_pipeline.statistics[name].get("label")
-        if statistic is not None and statistic.num_unlabelled(count) >= count:
+        if isinstance(task, Classification) and statistic is not None and statistic.num_unlabelled(count) >= count:
             raise DataError(
                 f"source {name!r}: none of its {count:,} test records has a class, so that there is nothing to test; "
                 f"hold labelled records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
@@ -120,50 +134,24 @@ def open_data(config: Config, like: Data | None = None) -> Data:
             test_pipeline.compiled,
             test_pipeline.start(),
             jnp.uint32(tests.plan.length or 0),
-            jnp.asarray(source_of_class),
+            jnp.asarray(of_outputs(task, built)),
         ),
         test_records=test_records,
-        num_classes=num_classes,
-        shape=shape,
+        task=task,
         num_seen=num_seen(_resident(built, fed), _resident(tests, fed)),
         not_compared=tuple(fed),
-        disjoint_classes=sum(counts) == len({label for labels in classes for label in labels}),
+        disjoint_classes=isinstance(task, Classification) and _disjoint(built),
     )
+
+
+def _disjoint(built: Built) -> bool:
+    labels = [label for of_source in classes(built).values() for label in of_source]
+    return len(labels) == len(set(labels))
 
 
 def _resident(built: Built, fed: Collection[str]) -> dict[str, OpenSource]:
     """The sources but those whose records are read as they are needed."""
     return {name: source for name, source in built.sources.items() if name not in fed}
-
-
-def _check_spec(built: Built) -> tuple[int, ...]:
-    """The shape of an image."""
-    spec = built.spec()
-    image, label = spec.get("image"), spec.get("label")
-    is_image = image is not None and "float" in image.dtype and image.shape
-    if not is_image or not _is_class(label) or built.labels.kind == "number":
-        listed = ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
-        raise ConfigError(
-            f"job=train takes records with a float image and an integer label; this mix gives {listed}. to_float makes "
-            "numbers of pixels."
-        )
-    for name in built.sources:
-        if name not in built.labels.num_classes and not _num_classes(built, name):
-            raise ConfigError(
-                f"source {name!r}: operators make its labels, and how many classes there are is not known; set "
-                f"source.{name}.num_classes."
-            )
-    assert image is not None
-    return image.shape
-
-
-def _num_classes(built: Built, source: str) -> int | None:
-    """The number of classes of a source; None where it is not known."""
-    return built.labels.num_classes.get(source) or built.sources[source].declared_num_classes
-
-
-def _is_class(label: LeafSpec | None) -> bool:
-    return label is not None and not label.shape and np.dtype(label.dtype).kind in "iu"
 
 
 def held_out(source: SourceConfig, config: Config) -> SourceConfig:
@@ -188,7 +176,7 @@ def held_out(source: SourceConfig, config: Config) -> SourceConfig:
     return test_source
 
 
-def _test_config(config: Config, test_sources: list[SourceConfig]) -> Config:
+def _test_config(config: Config, test_sources: list[SourceConfig], batch_size: int) -> Config:
     """All test records once, source by source, with the same operators but those that draw."""
     sources = [replace(source, operators=_without_random(source.operators)) for source in test_sources]
     return replace(
@@ -198,7 +186,7 @@ def _test_config(config: Config, test_sources: list[SourceConfig]) -> Config:
         operators=_without_random(config.operators),
         shuffle=False,
         seed=0,
-        batch_size=_TEST_BATCH,
+        batch_size=batch_size,
         remainder="keep",
         shuffle_rows=False,
     )

@@ -6,17 +6,17 @@ differ in ratio, seed or rate run the same compiled code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
-from jaxtyping import Bool, Float, Float32, Integer, UInt32
+from jaxtyping import Float32, Integer, UInt32
 
 from datamix import registry
 from datamix.config.schema import TrainConfig
@@ -26,8 +26,13 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.rng.keys import key_of, same_draws
-from datamix.training.models import Logits
+from datamix.spec import LeafSpec
+from datamix.training.models import Standardized
 from datamix.training.optimizers import set_rate, with_rate_in_state
+from datamix.training.tasks.base import Sums, Task
+
+Moments: TypeAlias = Sequence[tuple[jax.Array, jax.Array]]
+"""Mean and deviation of what a model takes, and of what it predicts, where these are standardised."""
 
 
 class State(NamedTuple):
@@ -44,36 +49,19 @@ class State(NamedTuple):
     optimizer: Any
 
 
-class Scores(NamedTuple):
-    """The scores of a model on the test records of each source: sums over records.
-
-    Attributes:
-      num_records: The number of test records that have a class.
-      correct: The number of records whose class is the likeliest.
-      loss: The cross-entropy in nats.
-      taken_for: The number of records of a source (row) that are taken for a class of a source (column); it has no
-        meaning where sources share classes.
-    """
-
-    num_records: Float32[jax.Array, " num_sources"]
-    correct: Float32[jax.Array, " num_sources"]
-    loss: Float32[jax.Array, " num_sources"]
-    taken_for: Float32[jax.Array, "num_sources num_sources"]
-
-
 class HeldOut(NamedTuple):
     """The test records of all sources, one source after the other.
 
     Attributes:
       cursor: The cursor at the first record.
       num_records: The number of records of all sources.
-      source_of_class: The source to which each class belongs.
+      of_output: What the task must know of each output: the source to which a class belongs, the bytes of a token.
     """
 
     compiled: Compiled
     cursor: Cursor
     num_records: UInt32[jax.Array, ""]
-    source_of_class: UInt32[jax.Array, " num_classes"]
+    of_output: Integer[jax.Array, " num_outputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,33 +71,35 @@ class Learner:
     Attributes:
       model: The function that makes the model; see `datamix.training.models.model`.
       optimizer: The function that makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
-      shape: The shape of one image.
-      num_classes: The number of logits.
+      task: What it learns.
     """
 
     model: Callable[..., nnx.Module]
     model_settings: tuple[tuple[str, Any], ...]
     optimizer: Callable[..., optax.GradientTransformation]
     optimizer_settings: tuple[tuple[str, Any], ...]
-    shape: tuple[int, ...]
-    num_classes: int
+    task: Task
 
     @classmethod
-    def of(cls, config: TrainConfig, shape: tuple[int, ...], num_classes: int) -> Learner:
-        """The learner that a configuration describes, for images of a shape."""
+    def of(cls, config: TrainConfig, task: Task) -> Learner:
+        """The learner that a configuration describes, for a task."""
         return cls(
             model=registry.lookup("model", config.model),
             model_settings=frozen(config.model_settings),
             optimizer=registry.lookup("optimizer", config.optimizer),
             optimizer_settings=frozen(config.optimizer_settings),
-            shape=shape,
-            num_classes=num_classes,
+            task=task,
         )
 
     @same_draws()
     def create(self, key: jax.Array) -> nnx.Module:
         """A model with its first parameters."""
-        return self.model(self.shape, self.num_classes, nnx.Rngs(key), **dict(self.model_settings))
+        return self.model(self.task.shape, self.task.num_outputs, nnx.Rngs(key), **dict(self.model_settings))
+
+    def complete(self, key: jax.Array, moments: Moments) -> nnx.Module:
+        """The model that is trained, which is `create`'s, in the task's units."""
+        model = self.create(key)
+        return Standardized(model, moments) if moments else model
 
     def transform(self) -> optax.GradientTransformation:
         """Optax's optimiser, which reads its learning rate from its state."""
@@ -120,19 +110,23 @@ class Learner:
         params = nnx.state(_abstract(self), nnx.Param)
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
-    def check(self) -> None:
-        """Refuse a model that does not turn images into logits, without computing any."""
-        image = jax.ShapeDtypeStruct((2, *self.shape), jnp.float32)
+    def check(self, leaves: Mapping[str, LeafSpec]) -> None:
+        """Refuse a model that does not turn records of such leaves into its task's outputs, without computing any."""
+        task = self.task
+        batch = {leaf: jax.ShapeDtypeStruct((2, *part.shape), part.dtype) for leaf, part in leaves.items()}
+        what, expected = f"{task.leaf}{'s' * (task.leaf == 'image')}", task.output_shape(2)
         try:
-            graph, state = nnx.split(_abstract(self))
-            logits = jax.eval_shape(lambda state, image: nnx.merge(graph, state)(image), state, image)
+            model: Any = nnx.eval_shape(lambda: self.create(key_of((0, 0))))
+            graph, state = nnx.split(model)
+            outputs = jax.eval_shape(lambda state, batch: nnx.merge(graph, state)(*task.inputs(batch)), state, batch)
         except (TypeError, ValueError) as error:
-            text = f"it cannot take images {list(self.shape)}: {str(error).splitlines()[0]}"
-            raise ConfigError(text, key=f"model={self._name}") from error
-        if getattr(logits, "shape", None) != (2, self.num_classes):
-            raise ConfigError(
-                f"model={self._name} must give logits [batch, {self.num_classes}]; for two images it gave {logits}."
-            )
+            text = f"it cannot take {what} {list(task.shape)}: {str(error).splitlines()[0]}"
+            raise ConfigError(text, key=f"model={self._name}", hint=task.mend) from error
+        if getattr(outputs, "shape", None) != expected:
+            shape = ", ".join(["batch", *map(str, expected[1:])])
+            kind = "numbers" if expected == (2, 1) else "logits"
+            given = f"for two {what if what != task.leaf else 'records'} it gave {outputs}"
+            raise ConfigError(f"model={self._name} must give {kind} [{shape}]; {given}.")
 
     @property
     def _name(self) -> str:
@@ -142,7 +136,9 @@ class Learner:
 @cache
 def _abstract(learner: Learner) -> nnx.Module:
     """The model's structure, without numbers."""
-    model: nnx.Module = nnx.eval_shape(lambda: learner.create(key_of((0, 0))))
+    shapes = [learner.task.shape, ()][: len(learner.task.standardized)]
+    moments = [(jnp.zeros(shape), jnp.ones(shape)) for shape in shapes]
+    model: nnx.Module = nnx.eval_shape(lambda: learner.complete(key_of((0, 0)), moments))
     return model
 
 
@@ -161,9 +157,9 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 
 @partial(tracing.jit, static_argnames="learner")
-def first_state(learner: Learner, key: jax.Array) -> State:
+def first_state(learner: Learner, key: jax.Array, moments: Moments) -> State:
     """The state before the first step."""
-    _, params, rest = _split(learner.create(key))
+    _, params, rest = _split(learner.complete(key, moments))
     return State(params, rest, learner.transform().init(params))
 
 
@@ -178,17 +174,15 @@ def train(
     """
     graph, transform = _graph(learner, training=True), learner.transform()
 
-    def loss_of(params: Any, rest: Any, image: jax.Array, label: jax.Array) -> tuple[jax.Array, Any]:
+    def loss_of(params: Any, rest: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
-        losses, is_labelled = _cross_entropy(model(image), label)
-        return losses.sum() / jnp.maximum(is_labelled.sum(), 1), _split(model)[2]
+        losses, counts = learner.task.loss(model(*learner.task.inputs(batch)), batch)
+        return losses.sum() / jnp.maximum(counts.sum(), 1), _split(model)[2]
 
     def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
         cursor, (params, rest, optimizer) = carry
         batch, cursor = compiled.next(cursor)
-        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            params, rest, batch["image"], batch["label"]
-        )
+        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch)
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
         params = optax.apply_updates(params, updates)
         return (cursor, State(params, rest, optimizer)), loss
@@ -197,44 +191,34 @@ def train(
     return cursor, state, losses
 
 
-def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Scores:
-    """Test a model on the test records of every source, which fill `num_batches`."""
+def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Sums:
+    """Test a model on the test records of every source, which fill `num_batches`: the task's scores, summed."""
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
-    size = data.compiled.program.batch_size
+    task, size = learner.task, data.compiled.program.batch_size
 
-    def step(carry: tuple[Cursor, Scores], first: jax.Array) -> tuple[tuple[Cursor, Scores], None]:
-        cursor, sums = carry
+    def scores_of(cursor: Cursor, first: jax.Array) -> tuple[Cursor, Sums]:
         batch, cursor = data.compiled.next(cursor)
-        logits = model(batch["image"])
         # The last batch goes on past the end.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
-        losses, is_labelled = _cross_entropy(logits, batch["label"])
-        source = jax.nn.one_hot(batch["source_id"], num_sources) * (is_record & is_labelled)[:, None]
-        predicted = logits.argmax(axis=-1)
-        is_correct = predicted == batch["label"]
-        taken_for = jax.nn.one_hot(data.source_of_class[predicted], num_sources)
-        batch_scores = Scores(
-            num_records=source.sum(axis=0),
-            correct=(source * is_correct[:, None]).sum(axis=0),
-            loss=(source * losses[:, None]).sum(axis=0),
-            taken_for=jnp.einsum("ns,nt->st", source, taken_for),
-        )
-        return (cursor, jax.tree.map(jnp.add, sums, batch_scores)), None
+        source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
+        scores = task.scores(model(*task.inputs(batch)), batch, data.of_output, num_sources)
+        return cursor, {
+            name: (source * values[:, None]).sum(axis=0)
+            if values.ndim == 1
+            else jnp.einsum("bs,bt->st", source, values)
+            for name, values in scores.items()
+        }
 
-    zeros = jnp.zeros(num_sources)
-    no_scores = Scores(zeros, zeros, zeros, jnp.zeros((num_sources, num_sources)))
+    def step(carry: tuple[Cursor, Sums], first: jax.Array) -> tuple[tuple[Cursor, Sums], None]:
+        cursor, scores = scores_of(carry[0], first)
+        return (cursor, jax.tree.map(jnp.add, carry[1], scores)), None
+
     firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
-    (_, scores), _ = lax.scan(step, (data.cursor, no_scores), firsts)
-    return scores
-
-
-def _cross_entropy(
-    logits: Logits, label: Integer[jax.Array, " batch"]
-) -> tuple[Float[jax.Array, " batch"], Bool[jax.Array, " batch"]]:
-    """The cross-entropy of each record, in nats, 0 where its label is negative and so no class; and where it is one."""
-    is_labelled = label >= 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
-    return jnp.where(is_labelled, losses, 0), is_labelled
+    shapes = jax.eval_shape(scores_of, data.cursor, firsts[0])[1]
+    zeros = jax.tree.map(lambda sums: jnp.zeros(sums.shape, sums.dtype), shapes)
+    sums: Sums
+    (_, sums), _ = lax.scan(step, (data.cursor, zeros), firsts)
+    return sums
 
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.

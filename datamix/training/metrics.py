@@ -9,33 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamix.report.files import write_text
-from datamix.training.learner import Scores
 
 NAME = "metrics.jsonl"
 
 Line = dict[str, float]
 """Step, loss on the batches since the last line, and metrics by name."""
-
-
-def metrics_of(names: Sequence[str], scores: Scores) -> dict[str, float]:
-    """Accuracy and mean loss of each source, their means, and the worst source's accuracy.
-
-    >>> sums = np.array([[4.0, 4.0], [2.0, 4.0], [1.0, 0.0]])
-    >>> metrics_of(["a", "b"], Scores(*sums, taken_for=np.eye(2)))["accuracy/worst"]
-    0.5
-    """
-    num_records, correct, loss = (np.asarray(sums, float) for sums in scores[:3])
-    accuracy, loss = correct / num_records, loss / num_records
-    return {
-        **{f"accuracy/{name}": float(value) for name, value in zip(names, accuracy, strict=True)},
-        "accuracy/mean": float(accuracy.mean()),
-        "accuracy/worst": float(accuracy.min()),
-        **{f"loss/{name}": float(value) for name, value in zip(names, loss, strict=True)},
-        "loss/mean": float(loss.mean()),
-    }
 
 
 class MetricsFile:

@@ -1,11 +1,11 @@
-"""Small classifiers of images, and the way to add others."""
+"""Small models of images and features, and the way to add others."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
     """Register a model under its name in snake_case.
 
     It is called with the shape of one image, the number of classes, Flax's random streams and, as keywords, the
-    settings of the model's YAML file; it gives an `nnx.Module` that turns `Images` into `Logits`.
+    settings of the model's YAML file; it gives an `nnx.Module` that turns `Images` into `Logits`. In place of images
+    there may be features [batch, features]; where a number is predicted, there is one output. For text it turns
+    tokens, segment ids and positions, int32 [batch, length] each, into logits [batch, length, vocabulary].
 
     Raises:
       RegistryError: Raised when the name is taken.
@@ -139,3 +141,38 @@ class Cnn(nnx.Module):
         for convolution in self.convolutions:
             image = nnx.relu(convolution(image))
         return self.head(self.dropout(nnx.relu(self.hidden(image.reshape(len(image), -1)))))
+
+
+class Prediction(NamedTuple):
+    """Predicted numbers.
+
+    Attributes:
+      value: The number for each record.
+      center: The mean of the labels that were trained on.
+      scale: Their standard deviation.
+    """
+
+    value: Float[jax.Array, " batch"]
+    center: Float[jax.Array, ""]
+    scale: Float[jax.Array, ""]
+
+
+class Standardized(nnx.Module):
+    """A model that sees what it takes with mean 0 and deviation 1, and where it predicts a number, that as well.
+
+    Args:
+      model: The model.
+      moments: Mean and deviation of what it takes, and of the label where it predicts a number.
+    """
+
+    def __init__(self, model: nnx.Module, moments: Sequence[tuple[jax.Array, jax.Array]]) -> None:
+        self.model = model
+        self.moments = nnx.List([nnx.List(map(nnx.Variable, each)) for each in moments])
+
+    def __call__(self, values: Float[jax.Array, "batch ..."]) -> Any:
+        (mean, deviation), *of_label = ([each[...] for each in pair] for pair in self.moments)
+        outputs = self.model((values - mean) / deviation)
+        if not of_label:
+            return outputs
+        ((center, scale),) = of_label
+        return Prediction(center + scale * outputs[:, 0], center, scale)

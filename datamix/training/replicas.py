@@ -19,7 +19,6 @@ from datamix.pipeline.program import Compiled
 from datamix.training.learner import (
     HeldOut,
     Learner,
-    Scores,
     State,
     evaluate,
     evaluate_jitted,
@@ -27,6 +26,7 @@ from datamix.training.learner import (
     train,
     train_jitted,
 )
+from datamix.training.tasks.base import Sums
 
 PerStep: TypeAlias = Float32[np.ndarray, "num_replicas steps"]
 
@@ -47,7 +47,7 @@ class Single:
         )
         return np.asarray(losses)[None]
 
-    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
+    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         """Test every replica; see `datamix.training.learner.evaluate`."""
         return [jax.device_get(evaluate_jitted(self._learner, data, self._state, num_batches, num_sources))]
 
@@ -83,7 +83,7 @@ class Threaded:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return np.concatenate([*first, *pool.map(lambda call: call(), calls)])
 
-    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
+    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         return [score for replica in self._replicas for score in replica.scores(data, num_batches, num_sources)]
 
     def state(self, replica: int) -> State:
@@ -114,10 +114,11 @@ class Vmapped:
         )
         return np.asarray(losses)
 
-    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Scores]:
+    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
         return [
-            jax.tree.map(lambda values, replica=replica: values[replica], scores) for replica in range(len(scores.loss))
+            jax.tree.map(lambda values, replica=replica: values[replica], scores)
+            for replica in range(len(jax.tree.leaves(scores)[0]))
         ]
 
     def state(self, replica: int) -> State:

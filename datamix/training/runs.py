@@ -21,10 +21,11 @@ from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.learner import Learner, Scores, State, first_state
-from datamix.training.metrics import Line, MetricsFile, metrics_of
+from datamix.training.learner import Learner, State, first_state
+from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
 from datamix.training.replicas import Replicas, execution_of, same_program
+from datamix.training.tasks.base import Sums
 
 Item = TypeVar("Item")
 
@@ -56,7 +57,7 @@ class Run:
     checkpoints: Checkpoints
     metrics: MetricsFile = field(init=False)
     note: str = ""
-    scores: Scores | None = None
+    scores: Sums | None = None
     error: DatamixError | None = None
     seconds: float = 0.0
     steps_done: int = 0
@@ -85,8 +86,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
-    learner = Learner.of(settings, data.shape, data.num_classes)
-    learner.check()
+    learner = Learner.of(settings, data.task)
+    learner.check(data.pipeline.spec)
     run = Run(
         config=config,
         settings=settings,
@@ -96,7 +97,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         rates=rates(schedule(steps, **settings.schedule_settings), settings.learning_rate, steps),
         step=0,
         cursor=data.pipeline.start(),
-        state=first_state(learner, key_of(key_for(config.seed, "train", settings.model))),
+        state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
         checkpoints=Checkpoints(directory),
     )
     lines: list[Line] = []
@@ -134,14 +135,15 @@ def _same_data(first: Config, other: Config) -> bool:
 def _steps(settings: TrainConfig, data: Data) -> int:
     length, size = data.pipeline.plan.length, data.pipeline.batch_size
     whole = None if length is None else length // size
-    if settings.steps is None and whole is None:
+    wanted = settings.steps if settings.tokens is None else None
+    if wanted is None and whole is None:
         text = "the whole mix never ends; set train.steps, or another stop than forever"
         raise ConfigError(text, key="train.steps", value=None)
-    if whole is not None and (settings.steps or 0) > whole:
+    if whole is not None and (wanted or 0) > whole:
         text = f"it is more than the {whole} whole batches of the mix"
         mend = f"Make it {whole} or less, or set stop=forever."
         raise ConfigError(text, key="train.steps", value=settings.steps, hint=mend)
-    return settings.steps or whole or 0
+    return wanted or whole or 0
 
 
 def _resume(run: Run) -> list[Line]:
@@ -255,7 +257,7 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State],
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     assert run.scores is not None
-    run.metrics.add(run.step, float(losses.mean()), metrics_of(run.data.pipeline.source_names, run.scores))
+    run.metrics.add(run.step, float(losses.mean()), run.data.task.metrics(run.data.pipeline.source_names, run.scores))
     if ending or _due(run, before):
         run.state = state()
         _save(run)

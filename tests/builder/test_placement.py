@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -71,3 +74,16 @@ def test_as_configured() -> None:
         datamix.mix(sources, batch_size=4, placement={"a": "gpu"})
     with pytest.raises(ConfigError, match="placement = 'gpu'"):
         datamix.mix(sources, batch_size=4, placement="gpu")
+
+
+def test_the_bytes_of_a_cpu_are_known_without_starting_jax() -> None:
+    script = (
+        "from datamix.builder.placement import default_device_bytes\n"
+        "from datamix.pipeline import xla\n"
+        "print(default_device_bytes(), xla.has_started())\n"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout.split() == [str(2**30), "False"], ended.stderr

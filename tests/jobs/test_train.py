@@ -116,7 +116,10 @@ def test_stand_ins_give_results_only_where_that_is_asked_for(train, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "mistake"),
     [
-        ("model=mpl", "ConfigError: model=mpl: there is no model 'mpl'. Did you mean 'mlp'? Known: cnn, linear, mlp."),
+        (
+            "model=mpl",
+            "ConfigError: model=mpl: there is no model 'mpl'. Did you mean 'mlp'? Known: cnn, linear, mlp, ",
+        ),
         ("model._target_=mpl", "RegistryError: model._target_: no model 'mpl'. Did you mean 'mlp'? Known: "),
         ("model=mlp model.hiden=[3]", "ConfigError: model.hiden: there is no key 'hiden' in model. Did you mean "),
         ("+model.hidden=[3]", "ConfigError: model.hidden: there is no such setting. "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -149,7 +150,7 @@ def test_a_batch_that_is_kept_stays_what_it_was(
             r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",
         ),
         ({"start": -1}, "start = -1; it is 0 or more"),
-        ({"output": "torch"}, "output = 'torch'; it is 'numpy' or 'jax'"),
+        ({"output": "tf"}, "output = 'tf'; it is 'numpy', 'jax' or 'torch'"),
     ],
 )
 def test_iterator_arguments(load: Callable[..., datamix.Pipeline], kwargs: dict[str, Any], message: str) -> None:
@@ -384,3 +385,58 @@ def test_iterators_of_one_pipeline_do_not_disturb_each_other(assert_equal: Calla
         assert_equal(theirs, expected[step + 2])
     for mine, theirs in zip(pipeline, expected, strict=False):
         assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+@pytest.mark.parametrize("ends", [(), ("batch.remainder=keep",), ("batch.shuffle=true", "stop=forever")], ids=" ".join)
+def test_workers_take_batches_in_turn(
+    load: Callable[..., datamix.Pipeline], assert_equal: Callable[..., None], placement: str, ends: tuple[str, ...]
+) -> None:
+    pipeline = load("stop=all_exhausted", f"data.placement={placement}", *ends)
+    batches = list(itertools.islice(pipeline, 30))
+    for shard in ((0, 1), (1, 3)):
+        expected = list(itertools.islice(pipeline.iterator(shard=shard), 30))
+        for stride in (2, 3, 40):
+            for start in (0, 1, 5):
+                iterator = pipeline.iterator(start, shard, stride=stride)
+                turns = list(itertools.islice(iterator, len(range(start, len(batches), stride))))
+                assert iterator.step == start + len(turns) * stride
+                for batch, other in zip(turns, expected[start::stride], strict=True):
+                    assert_equal(batch, other)
+    resumed = pipeline.iterator(1, stride=3)
+    next(resumed)
+    other = pipeline.iterator(stride=3)
+    other.restore(resumed.state())
+    assert_equal(next(other), batches[4])
+    with pytest.raises(ConfigError, match="stride = 0; it is 1 or more"):
+        pipeline.iterator(stride=0)
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_tensors_share_the_memory_of_batches(load: Callable[..., datamix.Pipeline], placement: str) -> None:
+    torch = pytest.importorskip("torch")
+    pipeline = load("stop=all_exhausted", "batch.remainder=keep", f"data.placement={placement}")
+    kept = list(pipeline.iterator(output="torch"))
+    assert len(kept[-1]["label"]) < pipeline.batch_size
+    for batch, expected in zip(kept, pipeline, strict=True):
+        for leaf, tensor in batch.items():
+            assert isinstance(tensor, torch.Tensor)
+            assert tensor.numpy().dtype == expected[leaf].dtype
+            np.testing.assert_array_equal(tensor.numpy(), expected[leaf])
+    first, second = (batch["image"].data_ptr() for batch in kept[:2])
+    assert second - first == kept[0]["image"].nbytes  # one after the other in a chunk
+
+
+def test_torch_that_is_missing_is_named(load: Callable[..., datamix.Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.dlpack", None)
+    with pytest.raises(datamix.InstallationError, match=r"output = 'torch' needs PyTorch: pip install .*torch"):
+        load("stop=forever").iterator(output="torch")
+
+
+def test_other_libraries_names_of_a_state(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("stop=forever")
+    iterator = pipeline.iterator(start=3)
+    assert iterator.state() == iterator.state_dict() == iterator.get_state()
+    for restore in (pipeline.iterator().load_state_dict, pipeline.iterator().set_state):
+        restore(iterator.state())
+        assert restore.__self__.step == 3  # type: ignore[attr-defined]

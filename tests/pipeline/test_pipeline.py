@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -252,3 +256,82 @@ def test_fingerprint_is_of_what_determines_the_sequence(load: Callable[..., data
     assert load().fingerprint == load().fingerprint
     assert load("seed=1").fingerprint != load().fingerprint
     assert load("data.cache=elsewhere").fingerprint == load().fingerprint
+
+
+LOADED = """
+import os, pickle, sys
+import datamix, jax, numpy as np
+from datamix.pipeline import xla
+
+operators = ["source.digits.operators=[to_float,flip_horizontal]", "source.garments.operators=[to_float]"]
+pipeline = datamix.load("source=digits+garments", "batch.size=8", "stop=forever", sys.argv[1], *operators)
+pipeline.fingerprint, pipeline.spec, pipeline.with_weights({"digits": 3}).fingerprint, pipeline.where(2)
+copy = pickle.loads(pickle.dumps(pipeline))
+assert not xla.has_started()
+
+def forked(call):
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        try:
+            print(call())
+        except datamix.ConfigError as error:
+            print(error)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    os.waitpid(child, 0)
+
+forked(lambda: pipeline[3]["label"].tolist())
+print(pipeline[3]["label"].tolist())
+iterator = copy.iterator(start=3)
+print(next(iterator)["label"].tolist())
+forked(lambda: pipeline[3])
+forked(lambda: next(iterator))
+"""
+
+
+@pytest.mark.parametrize("placement", ["data.placement=device", "data.placement=host"])
+def test_a_pipeline_that_was_only_loaded_works_in_forked_processes(placement: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", LOADED, placement]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    in_child, here, of_copy, *refused = ended.stdout.splitlines()
+    assert in_child == here == of_copy
+    assert len(refused) == 2
+    for line in refused:
+        assert line.endswith('start workers with multiprocessing_context="spawn", or before there are any batches.')
+
+
+def double(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"image": record["image"] * 2}
+
+
+def test_a_pipeline_is_pickled_as_the_call_that_made_it(
+    load: Callable[..., datamix.Pipeline], assert_same: Callable[..., None], tmp_path: Path, monkeypatch: Any
+) -> None:
+    arrays = {"image": np.arange(24, dtype=np.float32).reshape(12, 2), "label": np.arange(12)}
+    mixed = datamix.mix({"a": arrays, "b": arrays}, operators=[double], weights={"a": 3}, stop="forever")
+    for pipeline in (load("stop=forever"), mixed, mixed.with_weights({"b": 5})):
+        copy = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(pipeline))))
+        assert copy.fingerprint == pipeline.fingerprint
+        for step in (0, 7):
+            assert_same(copy[step], pipeline[step])
+    monkeypatch.chdir(tmp_path)
+    np.savez("some.npz", **arrays)
+    config = tmp_path / "conf" / "dataset"
+    config.mkdir(parents=True)
+    (config / "some.yaml").write_text("_target_: arrays\npath: some.npz\n")
+    pipeline = datamix.load("source=some", "batch.size=4", config_dir=tmp_path / "conf")
+    payload = pickle.dumps(pipeline)
+    assert len(payload) < 2000  # a file is not copied
+    assert_same(pickle.loads(payload)[1], pipeline[1])
+    (config / "some.yaml").write_text("_target_: arrays\npath: some.npz\nlimit: 6\n")
+    with pytest.raises(StateError, match=r"this pipeline was pickled under another configuration: .*make it again"):
+        pickle.loads(payload)
+
+
+def test_a_pipeline_without_a_call_is_not_pickled(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("stop=forever")
+    pipeline.recipe = None
+    with pytest.raises(ConfigError, match=r"pickled as the call of datamix\.load or datamix\.mix"):
+        pickle.dumps(pipeline)

@@ -72,9 +72,10 @@ def words(line: str) -> list[str]:
 
 def quick(arguments: list[str]) -> list[str]:
     """The arguments of a job that trains, in little time: few steps, and a small model where none is named."""
-    if "job=train" not in arguments and "experiment=ratio_study" not in arguments:
+    if "job=train" not in arguments and not any(each.endswith("ratio_study") for each in arguments):
         return arguments
-    small = [] if any(argument.startswith("model=") for argument in arguments) else ["model=linear"]
+    named = any(each.startswith(("model=", "experiment=text")) for each in arguments)
+    small = [] if named else ["model=linear"]
     return [*arguments, "train.steps=2", "train.eval_every=2", *small]
 
 

@@ -11,15 +11,16 @@ import pytest
 from datamix.errors import ConfigError, DataError
 from datamix.training.data import open_data
 from datamix.training.runs import fit
+from datamix.training.tasks.regression import Regression
 
 
 def test_every_source_has_its_own_test_records(config_of):
     data = open_data(config_of("source.down.test_split=train"))
     assert data.test_records == {"across": 20, "down": 60}
-    assert (data.num_classes, data.shape, data.disjoint_classes) == (8, (4, 4, 1), True)
+    assert (data.task.num_outputs, data.task.shape, data.disjoint_classes) == (8, (4, 4, 1), True)
     assert data.num_test_batches == 1
     assert data.tests.num_records == 80
-    assert data.tests.source_of_class.tolist() == [0] * 4 + [1] * 4
+    assert data.tests.of_output.tolist() == [0] * 4 + [1] * 4
     (batch,) = data.test_pipeline
     assert batch["source_id"].tolist() == [0] * 20 + [1] * 60
     assert set(batch["label"][20:].tolist()) == {4, 5, 6, 7}
@@ -32,7 +33,7 @@ def test_a_condition_holds_for_test_records_and_the_other_choices_do_not(config_
     chosen = ["source.down.where=label > 0", f"source.down.records={tmp_path}/some.npy", "source.down.balance=label"]
     data = open_data(config_of("source.down.test_split=train", *chosen))
     assert (whole.test_records["down"], data.test_records["down"], data.pipeline.plan.sizes[1]) == (60, 45, 30)
-    assert data.num_classes == whole.num_classes
+    assert data.task.num_outputs == whole.task.num_outputs
     assert set(data.test_pipeline[0]["label"][20:].tolist()) == {5, 6, 7}
     assert data.built.plan.drawn()[0].startswith("down is balanced: each of its 3 classes, ")
     assert not any(data.built_tests.plan.sampling)
@@ -40,7 +41,7 @@ def test_a_condition_holds_for_test_records_and_the_other_choices_do_not(config_
 
 def test_sources_that_share_their_classes(config_of):
     data = open_data(config_of("labels=keep"))
-    assert (data.num_classes, data.disjoint_classes) == (4, False)
+    assert (data.task.num_outputs, data.disjoint_classes) == (4, False)
 
 
 def test_random_operators_are_left_out_of_tests(config_of):
@@ -91,11 +92,11 @@ def arrays_in(folder: Path, **leaves: np.ndarray) -> list[str]:
 def test_classes_are_numbered_by_all_splits(config_of, tmp_path):
     overrides = arrays_in(tmp_path, label=np.sort(CLASSES))
     data = open_data(config_of(*overrides, "source=x+down"))
-    assert (data.num_classes, data.tests.source_of_class.tolist()) == (8, [0] * 4 + [1] * 4)
+    assert (data.task.num_outputs, data.tests.of_output.tolist()) == (8, [0] * 4 + [1] * 4)
     (batch,) = data.test_pipeline
     assert batch["label"][:10].tolist() == [3] * 10
     assert set(batch["label"][10:].tolist()) == {4, 5, 6, 7}
-    assert open_data(config_of("source.down.split=few", "source.down.class_names=[]")).num_classes == 8
+    assert open_data(config_of("source.down.split=few", "source.down.class_names=[]")).task.num_outputs == 8
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
@@ -109,7 +110,7 @@ def test_records_without_a_class_are_no_part_of_loss_and_accuracy(config_of, mak
         "source 'x': 10 of 30 records are unlabelled, and left out of loss and accuracy.",
         "test records of source 'x': 3 of 10 records are unlabelled, and left out of loss and accuracy.",
     ]
-    assert run.scores.num_records.tolist() == [7]
+    assert run.scores["num_records"].tolist() == [7]
     # As if these records were not there: the same model on the labelled test records alone.
     (folder := tmp_path / "labelled").mkdir()
     is_labelled = unlabelled >= 0
@@ -143,10 +144,10 @@ def test_a_mix_without_a_class_is_refused(config_of, tmp_path):
 
 
 def test_numbers_to_predict_are_no_classes(config_of, tmp_path):
-    with pytest.raises(ConfigError, match="takes records with a float image and an integer label"):
-        open_data(config_of(*arrays_in(tmp_path, label=CLASSES + 0.5)))
-    with pytest.raises(ConfigError, match="takes records with a float image and an integer label"):
-        open_data(config_of(*arrays_in(tmp_path), "source.x.label=number"))
+    task = Regression(leaf="image", shape=(4, 4, 1))
+    data = open_data(config_of(*arrays_in(tmp_path, label=CLASSES + 0.5)))
+    assert (data.task, data.disjoint_classes) == (task, False)
+    assert open_data(config_of(*arrays_in(tmp_path), "source.x.label=number")).task == task
 
 
 def test_pixels_that_are_nan_are_told_and_blamed(make, tmp_path):
@@ -165,7 +166,7 @@ def test_pixels_that_are_nan_are_told_and_blamed(make, tmp_path):
 
 def test_images_without_a_channel_axis(config_of, tmp_path):
     data = open_data(config_of(*arrays_in(tmp_path, image=IMAGES[..., 0])))
-    assert data.shape == (4, 4, 1)
+    assert data.task.shape == (4, 4, 1)
     assert data.notes == ["source 'x': images [4, 4] get a channel axis, and are [4, 4, 1]."]
 
 

@@ -12,8 +12,10 @@ import pytest
 from flax import nnx
 
 from datamix.errors import ConfigError
+from datamix.spec import LeafSpec
 from datamix.training import models, optimizers
 from datamix.training.learner import Learner
+from datamix.training.tasks.classification import Classification
 
 
 def parts_of(learner: Learner, *, training: bool) -> Any:
@@ -80,9 +82,9 @@ def test_each_source_is_tested_on_its_own_records(make, trained):
         np.add.at(taken_for, (batch["source_id"], predicted // 4), 1)
         num_records += len(predicted)
     assert num_records == 80
-    assert run.scores.num_records.tolist() == [20, 60]
-    assert run.scores.correct.tolist() == correct.tolist()
-    assert run.scores.taken_for.tolist() == taken_for.tolist()
+    assert run.scores["num_records"].tolist() == [20, 60]
+    assert run.scores["correct"].tolist() == correct.tolist()
+    assert run.scores["taken_for"].tolist() == taken_for.tolist()
 
 
 def test_it_learns(make, trained):
@@ -99,14 +101,16 @@ def test_ratio_seed_and_rate_trace_nothing(make, trained, num_traces):
     assert len({run.metrics.lines[-1]["loss"] for run in runs}) == len(overrides)
 
 
+LEAVES = {"image": LeafSpec((4, 4, 1), "float32"), "label": LeafSpec((), "int32")}
+
+
 def learner_of(model: Any, **settings: Any) -> Learner:
     return Learner(
         model=model,
         model_settings=tuple(settings.items()),
         optimizer=optimizers.adam,
         optimizer_settings=(),
-        shape=(4, 4, 1),
-        num_classes=3,
+        task=Classification(leaf="image", shape=(4, 4, 1), num_outputs=3),
     )
 
 
@@ -127,10 +131,10 @@ def test_a_model_that_gives_no_logits_is_refused():
             return self.head(image)
 
     with pytest.raises(ConfigError, match=r"model=mean must give logits \[batch, 3\]; for two images it gave "):
-        learner_of(Mean).check()
+        learner_of(Mean).check(LEAVES)
     with pytest.raises(ConfigError, match=r"model=flat: it cannot take images \[4, 4, 1\]: "):
-        learner_of(Flat).check()
-    learner_of(models.Cnn, features=(2,), hidden=4).check()
+        learner_of(Flat).check(LEAVES)
+    learner_of(models.Cnn, features=(2,), hidden=4).check(LEAVES)
 
 
 def test_the_number_of_parameters():

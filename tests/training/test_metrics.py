@@ -4,19 +4,7 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import pytest
-
-from datamix.training.learner import Scores
-from datamix.training.metrics import MetricsFile, metrics_of
-
-
-def test_metrics_are_means_over_each_sources_records():
-    scores = Scores(np.array([4, 10]), np.array([2, 9]), np.array([6.0, 5.0]), np.zeros((2, 2)))
-    assert metrics_of(["a", "b"], scores) == pytest.approx({
-        "accuracy/a": 0.5, "accuracy/b": 0.9, "accuracy/mean": 0.7, "accuracy/worst": 0.5,
-        "loss/a": 1.5, "loss/b": 0.5, "loss/mean": 1.0,
-    })  # fmt: skip
+from datamix.training.metrics import MetricsFile
 
 
 def test_a_line_a_test(tmp_path):

@@ -52,7 +52,7 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         assert (resumed.directory / "metrics.jsonl").read_text() == text
         for name, values in numbers(expected).items():
             np.testing.assert_array_equal(numbers(resumed)[name], values)
-        assert resumed.scores.correct.tolist() == expected.scores.correct.tolist()
+        assert resumed.scores["correct"].tolist() == expected.scores["correct"].tolist()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make, trained):

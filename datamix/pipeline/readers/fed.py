@@ -19,6 +19,7 @@ from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.readers.host import HostReader, Staging, host_of
 from datamix.pipeline.readers.resident import Resident
 from datamix.pipeline.tables import choose, look_up
+from datamix.rng.hash import Words
 from datamix.spec import LeafSpec, Record
 
 
@@ -33,7 +34,7 @@ class Staged(NamedTuple):
     """
 
     resident: Resident
-    is_fed: jax.Array
+    is_fed: jax.Array | np.ndarray
     rows: tuple[Record, ...]
     staged_row: jax.Array | np.ndarray
 
@@ -75,8 +76,8 @@ class Fed:
 
     specs: tuple[tuple[tuple[str, LeafSpec], ...], ...] = field(metadata={"static": True})
     resident: Resident
-    is_fed: jax.Array
-    token: jax.Array
+    is_fed: jax.Array | np.ndarray
+    token: Words
 
     def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:  # noqa: ARG002
         """See `Reader`."""
@@ -110,7 +111,7 @@ class Fed:
 def fed_reader(host: HostReader, resident: Resident) -> Fed:
     """The reader of a mix, of what is read on the host and what is resident."""
     specs = tuple(tuple(spec.items()) for spec in host.specs)
-    return Fed(specs, resident, jnp.asarray(host.is_fed), jnp.asarray(host.token, jnp.uint32))
+    return Fed(specs, resident, host.is_fed, np.uint32(host.token))
 
 
 class Stagings:
@@ -155,12 +156,12 @@ _failed: list[DatamixError] = []  # by the last call back, which XLA makes text 
 def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
     """`Fed.stage`, on the host; under `vmap` with more axes in front."""
     tokens, sources, records = (np.asarray(values) for values in (token, source, record))
-    lanes = sources.shape[:-1]
-    tokens, sources = np.broadcast_to(tokens, lanes), sources.reshape(-1, sources.shape[-1])
+    mapped = sources.shape[:-1]  # the axes of vmap
+    tokens, sources = np.broadcast_to(tokens, mapped), sources.reshape(-1, sources.shape[-1])
     try:
         stagings = [
-            host_of(int(each)).read(lane_source, lane_record)
-            for each, lane_source, lane_record in zip(
+            host_of(int(each)).read(one_source, one_record)
+            for each, one_source, one_record in zip(
                 tokens.reshape(-1), sources, records.reshape(sources.shape), strict=True
             )
         ]
@@ -169,7 +170,7 @@ def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple
         raise
     arrays = [(tuple(staging.rows), staging.index) for staging in stagings]
     joined: tuple[tuple[Record, ...], np.ndarray] = jax.tree.map(
-        lambda *parts: np.stack(parts).reshape(*lanes, *parts[0].shape) if lanes else parts[0], *arrays
+        lambda *parts: np.stack(parts).reshape(*mapped, *parts[0].shape) if mapped else parts[0], *arrays
     )
     return joined
 

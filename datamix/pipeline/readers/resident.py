@@ -15,6 +15,7 @@ from datamix.pipeline.locate import Located
 from datamix.pipeline.narrowing import Narrowing, mend
 from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.tables import choose, look_up
+from datamix.rng.hash import Words
 from datamix.sources.base import Source, blocks_of
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Record, Spec
@@ -31,7 +32,7 @@ class Resident(NamedTuple):
     """
 
     groups: tuple[Record, ...]
-    first: jax.Array
+    first: Words
 
     def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:  # noqa: ARG002
         """See `Reader`."""
@@ -64,7 +65,7 @@ def read_resident(
       fed: The names of the sources whose records are left where they are.
 
     Returns:
-      The records, and the statistics of every leaf as the sources give it.
+      The records as NumPy arrays, and the statistics of every leaf as the sources give it.
 
     Raises:
       DataError: Numbers do not fit the stored dtype, or a source gives another number of records than it said.
@@ -88,10 +89,8 @@ def read_resident(
         for member, size in zip(members, sizes, strict=True):
             stored = {leaf: values[first[member] :][:size] for leaf, values in rows.items()}
             statistics[names[member]] = _read_into(stored, sources, names[member])
-        storage.append(jax.device_put(rows))
-    return Resident(tuple(storage), jnp.asarray(first)), {
-        name: statistics[name] for name in names if name in statistics
-    }
+        storage.append(rows)
+    return Resident(tuple(storage), first), {name: statistics[name] for name in names if name in statistics}
 
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:

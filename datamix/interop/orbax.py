@@ -1,0 +1,108 @@
+"""The state of a mix in a checkpoint of Orbax, beside that of the model: one file for each process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from datamix.errors import StateError
+from datamix.pipeline.iterator import BatchIterator, State
+from datamix.pipeline.sharding import GlobalIterator
+
+Iterator = BatchIterator | GlobalIterator
+
+
+def _save(directory: Any, state: State) -> None:
+    name = f"mix-{jax.process_index()}-of-{jax.process_count()}.json"
+    Path(directory).joinpath(name).write_text(json.dumps(state), encoding="utf-8")
+
+
+def _load(directory: Any, iterator: Iterator) -> None:
+    """Restore an iterator from any process's file: a state is that of the whole mix, whatever their number.
+
+    Raises:
+      StateError: There is none, it is damaged, or it is one of another mix.
+    """
+    files = sorted(Path(directory).glob("mix-*.json"))
+    if not files:
+        raise StateError(f"{directory} holds no state of a mix, a file mix-*.json; save one with MixSave.")
+    try:
+        state = json.loads(files[0].read_bytes())
+    except ValueError as error:
+        raise StateError(f"{files[0]} is damaged: {error}.") from error
+    iterator.restore(state)
+
+
+class MixHandler(ocp.CheckpointHandler):  # type: ignore[misc]
+    """The handler of `MixSave` and `MixRestore`, for a `Checkpointer` or a `CheckpointManager`."""
+
+    def save(self, directory: Any, args: MixSave) -> None:
+        """Write the iterator's state."""
+        _save(directory, args.item.state())
+
+    def restore(self, directory: Any, args: MixRestore) -> Iterator:
+        """Have the iterator go on where the state was taken; returns it.
+
+        Raises:
+          StateError: There is no state, or it is one of another mix.
+        """
+        _load(directory, args.item)
+        return args.item
+
+
+@ocp.args.register_with_handler(MixHandler, for_save=True)
+@dataclass
+class MixSave(ocp.args.CheckpointArgs):  # type: ignore[misc]
+    """What is saved: `ocp.args.Composite(model=…, mix=MixSave(iterator))`.
+
+    Attributes:
+      item: The iterator of a mix.
+    """
+
+    item: Iterator
+
+
+@ocp.args.register_with_handler(MixHandler, for_restore=True)
+@dataclass
+class MixRestore(ocp.args.CheckpointArgs):  # type: ignore[misc]
+    """What is restored: `ocp.args.Composite(model=…, mix=MixRestore(iterator))`.
+
+    Attributes:
+      item: An iterator of the same mix.
+    """
+
+    item: Iterator
+
+
+@dataclass
+class Checkpointable:
+    """An iterator as Orbax's version 1 takes it: `save_checkpointables(path, {"mix": Checkpointable(iterator)})`.
+
+    Attributes:
+      iterator: The iterator of a mix.
+    """
+
+    iterator: Iterator
+
+    async def save(self, directory: Any) -> Awaitable[None]:
+        """Write the iterator's state as it is now."""
+        state = self.iterator.state()
+
+        async def write() -> None:
+            _save(await directory.await_creation(), state)
+
+        return write()
+
+    async def load(self, directory: Any) -> Awaitable[None]:
+        """Have the iterator go on where the state was taken."""
+
+        async def read() -> None:
+            _load(directory, self.iterator)
+
+        return read()

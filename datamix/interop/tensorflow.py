@@ -1,0 +1,40 @@
+"""Batches as a dataset of `tf.data`, which Keras trains on as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from datamix.errors import InstallationError, install_hint
+from datamix.pipeline.batching import shard_rows
+from datamix.pipeline.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+    """The batches of a pipeline, or a rank's rows of each: leaf name to tensor; TensorFlow copies them.
+
+    Args:
+      pipeline: The pipeline; of a finite one, the dataset knows its length.
+      shard: (rank, num_shards).
+
+    Raises:
+      ConfigError: There is no such rank, or there are more ranks than rows in a batch.
+      InstallationError: TensorFlow is not installed.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        text = f"datamix.interop.tensorflow needs TensorFlow: {install_hint('prepare')}."
+        raise InstallationError(text) from error
+    batching = pipeline.batching
+    batching.check_shard(shard)
+    whole = shard_rows(batching.batch_size, *shard)
+    rows = None if batching.short_rows else whole.stop - whole.start
+    signature = {
+        leaf: tf.TensorSpec((rows, *part.shape), tf.as_dtype(part.dtype)) for leaf, part in pipeline.spec.items()
+    }
+    batches = tf.data.Dataset.from_generator(lambda: pipeline.iterator(shard=shard), output_signature=signature)
+    length = tf.data.INFINITE_CARDINALITY if batching.num_batches is None else batching.num_batches
+    return batches.apply(tf.data.experimental.assert_cardinality(length))

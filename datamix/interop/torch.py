@@ -1,0 +1,150 @@
+"""Batches as a dataset of PyTorch, for `DataLoader` and for torchdata's `StatefulDataLoader`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+
+from datamix.errors import ConfigError, InstallationError, StateError, install_hint
+from datamix.pipeline import xla
+from datamix.pipeline.iterator import BatchIterator, State
+from datamix.pipeline.pipeline import Pipeline
+
+try:
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as error:
+    raise InstallationError(f"datamix.interop.torch needs PyTorch: {install_hint('torch')}.") from error
+
+Tensors = dict[str, torch.Tensor]
+
+
+def dataset(
+    pipeline: Pipeline,
+    *,
+    shard: tuple[int, int] | None = None,
+    channels_first: bool = False,
+    label_dtype: torch.dtype | None = None,
+    copy: bool = False,
+) -> TorchDataset:
+    """The batches of a pipeline for a loader, `DataLoader(dataset(pipeline), batch_size=None)`.
+
+    Each rank is given its rows of every batch, and the workers of a loader take batches in turn, so that its k-th item
+    is the k-th batch whatever their number. In a worker, batches are computed on the CPU.
+
+    Args:
+      pipeline: The pipeline.
+      shard: (rank, num_shards); those of `torch.distributed` by default, where it is initialised.
+      channels_first: Whether images [height, width, channels] become [channels, height, width], by their strides alone.
+      label_dtype: The dtype that the leaf `label` is given, such as `torch.int64`.
+      copy: Whether tensors have memory of their own, that may be written to; without, they share that of a chunk of
+        batches.
+
+    Raises:
+      ConfigError: There is no such rank, or there are more ranks than rows in a batch.
+
+    >>> import datamix, numpy as np
+    >>> pipeline = datamix.mix({"a": {"image": np.zeros((8, 4, 4, 3), np.uint8), "label": np.arange(8)}}, batch_size=4)
+    >>> batches = list(dataset(pipeline, channels_first=True, label_dtype=torch.int64))
+    >>> len(batches), batches[0]["image"].shape, batches[0]["label"].dtype
+    (2, torch.Size([4, 3, 4, 4]), torch.int64)
+    """
+    if shard is not None:
+        pipeline.batching.check_shard(shard)
+    return TorchDataset(pipeline, shard, channels_first, label_dtype, copy)
+
+
+class TorchDataset(IterableDataset[Tensors]):
+    """See `dataset`. Each `iter()` begins with the first batch, or where the state that was loaded before was taken."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        shard: tuple[int, int] | None,
+        channels_first: bool,
+        label_dtype: torch.dtype | None,
+        copy: bool,
+    ) -> None:
+        spec = pipeline.spec
+        if label_dtype is not None and "label" not in spec:
+            raise ConfigError("the records have no leaf 'label'", key="label_dtype", value=label_dtype)
+        is_image = {leaf: len(part.shape) == 3 and not part.has_channels_first for leaf, part in spec.items()}
+        self._images = [leaf for leaf in spec if channels_first and is_image[leaf]]
+        self._pipeline, self._shard, self._label_dtype, self._copy = pipeline, shard, label_dtype, copy
+        self._loaded: State | None = None
+        self._iterator: BatchIterator | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """For workers that are spawned, which `torch.distributed` tells nothing."""
+        return vars(self) | {"_shard": self.shard, "_iterator": None}
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """The rank, and the number of ranks."""
+        if self._shard is not None:
+            return self._shard
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def __len__(self) -> int:
+        """Batches in the whole mix.
+
+        Raises:
+          TypeError: The mix never ends.
+        """
+        return len(self._pipeline)
+
+    def __iter__(self) -> Iterator[Tensors]:
+        worker, num_workers = _worker()
+        if get_worker_info() is not None and not xla.has_started():
+            jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
+        loaded, self._loaded = self._loaded, None
+        iterator = self._pipeline.iterator(worker, self.shard, "torch", stride=num_workers)
+        if loaded is not None:
+            iterator.restore(_checked(loaded, worker, num_workers))
+        self._iterator = iterator
+        return map(self._finished, iterator)
+
+    def _finished(self, batch: Tensors) -> Tensors:
+        """What was asked for, of a batch."""
+        if self._copy:
+            batch = {leaf: tensor.clone() for leaf, tensor in batch.items()}
+        for leaf in self._images:
+            batch[leaf] = batch[leaf].permute(0, 3, 1, 2)
+        if self._label_dtype is not None:
+            batch["label"] = batch["label"].to(self._label_dtype)
+        return batch
+
+    def state_dict(self) -> State:
+        """The place where the last iterator stands, in this process: of a loader with workers, each has its own."""
+        if self._iterator is None:
+            return self._loaded or self._pipeline.iterator(_worker()[0]).state() | {"worker": _worker()}
+        return self._iterator.state() | {"worker": _worker()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Have the next `iter()` go on where a state was taken, by this, or by any iterator of the pipeline."""
+        self._loaded, self._iterator = state, None
+
+
+def _worker() -> tuple[int, int]:
+    """The number of this worker, and of all workers; 0 of 1 where the loader has none."""
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)
+
+
+def _checked(state: State, worker: int, num_workers: int) -> State:
+    """The state for this worker: its own, or that of an iterator over all batches.
+
+    Raises:
+      StateError: It is that of another worker, or of one of another number of workers.
+    """
+    own = {key: value for key, value in state.items() if key != "worker"}
+    before, num_before = state.get("worker", (0, 1))
+    if num_before == 1 and isinstance(state.get("step"), int):
+        return own | {"step": state["step"] + worker}
+    if (before, num_before) != (worker, num_workers):
+        text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of {num_workers}"
+        raise StateError(f"{text}; restore it with num_workers={num_before}.")
+    return own

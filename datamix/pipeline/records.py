@@ -1,0 +1,83 @@
+"""The records of a mix one by one, as libraries ask for them that make batches themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from datamix.pipeline.batching import Batching
+from datamix.spec import Arrays, Batch
+
+_NUM_KEPT = 4  # batches: libraries read a little ahead, in several threads
+
+
+class _Batches(Protocol):
+    """The part of `Pipeline` that is asked for."""
+
+    batching: Batching
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, step: int, /) -> Batch: ...
+
+
+class Records:
+    """A view of a pipeline by the numbers of records, as PyTorch's map-style datasets and Grain's sources are.
+
+    Record i stands in row `i % batch_size` of batch `i // batch_size`, and is computed with it: records are cheap in
+    order, and cost a batch each where they are asked for at random. A mix is shuffled already. Several threads may ask;
+    a view is pickled as its pipeline is.
+
+    Args:
+      pipeline: The pipeline, which may be endless: any record can be asked for then, and there is no length.
+    """
+
+    def __init__(self, pipeline: _Batches) -> None:
+        self._pipeline = pipeline
+        self._kept: OrderedDict[int, Batch] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Records], tuple[_Batches]]:
+        return type(self), (self._pipeline,)
+
+    def __len__(self) -> int:
+        """The records in all batches.
+
+        Raises:
+          TypeError: The mix never ends.
+        """
+        last, batching = len(self._pipeline) - 1, self._pipeline.batching
+        return last * batching.batch_size + batching.num_rows(last)
+
+    def __getitem__(self, number: int) -> Arrays:
+        """The record with a number: leaf name to a NumPy array of its own, of the leaf's shape.
+
+        Raises:
+          IndexError: There is no such record.
+        """
+        if not isinstance(number, int | np.integer):
+            raise TypeError(f"records are asked for by their numbers, not by {number!r}; several by __getitems__")
+        index = int(number) + len(self) if number < 0 else int(number)
+        if index < 0:
+            raise IndexError(f"record {number} of a mix of {len(self)}")
+        step, row = divmod(index, self._pipeline.batching.batch_size)
+        try:
+            batch = self._batch(step)
+            return {leaf: np.array(values[row]) for leaf, values in batch.items()}
+        except IndexError:
+            raise IndexError(f"record {number} of a mix of {len(self)}") from None
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Arrays]:
+        """Several records, in the order of their numbers."""
+        return [self[number] for number in numbers]
+
+    def _batch(self, step: int) -> Batch:
+        with self._lock:  # of threads that ask for neighbours, one computes their batch
+            if step not in self._kept:
+                self._kept[step] = self._pipeline[step]
+                if len(self._kept) > _NUM_KEPT:
+                    self._kept.popitem(last=False)
+            return self._kept[step]

@@ -1,0 +1,70 @@
+"""A number to predict, from features or images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.training.models import Prediction
+from datamix.training.tasks.base import Batch, Sums, Task, family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression(Task):
+    """The number that is each record's `label`; see `datamix.training.tasks.base.Task`."""
+
+    num_outputs: int = 1
+    loss_unit: ClassVar[str] = "squared error / variance"
+    judged_by: ClassVar[str] = "r2"
+
+    @property
+    def says(self) -> str:
+        return "regression on " + (f"{self.shape[0]} features" if self.leaf == "features" else "images")
+
+    @property
+    def standardized(self) -> tuple[str, ...]:
+        return self.leaf, "label"
+
+    def loss(self, outputs: Prediction, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        losses = ((outputs.value - batch["label"]) / outputs.scale) ** 2
+        return losses, jnp.ones_like(losses)
+
+    def scores(self, outputs: Prediction, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
+        """The number of records, the loss, squared errors, and standardised labels and their squares."""
+        del of_output, num_sources
+        losses, ones = self.loss(outputs, batch)
+        # About a mean that is near: of squares of large numbers, float32 would not hold the difference.
+        label = (batch["label"] - outputs.center) / outputs.scale
+        return {
+            "num_records": ones,
+            "loss": losses,
+            "squares": losses * outputs.scale**2,
+            "label": label,
+            "label_squares": label**2,
+        }
+
+    def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:
+        """`mse`, the mean squared error in the label's unit, squared, of each source; `r2`, 1 - error / variance.
+
+        >>> task = Regression(leaf="features", shape=(10,))
+        >>> sums = {"num_records": [4], "loss": [1], "squares": [100], "label": [0], "label_squares": [4]}
+        >>> metrics = task.metrics(["a"], sums)
+        >>> metrics["mse/a"], metrics["r2/a"], metrics["loss/a"]
+        (25.0, 0.75, 0.25)
+        """
+        count, loss, squares, label, label_squares = (
+            np.asarray(sums[name], float) for name in ("num_records", "loss", "squares", "label", "label_squares")
+        )
+        variance = label_squares / count - (label / count) ** 2
+        # Where all test labels are the same, there is no variance to explain.
+        explained = 1 - np.divide(loss / count, variance, out=np.ones_like(loss), where=variance > 0)
+        return (
+            family("mse", names, squares / count, "max")
+            | family("r2", names, explained, "min")
+            | family("loss", names, loss / count)
+        )

@@ -1,0 +1,53 @@
+"""Mixes in Grain."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import datamix
+
+grain = pytest.importorskip("grain")
+
+
+def mix(stop: str = "forever") -> datamix.Pipeline:
+    arrays = {"label": np.arange(50), "x": np.arange(100, dtype=np.float32).reshape(50, 2)}
+    return datamix.mix({"a": arrays, "b": arrays}, batch_size=4, stop=stop, labels="keep")
+
+
+def test_records_go_through_grain() -> None:
+    pipeline = mix()
+    dataset = datamix.interop.grain.dataset(pipeline)
+    assert len(dataset) == sys.maxsize
+    batches = iter(dataset.map(lambda record: record["label"]).batch(4).to_iter_dataset())
+    for step in range(5):
+        assert next(batches).tolist() == pipeline[step]["label"].tolist()
+    state = batches.get_state()
+    expected = next(batches).tolist()
+    batches.set_state(state)
+    assert next(batches).tolist() == expected == pipeline[5]["label"].tolist()
+    assert len(datamix.interop.grain.dataset(mix("all_exhausted"))) == 100
+
+
+def test_batches_have_grains_states() -> None:
+    pipeline = mix()
+    batches = datamix.interop.grain.batches(pipeline, shard=(1, 2)).map(lambda batch: batch["x"])
+    iterator = iter(batches)
+    for step in range(3):
+        np.testing.assert_array_equal(next(iterator), pipeline[step]["x"][2:])
+    resumed = iter(batches)
+    resumed.set_state(json.loads(json.dumps(iterator.get_state())))
+    np.testing.assert_array_equal(next(resumed), pipeline[3]["x"][2:])
+    with pytest.raises(datamix.ConfigError, match="a batch of 4 cannot be divided among 5 ranks"):
+        datamix.interop.grain.batches(pipeline, shard=(0, 5))
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(datamix.interop, "grain", raising=False)
+    monkeypatch.delitem(sys.modules, "datamix.interop.grain", raising=False)
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(datamix.InstallationError, match=r"datamix.interop.grain needs Grain: pip install .*grain"):
+        _ = datamix.interop.grain

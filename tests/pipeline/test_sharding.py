@@ -1,0 +1,141 @@
+"""Global batches over virtual devices, and over real processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import datamix
+from datamix.errors import ConfigError
+
+MIX = """
+import json, os, sys
+import jax, numpy as np, datamix
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+def pipeline(**settings):
+    generator = np.random.default_rng(0)
+    sources = {
+        name: {"image": generator.integers(0, 256, (size, 2, 4, 3), np.uint8), "label": np.arange(size) % 3}
+        for name, size in {"a": 50, "b": 30}.items()
+    }
+    return datamix.mix(sources, batch_size=16, shuffle_rows=True, stop="forever", **settings)
+"""
+MESHES = f"""{MIX}
+whole = pipeline()
+devices = np.array(jax.devices())
+assert len(devices) == 8
+meshes = [
+    (Mesh(devices, ("data",)), P("data")),
+    (Mesh(devices.reshape(4, 2), ("data", "replica")), P("data")),
+    (Mesh(devices.reshape(2, 4), ("replica", "data")), P("data")),
+    (Mesh(devices.reshape(4, 2), ("data", "tensor")), P("data", "tensor")),
+    (Mesh(devices.reshape(4, 2), ("data", "tensor")), P("data", None, "tensor", None)),
+    (Mesh(devices.reshape(4, 2), ("data", "tensor")), P(("data", "tensor"))),
+    (Mesh(devices.reshape(4, 2), ("data", "tensor")), P()),
+    (Mesh(devices[[0, 6, 2, 4]], ("data",)), P("data")),
+]
+for placement in ("device", "host"):
+    mix = pipeline(placement=placement)
+    for mesh, spec in meshes:
+        iterator = mix.iterator(start=2, sharding=NamedSharding(mesh, spec))
+        for step in range(2, 4):
+            batch = next(iterator)
+            assert batch["image"].sharding == NamedSharding(mesh, spec)
+            for leaf, values in batch.items():
+                np.testing.assert_array_equal(np.asarray(values), whole[step][leaf])
+        other = mix.iterator(sharding=NamedSharding(mesh, P()))
+        other.restore(iterator.state())
+        np.testing.assert_array_equal(np.asarray(next(other)["image"]), whole[4]["image"])
+        iterator.close()
+print("same")
+"""
+PROCESS = f"""{MIX}
+rank, count, port = map(int, sys.argv[1:])
+if count > 1:
+    jax.distributed.initialize(f"127.0.0.1:{{port}}", count, rank)
+mesh = Mesh(np.array(jax.devices()).reshape(-1, 2), ("data", "tensor"))
+iterator = pipeline(placement="host").iterator(start=1, sharding=NamedSharding(mesh, P("data")))
+total = jax.jit(lambda x: x.astype(np.int32).sum(axis=(1, 2, 3)), out_shardings=NamedSharding(mesh, P()))
+sums = [np.asarray(total(next(iterator)["image"])).tolist() for _ in range(3)]
+print(json.dumps({{"sums": sums, "read": iterator.metrics()["bytes"], "step": iterator.state()["step"]}}))
+"""
+
+
+def start(script: str, devices: int, *arguments: object) -> subprocess.Popen[str]:
+    import os
+
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def result(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_any_mesh_gives_the_batches_of_one_device() -> None:
+    assert result(start(MESHES, 8)) == "same"
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_global_batches() -> None:
+    results: dict[int, list[dict[str, Any]]] = {}
+    for count in (1, 2, 4):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        processes = [start(PROCESS, 8 // count, rank, count, port) for rank in range(count)]
+        results[count] = [json.loads(result(process)) for process in processes]
+    (alone,) = results[1]
+    for count, ranks in results.items():
+        for rank in ranks:
+            assert rank["sums"] == alone["sums"]
+            assert rank["step"] == 4
+            assert rank["read"] == alone["read"] // count  # its own rows alone
+
+
+def one_device(*names: str) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec(*names))
+
+
+def test_one_device(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("stop=forever")
+    iterator = pipeline.iterator(sharding=one_device("data"))
+    for step in range(3):
+        assert iterator.step == step
+        np.testing.assert_array_equal(next(iterator)["image"], pipeline[step]["image"])
+    state = iterator.state_dict()
+    assert next(iterator)["label"].tolist() == pipeline[3]["label"].tolist()
+    iterator.load_state_dict(state)
+    assert next(iterator)["label"].tolist() == pipeline[3]["label"].tolist()
+    iterator.close()
+    with pytest.raises(ValueError, match="this iterator is closed"):
+        next(iterator)
+
+
+def test_what_cannot_be_divided_is_refused(load: Callable[..., datamix.Pipeline], tmp_path: Path) -> None:
+    script = MIX + (
+        "mesh = Mesh(np.array(jax.devices()), ('data',))\n"
+        "try: pipeline().iterator(sharding=NamedSharding(mesh, P('data')))\n"
+        "except datamix.ConfigError as error: print(error)\n"
+    )
+    assert "batch.size = 16; image [16, 2, 4, 3] of a batch cannot be divided equally" in result(start(script, 3))
+    with pytest.raises(ConfigError, match=r"batch.remainder = 'keep'; its last batch has 3 rows.*remainder=drop"):
+        load("batch.remainder=keep", "stop=all_exhausted", "stop.samples=51").iterator(sharding=one_device())
+    with pytest.raises(ConfigError, match="sharding= says itself which rows are given"):
+        load("stop=forever").iterator(shard=(0, 2), sharding=one_device())

@@ -1,0 +1,85 @@
+"""Numbers to predict: in the label's own unit, whatever a model is given; and tables that are trained on."""
+
+from __future__ import annotations
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from datamix.errors import ConfigError
+from datamix.training.models import Prediction
+from datamix.training.runs import fit
+from datamix.training.tasks.regression import Regression
+
+TASK = Regression(leaf="features", shape=(3,))
+DRAW = np.random.default_rng(0)
+FEATURES = DRAW.normal([5, -300, 1e4], [1, 40, 1e3], (200, 3))
+PROGRESS = 900 + 30 * (FEATURES[:, 0] - 5) - 0.5 * (FEATURES[:, 1] + 300) + DRAW.normal(0, 3, 200)
+
+
+def test_metrics_are_those_of_the_labels_themselves():
+    label, value = PROGRESS[:50].astype(np.float32), PROGRESS[:50].astype(np.float32) + np.arange(50) % 7
+    outputs = Prediction(jnp.asarray(value), jnp.float32(880), jnp.float32(25))
+    batch = {"label": jnp.asarray(label)}
+    source = np.arange(50) % 2
+    scores = TASK.scores(outputs, batch, jnp.zeros(1), 2)
+    sums = {name: np.array([np.asarray(each)[source == i].sum() for i in (0, 1)]) for name, each in scores.items()}
+    metrics = TASK.metrics(["a", "b"], sums)
+    for i, name in enumerate("ab"):
+        y, error = label[source == i], (value - label)[source == i]
+        assert metrics[f"mse/{name}"] == pytest.approx((error**2).mean(), rel=1e-4)
+        assert metrics[f"r2/{name}"] == pytest.approx(1 - (error**2).mean() / y.var(), rel=1e-4)
+        assert metrics[f"loss/{name}"] == pytest.approx((error**2).mean() / 25**2, rel=1e-4)
+    assert metrics["mse/worst"] == max(metrics["mse/a"], metrics["mse/b"])
+    assert metrics["r2/worst"] == min(metrics["r2/a"], metrics["r2/b"])
+
+
+def test_labels_without_a_difference_leave_nothing_to_explain():
+    sums = {"num_records": [2], "loss": [3], "squares": [3], "label": [2], "label_squares": [2]}
+    assert TASK.metrics(["a"], sums)["r2/a"] == 0
+
+
+@pytest.fixture
+def on_table(make, tmp_path):
+    """Prepares a run on a table whose columns are of all sizes."""
+
+    def made(*overrides, features=FEATURES, **settings):
+        rows = ["x,y,z,progress", *(",".join(f"{value:.6f}" for value in row) for row in np.c_[features, PROGRESS])]
+        (tmp_path / "t.csv").write_text("\n".join(rows))
+        (tmp_path / "dataset" / "t.yaml").write_text(f"_target_: table\npath: {tmp_path}/t.csv\ntarget: progress\n")
+        split = ["source.t.split=train[:150]", "source.t.test_split=train[150:]"]
+        return make("source=t", "model=mlp", *split, *overrides, **settings)
+
+    return made
+
+
+def test_a_table_is_learnt_in_its_own_units(on_table, trained):
+    run = on_table("train.steps=100", "train.eval_every=50")
+    assert (run.data.task, run.data.task.says) == (TASK, "regression on 3 features")
+    mean, deviation = run.data.moments()[0]
+    used = np.concatenate([np.asarray(run.data.pipeline[step]["features"]) for step in range(512)])
+    np.testing.assert_allclose(mean, used.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(deviation, used.std(axis=0), rtol=1e-4)
+    metrics = trained(run).metrics.lines[-1]
+    assert metrics["r2/t"] > 0.9
+    assert metrics["mse/t"] < 0.1 * PROGRESS[150:].var()
+
+
+def test_features_that_are_nan_are_told_and_blamed(on_table):
+    features = FEATURES.copy()
+    features[::3, 1] = np.nan
+    run = on_table(features=features)
+    assert any(
+        re.match(r"source 't': the leaf 'features' holds NaN \(11\.11% of its values\)", note)
+        for note in run.data.notes
+    )
+    fit([run], lambda _: None)
+    assert str(run.error).startswith("at step 1 the loss is no longer finite: the features of t hold NaN (11.11% of")
+
+
+def test_a_model_for_images_is_refused(on_table):
+    message = r"^model=cnn: it cannot take features \[3\]: .*\. model=mlp and model=linear take them\.$"
+    with pytest.raises(ConfigError, match=message):
+        on_table("model=cnn")
