@@ -150,7 +150,7 @@ class Pipeline:
     @property
     def reader(self) -> Reader:
         """The data, for other pipelines of the same sources."""
-        return self._reader.arrays()
+        return self.compiled.reader
 
     @property
     def compiled(self) -> Compiled:
@@ -166,8 +166,9 @@ class Pipeline:
     def _compiled(self) -> Compiled:
         """What was laid out, on the device: only now, so that workers may be forked off before there are batches."""
         program, *arrays = self._layout
-        plan, row_shuffle, numbers = jax.device_put(arrays)
-        return Compiled(program, plan, row_shuffle, self._reader.arrays(), numbers)
+        with jax.ensure_compile_time_eval():  # the first use may lie in a function that is being traced
+            plan, row_shuffle, numbers = jax.device_put(arrays)
+            return Compiled(program, plan, row_shuffle, self._reader.arrays(), numbers)
 
     @property
     def fingerprint(self) -> str:

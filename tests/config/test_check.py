@@ -134,5 +134,7 @@ def test_an_unknown_key_says_which_choices_bring_it() -> None:
         "mix.window",
     )
     error = unknown_key("model.hidden", [], key="model.hidden.x")
-    assert str(error) == ("model.hidden.x: it belongs to model=cnn or model=mlp. Add one of them, or leave it out.")
+    assert str(error) == (
+        "model.hidden.x: it belongs to model=cnn or model=mlp or model=transformer. Add one of them, or leave it out."
+    )
     assert str(unknown_key("a.bc", ["bd"], kind="source")) == ("a.bc: there is no source 'bc' in a. Known: bd.")

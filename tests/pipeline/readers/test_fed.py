@@ -20,7 +20,7 @@ from datamix.operators import to_float
 from datamix.pipeline.readers.fed import Fed, failures_named
 from datamix.sources.arrays import MemoryArrays
 from datamix.spec import Arrays
-from datamix.testing import traces
+from datamix.testing import registered, traces
 
 
 def _arrays(size: int, shape: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
@@ -28,9 +28,11 @@ def _arrays(size: int, shape: tuple[int, ...], seed: int) -> dict[str, np.ndarra
     return {"image": draw.integers(0, 256, (size, *shape), dtype=np.uint8), "label": draw.integers(0, 4, size)}
 
 
-@datamix.operator(random=True)
-def _noise(record: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
-    return {**record, "image": record["image"] + jax.random.uniform(key, record["image"].shape)}
+with registered():  # this module is imported before any test begins
+
+    @datamix.operator(random=True)
+    def _noise(record: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+        return {**record, "image": record["image"] + jax.random.uniform(key, record["image"].shape)}
 
 
 _SOURCES = {"a": _arrays(37, (4, 3, 1), 0), "b": _arrays(20, (4, 3, 1), 1), "c": _arrays(50, (2, 3, 1), 2)}

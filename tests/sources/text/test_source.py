@@ -168,10 +168,10 @@ def dataset(folder, name, **settings):
 
 
 def test_from_the_command_line(call_datamix, tmp_path):
-    for name, text in (("code", "def f():\n    return 1\n\nx = 2"), ("verse", "tiger tiger\n\nburning bright" * 40)):
+    for name, text in (("modules", "def f():\n    return 1\n\nx = 2"), ("verse", "tiger tiger\n\nburning bright" * 40)):
         (tmp_path / f"{name}.txt").write_text(text)
         dataset(tmp_path, name, path=f"{name}.txt", packing="pad", long="drop")
-    command = ("--config-dir=conf", "source=code+verse", "stop=forever", "data.cache=cache", "batch.size=4")
+    command = ("--config-dir=conf", "source=modules+verse", "stop=forever", "data.cache=cache", "batch.size=4")
     ended = call_datamix(*command, "job=plan", "stop.tokens=500")
     counted = {name: row["tokens"] for name, row in ended.report["sources"].items()}
     assert 420 < sum(counted.values()) <= 500
