@@ -33,7 +33,7 @@ _RESERVED: dict[str, tuple[str, ...]] = {
         *("sizes", "weights", "ratio", "share", "weighting", "group_weights", "schedule", "order", "stop", "epochs"),
         *("samples", "seed", "shuffle", "seeds", "batch_size", "granularity", "lengths", "unit"),
     ),
-    "stop": ("rule", "samples", "batches", "epochs"),
+    "stop": ("rule", "samples", "batches", "tokens", "epochs"),
     "weighting": ("rule",),
 }
 """Keys beside which an order's, a stop's or a weighting's settings stand in a config, or as keywords of a plan."""

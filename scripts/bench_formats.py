@@ -122,7 +122,7 @@ def parquet_take(folder: Path) -> Batches:
 
     from datamix.sources.parquet import parquet
 
-    source = parquet(path=str(folder), height=28, width=28)
+    source = parquet(path=str(folder / "*.parquet"), height=28, width=28)
     draw = np.random.default_rng(0)
     while True:
         order = draw.permutation(source.num_records)

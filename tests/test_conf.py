@@ -18,6 +18,7 @@ from datamix.config.parse import parse
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape
+OF_TOKENS = ("my_text", "my_tokens")
 REAL = ("mnist", "fashion")  # the other datasets of TFDS are noise here
 
 
@@ -57,7 +58,7 @@ def places(data_dir, cache_dir, shared_data, overrides):
     settings = {
         "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
         "source=my_array_record": [
-            f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}"
+            f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}/3.0.1/*train*"
         ],
         "source=folder": [f"source.folder.path={shared_data / 'photos'}"],
         "source=my_webdataset": [f"source.my_webdataset.path={shared_data / 'webdataset'}"],
@@ -74,8 +75,22 @@ def places(data_dir, cache_dir, shared_data, overrides):
 
 
 # The datasets that are no mixes themselves, and those of them that are of images.
-SINGLE = [name for name in names("dataset") if name != "vision"]
+SINGLE = [name for name in names("dataset") if name not in ("vision", *OF_TOKENS)]
 IMAGES = [name for name in SINGLE if name != "my_table"]
+
+
+def test_the_examples_of_tokens_give_batches_of_records(load, shared_data, tmp_path):
+    np.arange(5000, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    own = [f"source.my_tokens.path={tmp_path / 'a.bin'}", "source.my_tokens.dtype=uint16"]
+    for overrides in (
+        ["source=my_text", f"source.my_text.path={shared_data / 'text' / 'jargon.test.jsonl'}"],
+        ["source=my_tokens", *own, "source.my_tokens.end_of_document=100"],
+    ):
+        batch = next(iter(load(*overrides, "batch.size=4")))
+        assert {leaf: values.shape for leaf, values in batch.items()} == {
+            **dict.fromkeys(("tokens", "segment_ids", "positions"), (4, 1024)),
+            **dict.fromkeys(("num_tokens", "source_id"), (4,)),
+        }
 
 
 def test_every_file_belongs_to_a_group_that_is_tested_here():

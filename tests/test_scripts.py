@@ -75,6 +75,34 @@ def test_the_comparison_checks_the_work_and_prints_a_table(environment, tmp_path
     assert all(results[name]["samples_per_s"] > 0 for name in names)
 
 
+def test_the_comparison_of_placements_prints_what_it_measures(environment, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench_fed.py", "--records", "100", "--megabytes", "1",
+         "--large-megabytes", "8", "--seconds", "0.02", "--rounds", "1"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        r" +100 bytes a record: fed [\d,]+/s, .* × resident, .* × by hand on 2 threads\n"
+        r"a file of 8 MB, against one of 4 MB: first batch after .* s, .* ×; -?\d+ MB more memory\n",
+        done.stdout,
+    )
+    assert json.loads((tmp_path / "bench_fed.json").read_text())["files"]["large"]["first_s"] > 0
+
+
+@pytest.mark.slow
+def test_packed_tokens_are_compared_with_what_is_installed(environment, tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "bench_text.py", "--quick", "--dir", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    chunk, tokenising, first, *others = done.stdout.splitlines()
+    assert re.fullmatch(r"chunk: tokens alone \d+%, all leaves \d+% of gathering rows and widening them", chunk)
+    assert tokenising.startswith("tokenising: ")
+    assert re.fullmatch(r"datamix, best_fit +[\d.]+ M slots/s, datamix's best_fit is +1\.0 ×", first)
+    assert others[0].startswith("datamix, chunk ")
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("spoil", ["source_id", "label", "image"])
 def test_work_that_is_not_the_same_is_found_out(spoil):
     peers = runpy.run_path(str(ROOT / "scripts" / "bench_peers.py"))

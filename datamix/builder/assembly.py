@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,10 +11,11 @@ import numpy as np
 
 from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
+from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
-from datamix.errors import DataError, SpecError, hint
+from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
@@ -22,7 +24,7 @@ from datamix.operators.label import tag_source
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, Placement
 from datamix.pipeline.readers.base import Reader
 from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
@@ -39,6 +41,8 @@ class Assembly:
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
+      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      threads: The number of threads that read on the host; None for the default.
     """
 
     sources: Mapping[str, OpenSource]
@@ -51,6 +55,13 @@ class Assembly:
     remainder: Remainder
     shuffle_rows: bool
     identity: Mapping[str, object]
+    prefetch_bytes: int | None = None
+    threads: int | None = None
+
+    @property
+    def placements(self) -> dict[str, Placement]:
+        """Where the records of each source lie, by name."""
+        return {name: "host" if source.placement == "host" else "device" for name, source in self.sources.items()}
 
     def offset(self, source: str) -> int | None:
         """The number that is added to a source's labels; None if that depends on labels not yet read."""
@@ -128,6 +139,9 @@ class Assembly:
             identity=self.identity,
             reader=reader,
             statistics=statistics,
+            placements=self.placements,
+            threads=self.threads,
+            prefetch_bytes=self.prefetch_bytes,
         )
 
 
@@ -141,6 +155,10 @@ def assemble(
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
     unit: str = "record",
+    placement: Choice = "auto",
+    device_bytes: int | None = None,
+    prefetch_bytes: int | None = None,
+    threads: int | None = None,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
@@ -153,6 +171,10 @@ def assemble(
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
+      device_bytes: The most bytes of records on the device, where "auto" decides.
+      prefetch_bytes: The most bytes of records that are read ahead on the host.
+      threads: The number of threads that read on the host.
     """
     for source in sources:
         if not source.num_records:
@@ -162,14 +184,20 @@ def assemble(
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
     seeds = _seeds(sources, mix.seed)
-    lengths = None if unit == "record" else {source.name: _lengths(source, unit) for source in sources}
+    lengths = None if unit == "record" else {each.name: _lengths(each, unit, f"mix.unit = {unit}") for each in sources}
+    num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
+    if mix.tokens is not None:
+        num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens") for source in sources}
+    _check_tokenizers(sources)
     sizes = {source.name: source.num_records for source in sources}
     blocks = {}
     if parse_shuffle(mix.shuffle)[0] == "blocks":
         blocks = {source.name: size for source in sources if (size := getattr(source.source, "block_records", None))}
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
-    plan = Plan.of(replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, block_records=blocks, sampling=sampling))
+    mix = replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens)
+    plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
     check_largest(sources, operators)
+    sources = placed(sources, placement, device_bytes)
     if labels_like is None:
         opened, decided = decide(sources, labels, operators)
     else:
@@ -180,7 +208,7 @@ def assemble(
         "shuffle": [mix.shuffle, blocks] if blocks else mix.shuffle,
         "labels": labels,
         "mix.order": [mix.order, dict(mix.settings), mix.granularity],
-        "stop": [mix.stop, mix.samples, dict(mix.epochs or {})],
+        "stop": [mix.stop, mix.samples, dict(mix.epochs or {}), *([] if mix.tokens is None else [mix.tokens])],
         "mix.unit": unit,
         "operators": _identities(operators),
     }
@@ -195,12 +223,14 @@ def assemble(
         remainder=remainder,
         shuffle_rows=shuffle_rows,
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
+        prefetch_bytes=prefetch_bytes,
+        threads=threads,
     )
 
 
 def _identity(source: OpenSource) -> list[object]:
     """The settings that determine the records of a source; not where they lie."""
-    places = ("data_dir", "cache_dir", "cache", "path", "files", "url")
+    places = ("data_dir", "cache_dir", "cache", "path", "files", "url", "offsets", "tokenizer")
     chosen = [*source.selection, source.balance, source.record_weight]
     declared = [source.label, source.chosen_num_classes, source.unlabelled]
     return [
@@ -212,6 +242,7 @@ def _identity(source: OpenSource) -> list[object]:
         {key: value for key, value in source.settings.items() if key not in places},
         {leaf: str(part) for leaf, part in source.spec.items()},
         _identities(source.operators),
+        *([source.tokenizer_digest] if source.tokenizer_digest else []),
         *([chosen] if any(chosen) else []),
         *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
     ]
@@ -235,16 +266,28 @@ def _plain(value: object) -> object:
     return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
 
-def _lengths(source: OpenSource, leaf: str) -> np.ndarray:
-    """The lengths of a source's records."""
+def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
+    known = [source for source in sources if source.tokenizer_digest]
+    for first, source in itertools.pairwise(known):
+        if source.tokenizer_digest != first.tokenizer_digest:
+            text = f"it is another tokenizer than that of {first.name}, and a mix has one"
+            raise ConfigError(text, key=source.setting("tokenizer"), hint=f"Give {first.setting('tokenizer')} as well.")
+
+
+def _lengths(source: OpenSource, leaf: str, where: str) -> np.ndarray:
+    """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold."""
+    if leaf == "tokens" and source.num_tokens is not None:
+        return source.num_tokens
     spec = source.spec
+    if leaf == "tokens" and "num_tokens" in spec:
+        leaf = "num_tokens"
     if leaf not in spec or spec[leaf].shape:
         numbers = [name for name, part in spec.items() if not part.shape]
         raise SpecError(
-            f"mix.unit = {leaf}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
+            f"{where}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
             f"{hint(leaf, ['record', *numbers])}"
         )
-    return source.read()[leaf]
+    return source.read_leaf(leaf)
 
 
 def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:

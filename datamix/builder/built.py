@@ -55,6 +55,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
             stop={"rule": mix.stop, **mix.stop_settings} if mix.stop_settings else mix.stop,
             epochs=mix.epochs,
             samples=mix.samples,
+            tokens=mix.tokens,
             seed=config.seed,
             shuffle=config.shuffle,
             batch_size=config.batch_size,
@@ -67,5 +68,9 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
         unit=mix.unit,
+        placement=config.placement,
+        device_bytes=config.device_bytes,
+        prefetch_bytes=config.prefetch_bytes,
+        threads=config.threads,
     )
     return Built(config=config, **vars(assembly))

@@ -14,6 +14,7 @@ import numpy as np
 from datamix import registry
 from datamix.builder.assembly import assemble
 from datamix.builder.labels import Numbering
+from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.source import Kind, OpenSource, named
 from datamix.errors import ConfigError, DatamixError, hint
@@ -49,6 +50,7 @@ def mix(
     epochs: Mapping[str, Any] | None = None,
     samples: int | None = None,
     batches: int | None = None,
+    tokens: int | None = None,
     batch_size: int = 16,
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
@@ -65,6 +67,10 @@ def mix(
     limit: Mapping[str, int] | None = None,
     balance: Mapping[str, str] | None = None,
     record_weight: Mapping[str, str] | None = None,
+    placement: str | Mapping[str, str] = "auto",
+    device_bytes: int | None = None,
+    prefetch_bytes: int | None = None,
+    threads: int | None = None,
     **order_settings: Any,
 ) -> Pipeline:
     """Mix sources that are Python objects.
@@ -92,6 +98,7 @@ def mix(
       epochs: How often a source is gone through until it counts as finished; one not named, once.
       samples: After how many records the mix ends, if it has not ended before.
       batches: After how many batches it does.
+      tokens: With the record that makes so many tokens, it does.
       batch_size: The number of records in a batch.
       remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
       shuffle_rows: Whether the rows of each batch are put into another order, a function of the seed and the step.
@@ -109,6 +116,12 @@ def mix(
       limit: How many of the first of these records it gives.
       balance: The leaf of a source whose values, such as "label", come equally often each.
       record_weight: The leaf that its records are drawn in proportion to, with replacement.
+      placement: Where records lie: "device", whole in the device's memory; "host", read as they are needed; "auto", by
+        their size; of all sources, or by source. Batches are the same.
+      device_bytes: The most bytes of records on the device, where "auto" decides; by default a quarter of an
+        accelerator's memory, 1 GiB on a CPU.
+      prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default.
+      threads: The number of threads that read on the host; by default twice the number of processors, 2 to 16.
       **order_settings: the settings of the order, such as `window=64`.
 
     Raises:
@@ -147,6 +160,14 @@ def mix(
     names_of = _of_sources("class_names", class_names, flat, _names)
     num_classes_of = _of_sources("num_classes", num_classes, flat, _count)
     label_of = _of_sources("label", label, flat, partial(_choice, options=get_args(Kind)))
+    if isinstance(placement, str):
+        _check_choice("placement", placement, get_args(Choice))
+    placement_of = _of_sources(
+        "placement",
+        None if isinstance(placement, str) else placement,
+        flat,
+        partial(_choice, options=get_args(Choice)),
+    )
     unlabelled_of = _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep")))
     opened = [
         select(
@@ -158,6 +179,7 @@ def mix(
                 limit=limit_of.get(name),
                 balance=balance_of.get(name),
                 record_weight=record_weight_of.get(name),
+                placement=placement_of.get(name),
                 chosen_names=names_of.get(name, ()),
                 chosen_num_classes=num_classes_of.get(name),
                 label=label_of.get(name),
@@ -181,6 +203,7 @@ def mix(
             stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
             epochs=by_path(epochs),
             samples=min((end for end in ends if end is not None), default=None),
+            tokens=None if tokens is None else _count("tokens", tokens),
             seed=_whole("seed", seed),
             shuffle=shuffle,
             batch_size=batch_size,
@@ -192,6 +215,10 @@ def mix(
         remainder=remainder,
         shuffle_rows=shuffle_rows,
         unit=unit,
+        placement=cast(Choice, placement if isinstance(placement, str) else "auto"),
+        device_bytes=None if device_bytes is None else _count("device_bytes", device_bytes),
+        prefetch_bytes=None if prefetch_bytes is None else _count("prefetch_bytes", prefetch_bytes),
+        threads=None if threads is None else _count("threads", threads),
     ).completed()
     pipeline = assembly.pipeline()
     for note in assembly.notes_on(pipeline):

@@ -66,7 +66,8 @@ def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any])
         settings = dict(source.settings)
         if split is not None and "split" not in takes:
             del settings["split"]
-        for key, value in (("data_dir", config.data_dir), ("cache_dir", config.cache_dir)):
+        places = (("data_dir", config.data_dir), ("cache_dir", config.cache_dir), ("source_name", source.name))
+        for key, value in places:
             if key in takes and value is not None:
                 settings.setdefault(key, value)
         whole = as_source(function(**settings), provenance=source.target)
@@ -135,6 +136,7 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
         target=config.target,
         settings=config.settings,
         key=f"source.{config.name}",
+        placement=config.placement,
         note=note,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -13,8 +14,9 @@ from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import LabelledSource, Source, read_all, read_leaf
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.selected import Selected
+from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -45,6 +47,7 @@ class OpenSource:
       unlabelled: Whether records whose label is negative, and so no class, are refused or kept.
       target: The registered name of what built it.
       key: The key of its settings in the configuration; empty where Python code gives them.
+      placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
       note: What a user must know of it, such as that another dataset stands in; empty if nothing.
       loaded_from: What said where records lie, of a source that was loaded into memory.
       kept: Gives the statistics of its records that were completed before and kept, if there are any.
@@ -67,6 +70,7 @@ class OpenSource:
     target: str = "arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    placement: Literal["auto", "device", "host"] | None = None
     note: str = ""
     loaded_from: Callable[[np.ndarray], list[str]] | None = None
     kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
@@ -91,6 +95,28 @@ class OpenSource:
     def class_names(self) -> tuple[str, ...]:
         """The name of each label, by label."""
         return self.chosen_names or self.source.class_names
+
+    @property
+    def whole(self) -> Source:
+        """The source that its records are selected from."""
+        source = self.source
+        while isinstance(source, Selected | Sliced):
+            source = source.source
+        return source
+
+    @cached_property
+    def num_tokens(self) -> np.ndarray | None:
+        """The tokens of each record, int64 [num_records], where the source knows them without reading any."""
+        if (lengths := getattr(self.whole, "lengths", None)) is None:
+            return None
+        if self.whole is self.source:
+            return np.asarray(lengths()[: self.num_records])
+        return read_leaf(self.source, "num_tokens", self.num_records) if "num_tokens" in self.spec else None
+
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """What tells the tokenizer of its tokens from all others, where it is known."""
+        return getattr(self.whole, "tokenizer_digest", None)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -149,8 +175,8 @@ class OpenSource:
         return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
 
     def loaded(self) -> Self:
-        """The same, with its records in memory where a second reading would take long."""
-        if isinstance(self.source, LabelledSource | MemoryArrays | Selected):
+        """The same, with its records in memory where a second reading would take long, and they are to lie there."""
+        if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         try:
             arrays = read_all(self.source)
@@ -158,6 +184,18 @@ class OpenSource:
             raise named(self.name, error) from error
         source = MemoryArrays(arrays, self.provenance, self.class_names)
         return replace(self, source=source, loaded_from=self.places)
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether all records are read at once."""
+        return reads_whole(self.source)
+
+    def read_leaf(self, leaf: str) -> np.ndarray:
+        """One leaf of all its records, as it lies in the source."""
+        try:
+            return read_leaf(self.source, leaf, self.num_records)
+        except DatamixError as error:
+            raise named(self.name, error) from error
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""

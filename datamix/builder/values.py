@@ -40,18 +40,28 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
 def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
     """The notes on images and labels that no computation should meet, and on records without a class."""
     notes = []
-    for name, leaves in statistics.items():
-        for leaf in [leaf for leaf in ("image", "label") if leaf in leaves]:
-            statistic, count = leaves[leaf], sources[name].num_records
-            if leaf == "label" and name in labels.num_classes:
+    for name, source in sources.items():
+        for leaf in [leaf for leaf in ("image", "label") if leaf in source.spec]:
+            is_class = leaf == "label" and name in labels.num_classes
+            if source.placement == "host" and not _may_lack(source, leaf, is_class=is_class):
+                continue  # its records are not looked at for it
+            statistic = statistics[name][leaf]
+            count = statistic.num_records if statistic.sampled else source.num_records
+            some = f" (in {count:,} records, evenly spaced)" if statistic.sampled else ""
+            if is_class:
                 if lacking := statistic.num_unlabelled(count):
                     notes.append(
                         f"source {name!r}: {lacking:,} of {count:,} records are unlabelled, and left out of loss and "
-                        "accuracy."
+                        f"accuracy{some}."
                     )
             elif broken := what_is_broken(statistic):
-                notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}.")
+                notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}{some}.")
     return notes
+
+
+def _may_lack(source: OpenSource, leaf: str, *, is_class: bool) -> bool:
+    """Whether a leaf may hold what is noted: labels that are no class are refused where they are read, unless kept."""
+    return source.unlabelled == "keep" if is_class else np.dtype(source.spec[leaf].dtype).kind not in "biu"
 
 
 def what_is_broken(statistic: LeafStatistics) -> str:

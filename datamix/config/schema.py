@@ -65,6 +65,7 @@ class SourceConfig:
         of loss and accuracy.
       stand_in: The registered name of the source that may stand in for it; None for none.
       test_split: The split that a model is tested on; None for "test".
+      placement: Where its records lie; None for what `data.placement` says.
     """
 
     name: str
@@ -83,6 +84,7 @@ class SourceConfig:
     unlabelled: Literal["refuse", "keep"] = "refuse"
     stand_in: Annotated[str | None, Key("stand_in", kind="source")] = None
     test_split: str | None = None
+    placement: Literal["auto", "device", "host"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class MixConfig:
       epochs: How often a source is gone through until it counts as finished, by source.
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
+      tokens: Tokens after which it ends, with the record that makes so many.
     """
 
     order: Annotated[str, Key("mix._target_", kind="order")]
@@ -117,6 +120,7 @@ class MixConfig:
     epochs: Annotated[Mapping[str, Any], Key("stop.epochs")] = field(default_factory=dict)
     samples: Annotated[Count | None, Key("stop.samples")] = None
     batches: Annotated[Count | None, Key("stop.batches")] = None
+    tokens: Annotated[Count | None, Key("stop.tokens")] = None
 
     @property
     def weighting(self) -> Mapping[str, Any]:
@@ -176,6 +180,11 @@ class Config:
       data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
       cache_dir: Directory of decoded records; None for the default.
       stand_in: Whether a built-in dataset may stand in for one that cannot be had.
+      placement: Where records lie: "device", whole in the device's memory; "host", read as they are needed; "auto", by
+        their size.
+      device_bytes: The most bytes of records on the device, where "auto" decides; None for a share of its memory.
+      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      threads: The number of threads that read on the host; None for the default.
       train: How a model is trained; None for the jobs that train none.
     """
 
@@ -193,5 +202,9 @@ class Config:
     data_dir: Annotated[str | None, Key("data.dir")] = None
     cache_dir: Annotated[str | None, Key("data.cache")] = None
     stand_in: Annotated[bool, Key("data.stand_in")]
+    placement: Annotated[Literal["auto", "device", "host"], Key("data.placement")] = "auto"
+    device_bytes: Annotated[Count | None, Key("data.device_bytes")] = None
+    prefetch_bytes: Annotated[Count | None, Key("data.prefetch_bytes")] = None
+    threads: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, Key("data.threads")] = None
     sweep: SweepConfig
     train: TrainConfig | None = None

@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
 from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.iterator import block_steps, chunk_program
+from datamix.pipeline.iterator import BatchIterator, block_steps
 from datamix.pipeline.locate import Located
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.program import compute_chunk, locate_block
 from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.readers.fed import Fed
 from datamix.report import figures
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
@@ -37,6 +39,7 @@ _PATHS: dict[xla.Path, str] = {
 }
 _STAGES = {
     "plan": "which record stands where",
+    "read": "reading records on the host",
     "gather": "copying records together",
     "operators": "computing, and writing what comes out",
     "output": "handing out batches",
@@ -65,13 +68,16 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     pipeline = built.pipeline()
     record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
 
-    seconds_of = _measured(_tasks(pipeline), seconds)
+    iterator = pipeline.iterator()
+    seconds_of = _measured(_tasks(pipeline, iterator), seconds)
+    iterator.close()
     computed = max(seconds_of["computed"], seconds_of["gather"])
     stages = {
         "plan": seconds_of["plan"],
+        **({"read": seconds_of["read"]} if "host" in pipeline.placements.values() else {}),
         "gather": seconds_of["gather"],
         "operators": computed - seconds_of["gather"],
-        "output": max(seconds_of["loop"] - seconds_of["plan"] - computed, 0),
+        "output": max(seconds_of["loop"] - seconds_of["plan"] - seconds_of["read"] - computed, 0),
     }
     rate = 1 / seconds_of["loop"]
     measured = {
@@ -85,12 +91,16 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
         "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
     }
+    fed = iterator.metrics()
+    measured["fed"] = {key: fed[key] for key in ("waited_s", "window_fill", "last_source", "read_s")}
+    measured["fed"]["bytes_per_s"] = fed["bytes_per_record"] * rate
     report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
-    rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items()]
+    rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items() if stage in stages]
     out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
     reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
     out.print(f"Path: {_PATHS[xla.path()]}.")
+    _print_fed(out, pipeline, measured["fed"])
     out.print(f"{rate:,.0f} samples/s in batches of {config.batch_size}: {measured['gb_per_s']:.2f} GB/s, {reached}.")
     title = f"{rate:,.0f} samples/s in batches of {config.batch_size}, {reached}"
     figures.stages(directory / "bench.png", {stage: time_s * 1e9 for stage, time_s in stages.items()}, title)
@@ -98,12 +108,25 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     return report
 
 
-def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
+def _print_fed(out: Console, pipeline: Pipeline, fed: Mapping[str, Any]) -> None:
+    """Say where records lie, and how reading those on the host went."""
+    if "host" not in pipeline.placements.values():
+        return
+    out.print("Placement: " + ", ".join(f"{name} {placement}" for name, placement in pipeline.placements.items()) + ".")
+    fill = "–" if fed["window_fill"] is None else percent(fed["window_fill"])
+    last = f"; last to arrive: {fed['last_source']}" if fed["last_source"] else ""
+    out.print(
+        f"Read on the host: {fed['bytes_per_s'] / 1e9:.2f} GB/s; {fed['waited_s']:.2f} s waited for data; there when "
+        f"asked for: {fill} of the times{last}."
+    )
+
+
+def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, Callable[[], object]]]:
     """The calls that are measured, by name, and how many records each is for."""
     compiled, size = pipeline.compiled, pipeline.batch_size
-    program = chunk_program(compiled.program)
+    program = iterator.program
     count, num_located = program.num_steps * size, block_steps(program) * size
-    cursor = pipeline.start()
+    cursor, start = pipeline.start(), iterator.state()
 
     def plan() -> tuple[Located, object]:
         return locate_block()(compiled.plan, compiled.row_shuffle, cursor, num_located // size, size)
@@ -117,17 +140,22 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
         int(group): Located(*(jnp.asarray(np.asarray(field)[groups == group]) for field in block))
         for group in np.unique(groups)
     }
+    reader = compiled.reader
+    places = np.asarray(block.source), np.asarray(block.record)
+    if isinstance(reader, Fed):
+        reader = jax.device_put(reader.staged(pipeline.read_on_host(*places)))
     batch = [np.empty((size, *part.shape), part.dtype) for part in pipeline.spec.values()]
-    iterator = iter(pipeline)
 
     def loop() -> None:
-        nonlocal iterator
         for _ in range(program.num_steps):
             if next(iterator, None) is None:
-                iterator = iter(pipeline)
+                iterator.restore(start)
+
+    def read() -> object:
+        return pipeline.read_on_host(*places) if isinstance(compiled.reader, Fed) else None
 
     def gather() -> object:
-        return [_gathered(compiled.reader, group, located) for group, located in rows.items()]
+        return [_gathered(reader, group, located) for group, located in rows.items()]
 
     def fill() -> None:
         for values in batch:
@@ -136,13 +164,14 @@ def _tasks(pipeline: Pipeline) -> dict[str, tuple[int, Callable[[], object]]]:
     buffers, zero = Buffers(program), jnp.uint32(0)
 
     def computed() -> Record:
-        chunk = compute_chunk()(program, compiled.reader, compiled.numbers, located, zero, None, buffers.take())
+        chunk = compute_chunk()(program, reader, compiled.numbers, located, zero, None, buffers.take())
         buffers.give_back(chunk, ())
         return chunk
 
     return {
         "loop": (count, loop),
         "plan": (num_located, plan),
+        "read": (count, read),
         "gather": (count, gather),
         "computed": (count, computed),
         "fill": (size, fill),

@@ -10,7 +10,7 @@ import numpy as np
 from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
-from datamix.report import figures
+from datamix.report import figures, tokens
 from datamix.report.console import console, print_notes
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
@@ -58,6 +58,8 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     drawn = holds_images(pipeline.spec)
     leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if drawn else []))]
     out.print(records_table(f"Records of batch {step:,}", batch, heads, shown, leaves))
+    for line in tokens.documents(built.sources, [batch]):
+        out.print(line)
     if len(places) > len(shown):
         out.print(f"… and {len(places) - len(shown)} rows more, in report.json.")
     report = report_of(

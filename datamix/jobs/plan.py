@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from datamix.builder.built import Built, build
+from datamix.builder.texts import packed
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
 from datamix.pipeline.batching import single_source_rows
-from datamix.report import figures
+from datamix.report import figures, tokens
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
@@ -42,6 +43,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         (
             name,
             row["provenance"],
+            row["placement"],
             f"{row['records']:,}",
             percent(row["target"]),
             percent(row["share"]),
@@ -51,8 +53,12 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         )
         for name, row in report["sources"].items()
     ]
-    columns = ["source", "provenance", "records", "target share", "share", "samples", "epochs", "exhausted in batch"]
+    columns = ["source", "provenance", "placement", "records", "target share", "share", "samples", "epochs"]
+    columns.append("exhausted in batch")
     out.print(table("What this mix will do (batches count from 0)", columns, rows))
+    of_tokens = packed(built.sources)
+    if token_rows := tokens.rows(built.sources, plan, records):
+        out.print(table("Tokens", tokens.COLUMNS, token_rows))
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
         out.print(table("Mixes within it", ["mix", "target share", "share"], inner))
@@ -67,6 +73,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     notes = [*built.notes_on_records(), *_shard_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
+    if of_tokens:
+        report["plan"]["packing"] = {name: source.facts._asdict() for name, source in of_tokens.items()}
     report["notes"] = notes
     report["figure"] = _draw(directory, built)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")

@@ -10,6 +10,7 @@ from typing import Any
 from datamix.builder.built import build
 from datamix.builder.kept import KeptStatistics
 from datamix.builder.opening import open_source
+from datamix.builder.texts import texts
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError
 from datamix.report.console import console, print_notes, table
@@ -18,11 +19,20 @@ from datamix.report.files import write_report
 from datamix.report.progress import counting
 from datamix.sources.cache import cache_directory, locked
 from datamix.sources.statistics import LeafStatistics
+from datamix.sources.text.tokenizers import train_tokenizer
 from datamix.spec import bytes_of
 from datamix.training.data import held_out
 
 
-def run(config: Config, directory: Path, *, parts: int = 1, part: int = 0) -> dict[str, Any]:
+def run(
+    config: Config,
+    directory: Path,
+    *,
+    parts: int = 1,
+    part: int = 0,
+    tokenizer: str | None = None,
+    vocab_size: int = 8192,
+) -> dict[str, Any]:
     """Download, decode, index and tokenise what each source and its test split lack, and complete their statistics.
 
     What is done is kept; a job that was ended is run again to go on.
@@ -32,6 +42,8 @@ def run(config: Config, directory: Path, *, parts: int = 1, part: int = 0) -> di
       directory: The directory for `report.json`.
       parts: How many jobs divide the work, each with another `part`.
       part: Which of them this one is, from 0 on.
+      tokenizer: The file for a tokenizer that is trained on the text of the mix, in its ratio; None to train none.
+      vocab_size: How many tokens it has.
 
     Returns:
       The report, with `prepared`: a row for each source and split.
@@ -44,6 +56,9 @@ def run(config: Config, directory: Path, *, parts: int = 1, part: int = 0) -> di
     built = build(config)  # a mistake in the mix comes before the hours of work
     print_notes(out, "Stand-in", built.notes)
     rows, notes = [], built.notes_on_records()
+    if tokenizer is not None:
+        trained = train_tokenizer(texts(built), vocab_size=vocab_size, path=tokenizer)
+        notes.append(f"{trained} is trained on this mix; source.NAME.tokenizer={trained} of every source takes it.")
     statistics: dict[str, Mapping[str, LeafStatistics]] = {}
     for source in _with_test_splits(config, notes):
         row, known = _prepare(source, config, part, parts)

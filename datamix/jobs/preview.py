@@ -15,7 +15,7 @@ from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
-from datamix.report import figures
+from datamix.report import figures, tokens
 from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
@@ -30,6 +30,7 @@ _LABELS_OF = 2**14  # records whose labels are looked at
 _FIRST_RECORDS = 10  # shown where records hold no images
 _RECORDS_OF = 2**11  # of each source, whose numbers are drawn
 _MOST_NUMBERS = 16  # of a record, that are drawn
+_LABELS_READ = 2**9  # of them, where each is read for it
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
@@ -68,7 +69,9 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if _has_labels(batch) else "–"
         out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
-    if not holds_images(pipeline.spec):
+    for line in (documents := [*tokens.documents(built.sources, seen)]):
+        out.print(line)
+    if not documents and not holds_images(pipeline.spec):
         rows = range(min(_FIRST_RECORDS, len(seen[0]["source_id"])))
         of_source = {"source": [names[seen[0]["source_id"][row]] for row in rows]}
         leaves = [leaf for leaf in seen[0] if leaf != "source_id"]
@@ -107,6 +110,7 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         (
             name,
             source.provenance,
+            built.placements[name],
             f"{source.num_records:,}",
             percent(float(pipeline.plan.targets[i])),
             f"{labels[name][0]} to {labels[name][1]}" if name in labels else "–",
@@ -114,7 +118,8 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
         )
         for i, (name, source) in enumerate(built.sources.items())
     ]
-    return table("Sources", ["source", "provenance", "records", "target share", "labels", "normalization"], rows)
+    columns = ["source", "provenance", "placement", "records", "target share", "labels", "normalization"]
+    return table("Sources", columns, rows)
 
 
 def _leaves_table(statistics: Statistics) -> Any:
@@ -123,12 +128,19 @@ def _leaves_table(statistics: Statistics) -> Any:
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
 
+    sampled = {
+        name: f"{name} {each.num_records:,}"
+        for name, leaves in statistics.items()
+        for each in leaves.values()
+        if each.sampled
+    }
+    title = "Values before any operator" + (f"; of some records: {', '.join(sampled.values())}" if sampled else "")
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
         for name, leaves in statistics.items()
         for leaf, each in leaves.items()
     ]
-    return table("Values before any operator", ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
+    return table(title, ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
 
 
 def _normalization(built: Built, name: str) -> str:
@@ -156,7 +168,8 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     ranges = {}
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
-        looked_at = _alone(name, pipeline, seen, _LABELS_OF)
+        records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
+        looked_at = _alone(name, pipeline, seen, records)
         values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
         if len(labels := np.concatenate(values)):
             ranges[name] = (int(labels.min()), int(labels.max()))
@@ -180,7 +193,7 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
     """Draw some images of each source, as they were before normalization; of other records, how numbers are spread."""
     if not holds_images(pipeline.spec):
-        return _draw_numbers(directory, pipeline, seen)
+        return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
     rows = {}
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:

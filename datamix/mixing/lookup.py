@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import ResolvedSpec
 from datamix.mixing.stages import Stage, most_stages
 from datamix.rng.hash import draw_at, key_for, multiply_high
 
 _MOST = 2**62
+_FAR = 2**61
+_SEEN = 2**16  # records by which the tokens of one are estimated
 
 
 class Selection(NamedTuple):
@@ -73,7 +76,7 @@ class Lookup:
         if last.length is not None:
             ends.append((last.first + last.length) * self.batch_records)
         self.length: int | None = min(ends, default=None)
-        self._lengths = demand.lengths
+        self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
         self.shuffle, self.record_order, self.sampling = mix.shuffle.kind, mix.shuffle, mix.shuffle.sampling
         self.epoch_records = mix.shuffle.epoch_records
@@ -126,6 +129,41 @@ class Lookup:
         if self._lengths is None:
             return counts
         return [self._lengths.summed(source, count) for source, count in enumerate(counts)]
+
+    def tokens(self, counts: Sequence[int]) -> list[int] | None:
+        """The tokens in the first records of each source, as many as `counts` says; None where no source has any.
+
+        Of records drawn with replacement, what is to be expected.
+        """
+        if self._num_tokens is None:
+            return None
+        if self.stages[0].period.repeats_records:
+            sums = zip(counts, self._num_tokens.stored, strict=True)
+            return [round(count * float(tokens.mean())) if len(tokens) else 0 for count, tokens in sums]
+        return [self._num_tokens.summed(source, count) for source, count in enumerate(counts)]
+
+    def records_until(self, tokens: int) -> int | None:
+        """After how many records the mix has given so many tokens; None where it ends before.
+
+        Raises:
+          ConfigError: It never gives any.
+        """
+
+        def given(position: int) -> int:
+            return sum(self.tokens(self.counts(max(position, 0))) or ())
+
+        if self.length is not None and given(self.length) < tokens:
+            return None
+        most = _FAR if self.length is None else self.length
+        seen = min(_SEEN, most)
+        if not (each := given(seen) / seen):
+            raise ConfigError("the sources that have a share have no tokens", key="stop.tokens", value=tokens)
+        # Close to where the mean is right: further off, every look would sum up another epoch.
+        guess, width = min(int(tokens / each), most), 2**10
+        while given(guess - width) >= tokens or (guess + width < most and given(guess + width) < tokens):
+            width *= 2
+        around = range(max(guess - width, 0), min(guess + width, most) + 1)
+        return around[bisect_left(around, tokens, key=given)]
 
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:

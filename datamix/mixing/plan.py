@@ -60,6 +60,7 @@ class Plan(Lookup):
         stop: str | Mapping[str, Any] | Stop = "first_exhausted",
         epochs: Mapping[str, int] | None = None,
         samples: int | None = None,
+        tokens: int | None = None,
         seed: int = 0,
         shuffle: bool | str = True,
         block_records: Mapping[str, int] | None = None,
@@ -68,6 +69,7 @@ class Plan(Lookup):
         batch_size: int = 1,
         granularity: str = "record",
         lengths: Mapping[str, np.ndarray] | None = None,
+        num_tokens: Mapping[str, np.ndarray] | None = None,
         **settings: object,
     ) -> None:
         self.spec = PlanSpec(
@@ -82,6 +84,7 @@ class Plan(Lookup):
             stop=stop,
             epochs=epochs,
             samples=samples,
+            tokens=tokens,
             seed=seed,
             shuffle=shuffle,
             block_records=block_records,
@@ -90,10 +93,15 @@ class Plan(Lookup):
             batch_size=batch_size,
             granularity=granularity,
             lengths=lengths,
+            num_tokens=num_tokens,
             settings=settings,
         )
         mix = resolve_spec(self.spec)
-        super().__init__(mix, cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit))
+        stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit)
+        if tokens is not None and (end := Lookup(mix, stages).records_until(tokens)) is not None:
+            mix = replace(mix, samples=end)
+            stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit)
+        super().__init__(mix, stages)
 
     @classmethod
     def of(cls, spec: PlanSpec) -> Plan:

@@ -45,6 +45,7 @@ class PlanSpec:
         name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
       epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.
       samples: End after so many records, if the stop has not ended the mix before.
+      tokens: Or with the record that makes so many tokens, as `num_tokens` counts them.
       seed: The seed of everything that is drawn.
       shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the records inside
         windows of n as they are stored; "blocks(n)": shuffle the blocks of each source, then the records of every n of
@@ -59,6 +60,7 @@ class PlanSpec:
         epoch and the beginning of the next.
       lengths: The lengths of the records of each source, int [size] by name, such as numbers of tokens; the summed
         lengths then follow the ratio, not the records.
+      num_tokens: The tokens of each record of the sources that have any, int [size] by name.
       settings: The settings of the order, such as `window` and `stratify` for "proportional", `replacement` for
         "random"; see `datamix.mixing.orders`.
     """
@@ -74,6 +76,7 @@ class PlanSpec:
     stop: str | Mapping[str, Any] | Stop = "first_exhausted"
     epochs: Mapping[str, int] | None = None
     samples: int | None = None
+    tokens: int | None = None
     seed: int = 0
     shuffle: bool | str = True
     block_records: Mapping[str, int] | None = None
@@ -82,6 +85,7 @@ class PlanSpec:
     batch_size: int = 1
     granularity: str = "record"
     lengths: Mapping[str, np.ndarray] | None = None
+    num_tokens: Mapping[str, np.ndarray] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -97,6 +101,7 @@ class ResolvedSpec:
       demand: The demand of the whole mix, which has the names of the sources, the seed, the batch size and so on.
       samples: Records after which the mix ends in any case; None for no limit.
       shuffle: The order of the records within their sources.
+      num_tokens: The tokens of the records, 0 of those of sources without any; None where none has.
     """
 
     sizes: tuple[int, ...]
@@ -106,6 +111,7 @@ class ResolvedSpec:
     demand: Demand
     samples: int | None
     shuffle: Shuffle
+    num_tokens: RecordLengths | None
 
     @property
     def limit(self) -> int | None:
@@ -121,6 +127,9 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     stop = _stop(spec.stop)
     if spec.samples is not None and spec.samples < 1:
         raise ConfigError("it is at least 1, or null for no such limit", key="stop.samples", value=spec.samples)
+    if spec.tokens is not None and (spec.tokens < 1 or not spec.num_tokens):
+        text = "no source of this mix has tokens" if spec.tokens > 0 else "it is at least 1, or null for no such limit"
+        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
     if spec.batch_size < 1:
         raise ConfigError("it is at least 1", key="batch.size", value=spec.batch_size)
     registry.check_settings("mix", fill, spec.settings)
@@ -138,6 +147,13 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
             raise ConfigError(text, key="mix.unit", hint="Leave balance and record_weight out, or mix records.")
         stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
         lengths = RecordLengths(stored=stored, shuffle=shuffle)
+    num_tokens = None
+    if spec.tokens is not None and spec.sampling:
+        text = f"it counts every record once an epoch, and {next(iter(spec.sampling))}'s are drawn"
+        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
+    if spec.num_tokens and not spec.sampling:
+        tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
+        num_tokens = RecordLengths(stored=tuple(tokens), shuffle=shuffle)
     demand = Demand(
         group=mix[0][1],
         remaining=exhausted,
@@ -158,6 +174,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         demand=demand,
         samples=spec.samples,
         shuffle=shuffle,
+        num_tokens=num_tokens,
     )
 
 

@@ -119,8 +119,10 @@ class ByClass:
         >>> by_class.records.tolist(), by_class.counts.tolist(), by_class.epoch_records
         ([1, 0, 2, 3], [1, 3], 4)
         """
-        _, counts = np.unique(classes, return_counts=True)
-        return cls(records=np.argsort(classes, kind="stable").astype(np.uint32), counts=counts)
+        records = np.argsort(classes, kind="stable").astype(np.uint32)
+        ordered = classes[records]
+        begins = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        return cls(records=records, counts=np.diff(begins, prepend=0, append=len(classes)))
 
     @property
     def num_records(self) -> int:

@@ -22,6 +22,13 @@ def _label(name: str) -> Any:
     return getattr(label, name)
 
 
+@registry.builtin("operator", "mask_tokens", "next_token_targets", "prefix_source", "truncate")
+def _text(name: str) -> Any:
+    from datamix.operators import text
+
+    return getattr(text, name)
+
+
 @registry.builtin("operator", "add_axis", "rename", "squeeze")
 def _leaf(name: str) -> Any:
     from datamix.operators import leaf

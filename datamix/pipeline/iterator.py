@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -21,6 +24,8 @@ from datamix.pipeline.batching import Batching, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.locate import Located, start_at
 from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
+from datamix.pipeline.readers.fed import Fed, Stagings
+from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
 from datamix.spec import Batch, Record
 
 State = dict[str, Any]
@@ -35,6 +40,8 @@ Output = Literal["numpy", "jax"]
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
+_STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
+_NUM_STAGED = 4  # calls whose records are in memory at most: one is computed, the others are read ahead
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
@@ -48,6 +55,25 @@ def chunk_program(program: Program) -> Program:
 def block_steps(program: Program) -> int:
     """Batches whose records are located in one call: whole chunks."""
     return program.num_steps * max(1, _BLOCK_RECORDS // (program.num_steps * program.batch_size))
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Some batches that are computed in one call, or will be.
+
+    Attributes:
+      program: What is computed.
+      step: The number of the first batch.
+      block: The located records of these batches and others.
+      first: The row of the block at which they begin.
+      reading: Those of the records that are read on the host; None where all are resident.
+    """
+
+    program: Program
+    step: int
+    block: Located
+    first: int
+    reading: Reading | None
 
 
 class BatchIterator(Iterator[Batch]):
@@ -66,7 +92,9 @@ class BatchIterator(Iterator[Batch]):
       output: See `Pipeline.iterator`.
     """
 
-    _ahead: Record | None = None  # also of an iterator that is refused before it has any
+    _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
+    _chunks: deque[_Chunk]
+    _host: HostReader | None = None
 
     def __init__(
         self,
@@ -80,39 +108,68 @@ class BatchIterator(Iterator[Batch]):
         shard: tuple[int, int],
         output: Output,
     ) -> None:
+        self._chunks = deque()
         batching.check_shard(shard)
         if output not in ("numpy", "jax"):
             raise ConfigError("it is 'numpy' or 'jax'", key="output", value=output)
         self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
-        (device,) = compiled.plan.size.devices()
-        self._stream = xla.streams(device)
+        (self._device,) = compiled.plan.size.devices()
+        self._stream = xla.streams(self._device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
-        self._on_host = output == "numpy" or device.platform == "cpu"
+        self._on_host = output == "numpy" or self._device.platform == "cpu"
         num_steps = chunk_program(compiled.program).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
         rows, short = (shard_rows(n, *shard) for n in (batching.batch_size, batching.short_rows))
-        self._program = compiled.program.resized(num_steps, rows.stop - rows.start)
+        num_rows = rows.stop - rows.start
+        self._metrics = Metrics()
+        if isinstance(compiled.reader, Fed):
+            self._host = host = host_of(int(compiled.reader.token))
+            host.add_user(self)
+            step_bytes = max(num_rows * host.record_bytes, 1)
+            num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
+            self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
+            self._stagings: dict[Program, Stagings] = {}
+        self._program = compiled.program.resized(num_steps, num_rows)
         self._block_steps = block_steps(self._program)
-        self._buffers = buffers.setdefault(self._program, Buffers(self._program))
+        self._all_buffers = buffers
         self._is_sharded, self._shard_begin, self._short_begin = shard[1] > 1, rows.start, short.start
         self._has_short, self._short_rows = batching.short_rows > 0, short.stop - short.start
         self._put = {
-            leaf: xla.putter((self._program.num_rows, *part.shape), part.dtype, device)
+            leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
             for leaf, part in compiled.program.spec
             if output == "jax" and self._on_host
         }
         self._lock = threading.Lock()
+        self._is_closed = False
         self._seek(start)
 
-    def __del__(self) -> None:
+    @property
+    def program(self) -> Program:
+        """What is computed in one call."""
+        return self._program
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Give back what was computed ahead: an endless mix is always left before its end."""
+        if not is_finalizing():  # when the modules that this needs may be gone
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading ahead, and let go of memory and threads; an iterator that is closed gives no more batches."""
+        self._is_closed = True
         self._drop_ahead()
+        if self._host is not None:
+            self._host.remove_user(self)
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
-            self._buffers.give_back(self._ahead, ())
+            chunk, flat = self._ahead
+            self._all_buffers[chunk.program].give_back(flat, ())
         self._ahead = None
+        for chunk in self._chunks:
+            if chunk.reading is not None:
+                chunk.reading.cancelled = True  # its memory is not used again: a thread may be writing to it
+        self._chunks.clear()
 
     def _seek(self, step: int) -> None:
         step = operator.index(step)
@@ -123,6 +180,18 @@ class BatchIterator(Iterator[Batch]):
         self._cursor = start_at(self._plan, step, self._program.batch_size)
         self._block_end = step
         self._next_block: Located | None = None
+        self._single_until = step
+
+    def _buffers_of(self, program: Program) -> Buffers:
+        return self._all_buffers.setdefault(program, Buffers(program))
+
+    def _stagings_of(self, program: Program) -> Stagings:
+        if program not in self._stagings:
+            assert self._host is not None
+            assert isinstance(self._compiled.reader, Fed)
+            rows = program.num_steps * program.num_rows
+            self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
+        return self._stagings[program]
 
     def _locate(self) -> Located:
         """Set the look-up of the next block going, without waiting for it."""
@@ -133,45 +202,75 @@ class BatchIterator(Iterator[Batch]):
             )
         return block
 
-    def _compute(self) -> Record:
-        """Set the next chunk going, without waiting for it."""
-        compiled, program = self._compiled, self._program
-        if self._computed == self._block_end:
+    def _next_chunk(self) -> _Chunk:
+        """The next chunk, whose reading is set going."""
+        program, step = self._program, self._computed
+        if step < self._single_until:
+            program = program.resized(1, program.num_rows)
+        if step == self._block_end:
             self._block, self._next_block = self._next_block or self._locate(), None
             self._block_end += self._block_steps
-        first = (self._computed - self._block_end + self._block_steps) * program.batch_size
-        shard_begins = self._shard_begins(self._computed) if self._is_sharded else None
-        stream = 2 + self._computed // program.num_steps % 2
+        first = (step - self._block_end + self._block_steps) * program.batch_size
         self._computed += program.num_steps
-        with self._stream(stream):
-            flat: Record = compute_chunk()(
-                program,
-                compiled.reader,
-                compiled.numbers,
-                self._block,
-                _word(first),
-                shard_begins,
-                self._buffers.take(),
-            )
         if self._computed == self._block_end and self._is_unfinished():
             self._next_block = self._locate()  # beside the chunks that are on their way
-        return flat
+        reading = None
+        if self._host is not None:
+            rows = partial(_rows_of, self._block, first, program, self._begins(step, program), self._num_rows(step))
+            reading = self._host.start(rows, self._stagings_of(program).take(), self._metrics)
+        return _Chunk(program, step, self._block, first, reading)
 
-    def _shard_begins(self, step: int) -> jax.Array:
-        """The row at which the shard begins in each batch of the chunk from a step on."""
-        num_steps = self._program.num_steps
-        if self._has_short and self._end is not None and step < self._end <= step + num_steps:
-            begins = [self._shard_begin] * num_steps
+    def _read_ahead(self) -> None:
+        """Have the records of as many chunks read as may be in memory."""
+        if self._host is not None:
+            while len(self._chunks) + (self._ahead is not None) < self._num_staged and self._is_unfinished():
+                self._chunks.append(self._next_chunk())
+
+    def _compute(self) -> tuple[_Chunk, Record]:
+        """Set the next chunk going, without waiting for it, but for its records."""
+        chunk = self._chunks.popleft() if self._chunks else self._next_chunk()
+        compiled, program, reader = self._compiled, chunk.program, self._compiled.reader
+        if chunk.reading is not None:
+            assert self._host is not None
+            self._host.wait(chunk.reading, self._metrics)
+            reader = self._stagings_of(program).on_device(chunk.reading.into)
+        begins = self._begins(chunk.step, program)
+        with self._stream(2 + chunk.step // program.num_steps % 2):
+            flat: Record = compute_chunk()(
+                program,
+                reader,
+                compiled.numbers,
+                chunk.block,
+                _word(chunk.first),
+                None if begins is None else _words(begins),
+                self._buffers_of(program).take(),
+            )
+        return chunk, flat
+
+    def _begins(self, step: int, program: Program) -> tuple[int, ...] | None:
+        """The row at which the shard begins in each batch of the chunk from a step on; None for whole batches."""
+        if not self._is_sharded:
+            return None
+        begins = [self._shard_begin] * program.num_steps
+        if self._has_short and self._end is not None and step < self._end <= step + program.num_steps:
             begins[self._end - 1 - step] = self._short_begin
-            return jnp.asarray(begins, jnp.uint32)
-        return _words(self._shard_begin, num_steps)
+        return tuple(begins)
+
+    def _num_rows(self, step: int) -> int | None:
+        """The rows from a step to the end of the mix; None without end."""
+        if self._end is None:
+            return None
+        rows = (self._end - step) * self._program.num_rows
+        return rows - self._program.num_rows + self._short_rows if self._has_short else rows
 
     def _is_unfinished(self) -> bool:
-        """Whether there are batches that are neither computed nor on their way."""
+        """Whether there are batches that are neither computed nor on their way, or read for it."""
         return self._end is None or self._computed < self._end
 
     def __next__(self) -> Batch:
         with self._lock:
+            if self._is_closed:
+                raise ValueError("this iterator is closed; take another from the pipeline, and restore its state there")
             batch = next(self._ready, None)
             if batch is None:
                 self._refill()
@@ -188,27 +287,56 @@ class BatchIterator(Iterator[Batch]):
             raise StopIteration
         self._ready = iter(())  # lets go of the last chunk
         try:
-            chunk = self._ahead or self._compute()
-            self._ahead = self._compute() if self._is_unfinished() else None
-            batches = self._batches(chunk)
+            batches = self._next_batches()
+        except Exception:
+            alone = self._single_until > self.step or self._program.num_steps == 1
+            self._seek(self.step)
+            if self._host is None or alone:
+                raise
+            # A record cannot be read: the batches before the one that needs it are given first, each by itself.
+            self._single_until = self.step + self._program.num_steps
+            return self._refill()
         except BaseException:  # Ctrl-C, while waiting: go on with the batch that is due, not with what is on its way
             self._seek(self.step)
             raise
         self._ready = islice(batches, None if self._end is None else self._end - self.step)
+        return None
 
-    def _batches(self, chunk: Record) -> Iterator[Batch]:
+    def _next_batches(self) -> Iterator[Batch]:
+        """The batches of the next chunk, with the one after it on its way."""
+        self._read_ahead()
+        chunk, flat = self._ahead or self._compute()
+        self._ahead = None
+        next_one = self._chunks[0].reading if self._chunks else None
+        if self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there:
+            self._ahead = self._compute()
+        if chunk.reading is not None:
+            jax.block_until_ready(flat)  # then nothing looks at the staging any more
+            self._stagings_of(chunk.program).give_back(chunk.reading.into)
+            self._read_ahead()
+        self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
+        return self._batches(chunk.program, flat)
+
+    def _batches(self, program: Program, chunk: Record) -> Iterator[Batch]:
         """The batches of a chunk, when it is computed."""
         flat: Mapping[str, Any] = chunk
         if self._on_host:
             flat = {leaf: xla.host_view(rows) for leaf, rows in chunk.items()}
-        self._buffers.give_back(chunk, flat.values() if self._on_host else ())
-        shape = self._program.num_steps, self._program.num_rows
-        shaped: dict[str, Any] = {leaf: flat[leaf].reshape(*shape, *part.shape) for leaf, part in self._program.spec}
+        self._buffers_of(program).give_back(chunk, flat.values() if self._on_host else ())
+        shape = program.num_steps, program.num_rows
+        shaped: dict[str, Any] = {leaf: flat[leaf].reshape(*shape, *part.shape) for leaf, part in program.spec}
         if not self._on_host:
             shaped = _unstacked(shaped)
         elif self._put:
             shaped = {leaf: map(self._put[leaf], views) for leaf, views in shaped.items()}
-        return _each(shaped, self._program.num_steps)
+        return _each(shaped, program.num_steps)
+
+    def metrics(self) -> dict[str, Any]:
+        """How fast records are read on the host: bytes, bytes for each record of a batch and for each second since the
+        iterator began, seconds waited, the share of times that data was there when it was asked for, and the source
+        that was most often the last to arrive. All of it is 0 or None where every source is resident.
+        """
+        return {"step": self.step, **self._metrics.report()}
 
     def state(self) -> State:
         """The place where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
@@ -261,9 +389,21 @@ def _word(number: int) -> jax.Array:
 
 
 @lru_cache(64)
-def _words(number: int, count: int) -> jax.Array:
-    """An array of so many times a number, made once."""
-    return jnp.full(count, number, jnp.uint32)
+def _words(numbers: tuple[int, ...]) -> jax.Array:
+    """Numbers as an argument of a program, made once."""
+    return jnp.asarray(numbers, jnp.uint32)
+
+
+def _rows_of(
+    block: Located, first: int, program: Program, begins: tuple[int, ...] | None, num_rows: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Source and record of the rows of a chunk, `_compute_chunk` on the host; none past the end of the mix."""
+    count = program.num_steps * program.batch_size
+    rows: slice | np.ndarray = slice(first, first + count)
+    if begins is not None:
+        begin = np.arange(first, first + count, program.batch_size) + np.asarray(begins)
+        rows = (begin[:, None] + np.arange(program.num_rows)).reshape(-1)
+    return np.asarray(block.source)[rows][:num_rows], np.asarray(block.record)[rows][:num_rows]
 
 
 @tracing.jit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 _MOST_COLUMNS = 4096  # up to so many elements, each element of a vector is looked at by itself
@@ -22,42 +20,95 @@ def what_is_lost(values: np.ndarray, dtype: np.dtype) -> str:
     >>> what_is_lost(np.array([0.1, 0.2]), np.dtype(np.float32))
     ''
     """
-    if not values.size or values.dtype.itemsize <= dtype.itemsize or values.dtype.kind != dtype.kind:
-        return ""
-    if values.dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        outside = next((value for value in (values.min(), values.max()) if not limits.min <= value <= limits.max), None)
-        return "" if outside is None else f"holds numbers that do not fit {dtype}, such as {outside}"
-    if dtype.kind != "f":
-        return ""
-    for column in _columns(values):
-        is_finite = np.isfinite(column)
-        finite = column if is_finite.all() else column[is_finite]
-        if finite.size and (lost := _lost_of_floats(finite, dtype)):
-            return lost
-    return ""
+    narrowing = Narrowing(dtype)
+    narrowing.add(values)
+    return narrowing.lost()
 
 
-def _columns(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Values that are compared with one another: each element of a vector by itself, an image as a whole."""
-    if values.ndim == 2 and values.shape[1] <= _MOST_COLUMNS:
-        yield from values.T
+class Narrowing:
+    """The values of a leaf that are stored in another dtype, as they go by block by block.
+
+    Values are compared with one another: each element of a vector by itself, an image as a whole.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self._dtype = dtype
+        # Of each column: the smallest and largest finite value, whether all are whole, and one that is stored as
+        # another, NaN where there is none. Of whole numbers, all together, the first two.
+        self._low = self._high = self._changed = np.zeros(0)
+        self._is_whole = np.zeros(0, bool)
+        self._limits: tuple[int, int] | None = None
+
+    def add(self, values: np.ndarray) -> None:
+        """Look at some records, shape [count, ...]."""
+        if not values.size or values.dtype.itemsize <= self._dtype.itemsize or values.dtype.kind != self._dtype.kind:
+            return
+        if values.dtype.kind in "iu":
+            low, high = self._limits or (0, 0)
+            self._limits = min(low, int(values.min())), max(high, int(values.max()))
+        elif self._dtype.kind == "f":
+            columns = values if values.ndim == 2 and values.shape[1] <= _MOST_COLUMNS else values.reshape(-1, 1)
+            with np.errstate(over="ignore"):
+                self._add(np.where(np.isfinite(columns), columns, np.nan))
+
+    def _add(self, columns: np.ndarray) -> None:
+        width = columns.shape[1]
+        if not len(self._low):
+            self._low, self._high, self._changed = np.full((3, width), np.nan)
+            self._is_whole = np.ones(width, bool)
+        self._low = np.fmin(self._low, np.fmin.reduce(columns))
+        self._high = np.fmax(self._high, np.fmax.reduce(columns))
+        changed = (columns.astype(self._dtype).astype(columns.dtype) != columns) & ~np.isnan(columns)
+        first = columns[changed.argmax(axis=0), np.arange(width)]
+        self._changed = np.where(np.isnan(self._changed) & changed.any(axis=0), first, self._changed)
+        self._is_whole &= ((columns == np.floor(columns)) | np.isnan(columns)).all(axis=0)
+
+    def lost(self) -> str:
+        """The loss in all that has gone by; see `what_is_lost`."""
+        if self._limits is not None:
+            limits = np.iinfo(self._dtype)
+            outside = next((value for value in self._limits if not limits.min <= value <= limits.max), None)
+            return "" if outside is None else f"holds numbers that do not fit {self._dtype}, such as {outside}"
+        columns = zip(self._low, self._high, self._changed, self._is_whole, strict=True)
+        return next(filter(None, (self._of_column(*map(float, column)) for column in columns)), "")
+
+    def _of_column(self, low: float, high: float, changed: float, is_whole: float) -> str:
+        dtype, top = self._dtype, max(abs(low), abs(high))
+        if top > float(np.finfo(dtype).max):
+            return f"holds {low if abs(low) == top else high:g}, which is beyond {dtype}"
+        if np.isnan(changed):
+            return ""
+        if is_whole:
+            return f"holds {changed:.0f}, which becomes {dtype.type(changed):.0f} in {dtype}"
+        step = float(np.spacing(dtype.type(top)))
+        if top * _NOISE < high - low < step * _LEAST_STEPS:
+            return f"lies between {low:.17g} and {high:.17g}, where {dtype} has steps of {step:.3g} alone"
+        return ""
+
+
+def beyond(values: np.ndarray, dtype: np.dtype) -> int | None:
+    """The first row whose numbers lie outside what a dtype holds; None if there is none.
+
+    >>> beyond(np.array([1, 2**40, 3]), np.dtype(np.int32))
+    1
+    """
+    kind = values.dtype.kind
+    if not values.size or values.dtype.itemsize <= dtype.itemsize or kind != dtype.kind or kind not in "iuf":
+        return None
+    limits = np.iinfo(dtype) if kind in "iu" else np.finfo(dtype)
+    outside = (values > limits.max) | (values < limits.min)
+    if kind == "f":
+        outside &= np.isfinite(values)
+    rows = outside.reshape(len(values), -1).any(axis=1)
+    return int(rows.argmax()) if rows.any() else None
+
+
+def mend(name: str, lost: str) -> str:
+    """The advice on numbers that do not fit the 32 bits in which they are stored; a cast comes too late."""
+    if "beyond" in lost:
+        smaller = "divide it"
+    elif "float" in lost:
+        smaller = "save it as float32 if that is enough, subtract what its values have in common"
     else:
-        yield values.reshape(-1)
-
-
-def _lost_of_floats(values: np.ndarray, dtype: np.dtype) -> str:
-    low, high = float(values.min()), float(values.max())
-    top = max(abs(low), abs(high))
-    if top > float(np.finfo(dtype).max):
-        return f"holds {low if abs(low) == top else high:g}, which is beyond {dtype}"
-    narrow = values.astype(dtype)
-    changed = narrow.astype(values.dtype) != values
-    if not changed.any():
-        return ""
-    if (values == np.floor(values)).all():
-        return f"holds {values[changed][0]:.0f}, which becomes {narrow[changed][0]:.0f} in {dtype}"
-    step = float(np.spacing(dtype.type(top)))
-    if top * _NOISE < high - low < step * _LEAST_STEPS:
-        return f"lies between {low:.17g} and {high:.17g}, where {dtype} has steps of {step:.3g} alone"
-    return ""
+        smaller = "subtract what its values have in common"
+    return f"{smaller}, or leave it out: of files, source.{name}.leaves chooses the leaves."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,10 @@ from datamix.pipeline.graph import Graph
 from datamix.pipeline.iterator import BatchIterator, Output
 from datamix.pipeline.locate import arrays_of, start_at
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Compiled, Program, next_flat
+from datamix.pipeline.program import Compiled, Program, locate_block, next_flat
 from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
+from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
 from datamix.pipeline.readers.resident import read_resident
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
@@ -31,6 +33,8 @@ from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
 
 Tree = TypeVar("Tree")
+Placement: TypeAlias = Literal["device", "host"]
+"""Where the records of a source lie: whole in the device's memory, or read on the host as they are needed."""
 
 
 class Pipeline:
@@ -49,6 +53,10 @@ class Pipeline:
       identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
       reader: The reader of another pipeline of the same sources, whose data this one then shares.
       statistics: The statistics of that data.
+      placements: Where the records of each source lie, by name: "device" for whole in the device's memory, which is
+        what those have that are not named, "host" for read as they are needed. Batches are the same.
+      threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
+      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB.
 
     Raises:
       SpecError: The records of two sources do not fit together; found before any data is read.
@@ -60,7 +68,9 @@ class Pipeline:
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       source_names: The names of the sources, in order.
-      statistics: The statistics of every leaf of each source, as they were when its records were read.
+      statistics: The statistics of every leaf of each source, as they were when its records were read; of one that
+        is read on the host, of some of its records, which are looked at when they are first asked for.
+      placements: Where the records of each source lie, by name.
       compiled: The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
     """
 
@@ -69,6 +79,7 @@ class Pipeline:
     batching: Batching
     source_names: tuple[str, ...]
     statistics: Statistics
+    placements: Mapping[str, Placement]
     compiled: Compiled
 
     def __init__(
@@ -84,6 +95,9 @@ class Pipeline:
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
         statistics: Statistics | None = None,
+        placements: Mapping[str, Placement] | None = None,
+        threads: int | None = None,
+        prefetch_bytes: int | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
         plan_arrays = _on_device(arrays_of(plan))
@@ -99,8 +113,18 @@ class Pipeline:
         self._contents: dict[str, str] = {}
         self._buffers: dict[Program, Buffers] = {}
         self.statistics = statistics or {}
-        if reader is None:
-            reader, self.statistics = read_resident(sources, stored, groups)
+        self.placements = {name: (placements or {}).get(name, "device") for name in sources}
+        fed = [name for name, placement in self.placements.items() if placement == "host"]
+        self._host: HostReader | None = None  # kept here: compiled programs know it by its token alone
+        if isinstance(reader, Fed):
+            self._host = host_of(int(reader.token))
+        elif reader is None:
+            if fed:
+                self._host = HostReader(sources, stored, groups, fed, threads=threads, prefetch_bytes=prefetch_bytes)
+            reader, self.statistics = read_resident(sources, stored, groups, fed)
+            if self._host is not None:
+                reader = fed_reader(self._host, reader)
+                self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
         self.compiled = Compiled(program, plan_arrays, row_shuffle, reader, numbers)
 
     @property
@@ -158,6 +182,7 @@ class Pipeline:
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
         other.statistics, other._places = self.statistics, self._places
+        other.placements, other._host = self.placements, self._host
         other.compiled = replace(self.compiled, plan=_on_device(arrays_of(plan)), row_shuffle=row_shuffle)
         return other
 
@@ -195,8 +220,13 @@ class Pipeline:
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
         index = self._index(step)
-        flat, _ = next_flat(self.compiled, self.start(index))
-        rows = self.batching.num_rows(index)
+        rows, cursor, compiled = self.batching.num_rows(index), self.start(index), self.compiled
+        if isinstance(compiled.reader, Fed):
+            located, _ = locate_block()(compiled.plan, compiled.row_shuffle, cursor, 1, self.batch_size)
+            source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
+            staging = self.read_on_host(source, record, self.batch_size)
+            compiled = replace(compiled, reader=compiled.reader.staged(staging))
+        flat, _ = next_flat(compiled, cursor)
         return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
 
     def where(self, step: int) -> list[Place]:
@@ -214,6 +244,11 @@ class Pipeline:
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
         return index
+
+    def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
+        """Those of some records that are read on the host; see `HostReader.read`."""
+        assert self._host is not None, "all sources are resident"
+        return self._host.read(source, record, capacity)
 
     def iterator(self, start: int = 0, shard: tuple[int, int] = (0, 1), output: Output = "numpy") -> BatchIterator:
         """Batches from a step on.
@@ -247,7 +282,8 @@ class Pipeline:
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
         """`compiled.next`: the batch at a cursor, and the cursor after it."""
-        return self.compiled.next(cursor)
+        with failures_named():
+            return self.compiled.next(cursor)
 
     @property
     def __jax_array__(self) -> NoReturn:

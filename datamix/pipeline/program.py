@@ -21,6 +21,7 @@ from datamix.pipeline.batching import RowShuffle
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, PlanArrays, locate
 from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.readers.fed import Fed
 from datamix.pipeline.tables import look_up
 from datamix.pipeline.transform import Branch, Numbers, transform
 from datamix.spec import Batch, LeafSpec, Record
@@ -122,7 +123,8 @@ def _next_flat(compiled: Compiled, cursor: Cursor) -> tuple[Record, Cursor]:
     """The batch at a cursor with flat leaves, shape [batch, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
     located, cursor = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
-    return transform(program.branches, program.shared, numbers, located, compiled.reader.read), cursor
+    reader = compiled.reader.stage(located) if isinstance(compiled.reader, Fed) else compiled.reader
+    return transform(program.branches, program.shared, numbers, located, reader.read), cursor
 
 
 def _compute_chunk(

@@ -61,14 +61,17 @@ def report_of(
     amounts: dict[str, float | None] = dict(counts)
     if plan.lengths is not None and records is not None:
         amounts = dict(zip(plan.names, plan.amounts(records), strict=True))
+    tokens = None if records is None else plan.tokens([counts[name] or 0 for name in plan.names])
     whole = sum(amount or 0 for amount in amounts.values())
     sources = {
         name: {
             "source_id": i,
             "provenance": source.provenance,
+            "placement": built.placements[name],
             "records": source.num_records,
             "samples": counts[name],
             "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
+            "tokens": None if tokens is None or source.num_tokens is None else tokens[i],
             "target": float(plan.targets[i]),
             "epochs": None if (count := counts[name]) is None else count / max(plan.epoch_records[i], 1),
             "labels": list(labels[name]) if labels and name in labels else None,
@@ -105,7 +108,10 @@ def report_of(
 
 
 def _num_unlabelled(built: Built, name: str, statistics: Statistics) -> int | None:
-    """The number of records of a source without a class; None where labels are no classes, or were not read."""
+    """The number of records of a source without a class; None where labels are no classes, or were not all read."""
     if name not in built.labels.num_classes or "label" not in statistics.get(name, {}):
         return None
-    return statistics[name]["label"].num_unlabelled(built.sources[name].num_records)
+    label, source = statistics[name]["label"], built.sources[name]
+    if label.sampled:
+        return 0 if source.unlabelled == "refuse" else None  # where they are refused, none is handed out
+    return label.num_unlabelled(source.num_records)

@@ -35,6 +35,13 @@ def _tfds(_name: str) -> Any:
     return Tfds
 
 
+@registry.builtin("source", "text", "tokens")
+def _text(name: str) -> Any:
+    from datamix.sources.text import source
+
+    return source.Text if name == "text" else source.Tokens
+
+
 @registry.builtin("source", "image_folder")
 def _image_folder(_name: str) -> Any:
     from datamix.sources.image_folder import image_folder

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from datamix import registry
+from datamix.sources.mapped import begin, end
 from datamix.spec import Arrays, Spec
 
-_BLOCK_RECORDS = 1024
+_BLOCK_BYTES, _BLOCK_RECORDS = 2**22, 1024
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """Write some records into arrays.
+        """Write some records into arrays. Several threads may ask at once, each with arrays of its own.
 
         Args:
           indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
@@ -89,6 +90,11 @@ class TakeFromRead:
         take_rows(self._read_once, indices, out)
 
 
+def reads_whole(source: Source) -> bool:
+    """Whether a source hands out all its records at once; one that is part of another says it of that one."""
+    return isinstance(source, ReadableSource) and getattr(source, "reads_whole", True)
+
+
 def read_all(source: Source, count: int | None = None) -> Arrays:
     """Read the records of a source: by its `read()` where it has one, otherwise by `take`, block by block.
 
@@ -100,7 +106,7 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
       Leaf name to array, shape [count, *leaf shape].
     """
     count = source.num_records if count is None else count
-    if isinstance(source, ReadableSource):
+    if isinstance(source, ReadableSource) and reads_whole(source):
         arrays = source.read()
         return arrays if count == source.num_records else {leaf: values[:count] for leaf, values in arrays.items()}
     return take_all(source, count)
@@ -109,17 +115,17 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
 def take_all(source: Source, count: int) -> Arrays:
     """Take the first records of a source, block by block; see `read_all`."""
     arrays = {leaf: np.empty((count, *part.shape), part.dtype) for leaf, part in source.spec.items()}
-    for start in range(0, count, _BLOCK_RECORDS):
-        indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
-        source.take(indices, {leaf: values[start:][: len(indices)] for leaf, values in arrays.items()})
+    for start, block in blocks_of(source, count):
+        for leaf, values in block.items():
+            arrays[leaf][start : start + len(values)] = values
     return arrays
 
 
 def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
-    """One leaf of the first records of a source; of one without a `read()`, the others are not asked for."""
-    count = source.num_records if count is None else count
-    if isinstance(source, ReadableSource):
+    """One leaf of the first records of a source; of one that is not read whole, the others are not asked for."""
+    if reads_whole(source):
         return read_all(source, count)[leaf]
+    count = source.num_records if count is None else count
     spec = source.spec
     values = np.empty((count, *spec[leaf].shape), spec[leaf].dtype)
     for start in range(0, count, _BLOCK_RECORDS):
@@ -133,6 +139,38 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
     return values
 
 
+def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:
+    """The first records of a source in blocks that fit into a processor's cache.
+
+    Args:
+      source: The source.
+      count: How many of its first records; all of them by default.
+
+    Yields:
+      The number of the block's first record, and its records, leaf name to array; the next block overwrites them.
+    """
+    record_bytes = sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in source.spec.values())
+    size = max(1, _BLOCK_BYTES // max(record_bytes, 1))
+    if isinstance(source, ReadableSource) and reads_whole(source):
+        arrays = source.read()
+        for start in range(0, max(map(len, arrays.values())) if count is None else count, size):
+            block = {leaf: values[start : start + size] for leaf, values in arrays.items()}
+            for values in block.values():
+                begin(values, len(values), len(values))
+            yield start, block
+            for values in block.values():
+                end(values, len(values))
+        return
+    count = source.num_records if count is None else count
+    size = min(size, max(count, 1), _BLOCK_RECORDS)
+    arrays = {leaf: np.empty((size, *part.shape), part.dtype) for leaf, part in source.spec.items()}
+    for start in range(0, count, size):
+        indices = np.arange(start, min(start + size, count))
+        block = {leaf: values[: len(indices)] for leaf, values in arrays.items()}
+        source.take(indices, block)
+        yield start, block
+
+
 def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:
     """Write rows of arrays into other arrays; see `Source.take`.
 
@@ -143,10 +181,15 @@ def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:
     """
     for leaf, rows in out.items():
         values = arrays[leaf]
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
-            raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {len(values)}")
+        if not len(indices):
+            continue
+        low, high = int(indices.min()), int(indices.max())
+        if not 0 <= low <= high < len(values):
+            raise IndexError(f"records {low} to {high} are asked for, of {len(values)}")
+        begin(values, len(indices), high - low + 1)
         # NumPy fills `rows` through a buffer where it checks the indices itself.
         np.take(values, indices, axis=0, out=rows, mode="clip")
+        end(values, len(indices))
 
 
 def source(function: Callable[..., Any]) -> Callable[..., Any]:

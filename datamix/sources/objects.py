@@ -29,12 +29,13 @@ def as_source(data: object, provenance: str | None = None) -> Source:
 
         - a `Source`; `provenance` and `class_names` may be missing, and instead of `take` it may have `read`;
         - a dict of arrays of the same length along their first axis, by leaf; a pair of them, `(image, label)`; a
-          DataFrame, of which each column of numbers is a leaf and the others are left out;
-        - any object with `len()` whose `[i]` is record i, such as a list, a dataset for torch, of Hugging Face or for
-          Grain. A record is a dict of numbers and arrays, a named tuple of them, or a pair `(image, label)`; images of
-          Pillow become arrays, in RGB where they have a palette or the colours of print. All records have the leaves,
-          shapes and dtypes of the first one. Its classes are named by `classes`, as torchvision's are, or by Hugging
-          Face's `features`. Where it has `__getitems__(indices)`, records are asked for in blocks; where it has
+          DataFrame, of which each column of numbers is a leaf and the others are left out; a `pyarrow.Table`, or a
+          `datasets.Dataset`, see `datamix.sources.arrow.tabular`;
+        - any object with `len()` whose `[i]` is record i, such as a list, or a dataset for torch or Grain. A record is
+          a dict of numbers and arrays, a named tuple of them, or a pair `(image, label)`; images of Pillow become
+          arrays, in RGB where they have a palette or the colours of print. All records have the leaves, shapes and
+          dtypes of the first one. Its classes are named by `classes`, as torchvision's are, or by Hugging Face's
+          `features`. Where it has `__getitems__(indices)`, records are asked for in blocks; where it has
           `take(indices, out)`, it fills the arrays itself.
 
         Several threads may call the `take` of a source or an object at once. For `[i]` and `__getitems__` they wait for

@@ -44,7 +44,7 @@ def parquet(
       ConfigError: A setting does not fit the files.
       DataError: A file is missing or damaged, lacks a column or values, or differs from the first one.
     """
-    files = _saved(expanded(path)) if isinstance(path, str) else None
+    files = saved_files(expanded(path)) if isinstance(path, str) else None
     is_saved = files is not None
     files = files or files_of(path, suffixes=[".parquet", ".arrow"])
     kinds = {
@@ -63,7 +63,7 @@ def parquet(
     )
 
 
-def _saved(folder: Path) -> dict[str, tuple[Path, ...]] | None:
+def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
     """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder.
 
     Raises:

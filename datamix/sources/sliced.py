@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.sources.base import LabelledSource, ReadableSource, Source, read_all, take_all
+from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole, take_all
 from datamix.sources.splits import resolve_split
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, Spec
@@ -77,9 +77,14 @@ class Sliced:
         """The notes of the source, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
+    @property
+    def reads_whole(self) -> bool:
+        """Whether the whole source is read at once."""
+        return reads_whole(self.source)
+
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
-        if not isinstance(self.source, ReadableSource):  # the other records need not be decoded
+        if not reads_whole(self.source):  # the other records need not be decoded
             return take_all(self, self.num_records)
         whole = read_all(self.source)
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
@@ -115,7 +120,7 @@ class Sliced:
         """See `datamix.sources.base.LabelledSource`."""
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
-        return read_all(self.source)["label"]
+        return read_leaf(self.source, "label")
 
     @property
     def block_records(self) -> int | None:

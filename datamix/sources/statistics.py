@@ -22,6 +22,8 @@ class LeafStatistics:
       nan: The share of values that are NaN, in [0, 1].
       inf: The share of values that are infinite, in [0, 1].
       num_negative: The number of values below 0.
+      num_records: The number of records that were looked at.
+      sampled: Whether these are only some of the records, evenly spaced ones.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan
@@ -34,36 +36,15 @@ class LeafStatistics:
     nan: float = 0.0
     inf: float = 0.0
     num_negative: int = 0
+    num_records: int = 0
+    sampled: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Self:
+    def of(cls, values: np.ndarray, *, sampled: bool = False) -> Self:
         """The statistics of an array; a large one is gone through block by block."""
-        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
-        smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
-        for start in range(0, len(values), rows):
-            block = values[start : start + rows].reshape(-1)
-            if block.dtype.kind not in "biu":
-                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
-                finite = np.isfinite(block)
-                if not finite.all():
-                    num_nan += int(np.isnan(block).sum())
-                    block = block[finite]
-            if not len(block):
-                continue
-            low = float(block.min())
-            smallest, largest = min(smallest, low), max(largest, float(block.max()))
-            total += float(block.sum(dtype=_sum_dtype(block)))
-            num_negative += int((block < 0).sum()) if low < 0 else 0
-            count += len(block)
-        size = max(values.size, 1)
-        return cls(
-            min=smallest if count else None,
-            max=largest if count else None,
-            mean=total / count if count else None,
-            nan=num_nan / size,
-            inf=(values.size - count - num_nan) / size,
-            num_negative=num_negative,
-        )
+        running = RunningStatistics()
+        running.add(values)
+        return cls(**vars(running.result()) | {"sampled": sampled})
 
     @classmethod
     def merged(cls, parts: Iterable[tuple[LeafStatistics, int]]) -> Self:
@@ -73,8 +54,9 @@ class LeafStatistics:
           parts: The statistics of each part, and the number of its values.
 
         >>> whole = [LeafStatistics.of(np.array(values)) for values in ([1.0, np.nan], [4.0])]
-        >>> LeafStatistics.merged(zip(whole, (2, 1)))
-        LeafStatistics(min=1.0, max=4.0, mean=2.5, nan=0.3333333333333333, inf=0.0, num_negative=0)
+        >>> both = LeafStatistics.merged(zip(whole, (2, 1)))
+        >>> both.min, both.max, both.mean, both.num_records
+        (1.0, 4.0, 2.5, 3)
         """
         parts = list(parts)
         size = sum(count for _, count in parts)
@@ -88,6 +70,7 @@ class LeafStatistics:
             nan=num_nan / max(size, 1),
             inf=num_inf / max(size, 1),
             num_negative=sum(each.num_negative for each, _ in parts),
+            num_records=sum(each.num_records for each, _ in parts),
         )
 
     def num_unlabelled(self, num_records: int) -> int:
@@ -95,8 +78,56 @@ class LeafStatistics:
         return self.num_negative + round(self.nan * num_records)
 
     def report(self) -> dict[str, float | None]:
-        """The entry of the leaf in a report."""
-        return {key: value for key, value in asdict(self).items() if key != "num_negative"}
+        """The entry of the leaf in a report; `sampled` stands there only where it is true."""
+        hidden = {"num_negative", "num_records", *(() if self.sampled else ("sampled",))}
+        return {key: value for key, value in asdict(self).items() if key not in hidden}
+
+
+class RunningStatistics:
+    """The statistics of a leaf whose records go by block by block.
+
+    Attributes:
+      num_records: The number of records so far.
+    """
+
+    def __init__(self) -> None:
+        self.num_records = 0
+        self._low, self._high, self._total = np.inf, -np.inf, 0.0
+        self._size = self._count = self._num_nan = self._num_negative = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Look at some records, shape [count, ...]."""
+        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
+        self.num_records += len(values)
+        self._size += values.size
+        for start in range(0, len(values), rows):
+            block = values[start : start + rows].reshape(-1)
+            if block.dtype.kind not in "biu":
+                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
+                finite = np.isfinite(block)
+                if not finite.all():
+                    self._num_nan += int(np.isnan(block).sum())
+                    block = block[finite]
+            if not len(block):
+                continue
+            low = float(block.min())
+            self._low, self._high = min(self._low, low), max(self._high, float(block.max()))
+            self._total += float(block.sum(dtype=_sum_dtype(block)))
+            self._num_negative += int((block < 0).sum()) if low < 0 else 0
+            self._count += len(block)
+
+    def result(self) -> LeafStatistics:
+        """The statistics of all records so far."""
+        size, count = max(self._size, 1), self._count
+        return LeafStatistics(
+            min=self._low if count else None,
+            max=self._high if count else None,
+            mean=self._total / count if count else None,
+            nan=self._num_nan / size,
+            inf=(self._size - count - self._num_nan) / size,
+            num_negative=self._num_negative,
+            num_records=self.num_records,
+        )
 
 
 def _sum_dtype(block: np.ndarray) -> type[np.number]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from datamix import registry
 from datamix.builder.built import Built, build
 from datamix.builder.opening import open_source
+from datamix.builder.source import OpenSource
 from datamix.builder.values import notes_on_values, what_is_broken
 from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError
@@ -33,6 +34,7 @@ class Data:
       test_records: The number of test records of each source.
       disjoint_classes: Whether every class belongs to one source.
       num_seen: The number of test records that equal records to train on, by source, where there are any.
+      not_compared: The sources of which that is not known, as all records would have to be read for it.
     """
 
     built: Built
@@ -45,6 +47,7 @@ class Data:
     shape: tuple[int, ...]
     disjoint_classes: bool
     num_seen: Mapping[str, int]
+    not_compared: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
@@ -54,12 +57,13 @@ class Data:
             f"source {name!r}: {count:,} of its {self.test_records[name]:,} test records equal records to train on."
             for name, count in self.num_seen.items()
         ]
-        return [
-            *self.built.plan.drawn(),
-            *self.built.notes_on(self.pipeline),
-            *(f"test records of {note}" for note in of_tests),
-            *seen,
+        seen += [
+            f"source {name!r}: whether test records equal records to train on is not known; they are read as they are "
+            "needed, and not compared."
+            for name in self.not_compared
         ]
+        on_tests = [f"test records of {note}" for note in of_tests]
+        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *on_tests, *seen]
 
     def broken(self) -> str:
         """The values of images of which no loss can be computed, such as NaN, by source; empty if nothing."""
@@ -106,6 +110,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
                 f"source {name!r}: none of its {count:,} test records has a class, so that there is nothing to test; "
                 f"hold labelled records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
             )
+    fed = [name for name in built.sources if "host" in (built.placements[name], tests.placements[name])]
     return Data(
         built=built,
         built_tests=tests,
@@ -120,9 +125,15 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         test_records=test_records,
         num_classes=num_classes,
         shape=shape,
-        num_seen=num_seen(built.sources, tests.sources),
+        num_seen=num_seen(_resident(built, fed), _resident(tests, fed)),
+        not_compared=tuple(fed),
         disjoint_classes=sum(counts) == len({label for labels in classes for label in labels}),
     )
+
+
+def _resident(built: Built, fed: Collection[str]) -> dict[str, OpenSource]:
+    """The sources but those whose records are read as they are needed."""
+    return {name: source for name, source in built.sources.items() if name not in fed}
 
 
 def _check_spec(built: Built) -> tuple[int, ...]:

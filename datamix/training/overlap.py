@@ -15,7 +15,7 @@ _BLOCK_BYTES = 2**24
 
 def num_seen(training: Mapping[str, OpenSource], tests: Mapping[str, OpenSource]) -> dict[str, int]:
     """The number of test records of each source that equal a record to train on, where there are any."""
-    seen = np.unique(np.concatenate([digests(source.read()) for source in training.values()]))
+    seen = np.unique(np.concatenate([np.zeros(0, np.uint64), *(digests(each.read()) for each in training.values())]))
     counts = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in tests.items()}
     return {name: count for name, count in counts.items() if count}
 

@@ -16,6 +16,7 @@ from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import differing, digest
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
 from datamix.training.checkpoints import Checkpoints
@@ -219,8 +220,9 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
     while True:
         begun, before = time.perf_counter(), first.step
         step = min(before - before % every + every, first.steps)
-        losses = replicas.train(all_rates[:, before:step]) if step > before else None
-        scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+        with failures_named():
+            losses = replicas.train(all_rates[:, before:step]) if step > before else None
+            scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = interruption.received()  # a signal that comes later waits for the next test
         for i, run in enumerate(runs):

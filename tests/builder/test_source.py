@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import ReadableSource
 from datamix.sources.objects import as_source
+from datamix.sources.selected import Selected
+from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds.prepare import Unavailable
 from datamix.testing import check_source
@@ -97,3 +100,20 @@ def test_statistics_of_the_whole_are_not_those_of_a_part_of_it() -> None:
     assert list(opened(source, label="none").statistics()) == ["x"]
     assert opened(source, limit=4, kept=source.statistics).statistics() is not None  # kept for this limit
     assert opened().statistics() is None
+
+
+def test_tokens_are_counted_without_reading_any_whatever_selects_their_records():
+    class Rows(MemoryArrays):
+        tokenizer_digest = "t"
+
+        def lengths(self):
+            return np.array([3, 1, 2])
+
+    rows = Rows({"tokens": np.ones((3, 3), np.int32), "num_tokens": np.array([3, 1, 2], np.int32)})
+    whole = OpenSource(name="a", source=rows, provenance="tokens")
+    assert (whole.num_tokens.tolist(), whole.tokenizer_digest) == ([3, 1, 2], "t")
+    assert replace(whole, limit=2).num_tokens.tolist() == [3, 1]
+    some = replace(whole, source=Sliced(Selected(rows, np.array([2, 0])), [(1, 2), (0, 1)]), limit=1)
+    assert (some.num_tokens.tolist(), some.tokenizer_digest, some.whole) == ([3], "t", rows)
+    plain = OpenSource(name="b", source=MemoryArrays({"x": np.ones(2)}), provenance="arrays")
+    assert (plain.num_tokens, plain.tokenizer_digest) == (None, None)

@@ -382,7 +382,7 @@ def test_a_schedule_on_the_command_line() -> None:
 
 
 def test_no_shuffle_at_all_is_none_and_not_null() -> None:
-    with pytest.raises(ConfigError, match=r"^shuffle is missing; it is full, none, or window\(n\)"):
+    with pytest.raises(ConfigError, match=r"^shuffle is missing; it is full, none, window\(n\) or blocks\(n\)"):
         build(parsed("shuffle=null", "source=digits"))
 
 

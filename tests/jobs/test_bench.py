@@ -27,3 +27,18 @@ def test_a_bench_takes_time(call_datamix):
     for seconds in ("0", "inf", "1e300"):
         mistake = call_datamix("job=bench", f"bench.seconds={seconds}").mistake
         assert mistake.endswith("; it is above 0, and 86,400 or less.")
+
+
+def test_a_bench_of_records_read_on_the_host(call_datamix):
+    mix = ["source=mnist+digits", "source.mnist.placement=host", "stop=forever", "batch.size=64"]
+    ended = call_datamix("job=bench", *mix, "operators=[{resize:{height:20,width:20}}]", "bench.seconds=0.2")
+    bench = ended.report["bench"]
+    assert list(bench["ns_per_sample"]) == ["plan", "read", "gather", "operators", "output"]
+    assert {name: source["placement"] for name, source in ended.report["sources"].items()} == {
+        "mnist": "host", "digits": "device",
+    }  # fmt: skip
+    assert bench["fed"]["bytes_per_s"] > 0
+    assert 0 <= bench["fed"]["window_fill"] <= 1
+    assert list(bench["fed"]["read_s"]) == ["mnist"]
+    assert "Placement: mnist host, digits device." in ended.out.splitlines()
+    assert "Read on the host: " in ended.out

@@ -96,3 +96,14 @@ def test_a_preview_shows_first_records_and_histograms(own, tmp_path):
 )
 def test_a_step_that_there_is_not(own, step, mistake):
     assert own("job=inspect", "batch.size=4", f"job.step={step}").mistake == mistake
+
+
+def test_inspecting_shows_documents(call_datamix, tmp_path):
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\nthree")
+    (tmp_path / "conf" / "dataset" / "a.yaml").write_text("_target_: text\npath: a.txt\nlength: 8\n")
+    ended = call_datamix(
+        "--config-dir=conf", "source=a", "batch.size=2", "job=inspect", "data.cache=cache", "shuffle=none"
+    )
+    assert "┃1 one" in ended.out
+    assert ended.report["rows"][0]["place"] == "a.txt: document 0, 1"

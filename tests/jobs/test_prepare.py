@@ -89,3 +89,23 @@ def test_parts_of_a_multirun_leave_what_one_job_leaves(prepare, tmp_path):
 def test_a_mistake_is_one_line(prepare, tmp_path, arguments, mistake):
     (tmp_path / "file").touch()
     assert prepare("job=prepare", *arguments).mistake.startswith(mistake)
+
+
+def test_a_tokenizer_is_trained_on_the_mix_and_then_used(call_datamix, tmp_path):
+    pytest.importorskip("tokenizers")
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    for name, word in (("a", "morning"), ("b", "evening")):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join([f"good {word} {i}" for i in range(40)]))
+        settings = f"_target_: text\npath: {name}.txt\nlength: 32\npacking: pad\ntest_split: train\n"
+        (tmp_path / "conf" / "dataset" / f"{name}.yaml").write_text(settings)
+    command = ("--config-dir=conf", "source=a+b", "data.cache=cache", "batch.size=4")
+    ended = call_datamix(*command, "job=prepare", "job.tokenizer=made/own.json", "job.vocab_size=270")
+    assert ended.report["notes"][-1].startswith(
+        "made/own.json is trained on this mix; source.NAME.tokenizer=made/own.json"
+    )
+    own = ("source.a.tokenizer=made/own.json", "source.b.tokenizer=made/own.json")
+    trained, plain = call_datamix(*command, *own, "job=plan"), call_datamix(*command, "job=plan")
+    assert trained.report["sources"]["a"]["tokens"] < plain.report["sources"]["a"]["tokens"]
+    assert (
+        "270 or more" not in call_datamix(*command, "job=prepare", "job.tokenizer=x.json", "job.vocab_size=9").mistake
+    )

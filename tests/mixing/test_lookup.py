@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamix.errors import ConfigError
 from datamix.mixing.periods import Table
 from datamix.mixing.plan import Plan, Selection
 
@@ -136,3 +137,43 @@ def test_the_largest_source() -> None:
     assert len(np.unique(selection.record[a])) == 100
     assert not selection.record[~a].any()
     assert selection.epoch[~a].tolist() == list(range(2**32 - 1 - 50, 2**32 - 1 + 50))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stop": "forever"},
+        {"stop": "all_exhausted", "weights": {"a": 5}},
+        {"order": "random", "stop": "forever"},
+        {"order": "concat", "stop": "exhaust_once"},
+        {"stop": "forever", "schedule": [{"until": 20, "weights": {"a": 9}}, {"until": 40, "weights": {"b": 9}}]},
+        {"granularity": "batch", "batch_size": 4, "stop": "forever"},
+    ],
+)
+def test_tokens_are_counted_up_to_any_position(settings):
+    draw = np.random.default_rng(0)
+    num_tokens = {"a": draw.integers(0, 9, 50), "b": draw.integers(1, 90, 30)}
+    plan = Plan({"a": 50, "b": 30, "c": 9}, num_tokens=num_tokens, **settings)
+    stored = [*num_tokens.values(), np.zeros(9, int)]
+    taken = plan.take(0, 600)
+    each = np.array([stored[source][record] for source, record in zip(taken.source, taken.record, strict=True)])
+    sums = np.cumsum(np.append(0, each))
+    for position in range(0, len(each) + 1, 7):
+        assert sum(plan.tokens(plan.counts(position))) == sums[position]
+    for tokens in (1, 50, int(sums[-1]) // 3, int(sums[-1])):
+        end = plan.records_until(tokens)
+        assert sums[end - 1] < tokens <= sums[end]
+        limited = Plan({"a": 50, "b": 30, "c": 9}, num_tokens=num_tokens, tokens=tokens, **settings)
+        assert limited.length == end
+        assert np.array_equal(limited.take(0, 600).record, taken.record[:end])
+    assert plan.length is None or plan.records_until(10**9) is None
+
+
+def test_tokens_of_a_mix_without_any():
+    assert Plan({"a": 3}).tokens([3]) is None
+    with pytest.raises(ConfigError, match=r"stop\.tokens = 9; no source of this mix has tokens\."):
+        Plan({"a": 3}, tokens=9)
+    with pytest.raises(ConfigError, match=r"stop\.tokens = 0; it is at least 1, or null for no such limit\."):
+        Plan({"a": 3}, tokens=0, num_tokens={"a": np.ones(3, int)})
+    with pytest.raises(ConfigError, match=r"stop\.tokens = 9; the sources that have a share have no tokens\."):
+        Plan({"a": 3, "b": 3}, {"a": 0}, tokens=9, num_tokens={"a": np.ones(3, int)}, stop="forever")

@@ -224,19 +224,25 @@ def test_datasets_of_torch() -> None:
         _ = as_source([(torch.zeros(2, requires_grad=True), 1)]).spec
 
 
-def test_datasets_of_hugging_face(shared_data: Path) -> None:
+def test_datasets_of_hugging_face(shared_data: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     splits = datasets.load_from_disk(str(shared_data / "huggingface" / "mnist_small"))
     source = as_source(splits["test"])
     assert (source.num_records, source.class_names) == (200, tuple("0123456789"))
-    assert {leaf: str(part) for leaf, part in source.spec.items()} == {"image": "uint8 [28, 28]", "label": "int64 []"}
-    check_source(source)
+    images = read_all(source)["image"]
+    made = as_source(splits["test"].with_transform(lambda records: records))  # by code, as they are read
+    assert (made.class_names, str(made.spec["image"])) == (tuple("0123456789"), "uint8 [28, 28]")
+    np.testing.assert_array_equal(read_all(made)["image"], images[..., 0])
+    check_source(made)
     with pytest.raises(ConfigError, match=r"^DatasetDict holds splits, .* data\['train'\]\.$"):
         as_source(splits)
     with pytest.raises(ConfigError, match=r"^source 'a': DatasetDict holds splits"):
         datamix.mix({"a": splits})
-    with pytest.raises(ConfigError, match=r"^IterableDataset is no source: .*datamix\.prepare"):
-        as_source(splits["test"].to_iterable_dataset())
+    stream = splits["test"].to_iterable_dataset()
+    with pytest.raises(ConfigError, match=r"^IterableDataset is no source: .*datamix\.prepare\(NAME, records, limit="):
+        as_source(stream)
+    kept = datamix.prepare("few", stream, limit=20, directory=tmp_path)  # as the error advises
+    np.testing.assert_array_equal(read_all(kept)["image"], images[:20, ..., 0])
 
 
 def test_sources_of_grain() -> None:

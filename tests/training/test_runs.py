@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamix.errors import ConfigError, StateError
+from datamix.errors import ConfigError, DataError, StateError
+from datamix.sources.arrays import MemoryArrays
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.runs import Run, fit, prepare_all
 
@@ -109,3 +110,26 @@ def test_steps_that_the_mix_does_not_have(make, overrides, message):
 
 def test_the_whole_mix(make):
     assert make("stop=first_exhausted", "train.steps=null").steps == 15
+
+
+def test_records_read_on_the_host_train_the_same_model(make, trained, numbers, monkeypatch):
+    resident = trained(make(directory="device"))
+    fed = trained(make("data.placement=host", directory="host"))
+    assert fed.data.pipeline.placements == {"across": "host", "down": "host"}
+    assert fed.metrics.lines == resident.metrics.lines
+    for name, values in numbers(resident).items():
+        np.testing.assert_array_equal(numbers(fed)[name], values)
+    assert fed.data.not_compared == ("across", "down")
+    assert any(note.startswith("source 'across': whether test records equal records to") for note in fed.data.notes)
+
+    # What was kept of one goes on as the other; a record that cannot be read ends the run in one line.
+    again = make("data.placement=host", "train.resume=true", directory="device")
+    assert again.note == "train.resume: the run goes on after step 6 of 6."
+    broken = make("data.placement=host", directory="broken")
+
+    def take(self, indices, out):
+        raise DataError("cat.jpg is broken")
+
+    monkeypatch.setattr(MemoryArrays, "take", take)
+    with pytest.raises(DataError, match=r"^source '(across|down)': cat\.jpg is broken\.?$"):
+        trained(broken)

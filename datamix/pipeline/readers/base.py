@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import jax
+import numpy as np
 
 from datamix.pipeline.locate import Located
-from datamix.spec import Record
+from datamix.spec import Arrays, LeafSpec, Record
+
+_DIGESTED_BYTES = 2**20  # of a source: 1 ms; of a larger one, records at even distances
+_DIGESTED_RECORDS = 256  # at least, whatever their size
 
 Read = Callable[[int, Located, jax.Array, jax.Array | None], Record]
 """See `Reader.read`."""
@@ -24,8 +29,8 @@ class Reader(Protocol):
           group: Index of the storage; static.
           located: Which records.
           row: The row of the computed batches in which each of them will stand, uint32 [count].
-          member: Whether each record is of this group, bool [count]; None if all are. What is returned for the others
-            does not matter.
+          member: Whether each record is of this group, bool [count]; None if all are, and all rows are asked for, in
+            their order. What is returned for the others does not matter.
 
         Returns:
           Leaf name to array, shape [count, elements] or [count] for a scalar.
@@ -41,3 +46,20 @@ class Reader(Protocol):
           num_records: The number of its records.
         """
         ...
+
+
+def digest_of(num_records: int, spec: Iterable[tuple[str, LeafSpec]], read: Callable[[np.ndarray], Arrays]) -> str:
+    """Digest the contents of a source; see `Reader.digest`.
+
+    Args:
+      num_records: The number of its records.
+      spec: The spec of its records as they are stored.
+      read: Gives the records of some numbers, int64 [count]: leaf name to array, shape [count, elements].
+    """
+    record_bytes = sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for _, part in spec)
+    step = min(-(-num_records * record_bytes // _DIGESTED_BYTES), num_records // _DIGESTED_RECORDS)
+    content = hashlib.blake2b(digest_size=8)
+    for leaf, rows in sorted(read(np.arange(0, num_records, max(1, step))).items()):
+        content.update(f"{leaf} {rows.dtype} {num_records} {rows.shape}".encode())
+        content.update(np.ascontiguousarray(rows).view(np.uint8).data)
+    return content.hexdigest()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,14 +12,12 @@ import numpy as np
 from datamix.errors import DataError
 from datamix.pipeline import xla
 from datamix.pipeline.locate import Located
-from datamix.pipeline.narrowing import what_is_lost
+from datamix.pipeline.narrowing import Narrowing, mend
+from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.tables import choose, look_up
-from datamix.sources.base import Source, read_all
-from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
-from datamix.spec import Record, Spec
-
-_DIGESTED_BYTES = 2**20  # of a leaf: 1 ms; of a larger one, records at even distances
-_DIGESTED_RECORDS = 256  # at least, whatever their size
+from datamix.sources.base import Source, blocks_of
+from datamix.sources.statistics import LeafStatistics, RunningStatistics, Statistics, statistics_of
+from datamix.spec import Arrays, LeafSpec, Record, Spec
 
 
 class Resident(NamedTuple):
@@ -45,28 +42,26 @@ class Resident(NamedTuple):
 
     def digest(self, group: int, source: int, num_records: int) -> str:
         """See `Reader`."""
-        begin = int(np.asarray(self.first)[source])
-        content = hashlib.blake2b(digest_size=8)
-        for leaf, values in sorted(self.groups[group].items()):
-            row_bytes = values.nbytes // max(1, len(values))
-            step = min(-(-num_records * row_bytes // _DIGESTED_BYTES), num_records // _DIGESTED_RECORDS)
-            rows = np.asarray(values[begin : begin + num_records : max(1, step)])
-            content.update(f"{leaf} {rows.dtype} {num_records} {rows.shape}".encode())
-            content.update(np.ascontiguousarray(rows).view(np.uint8).data)
-        return content.hexdigest()
+        begin, storage = int(np.asarray(self.first)[source]), self.groups[group]
+        spec = [(leaf, LeafSpec(values.shape[1:], str(values.dtype))) for leaf, values in storage.items()]
+
+        def read(records: np.ndarray) -> Arrays:
+            step = slice(begin, begin + num_records, int(records[1]) if len(records) > 1 else None)
+            return {leaf: np.asarray(values[step]) for leaf, values in storage.items()}
+
+        return digest_of(num_records, spec, read)
 
 
 def read_resident(
-    sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]]
+    sources: Mapping[str, Source], specs: Mapping[str, Spec], groups: list[list[int]], fed: Container[str] = ()
 ) -> tuple[Resident, Statistics]:
-    """Read the sources, those of each storage group into one array.
-
-    One after the other: beside what the pipeline keeps, no more than one source is in memory at a time.
+    """Read the sources, those of each storage group into one array, block by block.
 
     Args:
       sources: The sources by name, in order.
       specs: The spec of each source's records as they are stored.
       groups: The indices of each storage group's sources.
+      fed: The names of the sources whose records are left where they are.
 
     Returns:
       The records, and the statistics of every leaf as the sources give it.
@@ -76,9 +71,13 @@ def read_resident(
     """
     names = list(sources)
     first = np.zeros(len(names), np.uint32)
-    storage = []
+    storage: list[Record] = []
     statistics: dict[str, Mapping[str, LeafStatistics]] = {}
-    for members in groups:
+    for everyone in groups:
+        members = [member for member in everyone if names[member] not in fed]
+        if not members:
+            storage.append({})
+            continue
         sizes = [sources[names[member]].num_records for member in members]
         ends = np.cumsum(sizes)
         first[members] = ends - sizes
@@ -90,31 +89,35 @@ def read_resident(
             stored = {leaf: values[first[member] :][:size] for leaf, values in rows.items()}
             statistics[names[member]] = _read_into(stored, sources, names[member])
         storage.append(jax.device_put(rows))
-    return Resident(tuple(storage), jnp.asarray(first)), {name: statistics[name] for name in names}
+    return Resident(tuple(storage), jnp.asarray(first)), {
+        name: statistics[name] for name in names if name in statistics
+    }
 
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:
     """Fill rows with one axis for a record's elements from a source."""
-    arrays = read_all(sources[name])
-    known = statistics_of(sources[name])  # now, as it may have found them while it read
-    statistics = {}
+    known = statistics_of(sources[name])
+    statistics = {leaf: RunningStatistics() for leaf in rows}
+    narrowings = {leaf: Narrowing(stored.dtype) for leaf, stored in rows.items()}
+    num_read = dict.fromkeys(rows, 0)
+    for begin, block in blocks_of(sources[name]):
+        for leaf, stored in rows.items():
+            values = block[leaf]
+            num_read[leaf] = begin + len(values)
+            if num_read[leaf] > len(stored):
+                raise _wrong_number(name, leaf, num_read[leaf], len(stored))
+            if known is None:
+                statistics[leaf].add(values)
+            narrowings[leaf].add(values)
+            with np.errstate(over="ignore"):  # which is refused below
+                stored[begin : num_read[leaf]] = values.reshape(-1, *stored.shape[1:])
     for leaf, stored in rows.items():
-        values = arrays[leaf]
-        if len(values) != len(stored):
-            raise DataError(f"source {name!r}: leaf {leaf!r} has {len(values)} records, not {len(stored)}.")
-        if lost := what_is_lost(values, stored.dtype):
-            raise DataError(f"source {name!r}: leaf {leaf!r} {lost}; {_mend(name, lost)}")
-        statistics[leaf] = LeafStatistics.of(values) if known is None else known[leaf]
-        stored[...] = values.reshape(stored.shape)
-    return statistics
+        if num_read[leaf] < len(stored):
+            raise _wrong_number(name, leaf, num_read[leaf], len(stored))
+        if lost := narrowings[leaf].lost():
+            raise DataError(f"source {name!r}: leaf {leaf!r} {lost}; {mend(name, lost)}")
+    return {leaf: running.result() if known is None else known[leaf] for leaf, running in statistics.items()}
 
 
-def _mend(name: str, lost: str) -> str:
-    """The advice on numbers that do not fit the 32 bits in which they are stored; a cast comes too late."""
-    if "beyond" in lost:
-        smaller = "divide it"
-    elif "float" in lost:
-        smaller = "save it as float32 if that is enough, subtract what its values have in common"
-    else:
-        smaller = "subtract what its values have in common"
-    return f"{smaller}, or leave it out: of files, source.{name}.leaves chooses the leaves."
+def _wrong_number(name: str, leaf: str, count: int, said: int) -> DataError:
+    return DataError(f"source {name!r}: leaf {leaf!r} has {count} records, not {said}.")

@@ -1,0 +1,66 @@
+"""Where the records of each source lie: whole in the device's memory, or read on the host as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Literal, TypeAlias
+
+import jax
+import numpy as np
+
+from datamix.builder.source import OpenSource
+from datamix.pipeline.lowering import stored_spec
+
+Choice: TypeAlias = Literal["auto", "device", "host"]
+"""Where records are to lie; "auto" decides by their size."""
+
+_CPU_BYTES = 2**30
+_ACCELERATOR_SHARE = 4
+
+
+def default_device_bytes() -> int:
+    """The bytes of records that are resident by default: a quarter of an accelerator's memory, 1 GiB on a CPU."""
+    device = jax.devices()[0]
+    stats = None if device.platform == "cpu" else device.memory_stats()
+    limit = (stats or {}).get("bytes_limit")
+    return int(limit) // _ACCELERATOR_SHARE if limit else _CPU_BYTES
+
+
+def stored_bytes(source: OpenSource) -> int:
+    """The bytes of all records of a source as a pipeline stores them."""
+    spec = stored_spec(source.name, source.spec)
+    return source.num_records * sum(np.dtype(part.dtype).itemsize * prod(part.shape) for part in spec.values())
+
+
+def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes: int | None = None) -> list[OpenSource]:
+    """Decide where the records of each source lie, from their sizes alone.
+
+    Args:
+      sources: The sources, some of which may have a placement of their own.
+      choice: The placement of those that have none. By "auto", the smallest sources lie on the device, as many as fit
+        into `device_bytes` beside those that are put there.
+      device_bytes: The most bytes of records on the device; None for `default_device_bytes`.
+
+    Returns:
+      The sources, each with the placement "device" or "host".
+
+    Raises:
+      DataError: A leaf is not of numbers.
+
+    >>> from datamix.sources.objects import as_source
+    >>> arrays = {name: as_source({"x": np.zeros(size, np.uint8)}) for name, size in {"a": 90, "b": 30}.items()}
+    >>> sources = [OpenSource(name=name, source=source, provenance="arrays") for name, source in arrays.items()]
+    >>> [source.placement for source in placed(sources, device_bytes=100)]
+    ['host', 'device']
+    """
+    choices = {source.name: choice if source.placement is None else source.placement for source in sources}
+    sizes = {source.name: stored_bytes(source) for source in sources}
+    if "auto" in choices.values():
+        room = default_device_bytes() if device_bytes is None else device_bytes
+        room -= sum(sizes[name] for name, each in choices.items() if each == "device")
+        for name in sorted((name for name, each in choices.items() if each == "auto"), key=sizes.__getitem__):
+            room -= sizes[name]
+            choices[name] = "device" if room >= 0 else "host"
+    return [replace(source, placement=choices[source.name]) for source in sources]

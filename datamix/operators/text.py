@@ -1,0 +1,121 @@
+"""Operators on tokens: on records with `tokens` and, where these are of several documents, `segment_ids`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from datamix.errors import ConfigError, SpecError
+from datamix.operators.base import leaf_of, operator
+from datamix.spec import Record
+
+_ROWS = ("tokens", "segment_ids", "positions", "loss_mask", "targets")
+"""The leaves with an element for each token."""
+
+
+@operator
+def next_token_targets(record: Record) -> Record:
+    """Add what a language model is to predict: `targets`, the next token of each, and `loss_mask`, where it counts.
+
+    A target counts where it is of the same segment as its token, so neither across documents nor in padding; and where
+    the record's own `loss_mask`, if it has one, says so of the token that is predicted. Elsewhere, the target is 0.
+    The tokens that end documents count.
+
+    >>> record = {"tokens": jnp.array([5, 6, 9, 7, 0]), "segment_ids": jnp.array([1, 1, 1, 2, 0])}
+    >>> record = next_token_targets(record)
+    >>> record["targets"].tolist(), record["loss_mask"].tolist()
+    ([6, 9, 0, 0, 0], [True, True, False, False, False])
+    """
+    tokens, segment = _tokens(record, "next_token_targets")
+    counts = (segment == _next(segment)) & (segment > 0)
+    if "loss_mask" in record:
+        counts &= _next(record["loss_mask"].astype(bool))
+    return record | {"targets": jnp.where(counts, _next(tokens), 0), "loss_mask": counts}
+
+
+@operator(random=True, traced=("probability",))
+def mask_tokens(
+    record: Record,
+    key: jax.Array,
+    *,
+    mask_token: int,
+    vocab_size: int,
+    probability: float | jax.Array = 0.15,
+    keep: list[int] | None = None,
+) -> Record:
+    """Hide some tokens, to be restored: `targets` are the tokens as they were, and `loss_mask` says which are hidden.
+
+    Of the hidden tokens, 80 % become the mask, 10 % any token, and 10 % stay. Padding is never hidden.
+
+    Args:
+      record: The record.
+      key: The key of the draws.
+      mask_token: The token that stands for a hidden one.
+      vocab_size: The number of tokens there are.
+      probability: The probability by which each token is hidden, from 0 to 1.
+      keep: Tokens that are never hidden, such as the end of a document.
+
+    Source: J. Devlin et al., BERT: pre-training of deep bidirectional transformers, NAACL (2019).
+    """
+    tokens, segment = _tokens(record, "mask_tokens")
+    if not 0 <= mask_token < vocab_size:
+        raise ConfigError(
+            f"operator 'mask_tokens': mask_token = {mask_token}; it is one of {vocab_size} tokens from 0."
+        )
+    if not isinstance(probability, jax.Array) and not 0 <= probability <= 1:
+        raise ConfigError(f"operator 'mask_tokens': probability = {probability}; a probability is from 0 to 1.")
+    chosen_key, what_key, other_key = jax.random.split(key, 3)
+    hidden = jax.random.uniform(chosen_key, tokens.shape) < jnp.asarray(probability, jnp.float32)
+    hidden &= (segment > 0) & ~jnp.isin(tokens, jnp.asarray(keep or [-1], tokens.dtype))
+    what = jax.random.uniform(what_key, tokens.shape)
+    other = jax.random.randint(other_key, tokens.shape, 0, vocab_size, tokens.dtype)
+    shown = jnp.where(what < 0.8, jnp.asarray(mask_token, tokens.dtype), jnp.where(what < 0.9, other, tokens))
+    targets = jnp.where(hidden, tokens, 0)
+    return record | {"tokens": jnp.where(hidden, shown, tokens), "targets": targets, "loss_mask": hidden}
+
+
+@operator
+def truncate(record: Record, *, length: int) -> Record:
+    """Keep the first tokens of a record, in all leaves that have an element for each; `num_tokens` counts them anew."""
+    tokens, segment = _tokens(record, "truncate")
+    if not 1 <= length <= tokens.shape[0]:
+        raise ConfigError(f"operator 'truncate': length = {length}; it is from 1 to {tokens.shape[0]}.")
+    return _counted(record | {leaf: record[leaf][:length] for leaf in _ROWS if leaf in record}, segment[:length])
+
+
+@operator(traced=("token",))
+def prefix_source(record: Record, *, token: int) -> Record:
+    """Put a token before those of a record, by which a model may know its source; a last token falls out.
+
+    It is of the record's first segment, and nothing to predict; `targets` are added after it.
+    """
+    tokens, segment = _tokens(record, "prefix_source")
+    if "targets" in record:
+        raise SpecError("operator 'prefix_source' comes before the one that adds targets.")
+    first = {"tokens": jnp.asarray(token, tokens.dtype)[None], "segment_ids": segment[:1]}
+    after = {leaf: first.get(leaf, jnp.zeros(1, record[leaf].dtype)) for leaf in _ROWS if leaf in record}
+    after = {leaf: jnp.concatenate([value, record[leaf][:-1]]) for leaf, value in after.items()}
+    segment = jnp.concatenate([segment[:1], segment[:-1]])
+    if "positions" in record:
+        moved = jnp.where((segment == segment[0]) & (segment > 0), 1, 0).at[0].set(0)
+        after["positions"] += moved.astype(record["positions"].dtype)
+    return _counted(record | after, segment)
+
+
+def _tokens(record: Record, name: str) -> tuple[jax.Array, jax.Array]:
+    """The tokens, int [length], and the segment of each."""
+    tokens = leaf_of(record, "tokens", name)
+    if tokens.ndim != 1 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise SpecError(f"operator {name!r} takes tokens, int [length]; they are {tokens.dtype} {list(tokens.shape)}.")
+    return tokens, record["segment_ids"] if "segment_ids" in record else jnp.ones(tokens.shape, jnp.int32)
+
+
+def _next(row: jax.Array) -> jax.Array:
+    """What comes after each element; 0 after the last."""
+    return jnp.concatenate([row[1:], jnp.zeros(1, row.dtype)])
+
+
+def _counted(record: Record, segment: jax.Array) -> Record:
+    if "num_tokens" not in record:
+        return record
+    return record | {"num_tokens": (segment > 0).sum(dtype=record["num_tokens"].dtype)}

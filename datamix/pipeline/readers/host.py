@@ -1,0 +1,456 @@
+"""The reader of records on the host: threads fill staging rows with the records that are asked for. No JAX.
+
+Records that were located are ordered by storage group, source and record, so that each piece of a source is read in
+the order in which it lies there, straight into rows that follow one another. Where in these rows a record of the batch
+stands, an index says; the device looks it up there, as it looks a resident record up in its storage.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError
+from datamix.pipeline import xla
+from datamix.pipeline.narrowing import beyond, mend, what_is_lost
+from datamix.sources.base import Source
+from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
+from datamix.spec import Arrays, Spec
+
+PREFETCH_BYTES = 256 * 2**20
+_PIECE_BYTES = (2**15, 2**20)  # read by one task: at least, so that a task is worth its cost, and at most
+_SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
+_STALL_S = 0.5
+_log = logging.getLogger("datamix")
+_hosts: WeakValueDictionary[int, HostReader] = WeakValueDictionary()
+_tokens = itertools.count(1)
+
+
+def default_threads() -> int:
+    """Twice as many threads as processors, 2 to 16: they wait for storage as often as they copy."""
+    return min(max(2 * (os.cpu_count() or 1), 2), 16)
+
+
+def host_of(token: int) -> HostReader:
+    """The reader with a token.
+
+    Raises:
+      ConfigError: There is none any more.
+    """
+    if (host := _hosts.get(token)) is None:
+        raise ConfigError("the Pipeline whose records this reads is gone; keep it as long as its pipeline.compiled.")
+    return host
+
+
+class Staging:
+    """Memory for the records of some rows, used again and again.
+
+    Attributes:
+      rows: For each storage group, leaf name to array, shape [capacity, elements]; empty where nothing is fed.
+      index: The row of its group in which each record stands, uint32 [capacity]; where it is resident, 0.
+    """
+
+    def __init__(self, specs: Sequence[Spec], capacity: int) -> None:
+        self.rows: list[Arrays] = [
+            {leaf: xla.aligned((capacity, *part.flat), part.dtype) for leaf, part in spec.items()} for spec in specs
+        ]
+        self.index = xla.aligned((capacity,), "uint32")
+        self.index.fill(0)
+
+
+@dataclass(eq=False)
+class Reading:
+    """Records that are being read.
+
+    Attributes:
+      into: Where they are read to.
+      ended: Set once all are there, or one of them cannot be read.
+      cancelled: Whether nobody waits for them any more.
+      pending: The sources that are still being read, by index, and the number of their pieces.
+      last: The index of the source that arrived last; None where there was none.
+    """
+
+    into: Staging
+    ended: Future[None] = field(default_factory=Future)
+    cancelled: bool = False
+    pending: dict[int, int] = field(default_factory=dict)
+    last: int | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether all records have been read."""
+        return self.ended.done() and self.ended.exception() is None
+
+    def finish(self, source: int | None = None, error: BaseException | None = None) -> None:
+        """Note that a piece of a source has arrived, or that there is no more to wait for."""
+        with self.lock:
+            if source is not None:
+                self.last = source
+                self.pending[source] -= 1
+                if not self.pending[source]:
+                    del self.pending[source]
+            if self.ended.done() or (self.pending and error is None):
+                return
+            if error is None:
+                self.ended.set_result(None)
+            else:
+                self.ended.set_exception(error)
+
+
+@dataclass(kw_only=True)
+class Metrics:
+    """The counts of what was read for one iterator.
+
+    Attributes:
+      num_bytes: Bytes of staging rows that were filled.
+      num_records: Records that were handed on, resident ones included.
+      read_s: Seconds that threads spent on each source, by name; several at once count each.
+      waited_s: Seconds spent in waiting for data.
+      waits: How often data was asked for, and how many of these times it was there.
+      last: How often each source was the last to arrive, by name, where data was waited for.
+      begun: When counting began, in seconds.
+    """
+
+    num_bytes: int = 0
+    num_records: int = 0
+    read_s: dict[str, float] = field(default_factory=dict)
+    waited_s: float = 0.0
+    waits: tuple[int, int] = (0, 0)
+    last: dict[str, int] = field(default_factory=dict)
+    begun: float = field(default_factory=time.perf_counter)
+
+    def report(self) -> dict[str, Any]:
+        """The counts as people read them; `window_fill` is the share of times that data was there when asked for."""
+        asked, there = self.waits
+        return {
+            "bytes": self.num_bytes,
+            "bytes_per_record": self.num_bytes / max(self.num_records, 1),
+            "bytes_per_s": self.num_bytes / max(time.perf_counter() - self.begun, 1e-9),
+            "waited_s": self.waited_s,
+            "window_fill": there / asked if asked else None,
+            "last_source": max(self.last, key=self.last.__getitem__, default=None),
+            "read_s": dict(self.read_s),
+        }
+
+
+class HostReader:
+    """The records of the fed sources of a mix, read by one pool of threads.
+
+    Args:
+      sources: All sources by name, in order.
+      specs: The spec of each source's records as they are stored.
+      groups: The indices of each storage group's sources.
+      fed: The names of the sources that are read on the host.
+      threads: The number of threads; None for `default_threads`.
+      prefetch_bytes: The most bytes of records that an iterator has read ahead.
+
+    Attributes:
+      specs: The spec of the fed records of each storage group; empty where there are none.
+      is_fed: Whether each source is read here, bool [num_sources].
+      token: The number by which compiled programs know this reader.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        specs: Mapping[str, Spec],
+        groups: Sequence[Sequence[int]],
+        fed: Sequence[str],
+        *,
+        threads: int | None = None,
+        prefetch_bytes: int | None = None,
+    ) -> None:
+        self.names, self._sources = list(sources), list(sources.values())
+        self._stored = [specs[name] for name in self.names]
+        self._given: list[Spec] = [dict(source.spec) for source in self._sources]
+        self.is_fed = np.array([name in fed for name in self.names])
+        self.specs: list[Spec] = [
+            self._stored[members[0]] if self.is_fed[list(members)].any() else {} for members in groups
+        ]
+        self._group = np.zeros(len(self.names), np.int64)
+        for group, members in enumerate(groups):
+            self._group[list(members)] = group
+        # Groups one after the other, and the sources of each: the order of a staging's rows.
+        self._ordered = np.argsort(self._group, kind="stable")
+        self._rank = np.empty(len(self.names), np.uint64)
+        self._rank[self._ordered] = np.arange(len(self.names))
+        self._sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        self.threads = threads or default_threads()
+        self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_lock = threading.Lock()
+        self._users: WeakSet[object] = WeakSet()
+        self._has_nan: set[tuple[int, str]] = set()
+        self.token = next(_tokens)
+        _hosts[self.token] = self
+        for source in np.flatnonzero(self.is_fed).tolist():
+            self._open(source)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one staging row of all groups."""
+        return sum(_bytes_of(spec) for spec in self.specs)
+
+    def _open(self, source: int) -> None:
+        """Read a first record, so that what is missing is missed at once, and what is decoded ahead is, by one thread.
+
+        Raises:
+          DataError: Numbers of 64 bits cannot be stored in 32, as far as some of the records say.
+        """
+        if any(
+            np.dtype(part.dtype).kind == "f" and np.dtype(part.dtype).itemsize > np.dtype(stored.dtype).itemsize
+            for part, stored in zip(self._given[source].values(), self._stored[source].values(), strict=True)
+        ):
+            for leaf, values in self._raw(source, self._evenly(source)).items():
+                if lost := what_is_lost(values, np.dtype(self._stored[source][leaf].dtype)):
+                    raise self._lost(source, leaf, lost)
+        else:
+            self._raw(source, np.zeros(min(1, self._sources[source].num_records), np.int64))
+
+    def add_user(self, user: object) -> None:
+        """Keep the threads until `remove_user`."""
+        self._users.add(user)
+
+    def remove_user(self, user: object) -> None:
+        """Let the threads end, if there is no other user."""
+        self._users.discard(user)
+        if not self._users:
+            with self._pool_lock:
+                pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.shutdown(wait=False)
+
+    def _submit(self, call: Callable[..., None], *arguments: object) -> None:
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads, "datamix-read")
+            self._pool.submit(call, *arguments)
+
+    def start(self, rows: Callable[[], tuple[np.ndarray, np.ndarray]], into: Staging, metrics: Metrics) -> Reading:
+        """Set the reading of some records going, without waiting for it.
+
+        Args:
+          rows: Gives source and record of each row, unsigned [count]; called by a thread of the pool.
+          into: The memory for them, of `count` rows or more.
+          metrics: Where what is read is counted.
+        """
+        reading = Reading(into)
+        self._submit(self._lay_out, reading, rows, metrics)
+        return reading
+
+    def wait(self, reading: Reading, metrics: Metrics) -> None:
+        """Wait until records are read; a stall is logged.
+
+        Raises:
+          DatamixError: One of them cannot be read.
+        """
+        asked, there = metrics.waits
+        metrics.waits = asked + 1, there + reading.ended.done()
+        if not reading.ended.done():
+            begun = time.perf_counter()
+            try:
+                reading.ended.exception(timeout=_STALL_S)
+            except TimeoutError:
+                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending)) or "the plan"
+                _log.warning("waiting for data: over %s s for records of source %s.", _STALL_S, late)
+                reading.ended.exception()
+            finally:
+                metrics.waited_s += time.perf_counter() - begun
+            if reading.last is not None:
+                name = self.names[reading.last]
+                metrics.last[name] = metrics.last.get(name, 0) + 1
+        reading.ended.result()
+
+    def read(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
+        """Read some records, and wait for them.
+
+        Args:
+          source: The source of each, unsigned [count].
+          record: The number of each in its source, unsigned [count].
+          capacity: The rows of the staging; `count` by default.
+
+        Raises:
+          DatamixError: One of them cannot be read.
+        """
+        metrics = Metrics()
+        reading = self.start(lambda: (source, record), Staging(self.specs, capacity or len(source)), metrics)
+        try:
+            self.wait(reading, metrics)
+        finally:
+            reading.cancelled = True
+        return reading.into
+
+    def _lay_out(self, reading: Reading, rows: Callable[[], tuple[np.ndarray, np.ndarray]], metrics: Metrics) -> None:
+        """Give each record its row in the staging, and have them read in pieces."""
+        try:
+            tasks = self._tasks(reading, *rows())
+            if not tasks:
+                reading.finish()
+            for task in tasks[1:]:
+                self._submit(self._run, reading, task, metrics)
+            for task in tasks[:1]:
+                self._run(reading, task, metrics)
+        except BaseException as error:  # whoever waits gets it, of whatever kind
+            reading.finish(error=error)
+
+    def _tasks(
+        self, reading: Reading, source: np.ndarray, record: np.ndarray
+    ) -> list[list[tuple[int, int, np.ndarray]]]:
+        """Order the records by where they lie; returns pieces of sources: the source, the first row, the records."""
+        ranks = self._rank[source]
+        keys = ranks << np.uint64(32) | record
+        if self.is_fed.all():
+            fed: np.ndarray | None = None
+            order = np.argsort(keys)
+        else:
+            fed = np.flatnonzero(self.is_fed[source])
+            order = fed[np.argsort(keys[fed])]
+        records = record[order].astype(np.int64)
+        counts = np.bincount(ranks[order].astype(np.int64), minlength=len(self.names))
+        begins = np.cumsum(counts) - counts
+        first_of_group = np.full(len(self.specs), len(order))
+        np.minimum.at(first_of_group, self._group[self._ordered], begins)
+        row = np.arange(len(order)) - first_of_group[self._group[source[order]]]
+        index = reading.into.index[: len(source)]
+        if fed is not None:
+            index.fill(0)
+        index[order] = row
+        least, most = _PIECE_BYTES
+        piece = min(max(int(counts @ self._sizes) // self.threads, least), most)
+        tasks: list[list[tuple[int, int, np.ndarray]]] = []
+        filled = piece
+        for rank in np.flatnonzero(counts).tolist():
+            number, begin, end = int(self._ordered[rank]), int(begins[rank]), int(begins[rank] + counts[rank])
+            first, size = int(first_of_group[self._group[number]]), int(self._sizes[rank])
+            while begin < end:
+                if filled >= piece:
+                    tasks.append([])
+                    filled = 0
+                count = min(max((piece - filled) // size, 1), end - begin)
+                tasks[-1].append((number, begin - first, records[begin : begin + count]))
+                reading.pending[number] = reading.pending.get(number, 0) + 1
+                begin, filled = begin + count, filled + count * size
+        return tasks
+
+    def _run(self, reading: Reading, task: list[tuple[int, int, np.ndarray]], metrics: Metrics) -> None:
+        for source, first, records in task:
+            if reading.cancelled or reading.ended.done():
+                return
+            begun = time.perf_counter()
+            rows = {leaf: v[first : first + len(records)] for leaf, v in reading.into.rows[self._group[source]].items()}
+            try:
+                self._take(source, records, rows)
+            except BaseException as error:  # whoever waits gets it, of whatever kind
+                reading.finish(error=error)
+                return
+            name = self.names[source]
+            with self._pool_lock:
+                metrics.read_s[name] = metrics.read_s.get(name, 0.0) + time.perf_counter() - begun
+                metrics.num_bytes += sum(values.nbytes for values in rows.values())
+            reading.finish(source)
+
+    def _raw(self, source: int, records: np.ndarray, rows: Arrays | None = None) -> Arrays:
+        """Some records as the source gives them, in the memory of `rows` where these are of its dtype."""
+        out = {}
+        for leaf, part in self._given[source].items():
+            shape = (len(records), *part.shape)
+            if rows is not None and rows[leaf].dtype == np.dtype(part.dtype):
+                out[leaf] = rows[leaf].reshape(shape)
+            else:
+                out[leaf] = np.empty(shape, part.dtype)
+        self._sources[source].take(records, out)
+        return out
+
+    def _take(self, source: int, records: np.ndarray, rows: Arrays) -> None:
+        """Fill staging rows with records of a source.
+
+        Raises:
+          DatamixError: A record cannot be read, or its numbers do not fit.
+        """
+        for leaf, values in self._raw(source, records, rows).items():
+            stored = rows[leaf]
+            if values.dtype != stored.dtype:
+                if (row := beyond(values, stored.dtype)) is not None:
+                    lost = what_is_lost(values[row : row + 1], stored.dtype)
+                    raise self._lost(source, leaf, lost, int(records[row]))
+                stored[...] = values.reshape(stored.shape)
+            if stored.dtype.kind == "f" and (source, leaf) not in self._has_nan and np.isnan(stored.min(initial=0)):
+                self._tell_nan(source, leaf, int(records[np.isnan(stored.reshape(len(stored), -1)).any(1).argmax()]))
+
+    def _tell_nan(self, source: int, leaf: str, record: int) -> None:
+        with self._pool_lock:
+            is_first = (source, leaf) not in self._has_nan
+            self._has_nan.add((source, leaf))
+        if is_first:
+            where = self._place(source, record)
+            _log.warning("source %r: the leaf %r holds NaN, first seen in %s.", self.names[source], leaf, where)
+
+    def _lost(self, source: int, leaf: str, lost: str, record: int | None = None) -> DataError:
+        name, where = self.names[source], "" if record is None else f" of {self._place(source, record)}"
+        return DataError(f"source {name!r}: leaf {leaf!r}{where} {lost}; {mend(name, lost)}")
+
+    def _place(self, source: int, record: int) -> str:
+        """Where a record lies, as far as the source knows."""
+        places = getattr(self._sources[source], "places", None)
+        place = places(np.array([record]))[0] if places is not None else ""
+        return f"record {record} ({place})" if place else f"record {record}"
+
+    def _evenly(self, source: int) -> np.ndarray:
+        """Some of a source's records, evenly spaced."""
+        size = self._sources[source].num_records
+        count = min(size, _SAMPLE_RECORDS, max(_SAMPLE_BYTES // max(_bytes_of(self._given[source]), 1), 1))
+        return np.linspace(0, max(size - 1, 0), count).astype(np.int64)
+
+    def rows_of(self, source: int, records: np.ndarray) -> Arrays:
+        """Some records of a source as they are stored, leaf name to array, shape [count, elements]."""
+        rows = {leaf: np.empty((len(records), *part.flat), part.dtype) for leaf, part in self._stored[source].items()}
+        self._take(source, records, rows)
+        return rows
+
+    def statistics(self, source: int) -> Mapping[str, LeafStatistics]:
+        """The statistics of a source's leaves: those it has kept, or by some of its records."""
+        if (known := statistics_of(self._sources[source])) is not None:
+            return known
+        records = self._evenly(source)
+        sampled = len(records) < self._sources[source].num_records
+        return {leaf: LeafStatistics.of(v, sampled=sampled) for leaf, v in self._raw(source, records).items()}
+
+
+class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
+    """The statistics of every source, of which those of fed ones are made when they are first asked for.
+
+    Args:
+      names: The names of all sources, in order.
+      resident: The statistics of those that are resident.
+      host: The reader of the others.
+    """
+
+    def __init__(self, names: Sequence[str], resident: Statistics, host: HostReader) -> None:
+        self._names, self._known, self._host = tuple(names), dict(resident), host
+
+    def __getitem__(self, name: str) -> Mapping[str, LeafStatistics]:
+        if name not in self._known and name in self._names:
+            self._known[name] = self._host.statistics(self._names.index(name))
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _bytes_of(spec: Spec) -> int:
+    """Bytes of one record."""
+    return sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in spec.values())

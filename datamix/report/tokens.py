@@ -1,0 +1,92 @@
+"""The report on tokens: what became of the documents of each source, their text, and a figure of their lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.text import Text
+
+from datamix.builder.source import OpenSource
+from datamix.builder.texts import packed
+from datamix.errors import printable
+from datamix.mixing.plan import Plan
+from datamix.report.console import percent
+from datamix.report.figures import canvas, color_of, save
+from datamix.spec import Batch
+
+COLUMNS = ["source", "documents", "split", "left out", "its tokens", "padding", "tokens", "share of tokens", "epochs"]
+_SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
+
+
+def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:
+    """A row of `COLUMNS` for each source of tokens, of a mix that gives so many records; None without end."""
+    given = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
+    if given is None:
+        return []
+    own = [0 if source.num_tokens is None else int(source.num_tokens.sum()) for source in sources.values()]
+    amounts = [float(tokens) for tokens in given]
+    if records is None:  # the shares of records in the long run, by their mean tokens
+        means = [tokens / max(source.num_records, 1) for tokens, source in zip(own, sources.values(), strict=True)]
+        by_tokens = plan.lengths is not None
+        amounts = [plan.long_run_share(i) * (1 if by_tokens else mean) for i, mean in enumerate(means)]
+    table: list[tuple[str, ...]] = []
+    for name, source in packed(sources).items():
+        i, facts = list(sources).index(name), source.facts
+        left_out = f"{facts.dropped:,}" + (f" ({facts.lost:,} tokens)" if facts.lost else "")
+        epochs = f"{given[i] / max(own[i], 1):.2f}"
+        numbers = ("∞", "∞") if records is None else (f"{given[i]:,}", epochs)
+        share = percent(amounts[i] / (sum(amounts) or 1))
+        row = (f"{facts.documents:,}", f"{facts.split:,}", left_out, f"{own[i]:,}", percent(facts.padding))
+        table.append((name, *row, numbers[0], share, numbers[1]))
+    return table
+
+
+def documents(sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> Iterator[Text]:
+    """The first documents of each source among some batches as text, a line each; its colour says the source."""
+    names = list(sources)
+    for name, source in packed(sources).items():
+        row = next((row for batch in batches for row in _rows_of(batch, names.index(name))), None)
+        if row is None:
+            continue
+        color = color_of(names.index(name))
+        yield Text(f"{printable(name)}: a record of {int((row['segment_ids'] > 0).sum())} tokens", f"bold {color}")
+        for segment in range(1, min(int(row["segment_ids"].max()), _SEGMENTS) + 1):
+            text = source.decode(row["tokens"][row["segment_ids"] == segment])
+            shown = text[:_CHARACTERS] + ("…" if len(text) > _CHARACTERS else "")
+            yield Text.assemble((f"┃{segment} ", f"bold {color}"), printable(" ".join(shown.split())))
+
+
+def _rows_of(batch: Batch, source: int) -> Iterator[Mapping[str, np.ndarray]]:
+    if "tokens" in batch and batch["tokens"].ndim == 2:
+        for row in np.flatnonzero(batch["source_id"] == source):
+            segments = batch["segment_ids"][row] if "segment_ids" in batch else np.ones_like(batch["tokens"][row])
+            yield {"tokens": batch["tokens"][row], "segment_ids": segments}
+
+
+def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
+    """Draw the tokens of each source and the lengths of its documents; returns the figure's name, None without any."""
+    if not (shown := packed(sources)):
+        return None
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
+    figure = canvas(9, 1.8 + 0.25 * len(shown))
+    amounts, lengths = figure.subplots(1, 2)
+    ends = [np.concatenate([np.diff(file.ends, prepend=0) for file in source.files]) for source in shown.values()]
+    sizes = np.concatenate(ends)
+    bins = np.geomspace(max(sizes.min(initial=1), 1), sizes.max(initial=1) + 1, 40)
+    for (name, source), each in zip(shown.items(), ends, strict=True):
+        color = color_of(list(sources).index(name))
+        amounts.barh(name, source.facts.tokens, color=color)
+        lengths.hist(each, bins, weights=each / max(each.sum(), 1), histtype="step", color=color, label=name)
+    amounts.invert_yaxis()
+    amounts.set(xlabel="tokens")
+    lengths.axvline(next(iter(shown.values())).length, color="gray", linestyle="--", linewidth=1, label="a record")
+    lengths.set(xscale="log", xlabel="tokens of a document", ylabel="share of the tokens")
+    lengths.legend(fontsize=8)
+    lengths.xaxis.set_minor_formatter(NullFormatter())
+    for axis in (amounts, lengths):
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    save(figure, directory / "tokens.png")
+    return "tokens.png"

@@ -1,0 +1,83 @@
+"""Files that are mapped into memory: what was looked at is let go of, and a file that is cut short is noticed."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from datamix.errors import DataError
+
+KEPT_BYTES = 64 * 2**20  # of all files together, until the pages of the file that is read are let go of
+_AROUND_BYTES = 2**16  # mapped at a page's first use, where the system has them in memory
+_SPARSE = 8  # one row in so many, or fewer: the system reads 128 KiB around a row, which takes 100 times as long
+_touched: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+_is_sparse: WeakKeyDictionary[mmap.mmap, bool] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def mapping_of(values: np.ndarray) -> mmap.mmap | None:
+    """The mapping that an array is a view of; None where it lies in memory of its own."""
+    base: object = values
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def begin(values: np.ndarray, num_rows: int, span: int) -> None:
+    """Check that the file of a mapped array is still whole, and tell the system what is read of it.
+
+    Beyond the end of a file that was cut short, the process would be killed.
+
+    Args:
+      values: The array, or a view of it; one that is not mapped is left alone.
+      num_rows: The number of rows that will be looked at.
+      span: The number of rows from the first of them to the last.
+
+    Raises:
+      DataError: The file has been cut short.
+    """
+    mapping = mapping_of(values)
+    if mapping is None:
+        return
+    if (size := mapping.size()) < len(mapping):
+        name = _file_of(values) or "a mapped file"
+        raise DataError(f"{name} has been cut short to {size:,} of {len(mapping):,} bytes since it was opened.")
+    is_sparse = span >= _SPARSE * num_rows
+    if _is_sparse.get(mapping, False) != is_sparse and hasattr(mapping, "madvise"):
+        _is_sparse[mapping] = is_sparse
+        mapping.madvise(mmap.MADV_RANDOM if is_sparse else mmap.MADV_NORMAL)
+
+
+def end(values: np.ndarray, num_rows: int) -> None:
+    """Count rows of a mapped array as looked at, and let go of its pages where these have become many.
+
+    The pages of a file count as the process's own memory until then. They stay in the system's.
+
+    Args:
+      values: The array, or a view of it; one that is not mapped is left alone.
+      num_rows: The number of rows that were looked at.
+    """
+    mapping = mapping_of(values)
+    if mapping is None:
+        return
+    touched = num_rows * (values[:1].nbytes + _AROUND_BYTES)
+    with _lock:
+        _touched[mapping] = min(_touched.get(mapping, 0) + touched, len(mapping))
+        if sum(_touched.values()) <= KEPT_BYTES:
+            return
+        _touched[mapping] = 0
+    if hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _file_of(values: np.ndarray) -> str:
+    """The name of the file of a mapped array, as far as NumPy knows it."""
+    base: object = values
+    while isinstance(base, np.ndarray):
+        if name := getattr(base, "filename", None):
+            return str(name)
+        base = base.base
+    return ""

@@ -1,0 +1,318 @@
+"""Packed records of tokens: what they are made of says `packing`, and this copies it out of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, NamedTuple, get_args
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.cache import cache_directory
+from datamix.sources.files import Paths, notes_on
+from datamix.sources.splits import resolve_split
+from datamix.sources.text.packing import Chunks, Facts, Long, Packing, Pieces, Rows, pack
+from datamix.sources.text.token_files import TokenFile
+from datamix.sources.text.tokenizers import Tokenizer
+from datamix.spec import Arrays, LeafSpec, Spec
+
+_LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
+_LONG_PIECES = 64  # tokens; from there on, a loop over pieces is faster than an index for each token
+_MOST_TOKENS = 2**24  # of a record
+_BLOCK_TOKENS = 2**16  # handed out at a time, so that what is computed on the way stays in a core's cache
+_LARGEST = 2**31 - 1
+_MOST_PLACES = 3  # that are named of one record and file
+
+
+class _Loaded(NamedTuple):
+    files: list[TokenFile]
+    rows: Rows
+    facts: Facts
+    notes: tuple[str, ...]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_MOST_PLACES], *(["…"] if len(names) > _MOST_PLACES else [])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """Records of tokens, packed out of documents: what the sources of tokens have in common.
+
+    Leaves of a record: `tokens`, `segment_ids` (the number of the piece, from 1; 0 where there is no token),
+    `positions` (from 0 in each piece), int32 [length]; `num_tokens`, int32; and where documents have prompts,
+    `loss_mask`, bool [length]: whether a token is of a completion.
+
+    Attributes:
+      path: A file, a folder, a glob or a list of them, or a mapping from splits to them.
+      length: The tokens that a record has room for.
+      packing: "chunk", "best_fit" or "pad"; see `datamix.sources.text.packing.pack`, as for `long`.
+      long: What happens to documents longer than a record, unless they are chunked: "split", "truncate" or "drop".
+      split: TFDS's syntax, in documents.
+      leaves: The leaves of a record; None for all.
+      cache_dir: The directory of the cache.
+      source_name: The source's name in the mix, by which "best_fit" divides documents into blocks.
+
+    Files are read at first use, which raises
+
+    - ConfigError: a setting has no meaning, or does not fit the files.
+    - DataError: a file is missing or damaged.
+    """
+
+    path: Paths
+    length: int
+    packing: Packing = "chunk"
+    long: Long = "split"
+    split: str = "train"
+    leaves: Sequence[str] | None = None
+    cache_dir: str | None = None
+    source_name: str = ""
+    class_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for key, options in (("packing", get_args(Packing)), ("long", get_args(Long))):
+            if (value := getattr(self, key)) not in options:
+                raise ConfigError(key=key, value=value, hint=hint(str(value), options))
+        if not 1 <= self.length <= _MOST_TOKENS:
+            raise ConfigError(f"it is from 1 to {_MOST_TOKENS:,}", key="length", value=self.length)
+
+    @property
+    def known_tokenizer(self) -> Tokenizer | None:
+        """What made the tokens; None where nobody says."""
+        raise NotImplementedError
+
+    def _paths(self) -> Mapping[str, Sequence[Path]]:
+        """The files of each split."""
+        raise NotImplementedError
+
+    def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
+        """The tokens of a file."""
+        raise NotImplementedError
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        paths, cache_dir = self._paths(), cache_directory(self.cache_dir)
+        sizes = dict.fromkeys(paths, 0)
+        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes, where="split")}
+        files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
+        for name, of_split in chosen.items():
+            documents[name] = [np.empty((2, 0), np.int64)]
+            for file in (part for path in of_split for part in self._open(path, cache_dir)):
+                lengths = np.diff(file.ends, prepend=0)
+                documents[name].append(np.stack([file.ends - lengths + begin, lengths]))
+                files.append(file)
+                begin += len(file.tokens)
+        whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
+        sizes |= {name: each.shape[1] for name, each in whole.items()}
+        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes, where="split")]
+        begins, lengths = np.concatenate(parts, axis=1)
+        rows, facts = pack(
+            begins,
+            lengths,
+            capacity=self.length,
+            packing=self.packing,
+            long=self.long,
+            name=self.source_name,
+            cache_dir=cache_dir,
+        )
+        notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
+        notes += dict.fromkeys(file.note for file in files if file.note)
+        if empty := len(lengths) - facts.documents:
+            notes.append(f"{empty:,} empty documents have no token, and are in no record.")
+        if facts.lost:
+            dropped = f"{facts.dropped:,} of {facts.documents:,} documents are left out"
+            what = f"{dropped if facts.dropped else 'long documents are cut off'}: {facts.lost:,}"
+            notes.append(f"{what} of {facts.lost + facts.tokens:,} tokens; long=split keeps them.")
+        return _Loaded(files, rows, facts, tuple(notes))
+
+    @property
+    def provenance(self) -> str:
+        """The kind of place where the records come from."""
+        return type(self).__name__.lower()
+
+    @property
+    def num_records(self) -> int:
+        """The number of records."""
+        return self._loaded.rows.num_rows
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out, or read otherwise than asked, a sentence each."""
+        return self._loaded.notes
+
+    @property
+    def facts(self) -> Facts:
+        """What became of the documents."""
+        return self._loaded.facts
+
+    @property
+    def files(self) -> Sequence[TokenFile]:
+        """The files of tokens, as far as the split needs them."""
+        return self._loaded.files
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        known = (*_LEAVES, *(["loss_mask"] if any(file.prompts is not None for file in self.files) else []))
+        for leaf in self.leaves or ():
+            if leaf not in known:
+                raise ConfigError(f"there is no leaf {leaf!r}", key="leaves", hint=hint(leaf, known))
+        other = {"num_tokens": LeafSpec((), "int32"), "loss_mask": LeafSpec((self.length,), "bool")}
+        return {leaf: other.get(leaf, LeafSpec((self.length,), "int32")) for leaf in self.leaves or known}
+
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """What tells the tokenizer from all others; None where nobody says which it is."""
+        return None if self.known_tokenizer is None else self.known_tokenizer.digest
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token there may be, or where nobody says, than the largest there is."""
+        if self.known_tokenizer is not None:
+            return self.known_tokenizer.vocab_size
+        return max((int(file.tokens.max(initial=0)) + 1 for file in self.files), default=0)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """The text of some tokens; their numbers where nobody says which tokenizer made them."""
+        return (
+            " ".join(map(str, tokens.tolist())) if self.known_tokenizer is None else self.known_tokenizer.decode(tokens)
+        )
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """The bytes of each token's text, int32 [vocab_size].
+
+        Raises:
+          ConfigError: Nobody says which tokenizer made the tokens.
+        """
+        if self.known_tokenizer is None:
+            raise ConfigError("only what made the tokens knows their text", key="tokenizer", value=None)
+        return self.known_tokenizer.token_bytes
+
+    def lengths(self) -> np.ndarray:
+        """The tokens of each record, int64 [num_records]; none is read."""
+        return self._loaded.rows.lengths()
+
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Tokenise and pack, which the first use would do otherwise."""
+        progress(self.num_records, self.num_records)
+
+    def places(self, indices: np.ndarray) -> list[str]:
+        """The file and the number of the document of the first pieces of each record."""
+        pieces = self._loaded.rows.pieces(np.asarray(indices, np.int64))
+        file, document = self._documents(pieces.begin)
+        names: list[dict[Path, list[str]]] = [{} for _ in indices]
+        for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
+            names[row].setdefault(self.files[i].path, []).append(f"{self.files[i].first + number:,}")
+        return ["; ".join(f"{path}: document {_few(each)}" for path, each in of_row.items()) for of_row in names]
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """See `datamix.sources.base.Source`; `out` may hold some of the leaves alone."""
+        rows, indices = self._loaded.rows, np.asarray(indices, np.int64)
+        only_tokens = out.keys() == {"tokens"} and len(self.files) == 1
+        if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
+            out["tokens"][...] = self._checked(self._tokens[0][1][starts], 0)
+            return
+        step = max(_BLOCK_TOKENS // self.length, 1)
+        for start in range(0, len(indices), step):
+            block = slice(start, start + step)
+            self._take(rows.pieces(indices[block]), {leaf: values[block] for leaf, values in out.items()})
+
+    def _take(self, pieces: Pieces, out: Arrays) -> None:
+        count = len(next(iter(out.values())))
+        used = np.bincount(pieces.row, pieces.length, count).astype(np.int64)
+        if "num_tokens" in out:
+            out["num_tokens"][...] = used
+        if "tokens" in out:
+            if (used < self.length).any():
+                out["tokens"][...] = 0
+            self._copy(pieces, used, out["tokens"])
+        # Runs of tokens: the pieces of each row, and what is left of it, which is segment 0.
+        last = np.searchsorted(pieces.row, np.arange(count), side="right")
+        first = np.searchsorted(pieces.row, pieces.row)
+        segment = np.insert(np.arange(1, len(first) + 1) - first, last, 0).astype(np.int32)
+        length = np.insert(pieces.length, last, self.length - used)
+        shape = (count, self.length)
+        if "segment_ids" in out:
+            out["segment_ids"][...] = np.repeat(segment, length).reshape(shape)
+        if out.keys().isdisjoint(("positions", "loss_mask")):
+            return
+        begin = (np.cumsum(length) - length).astype(np.int32)
+        positions = np.arange(count * self.length, dtype=np.int32) - np.repeat(begin, length)
+        if (used < self.length).any():
+            positions *= np.repeat(segment > 0, length)
+        if "positions" in out:
+            out["positions"][...] = positions.reshape(shape)
+        if "loss_mask" in out:
+            learnt_from = np.insert(self._prompts(pieces), last, self.length).astype(np.int32)
+            out["loss_mask"][...] = (positions >= np.repeat(learnt_from, length)).reshape(shape)
+
+    def _copy(self, pieces: Pieces, used: np.ndarray, out: np.ndarray) -> None:
+        """Copy tokens into rows, int32 [count, length]."""
+        # Neighbours in a row that are neighbours in a file are copied together.
+        file = self._files_of(pieces.begin)
+        ends = pieces.begin + pieces.length
+        joined = (np.diff(pieces.row) == 0) & (pieces.begin[1:] == ends[:-1]) & (np.diff(file) == 0)
+        first = np.flatnonzero(np.append(True, ~joined)[: len(file)])
+        row, file = pieces.row[first], file[first]
+        begin = pieces.begin[first] - self._starts[file]
+        length = np.add.reduceat(pieces.length, first)
+        column = np.cumsum(length) - length - (np.cumsum(used) - used)[row]
+        for i in np.unique(file).tolist():
+            tokens, windows = self._tokens[i]
+            full = (file == i) & (length == self.length)
+            if full.any():
+                out[row[full]] = self._checked(windows[begin[full]], i)
+            part = (file == i) & ~full
+            to, at, start, size = (each[part] for each in (row, column, begin, length))
+            if len(to) and size.mean() >= _LONG_PIECES:
+                for r, c, s, n in zip(to.tolist(), at.tolist(), start.tolist(), size.tolist(), strict=True):
+                    out[r, c : c + n] = self._checked(tokens[s : s + n], i)
+            elif len(to):
+                within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+                values = self._checked(tokens[np.repeat(start, size) + within], i)
+                out[np.repeat(to, size), np.repeat(at, size) + within] = values
+
+    def _checked(self, tokens: np.ndarray, file: int) -> np.ndarray:
+        if tokens.dtype not in (np.uint16, np.uint8) and (tokens.min() < 0 or tokens.max() > _LARGEST):
+            wrong = tokens[(tokens < 0) | (tokens > _LARGEST)][0]
+            raise DataError(f"{self.files[file].path} holds {wrong}, which is no token.")
+        return tokens
+
+    @cached_property
+    def _tokens(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The tokens of each file, and those that begin at each of them, `length` in a row."""
+        arrays = [np.asarray(file.tokens) for file in self.files]
+        return [(each, sliding_window_view(each, self.length) if len(each) >= self.length else each) for each in arrays]
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The first token of each file, counted over all files."""
+        sizes = np.array([len(file.tokens) for file in self.files], np.int64)
+        return np.cumsum(sizes) - sizes
+
+    def _files_of(self, begin: np.ndarray) -> np.ndarray:
+        return np.asarray(np.searchsorted(self._starts, begin, side="right") - 1)
+
+    def _documents(self, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The file that each token lies in, and the document within the file."""
+        file, document = self._files_of(begin), np.empty_like(begin)
+        for i in np.unique(file).tolist():
+            here = file == i
+            document[here] = np.searchsorted(self.files[i].ends, begin[here] - self._starts[i], side="right")
+        return file, document
+
+    def _prompts(self, pieces: Pieces) -> np.ndarray:
+        """How many tokens at the beginning of each piece are of a prompt, int64 [num_pieces]."""
+        file, document = self._documents(pieces.begin)
+        prompts = np.zeros_like(pieces.begin)
+        for i in np.unique(file).tolist():
+            here, of_file = file == i, self.files[i]
+            if of_file.prompts is not None:
+                start = np.append(0, of_file.ends)[document[here]] + self._starts[i]
+                prompts[here] = start + of_file.prompts[document[here]] - pieces.begin[here]
+        return np.asarray(np.maximum(prompts, 0))

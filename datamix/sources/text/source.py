@@ -1,0 +1,98 @@
+"""The sources `text` and `tokens`: records of tokens out of text, and out of token files made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from datamix.errors import ConfigError, expanded, hint
+from datamix.sources.files import Paths, files_of
+from datamix.sources.text.packed import Packed
+from datamix.sources.text.packing import Long, Packing
+from datamix.sources.text.reading import text_files
+from datamix.sources.text.token_files import TokenFile, token_file, tokenised
+from datamix.sources.text.tokenizers import Tokenizer, open_tokenizer
+
+__all__ = ["Long", "Packing", "Paths", "Text", "Tokens"]  # the first three: in the signatures of the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Packed):
+    """Text in files, tokenised once into the cache, and packed.
+
+    Files are of the kinds in `datamix.sources.text.reading.SUFFIXES`; `path` may also be a folder that `save_to_disk`
+    of Hugging Face's datasets has written.
+
+    Attributes:
+      tokenizer: "bytes", or the path of a `tokenizer.json`.
+      column: The column of the text in files with columns. Where there is no `text`, but `prompt` and `completion`,
+        these are read, and the leaf `loss_mask` tells them apart.
+      documents: What divides the documents of a `.txt` file: "blank_line" or "line".
+      end_of_document: The token that ends each document, where it is none of the usual ones.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "poem.txt").write_bytes(bytes([116, 105, 10, 10, 108, 97]))
+    ...     source = Text(path=f"{folder}/poem.txt", length=4, cache_dir=folder)
+    ...     out = {"tokens": np.zeros((2, 4), np.int32), "segment_ids": np.zeros((2, 4), np.int32)}
+    ...     source.take(np.arange(2), out)
+    >>> out["tokens"].tolist(), out["segment_ids"].tolist()
+    ([[116, 105, 256, 108], [97, 256, 0, 0]], [[1, 1, 1, 2], [1, 1, 0, 0]])
+    """
+
+    tokenizer: str = "bytes"
+    column: str = "text"
+    documents: Literal["blank_line", "line"] = "blank_line"
+    end_of_document: str | None = None
+
+    @cached_property
+    def known_tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return open_tokenizer(self.tokenizer, self.end_of_document)
+
+    def _paths(self) -> Mapping[str, Sequence[Path]]:
+        if self.documents not in ("blank_line", "line"):
+            raise ConfigError(key="documents", value=self.documents, hint=hint(self.documents, ("blank_line", "line")))
+        return text_files(self.path)
+
+    def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
+        return tokenised(path, self.known_tokenizer, self.column, self.documents, cache_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Packed):
+    """Files of tokens made elsewhere, packed: `.npy`, or `.bin` with nothing but tokens.
+
+    Attributes:
+      dtype: The dtype of tokens in a file that does not say it, such as uint16.
+      end_of_document: The token that ends each document.
+      offsets: Instead, an `.npy` file for each file of tokens, in their order: where each document begins. Megatron's
+        `.bin` files have an `.idx` beside them, which says all three.
+      tokenizer: What made the tokens, where their text is wanted: "bytes", or the path of a `tokenizer.json`.
+    """
+
+    dtype: str | None = None
+    end_of_document: int | None = None
+    offsets: str | list[str] | None = None
+    tokenizer: str | None = None
+
+    @cached_property
+    def known_tokenizer(self) -> Tokenizer | None:
+        """What made the tokens; None where nobody says."""
+        return None if self.tokenizer is None else open_tokenizer(self.tokenizer)
+
+    def _paths(self) -> Mapping[str, Sequence[Path]]:
+        return files_of(self.path, suffixes=(".npy", ".bin"))
+
+    def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
+        offsets = [self.offsets] if isinstance(self.offsets, str) else self.offsets or []
+        files = [file for of_split in self._paths().values() for file in of_split]
+        if offsets and len(offsets) != len(files):
+            text = f"it names {len(offsets)} files for {len(files)} files of tokens; it is one for each"
+            raise ConfigError(text, key="offsets", value=self.offsets)
+        bounds = expanded(offsets[files.index(path)]) if offsets else None
+        return [token_file(path, self.dtype, self.end_of_document, bounds, cache_dir)]

@@ -1,0 +1,248 @@
+"""Flat files of tokens, with the ends of their documents: those in the cache, and those made elsewhere."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.cache import Place
+from datamix.sources.text.reading import Document, batches, splits_lines
+from datamix.sources.text.tokenizers import Tokenizer
+from datamix.sources.tfds.decode import progress
+from datamix.spec import Arrays
+
+PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
+TOLD_BYTES = 2**25  # of a file; from there on, reading it is told
+_CHECKED_BYTES = 2**28  # of text, whose tokens are looked at as a whole before they are used
+_SCANNED = 2**22  # tokens looked at at a time
+_MEGATRON = b"MMIDIDX\x00\x00"
+_MEGATRON_DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f8", 7: "f4", 8: "u2"}
+_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFile:
+    """The tokens of some documents, one after the other.
+
+    Attributes:
+      path: The file that the documents come from.
+      tokens: The tokens, of any integer dtype, shape [num_tokens]; memory-mapped.
+      ends: The place after each document's last token, int64 [num_documents].
+      first: The number of the first document in the file.
+      prompts: How many tokens of each document are a prompt, int64 [num_documents]; None where none has one.
+      note: What a user must know of how the file was read, a sentence; empty if nothing.
+    """
+
+    path: Path
+    tokens: np.ndarray
+    ends: np.ndarray
+    first: int = 0
+    prompts: np.ndarray | None = None
+    note: str = ""
+
+
+def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cache_dir: Path) -> list[TokenFile]:
+    """The tokens of a text file, out of the cache; made first where it does not hold them.
+
+    They are kept in parts, so that a run that is cut short goes on where it was. `documents` is what divides those of a
+    `.txt` file, "blank_line" or "line". See `datamix.sources.text.reading.batches` for `column` and for what it raises.
+    """
+    stat = path.stat()
+    is_text = ".txt" in path.suffixes[-2:]
+    by_line = cache(lambda: is_text and (documents == "line" or splits_lines(path)))
+    reader = cache(lambda: _told(path, batches(path, column=column, by_line=by_line())))
+    read = done = 0  # batches that the reader has given, and that the parts so far hold
+
+    def build() -> tuple[Arrays, dict[str, Any]]:
+        nonlocal read
+        for _ in range(read, done):
+            next(reader())
+        arrays, count, last = _encoded(reader(), tokenizer)
+        read = done + count
+        return arrays, {"batches": count, "last": last, "by_line": by_line()}
+
+    files: list[TokenFile] = []
+    note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so as well."
+    while True:
+        number = len(files)
+        key = {"path": str(path.absolute()), "column": column, "documents": documents, "tokenizer": tokenizer.digest}
+        entry = Place(
+            cache_dir=cache_dir,
+            name=f"tokens-{path.name}-{number}",
+            key=key | {"part": number},
+            fingerprint={"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
+            checked=stat.st_size <= _CHECKED_BYTES,
+        ).load(build)
+        files.append(
+            TokenFile(
+                path=path,
+                tokens=entry.arrays["tokens"],
+                ends=entry.arrays["ends"],
+                first=files[-1].first + len(files[-1].ends) if files else 0,
+                prompts=entry.arrays.get("prompts"),
+                note=note if entry.info["by_line"] and documents != "line" else "",
+            )
+        )
+        done += entry.info["batches"]
+        if entry.info["last"]:
+            return files
+
+
+def _told(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
+    """Show how far a large file is read."""
+    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=TOLD_BYTES) as advance:
+        before = 0
+        for position, batch in reader:
+            advance(position - before)
+            before = position
+            yield batch
+
+
+def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Arrays, int, bool]:
+    """The arrays of one part, how many batches it holds, and whether it is the last."""
+    parts, pending = [], deque[Future[tuple[np.ndarray, np.ndarray, np.ndarray]]]()
+    count, characters, last = 0, 0, True
+    # The library encodes on all cores, without Python's lock; two threads, so that it does not wait for this one.
+    with ThreadPoolExecutor(2) as pool:
+        for batch in reader:
+            pending.append(pool.submit(_encode, batch, tokenizer))
+            if len(pending) > 2:
+                parts.append(pending.popleft().result())
+            count += 1
+            characters += sum(len(text) for document in batch for text in document)
+            if characters >= PART_CHARACTERS:
+                last = False
+                break
+        parts += [each.result() for each in pending]
+    tokens, lengths, prompts = (
+        np.concatenate(column) for column in zip(*(parts or [_encode([], tokenizer)]), strict=True)
+    )
+    arrays = {"tokens": tokens, "ends": np.cumsum(lengths)}
+    return arrays | ({"prompts": prompts} if prompts.size else {}), count, last
+
+
+def _encode(batch: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tokens of documents with their ends, the length of each, and that of its prompt if there are any.
+
+    An empty document has no token, not even its end.
+    """
+    width = len(batch[0]) if batch else 1
+    tokens, counts = tokenizer.encode([text for document in batch for text in document])
+    counts = counts.reshape(-1, width)
+    lengths = counts.sum(axis=1)
+    ends = np.cumsum(lengths)[lengths > 0]
+    return np.insert(tokens, ends, tokenizer.end_of_document), lengths + (lengths > 0), counts[:, : width - 1].ravel()
+
+
+def token_file(
+    path: Path, dtype: str | None, end_of_document: int | None, offsets: Path | None, cache_dir: Path
+) -> TokenFile:
+    """Map a file of tokens that was made elsewhere.
+
+    Args:
+      path: An `.npy` file, or tokens one after the other; or Megatron's `.bin`, with its `.idx` beside it.
+      dtype: The dtype of tokens in a file that does not say it.
+      end_of_document: The token after which the next document begins.
+      offsets: Instead, an `.npy` file: where each document begins, in tokens, and where the last ends.
+      cache_dir: The directory of the cache, where the ends of documents are kept.
+
+    Raises:
+      ConfigError: The settings do not say what they must, or do not fit the file.
+      DataError: A file is damaged, or holds no whole numbers.
+    """
+    index = path.with_suffix(".idx")
+    if path.suffix == ".bin" and end_of_document is None and offsets is None and index.exists():
+        return _megatron(path, index)
+    tokens = _mapped(path, dtype)
+    if (end_of_document is None) == (offsets is None):
+        text = f"say where the documents in {path.name} end: by end_of_document, a token, or by offsets, an .npy file"
+        raise ConfigError(text, key="end_of_document")
+    if offsets is not None:
+        return TokenFile(path=path, tokens=tokens, ends=_ends(offsets, len(tokens), path))
+    stat = path.stat()
+
+    def scan() -> tuple[Arrays, dict[str, Any]]:
+        starts = range(0, len(tokens), _SCANNED)
+        found = [start + 1 + np.flatnonzero(tokens[start : start + _SCANNED] == end_of_document) for start in starts]
+        ends = np.concatenate([*found, np.empty(0, np.int64)])
+        return {"ends": ends if ends.size and ends[-1] == len(tokens) else np.append(ends, len(tokens))}, {}
+
+    ends = Place(
+        cache_dir=cache_dir,
+        name=f"ends-{path.name}",
+        key={"path": str(path.absolute()), "dtype": str(tokens.dtype), "end_of_document": end_of_document},
+        fingerprint={"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
+    ).load(scan)
+    return TokenFile(path=path, tokens=tokens, ends=ends.arrays["ends"])
+
+
+def _mapped(path: Path, dtype: str | None) -> np.ndarray:
+    with path.open("rb") as file:
+        is_npy = file.read(6) == b"\x93NUMPY"
+    if is_npy:
+        tokens = _loaded(path)
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise DataError(f"{path} is {tokens.dtype}{list(tokens.shape)}; tokens are whole numbers in one row.")
+        if dtype is not None and np.dtype(dtype) != tokens.dtype:
+            raise ConfigError(f"{path} says {tokens.dtype}; leave it out", key="dtype", value=dtype)
+        return tokens
+    if dtype not in _DTYPES:
+        text = f"{path.name} does not say of which dtype its tokens are"
+        raise ConfigError(text, key="dtype", value=dtype, hint=hint(dtype or "", _DTYPES))
+    size = path.stat().st_size
+    if size % np.dtype(dtype).itemsize:
+        raise DataError(f"{path} is cut off, or its tokens are no {dtype}: it has {size:,} bytes.")
+    return np.memmap(path, dtype, "r") if size else np.empty(0, dtype)
+
+
+def _loaded(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    return array
+
+
+def _ends(path: Path, num_tokens: int, of: Path) -> np.ndarray:
+    """The ends of documents, from where they begin, with or without the end of the last."""
+    offsets = _loaded(path)
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise DataError(f"{path} is {offsets.dtype}{list(offsets.shape)}; offsets are whole numbers in one row.")
+    ends = offsets.astype(np.int64)
+    ends = ends[1:] if ends.size and not ends[0] else ends
+    ends = ends if ends.size and ends[-1] == num_tokens else np.append(ends, num_tokens)
+    if (np.diff(ends, prepend=0) < 0).any():
+        raise DataError(f"{path}: its offsets do not ascend from 0 to the {num_tokens:,} tokens of {of.name}.")
+    return ends
+
+
+def _megatron(path: Path, index: Path) -> TokenFile:
+    """See Megatron-LM's `megatron/core/datasets/indexed_dataset.py`."""
+    content = index.read_bytes()
+    try:
+        magic, version, code, num_sequences, num_bounds = struct.unpack_from("<9sQBQQ", content)
+        sizes = np.frombuffer(content, "<i4", num_sequences, 34)
+        pointers = np.frombuffer(content, "<i8", num_sequences, 34 + 4 * num_sequences)
+        bounds = np.frombuffer(content, "<i8", num_bounds, 34 + 12 * num_sequences)
+    except (struct.error, ValueError) as error:
+        raise DataError(f"{index} is no index of Megatron's, or cut off: {error}.") from None
+    if magic != _MEGATRON or version != 1 or _MEGATRON_DTYPES.get(code, "f")[0] == "f":
+        raise DataError(f"{index} is no index of Megatron's for tokens (version {version}, dtype {code}).")
+    tokens = _mapped(path, np.dtype(_MEGATRON_DTYPES[code]).name)
+    ends = np.cumsum(sizes, dtype=np.int64)
+    if len(tokens) != (ends[-1] if ends.size else 0) or not np.array_equal(pointers, (ends - sizes) * tokens.itemsize):
+        raise DataError(f"{path} has {len(tokens):,} tokens, which are not those that {index.name} speaks of.")
+    if bounds.size and not 0 <= bounds.min() <= bounds.max() <= num_sequences:
+        raise DataError(f"{index} is damaged: a document ends after sequence {bounds.max():,} of {num_sequences:,}.")
+    bounds = bounds[bounds > 0]
+    bounds = bounds if bounds.size and bounds[-1] == num_sequences else np.append(bounds, num_sequences)
+    return TokenFile(path=path, tokens=tokens, ends=np.append(0, ends)[bounds])

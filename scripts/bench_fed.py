@@ -1,0 +1,163 @@
+"""How fast records are read on the host: against resident ones, against NumPy by hand, and how much memory it takes.
+
+    python scripts/bench_fed.py
+
+Two sources of uint8 records in memory are mixed one to one in batches of 256. A resident and a fed pipeline, and a
+gather by hand on two threads (`np.take` of shuffled records into memory that is used again; the plan, exact shares and
+a state it has not), run in turns, so that a busy moment of the machine meets them all; the median counts. Then, in
+processes of their own, the time from the start to the first batch of a large file and of a small one, and the most
+memory that a large file takes beyond a small one. The files are sparse: they take no room on the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 256
+THREADS = 2
+
+
+def sources(record_bytes: int, total_bytes: int) -> dict[str, dict[str, np.ndarray]]:
+    """Two sources of random bytes."""
+    draw = np.random.default_rng(0)
+    count = max(total_bytes // record_bytes // 2, BATCH)
+    return {
+        name: {"image": np.frombuffer(draw.bytes(count * record_bytes), np.uint8).reshape(count, record_bytes)}
+        for name in ("first", "second")
+    }
+
+
+def by_hand(data: dict[str, dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+    """Batches of float32 by a gather on two threads, an epoch of each source after the other."""
+    images = [leaves["image"] for leaves in data.values()]
+    draw, half = np.random.default_rng(0), BATCH // 2
+    pixels = [np.empty((half, images[0].shape[1]), np.uint8) for _ in images]
+    batches = [np.empty((BATCH, images[0].shape[1]), np.float32) for _ in range(3)]
+
+    def fill(source: int, rows: np.ndarray, batch: np.ndarray) -> None:
+        np.take(images[source], rows, axis=0, out=pixels[source], mode="clip")
+        np.multiply(pixels[source], np.float32(1 / 255), out=batch[source::2])
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        while True:
+            orders = [draw.permutation(len(values)) for values in images]
+            for number, begin in enumerate(range(0, len(images[0]) - half + 1, half)):
+                batch = batches[number % len(batches)]
+                list(pool.map(lambda i: fill(i, orders[i][begin : begin + half], batch), range(2)))  # noqa: B023
+                yield batch
+
+
+def rate(batches: Iterator[Any], seconds: float) -> float:
+    """Records a second."""
+    begun, count = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        for _ in range(8):
+            next(batches)
+        count += 8 * BATCH
+    return count / (time.perf_counter() - begun)
+
+
+def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) -> dict[str, float]:
+    """Records a second of each contestant, medians; and the medians of the ratios of each round."""
+    import datamix
+    from datamix.operators import to_float
+
+    data = sources(record_bytes, total_bytes)
+    iterators: dict[str, Iterator[Any]] = {
+        placement: iter(datamix.mix(data, operators=[to_float], batch_size=BATCH, stop="forever", placement=placement))
+        for placement in ("device", "host")
+    }
+    iterators["hand"] = by_hand(data)
+    for batches in iterators.values():
+        rate(batches, seconds)
+    rates = [{name: rate(batches, seconds) for name, batches in iterators.items()} for _ in range(rounds)]
+
+    def median(value: Callable[[dict[str, float]], float]) -> float:
+        return statistics.median(map(value, rates))
+
+    return {name: median(lambda each, name=name: each[name]) for name in iterators} | {
+        "host/device": median(lambda each: each["host"] / each["device"]),
+        "host/hand": median(lambda each: each["host"] / each["hand"]),
+    }
+
+
+def first_batch(path: str, seconds: float) -> dict[str, float]:
+    """Seconds to the first batch of a file, and the most memory in MB, after some seconds of batches."""
+    import datamix
+    from datamix.sources.arrays import arrays
+
+    begun = time.perf_counter()
+    pipeline = datamix.mix({"file": arrays(files={"image": path})}, batch_size=BATCH, stop="forever", placement="host")
+    iterator = pipeline.iterator()
+    next(iterator)
+    first_s = time.perf_counter() - begun
+    while time.perf_counter() - begun < first_s + seconds:
+        next(iterator)
+    return {"first_s": first_s, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def files(sizes: dict[str, int], record_bytes: int, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+    """`first_batch` of sparse files of some sizes in bytes, each in processes of its own; medians."""
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in sizes}
+    with tempfile.TemporaryDirectory() as directory:
+        for name, size in sizes.items():
+            shape = (max(size // record_bytes, BATCH), record_bytes)
+            np.lib.format.open_memmap(f"{directory}/{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for _ in range(rounds):
+            for name, each in results.items():
+                command = [sys.executable, __file__, "--file", f"{directory}/{name}.npy", "--seconds", str(seconds)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                each.append(json.loads(done.stdout))
+    return {
+        name: {key: statistics.median(result[key] for result in each) for key in each[0]}
+        for name, each in results.items()
+    }
+
+
+def main() -> None:
+    """Print a table, and write `bench_fed.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, nargs="+", default=[784, 12_000, 150_000], help="bytes of a record")
+    parser.add_argument("--megabytes", type=int, default=300, help="of both sources together")
+    parser.add_argument("--large-megabytes", type=int, default=8000, help="of the large file")
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--file", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.file:
+        print(json.dumps(first_batch(options.file, options.seconds)))
+        return
+    results: dict[str, Any] = {"records": {}}
+    for record_bytes in options.records:
+        row = compare(record_bytes, options.megabytes * 2**20, options.seconds, options.rounds)
+        results["records"][record_bytes] = row
+        print(
+            f"{record_bytes:>7,} bytes a record: fed {row['host']:,.0f}/s, {row['host/device']:.2f} × resident, "
+            f"{row['host/hand']:.2f} × by hand on {THREADS} threads",
+            flush=True,
+        )
+    sizes = {"small": 4 * 10**6, "large": options.large_megabytes * 10**6}
+    results["files"] = of_size = files(sizes, options.records[0], options.seconds, max(options.rounds // 2, 1))
+    small, large = of_size["small"], of_size["large"]
+    print(
+        f"a file of {options.large_megabytes:,} MB, against one of 4 MB: first batch after {large['first_s']:.2f} s, "
+        f"{large['first_s'] / small['first_s']:.2f} ×; {large['peak_mb'] - small['peak_mb']:.0f} MB more memory"
+    )
+    Path("bench_fed.json").write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Records that are read on the host: every batch is the one of resident records, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import datamix
+from datamix.errors import ConfigError, DataError
+from datamix.operators import to_float
+from datamix.pipeline.readers.fed import Fed, failures_named
+from datamix.sources.arrays import MemoryArrays
+from datamix.spec import Arrays
+from datamix.testing import traces
+
+
+def _arrays(size: int, shape: tuple[int, ...], seed: int) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return {"image": draw.integers(0, 256, (size, *shape), dtype=np.uint8), "label": draw.integers(0, 4, size)}
+
+
+@datamix.operator(random=True)
+def _noise(record: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+    return {**record, "image": record["image"] + jax.random.uniform(key, record["image"].shape)}
+
+
+_SOURCES = {"a": _arrays(37, (4, 3, 1), 0), "b": _arrays(20, (4, 3, 1), 1), "c": _arrays(50, (2, 3, 1), 2)}
+_RESIZE = {"resize": {"height": 4, "width": 3}}
+_OPERATORS: dict[str, list[Any]] = {"a": [to_float, _noise], "b": [to_float, _noise], "c": [_RESIZE, to_float, _noise]}
+
+_MIXES = st.fixed_dictionaries(
+    {
+        "order": st.sampled_from(["proportional", "random", "round_robin", "concat"]),
+        "stop": st.sampled_from(["first_exhausted", "all_exhausted", "exhaust_once", "forever"]),
+        "granularity": st.sampled_from(["record", "batch"]),
+        "remainder": st.sampled_from(["drop", "keep"]),
+        "shuffle": st.sampled_from(["full", "window(7)", "none"]),
+        "batch_size": st.sampled_from([1, 5, 8]),
+        "shuffle_rows": st.booleans(),
+        "seed": st.integers(0, 3),
+    }
+)
+
+
+def _assert_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert actual.keys() == expected.keys()
+    for leaf, values in expected.items():
+        assert actual[leaf].dtype == values.dtype
+        np.testing.assert_array_equal(actual[leaf], values, err_msg=leaf)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    mix=_MIXES,
+    weights=st.one_of(st.none(), st.fixed_dictionaries({"a": st.integers(1, 4), "c": st.integers(1, 3)})),
+    names=st.sampled_from(["ab", "abc", "c"]),
+    hosted=st.sets(st.sampled_from("abc"), min_size=1),
+    threads=st.sampled_from([1, 2, 5]),
+    prefetch_bytes=st.sampled_from([1, 500, None]),
+    start=st.integers(0, 6),
+    shards=st.sampled_from([1, 2]),
+)
+@pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
+def test_batches_are_those_of_resident_records(
+    mix: dict[str, Any],
+    weights: dict[str, int] | None,
+    names: str,
+    hosted: set[str],
+    threads: int,
+    prefetch_bytes: int | None,
+    start: int,
+    shards: int,
+) -> None:
+    sources = {name: _SOURCES[name] for name in names}
+    if weights is not None and names == "abc" and mix["order"] in ("proportional", "random"):
+        mix = {**mix, "schedule": [{"until": 3, "weights": weights}, {"weights": {"b": 2}}]}
+    operators = {name: _OPERATORS[name] for name in names}
+    try:
+        resident = datamix.mix(sources, operators=operators, **mix, placement="device")
+    except ConfigError:
+        return  # the mix holds no whole batch, or the order takes no such setting
+    fed = datamix.mix(
+        sources,
+        operators=operators,
+        **mix,
+        placement={name: "host" for name in hosted if name in names} or "host",
+        threads=threads,
+        prefetch_bytes=prefetch_bytes,
+    )
+    assert fed.fingerprint == resident.fingerprint
+    shards = min(shards, mix["batch_size"])
+    for rank in range(shards):
+        expected = list(itertools.islice(resident.iterator(start=start, shard=(rank, shards)), 12))
+        iterator = fed.iterator(start=start, shard=(rank, shards))
+        for number, batch in enumerate(expected):
+            _assert_equal(next(iterator), batch)
+            if number == 4:
+                state = json.loads(json.dumps(iterator.state()))
+                iterator = fed.iterator(shard=(rank, shards))
+                iterator.restore(state)
+        if len(expected) < 12:
+            with pytest.raises(StopIteration):
+                next(iterator)
+    for step in {0, start, start + 3}:
+        if resident.plan.length is None or step < len(resident):
+            _assert_equal(fed[step], resident[step])
+
+
+@pytest.fixture
+def pipelines() -> Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]]:
+    def pair(**keywords: Any) -> tuple[datamix.Pipeline, datamix.Pipeline]:
+        sources = {"a": _SOURCES["a"], "b": _SOURCES["b"], "c": _SOURCES["c"]}
+        keywords = {"operators": _OPERATORS, "stop": "forever", "batch_size": 8} | keywords
+        return datamix.mix(sources, **keywords), datamix.mix(sources, placement={"a": "host", "c": "host"}, **keywords)
+
+    return pair
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
+def test_resident_and_fed_sources_in_one_mix(
+    pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]], shard: tuple[int, int]
+) -> None:
+    resident, fed = pipelines(stop="exhaust_once", remainder="keep", weights={"a": 2}, shuffle_rows=True)
+    batches = zip(fed.iterator(shard=shard), resident.iterator(shard=shard), strict=True)
+    assert sum(1 for batch, expected in batches if _assert_equal(batch, expected) is None) == len(resident)
+
+
+def _sums(compiled: Any, cursor: Any) -> jax.Array:
+    def step(cursor: Any, _: None) -> tuple[Any, jax.Array]:
+        batch, cursor = compiled.next(cursor)
+        return cursor, batch["image"].sum(axis=(1, 2, 3))
+
+    sums: jax.Array = jax.lax.scan(step, cursor, None, length=5)[1]
+    return sums
+
+
+def test_compiled_programs_call_back(pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]]) -> None:
+    resident, fed = pipelines()
+    scan = jax.jit(_sums)
+    np.testing.assert_array_equal(scan(fed.compiled, fed.start(3)), scan(resident.compiled, resident.start(3)))
+    cursors = jax.tree.map(lambda *words: jnp.stack(words), fed.start(1), fed.start(7))
+    vmapped = jax.jit(jax.vmap(_sums, in_axes=(None, 0)))
+    np.testing.assert_array_equal(vmapped(fed.compiled, cursors), vmapped(resident.compiled, cursors))
+    batch, _ = fed.next(fed.start(2))
+    _assert_equal({leaf: np.asarray(values) for leaf, values in batch.items()}, resident[2])
+
+
+def test_other_weights_share_the_data_and_the_program(
+    pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]],
+) -> None:
+    resident, fed = pipelines()
+    next(iter(fed))
+    with traces() as counts:
+        batch = next(iter(fed.with_weights({"c": 5})))
+    assert sum(counts.values()) == 0
+    _assert_equal(batch, resident.with_weights({"c": 5})[0])
+    assert isinstance(fed.reader, Fed)
+
+
+def test_a_large_batch_does_not_stall_the_call_back() -> None:
+    size = 2**16
+    data = {"image": np.arange(size, dtype=np.uint8).reshape(-1, 1), "label": np.arange(size) % 7}
+    fed = datamix.mix({"x": data}, batch_size=size, stop="forever", placement="host", shuffle="none")
+    label = jax.jit(lambda compiled, cursor: compiled.next(cursor)[0]["label"])(fed.compiled, fed.start())
+    np.testing.assert_array_equal(label, np.arange(size) % 7)
+
+
+def test_a_compiled_pipeline_needs_its_pipeline() -> None:
+    fed = datamix.mix({"a": _SOURCES["a"]}, batch_size=8, placement="host")
+    compiled, cursor = fed.compiled, fed.start()
+    del fed
+    with pytest.raises(ConfigError, match="the Pipeline whose records this reads is gone"), failures_named():
+        jax.block_until_ready(compiled.next(cursor))
+
+
+class _Broken(MemoryArrays):
+    """A source one of whose records cannot be read."""
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        if 13 in indices:
+            raise DataError("photo.jpg is broken")
+        super().take(indices, out)
+
+
+def test_an_error_comes_at_the_batch_that_needs_the_record() -> None:
+    source = _Broken(_SOURCES["a"])
+    fed = datamix.mix({"a": source}, batch_size=4, placement="host", shuffle="none", operators=[to_float])
+    resident = datamix.mix({"a": _SOURCES["a"]}, batch_size=4, shuffle="none", operators=[to_float])
+    iterator = fed.iterator()
+    for step in range(3):
+        _assert_equal(next(iterator), resident[step])
+    for _ in range(2):  # nothing is skipped, however often it is tried
+        with pytest.raises(DataError, match=r"^source 'a': photo\.jpg is broken$"):
+            next(iterator)
+        assert iterator.step == 3
+    with pytest.raises(DataError, match="broken"):
+        fed[3]
+    _assert_equal(fed[4], resident[4])
+    for step, batch in enumerate(fed.iterator(start=4), start=4):
+        _assert_equal(batch, resident[step])
+    with pytest.raises(DataError, match=r"^source 'a': photo\.jpg is broken$"), failures_named():
+        jax.block_until_ready(fed.compiled.next(fed.start(3)))

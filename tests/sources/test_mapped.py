@@ -1,0 +1,49 @@
+"""Mapped files: noticed when cut short, and let go of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamix.errors import DataError
+from datamix.sources import mapped
+from datamix.sources.base import take_rows
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.npy"
+    np.save(path, np.arange(2**20, dtype=np.uint8).reshape(-1, 2**10))
+    return path
+
+
+def test_the_mapping_of_an_array(file: Path) -> None:
+    array = np.load(file, mmap_mode="r")
+    mapping = mapped.mapping_of(array)
+    assert mapping is not None
+    assert mapped.mapping_of(np.asarray(array)[3:, ::2]) is mapping
+    assert mapped.mapping_of(np.zeros(3)) is None
+
+
+def test_a_file_that_is_cut_short_is_an_error_and_no_crash(file: Path) -> None:
+    array = np.load(file, mmap_mode="r")
+    out = {"x": np.zeros((2, 2**10), np.uint8)}
+    take_rows({"x": array}, np.array([1000, 3]), out)
+    os.truncate(file, 2**19)
+    with pytest.raises(DataError, match=rf"^{file} has been cut short to 524,288 of 1,048,704 bytes since it was open"):
+        take_rows({"x": array}, np.array([1000, 3]), out)
+
+
+def test_pages_are_let_go_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "KEPT_BYTES", 2**18)
+    array = np.load(file, mmap_mode="r")
+    out = {"x": np.zeros((500, 2**10), np.uint8)}
+    for _ in range(3):
+        indices = np.random.default_rng(0).integers(0, 2**10, 500)
+        take_rows({"x": array}, indices, out)
+        np.testing.assert_array_equal(out["x"], array[indices])
+    take_rows({"x": array}, np.arange(500), out)  # one after the other again
+    np.testing.assert_array_equal(out["x"], array[:500])
