@@ -49,6 +49,7 @@ def test_the_tour_explains_ten_words() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_type_checker_knows_them(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     program = tmp_path / "program.py"

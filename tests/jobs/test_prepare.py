@@ -32,6 +32,7 @@ def entries(tmp_path: Path) -> list[str]:
     return sorted(path.name.rpartition("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_sources_and_test_splits_are_decoded_and_their_statistics_kept(prepare, tmp_path, shared_data, monkeypatch):
     ended = prepare("job=prepare")
     rows = {(row["source"], row["split"]): row for row in ended.report["prepared"]}

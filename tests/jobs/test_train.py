@@ -221,6 +221,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environme
         np.testing.assert_array_equal(actual[name], values, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "last"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )

@@ -290,6 +290,7 @@ forked(lambda: next(iterator))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["data.placement=device", "data.placement=host"])
 def test_a_pipeline_that_was_only_loaded_works_in_forked_processes(placement: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", LOADED, placement]

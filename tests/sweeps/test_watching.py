@@ -133,6 +133,7 @@ def test_a_bug_in_one_job_is_shown_and_the_others_go_on(call_datamix, moody, tmp
     assert "\nLookupError: no room (job 0)\n" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mood", "code"), [("ctrl-c", 130), ("term", 143), ("gc", 143), ("import", 143)])
 def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody, tmp_path, mood, code):
     ended = call_datamix(*moody, f"source.moody.mood=good,{mood},good", "hydra.sweep.dir=s")
