@@ -91,6 +91,55 @@ class TakeFromRead:
         take_rows(self._read_once, indices, out)
 
 
+class PartOfSource:
+    """A base class for some records of a source: all that follows from which ones they are.
+
+    Attributes:
+      source: The whole source.
+    """
+
+    source: Source
+
+    def _of_whole(self, indices: np.ndarray) -> np.ndarray:
+        """The indices of records of the part in the whole source."""
+        raise NotImplementedError
+
+    @property
+    def provenance(self) -> str:
+        """The kind of place where the records come from."""
+        return self.source.provenance
+
+    @property
+    def spec(self) -> Spec:
+        """The shape and dtype of each leaf."""
+        return self.source.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
+        return self.source.class_names
+
+    @property
+    def num_classes(self) -> object:
+        """The number of classes, where the source says it."""
+        return getattr(self.source, "num_classes", None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the source, a sentence each."""
+        return tuple(getattr(self.source, "notes", ()))
+
+    @property
+    def places(self) -> Callable[[np.ndarray], list[str]] | None:
+        """What says where each record lies, if the source does."""
+        places = getattr(self.source, "places", None)
+        return None if places is None else lambda indices: places(self._of_whole(indices))
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """Write some records into arrays; see `Source.take`."""
+        self.source.take(self._of_whole(indices), out)
+
+
 def reads_whole(source: Source) -> bool:
     """Whether a source hands out all its records at once; one that is part of another says it of that one."""
     return isinstance(source, ReadableSource) and getattr(source, "reads_whole", True)

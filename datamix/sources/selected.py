@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,12 @@ import numpy as np
 from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, expanded
-from datamix.sources.base import Source, read_leaf
+from datamix.sources.base import PartOfSource, Source, read_leaf
 from datamix.sources.conditions import Condition
-from datamix.spec import Arrays, Spec
 
 
 @dataclass(frozen=True, eq=False)
-class Selected:
+class Selected(PartOfSource):
     """Some records of a source, in an order of their own.
 
     Attributes:
@@ -36,44 +35,17 @@ class Selected:
     note: str = ""
 
     @property
-    def provenance(self) -> str:
-        """The kind of place where the records come from."""
-        return self.source.provenance
-
-    @property
     def num_records(self) -> int:
         """The number of records."""
         return len(self.indices)
 
     @property
-    def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
-        return self.source.spec
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
-        return self.source.class_names
-
-    @property
-    def num_classes(self) -> object:
-        """The number of classes, where the source says it."""
-        return getattr(self.source, "num_classes", None)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """The notes of the source, and that on the selection, a sentence each."""
-        return (*getattr(self.source, "notes", ()), *([self.note] if self.note else []))
+        return (*super().notes, *([self.note] if self.note else []))
 
-    @property
-    def places(self) -> Callable[[np.ndarray], list[str]] | None:
-        """Says where each record lies, if the source does."""
-        places = getattr(self.source, "places", None)
-        return None if places is None else lambda indices: places(self.indices[indices])
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
-        self.source.take(self.indices[indices], out)
+    def _of_whole(self, indices: np.ndarray) -> np.ndarray:
+        return np.asarray(self.indices[indices])
 
 
 def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole, take_all
+from datamix.sources.base import LabelledSource, PartOfSource, Source, read_all, read_leaf, reads_whole, take_all
 from datamix.sources.splits import resolve_split
 from datamix.sources.statistics import LeafStatistics, statistics_of
-from datamix.spec import Arrays, Spec
+from datamix.spec import Arrays
 
 
 def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -> Sliced:
@@ -36,7 +36,7 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
 
 
 @dataclass(frozen=True)
-class Sliced:
+class Sliced(PartOfSource):
     """Ranges of the records of a source.
 
     Attributes:
@@ -48,39 +48,14 @@ class Sliced:
     ranges: Sequence[tuple[int, int]]
 
     @property
-    def provenance(self) -> str:
-        """The kind of place where the records come from."""
-        return self.source.provenance
-
-    @property
     def num_records(self) -> int:
         """The number of records."""
         return sum(stop - start for start, stop in self.ranges)
 
     @property
-    def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
-        return self.source.spec
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
-        return self.source.class_names
-
-    @property
-    def num_classes(self) -> object:
-        """The number of classes, where the source says it."""
-        return getattr(self.source, "num_classes", None)
-
-    @property
     def reads_whole(self) -> bool:
         """Whether the whole source is read at once."""
         return reads_whole(self.source)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes of the source, a sentence each."""
-        return tuple(getattr(self.source, "notes", ()))
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
@@ -89,16 +64,6 @@ class Sliced:
         whole = read_all(self.source)
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in whole}
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
-        self.source.take(self._of_whole(indices), out)
-
-    @property
-    def places(self) -> Callable[[np.ndarray], list[str]] | None:
-        """What says where each record lies, if the source does."""
-        places = getattr(self.source, "places", None)
-        return None if places is None else lambda indices: places(self._of_whole(indices))
 
     @property
     def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
@@ -110,7 +75,6 @@ class Sliced:
         return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
-        """The indices of records in the whole source."""
         starts, stops = np.array(self.ranges, np.int64).T
         ends = np.cumsum(stops - starts)
         number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
