@@ -153,8 +153,13 @@ def _notes(job: Run) -> list[str]:
         f"source {name!r} is not trained on, as it gives no record, but tested; to drop it, leave it out of source=."
         for name in _untrained(job)
     ]
+    plan = job.data.pipeline.plan
+    repeated = [
+        f"source {name!r} is gone through {epochs:.1f} times; mix.max_epochs.{name} says how often it may be."
+        for name, epochs in plan.unforeseen(job.steps * job.config.batch_size).items()
+    ]
     said = job.data.built.plan.unseen() if untrained else []
-    return [*(note for note in job.data.notes if note not in said), *untrained]
+    return [*(note for note in job.data.notes if note not in said), *untrained, *repeated]
 
 
 def _line(job: Run) -> str:
