@@ -6,7 +6,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from datamix.errors import ConfigError, DataError, printable
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
 
+_USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "loss/worst")  # by task
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -24,7 +26,7 @@ class Result:
     Attributes:
       sweep: The name of the sweep's directory, where several are compared; else empty.
       overrides: The overrides of its command line, by key.
-      command: The same, as they were given.
+      command: The same, as they were given, after the flags that Hydra needs to find what they name.
       notes: What its report says that a user must not overlook.
       status: "done", "failed" or "interrupted".
       error: Why it is not done, in one line.
@@ -127,7 +129,7 @@ def read_result(path: Path, sweep: str = "") -> Result:
             config=dict(plain["config"]),
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
-            command=tuple(map(str, plain["overrides"])),
+            command=tuple(map(str, [*plain.get("flags", ()), *plain["overrides"]])),
             notes=tuple(map(str, plain.get("notes") or ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -169,8 +171,17 @@ def swept_value(result: Result, key: str) -> str:
 
 def shown_value(result: Result, key: str) -> str:
     """The same for people to read: a number that a search has found with four digits."""
-    value = printable(swept_value(result, key))
+    value = re.sub(r"\\(.)", r"\1", printable(swept_value(result, key)))  # Hydra's sweeper escapes a colon
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
+
+
+def metric_of(asked: str, reported: Collection[str]) -> str:
+    """The metric by which jobs are judged: the one that was asked for, or for "auto" that of the worst source.
+
+    >>> metric_of("auto", ["loss/mean", "bits_per_byte/worst"]), metric_of("loss/mean", [])
+    ('bits_per_byte/worst', 'loss/mean')
+    """
+    return asked if asked != "auto" else next((name for name in _USUAL if name in reported), _USUAL[0])
 
 
 def goal_of(metric: str, goal: str) -> str:

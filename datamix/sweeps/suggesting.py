@@ -16,7 +16,7 @@ from rich.table import Table
 from datamix.errors import ConfigError, hint
 from datamix.report.console import percent, table
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
-from datamix.sweeps.results import Result, best, goal_of, settings
+from datamix.sweeps.results import Result, best, goal_of, metric_of, settings
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 from datamix.sweeps.table import number
 
@@ -49,8 +49,10 @@ def weighted(
     Raises:
       ConfigError: A weight of what is no source, or of a metric that sources do not have.
     """
+    names = list(dict.fromkeys(name for result in results for name in result.metrics))
+    asked, metric = metric, metric_of(metric, names)
     if not weights:
-        return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=metric, weights={})
+        return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=asked, weights={})
     family = metric.partition("/")[0]
     names = list(dict.fromkeys(name for result in results for name in result.sources))
     for name in weights:
@@ -67,7 +69,7 @@ def weighted(
             total = sum(weight * (part or 0.0) for weight, part in zip(weights.values(), parts, strict=True))
             mean = {name: total / sum(weights.values())}
         goals.append(replace(result, metrics={**result.metrics, **mean}))
-    return goals, Goal(metric=name, kind=goal_of(metric, goal), asked=metric, weights=weights)
+    return goals, Goal(metric=name, kind=goal_of(metric, goal), asked=asked, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,7 @@ class Suggestion:
         ]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{":".join(map(str, rounded(ratio)))}"' for ratio in self.answer.next)
-        asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "accuracy/worst")
+        asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "auto")
         asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in self.goal.weights.items()]
         base = re.sub(r"-next\d*$", "", str(directories[0]))
         count = next(i for i in range(2, 10_000) if not Path(f"{base}-next{i}").exists())

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import check_directories, grid, is_search, shared_directory
-from datamix.sweeps.results import RESULT, Result, by_key, complaints, read_result, read_results
+from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, read_result, read_results
 from datamix.sweeps.table import number
 
 # How a sweep is run, not what its jobs compute.
@@ -160,15 +160,18 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     hydra: Any = HydraConfig.get()
     directory, searches = Path(hydra.runtime.output_dir), is_search(hydra)
     load_plugins(node)
-    config, metric = plain_config(node), node.sweep.metric
+    config = plain_config(node)
     if (result := finished(node, config, directory, hydra.job.num)) is not None:
-        return result.metrics.get(metric)
+        return result.metrics.get(metric_of(node.sweep.metric, () if searches else result.metrics))
     if node.sweep.resume and "train" in node and _cut_short(directory, config):
         node.train.resume = True  # from the job's last checkpoint
     interruption.check()
     if (directory / RESULT).is_file() and (other := read_result(directory / RESULT).job) != hydra.job.num:
         raise shared_directory(str(hydra.sweep.subdir), other, hydra.job.num)
-    result_file = ResultFile(directory, job=hydra.job.num, overrides=list(hydra.overrides.task), config=config)
+    sources = hydra.runtime.config_sources
+    flags = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
+    overrides = list(hydra.overrides.task)
+    result_file = ResultFile(directory, job=hydra.job.num, overrides=overrides, config=config, flags=flags)
     try:
         with _output(directory, verbose=bool(node.sweep.get("verbose"))):
             report = work(node)
@@ -181,6 +184,8 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
             raise
         return None
     metrics = result_file.end_well(report)
+    # A search must know before its first job what to look for, and whether as large or as small as can be.
+    metric = metric_of(node.sweep.metric, () if searches else metrics)
     reached = f"{metric} {number(value, metric)}" if (value := metrics.get(metric)) is not None else "done"
     print(
         f"#{hydra.job.num} {_shortened(' '.join(result_file.overrides))}: {reached}, {result_file.seconds:.1f} s",
@@ -205,7 +210,8 @@ def _output(directory: Path, *, verbose: bool) -> Iterator[None]:
 
 
 def _shortened(text: str, length: int = 90) -> str:
-    """The end of a text: what is swept stands last, more often than not."""
+    """The end of overrides, without Hydra's escapes: what is swept stands last, more often than not."""
+    text = text.replace("\\", "")
     return text if len(text) <= length else f"…{text[-length:]}"
 
 
@@ -230,10 +236,12 @@ def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
 class ResultFile:
     """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once."""
 
-    def __init__(self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any], flags: Sequence[str] = ()
+    ) -> None:
         self._directory, self._begun = directory, time.perf_counter()
         self.overrides = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
-        self._beginning: dict[str, Any] = {"job": job, "overrides": self.overrides, "config": config}
+        self._beginning: dict[str, Any] = {"job": job, "flags": flags, "overrides": self.overrides, "config": config}
         self._write("begun")
 
     @property
