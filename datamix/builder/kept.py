@@ -101,12 +101,10 @@ class KeptStatistics:
 
     @property
     def path(self) -> Path:
-        """The place in the cache, whether anything is there or not."""
         return self._named.path
 
     @cached_property
     def _named(self) -> Place:
-        """The place by the settings alone."""
         settings = {key: value for key, value in vars(self.config).items() if key not in _NOT_RECORDS}
         key = {
             "settings": json.loads(json.dumps(settings, default=str, sort_keys=True)),
@@ -128,14 +126,12 @@ class KeptStatistics:
         return Path(f"{self.place.path}-{self.place.fingerprint['content'][:8]}.parts")
 
     def _piece(self, number: int) -> Mapping[str, LeafStatistics] | None:
-        """The statistics of a piece; None where they are not there."""
         try:
             return from_json(json.loads((self._directory / f"{number}.json").read_bytes()))
         except (OSError, ValueError, TypeError):  # missing, or cut off when a machine went down
             return None
 
     def _work(self, pieces: Mapping[int, range], progress: Callable[[int, int], None]) -> None:
-        """Find the statistics of some pieces, on all cores."""
         total, done = sum(map(len, pieces.values())), 0
         rows = max(1, _BLOCK_BYTES // max(1, bytes_of(self.source.spec)))
 
@@ -169,7 +165,6 @@ class KeptStatistics:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The texts in a setting that is one, or holds some."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):

@@ -145,13 +145,7 @@ def decide(
     every split and slice of a source is numbered alike.
 
     Args:
-      sources: The sources, in order.
-      numbering: Whether the classes of every source get numbers of their own.
-      shared: The operators after the mix.
       complete: Whether the numbers of classes are to be known, which may need a look at the labels.
-
-    Returns:
-      The sources, which check their labels as they are read, and the labels.
 
     Raises:
       ConfigError: What is declared does not fit the data, or one another.
@@ -198,7 +192,6 @@ class _Search:
         return bool(self.sources[name].spec["label"].shape)
 
     def is_number(self, name: str) -> bool:
-        """Whether the labels of a source are numbers to predict."""
         source = self.sources[name]
         if source.label in ("class", "number"):
             return source.label == "number"
@@ -207,7 +200,6 @@ class _Search:
         return bool(getattr(source.source, "predicts_fractions", False)) or not self._is_whole(name)
 
     def _is_whole(self, name: str) -> bool:
-        """Whether the labels of a source are whole numbers."""
         values, source = self.values(name), self.sources[name]
         if values.whole and values.num_nan and source.unlabelled == "refuse":
             raise DataError(
@@ -218,7 +210,6 @@ class _Search:
         return values.whole
 
     def check_declared(self, name: str) -> None:
-        """Check that what a source's labels are declared to be fits their shape."""
         source = self.sources[name]
         _ = source.declared_num_classes
         if source.label in (None, "none") or (source.label == "vector") == self.is_vector(name):
@@ -230,7 +221,6 @@ class _Search:
         )
 
     def num_classes(self, name: str) -> int:
-        """The number of classes of a source, from what is declared or from its whole dataset."""
         source = self.sources[name]
         if (declared := source.declared_num_classes) is not None:
             return declared
@@ -242,7 +232,6 @@ class _Search:
         return self.values(name).largest + 1
 
     def notes(self) -> list[str]:
-        """The notes on the sources' labels and shapes."""
         notes = [note for source in self.sources.values() for note in source.shape_notes()]
         for name, values in self._values.items():
             if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):
@@ -254,7 +243,6 @@ class _Search:
 
 
 def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
-    """The labels of a mix whose labels are all class numbers."""
     makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
     counts: dict[str, int | None] = {}
     for name in names:
@@ -271,7 +259,6 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
 
 
 def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str], numbering: Numbering) -> Labels:
-    """The labels of a mix in which some are vectors."""
     first = search.sources[vectors[0]]
     width = first.spec["label"].shape[0]
     for name in scalars:
@@ -321,7 +308,6 @@ def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]
 
 
 def _class_beside_vector(search: _Search, name: str, first: str, width: int, numbering: Numbering) -> SpecError:
-    """The error for class numbers beside vectors."""
     source = search.sources[name]
     text = f"sources {first!r} and {name!r} do not fit together: label is a vector of {width} in {first}"
     if search.is_number(name):
@@ -340,7 +326,6 @@ def _class_beside_vector(search: _Search, name: str, first: str, width: int, num
 
 
 def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> None:
-    """Refuse classes beside numbers to predict, where a source insists on them."""
     for name in names:
         if (source := search.sources[name]).label == "class":
             raise ConfigError(
@@ -392,5 +377,4 @@ def _stays_as_it_is(source: OpenSource) -> bool:
 
 
 def _is_label_offset(operation: Operation) -> bool:
-    """Whether an operator of the user adds a number to the label."""
     return operation.operator == "offset_label" and "leaf" not in operation.settings

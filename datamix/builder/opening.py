@@ -142,7 +142,6 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
-    """Open the stand-in of a source that cannot be had, or say what a user can do where there is or may be none."""
     if source.stand_in is None or not config.stand_in:
         instead = (
             f"leave {source.name} out of source="

@@ -23,11 +23,7 @@ def texts(mix: Assembly, most_characters: int = 2**28) -> Iterator[str]:
     """The pieces of documents in a mix, from its beginning on, such as to train a tokenizer on.
 
     Args:
-      mix: The mix.
       most_characters: After how many characters to stop, if the mix has not ended before.
-
-    Raises:
-      ConfigError: A source has no text.
     """
     names, known = list(mix.sources), packed(mix.sources)
     for name, each in mix.sources.items():

@@ -92,7 +92,6 @@ def config_loader(
     """Hydra's loader of configurations, over the shipped configs and those of the user.
 
     Args:
-      config_dir: A directory with more configs.
       config_path: The directory of all configs, in place of those that are shipped.
       datasets: The names of sources in memory, options of the group `dataset`.
     """
@@ -123,8 +122,6 @@ def compose(
     mean there.
 
     Args:
-      overrides: As on the command line.
-      config_dir: A directory with more configs.
       datasets: The names of sources in memory, options of the group `dataset`.
     """
     with _composing, _version_base(), one_line_errors():

@@ -69,7 +69,6 @@ def config_error(error: BaseException) -> ConfigError:
 
 
 def _override_error(key: str, cause: BaseException) -> ConfigError:
-    """The error for an override that Hydra cannot apply."""
     missing = str(getattr(cause, "full_key", None) or key)
     if "is not in struct" in str(cause):
         parent = missing.rpartition(".")[0]

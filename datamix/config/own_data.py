@@ -30,14 +30,7 @@ _NAMES = 1000  # of files in a folder, which are enough to know its kind
 
 
 def refuse_paths(choice: str) -> None:
-    """Refuse paths where `source=` takes names.
-
-    Args:
-      choice: What `source` is set to.
-
-    Raises:
-      ConfigError: One of its parts is a path; it holds the YAML that makes a dataset of it.
-    """
+    """Refuse paths where `source=` takes names."""
     for name in re.split(r"[+,]", choice.strip("'\"")):
         if re.search(r"[/\\~.]", name) and not re.match(r"\w+\(", choice):
             mend = advice(name, choice)
@@ -48,7 +41,6 @@ def advice(path: str, choice: str | None = None) -> str:
     """How to make a dataset of what lies at a path, in one line.
 
     Args:
-      path: The path, as it was written.
       choice: What `source` is set to, of which the path is a part; by default the path alone.
     """
     place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
@@ -88,7 +80,6 @@ def _settings(place: Path, path: str) -> str | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Names of some of the files in a folder and in its folders."""
     left = _NAMES
     for _, folders, files in os.walk(folder):
         folders.sort()

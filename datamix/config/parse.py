@@ -46,10 +46,6 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         they may register resolvers.
       hydra: Hydra's own part of it, where that is not in the node. Its choices and interpolations say which of the top
         level's keys are the user's own.
-
-    Raises:
-      ConfigError: A value that is not allowed, by its full key.
-      RegistryError: A name that the registry does not have.
     """
     registry.load_plugins(_plugins(node))
     plain = _plain(without_hydra(node))
@@ -101,7 +97,6 @@ def _check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> Non
 
 
 def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
-    """The values of a configuration."""
     try:
         plain = OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
     except MissingMandatoryValue as error:
@@ -115,7 +110,6 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 
 
 def _plugins(node: DictConfig) -> list[Any]:
-    """The modules to import, before anything else is resolved."""
     plugins = _plain(OmegaConf.masked_copy(node, ["plugins"])).get("plugins") if "plugins" in node else None
     if not isinstance(plugins, list | None):
         raise ConfigError("it is a list", key="plugins", value=plugins)
@@ -189,7 +183,6 @@ def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterato
 
 
 def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
-    """The error for settings of a source that is not in the mix."""
     parent, _, name = node.where.rpartition(".")
     key, _ = next(leaves_of(node.values, node.where))
     near = hint(name, names)
@@ -269,7 +262,6 @@ def _train(top: Node) -> TrainConfig:
 
 
 def _operators(nodes: object, where: str) -> tuple[OperatorConfig, ...]:
-    """Read a list such as `[to_float, {normalize: {mean: 0, std: 1}}]`."""
     if not isinstance(nodes, list | None):
         raise ConfigError("it is a list", key=where, value=nodes)
     named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes or ())]

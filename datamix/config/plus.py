@@ -21,9 +21,6 @@ def joined(text: str) -> DictConfig:
 
     Args:
       text: The names of datasets, joined by `+`; `mnist@easy` is the dataset `mnist` as the source `easy`.
-
-    Raises:
-      ConfigError: A name is none, or stands there twice.
     """
     node: dict[str, Any] = {
         "defaults": ["_self_", *({f"/dataset@source.{name}": dataset} for name, dataset in datasets_of(text).items())],
@@ -37,9 +34,6 @@ def joined(text: str) -> DictConfig:
 
 def datasets_of(text: str) -> dict[str, str]:
     """The dataset of each source that `source=` names.
-
-    Raises:
-      ConfigError: A name is none, or stands there twice.
 
     >>> datasets_of("mnist+fashion+mnist@easy")
     {'mnist': 'mnist', 'fashion': 'fashion', 'easy': 'mnist'}

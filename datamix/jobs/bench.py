@@ -50,8 +50,6 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     """Measure a mix.
 
     Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json` and `bench.png`.
       seconds: How long to measure.
 
     Returns:
@@ -109,7 +107,6 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
 
 
 def _print_fed(out: Console, pipeline: Pipeline, fed: Mapping[str, Any]) -> None:
-    """Say where records lie, and how reading those on the host went."""
     if "host" not in pipeline.placements.values():
         return
     out.print("Placement: " + ", ".join(f"{name} {placement}" for name, placement in pipeline.placements.items()) + ".")
@@ -179,7 +176,6 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
 
 
 def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
-    """Seconds a record for each task."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _, call in tasks.values():
         jax.block_until_ready(call())  # compiles

@@ -26,8 +26,6 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     """Show the records of a batch.
 
     Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json` and, of images, `inspect.png`.
       step: The number of the batch; below 0, from the end.
 
     Returns:

@@ -19,10 +19,6 @@ from datamix.report.files import write_report
 def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print and write what the mix will do; no record is read.
 
-    Args:
-      config: The configuration of the run.
-      directory: Where `report.json` and `plan.png` go.
-
     Returns:
       The report, with `plan`: where each source is exhausted, how long the mix is, and warnings; and with `notes` on
       how its batches can be divided.
@@ -95,7 +91,6 @@ def _shard_notes(built: Built) -> list[str]:
 
 
 def _draw(directory: Path, built: Built) -> str:
-    """Draw the mix over its batches."""
     shown, config = over_time(built.plan), built.config
     stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
     figures.plan(

@@ -38,8 +38,6 @@ def run(
     What is done is kept; a job that was ended is run again to go on.
 
     Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json`.
       parts: How many jobs divide the work, each with another `part`.
       part: Which of them this one is, from 0 on.
       tokenizer: The file for a tokenizer that is trained on the text of the mix, in its ratio; None to train none.

@@ -37,12 +37,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     """Preview a mix.
 
     Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json` and `samples.png`.
       batches: The number of batches to look at; fewer where the mix ends before.
-
-    Returns:
-      The report.
     """
     if not 1 <= batches <= _MOST_BATCHES:  # all are held at once
         raise ConfigError(f"it is 1 or more, and {_MOST_BATCHES:,} or less", key="job.batches", value=batches)
@@ -162,7 +157,6 @@ def _shapes(batch: Batch) -> str:
 
 
 def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> dict[str, tuple[int, int]]:
-    """Smallest and largest label among each source's first records."""
     if (label := pipeline.spec.get("label")) is None or label.shape or not label.dtype.startswith(("int", "uint")):
         return {}
     ranges = {}
@@ -191,7 +185,6 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 
 
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
-    """Draw some images of each source, as they were before normalization; of other records, how numbers are spread."""
     if not holds_images(pipeline.spec):
         return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
     rows = {}
@@ -249,7 +242,6 @@ def _alone(name: str, pipeline: Pipeline, seen: list[Batch], records: int) -> li
 
 
 def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | float | None]]:
-    """Images and labels of one source."""
     images_seen = []
     for batch in batches:
         for row in np.flatnonzero(batch["source_id"] == source):

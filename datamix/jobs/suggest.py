@@ -17,11 +17,7 @@ from datamix.sweeps.suggesting import suggest, weighted
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Print the suggestion of the sweeps of `sweep.dir`, and write `suggest.json` and `suggest.png`; nothing is opened.
-
-    Raises:
-      ConfigError: There is no sweep, or it has tried too few ratios.
-    """
+    """Print the suggestion of the sweeps of `sweep.dir`; write `suggest.json` and `suggest.png`. It opens nothing."""
     sweeps = read_sweeps(config.sweep.directories)
     results = [result for each in sweeps.values() for result in each]
     results, goal = weighted(results, config.sweep.metric, config.sweep.goal, config.sweep.goal_weights)

@@ -22,8 +22,6 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     """Train and test a model.
 
     Args:
-      config: The configuration of the run.
-      directory: Where `metrics.jsonl`, `curves.png` and `report.json` go.
       trained: The run that a launcher has trained with others, or the mistake that kept it from beginning.
 
     Returns:
@@ -141,14 +139,12 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _untrained(job: Run) -> list[str]:
-    """The sources that give no record in all steps of a run."""
     plan = job.data.pipeline.plan
     counts = plan.counts(job.steps * job.config.batch_size)
     return [name for name, count in zip(plan.names, counts, strict=True) if not count]
 
 
 def _notes(job: Run) -> list[str]:
-    """The notes on the records, a sentence each."""
     untrained = [
         f"source {name!r} is not trained on, as it gives no record, but tested; to drop it, leave it out of source=."
         for name in _untrained(job)

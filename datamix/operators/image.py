@@ -28,7 +28,6 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
     """Turn numbers into float32 in [0, 1].
 
     Args:
-      record: The record, with numbers in `leaf`.
       largest: The value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
         their values. Other integers need it: their type does not say how bright white is.
       leaf: The name of the leaf.
@@ -73,7 +72,6 @@ def normalize(
     """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
-      record: The record, with numbers in `leaf`.
       mean: The mean, one number or one a channel.
       std: The standard deviation, above 0, one number or one a channel.
       leaf: The name of the leaf.
@@ -108,7 +106,6 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     """Resize an image.
 
     Args:
-      record: The record, with an image in `leaf`; its dtype is kept.
       height: The height of the result in pixels.
       width: The width of the result in pixels.
       method: The interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where

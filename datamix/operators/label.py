@@ -27,7 +27,6 @@ def offset_label(record: Record, *, offset: int, keep_negative: bool = False, le
     Unsigned integers, and those of fewer than 32 bits, become int32, so that they do not wrap round.
 
     Args:
-      record: The record, with a number in `leaf`.
       offset: What is added.
       keep_negative: Whether negative labels, which are no class, stay as they are.
       leaf: The name of the leaf.
@@ -45,7 +44,6 @@ def offset_one_hot(record: Record, *, offset: int, num_classes: int, leaf: str =
     """Place a vector with one element a class in a longer one, so that the classes of several sources stay apart.
 
     Args:
-      record: The record, with a vector in `leaf`.
       offset: The element of the longer vector at which it begins.
       num_classes: The length of the longer vector; 0 elsewhere.
       leaf: The name of the leaf.

@@ -48,8 +48,6 @@ def mask_tokens(
     Of the hidden tokens, 80 % become the mask, 10 % any token, and 10 % stay. Padding is never hidden.
 
     Args:
-      record: The record.
-      key: The key of the draws.
       mask_token: The token that stands for a hidden one.
       vocab_size: The number of tokens there are.
       probability: The probability by which each token is hidden, from 0 to 1.

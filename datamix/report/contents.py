@@ -46,16 +46,10 @@ def report_of(
     """Put a report together.
 
     Args:
-      built: What the job worked on.
-      plan: The plan of the mix.
-      spec: The spec of finished records.
-      fingerprint: The fingerprint of the pipeline.
       batches: The number of batches that the report is about; None without end.
       counts: The number of records of each source in them; None without end.
       records: The number of records in all of them; None without end.
       labels: The smallest and the largest label seen of each source.
-      samples_per_s: The speed that was measured, in samples a second.
-      figure: The name of a file beside the report.
       statistics: The statistics of the leaves of each source, where its records were read.
     """
     amounts: dict[str, float | None] = dict(counts)

@@ -40,11 +40,6 @@ def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
 
     Args:
       pixels: An image of a finished record, [height, width, channels].
-      built: The mix.
-      source: The source of the record.
-
-    Returns:
-      Floats of the same shape.
     """
     values: np.ndarray = pixels.astype(np.float32)
     chain = [*built.graph.chain(source), *built.graph.chain("mix")]
@@ -62,11 +57,7 @@ def records_table(
     """A table of records, a row each.
 
     Args:
-      title: The title.
-      batch: The batch that holds them.
       heads: What stands before the leaves in each row, by the title of its column.
-      rows: The rows of the batch.
-      leaves: The leaves that are shown.
     """
     leaves, rows = list(leaves), list(rows)
     values = ([_shown(batch[leaf][row]) for leaf in leaves] for row in rows)

@@ -41,22 +41,15 @@ def array_record(
     A `tf.train.Example` has columns: lists of int64 or of float32, where one number is a scalar leaf, or bytes, which
     are encoded images. The first record says what a column is, and all others are like it.
 
+    Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
+
     Args:
       path: A file, a folder, a glob or a list of them; or these by split, see `files_of`.
       leaves: Leaf name to the name of a column, or to a group of `column`, `dtype` and `shape`: bytes that are an array
         need all three, lists may have another `shape` and `dtype`, and without `column` it is the whole record that is
         an array. By default all columns of numbers and images; `notes` names the others.
-      height: Of images; see `ImageFormat`.
-      width: See `ImageFormat`, as for the three below.
-      mode: See `ImageFormat`.
-      fit: See `ImageFormat`.
-      background: See `ImageFormat`.
       split: TFDS's syntax.
       cache_dir: The directory of the cache, which keeps the labels.
-
-    Raises:
-      ConfigError: A setting is missing or not allowed, or there is no such split or column.
-      DataError: A file is missing or damaged, or its records are no examples.
     """
     splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
     files = _Files([file for of_split in splits.values() for file in of_split])
@@ -115,12 +108,10 @@ class ArrayRecord:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.records)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         image = LeafSpec((), "uint8") if self.form is None else self.form.spec
         return {leaf: column.spec or image for leaf, column in self.columns.items()}
 
@@ -129,7 +120,6 @@ class ArrayRecord:
         return [self.files.place(record) for record in self.records[indices].tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         self._fill(self.records[indices], out)
 
     def whole_labels(self) -> np.ndarray:
@@ -189,15 +179,7 @@ class _Column:
     spec: LeafSpec | None
 
     def values(self, record: bytes, example: Mapping[str, Any] | None = None) -> Any:
-        """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image.
-
-        Args:
-          record: The record.
-          example: Its columns, where they are parsed already.
-
-        Raises:
-          DataError: The record has no such column, or other values.
-        """
+        """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image."""
         content: Any = record
         if self.name is not None:
             content = _content((_example(record) if example is None else example).get(self.name))
@@ -223,7 +205,6 @@ class _Column:
 def _columns(
     first: bytes, leaves: Mapping[str, str | Mapping[str, Any]] | None
 ) -> tuple[dict[str, _Column], list[str]]:
-    """What each leaf is made of, by the first record; and the columns that are left out."""
     named = {leaf: {"column": each} if isinstance(each, str) else dict(each) for leaf, each in (leaves or {}).items()}
     example = _example(first) if leaves is None or any("column" in each for each in named.values()) else {}
     columns, left_out = {}, []
@@ -261,11 +242,7 @@ def _columns(
 
 
 def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
-    """The spec that the settings of a leaf give.
-
-    Raises:
-      ConfigError: They are none.
-    """
+    """The spec that the settings of a leaf give."""
     if not isinstance(shape, Sequence) or not all(isinstance(length, int) and length > 0 for length in shape):
         raise ConfigError("it is a list of lengths, such as [28, 28, 1]", key=f"{key}.shape", value=shape)
     try:
@@ -278,11 +255,7 @@ def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
 
 
 def _example(record: bytes) -> Mapping[str, Any]:
-    """The columns of a `tf.train.Example`.
-
-    Raises:
-      DataError: It is none.
-    """
+    """The columns of a `tf.train.Example`."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2  # TFDS's own, which needs no TensorFlow
 
@@ -305,11 +278,7 @@ def _content(feature: Any) -> np.ndarray | bytes | None:
 
 
 class _Files:
-    """ArrayRecord files, whose records are numbered through.
-
-    Args:
-      paths: The files.
-    """
+    """ArrayRecord files, whose records are numbered through."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths, self._lock = list(paths), Lock()
@@ -321,16 +290,11 @@ class _Files:
         return _Files, (self.paths,)  # open files cannot be pickled
 
     def place(self, record: int) -> str:
-        """The file of a record, and its number in it."""
         number = int(np.searchsorted(self._ends, record, side="right"))
         return f"{self.paths[number]}, record {record - int(self._ends[number] - self.counts[number])}"
 
     def read(self, records: np.ndarray) -> list[bytes]:
-        """The content of some records.
-
-        Raises:
-          DataError: A file is damaged; names the first record that cannot be read.
-        """
+        """The content of some records."""
         contents = [b""] * len(records)
         numbers = np.searchsorted(self._ends, records, side="right")
         for number in np.unique(numbers).tolist():
@@ -348,11 +312,7 @@ class _Files:
         return contents
 
     def _reader(self, number: int) -> Any:
-        """The reader of a file, which several threads may use.
-
-        Raises:
-          DataError: The file is damaged.
-        """
+        """The reader of a file, which several threads may use."""
         from array_record.python.array_record_module import ArrayRecordReader
 
         with self._lock:

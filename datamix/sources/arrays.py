@@ -50,11 +50,6 @@ def arrays(
       leaves: Leaf name to the name of the array in the `.npz` file. By default all its arrays, under their names; where
         all are called after splits, as `x_train`, `y_train`, `x_test` and `y_test` are, `image` and `label`.
       split: TFDS's syntax.
-
-    Raises:
-      ConfigError: Not exactly one of `path` and `files` is set, `leaves` stands without `path`, or the file has no such
-        leaf.
-      DataError: A file is missing or damaged, or the arrays hold Python objects or differ in length.
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
@@ -96,7 +91,6 @@ def arrays(
 
 
 def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The names of classes, where an array of text `class_names` lies beside the others."""
     if "class_names" not in names or "class_names" in (leaves or {}).values():
         return ()
     with contextlib.suppress(DataError):  # Python objects: if they are a leaf, that is said there
@@ -128,11 +122,7 @@ def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict
 
 
 def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
-    """The records of several splits, one after the other.
-
-    Raises:
-      DataError: They differ in shape or dtype.
-    """
+    """The records of several splits, one after the other."""
     first = parts[0].spec
     for part in parts:
         for leaf, spec in first.items():
@@ -145,11 +135,7 @@ def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
 
 
 def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
-    """The records of some arrays.
-
-    Raises:
-      DataError: The arrays differ in length, or a file is missing or damaged.
-    """
+    """The records of some arrays."""
     headers = {leaf: _header_of(*place) for leaf, place in where.items()}
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
@@ -182,11 +168,9 @@ class ArrayFiles:
     notes: tuple[str, ...] = ()
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         return {leaf: _load_all(places) for leaf, places in self.where.items()}
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         return _load_all(self.labels or self.where["label"])
 
     def places(self, indices: np.ndarray) -> list[str]:
@@ -196,12 +180,10 @@ class ArrayFiles:
         return [f"{files[0][0]}, row {index}{joined}" for index in indices.tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         take_rows(self._arrays, indices, out)
 
     @cached_property
     def _arrays(self) -> Arrays:
-        """The arrays, memory-mapped where the file allows it."""
         return self.read()
 
 
@@ -211,11 +193,7 @@ def _load_all(places: Sequence[_Place]) -> np.ndarray:
 
 
 def _load(path: Path, name: str | None) -> np.ndarray:
-    """The array of an `.npy` file, memory-mapped, or one of an `.npz` file.
-
-    Raises:
-      DataError: The file is damaged.
-    """
+    """The array of an `.npy` file, memory-mapped, or one of an `.npz` file."""
     try:
         if name is None:
             whole: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -258,18 +236,15 @@ class MemoryArrays(TakeFromRead):
         return spec_of(self.arrays)
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         return self.arrays
 
 
 def _names(path: Path) -> list[str]:
-    """Names of the arrays in an `.npz` file."""
     with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
         return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
 
 
 def _header_of(path: Path, name: str | None) -> _Header:
-    """Shape and dtype of the array in an `.npy` file, or of one in an `.npz` file, without reading the array."""
     with contextlib.ExitStack() as stack:
         if name is None:
             stack.enter_context(_explained(path, ".npy"))

@@ -106,22 +106,18 @@ class PartOfSource:
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return self.source.provenance
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         return self.source.spec
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
         return self.source.class_names
 
     @property
     def num_classes(self) -> object:
-        """The number of classes, where the source says it."""
         return getattr(self.source, "num_classes", None)
 
     @property
@@ -147,10 +143,6 @@ def reads_whole(source: Source) -> bool:
 
 def read_all(source: Source, count: int | None = None) -> Arrays:
     """Read the records of a source: by its `read()` where it has one, otherwise by `take`, block by block.
-
-    Args:
-      source: The source.
-      count: How many of its first records to read; all of them by default.
 
     Returns:
       Leaf name to array, shape [count, *leaf shape].
@@ -191,10 +183,6 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
 
 def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:
     """The first records of a source in blocks that fit into a processor's cache.
-
-    Args:
-      source: The source.
-      count: How many of its first records; all of them by default.
 
     Yields:
       The number of the block's first record, and its records, leaf name to array; the next block overwrites them.

@@ -91,7 +91,6 @@ class Place:
 
     @property
     def path(self) -> Path:
-        """The entry's directory, whether it is there or not."""
         digest = hashlib.sha256(json.dumps([FORMAT, self.key], sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:_LONGEST]}-{digest}"
 
@@ -230,7 +229,6 @@ class _GrowingArray:
     """An `.npy` file that is appended to; its header has room for any number of records.
 
     Args:
-      path: The file to write.
       like: Records of the shape and dtype of all.
     """
 
@@ -242,12 +240,10 @@ class _GrowingArray:
         self._write_header()
 
     def append(self, values: np.ndarray) -> None:
-        """Write some records behind those that are there."""
         self._file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         self.shape = (self.shape[0] + len(values), *self.shape[1:])
 
     def close(self) -> None:
-        """Say how many records there are."""
         self._file.seek(0)
         self._write_header()
         self._file.close()

@@ -104,7 +104,6 @@ class Column:
 
     @property
     def specs(self) -> dict[str, LeafSpec]:
-        """The specs of the leaves that come out of the column."""
         return {self.leaf: self.spec} | ({f"num_{self.leaf}": LeafSpec((), "int32")} if self.padded else {})
 
     def decode(self, values: Any) -> dict[str, Any]:
@@ -153,12 +152,10 @@ class Columns:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return sum(stop - start for start, stop in self.ranges)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         return {leaf: spec for column in self.columns for leaf, spec in column.specs.items()}
 
     @property
@@ -167,7 +164,7 @@ class Columns:
         return max(max(part.rows, default=0) for part in self.parts)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`; columns are not read whose leaves `out` does not hold."""
+        """Columns are not read whose leaves `out` does not hold."""
         columns = tuple(column for column in self.columns if column.specs.keys() & out.keys())
         groups, rows = self._rows(indices)
         # Copies, so that no group stays in memory for the few of its images that are asked for.
@@ -189,7 +186,7 @@ class Columns:
             spread(len(indices), partial(self._write_image, column, encoded, groups, rows, out[column.leaf]))
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`; other splits may have none, as the tests of competitions do."""
+        """Other splits may have none, as the tests of competitions do."""
         column = next(column for column in self.columns if column.leaf == "label")
         kinds = [_type(part, column.name) for part in self.parts]
         own = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
@@ -230,7 +227,6 @@ class Columns:
         return f"{self.parts[part].name}, row {first + row}"
 
     def _decoded(self, group: int, columns: Sequence[Column]) -> dict[str, Any]:
-        """The leaves of a whole group of rows; images as they are stored."""
         part, number, _ = self._groups[group].tolist()
         leaves: dict[str, Any] = {}
         with reading(self.parts[part].name):
@@ -245,7 +241,6 @@ class Columns:
     def _write_image(
         self, column: Column, encoded: Sequence[bytes], groups: np.ndarray, rows: np.ndarray, out: np.ndarray, at: int
     ) -> None:
-        """Decode one of several images."""
         data, form = encoded[at], column.image
         try:
             if form and column.exact and (size := image_size(data)[:2]) != (form.height, form.width):
@@ -273,16 +268,12 @@ def open_columns(
     """Choose the leaves of a dataset in tables.
 
     Args:
-      parts: Split name to its files or tables.
-      provenance: Where the records come from.
-      split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
       leaves: Leaf name to the column that it is made of; by default all columns that can be leaves, under their names.
         A leaf `label` may be made of text, which names its classes.
       pad_to: Leaf name to the length that its lists, of any length up to it, are padded to with zeros; the leaf
         `num_<leaf>` is their own length, int32.
       image: The settings of `datamix.sources.images.ImageFormat`; where `height` and `width` are None, all images have
         the size of the first one, and where `mode` is, its colours.
-      notes: What a user must know already.
 
     Raises:
       ConfigError: A setting does not fit the columns.
@@ -356,11 +347,7 @@ class _Choice:
         return columns, left_out
 
     def missing(self, columns: Sequence[Column]) -> list[str]:
-        """Check that all parts have these columns, and that none lacks values but those of fractions.
-
-        Returns:
-          A sentence for each column that lacks some.
-        """
+        """Check that all parts have these columns, and that none lacks values but those of fractions."""
         first, notes = self.used[0], []
         for column in columns:
             want, total, name = _type(first, column.name), 0, column.name
@@ -378,11 +365,7 @@ class _Choice:
         return notes
 
     def _column(self, leaf: str, name: str, most: int | None) -> Column:
-        """The column of a leaf.
-
-        Raises:
-          _Unfit: It cannot be one.
-        """
+        """The column of a leaf."""
         import pyarrow.types as types
 
         column = partial(Column, leaf=leaf, name=name)
@@ -411,11 +394,7 @@ class _Choice:
         return column(spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
 
     def _first(self, name: str, make: Callable[[Any], Any]) -> Any:
-        """What is made of the first group of rows of a column.
-
-        Raises:
-          _Unfit: Nothing can be.
-        """
+        """What is made of the first group of rows of a column."""
         part = self.used[0]
         with reading(part.name):
             group = next(group for group, rows in enumerate(part.rows) if rows)
@@ -541,7 +520,6 @@ def _stored(values: Any) -> list[Any]:
 
 
 def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
-    """The content of the image in a row: what is stored, or the file that is named, which lies beside the table."""
     for array in stored:
         content: bytes | str | None = array[row].as_py()
         if isinstance(content, bytes):

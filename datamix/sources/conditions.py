@@ -91,7 +91,6 @@ class Condition:
             raise self._mistake(node, what, hint(node.id, scalars))
 
     def _truth(self, node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The value of a node that is to be true or false."""
         match node:
             case ast.BoolOp(op=op, values=values):
                 both = operator.and_ if isinstance(op, ast.And) else operator.or_
@@ -127,7 +126,6 @@ class Condition:
         return among if isinstance(op, ast.In) else ~among
 
     def _number(self, node: ast.expr, columns: Mapping[str, np.ndarray]) -> Any:
-        """The value of a node that is to be a number: a leaf, or one that is written there."""
         value = columns[node.id] if isinstance(node, ast.Name) else _constant(node)
         if value is None:
             raise self._mistake(node, "is neither a leaf nor a number of 64 bits")

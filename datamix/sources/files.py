@@ -26,7 +26,6 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     Args:
       path: A file, a folder, a glob or a list of them, which are the split `train`; or a mapping from splits to them.
       suffixes: What the names of files may end with, such as `.parquet`.
-      key: The setting's key, for errors.
 
     Returns:
       Split to its files: those of a folder or a glob sorted by name, those of a list in its order.
@@ -74,7 +73,6 @@ def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...
 
 
 def _texts(texts: str | Sequence[str], key: str) -> list[str]:
-    """The paths that a setting holds."""
     listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else [texts]
     if not listed or not all(isinstance(text, str) and text for text in listed):
         raise ConfigError("it is a path, or a list of paths", key=key, value=texts)
@@ -82,7 +80,6 @@ def _texts(texts: str | Sequence[str], key: str) -> list[str]:
 
 
 def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
-    """The files of one path, sorted by name."""
     if "://" in text:
         hint_ = f"Write {text[7:]}." if text.startswith("file://") else "Copy the files first, and name the copy."
         raise ConfigError("files are read from this machine alone", key=key, value=text, hint=hint_)
@@ -121,11 +118,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
-    """Check that of files which are numbered `-00000-of-00002` none is missing.
-
-    Raises:
-      DataError: One is.
-    """
+    """Check that of files which are numbered `-00000-of-00002` none is missing."""
     shards: dict[tuple[Path, str, str, str], set[int]] = {}
     for file in files:
         if match := _SHARD.search(file.name):

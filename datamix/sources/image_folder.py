@@ -35,20 +35,11 @@ def image_folder(
     """Images in `PATH/class/…`, or in `PATH/split/class/…` where all folders of PATH are named in `SPLITS`.
 
     The classes are the folders of all splits, sorted by name. Folders inside that of a class belong to it. Hidden files
-    and folders are passed over.
+    and folders are passed over. `datamix.sources.images.ImageFormat` describes the settings of images.
 
     Args:
       path: A folder.
-      height: Of the leaf `image`; see `ImageFormat`, as for the four below.
-      width: See `height`.
-      mode: See `height`.
-      fit: See `height`.
-      background: See `height`.
       split: TFDS's syntax; without folders of splits, there is the split `train`.
-
-    Raises:
-      ConfigError: A setting is missing or not allowed, or there is no such split.
-      DataError: There is no such folder, or no image in it.
     """
     root = expanded(path)
     if not root.is_dir():
@@ -126,16 +117,13 @@ class ImageFolder:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.records)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         return {"image": self.form.spec, "label": LeafSpec((), "int32")}
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         return np.repeat(self.labels, np.diff(self.ends, prepend=0))
 
     def places(self, indices: np.ndarray) -> list[str]:
@@ -143,7 +131,6 @@ class ImageFolder:
         return [self._file(record) for record in self.records[indices]]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         records = self.records[indices]
         if "label" in out:
             out["label"][...] = self.labels[np.searchsorted(self.ends, records, side="right")]
@@ -166,7 +153,6 @@ def _is_image(name: str) -> bool:
 
 
 def _kind(name: str) -> str:
-    """What a file that is left out is counted as."""
     return _LOOSE if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
 
 
@@ -181,7 +167,6 @@ def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, lis
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of files and of folders in a folder that are not hidden, sorted."""
     names: tuple[list[str], list[str]] = ([], [])
     with read_error(str(folder)), os.scandir(folder) as entries:
         for entry in entries:

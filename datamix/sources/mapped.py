@@ -33,7 +33,6 @@ def begin(values: np.ndarray, num_rows: int, span: int) -> None:
 
     Args:
       values: The array, or a view of it; one that is not mapped is left alone.
-      num_rows: The number of rows that will be looked at.
       span: The number of rows from the first of them to the last.
 
     Raises:
@@ -58,7 +57,6 @@ def end(values: np.ndarray, num_rows: int) -> None:
 
     Args:
       values: The array, or a view of it; one that is not mapped is left alone.
-      num_rows: The number of rows that were looked at.
     """
     mapping = mapping_of(values)
     if mapping is None:
@@ -74,7 +72,6 @@ def end(values: np.ndarray, num_rows: int) -> None:
 
 
 def _file_of(values: np.ndarray) -> str:
-    """The name of the file of a mapped array, as far as NumPy knows it."""
     base: object = values
     while isinstance(base, np.ndarray):
         if name := getattr(base, "filename", None):

@@ -78,7 +78,6 @@ def as_source(data: object, provenance: str | None = None) -> Source:
 
 
 def _columns(data: Any, names: Sequence[Any], provenance: str) -> MemoryArrays:
-    """The columns of a DataFrame, or the fields of a structured array, that are numbers."""
     arrays: Arrays = {}
     left_out = []
     for name in names:
@@ -93,7 +92,6 @@ def _columns(data: Any, names: Sequence[Any], provenance: str) -> MemoryArrays:
 
 
 def _class_names(data: Any) -> tuple[str, ...]:
-    """The names of the classes of a dataset, where it says them as torchvision's or Hugging Face's datasets do."""
     features = getattr(data, "features", None)
     label = features.get("label") if isinstance(features, Mapping) else None
     names = getattr(data, "classes", None) if label is None else getattr(label, "names", None)
@@ -134,12 +132,10 @@ class Objects:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.data)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf of the first record."""
         return spec_of({leaf: values[np.newaxis] for leaf, values in self._first.items()})
 
     @cached_property
@@ -159,7 +155,6 @@ class Objects:
         return _leaves(first, 0)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         if self._fills_arrays:
             self.data.take(indices, out)
             return
@@ -211,28 +206,23 @@ class _Adapted:
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return getattr(self.source, "provenance", None) or self.named or "objects"
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return int(self.source.num_records)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         spec: Spec = self.source.spec
         return spec
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
         return tuple(getattr(self.source, "class_names", ()))
 
     @property
     def num_classes(self) -> object:
-        """The number of classes, where the source says it."""
         return getattr(self.source, "num_classes", None)
 
 
@@ -240,12 +230,10 @@ class Reading(_Adapted, TakeFromRead):
     """A source of the user's that has `read`, and perhaps `take`."""
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         arrays: Arrays = self.source.read()
         return arrays
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         if hasattr(self.source, "take"):
             self.source.take(indices, out)
         else:
@@ -256,16 +244,11 @@ class Taking(_Adapted):
     """A source of the user's that has `take` and no `read`."""
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         self.source.take(indices, out)
 
 
 def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
-    """The leaves of a record.
-
-    Raises:
-      DataError: It is no record, or a leaf is not of numbers.
-    """
+    """The leaves of a record."""
     if isinstance(record, tuple) and hasattr(record, "_asdict"):
         record = record._asdict()
     elif isinstance(record, Sequence) and not isinstance(record, str | bytes) and len(record) == len(PAIR):
@@ -280,11 +263,7 @@ def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
 
 
 def _array(leaf: str, value: object, where: str) -> np.ndarray:
-    """A leaf as an array of numbers.
-
-    Raises:
-      DataError: It is something else.
-    """
+    """A leaf as an array of numbers."""
     mend = "a pipeline computes with numbers: leave it out, or turn it into numbers."
     if value is None or isinstance(value, str | bytes | Mapping):
         raise DataError(f"leaf {leaf!r}{where} is {'None' if value is None else _kind(value)}; {mend}")
@@ -307,6 +286,5 @@ def _with_known_colours(image: Any) -> Any:
 
 
 def _kind(value: object) -> str:
-    """The kind of a value, as a user calls it."""
     names: dict[type, str] = {str: "text", bytes: "bytes", dict: "a dict", list: "a list", tuple: "a tuple"}
     return names.get(type(value), type(value).__name__)

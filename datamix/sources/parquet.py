@@ -28,21 +28,14 @@ def parquet(
 ) -> Columns:
     """Rows of Parquet files, of Arrow's own, or of what Hugging Face's `save_to_disk` wrote; also called `huggingface`.
 
+    Images, see `datamix.sources.images.ImageFormat`, have the size and colours of the first by default.
+
     Args:
       path: A file, a folder, a glob or a list of them; a mapping from splits to them; or a folder of `save_to_disk`,
         which has splits of its own.
       leaves: Leaf name to column; see `datamix.sources.columns.open_columns`.
       pad_to: Leaf name to the length that its lists, of varying length, are padded to.
-      height: Pixels of images; by default, all have as many as the first.
-      width: See `height`.
-      mode: See `datamix.sources.images.ImageFormat`, as for the two below.
-      fit: See `mode`.
-      background: See `mode`.
       split: TFDS's syntax.
-
-    Raises:
-      ConfigError: A setting does not fit the files.
-      DataError: A file is missing or damaged, lacks a column or values, or differs from the first one.
     """
     files = saved_files(expanded(path)) if isinstance(path, str) else None
     is_saved = files is not None
@@ -64,11 +57,7 @@ def parquet(
 
 
 def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
-    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder.
-
-    Raises:
-      DataError: What the folder says of its files cannot be read.
-    """
+    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder."""
     splits = {"train": folder}
     if not (folder / "state.json").is_file():
         if not (folder / "dataset_dict.json").is_file():
@@ -84,7 +73,6 @@ def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
 
 
 def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:
-    """The names that a JSON file holds."""
     try:
         return [str(name) for name in find(json.loads(file.read_bytes()))]
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -108,14 +96,14 @@ class ParquetFile:
         self.rows = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """See `datamix.sources.columns.Part`; the file is opened anew, as one that is open serves one thread."""
+        """The file is opened anew, as one that is open serves one thread."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.name, metadata=self._metadata) as file:
             return file.read_row_group(group, columns=columns)
 
     def missing(self, column: str) -> int:
-        """See `datamix.sources.columns.Part`; statistics, which most files hold, say it."""
+        """Statistics, which most files hold, say it."""
         index = self.schema.get_field_index(column)
         paths = [self._metadata.schema.column(number).path for number in range(self._metadata.num_columns)]
         if index < 0 or column not in paths:  # a list, or a struct

@@ -36,12 +36,10 @@ class Selected(PartOfSource):
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.indices)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of the source, and that on the selection, a sentence each."""
         return (*super().notes, *([self.note] if self.note else []))
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:

@@ -18,11 +18,7 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
 
     Args:
       source: A source of all records, those of one split after those of another.
-      split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
       sizes: The number of records in each split, in their order; by default all of them are the one split `train`.
-
-    Raises:
-      ConfigError: The syntax is not TFDS's, or there is no such split.
 
     >>> from datamix.sources.objects import as_source
     >>> whole = as_source({"x": np.arange(10)})
@@ -49,7 +45,6 @@ class Sliced(PartOfSource):
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return sum(stop - start for start, stop in self.ranges)
 
     @property
@@ -58,7 +53,6 @@ class Sliced(PartOfSource):
         return reads_whole(self.source)
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         if not reads_whole(self.source):  # the other records need not be decoded
             return take_all(self, self.num_records)
         whole = read_all(self.source)
@@ -81,7 +75,6 @@ class Sliced(PartOfSource):
         return np.asarray(indices + (stops - ends)[number])
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
         return read_leaf(self.source, "label")

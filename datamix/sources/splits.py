@@ -23,8 +23,6 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
     Args:
       text: Names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
         ends; `all` is every split.
-      sizes: Records in each split that there is.
-      where: The setting's full key, for the error.
 
     Returns:
       (split, start, stop) for each part, with 0 <= start <= stop <= sizes[split].
@@ -54,11 +52,6 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
 
 def split_records(text: str, sizes: Mapping[str, int], *, where: str) -> np.ndarray:
     """The numbers of the records of a split, where those of all splits are numbered through; int64.
-
-    Args:
-      text: See `resolve_split`, as for the two below.
-      sizes: See `resolve_split`.
-      where: See `resolve_split`.
 
     >>> split_records("test[:2]+train[:1]", {"train": 800, "test": 100}, where="split")
     array([800, 801,   0])

@@ -38,10 +38,6 @@ def table(
       features: The columns that become the leaf `features`, float32 [columns]; by default all other columns of numbers.
         A number that is missing is NaN.
       split: TFDS's syntax.
-
-    Raises:
-      ConfigError: There is no such column or split, or a column is not of numbers.
-      DataError: A file is missing or damaged, a column or a target is missing, or a number does not fit float32.
     """
     files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
     tables = {file: _read(file) for of_split in files.values() for file in of_split}
@@ -108,12 +104,10 @@ class Table(MemoryArrays):
         return True
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         return self.labels
 
 
 def _read(file: Path) -> Any:
-    """The table in a file, a `pyarrow.Table`."""
     with reading(file):
         import pyarrow as pa
         from pyarrow import csv, parquet
@@ -143,7 +137,6 @@ def _read(file: Path) -> Any:
 
 
 def _pieces(tables: Mapping[Path, Any], name: str) -> list[Any]:
-    """A column in each table."""
     for file, table in tables.items():
         if name not in table.column_names:
             raise DataError(f"{file} has no column {name!r}. {hint(name, table.column_names)}")
@@ -169,11 +162,7 @@ def _no_numbers(pieces: Sequence[Any]) -> str:
 
 
 def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
-    """The numbers of a column, NaN where they are missing.
-
-    Raises:
-      DataError: A number is beyond float32, or its whole numbers or differences are not to be told apart there.
-    """
+    """The numbers of a column, NaN where they are missing."""
     values = np.concatenate([piece.cast("float64", safe=False).to_numpy(zero_copy_only=False) for piece in pieces])
     with np.errstate(over="ignore"):
         narrow: np.ndarray = values.astype(np.float32)
@@ -194,11 +183,7 @@ def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
 
 
 def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The labels in a column: those of the split and of all files, and the names of classes where they are text.
-
-    Raises:
-      DataError: A label is missing, or neither a number nor text.
-    """
+    """The labels in a column: those of the split and of all files, and the names of classes where they are text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -45,22 +45,15 @@ def webdataset(
 ) -> WebDataset:
     """Samples in tar files: the members `KEY.SUFFIX` of one KEY, which reaches to the first dot of a file's name.
 
+    Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
+
     Args:
       path: A tar file, a folder, a glob or a list of them; or these by split, see `files_of`.
       leaves: Leaf name to suffix: of images; `cls`, the number of a class in digits; `npy`, an array; or such as
         `mask.png`. Of several suffixes, apart by `;`, a sample has one. By default `image` is any image, `label` is
         `cls` and `array` is `npy`, as far as samples have them.
-      height: Of images; see `ImageFormat`.
-      width: See `ImageFormat`, as for the three below.
-      mode: See `ImageFormat`.
-      fit: See `ImageFormat`.
-      background: See `ImageFormat`.
       split: TFDS's syntax.
       cache_dir: The directory of the cache, which keeps the index.
-
-    Raises:
-      ConfigError: A setting is missing or not allowed, a file is packed, or there is no such split.
-      DataError: A file is missing or damaged, or a sample lacks a leaf or has it twice.
     """
     splits = files_of(path, suffixes=[".tar", *_PACKED])
     files = [file.absolute() for of_split in splits.values() for file in of_split]
@@ -150,7 +143,6 @@ class WebDataset:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.records)
 
     @property
@@ -161,7 +153,6 @@ class WebDataset:
 
     @cached_property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf; those of an array are the first sample's."""
         spec = {}
         for leaf, kind in self.kinds.items():
             array = self._array(leaf, 0) if kind == "npy" else np.empty((), np.int64)
@@ -169,7 +160,6 @@ class WebDataset:
         return spec
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         every = np.arange(len(self.keys))
         labels = np.empty((len(every), *self.spec["label"].shape), self.spec["label"].dtype)
         replace(self, records=every).take(every, {"label": labels})
@@ -180,7 +170,6 @@ class WebDataset:
         return [self._place(record) for record in self.records[indices]]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         records = self.records[indices]
         for leaf, rows in out.items():
             if self.kinds[leaf] == "cls":
@@ -202,7 +191,6 @@ class WebDataset:
             return os.pread(file.fileno(), size, offset)
 
     def _fill(self, leaf: str, records: np.ndarray, rows: np.ndarray, row: int) -> None:
-        """Fill one row with an image or an array."""
         record, kind = records[row], self.kinds[leaf]
         if isinstance(kind, ImageFormat):
             content = self.content(leaf, record)
@@ -227,7 +215,6 @@ class WebDataset:
         return f"{self.files[self._number(record)]}: {os.fsdecode(self.keys[record])}"
 
     def _number(self, record: int) -> int:
-        """The number of the file that a record lies in."""
         return int(np.searchsorted(self.ends, record, side="right"))
 
 
@@ -262,11 +249,7 @@ def _index(
 def _scan(
     file: Path, leaf_of: Mapping[str, str], leaves: Sequence[str], left_out: Counter[str]
 ) -> dict[str, list[int]]:
-    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them.
-
-    Raises:
-      DataError: It is damaged or truncated, or a sample has a leaf twice.
-    """
+    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them."""
     samples: dict[str, list[int]] = {}
     with read_error(str(file)), file.open("rb") as content:
         try:
@@ -304,11 +287,7 @@ def _counted(left_out: Counter[str]) -> str:
 
 
 def _class_number(text: bytes, name: str) -> int:
-    """The number of a class.
-
-    Raises:
-      DataError: It is no number of digits.
-    """
+    """The number of a class."""
     if not (digits := text.strip()).isdigit() or len(digits) > 18:
         raise DataError(f"{name} holds {text.decode(errors='replace')!r}; a class is a number in digits")
     return int(digits)

@@ -109,7 +109,6 @@ class _Data:
         self.freedom = freedom
 
     def goal(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
-        """The goal of standardised predictions [B, M] of each metric."""
         # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
         limit = 3 * np.abs(self.values).max(1)[:, None, None] + 1
         bounded = np.clip(np.stack(predictions), -limit, limit)
@@ -124,7 +123,6 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     own. Ratios are searched for inside what was tried: combinations of tried ones.
 
     Args:
-      evidence: The measurements, at three ratios or more.
       num_next: How many ratios to propose.
       seed: Of the draws; the same evidence gives the same answer.
     """
@@ -215,7 +213,6 @@ def _fit(data: _Data, fit: Callable[..., Fitted], k: int) -> Fitted:
 
 
 def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> tuple[float, np.ndarray]:
-    """The error of the goal at each ratio, where it is left out of all fits, and those of the metrics [K, N]."""
     size = len(data.ratios)
     predictions = []
     for k, fit in enumerate(fits):

@@ -153,7 +153,6 @@ def _line(
     dashed: bool = False,
     band: bool = True,
 ) -> None:
-    """A line through the settings' means, with a band of one deviation where there are several seeds."""
     points = sorted(
         (places[id(group)], mean, group.deviation(metric))
         for group in groups

@@ -79,11 +79,7 @@ def launch(
 
 
 def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs.
-
-    Returns:
-      What has come of it, by the index of the job: a run that has ended, or the mistake that keeps it from beginning.
-    """
+    """Train the models of several jobs."""
     jobs: dict[int, tuple[Config, Path]] = {}
     for i, node in enumerate(nodes):
         try:
@@ -117,11 +113,9 @@ def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
 
 
 def _directory(node: DictConfig) -> Path:
-    """The directory of a job, as `run_job` finds it."""
     return Path(str(node.hydra.sweep.dir), job_directory(node)).absolute()
 
 
 def _is_done(node: DictConfig, directory: Path) -> bool:
-    """Whether a sweep is resumed that has finished this job."""
     result = directory / RESULT
     return bool(OmegaConf.select(node, "sweep.resume")) and result.is_file() and read_result(result).status == "done"

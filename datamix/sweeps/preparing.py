@@ -95,7 +95,6 @@ def _on_simplex(
 
 
 def _as_typed(config: DictConfig, part: str) -> list[str]:
-    """The overrides of a command line; what they refer to may be known only in a job."""
     plain: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
     return [str(override) for override in plain[part]]
 

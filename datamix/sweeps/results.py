@@ -54,7 +54,6 @@ class Result:
 
     @property
     def why(self) -> str | None:
-        """The cause that ended a job that is not done."""
         return self.error and f"{self.kind or 'Interrupted'}: {self.error}"
 
 
@@ -70,7 +69,6 @@ class Setting:
         return next((result for result in self.results if result.sources), self.results[0])
 
     def values(self, metric: str) -> list[float]:
-        """A metric of the jobs that are done and report it."""
         return [
             result.metrics[metric] for result in self.results if result.status == "done" and metric in result.metrics
         ]
@@ -85,11 +83,7 @@ class Setting:
 
 
 def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
-    """The results of the sweeps that `sweep.dir` names, by directory.
-
-    Raises:
-      ConfigError: None is named, or one has no result.
-    """
+    """The results of the sweeps that `sweep.dir` names, by directory."""
     if not directories:
         text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
         raise ConfigError(text, key="sweep.dir", value=None)

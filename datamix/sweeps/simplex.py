@@ -54,9 +54,6 @@ def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
     Args:
       config: The configuration of the sweep, with Hydra's part.
       node: The configuration of its first job, which names the sources, and of which a budget is read.
-
-    Raises:
-      ConfigError: A setting is not allowed, or no ratio keeps to all of them.
     """
     plain: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     settings = Node({key: plain[key] for key in plain if key not in ("_target_", "max_batch_size", "params")}, _SWEEPER)
@@ -87,12 +84,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     The quantiles of the distribution are a scrambled Sobol sequence, which covers the simplex evenly at every length.
 
     Args:
-      simplex: The settings.
-      names: The sources.
       caps: The largest share of each source, in ten-thousandths.
-
-    Raises:
-      ConfigError: Hardly any ratio keeps to the bounds.
 
     >>> draw(Simplex(num_jobs=4, min=0.1), ["a", "b"], {"a": 10_000, "b": 10_000})[:3]
     [(9000, 1000), (1000, 9000), (5000, 5000)]

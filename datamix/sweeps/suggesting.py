@@ -93,7 +93,6 @@ class Suggestion:
         return self.answer.names
 
     def json(self) -> dict[str, Any]:
-        """What `suggest.json` holds."""
         answer = self.answer
         parts = rounded(answer.best)
         bounds = {
@@ -159,7 +158,6 @@ class Suggestion:
         ]
 
     def errors(self) -> Table:
-        """The models and their errors, the chosen one marked."""
         rows = [
             ("★" if name == self.answer.model else "", name, number(error, self.goal.metric))
             for name, error in sorted(self.answer.errors.items(), key=lambda item: item[1])
@@ -249,7 +247,6 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
 
 
 def _names(result: Result) -> list[str]:
-    """What a ratio is of: the sources, those of a mix within the mix as one."""
     return list(dict.fromkeys(path.partition(".")[0] for path in result.sources))
 
 
@@ -258,8 +255,6 @@ def _share(result: Result, name: str) -> float:
 
 
 def _comparable(result: Result, reference: Result) -> bool:
-    """Whether two jobs differ in ratio, seed and choice of sources alone."""
-
     def rest(config: Mapping[str, Any]) -> dict[str, Any]:
         mix = {
             key: value for key, value in (config.get("mix") or {}).items() if key not in ("share", "ratio", "weights")

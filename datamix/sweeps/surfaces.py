@@ -174,7 +174,6 @@ def _log_linear(own: int | None) -> Fit:
 
 
 def _law(inputs: np.ndarray, solution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values of the law, [B, M], and its exponentials."""
     exponent = np.matmul(np.broadcast_to(inputs, (len(solution), *inputs.shape[-2:])), solution[:, 2:, None])[..., 0]
     power = np.exp(np.clip(exponent, -30, 30))
     return solution[:, :1] + solution[:, 1:2] * power, power

@@ -88,7 +88,6 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
 
 
 def _end(results: list[Result], stopped: BaseException | None, directory: Path) -> None:
-    """Say what went wrong, and end with it."""
     bad = [result for result in results if result.status != "done"]
     mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
     if isinstance(stopped, Exception) and not bad:
@@ -222,7 +221,6 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
 
 
 def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a job of the same configuration was interrupted here."""
     path = directory / RESULT
     return path.is_file() and (result := read_result(path)).status == "interrupted" and result.config == config
 
@@ -238,7 +236,6 @@ class ResultFile:
 
     @property
     def seconds(self) -> float:
-        """Since it was begun."""
         return time.perf_counter() - self._begun
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:

@@ -86,11 +86,9 @@ class Packed:
         raise NotImplementedError
 
     def _paths(self) -> Mapping[str, Sequence[Path]]:
-        """The files of each split."""
         raise NotImplementedError
 
     def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
-        """The tokens of a file."""
         raise NotImplementedError
 
     @cached_property
@@ -131,12 +129,10 @@ class Packed:
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return type(self).__name__.lower()
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return self._loaded.rows.num_rows
 
     @property
@@ -146,17 +142,14 @@ class Packed:
 
     @property
     def facts(self) -> Facts:
-        """What became of the documents."""
         return self._loaded.facts
 
     @property
     def files(self) -> Sequence[TokenFile]:
-        """The files of tokens, as far as the split needs them."""
         return self._loaded.files
 
     @cached_property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         known = (*_LEAVES, *(["loss_mask"] if any(file.prompts is not None for file in self.files) else []))
         for leaf in self.leaves or ():
             if leaf not in known:
@@ -211,7 +204,7 @@ class Packed:
         return ["; ".join(f"{path}: document {_few(each)}" for path, each in of_row.items()) for of_row in names]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`; `out` may hold some of the leaves alone."""
+        """`out` may hold some of the leaves alone."""
         rows, indices = self._loaded.rows, np.asarray(indices, np.int64)
         only_tokens = out.keys() == {"tokens"} and len(self.files) == 1
         if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
@@ -252,7 +245,6 @@ class Packed:
             out["loss_mask"][...] = (positions >= np.repeat(learnt_from, length)).reshape(shape)
 
     def _copy(self, pieces: Pieces, used: np.ndarray, out: np.ndarray) -> None:
-        """Copy tokens into rows, int32 [count, length]."""
         # Neighbours in a row that are neighbours in a file are copied together.
         file = self._files_of(pieces.begin)
         ends = pieces.begin + pieces.length

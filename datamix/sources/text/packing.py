@@ -58,7 +58,6 @@ class Chunks:
 
     @cached_property
     def num_rows(self) -> int:
-        """The number of records."""
         return -(-int(self.ends.max(initial=0)) // self.length)
 
     def pieces(self, rows: np.ndarray) -> Pieces:
@@ -84,7 +83,6 @@ class Chunks:
         return bool((self.begin[1:] - self.begin[:1] == self.ends[:-1]).all())
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_rows]."""
         ends = np.minimum(np.arange(1, self.num_rows + 1) * self.length, self.ends[-1:])
         return np.diff(ends, prepend=0)
 
@@ -105,16 +103,13 @@ class PieceTable:
 
     @property
     def num_rows(self) -> int:
-        """The number of records."""
         return len(self.first) - 1
 
     def pieces(self, rows: np.ndarray) -> Pieces:
-        """The pieces of records, by their numbers, int64 [count]."""
         row, piece = _runs(self.first[rows], self.first[rows + 1] - self.first[rows])
         return Pieces(row, self.begin[piece], self.length[piece])
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_rows]."""
         return np.diff(np.cumsum(np.append(0, self.length))[self.first])
 
 
@@ -149,7 +144,6 @@ def pack(
     Args:
       begin: Each document's first token, counted over all files, int64 [num_documents].
       length: Its tokens, int64 [num_documents]; documents of none are in no record.
-      capacity: The tokens that a record has room for.
       packing: "chunk": the stream of all documents, cut wherever a record is full; "best_fit": pieces that fill records
         as well as can be; "pad": a piece a record.
       long: Whether documents longer than a record are cut into pieces, cut off, or left out.
@@ -233,7 +227,6 @@ def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:
 
     Args:
       lengths: The length of each piece, from 1 to `capacity`, int [num_pieces].
-      capacity: The room of a record.
 
     Returns:
       The record of each piece, int64 [num_pieces].

@@ -49,7 +49,6 @@ def batches(path: Path, *, column: str, by_line: bool) -> Iterator[tuple[int, li
     """Read the documents of a file, some at a time, always the same ones.
 
     Args:
-      path: The file, of one of `SUFFIXES`.
       column: The column of the text. Where there is no column `text`, `prompt` and `completion` are read together.
       by_line: Whether each line of a text file is a document; otherwise blank lines divide them.
 

@@ -47,12 +47,10 @@ class Sample(Text):
 
     @property
     def provenance(self) -> str:
-        """See `datamix.sources.text.packed.Packed`."""
         return "stand-in" if self.origin else "text"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """See `datamix.sources.text.packed.Packed`."""
         return (*([self.origin] if self.origin else []), *super().notes)
 
 
@@ -79,9 +77,6 @@ def sample_text(
       tokenizer: "bytes", or the path of a `tokenizer.json`.
       cache_dir: The directory of the cache.
       source_name: The source's name in the mix.
-
-    Raises:
-      ConfigError: There are no such files.
     """
     origin = ""
     if corpora is not None:
@@ -134,7 +129,6 @@ def _chapter(draw: np.random.Generator) -> str:
 
 
 def _written(documents: Sequence[str], kind: Kind, cache: Path) -> dict[str, list[str]]:
-    """The files of each split, written once for the same documents."""
     parts = {"test": documents[::_TEST_EVERY], "train": [text for i, text in enumerate(documents) if i % _TEST_EVERY]}
     paths: dict[str, list[str]] = {}
     for part, texts in parts.items():

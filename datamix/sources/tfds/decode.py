@@ -50,8 +50,6 @@ class Reader:
     """A prepared dataset in a format that gives any record without TensorFlow.
 
     Args:
-      directory: The directory of the dataset.
-      file_format: The format to read, as TFDS calls it.
       form: What images are decoded to; None leaves them as they are.
     """
 
@@ -132,7 +130,6 @@ class Helper:
             self._tell([reader.directory, reader.file_format, spec])
 
     def fill(self, part: Part, start: int, arrays: Arrays) -> None:
-        """See `Reader.fill`."""
         try:
             if not self.lost:
                 self._tell([*part, start, len(next(iter(arrays.values())))])
@@ -186,11 +183,7 @@ def instruction(part: Part) -> Any:
 
 
 def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
-    """Put records where they belong.
-
-    Raises:
-      DamageError: They are of another shape than that of the dataset's description.
-    """
+    """Put records where they belong."""
     if records.shape != array.shape:  # NumPy would stretch a length of 1
         raise _misshapen(leaf, records.shape, array.shape)
     array[...] = records

@@ -64,9 +64,6 @@ class Name:
     def parse(cls, text: str) -> Name:
         """Split `emnist/letters:3.1.0` into its parts.
 
-        Raises:
-          ConfigError: This is not how TFDS names a dataset.
-
         >>> Name.parse("emnist/letters:3.1.0")
         Name(dataset='emnist', config='letters', version='3.1.0')
         """
@@ -134,7 +131,6 @@ def prepare(
     """Download a dataset and prepare it as array_record, unless another process has done so meanwhile.
 
     Args:
-      name: The dataset's name in TFDS's syntax.
       data_dir: The directory of all datasets; it is made where it is missing.
       url: One of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
       wait_s: The time to wait for the answer, in seconds.
@@ -345,7 +341,6 @@ def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
 
 
 def _main(task: dict[str, str]) -> None:
-    """The main function of the child."""
     sys.excepthook = _report
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import tensorflow_datasets as tfds

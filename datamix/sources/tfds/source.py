@@ -59,11 +59,6 @@ class Tfds(TakeFromRead):
       leaves: The features to keep, or leaf name to feature; by default all that are numbers of one fixed shape, such as
         image and label. Texts and sequences are left out, and `notes` says so; images of varying size need `height` and
         `width`.
-      height: Where it is set, images are resized as they are decoded; see `ImageFormat`, as for the four below.
-      width: See `height`.
-      mode: See `height`.
-      fit: See `height`.
-      background: See `height`.
       cache: Whether records are decoded once, into the cache, or each time that they are read, which takes array_record
         or Parquet. By default they are cached up to 4 GiB of decoded records, and always where they are tfrecord.
       download: Whether to download and prepare a dataset that is not there.
@@ -96,22 +91,18 @@ class Tfds(TakeFromRead):
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return "tfds"
 
     @property
     def num_records(self) -> int:
-        """The number of records in the split."""
         return sum(part.stop - part.start for part in self._parts)
 
     @property
     def spec(self) -> Spec:
-        """Shape and dtype of each leaf."""
         return self._described[0]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each label, by label; TFDS names classes without a name by their number."""
         return self._described[1]
 
     @property
@@ -131,7 +122,6 @@ class Tfds(TakeFromRead):
         return self._slot.load(self._decode).arrays if self._is_cached else self._decode()[0]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         if self._is_cached:
             super().take(indices, out)
             return
@@ -148,7 +138,6 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _is_cached(self) -> bool:
-        """Whether records are decoded into the cache, and not each time that they are read."""
         if self.cache is not None and (self.cache or self._file_format in _RANDOM_ACCESS):
             return self.cache
         if self.cache is False:
@@ -163,12 +152,10 @@ class Tfds(TakeFromRead):
 
     @property
     def _num_bytes(self) -> int:
-        """The bytes of all records, decoded."""
         return self.num_records * bytes_of(self.spec)
 
     @cached_property
     def _form(self) -> ImageFormat | None:
-        """What images are decoded to; None leaves them as they are."""
         if self.height is None and self.width is None:
             return None
         if self.height is None or self.width is None:
@@ -208,7 +195,6 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _directory(self) -> Path:
-        """The prepared dataset's own directory."""
         name = Name.parse(self.name)
         default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
         data_dir = expanded(self.data_dir or default).resolve()
@@ -221,7 +207,6 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        """dataset_info.json."""
         path = self._directory / "dataset_info.json"
         with self._damage(path):
             _require_file(path)
@@ -268,7 +253,6 @@ class Tfds(TakeFromRead):
 
     @property
     def _chosen(self) -> dict[str, str] | list[str] | None:
-        """The chosen leaves, in JSON's types."""
         if self.leaves is None:
             return None
         return dict(self.leaves) if isinstance(self.leaves, Mapping) else list(self.leaves)
@@ -310,11 +294,7 @@ class Tfds(TakeFromRead):
         return {name: name for name in sorted(names)}
 
     def _refuse_image(self, name: str, feature: Any, spec: Spec) -> None:
-        """Refuse to leave out images unasked, as nobody wants it.
-
-        Raises:
-          SpecError: The feature is an image; says how to go on without it.
-        """
+        """Refuse to leave out images unasked, as nobody wants it."""
         import tensorflow_datasets as tfds
 
         if isinstance(feature, tfds.features.Image):
@@ -326,7 +306,6 @@ class Tfds(TakeFromRead):
             )
 
     def _require_decoder(self, name: str, feature: Any) -> None:
-        """Raise InstallationError if images cannot be decoded with what is installed."""
         import tensorflow_datasets as tfds
 
         is_image = isinstance(feature, tfds.features.Image) and self._file_format in _RANDOM_ACCESS and not self._form
@@ -338,7 +317,6 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _reader(self) -> Reader:
-        """TFDS's own reader of the directory."""
         _require_tfds(self.name)
         path = self._directory / "features.json"
         with self._damage(path):
@@ -349,11 +327,7 @@ class Tfds(TakeFromRead):
             return Reader(str(self._directory), self._file_format, self._form)
 
     def _check_features(self, path: Path, described: object) -> None:
-        """Check that a dataset is described with TFDS's features alone: it would import any module that it names.
-
-        Raises:
-          DataError: It names something else, or nothing.
-        """
+        """Check that a dataset is described with TFDS's features alone: it would import any module that it names."""
         import tensorflow_datasets as tfds
 
         known = {f"{each.__module__}.{each.__name__}" for each in _subclasses(tfds.features.FeatureConnector)}
@@ -372,7 +346,6 @@ class Tfds(TakeFromRead):
         return next((each for each in formats if each in _RANDOM_ACCESS), formats[0])
 
     def _require_reader(self) -> None:
-        """Raise DataError if the records cannot be read here."""
         if self._file_format not in _RANDOM_ACCESS and importlib.util.find_spec("tensorflow") is None:
             raise DataError(
                 f"source {self.name!r}: {self._directory} is stored as {self._file_format}, which TensorFlow alone "
@@ -452,7 +425,6 @@ class Tfds(TakeFromRead):
             raise self._damaged(path, error) from error
 
     def _damaged(self, path: Path, error: BaseException) -> DataError:
-        """The error for a file that is damaged or missing."""
         what = f"is damaged: {_line(error)}" if path.exists() else "is missing"
         return DataError(f"source {self.name!r}: {path} {what}. To have it prepared again, delete {self._directory}.")
 
@@ -464,7 +436,6 @@ def _require_file(path: Path) -> None:
 
 
 def _line(error: BaseException) -> str:
-    """The text of an error, in one line without a full stop."""
     return f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
 
 
@@ -487,7 +458,6 @@ def _fixed_spec(feature: Any) -> LeafSpec | None:
 
 
 def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
-    """All classes that derive from one, as far as they are imported."""
     each: type[Any]
     for each in kind.__subclasses__():
         yield each
@@ -495,7 +465,6 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def _class_names(described: object) -> Iterator[str]:
-    """Every class that a dataset's description names."""
     if isinstance(described, Mapping):
         for key, value in described.items():
             if key in ("pythonClassName", "python_class_name"):
@@ -507,11 +476,7 @@ def _class_names(described: object) -> Iterator[str]:
 
 
 def _require_tfds(name: str) -> None:
-    """Import what reading a dataset takes, before any data is looked at.
-
-    Raises:
-      InstallationError: It cannot be imported.
-    """
+    """Import what reading a dataset takes, before any data is looked at."""
     for module in ("tensorflow_datasets", "tensorflow_datasets.core.features", "tensorflow_datasets.core.dataset_info"):
         try:
             importlib.import_module(module)
@@ -523,7 +488,6 @@ def _require_tfds(name: str) -> None:
 
 
 def _registered_in(name: Name, data_dir: Path) -> str:
-    """The module that registers a dataset with TFDS."""
     _require_tfds(name.dataset)
     import tensorflow_datasets as tfds
 
