@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import leaf_of, operator
+from datamix.operators.base import leaf_of, operator, shape_error
 from datamix.spec import Record
 
 
@@ -50,10 +50,7 @@ def offset_one_hot(record: Record, *, offset: int, num_classes: int, leaf: str =
     """
     label = leaf_of(record, leaf, "offset_one_hot")
     if label.ndim != 1 or label.shape[0] > num_classes:
-        raise SpecError(
-            f"operator 'offset_one_hot' takes a vector of at most {num_classes} elements; leaf {leaf!r} has shape "
-            f"{list(label.shape)}."
-        )
+        raise shape_error("offset_one_hot", f"a vector of at most {num_classes} elements", leaf, label)
     longer = jnp.zeros(num_classes, label.dtype)
     return record | {leaf: lax.dynamic_update_slice(longer, label, (jnp.asarray(offset, jnp.int32),))}
 
@@ -71,5 +68,5 @@ def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise SpecError(f"operator 'one_hot' takes integers; leaf {leaf!r} is {label.dtype}.")
     if num_classes < 1:
-        raise ConfigError(f"operator 'one_hot': num_classes = {num_classes}; it is 1 or more.")
+        raise ConfigError("it is 1 or more", key="one_hot.num_classes", value=num_classes)
     return record | {leaf: jax.nn.one_hot(label, num_classes, dtype=jnp.float32)}

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,10 +16,11 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.spec import Arrays, LeafSpec, Spec
 
+_SETTINGS = ("column", "dtype", "shape")  # of a leaf
 _OPEN_FILES = 256  # at most; a process may often have no more than 1,024
 # How files of images begin: JPEG, PNG, GIF, BMP, TIFF, WebP.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
@@ -54,7 +56,7 @@ def array_record(
     splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
     files = _Files([file for of_split in splits.values() for file in of_split])
     counts = iter(files.counts.tolist())
-    sizes = {name: sum(next(counts) for _ in of_split) for name, of_split in splits.items()}
+    sizes = {name: sum(islice(counts, len(of_split))) for name, of_split in splits.items()}
     if not sum(sizes.values()):
         raise DataError(f"{files.paths[0]}: there is no record in it.")
     first = files.read(np.arange(min(sum(sizes.values()), 20)))
@@ -62,22 +64,15 @@ def array_record(
         columns, left_out = _columns(first[0], leaves)
     form = None
     if images := [column for column in columns.values() if column.spec is None]:
-        if height is None or width is None:
-            seen = image_sizes(io.BytesIO(images[0].values(record)) for record in first)
-            text = f"the first images are {seen}"
-            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
-        form = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
-    notes = list(notes_on(path, splits))
-    if left_out:
-        notes.append(
-            f"{', '.join(left_out)}: no numbers or images, and left out; leaves={{LEAF: COLUMN}} chooses others."
-        )
+        contents = (io.BytesIO(images[0].values(record, _example(record))) for record in first)
+        form = image_format(contents, height=height, width=width, mode=mode, fit=fit, background=background)
+    note = f"{', '.join(left_out)}: no numbers or images, and left out; leaves={{LEAF: COLUMN}} chooses others."
     return ArrayRecord(
         files=files,
         columns=columns,
         form=form,
-        records=split_records(split, sizes, where="split"),
-        notes=tuple(notes),
+        records=split_records(split, sizes),
+        notes=(*notes_on(path, splits), *([note] if left_out else [])),
         cache_dir=cache_directory(cache_dir),
     )
 
@@ -149,7 +144,7 @@ class ArrayRecord:
 
         def fill(row: int) -> None:
             with read_error(self.files.place(int(records[row]))):
-                example = _example(contents[row]) if parsed else None
+                example: Mapping[str, Any] = _example(contents[row]) if parsed else {}
                 for leaf, column in columns.items():
                     values = column.values(contents[row], example)
                     if column.spec is None and self.form is not None:
@@ -178,27 +173,21 @@ class _Column:
     name: str | None
     spec: LeafSpec | None
 
-    def values(self, record: bytes, example: Mapping[str, Any] | None = None) -> Any:
+    def values(self, record: bytes, example: Mapping[str, Any]) -> Any:
         """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image."""
-        content: Any = record
-        if self.name is not None:
-            content = _content((_example(record) if example is None else example).get(self.name))
+        content: Any = record if self.name is None else _content(example.get(self.name))
         if content is None or (self.spec is None and not isinstance(content, bytes)):
             raise DataError(f"column {self.name!r} of leaf {self.leaf!r} is not there, or of another kind")
         if self.spec is None:
             return content
-        size, dtype = math.prod(self.spec.shape), np.dtype(self.spec.dtype)
+        size, dtype, leaf = math.prod(self.spec.shape), np.dtype(self.spec.dtype), f"leaf {self.leaf!r} is {self.spec}"
         if isinstance(content, bytes):
             if len(content) != size * dtype.itemsize:
-                raise DataError(
-                    f"leaf {self.leaf!r} is {self.spec}, {size * dtype.itemsize} bytes; here are {len(content)}"
-                )
+                raise DataError(f"{leaf}, {size * dtype.itemsize} bytes; here are {len(content)}")
             return np.frombuffer(content, dtype).reshape(self.spec.shape)
         numbers = content.astype(dtype)
         if numbers.size != size or (numbers != content).any():
-            raise DataError(
-                f"leaf {self.leaf!r} is {self.spec}; here are {content.size} values, or some it cannot hold"
-            )
+            raise DataError(f"{leaf}; here are {content.size} values, or some it cannot hold")
         return numbers.reshape(self.spec.shape)
 
 
@@ -206,17 +195,15 @@ def _columns(
     first: bytes, leaves: Mapping[str, str | Mapping[str, Any]] | None
 ) -> tuple[dict[str, _Column], list[str]]:
     named = {leaf: {"column": each} if isinstance(each, str) else dict(each) for leaf, each in (leaves or {}).items()}
-    example = _example(first) if leaves is None or any("column" in each for each in named.values()) else {}
+    is_example = leaves is None or any("column" in each for each in named.values())
+    example: Mapping[str, Any] = _example(first) if is_example else {}
     columns, left_out = {}, []
-    for leaf, settings in (
-        named if leaves is not None else {name: {"column": name} for name in sorted(example)}
-    ).items():
+    if leaves is None:
+        named = {name: {"column": name} for name in sorted(example)}
+    for leaf, settings in named.items():
         key, name, shape = f"leaves.{leaf}", settings.get("column"), settings.get("shape")
-        for setting in settings:
-            if setting not in ("column", "dtype", "shape"):
-                raise ConfigError(
-                    "there is no such setting", key=f"{key}.{setting}", hint=hint(setting, ("column", "dtype", "shape"))
-                )
+        if unknown := [setting for setting in settings if setting not in _SETTINGS]:
+            raise ConfigError("there is no such setting", key=f"{key}.{unknown[0]}", hint=hint(unknown[0], _SETTINGS))
         if name is not None and name not in example:
             raise ConfigError("there is no such column", key=key, value=name, hint=hint(str(name), example))
         content = first if name is None else _content(example[name])
@@ -228,10 +215,9 @@ def _columns(
             spec = _spec(dtype, default if shape is None else shape, key)
         elif content is None or not bytes(content).startswith(_IMAGES):
             if leaves is not None:
+                text = f"column {name!r} holds no numbers and no image of a known format"
                 mend = f"Bytes that are an array need {{column: {name}, dtype: …, shape: […]}}."
-                raise ConfigError(
-                    f"column {name!r} holds no numbers and no image of a known format", key=key, hint=mend
-                )
+                raise ConfigError(text, key=key, hint=mend)
             left_out.append(str(name))
             continue
         columns[leaf] = _Column(leaf=leaf, name=name, spec=spec)
@@ -299,10 +285,10 @@ class _Files:
         numbers = np.searchsorted(self._ends, records, side="right")
         for number in np.unique(numbers).tolist():
             rows = np.flatnonzero(numbers == number)
-            own = (records[rows] - (self._ends[number] - self.counts[number])).tolist()
+            within = (records[rows] - (self._ends[number] - self.counts[number])).tolist()
             reader = self._reader(number)
             try:
-                parts = reader.read(own)
+                parts = reader.read(within)
             except RuntimeError as error:
                 if len(records) > 1:  # one of them
                     return [self.read(record)[0] for record in records[:, np.newaxis]]

@@ -21,7 +21,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
 from datamix.sources.images import ImageFormat, image_size, read_error, spread
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import records_of_ranges, resolve_split, split_ranges
 from datamix.spec import Arrays, LeafSpec, Spec
 
 INDEX = "__index_level_"
@@ -216,9 +216,7 @@ class Columns:
         """The group of each record, and its row in the group."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_records:
             raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {self.num_records}")
-        starts, stops = np.array(self.ranges, np.int64).T
-        ends = np.cumsum(stops - starts)
-        rows = indices + (stops - ends)[np.searchsorted(ends, indices, side="right")]
+        rows = records_of_ranges(self.ranges, indices)
         groups = np.searchsorted(self._ends, rows, side="right")
         return groups, rows - np.concatenate([[0], self._ends])[groups]
 
@@ -281,8 +279,7 @@ def open_columns(
     """
     every = [part for of_split in parts.values() for part in of_split]
     sizes = {name: sum(sum(part.rows) for part in of_split) for name, of_split in parts.items()}
-    begins = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
-    chosen = resolve_split(split, sizes, where="split")
+    chosen = resolve_split(split, sizes)
     used = [part for name in dict.fromkeys(each[0] for each in chosen) for part in parts[name] if sum(part.rows)]
     if not used:
         raise DataError(f"the split {chosen[0][0]!r} holds no rows.")
@@ -294,7 +291,7 @@ def open_columns(
     return Columns(
         parts=every,
         columns=columns,
-        ranges=[(begins[name] + start, begins[name] + stop) for name, start, stop in chosen],
+        ranges=split_ranges(split, sizes),
         provenance=provenance,
         class_names=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
         notes=(*notes, *left, *choice.missing(columns)),

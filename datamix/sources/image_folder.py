@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, expanded
+from datamix.errors import DataError, expanded
 from datamix.sources.files import nearest
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -76,16 +76,13 @@ def image_folder(
         raise DataError(text, key="path", value=path, hint=above)
     if empty := [name for name in classes if number[name] not in {*labels}]:
         notes.append(f"no image lies in the folder of {', '.join(empty)}, which is a class all the same.")
-    if height is None or width is None:
-        first = (os.path.join(folder, os.fsdecode(names[0])) for folder, names in folders[:20])  # noqa: PTH118
-        text = f"its first images are {image_sizes(first)}"
-        raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+    first = (os.path.join(folder, os.fsdecode(names[0])) for folder, names in folders[:20])  # noqa: PTH118
     return ImageFolder(
-        form=ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background),
+        form=image_format(first, height=height, width=width, mode=mode, fit=fit, background=background),
         folders=folders,
         labels=np.array(labels, np.int32),
         ends=np.cumsum([len(names) for _, names in folders]),
-        records=split_records(split, sizes, where="split"),
+        records=split_records(split, sizes),
         class_names=tuple(classes),
         notes=tuple(notes),
     )

@@ -198,9 +198,8 @@ def installed() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise InstallationError(
-            f"images are read with Pillow and simplejpeg ({error}): {install_hint('images')}."
-        ) from error
+        text = f"images are read with Pillow and simplejpeg ({error}): {install_hint('images')}."
+        raise InstallationError(text) from error
 
 
 @contextlib.contextmanager
@@ -240,6 +239,14 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
         return "not to be read"
     width, height = (" to ".join(map(str, sorted({min(each), max(each)}))) for each in zip(*sizes, strict=True))
     return f"{height} pixels high and {width} wide"
+
+
+def image_format(images: Iterable[str | IO[bytes]], *, height: int | None, width: int | None, **of: Any) -> ImageFormat:
+    """What images are decoded to; where no size is set, the error says that of some of them, `images`."""
+    if height is None or width is None:
+        text, key = f"the first images are {image_sizes(images)}", "width" if height else "height"
+        raise ConfigError(text, key=key, value=None, hint="Set height and width.")
+    return ImageFormat(height=height, width=width, **of)
 
 
 def image_size(data: bytes) -> tuple[int, int, str]:

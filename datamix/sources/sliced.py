@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamix.sources.base import LabelledSource, PartOfSource, Source, read_all, read_leaf, reads_whole, take_all
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import records_of_ranges, split_ranges
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays
 
@@ -26,9 +26,7 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
     [8, 9, 0]
     """
     sizes = {"train": source.num_records} if sizes is None else sizes
-    first = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
-    ranges = resolve_split(split, sizes, where="split")
-    return Sliced(source, [(first[name] + start, first[name] + stop) for name, start, stop in ranges])
+    return Sliced(source, split_ranges(split, sizes))
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,7 @@ class Sliced(PartOfSource):
         return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
-        starts, stops = np.array(self.ranges, np.int64).T
-        ends = np.cumsum(stops - starts)
-        number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        return np.asarray(indices + (stops - ends)[number])
+        return records_of_ranges(self.ranges, indices)
 
     def whole_labels(self) -> np.ndarray:
         if isinstance(self.source, LabelledSource):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.columns import INDEX, is_text, reading, whole
 from datamix.sources.files import files_of, notes_on
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import resolve_split, split_ranges
 from datamix.spec import Arrays
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
@@ -42,8 +41,7 @@ def table(
     files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
     tables = {file: _read(file) for of_split in files.values() for file in of_split}
     sizes = {name: sum(tables[file].num_rows for file in of_split) for name, of_split in files.items()}
-    chosen = resolve_split(split, sizes, where="split")
-    used = list(dict.fromkeys(name for name, _, _ in chosen))
+    used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
     first, names = next((file, each.column_names) for file, each in rows.items())
     for key, name in [("target", target), *(("features", name) for name in features or ())]:
@@ -72,8 +70,7 @@ def table(
     notes = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
     if missing:
         notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
-    begins = dict(zip(used, itertools.accumulate((sizes[name] for name in used), initial=0), strict=False))
-    ranges = [slice(begins[name] + start, begins[name] + stop) for name, start, stop in chosen]
+    ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
     return Table(
         {leaf: np.concatenate([values[each] for each in ranges]) for leaf, values in arrays.items()},
         provenance="table",

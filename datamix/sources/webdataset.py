@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -96,20 +97,14 @@ def webdataset(
             raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
     kept: dict[str, str | ImageFormat] = dict(kinds)
     for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
-        if height is None or width is None:
-            first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
-            text = f"its first images are {image_sizes(first)}"
-            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
-        kept[image] = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
-    sizes, begin = {}, 0
-    for name, of_split in splits.items():
-        sizes[name], begin = int(counts[begin : begin + len(of_split)].sum()), begin + len(of_split)
-    notes = list(notes_on(path, splits))
-    if left_out := Counter(entry.info["left_out"]):
-        what = _counted(left_out)
-        notes.append(f"{left_out.total():,} members are left out: {what}; leaves={{LEAF: SUFFIX}} chooses.")
-    records = split_records(split, sizes, where="split")
-    return replace(whole, kinds=kept, records=records, notes=tuple(notes))
+        first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
+        kept[image] = image_format(first, height=height, width=width, mode=mode, fit=fit, background=background)
+    count = iter(counts.tolist())
+    sizes = {name: sum(islice(count, len(of_split))) for name, of_split in splits.items()}
+    left_out = Counter[str](entry.info["left_out"])
+    note = f"{left_out.total():,} members are left out: {_counted(left_out)}; leaves={{LEAF: SUFFIX}} chooses."
+    notes = (*notes_on(path, splits), *([note] if left_out else []))
+    return replace(whole, kinds=kept, records=split_records(split, sizes), notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,9 +233,8 @@ def _index(
             places.append(np.array([*samples.values()], np.int64).reshape(-1, len(leaves), 2))
             advance(size >> 20)
     if not keys:
-        raise DataError(
-            f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}, but {_counted(left_out) or 'nothing'}"
-        )
+        text = f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}, but {_counted(left_out) or 'nothing'}"
+        raise DataError(text)
     members = np.concatenate(places)
     of_leaves = {f"leaf {leaf}": members[:, each] for each, leaf in enumerate(leaves)}
     return {"count": np.array(counts), "key": np.array(keys), **of_leaves}, {"left_out": left_out}
@@ -287,7 +281,6 @@ def _counted(left_out: Counter[str]) -> str:
 
 
 def _class_number(text: bytes, name: str) -> int:
-    """The number of a class."""
     if not (digits := text.strip()).isdigit() or len(digits) > 18:
         raise DataError(f"{name} holds {text.decode(errors='replace')!r}; a class is a number in digits")
     return int(digits)

@@ -123,7 +123,7 @@ class Procedural(TakeFromRead):
         return {"image": image, "label": label}
 
     def _ranges(self) -> list[tuple[str, int, int]]:
-        return resolve_split(self.split, _SIZES, where="split")
+        return resolve_split(self.split, _SIZES)
 
     def _generator(self, split: str, purpose: str) -> np.random.Generator:
         digest = hashlib.sha256(f"{self.seed}/{self.name}/{split}/{purpose}".encode()).digest()

@@ -95,7 +95,7 @@ class Packed:
     def _loaded(self) -> _Loaded:
         paths, cache_dir = self._paths(), cache_directory(self.cache_dir)
         sizes = dict.fromkeys(paths, 0)
-        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes, where="split")}
+        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes)}
         files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
         for name, of_split in chosen.items():
             documents[name] = [np.empty((2, 0), np.int64)]
@@ -106,7 +106,7 @@ class Packed:
                 begin += len(file.tokens)
         whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
         sizes |= {name: each.shape[1] for name, each in whole.items()}
-        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes, where="split")]
+        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes)]
         begins, lengths = np.concatenate(parts, axis=1)
         rows, facts = pack(
             begins,

@@ -221,7 +221,7 @@ class Tfds(TakeFromRead):
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(path, error) from error
         parts = []
-        for split, start, stop in resolve_split(self.split, {k: sum(v) for k, v in shards.items()}, where="split"):
+        for split, start, stop in resolve_split(self.split, {k: sum(v) for k, v in shards.items()}):
             first = 0
             for shard, size in enumerate(shards[split]):
                 if max(start, first) < min(stop, first + size):

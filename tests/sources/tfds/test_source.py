@@ -533,7 +533,7 @@ def test_changed_data_is_decoded_again(make, copy, shared_data):
 
 
 def test_an_unknown_split_is_refused_with_a_hint(make):
-    with pytest.raises(ConfigError, match=r"split = 'trian\[:5\]': .* Did you mean 'train'\? Known: test, train\."):
+    with pytest.raises(ConfigError, match=r"split = 'trian\[:5\]'; .* Did you mean 'train'\? Known: test, train\."):
         _ = make(split="trian[:5]").num_records
 
 
