@@ -395,7 +395,7 @@ MISTAKES = {
     "source.mnist.split=train[:0]": "DataError: source 'mnist' is empty (split train[:0]); ",
     "source.mnist.split=trian": "ConfigError: source 'mnist': split = 'trian'; there is no split 'trian'. Did ",
     "source.mnist.split=train[": "ConfigError: source 'mnist': split = 'train['; 'train[' is not a split. ",
-    "source=mnist source.mnist.name=mnits": "ConfigError: source 'mnist': name = 'mnits': TFDS knows no such dataset",
+    "source=mnist source.mnist.name=mnits": "ConfigError: source 'mnist': name = 'mnits'; TFDS knows no such dataset",
     "source=my_npz": "ConfigError: source.my_npz.path is missing; ",
     "source=my_npz source.my_npz.path=none.npz": "DataError: source 'my_npz': none.npz: there is no such file ",
     "source.mnist.operators=[rotat]": "RegistryError: source.mnist.operators[0]: no operator 'rotat'. ",

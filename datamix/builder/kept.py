@@ -17,7 +17,7 @@ import numpy as np
 
 from datamix.config.schema import SourceConfig
 from datamix.errors import expanded
-from datamix.sources.base import Source
+from datamix.sources.base import Source, taken
 from datamix.sources.cache import Place, cache_directory, locked
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.sources.tfds.decode import num_cores
@@ -42,8 +42,6 @@ class KeptStatistics:
     source's files, or one of some evenly spaced records.
 
     Attributes:
-      config: The configuration of the source.
-      source: What reads its records.
       num_records: The number of its first records that are used.
       cache: The directory of the cache; None for the default.
     """
@@ -95,7 +93,7 @@ class KeptStatistics:
             files = [path, *path.rglob("*")] if path.exists() else Path(path.anchor).glob(str(path)[1:])
             for file in sorted(files):
                 content.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode(errors="replace"))
-        for _, values in sorted(self._read(indices).items()):
+        for _, values in sorted(taken(self.source, indices).items()):
             content.update(values.reshape(-1).view(np.uint8).data)
         return replace(self._named, fingerprint={"content": content.hexdigest()})
 
@@ -137,7 +135,8 @@ class KeptStatistics:
 
         def work(number: int, piece: range) -> int:
             blocks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
-            found = [{leaf: LeafStatistics.of(x) for leaf, x in self._read(block).items()} for block in blocks]
+            records = (taken(self.source, np.asarray(block, np.int64)) for block in blocks)
+            found = [{leaf: LeafStatistics.of(values) for leaf, values in block.items()} for block in records]
             written = self._directory / f"{number}.{secrets.token_hex(4)}.tmp"
             written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, blocks), strict=True))))))
             written.replace(self._directory / f"{number}.json")
@@ -157,11 +156,6 @@ class KeptStatistics:
             leaf: LeafStatistics.merged((each[leaf], records * math.prod(part.shape)) for each, records in parts)
             for leaf, part in self.source.spec.items()
         }
-
-    def _read(self, indices: np.ndarray | range) -> dict[str, np.ndarray]:
-        out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in self.source.spec.items()}
-        self.source.take(np.asarray(indices, np.int64), out)
-        return out
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -11,6 +11,7 @@ from datamix.builder.source import OpenSource, is_shipped
 from datamix.errors import ConfigError
 from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation
+from datamix.sources.base import taken
 from datamix.sources.statistics import LeafStatistics, Statistics
 
 _LOOKED_AT = 4096  # records, evenly spaced
@@ -79,9 +80,7 @@ def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -
     """The error for `to_float` without `largest`, with the largest value that is seen."""
     count = min(source.num_records, _LOOKED_AT)
     indices = np.linspace(0, source.num_records - 1, count).astype(np.int64)
-    seen = {name: np.empty((count, *part.shape), part.dtype) for name, part in source.spec.items()}
-    source.take(indices, seen)
-    largest = int(seen[leaf].max())
+    largest = int(taken(source, indices)[leaf].max())
     white = _USUAL if _USUAL // 2 < largest <= _USUAL else largest
     text = f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say"
     fits = f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits."

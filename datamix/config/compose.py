@@ -96,10 +96,8 @@ def config_loader(
       datasets: The names of sources in memory, options of the group `dataset`.
     """
     if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
-        raise ConfigError(
-            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
-            "add its folder datamix/plugins to PYTHONPATH."
-        )
+        mend = "install datamix again (pip install -e . in a checkout), or add its folder datamix/plugins to PYTHONPATH"
+        raise ConfigError(f"datamix's plugins for Hydra are not installed; {mend}.")
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
@@ -211,9 +209,8 @@ def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
             if loop := _loop(loader, dataset, ()):
                 text = f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}"
                 raise ConfigError(text, key="source") from None
-        if any(
-            Path(frame.filename).name == "defaults_list.py" for frame in traceback.extract_tb(error.__traceback__)[-9:]
-        ):
+        files = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)[-9:]}
+        if "defaults_list.py" in files:
             raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
         raise ConfigError("values are nested too deeply; give them in fewer levels.") from error
 

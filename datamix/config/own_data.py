@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from datamix.config.files import choices_of
@@ -53,10 +54,8 @@ def advice(path: str, choice: str | None = None) -> str:
     name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
     if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
         name = f"my_{name}"
-    return (
-        f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with --config-dir my_conf "
-        f"source={(choice or path).replace(path, name)}."
-    )
+    command = f"--config-dir my_conf source={(choice or path).replace(path, name)}"
+    return f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
 
 
 def _settings(place: Path, path: str) -> str | None:
@@ -80,10 +79,9 @@ def _settings(place: Path, path: str) -> str | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    left = _NAMES
-    for _, folders, files in os.walk(folder):
-        folders.sort()
-        yield from sorted(files)[:left]
-        left -= len(files)
-        if left <= 0:
-            return
+    def names() -> Iterator[str]:
+        for _, folders, files in os.walk(folder):
+            folders.sort()
+            yield from sorted(files)
+
+    return islice(names(), _NAMES)

@@ -25,10 +25,7 @@ from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
 # What a dataset has, but a mix within the mix leaves to its members.
-_SETTINGS = {
-    "split",
-    *(field.name for field in fields(SourceConfig) if field.name not in ("name", "target", "settings")),
-}
+_SETTINGS = {"split", *(field.name for field in fields(SourceConfig))} - {"name", "target", "settings"}
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
@@ -129,11 +126,8 @@ def _user_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
 
 
 def _interpolations(node: object) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for value in node.values():
-            yield from _interpolations(value)
-    elif isinstance(node, list):
-        for value in node:
+    if isinstance(node, Mapping | list):
+        for value in node.values() if isinstance(node, Mapping) else node:
             yield from _interpolations(value)
     elif isinstance(node, str) and "${" in node:
         yield node
@@ -200,11 +194,8 @@ def _weights_of(node: Node, path: str) -> dict[str, Any]:
             continue
         if name not in _SETTINGS:
             raise unknown_key(node.key(name), [*_RULES, *members])
-        raise ConfigError(
-            f"{path} is a mix, and takes ratio, weights and share",
-            key=node.key(name),
-            hint=f"Set {name} of what it is made of: {node.key(next(iter(members), 'NAME'))}.{name}.",
-        )
+        mend = f"Set {name} of what it is made of: {node.key(next(iter(members), 'NAME'))}.{name}."
+        raise ConfigError(f"{path} is a mix, and takes ratio, weights and share", key=node.key(name), hint=mend)
     members = [name for name in members if TARGET in node.values[name]]
     if not members:
         text = f"{path} is a mix of nothing; name what it is made of in its defaults: - /dataset@mnist: mnist"
@@ -280,9 +271,8 @@ def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]
     settings = {} if settings is None else settings
     if not isinstance(name, str) or not isinstance(settings, Mapping):
         example = {"operator": "normalize: {mean: 0.5, std: 0.5}", "schedule": "cosine: {end: 0.1}"}[kind]
-        raise ConfigError(
-            f"it is no {kind}", key=where, value=node, hint=f"Write a name, or a name with its settings: {example}."
-        )
+        mend = f"Write a name, or a name with its settings: {example}."
+        raise ConfigError(f"it is no {kind}", key=where, value=node, hint=mend)
     refuse_targets(settings, where)
     registry.require(kind, name, where)
     return name, settings

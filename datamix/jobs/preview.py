@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from datamix.builder.built import Built, build
+from datamix.builder.built import Built
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
 from datamix.report import figures, tokens
-from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of
+from datamix.report.console import percent, print_notes, table
+from datamix.report.contents import announced, report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.records import class_of, holds_images, label_of, picture, records_table
 from datamix.sources.statistics import Statistics
@@ -34,16 +34,10 @@ _MOST_NUMBERS = 16  # of a record, that are drawn
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
-    """Preview a mix.
-
-    Args:
-      batches: The number of batches to look at; fewer where the mix ends before.
-    """
+    """Preview a mix: so many of its first batches, or all where it ends before."""
     if not 1 <= batches <= _MOST_BATCHES:  # all are held at once
         raise ConfigError(f"it is 1 or more, and {_MOST_BATCHES:,} or less", key="job.batches", value=batches)
-    out = console()
-    built = build(config)
-    print_notes(out, "Stand-in", built.notes)
+    out, built = announced(config)
     built = built.completed()
     pipeline = built.pipeline()
     names = list(built.sources)
@@ -72,18 +66,15 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         leaves = [leaf for leaf in seen[0] if leaf != "source_id"]
         out.print(records_table("First records", seen[0], of_source, rows, leaves))
     total = len(source_id)
-    report = report_of(
+    report = report_of_pipeline(
         built,
-        pipeline.plan,
-        pipeline.spec,
-        fingerprint=pipeline.fingerprint,
+        pipeline,
         batches=len(seen),
         counts=counts,
         records=total,
         labels=labels,
         samples_per_s=rate,
         figure=_draw(directory, built, pipeline, seen),
-        statistics=pipeline.statistics,
     )
     report["notes"] = notes
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
@@ -95,8 +86,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         "The whole mix never ends." if whole is None else f"The whole mix: {length:,} records, {whole:,} batches."
     )
     out.print(f"About {round(rate, -4):,.0f} samples/s, at a first look.")
-    path = write_report(directory, report)
-    out.print(f"Report: {path}" + (f"\nFigure: {directory / report['figure']}" if report["figure"] else ""))
+    figure = f"\nFigure: {directory / report['figure']}" if report["figure"] else ""
+    out.print(f"Report: {write_report(directory, report)}{figure}")
     return report
 
 
@@ -123,17 +114,12 @@ def _leaves_table(statistics: Statistics) -> Any:
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
 
-    sampled = {
-        name: f"{name} {each.num_records:,}"
-        for name, leaves in statistics.items()
-        for each in leaves.values()
-        if each.sampled
-    }
+    every = [(name, leaf, each) for name, leaves in statistics.items() for leaf, each in leaves.items()]
+    sampled = {name: f"{name} {each.num_records:,}" for name, _, each in every if each.sampled}
     title = "Values before any operator" + (f"; of some records: {', '.join(sampled.values())}" if sampled else "")
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
-        for name, leaves in statistics.items()
-        for leaf, each in leaves.items()
+        for name, leaf, each in every
     ]
     return table(title, ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
 
@@ -163,9 +149,8 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
         records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
-        looked_at = _alone(name, pipeline, seen, records)
-        values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
-        if len(labels := np.concatenate(values)):
+        batches = _alone(name, pipeline, seen, records)
+        if len(labels := np.concatenate([batch["label"][batch["source_id"] == i] for batch in batches])):
             ranges[name] = (int(labels.min()), int(labels.max()))
     return ranges
 
@@ -176,11 +161,10 @@ def _samples_per_s(pipeline: Pipeline) -> float:
     next(iterator)
     begun = time.perf_counter()
     while (passed := time.perf_counter() - begun) < _MEASURE_S:
-        batch = next(iterator, None)
-        if batch is None:
+        if (batch := next(iterator, None)) is None:
             iterator = iter(pipeline)
-            continue
-        samples += len(batch["source_id"])
+        else:
+            samples += len(batch["source_id"])
     return samples / passed
 
 
@@ -199,11 +183,7 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
             title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
             images.append((picture(pixels, built, name), title))
         rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
-    stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
-    title = "Samples of the mix" + (
-        f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else ""
-    )
-    figures.samples(directory / "samples.png", rows, title)
+    figures.samples(directory / "samples.png", rows, f"Samples of the mix{built.caution}")
     return "samples.png"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.report.console import console
 from datamix.report.figures import save
-from datamix.report.files import write_report, write_text
+from datamix.report.files import write_report
 from datamix.sweeps.figure import draw_suggestion
 from datamix.sweeps.results import read_sweeps
 from datamix.sweeps.suggesting import suggest, weighted
@@ -30,10 +29,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out.print(suggestion.errors())
     out.print(suggestion.table())
     out.print(suggestion.words())
-    commands = suggestion.commands(list(sweeps))
-    out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
-    plain = suggestion.json() | {"commands": commands}
-    write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+    plain = suggestion.write(directory, list(sweeps))
+    out.print("To try the next ratios, to ask again, to use the best:", *plain["commands"], sep="\n  ")
     save(draw_suggestion(suggestion), directory / "suggest.png")
     report = {
         "job": "suggest",

@@ -12,7 +12,7 @@ from datamix.config.schema import Config
 from datamix.errors import DatamixError
 from datamix.report import curves
 from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of
+from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
 from datamix.training.runs import Run, fit, prepare
@@ -61,16 +61,10 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     names = list(built.sources)
     last = dict(job.metrics.lines[-1])
     step, loss = int(last.pop("step")), last.pop("loss")
-    unreal = ", ".join(name for name, source in built.sources.items() if source.provenance == "stand-in")
-    caution = f" — built-in stand-ins, not real data: {unreal}" if unreal else ""
-    untrained = _untrained(job)
-    families = _families(job)
-    confusion = None
+    untrained, families, confusion = _untrained(job), _families(job), None
     if job.data.disjoint_classes and job.scores is not None:
         shares = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
-        confusion = {
-            name: dict(zip(names, map(float, row), strict=True)) for name, row in zip(names, shares, strict=True)
-        }
+        confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, shares.tolist(), strict=True)}
     rows = [
         (
             name,
@@ -81,39 +75,31 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         )
         for i, name in enumerate(names)
     ]
-    columns = [
-        "source",
-        "share",
-        "test records",
-        *(each.replace("_", " ") for each in families),
-        *([f"taken for {n}" for n in names] if confusion else []),
-    ]
-    out.print(table(f"On each source's test records after {step:,} steps{caution}", columns, rows))
-    out.print(
-        f"{families[0].replace('_', ' ').capitalize()}: mean {_shown(last[f'{families[0]}/mean'], families[0])}, worst "
-        f"source {_shown(last[f'{families[0]}/worst'], families[0])}; "
-        f"{job.steps_done / max(job.seconds, 1e-9):,.0f} steps/s, tests included"
-    )
+    columns = ["source", "share", "test records", *(each.replace("_", " ") for each in families)]
+    columns += [f"taken for {name}" for name in names] if confusion else []
+    out.print(table(f"On each source's test records after {step:,} steps{built.caution}", columns, rows))
+    judged = families[0]
+    mean, worst = (_shown(last[f"{judged}/{each}"], judged) for each in ("mean", "worst"))
+    steps_per_s = job.steps_done / max(job.seconds, 1e-9)
+    head = judged.replace("_", " ").capitalize()
+    out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
     curves.draw(
         job.directory / "curves.png",
         job.metrics.lines,
         names,
-        f"{settings.model} on {' + '.join(names)}{caution}",
+        f"{settings.model} on {' + '.join(names)}{built.caution}",
         unit=job.data.task.loss_unit,
         family=families[0],
     )
-    plan, size = job.data.pipeline.plan, job.config.batch_size
-    report = report_of(
+    size = job.config.batch_size
+    report = report_of_pipeline(
         built,
-        plan,
-        job.data.pipeline.spec,
-        fingerprint=job.data.pipeline.fingerprint,
+        job.data.pipeline,
         batches=step,
-        counts=dict(zip(names, plan.counts(step * size), strict=True)),
+        counts=dict(zip(names, job.data.pipeline.plan.counts(step * size), strict=True)),
         records=step * size,
-        samples_per_s=job.steps_done * size / max(job.seconds, 1e-9),
+        samples_per_s=steps_per_s * size,
         figure="curves.png",
-        statistics=job.data.pipeline.statistics,
     )
     for name, source in report["sources"].items():
         source["trained_on"] = name not in untrained

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datamix.builder.built import Built
+from datamix.builder.built import Built, build
+from datamix.config.schema import Config
 from datamix.mixing.groups import groups_of
 from datamix.mixing.plan import Plan
+from datamix.pipeline.pipeline import Pipeline
+from datamix.report.console import Console, console, print_notes
 from datamix.sources.statistics import Statistics
 from datamix.spec import Spec
 
@@ -27,6 +30,19 @@ def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None 
         records=records,
         statistics=statistics,
     )
+
+
+def announced(config: Config) -> tuple[Console, Built]:
+    """The terminal, and the mix of a configuration, whose stand-ins are printed."""
+    out, built = console(), build(config)
+    print_notes(out, "Stand-in", built.notes)
+    return out, built
+
+
+def report_of_pipeline(built: Built, pipeline: Pipeline, **seen: Any) -> dict[str, Any]:
+    """The report on what was seen of a pipeline; see `report_of`."""
+    seen |= {"fingerprint": pipeline.fingerprint, "statistics": pipeline.statistics}
+    return report_of(built, pipeline.plan, pipeline.spec, **seen)
 
 
 def report_of(

@@ -82,14 +82,8 @@ class ArrayRecord:
     """The records of ArrayRecord files.
 
     Attributes:
-      files: The files of all splits.
-      columns: What each leaf is made of.
       form: What images are decoded to; None where there are none.
       records: The records of the split, as `files` numbers them, shape [num_records].
-      notes: What is left out.
-      cache_dir: The directory of the cache.
-      class_names: None are known.
-      provenance: Where the records come from.
     """
 
     files: _Files
@@ -164,9 +158,7 @@ class _Column:
     """What a leaf is made of.
 
     Attributes:
-      leaf: The name of the leaf.
       name: The name of the column; None for the whole record.
-      spec: The shape and dtype of its numbers; None for an encoded image.
     """
 
     leaf: str

@@ -56,9 +56,8 @@ def arrays(
     if path is None:
         if leaves is not None:
             raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
-        return sliced(
-            _array_files("files", {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}), split
-        )
+        where = {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}
+        return sliced(_array_files("files", where), split)
     archive = expanded(path)
     names = _names(archive)
     if class_names := _class_names(archive, names, leaves):
@@ -67,7 +66,7 @@ def arrays(
     chosen = leaves if leaves is not None else keras or {name: name for name in names}
     for leaf, name in chosen.items():
         if name not in names:
-            raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
+            raise ConfigError(f"{path} holds no array {name!r}", key=f"leaves.{leaf}", hint=hint(name, names))
     splits = {
         name: _array_files(path, {leaf: (archive, array) for leaf, array in each.items()})
         for name, each in _by_split(chosen, names).items()
@@ -79,15 +78,10 @@ def arrays(
     source = splits[next(iter(sizes))] if len(sizes) == 1 else _joined(list(splits.values()))
     label = source.spec.get("label")
     read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
-    source = replace(
-        source,
-        class_names=class_names,
-        labels=[
-            each.where["label"][0] for each in splits.values() if label and each.spec["label"].shape == label.shape
-        ],
-        notes=(f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else (),
-    )
-    return sliced(source, split, sizes)
+    alike = [each for each in splits.values() if label and each.spec["label"].shape == label.shape]
+    notes = (f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else ()
+    labels = [each.where["label"][0] for each in alike]
+    return sliced(replace(source, class_names=class_names, labels=labels, notes=notes), split, sizes)
 
 
 def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
@@ -127,9 +121,8 @@ def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
     for part in parts:
         for leaf, spec in first.items():
             if part.spec[leaf] != spec:
-                raise DataError(
-                    f"splits that are read together are alike, and here {leaf} is {spec} and {part.spec[leaf]}."
-                )
+                text = f"splits that are read together are alike, and here {leaf} is {spec} and {part.spec[leaf]}."
+                raise DataError(text)
     where = {leaf: [place for part in parts for place in part.where[leaf]] for leaf in first}
     return replace(parts[0], where=where, num_records=sum(part.num_records for part in parts))
 
@@ -151,12 +144,7 @@ class ArrayFiles:
 
     Attributes:
       where: The file of each leaf, and the name of its array in an `.npz` file; several, if one goes on in another.
-      num_records: The number of records.
-      spec: The shape and dtype of each leaf.
-      class_names: The name of each label.
-      provenance: Where the records come from.
       labels: Where the labels of the whole dataset lie, if these are not all.
-      notes: The notes on how the records are read, a sentence each.
     """
 
     where: Mapping[str, Sequence[_Place]]
@@ -174,7 +162,6 @@ class ArrayFiles:
         return _load_all(self.labels or self.where["label"])
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file of each record, of the first leaf where each has its own, and its row in it."""
         files = next(iter(self.where.values()))
         joined = f" of {' and '.join(str(name) for _, name in files)} together" if len(files) > 1 else ""
         return [f"{files[0][0]}, row {index}{joined}" for index in indices.tolist()]
@@ -211,9 +198,6 @@ class MemoryArrays(TakeFromRead):
 
     Attributes:
       arrays: Leaf name to array, shape [num_records, *leaf shape].
-      provenance: Where the records come from.
-      class_names: The name of each label.
-      notes: The notes on what is left out, a sentence each.
     """
 
     arrays: Arrays

@@ -32,13 +32,8 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory(path: str | None) -> Path:
-    """The cache at a path, or the default one."""
-    return expanded(path) if path else default_cache_dir()
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
-    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
+    """The cache at a path, or the default one: `$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
+    return expanded(path) if path else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +185,9 @@ class Place:
             leaves = {}
             for leaf, file in files.items():
                 _sync(file.path)
-                leaves[leaf] = {
-                    "file": file.path.name,
-                    "shape": list(file.shape),
-                    "dtype": str(file.dtype),
-                    "num_bytes": file.path.stat().st_size,
-                    "crc32": _checksum(file.path),
-                }
+                num_bytes, crc32 = file.path.stat().st_size, _checksum(file.path)
+                described = {"file": file.path.name, "shape": list(file.shape), "dtype": str(file.dtype)}
+                leaves[leaf] = described | {"num_bytes": num_bytes, "crc32": crc32}
             meta = {"format": FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
             (temporary / _META).write_text(json.dumps(meta | {"crc32": _checksum_of(meta)}, indent=1))
             _sync(temporary / _META)

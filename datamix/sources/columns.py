@@ -85,9 +85,6 @@ class Column:
     """A column that becomes a leaf.
 
     Attributes:
-      leaf: The name of the leaf.
-      name: The name of the column.
-      spec: The shape and dtype of the leaf.
       image: What its images are decoded to; None where it holds none.
       exact: Whether its images are of that size already, and another size is an error.
       classes: The names of classes that it holds as text, by their number.
@@ -134,12 +131,7 @@ class Columns:
     """The records in columns of tables.
 
     Attributes:
-      parts: The files or tables of all splits.
-      columns: The columns that become leaves.
       ranges: The rows that are records: the first and the one after the last, rows of all parts numbered through.
-      provenance: Where the records come from.
-      class_names: The name of each label.
-      notes: What a user must know, a sentence each.
     """
 
     parts: Sequence[Part]
@@ -304,9 +296,6 @@ class _Choice:
 
     Attributes:
       used: The parts that hold records of the split; the first one says what the columns are.
-      every: The parts of all splits.
-      image: The settings of images.
-      named: Whether the user has named the columns.
     """
 
     used: Sequence[Part]

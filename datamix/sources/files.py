@@ -40,7 +40,7 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     splits = path if isinstance(path, Mapping) else {"train": path}
     if not splits:
         raise ConfigError("it names no split; write {train: FILE, test: FILE}", key=key, value=dict(splits))
-    found = {}
+    files_of_split = {}
     for split, texts in splits.items():
         where = f"{key}.{split}" if isinstance(path, Mapping) else key
         files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
@@ -49,8 +49,8 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
             if (place := os.path.abspath(file)) in seen:  # noqa: PTH100  # without following links
                 raise ConfigError(f"it names {file} twice, and no record is given twice", key=where, value=texts)
             seen.add(place)
-        found[str(split)] = tuple(files)
-    return found
+        files_of_split[str(split)] = tuple(files)
+    return files_of_split
 
 
 def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
@@ -64,12 +64,9 @@ def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...
     common = os.path.commonpath([file.parent for file in files["train"]])
     names = [os.path.relpath(file, common) for file in files["train"]]
     words = {match[1].lower(): None for name in names for match in _SPLIT_IN_NAME.finditer(name)}
-    if len(words) < 2:
-        return ()
-    return (
-        f"its files are read as one split, train, though their names speak of {' and '.join(words)}; "
-        f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart.",
-    )
+    note = f"its files are read as one split, train, though their names speak of {' and '.join(words)}"
+    mend = f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart."
+    return (f"{note}; {mend}",) if len(words) > 1 else ()
 
 
 def _texts(texts: str | Sequence[str], key: str) -> list[str]:

@@ -93,14 +93,10 @@ class ImageFolder:
     """The records of a folder of images: `image`, uint8 [height, width, channels], and `label`, the class, int32.
 
     Attributes:
-      form: What images are decoded to.
       folders: The folders of all splits that hold images, and the names of these, in bytes; there may be millions.
       labels: The class of each folder.
       ends: The record after the last of each folder, where those of all splits are numbered through.
       records: The records of the split, so numbered.
-      class_names: The name of each class.
-      notes: What is left out, or read in another way than names may say.
-      provenance: Where the records come from.
     """
 
     form: ImageFormat

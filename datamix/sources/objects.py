@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -102,11 +102,9 @@ def _class_names(data: Any) -> tuple[str, ...]:
 
 def _stream(data: object) -> ConfigError:
     """The error for what gives its records in order alone."""
-    return ConfigError(
-        f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any of them by its "
-        "number; datamix.prepare(NAME, records, limit=…) writes so many of them to the disk once and gives a source, "
-        "and list(…) holds all of them in memory."
-    )
+    text = f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any by its number"
+    mend = "datamix.prepare(NAME, records, limit=…) writes so many of them to the disk once and gives a source"
+    return ConfigError(f"{text}; {mend}, and list(…) holds all of them in memory.")
 
 
 @dataclass(frozen=True)
@@ -115,11 +113,6 @@ class Objects:
 
     Python's numbers become what NumPy makes of them, int64 and float64; like all numbers of 64 bits, a pipeline stores
     them in 32.
-
-    Attributes:
-      data: The object.
-      provenance: Where the records come from.
-      class_names: The name of each label.
     """
 
     data: Any
@@ -148,18 +141,15 @@ class Objects:
         except (LookupError, TypeError, NotImplementedError) as error:
             if isinstance(error, NotImplementedError) and isinstance(self.data, Iterable):
                 raise _stream(self.data) from error
-            raise ConfigError(
-                f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}; [i] is to give "
-                "record i."
-            ) from error
+            text = f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}"
+            raise ConfigError(f"{text}; [i] is to give record i.") from error
         return _leaves(first, 0)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         if self._fills_arrays:
             self.data.take(indices, out)
             return
-        numbers: list[int] = indices.tolist()
-        like = self._first
+        numbers, like = indices.tolist(), self._first
         if hasattr(self.data, "__getitems__"):
             with self._alone:
                 records = self.data.__getitems__(numbers)
@@ -170,16 +160,12 @@ class Objects:
         for row, (number, record) in enumerate(zip(numbers, records, strict=True)):
             leaves = _leaves(record, number)
             if leaves.keys() != like.keys():
-                raise DataError(
-                    f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(like)}; all "
-                    "records have the same ones."
-                )
+                text = f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(like)}"
+                raise DataError(f"{text}; all records have the same ones.")
             for leaf, value in leaves.items():
-                if value.shape != like[leaf].shape or value.dtype != like[leaf].dtype:
-                    raise DataError(
-                        f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
-                        f"record 0 is {self.spec[leaf]}; make all records alike."
-                    )
+                if (value.shape, value.dtype) != (like[leaf].shape, like[leaf].dtype):
+                    text = f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}"
+                    raise DataError(f"{text}, but that of record 0 is {self.spec[leaf]}; make all records alike.")
                 if leaf in out:
                     out[leaf][row] = value
 
@@ -214,8 +200,7 @@ class _Adapted:
 
     @property
     def spec(self) -> Spec:
-        spec: Spec = self.source.spec
-        return spec
+        return cast("Spec", self.source.spec)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -230,8 +215,7 @@ class Reading(_Adapted, TakeFromRead):
     """A source of the user's that has `read`, and perhaps `take`."""
 
     def read(self) -> Arrays:
-        arrays: Arrays = self.source.read()
-        return arrays
+        return cast("Arrays", self.source.read())
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         if hasattr(self.source, "take"):
@@ -255,10 +239,8 @@ def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
         record = dict(zip(PAIR, record, strict=True))
     if not isinstance(record, Mapping):
         size = f" of {len(record)}" if isinstance(record, list | tuple) else ""
-        raise DataError(
-            f"record {number} is {_kind(record)}{size}; a record is a dict of numbers and arrays, as in "
-            "{'image': …, 'label': 3}, or a pair (image, label)."
-        )
+        mend = "a record is a dict of numbers and arrays, as in {'image': …, 'label': 3}, or a pair (image, label)"
+        raise DataError(f"record {number} is {_kind(record)}{size}; {mend}.")
     return {str(leaf): _array(str(leaf), value, f" of record {number}") for leaf, value in record.items()}
 
 

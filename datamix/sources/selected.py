@@ -20,8 +20,6 @@ class Selected(PartOfSource):
     """Some records of a source, in an order of their own.
 
     Attributes:
-      source: The whole source.
-      indices: The records, int64 [num_records].
       note: What a user must know of the selection; empty if nothing.
 
     >>> from datamix.sources.objects import as_source

@@ -34,7 +34,6 @@ class Sliced(PartOfSource):
     """Ranges of the records of a source.
 
     Attributes:
-      source: The whole source.
       ranges: The first record and the one after the last, of each range.
     """
 

@@ -87,8 +87,6 @@ class Table(MemoryArrays):
 
     Attributes:
       feature_names: The columns that the elements of the leaf `features` are.
-      notes: What a user must know, a sentence each.
-      labels: The leaf `label` of all splits.
     """
 
     feature_names: tuple[str, ...]

@@ -112,7 +112,6 @@ class WebDataset:
     """The records of tar files.
 
     Attributes:
-      files: The tar files of all splits.
       stamps: What would change if a file were written again, of each.
       ends: The record after the last of each file, where those of all splits are numbered through.
       keys: The key of each of them, in bytes.
@@ -120,9 +119,6 @@ class WebDataset:
         a class its number and 0; int64, shape [num_records, 2].
       kinds: Leaf name to what it is made of: an image of this format, "cls" or "npy".
       records: The records of the split, so numbered.
-      notes: What is left out.
-      class_names: None are known.
-      provenance: Where the records come from.
     """
 
     files: Sequence[Path]

@@ -30,7 +30,6 @@ class Evidence:
       metrics: What is fitted, by name, float [num_jobs] each; NaN where a job does not report it.
       own: The place in `names` of what a metric is of; None for a metric of the whole mix.
       combine: From the metrics, stacked, to the goal, of which more is better if `sign` is 1, and less if it is -1.
-      sign: 1 or -1.
     """
 
     names: Sequence[str]
@@ -46,7 +45,6 @@ class Answer:
     """The best ratio, as far as a sweep tells.
 
     Attributes:
-      model: The name of the model with the smallest error.
       errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
       verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
         or whether the ratio hardly matters.
@@ -78,7 +76,6 @@ class _Data:
     """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
 
     Attributes:
-      ratios: The ratios that were tried, [N, num_sources].
       values: The mean of each metric at each, standardised, [K, N].
       counts: The jobs that stand behind each, [K, N]; 0 for none.
     """
@@ -128,11 +125,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     """
     random = np.random.default_rng(seed)
     data = _Data(evidence)
-    names = list(evidence.metrics)
-    fits = [models(evidence.own[name]) for name in names]
-    common = [name for name in fits[0] if all(name in each for each in fits)]
+    fits = [models(own) for own in (evidence.own[name] for name in evidence.metrics)]
     errors, residuals = {}, {}
-    for name in common:
+    for name in [name for name in fits[0] if all(name in each for each in fits)]:
         errors[name], residuals[name] = _left_out(data, [each[name] for each in fits])
     model = min(errors, key=errors.__getitem__)
     if errors["constant"] <= 1.15 * errors[model]:
@@ -140,16 +135,17 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     weights = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
     numbers = random.multinomial(_DRAWS, weights / weights.sum())
     point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
-    drawn: list[list[Fitted]] = []
-    for name, number in zip(errors, numbers, strict=True):
-        if number:
-            drawn.append(_bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
+    drawn = [
+        (name, int(number), _bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
+        for name, number in zip(errors, numbers, strict=True)
+        if number
+    ]
 
     def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
         return data.goal([each.predict(at) for each in fitted])
 
     def draws_at(at: np.ndarray) -> np.ndarray:
-        return np.concatenate([goal_at(each, at[None]) for each in drawn])
+        return np.concatenate([goal_at(each, at[None]) for _, _, each in drawn])
 
     sign = evidence.sign
     equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
@@ -163,8 +159,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
     else:
         best = best_of(model, point, 1)[0]
-    used = [(name, int(number)) for name, number in zip(errors, numbers, strict=True) if number]
-    others = np.concatenate([best_of(name, each, n) for (name, n), each in zip(used, drawn, strict=True)])
+    others = np.concatenate([best_of(name, each, number) for name, number, each in drawn])
     low, high = np.quantile(others, (0.05, 0.95), axis=0)
     # The bootstrap does not see what is wrong with every model: no share is known better than to _LEAST.
     interval = np.stack([np.minimum(low, best - _LEAST), np.maximum(high, best + _LEAST)], 1).clip(0, 1)
@@ -177,15 +172,13 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     likely = [name for name, error in errors.items() if error <= 1.5 * errors[model]]
     residual = min(_noise(data, [each[name] for each in fits], residuals[name]) for name in likely)
     noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
-    bounds = np.stack([data.ratios.min(0), data.ratios.max(0)])
-    on_edge = ((best <= bounds[0] + 1e-3) & (bounds[0] > 1e-6)) | ((best >= bounds[1] - 1e-3) & (bounds[1] < 1 - 1e-6))
-    verdict: Literal["clear", "flat", "edge", "noise"]
+    low, high = data.ratios.min(0), data.ratios.max(0)
+    on_edge = ((best <= low + 1e-3) & (low > 1e-6)) | ((best >= high - 1e-3) & (high < 1 - 1e-6))
+    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if on_edge.any() else "clear"
     if np.ptp(at_tried) < _CLEAR * noise or model == "constant":
         verdict = "flat"
     elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
         verdict = "noise"
-    else:
-        verdict = "edge" if on_edge.any() else "clear"
     candidates = _combinations(data, _CANDIDATES, random)
     promise = np.maximum(sign * (draws_at(candidates) - predicted), 0).mean(0)
 
@@ -235,11 +228,7 @@ def _noise(data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.nda
 
 
 def _bootstrap(
-    data: _Data,
-    fits: Sequence[Callable[..., Fitted]],
-    residuals: np.ndarray,
-    number: int,
-    random: np.random.Generator,
+    data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.ndarray, number: int, random: np.random.Generator
 ) -> list[Fitted]:
     """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
 
@@ -252,8 +241,8 @@ def _bootstrap(
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
     values = predicted[:, None] + residuals[:, None] * noise
     return [
-        fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape), random)
-        for k, fit in enumerate(fits)
+        fit(data.ratios, each, np.broadcast_to(weight, each.shape), random)
+        for fit, each, weight in zip(fits, values, data.weights, strict=True)
     ]
 
 

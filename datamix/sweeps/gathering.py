@@ -37,18 +37,14 @@ def gather(
     """
     out = console()
     several = len(sweeps) > 1
-    results = [
-        replace(result, sweep=str(path)) if several else result for path, each in sweeps.items() for result in each
-    ]
+    results = [replace(each, sweep=str(path) if several else "") for path, of in sweeps.items() for each in of]
     results, judged = weighted(results, metric, goal, goal_weights or {})
     metric, goal = judged.metric, judged.kind
     chosen = best(settings(results), metric, goal)
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     lines = rows(results, chosen, directory)
     if isinstance(suggestion, Suggestion):
-        commands = suggestion.commands(list(sweeps))
-        plain = suggestion.json() | {"commands": commands}
-        write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        commands = suggestion.write(directory, list(sweeps))["commands"]
         for line, predicted in zip(lines, suggestion.predicted(results), strict=True):
             line["predicted"] = predicted
     write_text(directory / "sweep.json", json.dumps(lines, indent=2, ensure_ascii=False) + "\n")

@@ -137,11 +137,8 @@ def rounded(shares: np.ndarray) -> list[int]:
 
 def _prior(prior: Any, names: Sequence[str]) -> np.ndarray:
     where = f"{_SWEEPER}.prior"
-    if isinstance(prior, Mapping | None):
-        shares = resolve(names, weights=prior, where=where).shares
-    else:
-        numbers = parse_ratio(prior, names, where)
-        shares = resolve(names, weights=numbers, where=where).shares
+    weights = prior if isinstance(prior, Mapping | None) else parse_ratio(prior, names, where)
+    shares = resolve(names, weights=weights, where=where).shares
     if not all(shares):
         zero = names[[bool(share) for share in shares].index(False)]
         raise ConfigError("every source needs a weight above 0", key=f"{where}.{zero}", value=0)

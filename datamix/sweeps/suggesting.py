@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -15,12 +16,14 @@ from rich.table import Table
 
 from datamix.errors import ConfigError, hint
 from datamix.report.console import percent, table
+from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
 from datamix.sweeps.results import Result, best, goal_of, settings
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 from datamix.sweeps.table import number
 
 _FEWEST = 3  # ratios
+_RATIO = ("share", "ratio", "weights")
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
 
 
@@ -30,8 +33,6 @@ class Goal:
 
     Attributes:
       metric: Its name; one that ends in `/weighted` is the mean of the sources' by `weights`.
-      kind: "max" or "min".
-      asked: The metric that was asked for.
       weights: By source; empty where none are given.
     """
 
@@ -58,14 +59,12 @@ def weighted(
             raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, names))
     if not sum(weights.values()):
         raise ConfigError("a source needs a weight above 0", key="sweep.goal_weights", value=dict(weights))
-    name = f"{family}/weighted"
+    name, total = f"{family}/weighted", sum(weights.values())
     goals = []
     for result in results:
-        parts = [result.metrics.get(f"{family}/{source}") for source in weights]
-        mean = {}
-        if None not in parts:
-            total = sum(weight * (part or 0.0) for weight, part in zip(weights.values(), parts, strict=True))
-            mean = {name: total / sum(weights.values())}
+        parts = {source: result.metrics.get(f"{family}/{source}") for source in weights}
+        known = [weight * part for source, weight in weights.items() if (part := parts[source]) is not None]
+        mean = {name: sum(known) / total} if len(known) == len(parts) else {}
         goals.append(replace(result, metrics={**result.metrics, **mean}))
     return goals, Goal(metric=name, kind=goal_of(metric, goal), asked=metric, weights=weights)
 
@@ -116,6 +115,12 @@ class Suggestion:
             "next": [" ".join(share_overrides(self.names, rounded(ratio))) for ratio in answer.next],
         }
 
+    def write(self, directory: Path, sweeps: Sequence[Path]) -> dict[str, Any]:
+        """Write `suggest.json` and return what it holds."""
+        plain = self.json() | {"commands": self.commands(sweeps)}
+        write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        return plain
+
     def predicted(self, results: Sequence[Result]) -> list[float | None]:
         """The goal that is predicted at the ratio of each job; None for jobs of other settings."""
         jobs = [_names(r) == list(self.names) and _comparable(r, self.reference) for r in results]
@@ -130,14 +135,12 @@ class Suggestion:
         answer, metric = self.answer, self.goal.metric
         plain = self.json()
         mix = ", ".join(
-            f"{name} {percent(share)} (90 %: {' to '.join(percent(bound) for bound in plain['interval'][name])})"
+            f"{name} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][name]))})"
             for name, share in plain["best"].items()
         )
         low, high = answer.gain_interval
         first = f"Predicted best: {mix}, with {metric} of {number(answer.predicted, metric)}"
-        gain = (
-            f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)}) against equal shares"
-        )
+        gain = f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)})"
         noise = number(answer.noise, metric)
         sentence = {
             "clear": "The optimum is clear.",
@@ -147,7 +150,7 @@ class Suggestion:
             "flat": f"The curve is flat: no ratio that was tried changes {metric} by more than two deviations over the "
             f"seeds ({noise} each).",
         }[answer.verdict]
-        return f"{first}, {gain}. {sentence}"
+        return f"{first}, {gain} against equal shares. {sentence}"
 
     def _edges(self) -> list[str]:
         low, high = self.shares.min(0), self.shares.max(0)
@@ -166,23 +169,17 @@ class Suggestion:
 
     def table(self) -> Table:
         """The share of each source: the best, its interval, and the least and largest that were tried."""
-        plain = self.json()
+        plain, tried = self.json(), zip(self.shares.min(0), self.shares.max(0), strict=True)
         rows = [
-            (
-                name,
-                percent(share),
-                " to ".join(percent(bound) for bound in plain["interval"][name]),
-                f"{percent(self.shares[:, i].min())} to {percent(self.shares[:, i].max())}",
-            )
-            for i, (name, share) in enumerate(plain["best"].items())
+            (name, percent(share), " to ".join(map(percent, plain["interval"][name])), " to ".join(map(percent, each)))
+            for (name, share), each in zip(plain["best"].items(), tried, strict=True)
         ]
         return table("The best ratio", ["source", "share", "90 % of draws", "tried"], rows)
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
-        fixed = [
-            shlex.quote(each) for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0])
-        ]
+        plain = (each for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0]))
+        fixed = [shlex.quote(each) for each in plain]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{":".join(map(str, rounded(ratio)))}"' for ratio in self.answer.next)
         asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "accuracy/worst")
@@ -227,15 +224,8 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     tried = len(np.unique(shares[np.isfinite(reached)].round(4), axis=0))
     if tried < _FEWEST:
         return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {tried}"
-    evidence = Evidence(
-        names=names,
-        shares=shares,
-        metrics=values,
-        own=own,
-        combine=combine,
-        sign=1 if goal.kind == "max" else -1,
-    )
-    complete = np.isfinite(reached)
+    sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(reached)
+    evidence = Evidence(names=names, shares=shares, metrics=values, own=own, combine=combine, sign=sign)
     return Suggestion(
         answer=analyse(evidence, num_next=num_next),
         goal=goal,
@@ -256,9 +246,7 @@ def _share(result: Result, name: str) -> float:
 
 def _comparable(result: Result, reference: Result) -> bool:
     def rest(config: Mapping[str, Any]) -> dict[str, Any]:
-        mix = {
-            key: value for key, value in (config.get("mix") or {}).items() if key not in ("share", "ratio", "weights")
-        }
+        mix = {key: value for key, value in (config.get("mix") or {}).items() if key not in _RATIO}
         return {key: value for key, value in config.items() if key not in ("seed", "source")} | {"mix": mix}
 
     one, two = (each.config.get("source") or {} for each in (result, reference))
@@ -273,9 +261,8 @@ def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | N
     family, _, kind = goal.metric.partition("/")
     paths, names = list(reference.sources), _names(reference)
     metrics = [f"{family}/{path}" for path in paths]
-    own: dict[str, int | None] = {
-        metric: names.index(path.partition(".")[0]) for metric, path in zip(metrics, paths, strict=True)
-    }
+    places = [names.index(path.partition(".")[0]) for path in paths]
+    own: dict[str, int | None] = dict(zip(metrics, places, strict=True))
     if goal.metric in metrics:
         return [goal.metric], own, lambda values: values[0]
     if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):

@@ -7,6 +7,7 @@ measurements, to those without one ratio (weight 0), to a bootstrap's. Values ar
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ With a generator, what averages over several shapes draws one of them for each r
 
 def models(own: int | None) -> Mapping[str, Fit]:
     """The models by name, for a metric of one source, `own`, or of the whole mix (None)."""
-    fits: dict[str, Fit] = {"constant": _linear(_ones, 0), "linear": _linear(_shares, 1e-3)}
+    fits: dict[str, Fit] = {"constant": _linear(lambda ratios: np.ones((*ratios.shape[:-1], 1)), 0)}
+    fits["linear"] = _linear(lambda ratios: ratios, 1e-3)
     if own is not None:
         fits["law of its own share"] = _own_share(own, None)
         fits["law of its own share, with transfer"] = _own_share(own, 0.03)
@@ -44,14 +46,6 @@ def models(own: int | None) -> Mapping[str, Fit]:
     if importlib.util.find_spec("sklearn") is not None:
         fits["Gaussian process"] = _gaussian_process
     return fits
-
-
-def _ones(ratios: np.ndarray) -> np.ndarray:
-    return np.ones((*ratios.shape[:-1], 1))
-
-
-def _shares(ratios: np.ndarray) -> np.ndarray:
-    return ratios
 
 
 def _quadratic(ratios: np.ndarray) -> np.ndarray:
@@ -85,8 +79,7 @@ _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 40))),
     *(
         (lambda share, offset=offset, power=power: ((share + offset) / (0.5 + offset)) ** -power)
-        for offset in (1e-3, 0.01, 0.05)
-        for power in (0.25, 0.5, 1.0, 2.0)
+        for offset, power in itertools.product((1e-3, 0.01, 0.05), (0.25, 0.5, 1.0, 2.0))
     ),
 )
 
@@ -196,9 +189,8 @@ def _marquardt(
         gram = np.einsum("bn,bnp,bnq->bpq", weights, jacobian, jacobian, optimize=True)
         gradient = np.einsum("bn,bnp->bp", weights * residual, jacobian) - penalty * solution
         regular = gram + np.diag(penalty)
-        damped = regular + damping[:, None, None] * (
-            np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9
-        )
+        diagonal = np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9
+        damped = regular + damping[:, None, None] * diagonal
         step = np.linalg.solve(damped + 1e-9 * np.eye(len(penalty)), gradient[..., None])[..., 0]
         tried, tried_residual, tried_power = cost(solution + step)
         better = tried < errors
@@ -229,7 +221,6 @@ def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarra
 
     def predict(at: np.ndarray) -> np.ndarray:
         across = signal(at.reshape(-1, at.shape[-1]), ratios).reshape(*at.shape[:-1], len(ratios))
-        values: np.ndarray = np.matmul(across, solution)[..., 0]
-        return values
+        return np.asarray(np.matmul(across, solution)[..., 0])
 
     return Fitted(predict, float(np.trace(np.linalg.solve(total[0], covariance))))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -108,15 +108,8 @@ class Packed:
         sizes |= {name: each.shape[1] for name, each in whole.items()}
         parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes)]
         begins, lengths = np.concatenate(parts, axis=1)
-        rows, facts = pack(
-            begins,
-            lengths,
-            capacity=self.length,
-            packing=self.packing,
-            long=self.long,
-            name=self.source_name,
-            cache_dir=cache_dir,
-        )
+        how: Any = {"capacity": self.length, "packing": self.packing, "long": self.long, "name": self.source_name}
+        rows, facts = pack(begins, lengths, **how, cache_dir=cache_dir)
         notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
         notes += dict.fromkeys(file.note for file in files if file.note)
         if empty := len(lengths) - facts.documents:
@@ -171,9 +164,8 @@ class Packed:
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of some tokens; their numbers where nobody says which tokenizer made them."""
-        return (
-            " ".join(map(str, tokens.tolist())) if self.known_tokenizer is None else self.known_tokenizer.decode(tokens)
-        )
+        known = self.known_tokenizer
+        return " ".join(map(str, tokens.tolist())) if known is None else known.decode(tokens)
 
     @property
     def token_bytes(self) -> np.ndarray:

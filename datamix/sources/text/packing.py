@@ -49,7 +49,6 @@ class Chunks:
     Attributes:
       begin: Each document's first token, counted over all files, int64 [num_documents].
       ends: The place after its last token, counted over these documents alone, int64 [num_documents].
-      length: The tokens of a record.
     """
 
     begin: np.ndarray
@@ -173,15 +172,10 @@ def pack(
         else:
             _, begin, pieces = _cut(begin, length, capacity)
             rows = PieceTable(begin=begin, length=pieces, first=np.arange(len(pieces) + 1))
-    tokens, num_cut = int(length.sum()), int(cut.sum())
-    return rows, Facts(
-        documents=documents,
-        tokens=tokens,
-        lost=all_tokens - tokens,
-        split=num_cut if long == "split" else 0,
-        dropped=num_cut if long == "drop" else 0,
-        padding=1 - tokens / max(rows.num_rows * capacity, 1),
-    )
+    tokens = int(length.sum())
+    num_split, num_dropped = (int(cut.sum()) if long == each else 0 for each in ("split", "drop"))
+    padding = 1 - tokens / max(rows.num_rows * capacity, 1)
+    return rows, Facts(documents, tokens, all_tokens - tokens, num_split, num_dropped, padding)
 
 
 def _runs(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,14 +25,7 @@ _TEST_EVERY = 8  # documents
 _CHAPTERS = 800
 _WHO = ("the king", "the prophet", "a servant", "the people of the city", "her father", "the elders", "a stranger")
 _DID = (
-    "went up to",
-    "remembered",
-    "spoke against",
-    "built",
-    "departed from",
-    "found",
-    "kept",
-    "came before",
+    *("went up to", "remembered", "spoke against", "built", "departed from", "found", "kept", "came before"),
     "blessed",
 )
 _WHAT = ("the house", "the river", "the mountain", "the field", "the gate", "the vineyard", "the sea", "the land")
@@ -99,10 +92,8 @@ def sample_text(
 def _files(folder: Path, kind: Kind, part: str) -> list[str]:
     files = sorted(str(path) for path in folder.glob(f"{kind}.{part}.*") if path.name.endswith(SUFFIXES))
     if not files:
-        mend = "Leave it null for what every machine has."
-        raise ConfigError(
-            f"it holds no file {kind}.{part}.*, such as .txt", key="corpora", value=str(folder), hint=mend
-        )
+        text, mend = f"it holds no file {kind}.{part}.*, such as .txt", "Leave it null for what every machine has."
+        raise ConfigError(text, key="corpora", value=str(folder), hint=mend)
     return files
 
 

@@ -34,7 +34,6 @@ class TokenFile:
     """The tokens of some documents, one after the other.
 
     Attributes:
-      path: The file that the documents come from.
       tokens: The tokens, of any integer dtype, shape [num_tokens]; memory-mapped.
       ends: The place after each document's last token, int64 [num_documents].
       first: The number of the first document in the file.
@@ -71,7 +70,6 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
         return arrays, {"batches": count, "last": last, "by_line": by_line()}
 
     files: list[TokenFile] = []
-    note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so as well."
     while True:
         number = len(files)
         key = {"path": str(path.absolute()), "column": column, "documents": documents, "tokenizer": tokenizer.digest}
@@ -82,16 +80,10 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
             fingerprint={"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
             checked=stat.st_size <= _CHECKED_BYTES,
         ).load(build)
-        files.append(
-            TokenFile(
-                path=path,
-                tokens=entry.arrays["tokens"],
-                ends=entry.arrays["ends"],
-                first=files[-1].first + len(files[-1].ends) if files else 0,
-                prompts=entry.arrays.get("prompts"),
-                note=note if entry.info["by_line"] and documents != "line" else "",
-            )
-        )
+        first = files[-1].first + len(files[-1].ends) if files else 0
+        note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so"
+        note = f"{note} as well." if entry.info["by_line"] and documents != "line" else ""
+        files.append(TokenFile(path=path, **entry.arrays, first=first, note=note))
         done += entry.info["batches"]
         if entry.info["last"]:
             return files
@@ -123,9 +115,8 @@ def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Ar
                 last = False
                 break
         parts += [each.result() for each in pending]
-    tokens, lengths, prompts = (
-        np.concatenate(column) for column in zip(*(parts or [_encode([], tokenizer)]), strict=True)
-    )
+    columns = zip(*(parts or [_encode([], tokenizer)]), strict=True)
+    tokens, lengths, prompts = map(np.concatenate, columns)
     arrays = {"tokens": tokens, "ends": np.cumsum(lengths)}
     return arrays | ({"prompts": prompts} if prompts.size else {}), count, last
 

@@ -41,11 +41,7 @@ dead_network: tuple[float, str] | None = None
 
 
 class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
-    """The dataset is neither on disk nor to be had; a stand-in may take its place.
-
-    Attributes:
-      tried: What was tried, and where.
-    """
+    """The dataset is neither on disk nor to be had; a stand-in may take its place."""
 
     def __init__(self, message: str, tried: str) -> None:
         super().__init__(message)
@@ -69,7 +65,8 @@ class Name:
         """
         match = _NAME.fullmatch(text)
         if match is None:
-            raise ConfigError(f"name = {text!r} is no TFDS dataset; write mnist, emnist/letters or mnist:3.0.1.")
+            mend = "Write mnist, emnist/letters or mnist:3.0.1."
+            raise ConfigError("it is no TFDS dataset", key="name", value=text, hint=mend)
         return cls(match["dataset"], match["config"], match["version"])
 
     def __str__(self) -> str:
@@ -169,11 +166,8 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     if others := prepared_names(Name.parse(name).dataset, data_dir):
         where += f", where there is {', '.join(others)}"
     tried = f"not prepared in {where}, and not to be had: {reason}"
-    return Unavailable(
-        f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or "
-        f"{install_hint('prepare')} and run once with a network.",
-        tried,
-    )
+    mend = f"Point data_dir at a directory that holds it prepared, or {install_hint('prepare')} and run once"
+    return Unavailable(f"{name}: {tried}. {mend} with a network.", tried)
 
 
 def unreachable(url: str | None, wait_s: float) -> str | None:
@@ -330,7 +324,7 @@ def _num_bytes(directory: Path) -> int:
 def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
     directory = find_prepared(name, temporary)
     if directory is None:
-        raise DataError(f"source {name.dataset!r}: TFDS prepared it and left nothing behind.")
+        raise DataError(f"TFDS prepared {name.dataset} and left nothing behind.")
     notes = Path(name.dataset, ".config", "metadata.json")  # which config is the default one
     if (temporary / notes).exists() and not (data_dir / notes).exists():
         (data_dir / notes).parent.mkdir(parents=True, exist_ok=True)
