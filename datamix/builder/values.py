@@ -29,7 +29,8 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
         for place, i, operation in chain:
             leaf = operation.settings.get("leaf", "image")
             if operation.function is to_float and leaf in dtypes:
-                if operation.settings.get("largest") is None and _is_wide(dtypes[leaf]):
+                is_wide = dtypes[leaf].kind in "iu" and dtypes[leaf] != np.uint8
+                if operation.settings.get("largest") is None and is_wide:
                     raise _missing_largest(source, leaf, dtypes[leaf], f"{place}[{i}].to_float.largest")
                 del dtypes[leaf]
             elif operation.function is cast:
@@ -51,10 +52,8 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
             looked_at = " that were looked at" if statistic.sampled else ""
             if is_class:
                 if lacking := statistic.num_unlabelled(count):
-                    notes.append(
-                        f"source {name!r}: {lacking:,} of {count:,} records{looked_at} are unlabelled, and left out of "
-                        "loss and accuracy."
-                    )
+                    some = f"{lacking:,} of {count:,} records{looked_at}"
+                    notes.append(f"source {name!r}: {some} are unlabelled, and left out of loss and accuracy.")
             elif broken := what_is_broken(statistic):
                 some = f", in {count:,} records{looked_at}" if looked_at else ""
                 notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}{some}.")
@@ -70,10 +69,6 @@ def what_is_broken(statistic: LeafStatistics) -> str:
     """The values of a leaf that are no numbers, and how many; empty if all are."""
     shares = {"NaN": statistic.nan, "infinity": statistic.inf}
     return " and ".join(f"{what} ({share:.2%} of its values)" for what, share in shares.items() if share)
-
-
-def _is_wide(dtype: np.dtype) -> bool:
-    return dtype.kind in "iu" and dtype != np.uint8
 
 
 def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -> ConfigError:

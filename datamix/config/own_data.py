@@ -68,7 +68,7 @@ def _settings(place: Path, path: str) -> str | None:
             return f"tfds, name: {'/'.join(parts)}, data_dir: {described.resolve().parents[len(parts) + 1]}"
     if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):  # saved by Hugging Face
         return f"huggingface, path: {text}"
-    for file in [place.name] if place.is_file() else _names(place):
+    for file in [place.name] if place.is_file() else islice(_names(place), _NAMES):
         stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.lower())
         if kind := _KINDS.get(Path(stem).suffix):
             if place.is_dir() and kind.startswith("arrays"):
@@ -79,9 +79,6 @@ def _settings(place: Path, path: str) -> str | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    def names() -> Iterator[str]:
-        for _, folders, files in os.walk(folder):
-            folders.sort()
-            yield from sorted(files)
-
-    return islice(names(), _NAMES)
+    for _, folders, files in os.walk(folder):
+        folders.sort()
+        yield from sorted(files)

@@ -74,7 +74,9 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
     top.finish()
-    return replace(config, mix=_with_batches(config.mix, config.batch_size))
+    mix = config.mix
+    ends = [mix.samples, None if mix.batches is None else min(mix.batches * config.batch_size, LARGEST)]
+    return replace(config, mix=replace(mix, samples=min((end for end in ends if end is not None), default=None)))
 
 
 def check_components(config: Config) -> None:
@@ -143,11 +145,6 @@ def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> M
     _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
     _require_known(top.group("weighting"), "weighting", mix.weighting_rule, mix.weighting_settings)
     return replace(mix, epochs=by_path(mix.epochs))
-
-
-def _with_batches(mix: MixConfig, batch_size: int) -> MixConfig:
-    ends = [mix.samples, None if mix.batches is None else min(mix.batches * batch_size, LARGEST)]
-    return replace(mix, samples=min((end for end in ends if end is not None), default=None))
 
 
 def _require_sources(node: object, prefix: str, key: str, known: Collection[str]) -> None:

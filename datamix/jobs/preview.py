@@ -56,8 +56,11 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     out.print(f"Each batch: {config.batch_size} × {shown}")
     for i, batch in enumerate(seen):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
-        first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if _has_labels(batch) else "–"
-        out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
+        has_labels = "label" in batch and batch["label"].ndim == 1
+        first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if has_labels else "–"
+        leaf = "image" if "image" in batch else next(iter(batch))
+        shape = f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
+        out.print(f"batch {i:>3}  {shape}  labels {first} …  {by_source}")
     for line in (documents := [*tokens.documents(built.sources, seen)]):
         out.print(line)
     if not documents and not holds_images(pipeline.spec):
@@ -131,15 +134,6 @@ def _normalization(built: Built, name: str) -> str:
         if node.operation and node.operation.operator == "normalize"
     ]
     return "; ".join(settings) or "none"
-
-
-def _has_labels(batch: Batch) -> bool:
-    return "label" in batch and batch["label"].ndim == 1
-
-
-def _shapes(batch: Batch) -> str:
-    leaf = "image" if "image" in batch else next(iter(batch))
-    return f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
 
 
 def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> dict[str, tuple[int, int]]:

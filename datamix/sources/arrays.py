@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, expanded, hint
-from datamix.sources.base import TakeFromRead, take_rows
+from datamix.sources.base import TakeFromRead
 from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -59,7 +59,8 @@ def arrays(
         where = {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}
         return sliced(_array_files("files", where), split)
     archive = expanded(path)
-    names = _names(archive)
+    with _explained(archive, ".npz"), zipfile.ZipFile(archive) as content:
+        names = [entry.removesuffix(".npy") for entry in content.namelist() if entry.endswith(".npy")]
     if class_names := _class_names(archive, names, leaves):
         names.remove("class_names")
     keras = None if leaves is not None else _keras_leaves(archive, names)
@@ -139,7 +140,7 @@ def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
 
 
 @dataclass(frozen=True)
-class ArrayFiles:
+class ArrayFiles(TakeFromRead):
     """The records of array files.
 
     Attributes:
@@ -165,13 +166,6 @@ class ArrayFiles:
         files = next(iter(self.where.values()))
         joined = f" of {' and '.join(str(name) for _, name in files)} together" if len(files) > 1 else ""
         return [f"{files[0][0]}, row {index}{joined}" for index in indices.tolist()]
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        take_rows(self._arrays, indices, out)
-
-    @cached_property
-    def _arrays(self) -> Arrays:
-        return self.read()
 
 
 def _load_all(places: Sequence[_Place]) -> np.ndarray:
@@ -221,11 +215,6 @@ class MemoryArrays(TakeFromRead):
 
     def read(self) -> Arrays:
         return self.arrays
-
-
-def _names(path: Path) -> list[str]:
-    with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
-        return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
 
 
 def _header_of(path: Path, name: str | None) -> _Header:

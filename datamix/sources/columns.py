@@ -463,10 +463,8 @@ def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
             all_lengths = pc.list_value_length(values).to_numpy()
             length = shape[len(lengths)] if shape is not None else int(all_lengths[0]) if len(all_lengths) else 0
             if len(others := np.flatnonzero(all_lengths != length)):
-                text = (
-                    f"is a list of {all_lengths[others[0]]}, others are of {length}; pad_to takes lists of any length"
-                )
-                raise _Unfit(text, int(others[0]) // of_row)
+                text = f"is a list of {all_lengths[others[0]]}, others are of {length}"
+                raise _Unfit(f"{text}; pad_to takes lists of any length", int(others[0]) // of_row)
         values = values.flatten()
         lengths.append(length)
         of_row *= max(length, 1)

@@ -184,8 +184,8 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class _Adapted:
-    """A source of the user's that lacks a member of `Source`."""
+class Taking:
+    """A source of the user's that has `take`, and lacks another member of `Source`."""
 
     source: Any
     named: str | None = None
@@ -210,25 +210,18 @@ class _Adapted:
     def num_classes(self) -> object:
         return getattr(self.source, "num_classes", None)
 
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        self.source.take(indices, out)
 
-class Reading(_Adapted, TakeFromRead):
+
+class Reading(Taking, TakeFromRead):
     """A source of the user's that has `read`, and perhaps `take`."""
 
     def read(self) -> Arrays:
         return cast("Arrays", self.source.read())
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        if hasattr(self.source, "take"):
-            self.source.take(indices, out)
-        else:
-            super().take(indices, out)
-
-
-class Taking(_Adapted):
-    """A source of the user's that has `take` and no `read`."""
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        self.source.take(indices, out)
+        (Taking if hasattr(self.source, "take") else TakeFromRead).take(self, indices, out)
 
 
 def _leaves(record: object, number: int) -> dict[str, np.ndarray]:

@@ -40,11 +40,8 @@ def parquet(
     files = saved_files(expanded(path)) if isinstance(path, str) else None
     is_saved = files is not None
     files = files or files_of(path, suffixes=[".parquet", ".arrow"])
-    kinds = {
-        file: ParquetFile if file.suffix.lower() == ".parquet" else ArrowFile
-        for each in files.values()
-        for file in each
-    }
+    every = [file for of_split in files.values() for file in of_split]
+    kinds = {file: ParquetFile if file.suffix.lower() == ".parquet" else ArrowFile for file in every}
     return open_columns(
         {name: [kinds[file](file) for file in of_split] for name, of_split in files.items()},
         provenance="parquet" if ParquetFile in kinds.values() else "huggingface",
@@ -63,13 +60,12 @@ def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
         if not (folder / "dataset_dict.json").is_file():
             return None
         splits = {name: folder / name for name in _names(folder / "dataset_dict.json", lambda said: said["splits"])}
-    return {
-        name: tuple(
-            place / file
-            for file in _names(place / "state.json", lambda said: [each["filename"] for each in said["_data_files"]])
-        )
-        for name, place in splits.items()
-    }
+    files = {name: _names(place / "state.json", _data_files) for name, place in splits.items()}
+    return {name: tuple(splits[name] / file for file in each) for name, each in files.items()}
+
+
+def _data_files(state: Any) -> list[object]:
+    return [each["filename"] for each in state["_data_files"]]
 
 
 def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:

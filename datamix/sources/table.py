@@ -183,9 +183,8 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
     import pyarrow.compute as pc
 
     if absent := sum(piece.null_count for piece in pieces):
-        raise DataError(
-            f"{absent:,} of {sum(map(len, pieces)):,} rows have no value in the target {name!r}; leave them out."
-        )
+        text = f"{absent:,} of {sum(map(len, pieces)):,} rows have no value in the target {name!r}"
+        raise DataError(f"{text}; leave them out.")
     every = [piece.drop_null() for piece in every]
     other = _no_numbers(every)
     if not other:

@@ -30,10 +30,7 @@ def page(
     parts = [
         f"<h1>Sweep {escape(named)}</h1>",
         f'<p class="dim">{len(results)} jobs, {done} done</p>',
-        *(
-            f'<p class="warn">{escape(name)}: a built-in stand-in was used; this is not real data.</p>'
-            for name in unreal
-        ),
+        *(f'<p class="warn">{name}: a built-in stand-in was used; this is not real data.</p>' for name in unreal),
         *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in told[:2]),
         *(f"<p><code>{escape(command)}</code></p>" for command in told[2:]),
         # A drawing within a page has no declaration of its own.

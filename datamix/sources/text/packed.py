@@ -35,10 +35,6 @@ class _Loaded(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join([*names[:_MOST_PLACES], *(["…"] if len(names) > _MOST_PLACES else [])])
-
-
 @dataclass(frozen=True, kw_only=True)
 class Packed:
     """Records of tokens, packed out of documents: what the sources of tokens have in common.
@@ -193,7 +189,8 @@ class Packed:
         names: list[dict[Path, list[str]]] = [{} for _ in indices]
         for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
             names[row].setdefault(self.files[i].path, []).append(f"{self.files[i].first + number:,}")
-        return ["; ".join(f"{path}: document {_few(each)}" for path, each in of_row.items()) for of_row in names]
+        few = [{path: [*each[:_MOST_PLACES], "…"][: len(each)] for path, each in of_row.items()} for of_row in names]
+        return ["; ".join(f"{path}: document {', '.join(each)}" for path, each in of_row.items()) for of_row in few]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """`out` may hold some of the leaves alone."""

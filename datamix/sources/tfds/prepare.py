@@ -12,7 +12,6 @@ import functools
 import importlib
 import importlib.util
 import json
-import logging
 import os
 import re
 import shutil
@@ -29,13 +28,13 @@ from pathlib import Path
 from types import TracebackType
 
 from datamix.errors import ConfigError, DataError, install_hint
+from datamix.sources.cache import locked
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
 _REMEMBER_S = 60.0  # for how long a network that did not answer is not asked again
 _TEMPORARY = ".datamix-prepare-"
 _NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_log = logging.getLogger(__name__)
 dead_network: tuple[float, str] | None = None
 """When the network was asked in vain, and what came of it; it is not asked again for a while."""
 
@@ -100,11 +99,8 @@ def prepared_names(dataset: str, data_dir: Path) -> list[str]:
         deeper = [path for config in configs for path in sorted(config.iterdir()) if path.is_dir()]
     except OSError:
         return []
-    return [
-        f"{path.parent.relative_to(data_dir).as_posix()}:{path.name}"
-        for path in (*inside, *deeper)
-        if _VERSION.fullmatch(path.name)
-    ]
+    versions = [path for path in (*inside, *deeper) if _VERSION.fullmatch(path.name)]
+    return [f"{path.parent.relative_to(data_dir).as_posix()}:{path.name}" for path in versions]
 
 
 def _version_in(directory: Path, version: str | None) -> Path | None:
@@ -147,7 +143,7 @@ def prepare(
         raise refused(reason)
     parsed = Name.parse(name)
     try:
-        with _terminable(), _made(data_dir), _locked(data_dir, name):
+        with _terminable(), _made(data_dir), _locked(data_dir):
             if directory := find_prepared(parsed, data_dir):
                 return directory
             for left_over in data_dir.glob(f"{_TEMPORARY}*"):  # of a process that was killed
@@ -221,21 +217,12 @@ def _made(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path, name: str) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    path = data_dir / f"{_TEMPORARY[:-1]}.lock"
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _log.info("waiting for another process that prepares %s in %s", name, data_dir)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held; a waiting process notices and locks a new file
-        lock.release()
+def _locked(data_dir: Path) -> Iterator[None]:
+    with locked(data_dir / _TEMPORARY[:-1]):
+        try:
+            yield
+        finally:  # while it is held; a waiting process notices and locks a new file
+            (data_dir / f"{_TEMPORARY[:-1]}.lock").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -255,11 +242,8 @@ def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s:
     """Prepare `name` under `temporary` in a child process; why that failed, or None: it did not."""
     data = temporary / "data"
     task = {"name": name, "module": module, "data_dir": str(data), "manual_dir": str(data_dir / "downloads" / "manual")}
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     log = temporary / "log"  # not under data: TFDS's progress bars write even when nothing progresses
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -341,10 +325,8 @@ def _main(task: dict[str, str]) -> None:
 
     importlib.import_module(task["module"])
     builder = tfds.builder(task["name"], data_dir=task["data_dir"], file_format="array_record")
-    builder.download_and_prepare(
-        download_dir=Path(task["data_dir"], "downloads"),
-        download_config=tfds.download.DownloadConfig(manual_dir=task["manual_dir"]),
-    )
+    config = tfds.download.DownloadConfig(manual_dir=task["manual_dir"])
+    builder.download_and_prepare(download_dir=Path(task["data_dir"], "downloads"), download_config=config)
 
 
 def _end_with_parent() -> None:

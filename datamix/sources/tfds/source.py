@@ -248,7 +248,9 @@ class Tfds(TakeFromRead):
             return entry[0], tuple(entry[1]["class_names"]), tuple(entry[1].get("left_out", ()))
         self._require_reader()
         features = self._reader.builder.info.features
-        spec = {name: part for name in sorted(features) if (part := self._spec_of(name, features)) is not None}
+        specs = {name: _fixed_spec(features[name]) for name in sorted(features)}
+        specs |= dict.fromkeys(sorted(self._reader.images), self._form.spec) if self._form else {}
+        spec = {name: part for name, part in specs.items() if part is not None}
         left_out = tuple(name for name in sorted(features) if name not in spec) if self.leaves is None else ()
         for name in left_out:
             self._refuse_image(name, features[name], spec)
@@ -264,10 +266,6 @@ class Tfds(TakeFromRead):
         classes = [features[feature_of[leaf]] for leaf in ("label", *feature_of) if leaf in feature_of]
         names = next((tuple(each.names) for each in classes if getattr(each, "num_classes", None)), ())
         return {leaf: spec[name] for leaf, name in feature_of.items()}, names, left_out
-
-    def _spec_of(self, name: str, features: Any) -> LeafSpec | None:
-        """The shape and dtype of a feature; None where it is not numbers of one fixed shape."""
-        return self._form.spec if self._form and name in self._reader.images else _fixed_spec(features[name])
 
     def _features_of(self, known: Iterable[str]) -> Mapping[str, str]:
         """The feature of each leaf; by default, of all that are known."""
