@@ -36,14 +36,10 @@ _NOT_RECORDS = (  # settings that choose no records
 
 @dataclass(frozen=True)
 class KeptStatistics:
-    """The place in the cache for the statistics of all records that a mix uses of a source.
+    """The place in the cache for the statistics of the first `num_records` records of a source.
 
     They are no longer valid once a setting that chooses records has changed, the name, size or time of one of the
     source's files, or one of some evenly spaced records.
-
-    Attributes:
-      num_records: The number of its first records that are used.
-      cache: The directory of the cache; None for the default.
     """
 
     config: SourceConfig
@@ -60,12 +56,7 @@ class KeptStatistics:
     def complete(
         self, progress: Callable[[int, int], None], *, part: int = 0, parts: int = 1
     ) -> Mapping[str, LeafStatistics] | None:
-        """Read all records, or a part of them, and keep the statistics; what an earlier call has done is not redone.
-
-        Args:
-          progress: Takes how many records of this part are done, of how many.
-          part: Which part of the work this call does.
-          parts: How many parts there are, that other processes do.
+        """Read all records, or one part of several, and keep the statistics; what is done already is not redone.
 
         Returns:
           The statistics of each leaf; None while other parts are missing.

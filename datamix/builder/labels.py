@@ -53,10 +53,7 @@ class Labels:
         return sum(known) if len(known) == len(counts) else None
 
     def operators(self, source: OpenSource) -> tuple[Operation, ...]:
-        """The operators of a source, with those that number its classes.
-
-        They come before the others, which may make something else of the label.
-        """
+        """The operators of a source, before which those come that number its classes."""
         operators, label = list(source.operators), source.spec.get("label")
         if label is None or source.name not in self.num_classes:
             return source.operators
@@ -269,10 +266,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
 
 
 def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
-    """The sources whose operator `one_hot` makes vectors of their own classes alone, with the length of these.
-
-    One that makes vectors of all classes of the mix places them by the class number.
-    """
+    """The sources whose `one_hot` makes vectors of their own classes alone, not of all of the mix, and their lengths."""
     total, blocks = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
         for each in search.sources[name].operators:

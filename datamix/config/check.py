@@ -150,11 +150,7 @@ def keys_of(schema: Hashable) -> dict[str, Key]:
 def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: str | None = None) -> ConfigError:
     """The error for a key that is not known: which choices bring it, or the nearest one that is.
 
-    Args:
-      path: The key up to the part that is not known.
-      known: The names that stand beside that part.
-      kind: What that part names: a key or a source.
-      key: The full key; None where it ends with that part.
+    `path` is the key up to the part that is not known, `known` are the names beside that part, a `kind` of thing.
     """
     key = key or path
     if choices := homes().get(path):

@@ -89,12 +89,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
 def config_loader(
     config_dir: str | Path | None = None, *, config_path: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> ConfigLoaderImpl:
-    """Hydra's loader of configurations, over the shipped configs and those of the user.
-
-    Args:
-      config_path: The directory of all configs, in place of those that are shipped.
-      datasets: The names of sources in memory, options of the group `dataset`.
-    """
+    """Hydra's loader of configurations, over those of the user and the shipped ones, or `config_path` instead."""
     if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
         mend = "install datamix again (pip install -e . in a checkout), or add its folder datamix/plugins to PYTHONPATH"
         raise ConfigError(f"datamix's plugins for Hydra are not installed; {mend}.")
@@ -113,14 +108,11 @@ def config_loader(
 def compose(
     overrides: Sequence[str], *, config_dir: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> DictConfig:
-    """Compose the configuration of a command line, without running a job.
+    """Compose the configuration of a command line, without running a job; `datasets` names sources in memory.
 
     Hydra's own part is left out, and so are its resolvers: `${now:…}` and `${hydra:…}` name the run of a job, which
     there is none here. In a program that has registered them, as every Hydra application does, they mean what they
     mean there.
-
-    Args:
-      datasets: The names of sources in memory, options of the group `dataset`.
     """
     with _composing, _version_base(), one_line_errors():
         loader = config_loader(config_dir, datasets=datasets)

@@ -35,12 +35,7 @@ def canvas(width: float, height: float, layout: Literal["constrained"] | None = 
 
 
 def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
-    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula.
-
-    Args:
-      target: A file's path, which is there as a whole or not at all, or an open file.
-      **options: See Matplotlib's `savefig`.
-    """
+    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula."""
     import matplotlib
     from matplotlib.text import Text
 
@@ -92,11 +87,7 @@ def plan(
 
 
 def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], title: str) -> None:
-    """Draw a grid of samples, one row a source.
-
-    Args:
-      rows: The images of each row by its text: pixels, [height, width, 1 or 3] in [0, 1], and a title each.
-    """
+    """Draw a grid of samples, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
     width = max(len(images) for images in rows.values())
     height = 1.6 * len(rows) + 0.5
     figure = canvas(1.15 * width + 1.4, height, layout=None)
@@ -118,11 +109,7 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
 
 
 def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str) -> None:
-    """Draw how the values of some numbers are distributed, those of all sources over one another.
-
-    Args:
-      values: Of each number by its name, the values of each source that has it, [num_values].
-    """
+    """Draw how numbers are distributed, by their names: the values of each source that has it, overlaid."""
     from matplotlib.patches import Patch
 
     columns = min(4, len(values))

@@ -36,11 +36,7 @@ def class_of(built: Built, source: str, label: float | None) -> str:
 
 
 def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
-    """Pixels in [0, 1], with normalization undone.
-
-    Args:
-      pixels: An image of a finished record, [height, width, channels].
-    """
+    """An image of a finished record, [height, width, channels], in [0, 1], with normalization undone."""
     values: np.ndarray = pixels.astype(np.float32)
     chain = [*built.graph.chain(source), *built.graph.chain("mix")]
     for node in reversed(chain):
@@ -54,11 +50,7 @@ def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
 def records_table(
     title: str, batch: Batch, heads: Mapping[str, Iterable[object]], rows: Iterable[int], leaves: Iterable[str]
 ) -> Table:
-    """A table of records, a row each.
-
-    Args:
-      heads: What stands before the leaves in each row, by the title of its column.
-    """
+    """A table of records, a row each; `heads` stand before the leaves, by the title of their column."""
     leaves, rows = list(leaves), list(rows)
     values = ([_shown(batch[leaf][row]) for leaf in leaves] for row in rows)
     before = zip(*heads.values(), strict=True)

@@ -79,12 +79,7 @@ def array_record(
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord:
-    """The records of ArrayRecord files.
-
-    Attributes:
-      form: What images are decoded to; None where there are none.
-      records: The records of the split, as `files` numbers them, shape [num_records].
-    """
+    """The records of ArrayRecord files; `records` are those of the split, as `files` numbers them."""
 
     files: _Files
     columns: Mapping[str, _Column]
@@ -155,11 +150,7 @@ class ArrayRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """What a leaf is made of.
-
-    Attributes:
-      name: The name of the column; None for the whole record.
-    """
+    """What a leaf is made of: a column, or the whole record where the name is None."""
 
     leaf: str
     name: str | None

@@ -188,11 +188,7 @@ def _load(path: Path, name: str | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MemoryArrays(TakeFromRead):
-    """Records in memory.
-
-    Attributes:
-      arrays: Leaf name to array, shape [num_records, *leaf shape].
-    """
+    """Records in memory: leaf name to array, shape [num_records, *leaf shape]."""
 
     arrays: Arrays
     provenance: str = "arrays"

@@ -49,11 +49,7 @@ class Table:
 
 
 class ArrowFile(Table):
-    """A file in one of Arrow's own formats, mapped into memory; its record batches are the groups of rows.
-
-    Raises:
-      DataError: It is damaged.
-    """
+    """A file in one of Arrow's own formats, mapped into memory; its record batches are the groups of rows."""
 
     def __init__(self, path: str | Path) -> None:
         with reading(path):

@@ -138,11 +138,7 @@ def reads_whole(source: Source) -> bool:
 
 
 def read_all(source: Source, count: int | None = None) -> Arrays:
-    """Read the records of a source: by its `read()` where it has one, otherwise by `take`, block by block.
-
-    Returns:
-      Leaf name to array, shape [count, *leaf shape].
-    """
+    """All records, or the first ones: by `read()` where the source has it, otherwise by `take`, block by block."""
     count = source.num_records if count is None else count
     if isinstance(source, ReadableSource) and reads_whole(source):
         arrays = source.read()

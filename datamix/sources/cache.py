@@ -217,11 +217,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class _GrowingArray:
-    """An `.npy` file that is appended to; its header has room for any number of records.
-
-    Args:
-      like: Records of the shape and dtype of all.
-    """
+    """An `.npy` file that is appended to, records like the given ones; its header has room for any number of them."""
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
         if like.dtype.hasobject:

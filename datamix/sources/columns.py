@@ -128,11 +128,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """The records in columns of tables.
-
-    Attributes:
-      ranges: The rows that are records: the first and the one after the last, rows of all parts numbered through.
-    """
+    """The records in columns of tables; `ranges` of rows, those of all parts numbered through, are records."""
 
     parts: Sequence[Part]
     columns: Sequence[Column]
@@ -292,11 +288,7 @@ def open_columns(
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the leaves of a dataset are chosen from.
-
-    Attributes:
-      used: The parts that hold records of the split; the first one says what the columns are.
-    """
+    """What the leaves of a dataset are chosen from; the first of the parts that are used says what the columns are."""
 
     used: Sequence[Part]
     every: Sequence[Part]

@@ -261,10 +261,7 @@ def image_size(data: bytes) -> tuple[int, int, str]:
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:
-    """Fill rows, many of them on all cores; no row is being written any more when it returns or raises.
-
-    Args:
-      fill: What fills one row, by its number; several threads call it at once.
+    """Fill rows by their numbers, many of them on all cores; none is being written any more when it returns or raises.
 
     Raises:
       DataError: The first row that cannot be filled raises it.

@@ -54,9 +54,6 @@ def end(values: np.ndarray, num_rows: int) -> None:
     """Count rows of a mapped array as looked at, and let go of its pages where these have become many.
 
     The pages of a file count as the process's own memory until then. They stay in the system's.
-
-    Args:
-      values: The array, or a view of it; one that is not mapped is left alone.
     """
     mapping = mapping_of(values)
     if mapping is None:

@@ -109,11 +109,7 @@ def _stream(data: object) -> ConfigError:
 
 @dataclass(frozen=True)
 class Objects:
-    """The records of an object with `len()` and `[i]`.
-
-    Python's numbers become what NumPy makes of them, int64 and float64; like all numbers of 64 bits, a pipeline stores
-    them in 32.
-    """
+    """The records of an object with `len()` and `[i]`; Python's numbers become int64 and float64, as NumPy has them."""
 
     data: Any
     provenance: str = "objects"

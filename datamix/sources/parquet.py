@@ -76,11 +76,7 @@ def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:
 
 
 class ParquetFile:
-    """A Parquet file, whose row groups are the groups of rows; see `datamix.sources.columns.Part`.
-
-    Raises:
-      DataError: It is damaged.
-    """
+    """A Parquet file, whose row groups are the groups of rows; see `datamix.sources.columns.Part`."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)

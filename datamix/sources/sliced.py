@@ -31,11 +31,7 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
 
 @dataclass(frozen=True)
 class Sliced(PartOfSource):
-    """Ranges of the records of a source.
-
-    Attributes:
-      ranges: The first record and the one after the last, of each range.
-    """
+    """Ranges of the records of a source: the first record of each, and the one after its last."""
 
     source: Source
     ranges: Sequence[tuple[int, int]]

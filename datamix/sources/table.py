@@ -83,11 +83,7 @@ def table(
 
 @dataclass(frozen=True, kw_only=True)
 class Table(MemoryArrays):
-    """The rows of a table.
-
-    Attributes:
-      feature_names: The columns that the elements of the leaf `features` are.
-    """
+    """The rows of a table; the elements of the leaf `features` are the columns `feature_names`."""
 
     feature_names: tuple[str, ...]
     notes: tuple[str, ...]

@@ -118,7 +118,6 @@ class WebDataset:
       members: Leaf name to the place of each of them in its file and its size, in bytes, or -1 where there is none; of
         a class its number and 0; int64, shape [num_records, 2].
       kinds: Leaf name to what it is made of: an image of this format, "cls" or "npy".
-      records: The records of the split, so numbered.
     """
 
     files: Sequence[Path]
@@ -169,11 +168,7 @@ class WebDataset:
                 spread(len(records), partial(self._fill, leaf, records, rows))
 
     def content(self, leaf: str, record: int) -> bytes:
-        """The content of a member of a record of all splits.
-
-        Raises:
-          DataError: The file is gone, or not the one that was indexed.
-        """
+        """The content of a member of a record of all splits; DataError where the file is not the one that was indexed."""
         number = self._number(record)
         offset, size = self.members[leaf][record].tolist()
         with read_error(self._place(record)), self.files[number].open("rb", buffering=0) as file:

@@ -48,13 +48,10 @@ class Answer:
       errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
       verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
         or whether the ratio hardly matters.
-      best: The share of each source, in [0, 1]; sums to 1.
       interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
-      predicted: The goal at the best ratio.
-      gain: That minus the goal at equal shares.
-      gain_interval: Of 90 %.
+      gain: The goal at the best ratio minus that at equal shares, with an interval of 90 %.
       noise: The deviation of the goal over seeds, of one job.
-      next: The ratios to try next, shares each, those that promise most first.
+      next: The ratios to try next, those that promise most first.
       goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
     """
 
@@ -280,10 +277,7 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
 
 
 def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
-    """Ratios of the largest expected improvement, each a little away from those before.
-
-    Where nothing promises more than the best, it comes first, and others lie round it.
-    """
+    """Ratios of the largest expected improvement, each a little away from those before; the best, where none promises any."""
     chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
     worth = promise + 1e-9 * promise.max() + 1e-12
     while len(chosen) < number:

@@ -20,10 +20,7 @@ def page(
     figure: str,
     directory: Path,
 ) -> str:
-    """A sweep's page, with the answer and the figure as SVG; links are relative to its directory.
-
-    `told` is the answer in one sentence and, where there is a suggestion, its words and its commands.
-    """
+    """A sweep's page, with the figure as SVG; `told` is the answer, and the suggestion in words and commands, if any."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     unreal = map(escape, stand_ins(results))

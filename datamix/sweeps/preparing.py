@@ -31,10 +31,7 @@ def is_search(node: DictConfig) -> bool:
 
 
 def settle(config: DictConfig) -> list[str]:
-    """Fix what Hydra would resolve or choose by itself, so that it is known before Hydra starts.
-
-    The configuration is changed in place; returns the overrides that make Hydra compose the same.
-    """
+    """Fix in place what Hydra would resolve or choose by itself; returns the overrides that make it compose the same."""
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)

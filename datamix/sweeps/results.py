@@ -23,14 +23,12 @@ class Result:
 
     Attributes:
       sweep: The name of the sweep's directory, where several are compared; else empty.
-      overrides: The overrides of its command line, by key.
-      command: The same, as they were given.
+      overrides: The overrides of its command line, by key; `command` has them as they were given.
       notes: What its report says that a user must not overlook.
       status: "done", "failed" or "interrupted".
       metrics: Finite numbers, by name.
       config: The resolved configuration, without the parts of Hydra and of the sweep.
       sources: `share`, `target` and `provenance` of each source that it mixed.
-      seconds: From its start to its end.
     """
 
     sweep: str = ""

@@ -29,12 +29,7 @@ _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|s
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a sweep is judged by.
-
-    Attributes:
-      metric: Its name; one that ends in `/weighted` is the mean of the sources' by `weights`.
-      weights: By source; empty where none are given.
-    """
+    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`."""
 
     metric: str
     kind: str
@@ -45,11 +40,7 @@ class Goal:
 def weighted(
     results: Sequence[Result], metric: str, goal: str, weights: Mapping[str, float]
 ) -> tuple[list[Result], Goal]:
-    """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal.
-
-    Raises:
-      ConfigError: A weight of what is no source, or of a metric that sources do not have.
-    """
+    """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal."""
     if not weights:
         return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=metric, weights={})
     family = metric.partition("/")[0]
@@ -71,14 +62,7 @@ def weighted(
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """The best ratio of a sweep, and what it was found from.
-
-    Attributes:
-      shares: Of each job that counts, float [num_jobs, num_sources].
-      values: The goal that each has reached, float [num_jobs].
-      reference: A job of the settings that the ratio is suggested for.
-      seeds: Those of the jobs.
-    """
+    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources]."""
 
     answer: Answer
     goal: Goal
@@ -254,10 +238,7 @@ def _comparable(result: Result, reference: Result) -> bool:
 
 
 def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
-    """The metrics to fit, what each is of, and how they make the goal.
-
-    The worst of several is no smooth function of the shares, and so each source's metric is fitted.
-    """
+    """The metrics to fit, what each is of, and how they make the goal: that of each source, for a worst is not smooth."""
     family, _, kind = goal.metric.partition("/")
     paths, names = list(reference.sources), _names(reference)
     metrics = [f"{family}/{path}" for path in paths]

@@ -85,10 +85,7 @@ _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 
 
 def _own_share(own: int, transfer: float | None) -> Fit:
-    """`a + b f(r)` of one share, with the shapes f of the least squares.
-
-    With transfer, the other shares change b, each as little as fits: a ridge regression of that strength.
-    """
+    """`a + b f(r)` of one share, with the shapes f of the least squares; by a ridge, other shares change b with transfer."""
 
     def columns(ratios: np.ndarray, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         own_share = shape(ratios[..., own])[..., None]

@@ -165,11 +165,7 @@ class Packed:
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """The bytes of each token's text, int32 [vocab_size].
-
-        Raises:
-          ConfigError: Nobody says which tokenizer made the tokens.
-        """
+        """The bytes of each token's text, int32 [vocab_size]; ConfigError where nobody says what made the tokens."""
         if self.known_tokenizer is None:
             raise ConfigError("only what made the tokens knows their text", key="tokenizer", value=None)
         return self.known_tokenizer.token_bytes

@@ -88,11 +88,9 @@ class Chunks:
 
 @dataclass(frozen=True, kw_only=True)
 class PieceTable:
-    """Records whose pieces are listed.
+    """Records whose pieces are listed: the first token of each, counted over all files, and its tokens.
 
     Attributes:
-      begin: Each piece's first token, counted over all files, int64 [num_pieces].
-      length: Its tokens, int64 [num_pieces].
       first: The first piece of each record, and the number of all pieces, int64 [num_rows + 1].
     """
 

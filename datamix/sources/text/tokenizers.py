@@ -45,10 +45,7 @@ class Bytes:
 
 
 class FileTokenizer:
-    """A `tokenizer.json`, as the library `tokenizers` reads it; see `Bytes` and `open_tokenizer`.
-
-    No token is added but the end of a document, and no text is cut, whatever the file says.
-    """
+    """A `tokenizer.json`, as the library `tokenizers` reads it; it adds the end of a document alone, and cuts no text."""
 
     def __init__(self, path: Path, end_of_document: str | None = None) -> None:
         library = _library(str(path))

@@ -47,11 +47,7 @@ class DamageError(ValueError):
 
 
 class Reader:
-    """A prepared dataset in a format that gives any record without TensorFlow.
-
-    Args:
-      form: What images are decoded to; None leaves them as they are.
-    """
+    """A prepared dataset in a format that gives any record without TensorFlow; without a form, images stay as they are."""
 
     def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
         import tensorflow_datasets as tfds
@@ -92,11 +88,7 @@ class Reader:
             assign(array, np.asarray(values), leaf)
 
     def resize(self, values: Iterable[bytes], array: np.ndarray) -> None:
-        """Decode encoded images into rows of `array`.
-
-        Raises:
-          DamageError: One of them is damaged.
-        """
+        """Decode encoded images into rows of `array`; DamageError where one is damaged."""
         assert self.form is not None
         for value, row in zip(values, array, strict=True):
             try:
@@ -106,15 +98,7 @@ class Reader:
 
 
 class Helper:
-    """A reader in a process of its own; where that fails, this process reads, and says what is wrong.
-
-    Args:
-      reader: The reader of this process, whose dataset the helper opens too.
-      arrays: Arrays of the shapes and dtypes that are asked for.
-
-    Attributes:
-      lost: Whether the process has ended, or given too little.
-    """
+    """A reader in a process of its own; where that is lost, the reader of this process reads, and says what is wrong."""
 
     def __init__(self, reader: Reader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}

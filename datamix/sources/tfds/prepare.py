@@ -74,10 +74,7 @@ class Name:
 
 
 def find_prepared(name: Name, data_dir: Path) -> Path | None:
-    """The directory `<data_dir>/<dataset>[/<config>]/<version>`, of the highest version if none is named.
-
-    Without a config in the name it is the dataset's default config, as TFDS noted it when it prepared the dataset.
-    """
+    """The directory of a prepared dataset, of its highest version and the config that TFDS noted where none is named."""
     directory = data_dir / name.dataset
     if name.config:
         return _version_in(directory / name.config, name.version)
