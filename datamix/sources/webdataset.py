@@ -168,7 +168,7 @@ class WebDataset:
                 spread(len(records), partial(self._fill, leaf, records, rows))
 
     def content(self, leaf: str, record: int) -> bytes:
-        """The content of a member of a record of all splits; DataError where the file is not the one that was indexed."""
+        """The content of a member of a record of all splits; DataError where the file has changed since."""
         number = self._number(record)
         offset, size = self.members[leaf][record].tolist()
         with read_error(self._place(record)), self.files[number].open("rb", buffering=0) as file:

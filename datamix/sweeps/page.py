@@ -20,7 +20,7 @@ def page(
     figure: str,
     directory: Path,
 ) -> str:
-    """A sweep's page, with the figure as SVG; `told` is the answer, and the suggestion in words and commands, if any."""
+    """A sweep's page, with the figure as SVG; `told` is the answer, and any suggestion in words and commands."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     unreal = map(escape, stand_ins(results))

@@ -31,7 +31,7 @@ def is_search(node: DictConfig) -> bool:
 
 
 def settle(config: DictConfig) -> list[str]:
-    """Fix in place what Hydra would resolve or choose by itself; returns the overrides that make it compose the same."""
+    """Fix in place what Hydra would resolve or choose by itself; returns overrides that make it compose the same."""
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)

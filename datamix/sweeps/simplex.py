@@ -49,7 +49,7 @@ class Simplex:
 
 
 def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
-    """The shares of each ratio as overrides, of a sweep and of its first job, which names the sources and the budget."""
+    """The shares of each ratio as overrides, for a sweep and its first job, which names the sources and the budget."""
     plain: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     settings = Node({key: plain[key] for key in plain if key not in ("_target_", "max_batch_size", "params")}, _SWEEPER)
     simplex = read(Simplex, settings)

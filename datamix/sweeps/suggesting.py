@@ -238,7 +238,7 @@ def _comparable(result: Result, reference: Result) -> bool:
 
 
 def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
-    """The metrics to fit, what each is of, and how they make the goal: that of each source, for a worst is not smooth."""
+    """The metrics to fit, those of the sources where the goal is their worst or mean; what each is of; how they make it."""
     family, _, kind = goal.metric.partition("/")
     paths, names = list(reference.sources), _names(reference)
     metrics = [f"{family}/{path}" for path in paths]

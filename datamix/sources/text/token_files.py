@@ -122,7 +122,7 @@ def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Ar
 
 
 def _encode(batch: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens of documents with their ends, the length of each and of its prompt; an empty one has no token at all."""
+    """The tokens of documents with their ends, the length of each and of its prompt; an empty one has no token."""
     width = len(batch[0]) if batch else 1
     tokens, counts = tokenizer.encode([text for document in batch for text in document])
     counts = counts.reshape(-1, width)

@@ -45,7 +45,7 @@ class Bytes:
 
 
 class FileTokenizer:
-    """A `tokenizer.json`, as the library `tokenizers` reads it; it adds the end of a document alone, and cuts no text."""
+    """A `tokenizer.json`, as the library `tokenizers` reads it; it adds the end of a document, and cuts no text."""
 
     def __init__(self, path: Path, end_of_document: str | None = None) -> None:
         library = _library(str(path))

@@ -47,7 +47,7 @@ class DamageError(ValueError):
 
 
 class Reader:
-    """A prepared dataset in a format that gives any record without TensorFlow; without a form, images stay as they are."""
+    """A prepared dataset in a format that gives any record without TensorFlow; a form is what images are decoded to."""
 
     def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
         import tensorflow_datasets as tfds
@@ -98,7 +98,7 @@ class Reader:
 
 
 class Helper:
-    """A reader in a process of its own; where that is lost, the reader of this process reads, and says what is wrong."""
+    """A reader in a process of its own; where that fails, this process reads, and says what is wrong."""
 
     def __init__(self, reader: Reader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}

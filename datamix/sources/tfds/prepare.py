@@ -74,7 +74,7 @@ class Name:
 
 
 def find_prepared(name: Name, data_dir: Path) -> Path | None:
-    """The directory of a prepared dataset, of its highest version and the config that TFDS noted where none is named."""
+    """The directory of a prepared dataset, of its highest version and its default config where none is named."""
     directory = data_dir / name.dataset
     if name.config:
         return _version_in(directory / name.config, name.version)
