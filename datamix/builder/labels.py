@@ -266,7 +266,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
 
 
 def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
-    """The sources whose `one_hot` makes vectors of their own classes alone, not of all of the mix; and their lengths."""
+    """The sources whose `one_hot` makes vectors of their own classes alone, not of all classes; and their lengths."""
     total, blocks = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
         for each in search.sources[name].operators:

@@ -32,14 +32,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     plain = suggestion.write(directory, list(sweeps))
     out.print("To try the next ratios, to ask again, to use the best:", *plain["commands"], sep="\n  ")
     save(draw_suggestion(suggestion), directory / "suggest.png")
-    report = {
-        "job": "suggest",
-        "seed": config.seed,
-        "figure": "suggest.png",
-        "sources": {},
-        "sweeps": [str(path) for path in sweeps],
-        "suggest": plain,
-    }
+    report = {"job": "suggest", "seed": config.seed, "figure": "suggest.png", "sources": {}}
+    report |= {"sweeps": [str(path) for path in sweeps], "suggest": plain}
     out.print(f"Suggestion: {directory / 'suggest.json'}\nFigure: {directory / 'suggest.png'}")
     out.print(f"Report: {write_report(directory, report)}")
     return report

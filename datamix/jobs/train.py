@@ -49,10 +49,9 @@ def begin(out: Console, job: Run) -> None:
     """Print what is trained on what."""
     settings, plan = job.settings, job.data.pipeline.plan
     mix = ", ".join(f"{name} {percent(float(share))}" for name, share in zip(plan.names, plan.targets, strict=True))
-    out.print(
-        f"Training {settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says}) with "
-        f"{settings.optimizer} for {job.steps:,} steps of {job.config.batch_size} on {mix}"
-    )
+    model = f"{settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says})"
+    steps = f"{job.steps:,} steps of {job.config.batch_size}"
+    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}")
 
 
 def end(out: Console, job: Run) -> dict[str, Any]:
@@ -83,14 +82,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     steps_per_s = job.steps_done / max(job.seconds, 1e-9)
     head = judged.replace("_", " ").capitalize()
     out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
-    curves.draw(
-        job.directory / "curves.png",
-        job.metrics.lines,
-        names,
-        f"{settings.model} on {' + '.join(names)}{built.caution}",
-        unit=job.data.task.loss_unit,
-        family=families[0],
-    )
+    title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
+    curves.draw(job.directory / "curves.png", job.metrics.lines, names, title, unit=unit, family=judged)
     size = job.config.batch_size
     report = report_of_pipeline(
         built,
@@ -131,10 +124,8 @@ def _untrained(job: Run) -> list[str]:
 
 
 def _notes(job: Run) -> list[str]:
-    untrained = [
-        f"source {name!r} is not trained on, as it gives no record, but tested; to drop it, leave it out of source=."
-        for name in _untrained(job)
-    ]
+    mend = "as it gives no record, but tested; to drop it, leave it out of source="
+    untrained = [f"source {name!r} is not trained on, {mend}." for name in _untrained(job)]
     said = job.data.built.plan.unseen() if untrained else []
     return [*(note for note in job.data.notes if note not in said), *untrained]
 

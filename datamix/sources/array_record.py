@@ -100,7 +100,6 @@ class ArrayRecord:
         return {leaf: column.spec or image for leaf, column in self.columns.items()}
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file of each record, and its number in it."""
         return [self.files.place(record) for record in self.records[indices].tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:

@@ -120,7 +120,6 @@ class ImageFolder:
         return np.repeat(self.labels, np.diff(self.ends, prepend=0))
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The files of some records."""
         return [self._file(record) for record in self.records[indices]]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:

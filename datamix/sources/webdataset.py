@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from datamix.errors import ConfigError, DataError
+from datamix.sources.base import read_leaf
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
@@ -150,13 +151,9 @@ class WebDataset:
         return spec
 
     def whole_labels(self) -> np.ndarray:
-        every = np.arange(len(self.keys))
-        labels = np.empty((len(every), *self.spec["label"].shape), self.spec["label"].dtype)
-        replace(self, records=every).take(every, {"label": labels})
-        return labels
+        return read_leaf(replace(self, records=np.arange(len(self.keys))), "label")
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The tar files and the keys of some records."""
         return [self._place(record) for record in self.records[indices]]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
@@ -184,8 +181,7 @@ class WebDataset:
                 return kind.decode(content, rows[row])
         array = self._array(leaf, record)
         if (array.shape, array.dtype) != (rows.shape[1:], rows.dtype):
-            first = self.spec[leaf]
-            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {first} in the first sample"
+            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {self.spec[leaf]} in the first sample"
             raise DataError(f"{self._place(record)}: {text}")
         rows[row] = array
         return None
@@ -224,8 +220,8 @@ def _index(
             places.append(np.array([*samples.values()], np.int64).reshape(-1, len(leaves), 2))
             advance(size >> 20)
     if not keys:
-        text = f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}, but {_counted(left_out) or 'nothing'}"
-        raise DataError(text)
+        kinds = f"KEY.{', KEY.'.join(leaf_of)}"
+        raise DataError(f"{files[0]} holds no member {kinds}, but {_counted(left_out) or 'nothing'}")
     members = np.concatenate(places)
     of_leaves = {f"leaf {leaf}": members[:, each] for each, leaf in enumerate(leaves)}
     return {"count": np.array(counts), "key": np.array(keys), **of_leaves}, {"left_out": left_out}

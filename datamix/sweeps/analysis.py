@@ -277,7 +277,7 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
 
 
 def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
-    """Ratios of the largest expected improvement, each a little away from those before; first the best, if none is better."""
+    """Ratios of the largest expected improvement, each a little away from those before; the best, if none is better."""
     chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
     worth = promise + 1e-9 * promise.max() + 1e-12
     while len(chosen) < number:

@@ -25,8 +25,8 @@ def draw(
 ) -> Figure | None:
     """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
 
-    The setting `chosen` is marked, and the family of the metric is drawn with it, such as the accuracy of each source. A
-    suggestion goes over the curve of two sources, and in its place for more. None where no job has anything to draw.
+    The setting `chosen` is marked, and the family of the metric is drawn with it, such as the accuracy of each source.
+    A suggestion goes over the curve of two sources, and in its place for more. None where no job has anything to draw.
     """
     names = related(results, metric)
     groups = [group for group in settings(results) if any(group.mean(name) is not None for name in names)]

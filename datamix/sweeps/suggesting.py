@@ -238,7 +238,7 @@ def _comparable(result: Result, reference: Result) -> bool:
 
 
 def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
-    """The metrics to fit, those of the sources where the goal is their worst or mean; what each is of; how they make it."""
+    """The metrics to fit (of each source, where the goal is their worst or mean), what each is of, how they make it."""
     family, _, kind = goal.metric.partition("/")
     paths, names = list(reference.sources), _names(reference)
     metrics = [f"{family}/{path}" for path in paths]

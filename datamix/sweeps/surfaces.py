@@ -85,7 +85,7 @@ _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 
 
 def _own_share(own: int, transfer: float | None) -> Fit:
-    """`a + b f(r)` of one share, with the shapes f of the least squares; with transfer, other shares change b by a ridge."""
+    """`a + b f(r)` of one share, with the shapes f of the least squares; with transfer, other shares change b."""
 
     def columns(ratios: np.ndarray, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         own_share = shape(ratios[..., own])[..., None]
