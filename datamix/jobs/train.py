@@ -126,8 +126,8 @@ def _untrained(job: Run) -> list[str]:
 def _notes(job: Run) -> list[str]:
     mend = "as it gives no record, but tested; to drop it, leave it out of source="
     untrained = [f"source {name!r} is not trained on, {mend}." for name in _untrained(job)]
-    said = job.data.built.plan.unseen() if untrained else []
-    return [*(note for note in job.data.notes if note not in said), *untrained]
+    unseen = job.data.built.plan.unseen() if untrained else []
+    return [*(note for note in job.data.notes if note not in unseen), *untrained]
 
 
 def _line(job: Run) -> str:

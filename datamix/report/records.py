@@ -31,8 +31,8 @@ def label_of(batch: Batch, row: int) -> int | float | None:
 
 def class_of(built: Built, source: str, label: float | None) -> str:
     """The name of a label of a source, as the mix numbers it; empty where it has none."""
-    names, own = built.sources[source].class_names, -1 if label is None else label - (built.offset(source) or 0)
-    return names[int(own)] if 0 <= own < len(names) and own == int(own) else ""
+    names, number = built.sources[source].class_names, -1 if label is None else label - (built.offset(source) or 0)
+    return names[int(number)] if 0 <= number < len(names) and number == int(number) else ""
 
 
 def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:

@@ -177,8 +177,8 @@ class Columns:
         """Other splits may have none, as the tests of competitions do."""
         column = next(column for column in self.columns if column.leaf == "label")
         kinds = [_type(part, column.name) for part in self.parts]
-        own = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
-        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == own]
+        kind = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
+        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == kind]
         return np.concatenate([self._decoded(group, (column,))["label"] for group in groups])
 
     def places(self, indices: np.ndarray) -> list[str]:
@@ -444,8 +444,8 @@ def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     count, of_row, lengths = len(values), 1, list[int]()
     while values.type != _element(values.type):
         if isinstance(values.type, pa.BaseExtensionType):
-            own = tuple(getattr(values.type, "shape", ()))  # of tensors
-            shape = own if own and None not in own else shape
+            of_tensor = tuple(getattr(values.type, "shape", ()))  # of tensors
+            shape = of_tensor if of_tensor and None not in of_tensor else shape
             values = values.storage
             continue
         _check_present(values, of_row)

@@ -59,7 +59,9 @@ def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
     if not (folder / "state.json").is_file():
         if not (folder / "dataset_dict.json").is_file():
             return None
-        splits = {name: folder / name for name in _names(folder / "dataset_dict.json", lambda said: said["splits"])}
+        splits = {
+            name: folder / name for name in _names(folder / "dataset_dict.json", lambda content: content["splits"])
+        }
     files = {name: _names(place / "state.json", _data_files) for name, place in splits.items()}
     return {name: tuple(splits[name] / file for file in each) for name, each in files.items()}
 
@@ -101,8 +103,8 @@ class ParquetFile:
         if index < 0 or column not in paths:  # a list, or a struct
             return 0
         number = paths.index(column)
-        found = [self._metadata.row_group(group).column(number).statistics for group in range(len(self.rows))]
-        return sum(each.null_count for each in found if each is not None and each.has_null_count)
+        statistics = [self._metadata.row_group(group).column(number).statistics for group in range(len(self.rows))]
+        return sum(each.null_count for each in statistics if each is not None and each.has_null_count)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name,)

@@ -96,16 +96,16 @@ def webdataset(
         if len(lacking := np.flatnonzero(whole.members[leaf][:, 1] < 0)):
             text = f"{len(lacking):,} samples have no {leaf}, the first one {whole.places(lacking[:1])[0]}"
             raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
-    kept: dict[str, str | ImageFormat] = dict(kinds)
+    forms: dict[str, str | ImageFormat] = dict(kinds)
     for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
         first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
-        kept[image] = image_format(first, height=height, width=width, mode=mode, fit=fit, background=background)
+        forms[image] = image_format(first, height=height, width=width, mode=mode, fit=fit, background=background)
     count = iter(counts.tolist())
     sizes = {name: sum(islice(count, len(of_split))) for name, of_split in splits.items()}
     left_out = Counter[str](entry.info["left_out"])
     note = f"{left_out.total():,} members are left out: {_counted(left_out)}; leaves={{LEAF: SUFFIX}} chooses."
     notes = (*notes_on(path, splits), *([note] if left_out else []))
-    return replace(whole, kinds=kept, records=split_records(split, sizes), notes=notes)
+    return replace(whole, kinds=forms, records=split_records(split, sizes), notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,14 +28,14 @@ class Evidence:
       names: What a ratio is of: sources, or mixes within the mix.
       shares: The share of each in each job, float [num_jobs, num_sources], with rows that add up to 1.
       metrics: What is fitted, by name, float [num_jobs] each; NaN where a job does not report it.
-      own: The place in `names` of what a metric is of; None for a metric of the whole mix.
+      source_of: The place in `names` of what a metric is of; None for a metric of the whole mix.
       combine: From the metrics, stacked, to the goal, of which more is better if `sign` is 1, and less if it is -1.
     """
 
     names: Sequence[str]
     shares: np.ndarray
     metrics: Mapping[str, np.ndarray]
-    own: Mapping[str, int | None]
+    source_of: Mapping[str, int | None]
     combine: Combine
     sign: int
 
@@ -122,7 +122,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     """
     random = np.random.default_rng(seed)
     data = _Data(evidence)
-    fits = [models(own) for own in (evidence.own[name] for name in evidence.metrics)]
+    fits = [models(evidence.source_of[name]) for name in evidence.metrics]
     errors, residuals = {}, {}
     for name in [name for name in fits[0] if all(name in each for each in fits)]:
         errors[name], residuals[name] = _left_out(data, [each[name] for each in fits])
@@ -272,8 +272,7 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
         reached = goal(tried)
         better = reached > values
         ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
-    found: np.ndarray = ratios[np.arange(number), values.argmax(1)].clip(0, 1)
-    return found
+    return np.asarray(ratios[np.arange(number), values.argmax(1)].clip(0, 1))
 
 
 def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:

@@ -58,11 +58,11 @@ def gather(
         out.print(unfinished)
     answer = verdict(results, chosen, metric, goal)
     out.print(answer)
-    told = [answer]
+    sentences = [answer]
     if isinstance(suggestion, Suggestion):
         out.print(suggestion.words())
         out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
-        told += [suggestion.words(), *commands]
+        sentences += [suggestion.words(), *commands]
     vector = ""
     if (figure := draw(results, chosen, metric, suggestion)) is not None:
         save(figure, directory / "sweep.png")
@@ -70,6 +70,6 @@ def gather(
         save(figure, text, format="svg")
         vector = text.getvalue()
     metrics = related(results, metric)
-    write_text(directory / "sweep.html", page(results, chosen, told, metrics, vector, directory))
+    write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory))
     out.print(f"Sweep: {directory / 'sweep.html'}")
     return lines

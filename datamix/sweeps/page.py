@@ -15,12 +15,12 @@ from datamix.sweeps.table import number, share_text
 def page(
     results: Sequence[Result],
     chosen: Setting | None,
-    told: Sequence[str],
+    answer: Sequence[str],
     metrics: Sequence[str],
     figure: str,
     directory: Path,
 ) -> str:
-    """A sweep's page, with the figure as SVG; `told` is the answer, and any suggestion in words and commands."""
+    """A sweep's page, with the figure as SVG; `answer` is the answer, and any suggestion in words and commands."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     unreal = map(escape, stand_ins(results))
@@ -28,8 +28,8 @@ def page(
         f"<h1>Sweep {escape(named)}</h1>",
         f'<p class="dim">{len(results)} jobs, {done} done</p>',
         *(f'<p class="warn">{name}: a built-in stand-in was used; this is not real data.</p>' for name in unreal),
-        *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in told[:2]),
-        *(f"<p><code>{escape(command)}</code></p>" for command in told[2:]),
+        *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in answer[:2]),
+        *(f"<p><code>{escape(command)}</code></p>" for command in answer[2:]),
         # A drawing within a page has no declaration of its own.
         f'<div class="figure">{figure[figure.find("<svg") :]}</div>' if figure else "",
         "<h2>Jobs</h2>",

@@ -200,7 +200,7 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     reference = chosen.first
     names = _names(reference)
     jobs = [r for r in done if set(_names(r)) <= set(names) and _comparable(r, reference)]
-    metrics, own, combine = _fitted(reference, goal)
+    metrics, source_of, combine = _fitted(reference, goal)
     shares = np.array([[_share(result, name) for name in names] for result in jobs])
     shares /= shares.sum(1, keepdims=True)
     values = {name: np.array([result.metrics.get(name, np.nan) for result in jobs]) for name in metrics}
@@ -209,7 +209,7 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     if tried < _FEWEST:
         return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {tried}"
     sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(reached)
-    evidence = Evidence(names=names, shares=shares, metrics=values, own=own, combine=combine, sign=sign)
+    evidence = Evidence(names=names, shares=shares, metrics=values, source_of=source_of, combine=combine, sign=sign)
     return Suggestion(
         answer=analyse(evidence, num_next=num_next),
         goal=goal,
@@ -243,12 +243,16 @@ def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | N
     paths, names = list(reference.sources), _names(reference)
     metrics = [f"{family}/{path}" for path in paths]
     places = [names.index(path.partition(".")[0]) for path in paths]
-    own: dict[str, int | None] = dict(zip(metrics, places, strict=True))
+    source_of: dict[str, int | None] = dict(zip(metrics, places, strict=True))
     if goal.metric in metrics:
-        return [goal.metric], own, lambda values: values[0]
+        return [goal.metric], source_of, lambda values: values[0]
     if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):
         return [goal.metric], {goal.metric: None}, lambda values: values[0]
     if kind == "worst":
-        return metrics, own, (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0))
+        return (
+            metrics,
+            source_of,
+            (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0)),
+        )
     weights = np.array([goal.weights.get(path, 0.0) if goal.weights else 1.0 for path in paths])
-    return metrics, own, lambda values: np.tensordot(weights / weights.sum(), values, 1)
+    return metrics, source_of, lambda values: np.tensordot(weights / weights.sum(), values, 1)

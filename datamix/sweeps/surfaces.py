@@ -35,14 +35,14 @@ With a generator, what averages over several shapes draws one of them for each r
 """
 
 
-def models(own: int | None) -> Mapping[str, Fit]:
-    """The models by name, for a metric of one source, `own`, or of the whole mix (None)."""
+def models(source: int | None) -> Mapping[str, Fit]:
+    """The models by name, for a metric of one `source`, or of the whole mix (None)."""
     fits: dict[str, Fit] = {"constant": _linear(lambda ratios: np.ones((*ratios.shape[:-1], 1)), 0)}
     fits["linear"] = _linear(lambda ratios: ratios, 1e-3)
-    if own is not None:
-        fits["law of its own share"] = _own_share(own, None)
-        fits["law of its own share, with transfer"] = _own_share(own, 0.03)
-    fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(own)}
+    if source is not None:
+        fits["law of its own share"] = _own_share(source, None)
+        fits["law of its own share, with transfer"] = _own_share(source, 0.03)
+    fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(source)}
     if importlib.util.find_spec("sklearn") is not None:
         fits["Gaussian process"] = _gaussian_process
     return fits
@@ -84,14 +84,14 @@ _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 )
 
 
-def _own_share(own: int, transfer: float | None) -> Fit:
+def _own_share(source: int, transfer: float | None) -> Fit:
     """`a + b f(r)` of one share, with the shapes f of the least squares; with transfer, other shares change b."""
 
     def columns(ratios: np.ndarray, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        own_share = shape(ratios[..., own])[..., None]
+        own_share = shape(ratios[..., source])[..., None]
         if transfer is None:
             return own_share
-        return np.concatenate([own_share, own_share * np.delete(ratios, own, -1)], -1)
+        return np.concatenate([own_share, own_share * np.delete(ratios, source, -1)], -1)
 
     def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
         parts = []
@@ -132,7 +132,7 @@ def _own_share(own: int, transfer: float | None) -> Fit:
     return fit
 
 
-def _log_linear(own: int | None) -> Fit:
+def _log_linear(source: int | None) -> Fit:
     """`c + k exp(t · r)`, the data mixing law of arXiv 2403.16952, by the method of Levenberg and Marquardt.
 
     Coefficients are drawn towards 0, those of other sources' shares more than that of its own, so that few ratios of
@@ -144,9 +144,9 @@ def _log_linear(own: int | None) -> Fit:
         inputs = ratios - centre
         penalty = np.full(size + 2, 1e-3)
         penalty[:2] = 1e-6  # c, k
-        if own is not None:
-            penalty[2 + own] = 1e-6
-            slopes = [np.eye(size)[own] * rate for rate in (-3.0, -10.0, -30.0)]
+        if source is not None:
+            penalty[2 + source] = 1e-6
+            slopes = [np.eye(size)[source] * rate for rate in (-3.0, -10.0, -30.0)]
         else:
             slopes = [sign * _least_squares(inputs, values[:1], weights[:1], 1e-2)[0][0] for sign in (-1.0, 1.0)]
         starts = []

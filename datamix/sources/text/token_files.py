@@ -21,7 +21,7 @@ from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays
 
 PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
-TOLD_BYTES = 2**25  # of a file; from there on, reading it is told
+SHOWN_BYTES = 2**25  # of a file; from there on, reading it is told
 _CHECKED_BYTES = 2**28  # of text, whose tokens are looked at as a whole before they are used
 _SCANNED = 2**22  # tokens looked at at a time
 _MEGATRON = b"MMIDIDX\x00\x00"
@@ -58,7 +58,7 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
     stat = path.stat()
     is_text = ".txt" in path.suffixes[-2:]
     by_line = cache(lambda: is_text and (documents == "line" or splits_lines(path)))
-    reader = cache(lambda: _told(path, batches(path, column=column, by_line=by_line())))
+    reader = cache(lambda: _with_progress(path, batches(path, column=column, by_line=by_line())))
     read = done = 0  # batches that the reader has given, and that the parts so far hold
 
     def build() -> tuple[Arrays, dict[str, Any]]:
@@ -89,9 +89,9 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
             return files
 
 
-def _told(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
+def _with_progress(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
     """Show how far a large file is read."""
-    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=TOLD_BYTES) as advance:
+    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=SHOWN_BYTES) as advance:
         before = 0
         for position, batch in reader:
             advance(position - before)
@@ -160,8 +160,8 @@ def token_file(
 
     def scan() -> tuple[Arrays, dict[str, Any]]:
         starts = range(0, len(tokens), _SCANNED)
-        found = [start + 1 + np.flatnonzero(tokens[start : start + _SCANNED] == end_of_document) for start in starts]
-        ends = np.concatenate([*found, np.empty(0, np.int64)])
+        parts = [start + 1 + np.flatnonzero(tokens[start : start + _SCANNED] == end_of_document) for start in starts]
+        ends = np.concatenate([*parts, np.empty(0, np.int64)])
         return {"ends": ends if ends.size and ends[-1] == len(tokens) else np.append(ends, len(tokens))}, {}
 
     ends = Place(
