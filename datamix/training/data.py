@@ -15,7 +15,7 @@ from datamix.builder.source import OpenSource
 from datamix.builder.values import notes_on_values, what_is_broken
 from datamix.builder.views import held_out, viewed
 from datamix.config.schema import Config
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, SpecError
 from datamix.pipeline.pipeline import Pipeline
 from datamix.training.learner import HeldOut, Moments
 from datamix.training.overlap import num_seen
@@ -102,7 +102,13 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
     if config.train is not None and config.train.tokens is not None:
         config = replace(config, mix=replace(config.mix, tokens=config.train.tokens))
-    built = build(config)
+    try:
+        built = build(config)
+    except SpecError as error:
+        if error.key != "stop.tokens" or config.train is None or config.train.tokens is None:
+            raise
+        text = "it counts the tokens of records, and a source of this mix has none"
+        raise ConfigError(text, key="train.tokens", value=config.train.tokens, hint="Set train.steps.") from error
     task_of = choose(built)
     if like is not None:
         built = built.completed(all_counts=True)
@@ -112,8 +118,9 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     task = task_of(built)
     opened = [open_source(source, config, {}) for source in test_sources]
     tests = viewed(built, opened, batch_size=task.test_batch)
-    spec = {leaf: part for leaf, part in built.spec().items() if leaf != "loss_weight" or not built.loss_weight}
-    if (differing := tests.spec()) != spec:
+    own = {"loss_weight"} if built.loss_weight else set()  # what no test needs
+    differing, spec = ({leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (tests, built))
+    if differing != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
     test_pipeline = tests.pipeline()
     test_records = {name: source.num_records for name, source in tests.sources.items()}
@@ -124,11 +131,18 @@ def open_data(config: Config, like: Data | None = None) -> Data:
                 f"source {name!r}: none of its {count:,} test records has a class, so that there is nothing to test; "
                 f"hold labelled records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
             )
+    pipeline = built.pipeline()
+    if isinstance(task, Language):
+        for name, leaves in [*pipeline.statistics.items(), *test_pipeline.statistics.items()]:
+            least, most = (getattr(leaves.get("tokens"), bound, None) or 0 for bound in ("min", "max"))
+            if least < 0 or most >= task.num_outputs:
+                text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {task.num_outputs:,} from 0"
+                raise DataError(f"source {name!r}: {text}.")
     fed = [name for name in built.sources if "host" in (built.placements[name], tests.placements[name])]
     return Data(
         built=built,
         built_tests=tests,
-        pipeline=built.pipeline(),
+        pipeline=pipeline,
         test_pipeline=test_pipeline,
         tests=HeldOut(
             test_pipeline.compiled,
