@@ -50,14 +50,9 @@ def viewed(
     random: bool = False,
     batch_size: int | None = None,
 ) -> Assembly:
-    """All records of some sources once, one source after the other, prepared as those of a mix.
+    """All records of some sources once, one source after the other, prepared as those of a mix whose labels are known.
 
-    Args:
-      mix: The mix, whose labels are known; see `Assembly.completed`.
-      sources: Its sources, or other splits of them.
-      shuffle: The order of the records within their source.
-      random: Whether the operators that draw are kept.
-      batch_size: The records of a batch; by default as many as in the mix.
+    See `Pipeline.view`; `sources` are those of the mix, or other splits of them.
     """
 
     def kept(operators: Sequence[Operation]) -> tuple[Operation, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from datamix.errors import ConfigError, InstallationError, hint, install_hint
 from datamix.pipeline.pipeline import Pipeline
-from datamix.spec import Batch
 
 try:
     import keras
@@ -56,15 +55,10 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         if index == 0 and self._iterator.step != step:  # Keras looks at the first batch, and begins each epoch anew
             self._iterator = self._pipeline.iterator(step)
         # In another order, each batch is computed by itself.
-        return self._parts(next(self._iterator) if self._iterator.step == step else self._pipeline[step])
-
-    def _parts(self, batch: Batch) -> tuple[Any, ...]:
-        inputs: Any = batch[self._inputs] if isinstance(self._inputs, str) else _taken(batch, self._inputs)
+        batch = next(self._iterator) if self._iterator.step == step else self._pipeline[step]
+        several = isinstance(self._inputs, list)
+        inputs = {leaf: batch[leaf] for leaf in self._inputs} if several else batch[str(self._inputs)]
         if self._targets is None:
             return (inputs,)
         weights = [batch["loss_weight"]] if "loss_weight" in batch else []
         return inputs, batch[self._targets], *weights
-
-
-def _taken(batch: Batch, leaves: Sequence[str]) -> Mapping[str, Any]:
-    return {leaf: batch[leaf] for leaf in leaves}

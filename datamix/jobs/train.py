@@ -136,13 +136,16 @@ def _notes(job: Run) -> list[str]:
 
 
 def _line(job: Run) -> str:
-    if not job.metrics.lines:  # its loss was no number before the first test
+    if job.metrics.loss is None:  # it was no number before the first line
         return ""
+    loss = f"loss {job.metrics.loss:.4f}"
+    if not job.metrics.lines:
+        return loss
     last = job.metrics.lines[-1]
     names = job.data.pipeline.source_names
     family = _families(job)[0]
     values = ", ".join(f"{name} {_shown(last[f'{family}/{name}'], family)}" for name in names)
-    return f"loss {last['loss']:.4f}, {family.replace('_', ' ')} {values}"
+    return f"{loss}, {family.replace('_', ' ')} {values}"
 
 
 def _families(job: Run) -> list[str]:

@@ -82,10 +82,14 @@ class Lookup:
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
         self.caps, self._ends_at_cap = mix.caps, not mix.drops_at_cap and mix.stop.waits_for is None and not mix.samples
-        repeats = mix.stop.waits_for is None and not last.period.repeats_records
-        self._foreseen = [records * self.batch_records for records in demand.remaining] if repeats else []
         self.shuffle, self.record_order, self.sampling = mix.shuffle.kind, mix.shuffle, mix.shuffle.sampling
         self.epoch_records = mix.shuffle.epoch_records
+        repeats = mix.stop.waits_for is None and not last.period.repeats_records
+        self._foreseen = {
+            i: slots * self.batch_records
+            for i, slots in enumerate(demand.remaining)
+            if repeats and i not in mix.caps and self.sampling[i] is None
+        }
         self.replacement_key = key_for(self.seed, "mix", "replacement")
 
     def take(self, start: int, count: int) -> Selection:
@@ -184,17 +188,10 @@ class Lookup:
 
         A mix without end foresees one epoch of each source, or as many as `epochs`, and any up to `max_epochs`.
         """
-        return (
-            {
-                name: count / self.epoch_records[i]
-                for i, (name, count, most) in enumerate(
-                    zip(self.names, self.counts(position), self._foreseen, strict=True)
-                )
-                if count > most and i not in self.caps and self.sampling[i] is None
-            }
-            if self._foreseen
-            else {}
-        )
+        counts = self.counts(position) if self._foreseen else []
+        return {
+            self.names[i]: counts[i] / self.epoch_records[i] for i, most in self._foreseen.items() if counts[i] > most
+        }
 
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:

@@ -303,14 +303,12 @@ def _slots_to_exhaustion(
 
 def _caps(spec: PlanSpec, stop: Stop, per_slot: int, epoch_records: Sequence[int]) -> dict[int, int]:
     """The number of slots that each source fills at most, by its index."""
-    epochs = dict(stop.epochs) | dict(spec.epochs or {})
-    caps = {}
-    for source, name in enumerate(spec.sizes):
-        if (times := (spec.max_epochs or {}).get(name)) is None:
-            continue
+    epochs, caps, ids = dict(stop.epochs) | dict(spec.epochs or {}), {}, list(spec.sizes)
+    for name, times in (spec.max_epochs or {}).items():
         if stop.waits_for is not None and times < epochs.get(name, 1):
             text = f"the mix goes on until {name} has been gone through {epochs[name]} times"
             raise ConfigError(text, key=f"mix.max_epochs.{name}", value=times, hint=f"See stop.epochs.{name}.")
+        source = ids.index(name)
         caps[source] = epoch_records[source] * times // per_slot
         if not caps[source]:
             raise ConfigError(f"its records fill no batch of {per_slot}", key=f"mix.max_epochs.{name}", value=times)

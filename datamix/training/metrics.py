@@ -24,12 +24,14 @@ class MetricsFile:
 
     Attributes:
       lines: Those of tests, without what they say of the sources in training.
+      loss: The loss in the last line; None before there is one.
     """
 
     def __init__(self, directory: Path, lines: Sequence[Line] = (), step: int = 0) -> None:
         """Begin a file, or go on after a step with the tests before it, and the lines that the file has of then."""
         self._path = directory / NAME
         self.lines: list[Line] = list(lines)
+        self.loss: float | None = None
         before = {line["step"]: line for line in _whole_lines(self._path) if line["step"] <= step}
         before |= {line["step"]: before.get(line["step"], {}) | line for line in lines}
         write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
@@ -46,7 +48,7 @@ class MetricsFile:
 
         Once this returns, they are on the disk, as one whole line of strict JSON: it is written in one call.
         """
-        line = {"step": step, "loss": loss, **(metrics or {})}
+        self.loss, line = loss, {"step": step, "loss": loss, **(metrics or {})}
         if metrics is not None:
             self.lines.append(line)
         with self._path.open("ab", buffering=0) as file:
