@@ -247,12 +247,12 @@ class Pipeline:
         before, now = state["fingerprint"], pipeline.parts(position, state["counts"])
         differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if differing:
-            dropped = [f"source.{name}." for name in state["counts"] if name not in self.source_names]
-            settings = {key: value for key, value in state["settings"].items() if not key.startswith(tuple(dropped))}
+            of_gone = tuple(f"source.{name}." for name in state["counts"] if name not in self.source_names)
+            settings = {key: value for key, value in state["settings"].items() if not key.startswith(of_gone)}
             every = changes(settings, shortened(self._settings))
-            firm = [
-                key for key in differing if key not in ("mix", "source") and f"{key.partition(':')[0]}." not in dropped
-            ]
+            # A source may come and go with the mix; of one that stays, nothing may change.
+            may_change = {"mix", "source", *(key for key in before.keys() ^ now.keys() if key.startswith("source."))}
+            firm = [key for key in differing if key not in may_change]
             if firm or changed is None:
                 or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
                 text = difference(firm if changed else differing, every)

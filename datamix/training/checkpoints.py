@@ -58,11 +58,13 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
         )
+        if step in self._manager.all_steps():  # of a run that goes on with larger batches, and counts less
+            self._manager.delete(step)
         with _writing(self.path / str(step)):
             self._manager.save(step, args=items, force=True)
             write_text(self.path / str(step) / _DIGESTS, json.dumps(_digests(self.path / str(step))))
         for other in self._manager.all_steps():
-            if other > step:  # of a run that goes on with larger batches
+            if other > step:
                 self._manager.delete(other)
 
     def position(self, step: int) -> dict[str, Any]:

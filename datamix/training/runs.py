@@ -173,13 +173,15 @@ def _resume(run: Run) -> list[Line]:
     if run.step > run.steps:
         text = f"the run in {run.checkpoints.path.parent} has done {run.step:,} steps already"
         raise StateError(text, key="train.steps", value=run.steps, hint="Make it more, or start afresh.")
-    was_changed = len(pipeline.history) > len(position["mix"]["history"])
+    on = {key: changed[key] for key in changed if key in _MAY_CHANGE}
+    if len(pipeline.history) > len(position["mix"]["history"]):
+        on |= pipeline.history[-1]["changes"]
     run.data = replace(run.data, pipeline=pipeline)
     run.state = run.checkpoints.state(step, run.state)
     run.cursor = pipeline.start(run.step)
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
-    if was_changed:
-        run.note = f"{run.note[:-1]} under another mix: {told(pipeline.history[-1]['changes'])}."
+    if on:
+        run.note = f"{run.note[:-1]} under what was changed: {told(on)}."
     # With another batch size, the same records are of other steps.
     return [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
 
