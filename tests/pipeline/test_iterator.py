@@ -169,8 +169,9 @@ def test_start_behind_the_end_gives_nothing(load: Callable[..., datamix.Pipeline
         ("seed=7", r"seed was 0 and is 7; restore it under the same, or start afresh\."),
         (
             "mix.ratio=1:2:1",
-            r"mix\.weights\.a was 1/3 and is 1/4, mix\.weights\.b was 1/3 and is 1/2, mix\.weights\.c was 1/3 and is "
-            r"1/4; restore it under the same, go on under this one on purpose with changed='mix' \(train\.resume=changed\)",
+            r"mix\.weights\.a was 1/3 and is 1/4, mix\.weights\.b was 1/3 and is 1/2, mix\.weights\.c was 1/3 "
+            r"and is 1/4; restore it under the same, go on under this one on purpose with changed='mix' "
+            r"\(train\.resume=changed\), or start afresh",
         ),
         ("mix=random", r"mix\.order was proportional and is random, .*; restore it under the same, go on under this"),
         ("shuffle=false", r"shuffle was full and is false; restore it under the same, or start afresh\."),
