@@ -11,7 +11,7 @@ from typing import Protocol
 
 _RECORDS = ": records"  # no setting ends so
 _LONG, _LONGEST = 300, 4096  # characters of a value that is kept, and of all
-_MOST_TOLD = 6
+_MOST_NAMED = 6
 
 
 class _Group(Protocol):
@@ -73,10 +73,10 @@ def _flat(settings: Mapping[str, object]) -> Iterable[tuple[str, object]]:
             yield key, value
 
 
-def told(changed: Mapping[str, tuple[object, object]]) -> str:
+def in_words(changed: Mapping[str, tuple[object, object]]) -> str:
     """Changed settings in words.
 
-    >>> told({"seed": (0, 7), "mix.weights.b": ("1/2", None), "mix.schedule": ("#1", "#2")})
+    >>> in_words({"seed": (0, 7), "mix.weights.b": ("1/2", None), "mix.schedule": ("#1", "#2")})
     'seed was 0 and is 7, mix.weights.b was 1/2 and is not set, mix.schedule differs'
     """
 
@@ -86,9 +86,9 @@ def told(changed: Mapping[str, tuple[object, object]]) -> str:
     texts = [
         f"{key} differs" if str(was).startswith("#") or str(now).startswith("#") else
         f"{key} was {shown(was)} and is {shown(now)}"
-        for key, (was, now) in islice(changed.items(), _MOST_TOLD)
+        for key, (was, now) in islice(changed.items(), _MOST_NAMED)
     ]  # fmt: skip
-    return ", ".join(texts) + (f", and {len(changed) - _MOST_TOLD} more" if len(changed) > _MOST_TOLD else "")
+    return ", ".join(texts) + (f", and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else "")
 
 
 # The settings, by what they have determined of a sequence: those that come first are blamed before the others.
@@ -113,13 +113,13 @@ def causes(parts: Iterable[str], changed: Mapping[str, tuple[object, object]]) -
     for part in parts:
         own = f"{part.removesuffix(_RECORDS)}."
         for keys in _CAUSES.get(part, ((own,), ("source", "seed", "shuffle", "labels", "operators", "JAX_ENABLE_X64"))):
-            found = {
+            hits = {
                 key: change
                 for key, change in changed.items()
                 if any(key == each or (each.endswith(".") and key.startswith(each)) for each in keys)
             }
-            blamed |= found
-            if found:
+            blamed |= hits
+            if hits:
                 break
     return blamed
 
@@ -138,7 +138,7 @@ def difference(parts: Iterable[str], changed: Mapping[str, tuple[object, object]
     """
     parts = list(parts)
     if blamed := causes(parts, changed):
-        return f"under another configuration: {told(blamed)}"
+        return f"under another configuration: {in_words(blamed)}"
     if others := sorted(part for part in parts if not part.endswith(_RECORDS)):
         return f"under another configuration: {', '.join(others)} differ"
     sources = ", ".join(repr(part.removeprefix("source.").removesuffix(_RECORDS)) for part in sorted(parts))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datamix.fingerprint import causes, changes, digest, fingerprint, settings_of, shortened, told
+from datamix.fingerprint import causes, changes, digest, fingerprint, in_words, settings_of, shortened
 from datamix.mixing.plan import Plan
 
 IDENTITY = {"seed": 0, "source": ["a", "b"]}
@@ -50,16 +50,16 @@ def test_each_setting_has_the_name_of_its_key() -> None:
     ],
 )
 def test_what_differs_is_told_by_its_key(other: Any, text: str) -> None:
-    assert told(changes(settings_of(IDENTITY, plan(), 4, "drop"), other())) == text
+    assert in_words(changes(settings_of(IDENTITY, plan(), 4, "drop"), other())) == text
 
 
 def test_what_is_long_is_kept_as_its_digest() -> None:
     kept = shortened({"seed": 0, "mix.schedule": list(range(200))})
     assert kept == {"seed": 0, "mix.schedule": f"#{digest(list(range(200)))}"}
-    assert told(changes(kept, {"seed": 0, "mix.schedule": [1]})) == "mix.schedule differs"
+    assert in_words(changes(kept, {"seed": 0, "mix.schedule": [1]})) == "mix.schedule differs"
     many = shortened({"seed": 0, **{f"source.{i}.limit": "x" * 100 for i in range(99)}})
     assert many == {"seed": 0}
-    assert told({str(i): (0, 1) for i in range(9)}).endswith("5 was 0 and is 1, and 3 more")
+    assert in_words({str(i): (0, 1) for i in range(9)}).endswith("5 was 0 and is 1, and 3 more")
 
 
 def test_that_is_blamed_which_has_changed_a_sequence() -> None:

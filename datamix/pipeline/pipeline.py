@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from datamix.errors import ConfigError, StateError
-from datamix.fingerprint import causes, changes, difference, digest, settings_of, shortened, told
+from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
 from datamix.mixing.weights import Number
@@ -498,6 +498,6 @@ def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) 
         warnings.simplefilter("ignore")
         pipeline = recipe()
     if changed := changes(settings, _digests(pipeline)):
-        text = f"this pipeline was pickled under another configuration: {told(changed)}"
+        text = f"this pipeline was pickled under another configuration: {in_words(changed)}"
         raise StateError(f"{text}; make it again with datamix.load or datamix.mix.")
     return pipeline

@@ -14,7 +14,7 @@ import numpy as np
 from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
-from datamix.fingerprint import changes, digest, records_key, shortened, told
+from datamix.fingerprint import changes, digest, in_words, records_key, shortened
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
@@ -164,7 +164,7 @@ def _resume(run: Run) -> list[Line]:
         firm = [key for key in firm if key not in _MAY_CHANGE]
     if firm:
         may = "" if on_purpose or set(firm) - set(_MAY_CHANGE) else "go on on purpose with train.resume=changed, "
-        text = f"{path} was taken under another configuration: {told({key: changed[key] for key in firm})}"
+        text = f"{path} was taken under another configuration: {in_words({key: changed[key] for key in firm})}"
         raise StateError(f"{text}; resume it under the same, {may}or start afresh without train.resume", key=_RESUME)
     try:
         pipeline, run.step = run.data.pipeline.restored(position["mix"], "mix" if on_purpose else None)
@@ -181,7 +181,7 @@ def _resume(run: Run) -> list[Line]:
     run.cursor = pipeline.start(run.step)
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
     if on:
-        run.note = f"{run.note[:-1]} under what was changed: {told(on)}."
+        run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     # With another batch size, the same records are of other steps.
     return [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
 
