@@ -143,11 +143,15 @@ class Stagings:
 
     def on_device(self, staging: Staging) -> Staged:
         """The reader of what was read; on CPU it looks at the same memory."""
-        rows = tuple(
-            {leaf: put[leaf](values) for leaf, values in rows.items()}
-            for put, rows in zip(self._put, staging.rows, strict=True)
-        )
-        return Staged(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
+        if (staged := staging.on_device) is None:
+            rows = tuple(
+                {leaf: put[leaf](values) for leaf, values in rows.items()}
+                for put, rows in zip(self._put, staging.rows, strict=True)
+            )
+            staged = Staged(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
+            if all(map(xla.is_view, jax.tree.leaves(staged[2:]), jax.tree.leaves((*staging.rows, staging.index)))):
+                staging.on_device = staged
+        return staged
 
 
 _failed: list[DatamixError] = []  # by the last call back, which XLA makes text of

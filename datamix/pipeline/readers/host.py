@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -28,7 +29,10 @@ from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 PREFETCH_BYTES = 256 * 2**20
-_PIECE_BYTES = (2**15, 2**20)  # read by one task: at least, so that a task is worth its cost, and at most
+# A task of a thread takes at least so long, as its Python takes 50 µs of every thread's time, and at most, as far as is
+# known how long records of a source take. Until then, a source is thought to be slow.
+_TASK_S = (1e-3, 0.1)
+_SLOW_S = 1e-8  # a byte
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
 _log = logging.getLogger("datamix")
@@ -58,7 +62,10 @@ class Staging:
     Attributes:
       rows: For each storage group, leaf name to array, shape [capacity, elements]; empty where nothing is fed.
       index: The row of its group in which each record stands, uint32 [capacity]; where it is resident, 0.
+      on_device: The arrays of a device that are this memory, once there are any, with which it is read again.
     """
+
+    on_device: Any = None
 
     def __init__(self, specs: Sequence[Spec], capacity: int) -> None:
         self.rows: list[Arrays] = [
@@ -68,44 +75,55 @@ class Staging:
         self.index.fill(0)
 
 
+def _locked() -> threading.Lock:
+    (lock := threading.Lock()).acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class Reading:
     """Records that are being read.
 
     Attributes:
       into: Where they are read to.
-      ended: Set once all are there, or one of them cannot be read.
       cancelled: Whether nobody waits for them any more.
+      has_ended: Whether all are there, or one of them cannot be read.
+      error: Why it cannot be.
       pending: The sources that are still being read, by index, and the number of their pieces.
       last: The index of the source that arrived last; None where there was none.
     """
 
     into: Staging
-    ended: Future[None] = field(default_factory=Future)
     cancelled: bool = False
+    has_ended: bool = False
+    error: BaseException | None = None
     pending: dict[int, int] = field(default_factory=dict)
     last: int | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _until_ended: threading.Lock = field(default_factory=_locked)
 
     @property
     def is_there(self) -> bool:
         """Whether all records have been read."""
-        return self.ended.done() and self.ended.exception() is None
+        return self.has_ended and self.error is None
 
     def finish(self, source: int | None = None, error: BaseException | None = None) -> None:
         """Note that a piece of a source has arrived, or that there is no more to wait for."""
-        with self.lock:
+        with self._lock:
             if source is not None:
                 self.last = source
                 self.pending[source] -= 1
                 if not self.pending[source]:
                     del self.pending[source]
-            if self.ended.done() or (self.pending and error is None):
-                return
-            if error is None:
-                self.ended.set_result(None)
-            else:
-                self.ended.set_exception(error)
+            if not self.has_ended and (error is not None or not self.pending):
+                self.error, self.has_ended = error, True
+                self._until_ended.release()
+
+    def wait(self, timeout_s: float = -1) -> bool:
+        """Wait until it has ended, or for so long; whether it has ended."""
+        if not self.has_ended and self._until_ended.acquire(timeout=timeout_s):
+            self._until_ended.release()
+        return self.has_ended
 
 
 @dataclass(kw_only=True)
@@ -185,7 +203,8 @@ class HostReader:
         self._ordered = np.argsort(self._group, kind="stable")
         self._rank = np.empty(len(self.names), np.uint64)
         self._rank[self._ordered] = np.arange(len(self.names))
-        self._sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        self._record_s = sizes * _SLOW_S  # of one record of each, in that order
         self.threads = threads or default_threads()
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
         self._pool: ThreadPoolExecutor | None = None
@@ -256,22 +275,22 @@ class HostReader:
           DatamixError: One of them cannot be read.
         """
         asked, there = metrics.waits
-        metrics.waits = asked + 1, there + reading.ended.done()
-        if not reading.ended.done():
+        metrics.waits = asked + 1, there + reading.has_ended
+        if not reading.has_ended:
             begun = time.perf_counter()
             try:
-                reading.ended.exception(timeout=_STALL_S)
-            except TimeoutError:
-                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
-                what = f"records of source {late}" if late else "the plan, which says which records to read"
-                _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
-                reading.ended.exception()
+                if not reading.wait(_STALL_S):
+                    late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
+                    what = f"records of source {late}" if late else "the plan, which says which records to read"
+                    _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
+                    reading.wait()
             finally:
                 metrics.waited_s += time.perf_counter() - begun
             if reading.last is not None:
                 name = self.names[reading.last]
                 metrics.last[name] = metrics.last.get(name, 0) + 1
-        reading.ended.result()
+        if reading.error is not None:
+            raise reading.error
 
     def read(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
         """Read some records, and wait for them.
@@ -327,26 +346,26 @@ class HostReader:
         if fed is not None:
             index.fill(0)
         index[order] = row
-        least, most = _PIECE_BYTES
-        piece = min(max(int(counts @ self._sizes) // self.threads, least), most)
+        least, most = _TASK_S
+        task_s = min(max(float(counts @ self._record_s) / self.threads, least), most)
         tasks: list[list[tuple[int, int, np.ndarray]]] = []
-        filled = piece
+        filled_s = task_s
         for rank in np.flatnonzero(counts).tolist():
             number, begin, end = int(self._ordered[rank]), int(begins[rank]), int(begins[rank] + counts[rank])
-            first, size = int(first_of_group[self._group[number]]), int(self._sizes[rank])
+            first, record_s = int(first_of_group[self._group[number]]), float(self._record_s[rank])
             while begin < end:
-                if filled >= piece:
+                if filled_s >= task_s:
                     tasks.append([])
-                    filled = 0
-                count = min(max((piece - filled) // size, 1), end - begin)
+                    filled_s = 0.0
+                count = min(math.ceil((task_s - filled_s) / record_s), end - begin)
                 tasks[-1].append((number, begin - first, records[begin : begin + count]))
                 reading.pending[number] = reading.pending.get(number, 0) + 1
-                begin, filled = begin + count, filled + count * size
+                begin, filled_s = begin + count, filled_s + count * record_s
         return tasks
 
     def _run(self, reading: Reading, task: list[tuple[int, int, np.ndarray]], metrics: Metrics) -> None:
         for source, first, records in task:
-            if reading.cancelled or reading.ended.done():
+            if reading.cancelled or reading.has_ended:
                 return
             begun = time.perf_counter()
             rows = {leaf: v[first : first + len(records)] for leaf, v in reading.into.rows[self._group[source]].items()}
@@ -355,9 +374,11 @@ class HostReader:
             except BaseException as error:  # whoever waits gets it, of whatever kind
                 reading.finish(error=error)
                 return
-            name = self.names[source]
+            name, seconds = self.names[source], time.perf_counter() - begun
+            rank = int(self._rank[source])
             with self._pool_lock:
-                metrics.read_s[name] = metrics.read_s.get(name, 0.0) + time.perf_counter() - begun
+                self._record_s[rank] += (seconds / len(records) - self._record_s[rank]) / 8
+                metrics.read_s[name] = metrics.read_s.get(name, 0.0) + seconds
                 metrics.num_bytes += sum(values.nbytes for values in rows.values())
             reading.finish(source)
 

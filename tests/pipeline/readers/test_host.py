@@ -50,11 +50,12 @@ def test_records_are_read_in_the_order_in_which_they_lie() -> None:
 
 
 def test_a_large_read_is_cut_into_pieces() -> None:
-    source = Watched({"x": np.zeros((64, 2**16), np.uint8)})
-    host = reader(a=source)
-    source.asked.clear()
-    host.read(np.zeros(64, np.uint32), np.arange(64, dtype=np.uint32))
-    assert sorted(map(len, source.asked)) == [16, 16, 16, 16]  # of 1 MiB
+    source = Watched({"x": np.zeros((640, 2**16), np.uint8)})
+    for count, pieces in ((64, [32, 32]), (640, [153, 153, 153, 153, 28])):  # one a thread; of 10 MB, 0.1 s if slow
+        host = reader(a=source)
+        source.asked.clear()
+        host.read(np.zeros(count, np.uint32), np.arange(count, dtype=np.uint32))
+        assert sorted(map(len, source.asked), reverse=True) == pieces
 
 
 def test_a_read_of_nothing() -> None:
