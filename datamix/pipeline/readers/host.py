@@ -39,6 +39,9 @@ _log = logging.getLogger("datamix")
 _hosts: WeakValueDictionary[int, HostReader] = WeakValueDictionary()
 _tokens = itertools.count(1)
 
+Rows = tuple[np.ndarray, np.ndarray]
+"""The source and the number in it of each record that is asked for, unsigned [count]."""
+
 
 def default_threads() -> int:
     """Twice as many threads as processors, 2 to 16: they wait for storage as often as they copy."""
@@ -209,6 +212,8 @@ class HostReader:
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
+        self._ahead: dict[bytes, Reading] = {}  # by what is read
+        self._ahead_lock = threading.Lock()
         self._users: WeakSet[object] = WeakSet()
         self._has_nan: set[tuple[int, str]] = set()
         self.token = next(_tokens)
@@ -256,11 +261,11 @@ class HostReader:
                 self._pool = ThreadPoolExecutor(self.threads, "datamix-read")
             self._pool.submit(call, *arguments)
 
-    def start(self, rows: Callable[[], tuple[np.ndarray, np.ndarray]], into: Staging, metrics: Metrics) -> Reading:
+    def start(self, rows: Rows | Callable[[], Rows], into: Staging, metrics: Metrics) -> Reading:
         """Set the reading of some records going, without waiting for it.
 
         Args:
-          rows: Gives source and record of each row, unsigned [count]; called by a thread of the pool.
+          rows: Source and record of each row, or what gives them; called by a thread of the pool.
           into: The memory for them, of `count` rows or more.
           metrics: Where what is read is counted.
         """
@@ -303,18 +308,44 @@ class HostReader:
         Raises:
           DatamixError: One of them cannot be read.
         """
-        metrics = Metrics()
-        reading = self.start(lambda: (source, record), Staging(self.specs, capacity or len(source)), metrics)
+        into = Staging(self.specs, capacity or len(source))
+        return self.finished(self.start((source, record), into, Metrics()))
+
+    def finished(self, reading: Reading) -> Staging:
+        """Wait for records of which nothing is counted.
+
+        Raises:
+          DatamixError: One of them cannot be read.
+        """
         try:
-            self.wait(reading, metrics)
+            self.wait(reading, Metrics())
         finally:
             reading.cancelled = True
         return reading.into
 
-    def _lay_out(self, reading: Reading, rows: Callable[[], tuple[np.ndarray, np.ndarray]], metrics: Metrics) -> None:
+    def read_ahead(self, *asked: Rows) -> Reading:
+        """Set the reading of some records going, unless it is, and that of the next ones.
+
+        Programs that call back have no iterator that reads ahead for them; but each call says what the next one asks.
+
+        Args:
+          asked: What is wanted now, then what will be, if it is known.
+        """
+        with self._ahead_lock:
+            for words in asked:
+                key = words[0].tobytes() + words[1].tobytes()
+                if (reading := self._ahead.pop(key, None)) is None:
+                    reading = self.start(words, Staging(self.specs, len(words[0])), Metrics())
+                self._ahead[key] = reading
+            now = self._ahead.pop(asked[0][0].tobytes() + asked[0][1].tobytes())
+            if len(self._ahead) * len(asked[0][0]) * self.record_bytes > self.prefetch_bytes and len(self._ahead) > 1:
+                self._ahead.pop(next(iter(self._ahead))).cancelled = True
+        return now
+
+    def _lay_out(self, reading: Reading, rows: Rows | Callable[[], Rows], metrics: Metrics) -> None:
         """Give each record its row in the staging, and have them read in pieces."""
         try:
-            tasks = self._tasks(reading, *rows())
+            tasks = self._tasks(reading, *(rows() if callable(rows) else rows))
             if not tasks:
                 reading.finish()
             for task in tasks[1:]:

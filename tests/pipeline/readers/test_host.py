@@ -58,6 +58,23 @@ def test_a_large_read_is_cut_into_pieces() -> None:
         assert sorted(map(len, source.asked), reverse=True) == pieces
 
 
+def test_what_was_read_ahead_is_not_read_again() -> None:
+    source = Watched({"x": np.arange(99, dtype=np.uint8)})
+    host = reader(a=source)
+    asked = [(np.zeros(2, np.uint32), np.arange(first, first + 2, dtype=np.uint32)) for first in (0, 2, 4, 6)]
+    source.asked.clear()
+    for step in range(3):
+        staging = host.finished(host.read_ahead(asked[step], asked[step + 1]))
+        assert staging.rows[0]["x"].tolist() == [2 * step, 2 * step + 1]
+    host.finished(host.read_ahead(asked[3]))
+    assert source.asked == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    # A batch that comes after itself, and more programs than there is memory to read ahead for.
+    host.finished(host.read_ahead(asked[0], asked[0]))
+    host.prefetch_bytes = 5
+    for each in asked:
+        assert host.finished(host.read_ahead(each, asked[1])).rows[0]["x"].tolist() == each[1].tolist()
+
+
 def test_a_read_of_nothing() -> None:
     host = reader(a=MemoryArrays({"x": np.arange(3)}))
     assert host.read(np.zeros(0, np.uint32), np.zeros(0, np.uint32), 4).index.tolist() == [0] * 4
