@@ -212,7 +212,7 @@ class HostReader:
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
-        self._ahead: dict[bytes, Reading] = {}  # by what is read
+        self._ahead: dict[bytes, Reading] = {}
         self._ahead_lock = threading.Lock()
         self._users: WeakSet[object] = WeakSet()
         self._has_nan: set[tuple[int, str]] = set()
@@ -323,24 +323,27 @@ class HostReader:
             reading.cancelled = True
         return reading.into
 
-    def read_ahead(self, *asked: Rows) -> Reading:
+    def read_ahead(self, *requests: Rows) -> Reading:
         """Set the reading of some records going, unless it is, and that of the next ones.
 
-        Programs that call back have no iterator that reads ahead for them; but each call says what the next one asks.
+        Programs that call back have no iterator that reads ahead for them; each call says what the next one will want.
 
         Args:
-          asked: What is wanted now, then what will be, if it is known.
+          requests: What is wanted now, then what will be, if that is known.
         """
         with self._ahead_lock:
-            for words in asked:
-                key = words[0].tobytes() + words[1].tobytes()
+            for request in requests:
+                key = _key(request)
                 if (reading := self._ahead.pop(key, None)) is None:
-                    reading = self.start(words, Staging(self.specs, len(words[0])), Metrics())
+                    reading = self.start(request, Staging(self.specs, len(request[0])), Metrics())
                 self._ahead[key] = reading
-            now = self._ahead.pop(asked[0][0].tobytes() + asked[0][1].tobytes())
-            if len(self._ahead) * len(asked[0][0]) * self.record_bytes > self.prefetch_bytes and len(self._ahead) > 1:
+            reading = self._ahead.pop(_key(requests[0]))
+            if (
+                len(self._ahead) * len(requests[0][0]) * self.record_bytes > self.prefetch_bytes
+                and len(self._ahead) > 1
+            ):
                 self._ahead.pop(next(iter(self._ahead))).cancelled = True
-        return now
+        return reading
 
     def _lay_out(self, reading: Reading, rows: Rows | Callable[[], Rows], metrics: Metrics) -> None:
         """Give each record its row in the staging, and have them read in pieces."""
@@ -502,6 +505,11 @@ class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _key(request: Rows) -> bytes:
+    source, record = request
+    return source.tobytes() + record.tobytes()
 
 
 def _bytes_of(spec: Spec) -> int:
