@@ -204,8 +204,10 @@ class HostReader:
             self._group[list(members)] = group
         # Groups one after the other, and the sources of each: the order of a staging's rows.
         self._ordered = np.argsort(self._group, kind="stable")
-        self._rank = np.empty(len(self.names), np.uint64)
-        self._rank[self._ordered] = np.arange(len(self.names))
+        self._rank = np.argsort(self._ordered)
+        of_rank = self._group[self._ordered]
+        self._first_of_group = np.searchsorted(of_rank, of_rank)  # the first rank of each one's group
+        self._are_all_fed = bool(self.is_fed.all())
         sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
         self._record_s = sizes * _SLOW_S  # of one record of each, in that order
         self.threads = threads or default_threads()
@@ -363,30 +365,26 @@ class HostReader:
     ) -> list[list[tuple[int, int, np.ndarray]]]:
         """Order the records by where they lie; returns pieces of sources: the source, the first row, the records."""
         ranks = self._rank[source]
-        keys = ranks << np.uint64(32) | record
-        if self.is_fed.all():
-            fed: np.ndarray | None = None
-            order = np.argsort(keys)
-        else:
-            fed = np.flatnonzero(self.is_fed[source])
-            order = fed[np.argsort(keys[fed])]
-        records = record[order].astype(np.int64)
-        counts = np.bincount(ranks[order].astype(np.int64), minlength=len(self.names))
-        begins = np.cumsum(counts) - counts
-        first_of_group = np.full(len(self.specs), len(order))
-        np.minimum.at(first_of_group, self._group[self._ordered], begins)
-        row = np.arange(len(order)) - first_of_group[self._group[source[order]]]
+        order = np.argsort(ranks << 32 | record)
         index = reading.into.index[: len(source)]
-        if fed is not None:
+        if not self._are_all_fed:
+            order = order[self.is_fed[source[order]]]
+            ranks = ranks[order]
             index.fill(0)
-        index[order] = row
+        records = record[order].astype(np.int64)
+        counts = np.bincount(ranks, minlength=len(self.names))
+        begins = np.cumsum(counts) - counts
+        firsts = begins[self._first_of_group]
+        index[order] = np.arange(len(order)) - np.repeat(firsts, counts)
+        present = np.flatnonzero(counts)
+        counts, seconds = counts[present], self._record_s[present]
         least, most = _TASK_S
-        task_s = min(max(float(counts @ self._record_s) / self.threads, least), most)
+        task_s = min(max(float(counts @ seconds) / self.threads, least), most)
         tasks: list[list[tuple[int, int, np.ndarray]]] = []
         filled_s = task_s
-        for rank in np.flatnonzero(counts).tolist():
-            number, begin, end = int(self._ordered[rank]), int(begins[rank]), int(begins[rank] + counts[rank])
-            first, record_s = int(first_of_group[self._group[number]]), float(self._record_s[rank])
+        # Python's numbers, which take a tenth of the time of NumPy's.
+        columns = (self._ordered[present], begins[present], begins[present] + counts, firsts[present], seconds)
+        for number, begin, end, first, record_s in zip(*(column.tolist() for column in columns), strict=True):
             while begin < end:
                 if filled_s >= task_s:
                     tasks.append([])
@@ -409,8 +407,8 @@ class HostReader:
                 reading.finish(error=error)
                 return
             name, seconds = self.names[source], time.perf_counter() - begun
-            rank = int(self._rank[source])
             with self._pool_lock:
+                rank = self._rank[source]
                 self._record_s[rank] += (seconds / len(records) - self._record_s[rank]) / 8
                 metrics.read_s[name] = metrics.read_s.get(name, 0.0) + seconds
                 metrics.num_bytes += sum(values.nbytes for values in rows.values())
