@@ -36,7 +36,7 @@ _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
-_NUM_STAGED = 4  # calls whose records are in memory at most: one is computed, the others are read ahead
+_NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
