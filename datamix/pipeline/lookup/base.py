@@ -122,13 +122,13 @@ class RepeatingLookup:
         return slot, passed * choose(self.quota, cursor.stage)
 
 
-def periods_of(stages: Sequence[Stage], kind: type[Kind]) -> list[Kind]:
-    """The periods of stages, which are refused where they are of several kinds."""
+def periods_of(stages: Sequence[Stage], *kinds: type[Kind]) -> list[Kind]:
+    """The periods of stages, which are refused where some are of other kinds."""
     periods = [stage.period for stage in stages]
-    same: list[Kind] = [period for period in periods if isinstance(period, kind)]
+    same: list[Kind] = [period for period in periods if isinstance(period, kinds)]
     if len(same) < len(periods):
-        kinds = ", ".join(sorted({type(period).__name__ for period in periods}))
-        raise ConfigError(f"the stages of this plan have periods of several kinds ({kinds}); the pipeline takes one.")
+        names = ", ".join(sorted({type(period).__name__ for period in periods}))
+        raise ConfigError(f"the stages of this plan have periods of several kinds ({names}); the pipeline takes one.")
     return same
 
 
