@@ -96,7 +96,13 @@ def test_too_many_tiny_shares_are_refused() -> None:
         {"stop": "first_exhausted"},
         {"stop": "forever", "window": 8},
         {"stop": "forever", "granularity": "batch", "batch_size": 4},
-        {"stop": "forever", "schedule": [{"until": 400_000, "weights": {"a": 0.123456789}}, {"weights": {"a": 0.77777777, "b": 0.123123}}]},
+        {
+            "stop": "forever",
+            "schedule": [
+                {"until": 400_000, "weights": {"a": 0.123456789}},
+                {"weights": {"a": 0.77777777, "b": 0.123123}},
+            ],
+        },
     ],
 )
 def test_every_stop_window_and_schedule(options: dict[str, Any]) -> None:
@@ -107,9 +113,7 @@ def test_every_stop_window_and_schedule(options: dict[str, Any]) -> None:
     for stage in plan.stages:
         for slot in {0, 1000, 300_000 if stage.length is None else stage.length}:
             counts = stage.period.counts(slot)
-            assert all(
-                abs(count - share * slot) < 2 + slack for count, share in zip(counts, stage.shares, strict=True)
-            )
+            assert all(abs(count - share * slot) < 2 + slack for count, share in zip(counts, stage.shares, strict=True))
     if options["stop"] == "exhaust_once":
         assert plan.length == sum(sizes.values())
         assert plan.counts(plan.length) == list(sizes.values())
