@@ -94,7 +94,7 @@ def _filled(
     ids: np.ndarray, num_sources: int, quota: np.ndarray, rests: Sequence[int], chain: Sequence[int]
 ) -> tuple[float, Carried]:
     """The block of a chain of sources and its swaps; and a bound on how far any source is ever from its share."""
-    # A source's line through the block, and those of its swaps, are moved so that all are off by as much above as below.
+    # A source's line through the block, and those of its swaps, are moved so that it is off by as much above as below.
     spread = np.empty(len(quota))
     spread[np.argsort(quota, kind="stable")] = np.arange(len(quota)) * _GOLDEN % 1 / 2
     center, phases, phase = np.zeros(len(quota)), [], 0.5
