@@ -1,6 +1,8 @@
 """Measure what many sources cost: loading, planning, reporting, looking up; and epochs shorter than a chunk.
 
-Run it as `python scripts/bench_sources.py [--sources 2 128 512 1000]`. It prints CPU seconds of one process, and ratios.
+    python scripts/bench_sources.py --sources 2 128 512 1000
+
+Seconds are of the processor, in one process.
 """
 
 from __future__ import annotations

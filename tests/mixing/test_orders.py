@@ -151,7 +151,7 @@ def test_integer_weights_keep_the_bound_and_the_exact_quotas(weights: list[int])
 
 @pytest.mark.parametrize("num_sources", [2, 3, 8, 64])
 def test_float_weights_keep_the_bound(num_sources: int) -> None:
-    """Their common denominator has up to 18 digits: no table holds a period, and 64 bits overflow. Some slots it does."""
+    """Their common denominator has up to 18 digits: no table holds a period, but some slots; 64 bits overflow."""
     generator = np.random.default_rng(num_sources)
     weights = np.exp(generator.uniform(np.log(1e-4), 0, num_sources))
     weights[0] = 1

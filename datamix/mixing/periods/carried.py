@@ -72,13 +72,15 @@ class Carried(Period):
     def swaps(self, block: int) -> np.ndarray:
         """Whether each swap takes place in a block, bool [num_swaps]."""
         before = self.rate * np.uint64(block) + self.phase  # the fraction alone: whole numbers overflow
-        return before + self.rate < before
+        swaps: np.ndarray = before + self.rate < before
+        return swaps
 
     def before(self, block: int) -> np.ndarray:
         """The number of slots that each source has before a block, int64 [num_sources]."""
         pairs = zip(self.rate.tolist(), self.phase.tolist(), strict=True)
         swapped = np.asarray([(rate * block + phase) >> 64 for rate, phase in pairs], np.int64)
-        return block * self.table.quota + self._gained(slice(None), swapped)
+        before: np.ndarray = block * self.table.quota + self._gained(slice(None), swapped)
+        return before
 
     def _gained(self, which: slice | np.ndarray, times: int | np.ndarray = 1) -> np.ndarray:
         """What each source gains by some swaps, int64 [num_sources]."""
@@ -124,7 +126,7 @@ class Carried(Period):
             return block * int(self.table.quota[source]) + sum(gained)
 
         block = bisect_right(range(_FAR), number, key=before) - 1
-        slots, swaps = set(self.table.slots[source].tolist()), self.swaps(block)
+        slots, swaps = set[int](self.table.slots[source].tolist()), self.swaps(block)
         for swap, gain in sides:
             if gain and swaps[swap]:
                 (slots.add if gain > 0 else slots.remove)(int(self.place[swap]))

@@ -81,7 +81,7 @@ class Swaps(NamedTuple):
 
         def swapped(values: jax.Array, new: Words) -> jax.Array:
             new = jnp.broadcast_to(choose(new, cursor.stage), swaps.shape).reshape(-1)
-            return values.at[index].set(new, mode="drop")
+            return jnp.asarray(values.at[index].set(new, mode="drop"))
 
         source, rank = swapped(source, self.taker), swapped(rank, self.taker_rank)
         gains, later = self._gains(cursor, swaps)
@@ -114,7 +114,7 @@ class Swaps(NamedTuple):
         before_high += before_low < phase[1]
         after_low = before_low + rate[1]
         after_high = before_high + rate[0] + (after_low < rate[1])
-        return (after_high < before_high) | ((after_high == before_high) & (after_low < before_low))
+        return jnp.asarray((after_high < before_high) | ((after_high == before_high) & (after_low < before_low)))
 
     def _gains(self, cursor: Cursor, swaps: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What each source gains by its two swaps in each block, and twice the slot at which, plus 1 where it loses.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from datamix.mixing.fills import TABLE_SLOTS
-from datamix.mixing.periods import Carried, Table
+from datamix.mixing.periods import Carried, Period, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
@@ -44,7 +44,7 @@ class TableLookup(RepeatingLookup):
     @classmethod
     def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
         """See `SlotLookup`."""
-        periods = periods_of(stages, Table, Carried)
+        periods: list[Table | Carried] = periods_of(stages, Table, Carried)
         tables = [period.table if isinstance(period, Carried) else period for period in periods]
         check_counts(plan, [table.quota.tolist() for table in tables], [table.length for table in tables])
         # Of each table as much as its stage lasts; only the last stage goes on for ever.
@@ -65,9 +65,11 @@ class TableLookup(RepeatingLookup):
         )
 
     @staticmethod
-    def slot_at(period: Table | Carried, num_slots: int) -> tuple[int, list[int]]:
+    def slot_at(period: Period, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
-        slot = num_slots % (period.table if isinstance(period, Carried) else period).length
+        if not isinstance(period, Carried):
+            return RepeatingLookup.slot_at(period, num_slots)
+        slot = num_slots % period.table.length
         return slot, period.counts(num_slots - slot)
 
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
