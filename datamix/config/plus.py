@@ -26,9 +26,6 @@ def joined(text: str, memory: Sequence[str] = ()) -> DictConfig:
       text: The names of datasets, joined by `+`; `mnist@easy` is the dataset `mnist` as the source `easy`.
       memory: The datasets that lie in memory; where there are no others, they need no defaults, each of which Hydra
         merges with all others.
-
-    Raises:
-      ConfigError: A name is none, or stands there twice.
     """
     datasets = datasets_of(text)
     node: dict[str, Any] = {
@@ -46,9 +43,6 @@ def joined(text: str, memory: Sequence[str] = ()) -> DictConfig:
 
 def datasets_of(text: str) -> dict[str, str]:
     """The dataset of each source that `source=` names.
-
-    Raises:
-      ConfigError: A name is none, or stands there twice.
 
     >>> datasets_of("mnist+fashion+mnist@easy")
     {'mnist': 'mnist', 'fashion': 'fashion', 'easy': 'mnist'}
