@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import sys
 import threading
@@ -37,6 +38,7 @@ _log = logging.getLogger("datamix")
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
+_SHORT_STEPS = (8, 64)
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
@@ -142,8 +144,13 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
+        # Of a short mix not much more than there is; in few sizes, because each is another program.
+        most = math.inf if self._end is None else max(1, -(-self._end // stride))
+        num_steps = min([num_steps, *(steps for steps in _SHORT_STEPS if steps >= most)])
         self._program = compiled.program.resized(num_steps, num_rows)
         self._stride, self._block_steps = stride, block_steps(self._program, stride)
+        if most < math.inf:
+            self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
         self._all_buffers = pipeline.buffers
         self._is_whole = stride == 1 and num_rows == size
         self._begin = whole.start
