@@ -62,18 +62,20 @@ class Past:
 
         Args:
           position: The position in the whole mix.
-          counts: How many records of each source were given by then, by name, where that was by another mix.
+          counts: How many records of each source another mix had given by then, by name; empty where it drew them.
         """
         plan = self._plan
         end = -(-(position if plan.length is None else min(position, plan.length)) // plan.batch_records)
         stages = [stage for stage in plan.stages if stage.first < end]
         if not stages:
             return {}
-        if draws_records := plan.stages[0].period.repeats_records:  # of which none is counted
-            given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
-        else:
-            counts = counts or dict(zip(plan.names, plan.counts(position), strict=True))
+        draws_records = plan.stages[0].period.repeats_records  # of which none is counted
+        if counts is None and not draws_records:
+            counts = dict(zip(plan.names, plan.counts(position), strict=True))
+        if counts:
             given = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
+        else:
+            given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
         mix = [plan.batch_records, self._slots(end), plan.replacement_key if draws_records else None]
         if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
             later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]

@@ -178,3 +178,22 @@ def test_records_are_a_map_style_dataset() -> None:
     loader = torch.utils.data.DataLoader(pipeline.records(), batch_size=8)
     for batch, expected in zip(loader, pipeline, strict=True):
         np.testing.assert_array_equal(batch["image"], expected["image"])
+
+
+@pytest.mark.slow
+def test_workers_leave_steps_out_and_go_on_where_they_were() -> None:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    def loader(skip: list[list[int]], workers: int = 2, **keywords: Any) -> Any:
+        dataset = datamix.interop.torch.dataset(mix(stop="all_exhausted", skip=skip, **keywords))
+        return StatefulDataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context="spawn")
+
+    skip = [[1, 2], [4, 7]]
+    whole = [batch["label"].tolist() for batch in mix(stop="all_exhausted", skip=skip)]
+    first = loader(skip)
+    assert len(first) == len(whole)
+    batches = iter(first)
+    taken = [next(batches)["label"].tolist() for _ in range(3)]
+    second = loader(skip)
+    second.load_state_dict(first.state_dict())
+    assert taken + [batch["label"].tolist() for batch in second] == whole

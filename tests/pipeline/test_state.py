@@ -384,3 +384,17 @@ def test_with_many_sources_a_state_leaves_out_what_only_names_them() -> None:
     many.iterator().restore(state)
     with pytest.raises(StateError, match=r"mix\.weights differs; restore"):
         many.with_weights({names[0]: 9}).iterator().restore(state)
+
+
+def test_records_that_are_drawn_are_not_counted() -> None:
+    drawn = mix(order="random", replacement=True)
+    state = saved(drawn.iterator(2).state())
+    assert state["counts"] == {}
+    other = mix().iterator()
+    with pytest.raises(StateError, match=r"mix\.order was random and is proportional"):
+        other.restore(state)
+    other.restore(state, changed="mix")
+    follows(numbers(other, 9))  # from the first record of each on
+    back = drawn.iterator()
+    back.restore(saved(mix().iterator(2).state()), changed="mix")
+    assert numbers(back, 3) == numbers(drawn.iterator(2), 3)
