@@ -183,7 +183,7 @@ class Pipeline:
         begin = [self.history[-1]["counts"]] if self.history else []
         return digest([self._settings, contents, *begin])
 
-    @property
+    @cached_property
     def _settings(self) -> dict[str, object]:
         """Each setting that determines the sequence."""
         return settings_of(self._identity, self.plan, self.batch_size, self.remainder)
