@@ -15,6 +15,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
+from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
 from datamix.mixing.weights import Number
@@ -79,6 +80,7 @@ class Pipeline:
         is read on the host, of some of its records, which are looked at when they are first asked for.
       placements: Where the records of each source lie, by name.
       recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
+      viewer: The function that makes its views; None where there are none.
     """
 
     graph: Graph
@@ -114,6 +116,7 @@ class Pipeline:
         row_shuffle = RowShuffle.of(plan, batching) if shuffle_rows else None
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
+        self.viewer: Callable[..., Pipeline] | None = None
         self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
@@ -251,7 +254,12 @@ class Pipeline:
             settings = {key: value for key, value in state["settings"].items() if not key.startswith(of_gone)}
             every = changes(settings, shortened(self._settings))
             # A source may come and go with the mix; of one that stays, nothing may change.
-            may_change = {"mix", "source", *(key for key in before.keys() ^ now.keys() if key.startswith("source."))}
+            may_change = {
+                "mix",
+                "mix.loss_weight",
+                "source",
+                *(key for key in before.keys() ^ now.keys() if key.startswith("source.")),
+            }
             firm = [key for key in differing if key not in may_change]
             if firm or changed is None:
                 or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
@@ -298,6 +306,9 @@ class Pipeline:
         """The same data and the same compiled program under another plan."""
         batching = replace(self.batching, length=plan.length)
         program, _, row_shuffle, numbers = self._layout
+        if self._identity.get("mix.loss_weight") == INVERSE_SHARE:
+            by_source = loss_weights(INVERSE_SHARE, plan.names, plan.targets)
+            numbers = tuple(each.changed("loss_weight", list(by_source.values())) for each in numbers)
         row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
@@ -306,7 +317,28 @@ class Pipeline:
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places = self._places
         other._layout, other._reader = (program, arrays_of(plan), row_shuffle, numbers), self._reader
-        other.recipe = None
+        other.recipe, other.viewer = None, self.viewer
+        return other
+
+    def view(self, split: str | None = "test", *, shuffle: bool | str = "none", random: bool = False) -> Pipeline:
+        """The same sources and preparation, to evaluate on: each source's records once, one source after the other.
+
+        Labels are numbered as in the mix. The last batch may be short, and there is no leaf `loss_weight` from
+        `mix.loss_weight`.
+
+        Args:
+          split: The split that is read of every source; "test" is its `test_split`, where it names one. None for the
+            records of the mix itself, whose memory is shared.
+          shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
+          random: Whether operators that draw take part.
+
+        Raises:
+          ConfigError: A source has no such split, or the pipeline was made neither by `load` nor by `mix`.
+        """
+        if self.viewer is None:
+            raise ConfigError("views are of pipelines that datamix.load or datamix.mix has made.")
+        other = self.viewer(self, split, shuffle=shuffle, random=random)
+        other.recipe = self.recipe and partial(_viewed, self.recipe, split, shuffle=shuffle, random=random)
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
@@ -478,6 +510,10 @@ class _OnDevice:
 
 def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -> Pipeline:
     return recipe().with_weights(weights)
+
+
+def _viewed(recipe: Callable[[], Pipeline], split: str | None, **settings: Any) -> Pipeline:
+    return recipe().view(split, **settings)
 
 
 def _gone_on(recipe: Callable[[], Pipeline], history: Sequence[Mapping[str, Any]]) -> Pipeline:

@@ -15,6 +15,7 @@ from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import changes, digest, in_words, records_key, shortened
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
@@ -107,7 +108,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         lines = _resume(run)
     else:
         run.checkpoints.clear()
-    run.metrics = MetricsFile(directory, lines)
+    run.metrics = MetricsFile(directory, lines, run.step)
     return run
 
 
@@ -138,10 +139,13 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     length, size = data.pipeline.plan.length, data.pipeline.batch_size
     whole = None if length is None else length // size
     wanted = settings.steps if settings.tokens is None else None
-    if wanted is None and whole is None:
+    refusal = data.pipeline.plan.refusal()
+    if wanted is None and (whole is None or refusal):
         text = "the whole mix never ends; set train.steps, or another stop than forever"
         raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (wanted or 0) > whole:
+        if refusal:
+            raise refusal
         text = f"it is more than the {whole} whole batches of the mix"
         mend = f"Make it {whole} or less, or set stop=forever."
         raise ConfigError(text, key="train.steps", value=settings.steps, hint=mend)
@@ -217,7 +221,7 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 
     Args:
       runs: The runs, which are changed in place; where a loss is no longer finite, the run's `error` says so.
-      tell: The function that is called after each test, with the runs that are trained together.
+      tell: The function that is called after each line, with the runs that are trained together.
       how: The way of training several runs; see `execution_of`.
     """
     with interruption.waiting():  # so that what was trained until then is kept
@@ -231,7 +235,7 @@ def _alike(first: Run, other: Run) -> bool:
     return (
         (first.learner, first.step, first.steps, mine.test_pipeline, mine.pipeline.batching.skip)
         == (other.learner, other.step, other.steps, theirs.test_pipeline, theirs.pipeline.batching.skip)
-        and first.settings.eval_every == other.settings.eval_every
+        and _every(first) == _every(other)
         and same_program(mine.pipeline.compiled, theirs.pipeline.compiled)
     )
 
@@ -245,28 +249,32 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         [run.cursor for run in runs],
         [run.state for run in runs],
     )
-    all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
+    all_rates, every = np.stack([run.rates for run in runs]), _every(first)
     batching, at = first.data.pipeline.batching, first.step
     while True:
         begun, before = time.perf_counter(), first.step
         kept = batching.after(before, 0)  # the next step that is not left out
-        step = min(kept - kept % every + every, first.steps)
-        steps, losses = batching.kept_runs(before, step), []
+        step = min(first.steps, *(kept - kept % number + number for number in every))
+        steps, trained = batching.kept_runs(before, step), []
+        scores: Sequence[Sums | None] = [None] * len(runs)
         with failures_named():
             for begin, end in steps:
                 if begin != at:
                     replicas.seek([run.data.pipeline.start(begin) for run in runs])
-                losses.append(replicas.train(all_rates[:, begin:end]))
+                trained.append(replicas.train(all_rates[:, begin:end]))
                 at = end
-            scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+            if step == first.steps or step % first.settings.eval_every == 0:
+                scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
-        ending = interruption.received()  # a signal that comes later waits for the next test
+        ending = interruption.received()  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
-            if losses and run.error is None:
-                done = np.concatenate([np.arange(*each) for each in steps]), np.concatenate(losses, axis=1)[i]
-                _note(run, before, *done, partial(replicas.state, i), ending=ending)
-        if losses:  # otherwise they had ended before
+            if trained and run.error is None:
+                numbers = np.concatenate([np.arange(*each) for each in steps])
+                losses = np.concatenate([each[i] for each, _ in trained])
+                by_source = np.sum([sums[i] for _, sums in trained], axis=0)
+                _note(run, before, numbers, losses, by_source, partial(replicas.state, i), ending=ending)
+        if trained:  # otherwise they had ended before
             tell(runs)
         if ending:
             interruption.check()
@@ -277,10 +285,22 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         run.checkpoints.close()
 
 
+def _every(run: Run) -> tuple[int, int]:
+    """The steps between two tests, and between two lines."""
+    return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
+
+
 def _note(
-    run: Run, before: int, steps: np.ndarray, losses: np.ndarray, state: Callable[[], State], *, ending: bool
+    run: Run,
+    before: int,
+    steps: np.ndarray,
+    losses: np.ndarray,
+    by_source: np.ndarray,
+    state: Callable[[], State],
+    *,
+    ending: bool,
 ) -> None:
-    """Record what a run has done since the step `before`: the loss of each step."""
+    """Record what a run has done since the step `before`: the loss of each step, and the sums of each source's."""
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
@@ -293,9 +313,13 @@ def _note(
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
-    assert run.scores is not None
-    run.metrics.add(run.step, float(losses.mean()), run.data.task.metrics(run.data.pipeline.source_names, run.scores))
-    if ending or _due(run, before):
+    plan, size = run.data.pipeline.plan, run.data.pipeline.batch_size
+    sources = progress(plan, Totals.at(plan, run.step * size), Totals.at(plan, before * size))
+    for row, loss, count in zip(sources.values(), *by_source.tolist(), strict=True):
+        row["loss"] = loss / count if count else None
+    metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
+    run.metrics.add(run.step, float(losses.mean()), metrics, sources)
+    if ending or (metrics is not None and _due(run)):
         run.state = state()
         _save(run)
 
@@ -316,7 +340,7 @@ def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[
     return groups
 
 
-def _due(run: Run, before: int) -> bool:
-    """Whether to take a checkpoint after a test, the one before having been at the step `before`."""
-    every = run.settings.checkpoint_every or 1
-    return run.step == run.steps or run.step // every > before // every
+def _due(run: Run) -> bool:
+    """Whether to take a checkpoint after a test."""
+    every, tests = run.settings.checkpoint_every or 1, run.settings.eval_every
+    return run.step == run.steps or run.step // every > (run.step - 1) // tests * tests // every
