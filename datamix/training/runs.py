@@ -199,7 +199,7 @@ def _identity(run: Run) -> dict[str, Any]:
     settings, tests = run.settings, run.data.test_pipeline
     parts = tests.parts(tests.plan.length or 0)
     of_source = {
-        f"source.{name}.test_split": f"#{digest([value for key, value in parts.items() if _is_of(name, key)])}"
+        f"source.{name}.test_split": f"#{digest([parts.get(f'source.{name}'), parts.get(records_key(name))])}"
         for name in tests.source_names
     }
     return shortened({
@@ -209,10 +209,6 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
     }) | of_source  # fmt: skip
-
-
-def _is_of(source: str, part: str) -> bool:
-    return part in (f"source.{source}", records_key(source))
 
 
 def _save(run: Run) -> None:
