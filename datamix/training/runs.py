@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jax.sharding import Mesh
 
 from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
@@ -24,6 +25,7 @@ from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, State, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
+from datamix.training.parallel import Parallel, mesh_of
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
 
@@ -43,6 +45,7 @@ class Run:
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.
       steps_done: The number of steps in that time.
+      mesh: The devices that train it together; None for one device.
     """
 
     config: Config
@@ -61,6 +64,7 @@ class Run:
     error: DatamixError | None = None
     seconds: float = 0.0
     steps_done: int = 0
+    mesh: Mesh | None = None
 
     @property
     def steps(self) -> int:
@@ -99,6 +103,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         cursor=data.pipeline.start(),
         state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
         checkpoints=Checkpoints(directory),
+        mesh=mesh_of(data.pipeline.batch_size, settings.devices),
     )
     lines: list[Line] = []
     if settings.resume:
@@ -212,7 +217,9 @@ def _alike(first: Run, other: Run) -> bool:
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
     first = runs[0]
-    replicas: Replicas = execution_of(how, len(runs))(
+    is_parallel = first.mesh is not None and len(runs) == 1
+    execution = partial(Parallel, first.mesh) if is_parallel else execution_of(how, len(runs))
+    replicas: Replicas = execution(
         first.learner,
         [run.data.pipeline.compiled for run in runs],
         [run.cursor for run in runs],
