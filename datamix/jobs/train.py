@@ -15,6 +15,7 @@ from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 from datamix.report.progress import progress
+from datamix.training.processes import has_joined, rank, together
 from datamix.training.runs import Run, fit, prepare
 
 
@@ -32,9 +33,10 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
       or there are none.
     """
     out = console()
-    job = prepare(config, directory) if trained is None else trained
-    if isinstance(job, DatamixError):
-        raise job
+    with together():
+        job = prepare(config, directory) if trained is None else trained
+        if isinstance(job, DatamixError):
+            raise job
     print_notes(out, "Stand-in", job.data.built.notes)
     print_notes(out, "Note", _notes(job))
     print_notes(out, "Resume", [job.note] if job.note else [])
@@ -42,9 +44,10 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     if not job.ended:
         with progress(out, job.steps, job.step) as advance:
             fit([job], lambda _: advance(job.step, _line(job)))
-    if job.error is not None:
-        raise job.error
-    return end(out, job)
+    with together():
+        if job.error is not None:
+            raise job.error
+    return {} if has_joined() and rank() else end(out, job)
 
 
 def begin(out: Console, job: Run) -> None:
@@ -54,6 +57,7 @@ def begin(out: Console, job: Run) -> None:
     out.print(
         f"Training {settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says}) with "
         f"{settings.optimizer} for {job.steps:,} steps of {job.config.batch_size} on {mix}"
+        + (f", by {job.mesh.size} devices" if job.mesh is not None else "")
     )
 
 
@@ -133,7 +137,12 @@ def end(out: Console, job: Run) -> dict[str, Any]:
             "schedule": {"name": settings.schedule, **settings.schedule_settings},
             **settings.optimizer_settings,
         },
-        "train": {"steps": job.steps, "eval_every": settings.eval_every, "batch_size": size},
+        "train": {
+            "steps": job.steps,
+            "eval_every": settings.eval_every,
+            "batch_size": size,
+            "devices": 1 if job.mesh is None else job.mesh.size,
+        },
         "seconds": job.seconds,
     }
     out.print(f"Curves: {job.directory / 'curves.png'}\nReport: {write_report(job.directory, report)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,8 @@ from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, State, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
-from datamix.training.parallel import Parallel, mesh_of
+from datamix.training.parallel import Parallel, checkpoints_of, mesh_of
+from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
 
@@ -102,7 +104,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         step=0,
         cursor=data.pipeline.start(),
         state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
-        checkpoints=Checkpoints(directory),
+        checkpoints=checkpoints_of(directory),
         mesh=mesh_of(data.pipeline.batch_size, settings.devices),
     )
     lines: list[Line] = []
@@ -111,6 +113,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     else:
         run.checkpoints.clear()
     run.metrics = MetricsFile(directory, lines)
+    if has_joined():
+        check_alike(_identity(run))
     return run
 
 
@@ -233,7 +237,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             losses = replicas.train(all_rates[:, before:step]) if step > before else None
             scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
-        ending = interruption.received()  # a signal that comes later waits for the next test
+        ending = any(agreed(interruption.received))  # a signal that comes later waits for the next test
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if losses is not None and run.error is None:
@@ -242,6 +246,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             tell(runs)
         if ending:
             interruption.check()
+            raise SystemExit(128 + signal.SIGTERM)  # it has come to another process
         if step == first.steps:
             break
     for run in runs:
