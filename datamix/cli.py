@@ -8,7 +8,7 @@ import os
 import signal
 import string
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from io import TextIOWrapper
@@ -198,12 +198,13 @@ def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]
 
     Gives the overrides that make Hydra compose the same.
     """
-    if "train" in config and processes.are_asked(distributed=OmegaConf.select(config, "train.distributed") is True):
+    distributed = OmegaConf.select(config, "train.distributed") is True
+    if "train" in config and processes.is_asked(distributed=distributed):
         if key == "hydra.sweep.dir":
             mend = "Start the sweep by itself; hydra/launcher=processes starts several for each of its jobs."
             raise ConfigError("several processes train one model, not a sweep", key="train.distributed", hint=mend)
-        processes.join()
-        if processes.rank():
+        processes.join(distributed=distributed)
+        if not processes.is_first():
             return processes.apart()
         if processes.LAUNCHED in os.environ:  # the launcher holds it
             return nullcontext([])
@@ -315,15 +316,16 @@ def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> 
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def run(node: DictConfig, trained: Any = None) -> float | None:
+def run(node: DictConfig, trained: Any = None, work: Callable[..., dict[str, Any]] | None = None) -> float | None:
     """Run the job that a composed configuration names, in Hydra's run directory.
 
     Args:
       node: The composed configuration, without Hydra's part.
       trained: What a launcher has done of the job ahead, see `datamix.jobs.train.run`.
+      work: What a launcher does instead of running the job here, see `datamix.sweeps.processes.work_of`.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_recorded(node, partial(_work, trained=trained))
+        return run_recorded(node, partial(_work, trained=trained) if work is None else partial(work, otherwise=_work))
     try:
         _work(node)
     except Exception as error:  # all that is no signal

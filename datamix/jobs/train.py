@@ -15,7 +15,7 @@ from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 from datamix.report.progress import progress
-from datamix.training.processes import has_joined, rank, together
+from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
 
 
@@ -47,7 +47,7 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     with together():
         if job.error is not None:
             raise job.error
-    return {} if has_joined() and rank() else end(out, job)
+    return end(out, job) if is_first() else {}
 
 
 def begin(out: Console, job: Run) -> None:

@@ -20,7 +20,7 @@ from datamix.pipeline.program import Compiled
 from datamix.pipeline.sharding import AXIS, replicated
 from datamix.training.checkpoints import Checkpoints, numbers_of, state_of
 from datamix.training.learner import HeldOut, Learner, State
-from datamix.training.processes import has_joined, of_first, rank
+from datamix.training.processes import has_joined, is_first, of_first
 from datamix.training.replicas import Single
 from datamix.training.tasks.base import Sums
 
@@ -84,7 +84,7 @@ class SharedCheckpoints(Checkpoints):
     """Checkpoints that the first process reads and writes for all, whose number may be another one each time."""
 
     def __init__(self, directory: Path) -> None:
-        if not rank():
+        if is_first():
             directory.joinpath("checkpoints").mkdir(parents=True, exist_ok=True)  # Orbax would have all make it
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
@@ -112,5 +112,5 @@ class SharedCheckpoints(Checkpoints):
         of_first(super().clear)
 
     def close(self) -> None:
-        if not rank():
+        if is_first():
             super().close()

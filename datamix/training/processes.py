@@ -7,6 +7,7 @@ or what lies on its disk, the others are told. Importing this imports no JAX.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from datamix import errors
 from datamix.errors import ConfigError, DatamixError, ResourceError
@@ -24,37 +25,36 @@ from datamix.fingerprint import differing
 
 LAUNCHED = "DATAMIX_LAUNCHED"
 """Set for a process that a launcher has started, and that ends when its standard input does."""
-_COORDINATOR = "JAX_COORDINATOR_ADDRESS"
-_NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_COORDINATOR, _COUNT, _RANK = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 _told: list[DatamixError] = []  # what every process knows already
 
 
-def are_asked(*, distributed: bool) -> bool:
-    """Whether other processes are to train with this one."""
-    return distributed or _COORDINATOR in os.environ
-
-
-def join() -> None:
-    """Join the other processes, which the environment names, as `jax.distributed.initialize` finds them.
+def join(*, distributed: bool) -> None:
+    """Join the other processes, where the setting or `JAX_COORDINATOR_ADDRESS` in the environment asks for it.
 
     Raises:
-      ConfigError: The environment does not name them.
+      ConfigError: Neither the environment nor a cluster that JAX knows says which they are.
       ResourceError: They have not come.
     """
+    if not is_asked(distributed=distributed):
+        return
     import jax
 
-    if jax.distributed.is_initialized():
-        return
-    count, rank = (_number(name) for name in _NUMBERS)
-    on_signal = signal.getsignal(signal.SIGTERM)
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_end_with_launcher, daemon=True).start()
+        logging.getLogger("jax._src.distributed").setLevel("ERROR")  # of proxies, which nothing here goes through
+    numbers = {name: os.environ[name] for name in (_COUNT, _RANK) if name in os.environ}
+    if bad := [name for name, value in numbers.items() if not value.isdecimal()]:
+        raise ConfigError("it is a whole number", key=bad[0], value=numbers[bad[0]])
+    count, rank = (int(numbers[name]) if name in numbers else None for name in (_COUNT, _RANK))
+    on_signal = signal.getsignal(signal.SIGTERM)
     try:
-        jax.distributed.initialize(num_processes=count, process_id=rank)
+        if not jax.distributed.is_initialized():
+            jax.distributed.initialize(num_processes=count, process_id=rank)
     except ValueError as error:
-        text = f"nothing says which processes there are ({str(error).rstrip('.')})"
-        mend = f"Outside Slurm and Open MPI, set {_COORDINATOR}=HOST:PORT, {' and '.join(_NUMBERS)}."
+        text = f"nothing says which processes there are ({_first_line(error)})"
+        mend = f"Outside Slurm and Open MPI, set {_COORDINATOR}=HOST:PORT, {_COUNT} and {_RANK}."
         raise ConfigError(text, key="train.distributed", hint=mend) from error
     except RuntimeError as error:
         raise ResourceError(f"the processes have not found each other: {_first_line(error)}.") from error
@@ -62,15 +62,13 @@ def join() -> None:
         signal.signal(signal.SIGTERM, on_signal)  # JAX takes it for itself
 
 
-def _number(name: str) -> int | None:
-    value = os.environ.get(name)
-    if value is not None and not value.isdecimal():
-        raise ConfigError("it is a whole number", key=name, value=value)
-    return None if value is None else int(value)
+def is_asked(*, distributed: bool) -> bool:
+    """Whether this process is to train with others; see `join`."""
+    return distributed or _COORDINATOR in os.environ
 
 
 def _end_with_launcher() -> None:
-    sys.stdin.buffer.read()  # until its other end is closed
+    os.read(0, 1)  # until its other end is closed; `sys.stdin` would be locked when Python ends
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -80,21 +78,16 @@ def has_joined() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def rank() -> int:
-    """The number of this process."""
-    import jax
-
-    return jax.process_index()
+def is_first() -> bool:
+    """Whether this process is the only one, or the one that shows and writes what all of them do."""
+    return not has_joined() or sys.modules["jax"].process_index() == 0
 
 
 @contextmanager
 def apart() -> Iterator[list[str]]:
     """Keep what a process other than the first prints and writes out of sight; yields the overrides for that."""
     with tempfile.TemporaryDirectory(prefix="datamix-") as directory:
-        sys.stdout.flush()
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 1)
-        os.close(nothing)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         yield [f"hydra.run.dir='{directory}'"]
 
 
@@ -106,12 +99,11 @@ def leaving() -> Iterator[None]:
     except BaseException as ending:
         if not has_joined():
             raise
-        code = ending.code if isinstance(ending, SystemExit) else 1
         if not isinstance(ending, SystemExit):
             traceback.print_exception(ending)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
+        os._exit(ending.code if isinstance(ending, SystemExit) and isinstance(ending.code, int) else 1)
 
 
 def agreed(make: Callable[[], Any]) -> list[Any]:
@@ -129,25 +121,21 @@ def agreed(make: Callable[[], Any]) -> list[Any]:
         if error in _told:
             raise
         mistake = error
-    said = None if mistake is None else [_kind(mistake).__name__, str(mistake)]
-    answers = [json.loads(text) for text in _gathered(json.dumps([value, said]))]
-    failed = [(number, said) for number, (_, said) in enumerate(answers) if said is not None]
-    if not failed:
-        return [value for value, _ in answers]
-    if rank():
+    kind = next((c.__name__ for c in type(mistake).__mro__ if c.__module__ == errors.__name__), "")
+    answers = [json.loads(text) for text in _gathered(json.dumps([value, kind, str(mistake)]))]
+    failed = next((rank for rank, (_, kind, _) in enumerate(answers) if kind), None)
+    if failed is None:
+        return [value for value, _, _ in answers]
+    if not is_first():
         raise SystemExit(2)
-    number, (kind, text) = failed[0]
-    _told.append(mistake or getattr(errors, kind)(f"process {number}: {text}"))
+    _, kind, text = answers[failed]
+    _told.append(mistake or getattr(errors, kind)(f"process {failed}: {text}"))
     raise _told[-1]
-
-
-def _kind(error: DatamixError) -> type:
-    return next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
 def of_first(make: Callable[[], Any]) -> Any:
     """What the first process makes, in JSON's types, in all of them; see `agreed`."""
-    return agreed(lambda: make() if not has_joined() or not rank() else None)[0]
+    return agreed(lambda: make() if is_first() else None)[0]
 
 
 @contextmanager
@@ -156,13 +144,11 @@ def together() -> Iterator[None]:
     try:
         yield
     except DatamixError as error:
-        if has_joined() and error not in _told:
-            agreed(partial(_raise, error))
-        raise
+        agreed(partial(_raise, error))
     agreed(lambda: None)
 
 
-def _raise(error: DatamixError) -> None:
+def _raise(error: DatamixError) -> NoReturn:
     raise error
 
 
@@ -173,14 +159,11 @@ def check_alike(identity: Mapping[str, object]) -> None:
       ConfigError: Another process has other settings or records.
     """
     answers = agreed(lambda: identity)
-
-    def check() -> None:
-        for number, other in enumerate(answers):
+    with together():
+        for rank, other in enumerate(answers):
             if difference := differing(answers[0], other):
-                mend = "give all the same command and the same data"
-                raise ConfigError(f"process {number} trains {difference} in process 0; {mend}.")
-
-    of_first(check)
+                text = f"process {rank} does not train as process 0 does, but {difference}"
+                raise ConfigError(f"{text}; give all the same command and the same data.")
 
 
 def _gathered(text: str) -> list[str]:
@@ -194,12 +177,10 @@ def _gathered(text: str) -> list[str]:
     return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
 
 
-def lost(error: RuntimeError) -> ResourceError:
+def lost(error: Exception) -> ResourceError:
     """The error that stands for one of JAX's, where another process has ended."""
-    import jax
-
-    text = f"process {rank()} of {jax.process_count()}: another one has ended, or cannot be reached"
-    return ResourceError(f"{text} ({_first_line(error)}). train.resume=true goes on from the last checkpoint.")
+    text = f"another of the processes that train together has ended, or cannot be reached ({_first_line(error)})"
+    return ResourceError(f"{text}; train.resume=true goes on from the last checkpoint.")
 
 
 def _first_line(error: Exception) -> str:

@@ -89,6 +89,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         raise ConfigError(
             "job=train needs the groups model and optimizer and the keys of train, as job/train.yaml has."
         )
+    mesh = mesh_of(config.batch_size, settings.devices)
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
@@ -105,7 +106,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         cursor=data.pipeline.start(),
         state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
         checkpoints=checkpoints_of(directory),
-        mesh=mesh_of(data.pipeline.batch_size, settings.devices),
+        mesh=mesh,
     )
     lines: list[Line] = []
     if settings.resume:
