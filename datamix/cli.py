@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import string
 import sys
@@ -99,7 +100,8 @@ def _lack(error: Exception) -> DatamixError | None:
             f"there is not enough memory{more}; a smaller batch.size or train.steps, source.NAME.limit and fewer "
             "sources take less."
         )
-    if of_jax and processes.has_joined():
+    # In a call, JAX raises the code and text of the same error as a ValueError.
+    if processes.has_joined() and (of_jax or (isinstance(error, ValueError) and re.match("[A-Z_]+: ", str(error)))):
         return processes.lost(error)
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
         return InstallationError(f"JAX has no device: {' '.join(str(error).split())}")

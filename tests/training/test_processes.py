@@ -37,7 +37,7 @@ def test_the_setting_or_the_environment_asks_for_others(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("environment", "overrides", "line"),
+    ("numbers", "overrides", "line"),
     [
         (
             {},
@@ -59,6 +59,6 @@ def test_the_setting_or_the_environment_asks_for_others(monkeypatch):
         ),
     ],
 )
-def test_processes_that_nobody_names_are_a_mistake_of_one_line(run_datamix, tmp_path, environment, overrides, line):
-    assert run_datamix(*TRAIN, *overrides, cwd=tmp_path, env=environment).mistake == line
+def test_processes_that_nobody_names_are_a_mistake_of_one_line(run_datamix, tmp_path, numbers, overrides, line):
+    assert run_datamix(*TRAIN, *overrides, cwd=tmp_path, env=numbers).mistake == line
     assert not list(tmp_path.rglob("report.json"))
