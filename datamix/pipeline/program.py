@@ -128,7 +128,7 @@ def _next_flat(
     """The batch at a cursor, or some rows of it, with flat leaves, shape [rows, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
     located, cursor = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
-    if num_rows is not None:
+    if first is not None and num_rows is not None:
         located = Located(*(lax.dynamic_slice_in_dim(values, first, num_rows) for values in located))
     reader = compiled.reader.stage(located) if isinstance(compiled.reader, Fed) else compiled.reader
     return transform(program.branches, program.shared, numbers, located, reader.read), cursor

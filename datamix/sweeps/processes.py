@@ -102,7 +102,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End those that still run: what has ended this process, ends them after their next test; a second time, at once."""
+    """End those that still run: what ends this process ends them after their next test; a second time, at once."""
     running = [process for process in processes if process.poll() is None]
     try:
         if not any(process.returncode for process in processes):
@@ -124,7 +124,8 @@ def _text(file: IO[bytes]) -> str:
 def _failure(rank: int, count: int, code: int, text: str) -> BaseException:
     """What a process has ended with."""
     kind, _, rest = text.strip().rpartition("\n")[2].partition(": ")
-    if code == 2 and issubclass(error := getattr(errors, kind, object), DatamixError):
+    error: Any = getattr(errors, kind, None)
+    if code == 2 and isinstance(error, type) and issubclass(error, DatamixError):
         return error(rest if rank == 0 else f"process {rank}: {rest}")
     if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
         return SystemExit(code)

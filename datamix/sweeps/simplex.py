@@ -49,15 +49,7 @@ class Simplex:
 
 
 def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
-    """The shares of each ratio as overrides.
-
-    Args:
-      config: The configuration of the sweep, with Hydra's part.
-      node: The configuration of its first job, which names the sources, and of which a budget is read.
-
-    Raises:
-      ConfigError: A setting is not allowed, or no ratio keeps to all of them.
-    """
+    """The shares of each ratio as overrides, for a sweep and its first job, which names the sources and the budget."""
     plain: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     settings = Node({key: plain[key] for key in plain if key not in ("_target_", "max_batch_size", "params")}, _SWEEPER)
     simplex = read(Simplex, settings)
@@ -65,9 +57,7 @@ def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
     names = [str(name) for name in node.source]
     if len(names) < 2:
         raise ConfigError(f"it draws ratios, and {names[0]} is the only source", key="hydra/sweeper", value="simplex")
-    caps = dict.fromkeys(names, PARTS)
-    if simplex.max_epochs is not None:
-        caps = _caps(node, simplex.max_epochs)
+    caps = dict.fromkeys(names, PARTS) if simplex.max_epochs is None else _caps(node, simplex.max_epochs)
     points = _written(simplex.ratios, names) if simplex.ratios is not None else draw(simplex, names, caps)
     return [share_overrides(names, point) for point in points]
 
@@ -87,12 +77,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     The quantiles of the distribution are a scrambled Sobol sequence, which covers the simplex evenly at every length.
 
     Args:
-      simplex: The settings.
-      names: The sources.
       caps: The largest share of each source, in ten-thousandths.
-
-    Raises:
-      ConfigError: Hardly any ratio keeps to the bounds.
 
     >>> draw(Simplex(num_jobs=4, min=0.1), ["a", "b"], {"a": 10_000, "b": 10_000})[:3]
     [(9000, 1000), (1000, 9000), (5000, 5000)]
@@ -114,7 +99,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
         uniform = np.clip(sequence.random(_BLOCK), 1e-9, 1 - 1e-9)
         gamma = gammaincinv(simplex.strength * size * prior, uniform) + 1e-300
         for shares in [*first, *(gamma / gamma.sum(1, keepdims=True))]:
-            point = tuple(floor + part for part in _rounded(shares, free))
+            point = tuple(floor + part for part in rounded(shares, free))
             if all(part <= caps[name] for name, part in zip(names, point, strict=True)):
                 points[point] = None
             if len(points) == simplex.num_jobs:
@@ -125,8 +110,12 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     raise ConfigError(text, key=f"{_SWEEPER}.num_jobs", value=simplex.num_jobs, hint=mend)
 
 
-def _rounded(shares: np.ndarray, total: int) -> list[int]:
-    """Whole numbers with a given sum, each within 1 of its share of it: those with the largest remainders gain."""
+def rounded(shares: np.ndarray, total: int = PARTS) -> list[int]:
+    """Whole numbers with a given sum, each within 1 of its share of it: those with the largest remainders gain.
+
+    >>> rounded([1 / 3, 1 / 3, 1 / 3])
+    [3334, 3333, 3333]
+    """
     exact = np.asarray(shares) * total
     parts = np.floor(exact).astype(int)
     gaining = np.argsort(parts - exact, kind="stable")[: total - parts.sum()]
@@ -134,22 +123,10 @@ def _rounded(shares: np.ndarray, total: int) -> list[int]:
     return [int(part) for part in parts]
 
 
-def rounded(shares: np.ndarray) -> list[int]:
-    """A ratio in ten-thousandths that add up to 10,000.
-
-    >>> rounded([1 / 3, 1 / 3, 1 / 3])
-    [3334, 3333, 3333]
-    """
-    return _rounded(np.asarray(shares), PARTS)
-
-
 def _prior(prior: Any, names: Sequence[str]) -> np.ndarray:
     where = f"{_SWEEPER}.prior"
-    if isinstance(prior, Mapping | None):
-        shares = resolve(names, weights=prior, where=where).shares
-    else:
-        numbers = parse_ratio(prior, names, where)
-        shares = resolve(names, weights=numbers, where=where).shares
+    weights = prior if isinstance(prior, Mapping | None) else parse_ratio(prior, names, where)
+    shares = resolve(names, weights=weights, where=where).shares
     if not all(shares):
         zero = names[[bool(share) for share in shares].index(False)]
         raise ConfigError("every source needs a weight above 0", key=f"{where}.{zero}", value=0)

@@ -222,9 +222,10 @@ def _alike(first: Run, other: Run) -> bool:
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
     first = runs[0]
-    is_parallel = first.mesh is not None and len(runs) == 1
-    execution = partial(Parallel, first.mesh) if is_parallel else execution_of(how, len(runs))
-    replicas: Replicas = execution(
+    execution: Callable[..., Replicas] = execution_of(how, len(runs))
+    if first.mesh is not None and len(runs) == 1:
+        execution = partial(Parallel, first.mesh)
+    replicas = execution(
         first.learner,
         [run.data.pipeline.compiled for run in runs],
         [run.cursor for run in runs],

@@ -83,7 +83,9 @@ def test_one_process_then_three_then_two_end_as_one_does(start, run_datamix, tmp
             assert rank == 0 or out == ""
             if killed not in (None, rank):
                 assert code == 2, err
-                assert err.splitlines()[-1].startswith("ResourceError: another of the processes that train together has")
+                assert err.splitlines()[-1].startswith(
+                    "ResourceError: another of the processes that train together has"
+                )
     assert len(resumed) == (3 if "Resume" in resumed[0] else 2)
     assert resumed[-1].startswith("Resume: train.resume: the run goes on after step ")
     run_datamix(*SMALL, "hydra.run.dir=whole", cwd=tmp_path)

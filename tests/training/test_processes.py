@@ -23,7 +23,7 @@ def test_one_process_is_the_first_and_agrees_with_itself():
     assert processes.agreed(lambda: {"a": 1}) == [{"a": 1}]
     assert processes.of_first(lambda: 3) == 3
     processes.check_alike({"seed": "1"})
-    with pytest.raises(ConfigError, match="^no$"), processes.together():
+    with pytest.raises(ConfigError, match="no"), processes.together():
         raise ConfigError("no")
     with pytest.raises(KeyError), processes.leaving():
         raise KeyError

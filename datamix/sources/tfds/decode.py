@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -47,13 +48,7 @@ class DamageError(ValueError):
 
 
 class Reader:
-    """A prepared dataset in a format that gives any record without TensorFlow.
-
-    Args:
-      directory: The directory of the dataset.
-      file_format: The format to read, as TFDS calls it.
-      form: What images are decoded to; None leaves them as they are.
-    """
+    """A prepared dataset in a format that gives any record without TensorFlow; a form is what images are decoded to."""
 
     def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
         import tensorflow_datasets as tfds
@@ -94,11 +89,7 @@ class Reader:
             assign(array, np.asarray(values), leaf)
 
     def resize(self, values: Iterable[bytes], array: np.ndarray) -> None:
-        """Decode encoded images into rows of `array`.
-
-        Raises:
-          DamageError: One of them is damaged.
-        """
+        """Decode encoded images into rows of `array`; DamageError where one is damaged."""
         assert self.form is not None
         for value, row in zip(values, array, strict=True):
             try:
@@ -108,15 +99,7 @@ class Reader:
 
 
 class Helper:
-    """A reader in a process of its own; where that fails, this process reads, and says what is wrong.
-
-    Args:
-      reader: The reader of this process, whose dataset the helper opens too.
-      arrays: Arrays of the shapes and dtypes that are asked for.
-
-    Attributes:
-      lost: Whether the process has ended, or given too little.
-    """
+    """A reader in a process of its own; where that fails, this process reads, and says what is wrong."""
 
     def __init__(self, reader: Reader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
@@ -132,7 +115,6 @@ class Helper:
             self._tell([reader.directory, reader.file_format, spec])
 
     def fill(self, part: Part, start: int, arrays: Arrays) -> None:
-        """See `Reader.fill`."""
         try:
             if not self.lost:
                 self._tell([*part, start, len(next(iter(arrays.values())))])
@@ -186,11 +168,7 @@ def instruction(part: Part) -> Any:
 
 
 def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
-    """Put records where they belong.
-
-    Raises:
-      DamageError: They are of another shape than that of the dataset's description.
-    """
+    """Put records where they belong."""
     if records.shape != array.shape:  # NumPy would stretch a length of 1
         raise _misshapen(leaf, records.shape, array.shape)
     array[...] = records
@@ -242,13 +220,40 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
             pool.shutdown(cancel_futures=True)
 
 
+def decode_in_order(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
+    """The same for formats that only TensorFlow reads, from first to last."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
+        tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
+    start, features = 0, reader.decoders(arrays)
+    for part in parts:
+        with guard(part):
+            records = reader.builder.as_dataset(split=instruction(part), shuffle_files=False, decoders=features)
+            records = records.map(lambda record: {leaf: record[leaf] for leaf in arrays}).batch(CHUNK_RECORDS)
+            try:
+                for batch in tfds.as_numpy(records):
+                    stop = start + len(next(iter(batch.values())))
+                    for leaf, array in arrays.items():
+                        if reader.form and leaf in reader.images:
+                            reader.resize(batch[leaf], array[start:stop])
+                        else:
+                            assign(array[start:stop], batch[leaf], leaf)
+                    yield stop - start
+                    start = stop
+            except tf.errors.OpError as error:
+                raise DamageError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
+
+
 def num_cores() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def without_opencv_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Keep TFDS's advice to install OpenCV to itself; nothing else that it logs."""
 
     def other(record: logging.LogRecord) -> bool:
