@@ -73,6 +73,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
         labels_like=labels_like,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
+        skip=config.skip,
         unit=mix.unit,
         placement=config.placement,
         device_bytes=config.device_bytes,

@@ -182,7 +182,7 @@ class TrainConfig:
       tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
       eval_every: Steps between two tests.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
-      resume: Whether to go on from the last checkpoint.
+      resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
       devices: Devices of each process that train together, each on its rows of every batch; None for the most among
         whom a batch can be divided equally.
       distributed: Whether several processes train together that a cluster has started; also asked for by
@@ -200,7 +200,7 @@ class TrainConfig:
     tokens: Annotated[Count | None, Key("train.tokens")] = None
     eval_every: Annotated[Count, Key("train.eval_every")]
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
-    resume: Annotated[bool, Key("train.resume")]
+    resume: Annotated[bool | Literal["changed"], Key("train.resume")]
     devices: Annotated[Count | None, Key("train.devices")] = None
     distributed: Annotated[bool, Key("train.distributed")] = False
 
@@ -222,6 +222,7 @@ class Config:
       batch_size: Records of a batch.
       remainder: Whether the records at the end of the mix that fill no batch are dropped or kept.
       shuffle_rows: Whether the rows of each batch are permuted by a key, a function of the step.
+      skip: Ranges of steps that are left out, as in [[100, 110]]; see `datamix.pipeline.batching.parse_skip`.
       data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
       cache_dir: Directory of decoded records; None for the default.
       stand_in: Whether a built-in dataset may stand in for one that cannot be had.
@@ -245,6 +246,7 @@ class Config:
     batch_size: Annotated[int, Meta(ge=1, le=2**31 - 1), Key("batch.size")]
     remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
     shuffle_rows: Annotated[bool, Key("batch.shuffle")] = False
+    skip: Any = None
     data_dir: Annotated[str | None, Key("data.dir")] = None
     cache_dir: Annotated[str | None, Key("data.cache")] = None
     stand_in: Annotated[bool, Key("data.stand_in")]

@@ -93,7 +93,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         built,
         job.data.pipeline,
         batches=step,
-        counts=dict(zip(names, job.data.pipeline.plan.counts(step * size), strict=True)),
+        counts=dict(zip(names, job.data.pipeline.counts(step), strict=True)),
         records=step * size,
         samples_per_s=steps_per_s * size,
         figure="curves.png",
@@ -102,6 +102,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         source["trained_on"] = name not in untrained
     report |= {
         "notes": _notes(job),
+        "changed": list(job.data.pipeline.history),
+        "samples": sum(job.data.pipeline.counts(step)),
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
@@ -127,9 +129,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _untrained(job: Run) -> list[str]:
-    plan = job.data.pipeline.plan
-    counts = plan.counts(job.steps * job.config.batch_size)
-    return [name for name, count in zip(plan.names, counts, strict=True) if not count]
+    counts = job.data.pipeline.counts(job.steps)
+    return [name for name, count in zip(job.data.pipeline.source_names, counts, strict=True) if not count]
 
 
 def _notes(job: Run) -> list[str]:

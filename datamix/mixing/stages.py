@@ -42,20 +42,29 @@ def most_stages(stop: Stop, num_sources: int, num_phases: int = 1, *, by_length:
 
 
 def cut(
-    stop: Stop, order: Order, phases: Sequence[tuple[int | None, Group]], demand: Demand, limit: int | None = None
+    stop: Stop,
+    order: Order,
+    phases: Sequence[tuple[int | None, Group]],
+    demand: Demand,
+    limit: int | None = None,
+    begin: tuple[int, Sequence[int]] = (0, ()),
 ) -> list[Stage]:
     """Cut a mix into stages.
 
-    Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case.
+    Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case. Its
+    stages begin at the slot of `begin`, before which each source had as many slots as are said there.
 
     Returns:
-      The stages, at least one. The end of the last is the end of the mix; its length is None where there is no end.
+      The stages, at least one unless the mix ends before it begins. The end of the last is the end of the mix; its
+      length is None where there is no end.
 
     Raises:
       ConfigError: The order fills no stage, or cannot fill this mix.
     """
     stages: list[Stage] = []
-    left, first, last = list(demand.remaining), 0, None
+    first, before = begin
+    left = [once - n for once, n in zip(demand.remaining, before or [0] * demand.num_sources, strict=True)]
+    last = None
     later_of = _later(phases)
     # Sources without a share hold up nothing.
     watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]

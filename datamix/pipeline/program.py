@@ -128,9 +128,18 @@ def _next_flat(
     """The batch at a cursor, or some rows of it, with flat leaves, shape [rows, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
     located, cursor = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
-    if first is not None and num_rows is not None:
-        located = Located(*(lax.dynamic_slice_in_dim(values, first, num_rows) for values in located))
-    reader = compiled.reader.stage(located) if isinstance(compiled.reader, Fed) else compiled.reader
+    reader = compiled.reader
+
+    def here(located: Located) -> Located:
+        if first is None or num_rows is None:
+            return located
+        return Located(*(lax.dynamic_slice_in_dim(values, first, num_rows) for values in located))
+
+    located = here(located)
+    if isinstance(reader, Fed):
+        # What the next call asks for, so that it is read while this batch is computed with.
+        ahead, _ = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
+        reader = reader.stage(located, here(ahead))
     return transform(program.branches, program.shared, numbers, located, reader.read), cursor
 
 

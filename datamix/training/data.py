@@ -202,6 +202,7 @@ def _test_config(config: Config, test_sources: list[SourceConfig], batch_size: i
         batch_size=batch_size,
         remainder="keep",
         shuffle_rows=False,
+        skip=None,
     )
 
 

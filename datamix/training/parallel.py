@@ -65,6 +65,9 @@ class Parallel(Single):
         self._mesh: Mesh = mesh
         self._tests: HeldOut | None = None
 
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        super().seek(replicated(cursors, self._mesh))
+
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         if self._tests is None:
             self._tests = replicated(data, self._mesh)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from datamix import errors
 from datamix.errors import ConfigError, DatamixError, ResourceError
-from datamix.fingerprint import differing
+from datamix.fingerprint import changes
 
 LAUNCHED = "DATAMIX_LAUNCHED"
 """Set for a process that a launcher has started, and that ends when its standard input does."""
@@ -153,7 +153,7 @@ def _raise(error: DatamixError) -> NoReturn:
 
 
 def check_alike(identity: Mapping[str, object]) -> None:
-    """Refuse processes that would train differently; see `datamix.fingerprint.differing`.
+    """Refuse processes that would train differently.
 
     Raises:
       ConfigError: Another process has other settings or records.
@@ -161,8 +161,8 @@ def check_alike(identity: Mapping[str, object]) -> None:
     answers = agreed(lambda: identity)
     with together():
         for rank, other in enumerate(answers):
-            if difference := differing(answers[0], other):
-                text = f"process {rank} does not train as process 0 does, but {difference}"
+            if keys := ", ".join(changes(answers[0], other)):
+                text = f"process {rank} differs from process 0 in {keys}"
                 raise ConfigError(f"{text}; give all the same command and the same data.")
 
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
-from datamix.fingerprint import differing, digest
+from datamix.fingerprint import changes, digest, in_words, records_key, shortened
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
@@ -41,7 +41,7 @@ class Run:
     Attributes:
       rates: The learning rate of each step, float32 [steps].
       step: The number of steps done.
-      cursor: The cursor before the next batch.
+      cursor: The cursor of the batch at that step.
       state: The state after the last step.
       note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
       error: What has ended the run before its time.
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """The number of steps in all."""
+        """The number of steps in all, with those that are left out."""
         return len(self.rates)
 
     @property
@@ -93,6 +93,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
+    if not data.pipeline.batching.kept_runs(0, steps):
+        raise ConfigError(f"it leaves out all of the run's {steps:,} steps", key="skip", value=config.skip)
     learner = Learner.of(settings, data.task)
     learner.check(data.pipeline.spec)
     run = Run(
@@ -115,7 +117,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         run.checkpoints.clear()
     run.metrics = MetricsFile(directory, lines)
     if has_joined():
-        check_alike(_identity(run))
+        mix = data.pipeline.state(steps)
+        check_alike(mix["settings"] | _identity(run) | mix["fingerprint"])
     return run
 
 
@@ -163,36 +166,64 @@ def _resume(run: Run) -> list[Line]:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
         return []
     position = run.checkpoints.position(step)
-    if difference := differing(position.get("identity", {}), _identity(run)):
-        raise StateError(
-            f"{run.checkpoints.path / str(step)} was taken {difference}; resume it under the same, or start afresh "
-            "without train.resume",
-            key="train.resume",
-        )
-    run.step = step
+    path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
+    changed = changes(position["identity"], _identity(run))
+    # Of a source that comes or goes with the mix, nothing else was tested or will be.
+    tested = {f"source.{name}.test_split" for name in position["mix"]["counts"]} & set(_identity(run))
+    firm = [key for key in changed if not key.endswith(".test_split") or key in tested]
+    if on_purpose:
+        firm = [key for key in firm if key not in _MAY_CHANGE]
+    if firm:
+        may = "" if on_purpose or set(firm) - set(_MAY_CHANGE) else "go on on purpose with train.resume=changed, "
+        text = f"{path} was taken under another configuration: {in_words({key: changed[key] for key in firm})}"
+        raise StateError(f"{text}; resume it under the same, {may}or start afresh without train.resume", key=_RESUME)
+    try:
+        pipeline, run.step = run.data.pipeline.restored(position["mix"], "mix" if on_purpose else None)
+    except StateError as error:
+        raise StateError(f"{path}: {error}", key=_RESUME) from error
+    if run.step > run.steps:
+        text = f"the run in {run.checkpoints.path.parent} has done {run.step:,} steps already"
+        raise StateError(text, key="train.steps", value=run.steps, hint="Make it more, or start afresh.")
+    on = {key: changed[key] for key in changed if key in _MAY_CHANGE}
+    if len(pipeline.history) > len(position["mix"]["history"]):
+        on |= pipeline.history[-1]["changes"]
+    run.data = replace(run.data, pipeline=pipeline)
     run.state = run.checkpoints.state(step, run.state)
-    run.cursor = run.data.pipeline.start(position["mix"]["step"])
-    run.note = f"train.resume: the run goes on after step {step:,} of {run.steps:,}."
-    lines: list[Line] = position["lines"]
-    return lines
+    run.cursor = pipeline.start(run.step)
+    run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
+    if on:
+        run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
+    # With another batch size, the same records are of other steps.
+    return [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
+
+
+_RESUME = "train.resume"
+_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule")  # what is done from then on, and leaves no other state
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """The digests of all that determines a run, by the key that sets it."""
-    settings, mix = run.settings, run.data.pipeline.iterator().state()["fingerprint"]
-    parts = {
+    """What determines a run beside its mix, by the key that sets it; not how long it lasts."""
+    settings, tests = run.settings, run.data.test_pipeline
+    parts = tests.parts(tests.plan.length or 0)
+    of_source = {
+        f"source.{name}.test_split": f"#{digest([value for key, value in parts.items() if _is_of(name, key)])}"
+        for name in tests.source_names
+    }
+    return shortened({
         "model": [settings.model, dict(settings.model_settings)],
+        "parameters": run.learner.num_parameters(),
         "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
-        "train.steps": run.steps,
-        "test_split": run.data.test_pipeline.fingerprint,
-    }
-    return {**mix, **{key: digest(value) for key, value in parts.items()}}
+    }) | of_source  # fmt: skip
+
+
+def _is_of(source: str, part: str) -> bool:
+    return part in (f"source.{source}", records_key(source))
 
 
 def _save(run: Run) -> None:
-    mix = run.data.pipeline.iterator(start=run.step).state()
+    mix = run.data.pipeline.state(run.step)
     run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines})
 
 
@@ -211,11 +242,12 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 
 def _alike(first: Run, other: Run) -> bool:
     """Whether two runs can be trained in one program."""
+    mine, theirs = first.data, other.data
     return (
-        (first.learner, first.step, first.steps, first.data.test_pipeline)
-        == (other.learner, other.step, other.steps, other.data.test_pipeline)
+        (first.learner, first.step, first.steps, mine.test_pipeline, mine.pipeline.batching.skip)
+        == (other.learner, other.step, other.steps, theirs.test_pipeline, theirs.pipeline.batching.skip)
         and first.settings.eval_every == other.settings.eval_every
-        and same_program(first.data.pipeline.compiled, other.data.pipeline.compiled)
+        and same_program(mine.pipeline.compiled, theirs.pipeline.compiled)
     )
 
 
@@ -232,19 +264,27 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         [run.state for run in runs],
     )
     all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
+    batching, at = first.data.pipeline.batching, first.step
     while True:
         begun, before = time.perf_counter(), first.step
-        step = min(before - before % every + every, first.steps)
+        kept = batching.after(before, 0)  # the next step that is not left out
+        step = min(kept - kept % every + every, first.steps)
+        steps, losses = batching.kept_runs(before, step), []
         with failures_named():
-            losses = replicas.train(all_rates[:, before:step]) if step > before else None
+            for begin, end in steps:
+                if begin != at:
+                    replicas.seek([run.data.pipeline.start(begin) for run in runs])
+                losses.append(replicas.train(all_rates[:, begin:end]))
+                at = end
             scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = any(agreed(interruption.received))  # a signal that comes later waits for the next test
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
-            if losses is not None and run.error is None:
-                _note(run, before, losses[i], partial(replicas.state, i), ending=ending)
-        if losses is not None:  # otherwise they had ended before
+            if losses and run.error is None:
+                done = np.concatenate([np.arange(*each) for each in steps]), np.concatenate(losses, axis=1)[i]
+                _note(run, before, *done, partial(replicas.state, i), ending=ending)
+        if losses:  # otherwise they had ended before
             tell(runs)
         if ending:
             interruption.check()
@@ -256,11 +296,13 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         run.checkpoints.close()
 
 
-def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State], *, ending: bool) -> None:
-    """Record what a run has done since the step `before`."""
+def _note(
+    run: Run, before: int, steps: np.ndarray, losses: np.ndarray, state: Callable[[], State], *, ending: bool
+) -> None:
+    """Record what a run has done since the step `before`: the loss of each step."""
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
-        lost = before + int(np.argmin(np.isfinite(losses))) + 1
+        lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
         if broken := run.data.broken():
             run.error = DataError(
                 f"at step {lost} the loss is no longer finite: {broken}; mend them with an operator of your own, or "
