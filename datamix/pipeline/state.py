@@ -52,8 +52,9 @@ class Past:
         for i, (name, spec) in enumerate(specs.items()):
             tag = {"source_id": i}  # the number of the source stands in `mix`
             chain = [node.operation for node in graph.chain(name) if node.operation]
-            self._loss_weights |= {i: each.settings for each in chain if each.operator == "tag_loss_weight"}
             chain = [each for each in chain if (each.operator, each.settings) != ("tag_source", tag)] + shared
+            if weights := [each.settings for each in chain if each.operator == "tag_loss_weight"]:
+                self._loss_weights[i] = weights
             chain = [each for each in chain if each.operator != "tag_loss_weight"]
             is_random = any(traits(each.function).random for each in chain)
             leaves = {leaf: str(part) for leaf, part in spec.items()}
