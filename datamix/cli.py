@@ -40,6 +40,7 @@ from datamix.config.paths import with_absolute_paths
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
+from datamix.sweeps.rounds import rounds
 from datamix.sweeps.watching import run_recorded, run_watched
 from datamix.training import processes
 
@@ -193,6 +194,8 @@ def _run(arguments: list[str]) -> None:
         else:
             _import_job(config)
             _start_hydra([*flags, *overrides])
+    for following in rounds(config, loader) if is_sweep else ():
+        _run([*flags, *following])
 
 
 def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]]:

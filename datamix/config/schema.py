@@ -158,6 +158,7 @@ class SweepConfig:
       directories: Directories of the sweeps to report on.
       goal_weights: Weights by source; the metric is then the mean of the sources' by them.
       num_next: How many ratios to propose.
+      auto: How many rounds of these are tried at most, until they promise nothing more.
       verbose: Whether a sweep prints all that its jobs print.
     """
 
@@ -169,6 +170,7 @@ class SweepConfig:
         default_factory=dict
     )
     num_next: Annotated[Count, Key("sweep.num_next")] = 3
+    auto: Annotated[Annotated[int, Meta(ge=0)], Key("sweep.auto")] = 0
     verbose: Annotated[bool, Key("sweep.verbose")] = False
 
 

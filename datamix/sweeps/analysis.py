@@ -17,6 +17,7 @@ _DRAWS = 200  # of the bootstrap
 _POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
 _CANDIDATES = 2000  # ratios among which the next ones are chosen
 _LEAST = 0.01  # half the width of an interval
+_CHANCE = 5.0  # seed deviations between the extremes of some ten draws, at the most
 _CLEAR = 2.0  # seed deviations that a gain is to have
 
 
@@ -51,6 +52,7 @@ class Answer:
       interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
       gain: The goal at the best ratio minus that at equal shares, with an interval of 90 %.
       noise: The deviation of the goal over seeds, of one job.
+      improvement: How much better than `predicted` the first of `next` is expected to be, 0 or more.
       next: The ratios to try next, those that promise most first.
       goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
     """
@@ -65,6 +67,7 @@ class Answer:
     gain: float
     gain_interval: tuple[float, float]
     noise: float
+    improvement: float
     next: np.ndarray
     goal: Callable[[np.ndarray], np.ndarray]
 
@@ -172,7 +175,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     low, high = data.ratios.min(0), data.ratios.max(0)
     on_edge = ((best <= low + 1e-3) & (low > 1e-6)) | ((best >= high - 1e-3) & (high < 1 - 1e-6))
     verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if on_edge.any() else "clear"
-    if np.ptp(at_tried) < _CLEAR * noise or model == "constant":
+    # A constant predicts best where two or three ratios decide, too: measured, they must not differ by more than chance.
+    differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
+    if np.ptp(at_tried) < _CLEAR * noise and not (model == "constant" and differ):
         verdict = "flat"
     elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
         verdict = "noise"
@@ -193,6 +198,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain=gain,
         gain_interval=gain_interval,
         noise=noise,
+        improvement=float(promise.max()),
         next=_spread(candidates, promise, best, num_next),
         goal=goal,
     )

@@ -14,7 +14,7 @@ from datamix.report.figures import save
 from datamix.report.files import write_text
 from datamix.sweeps.figure import draw
 from datamix.sweeps.page import page
-from datamix.sweeps.results import Result, best, related, settings, stand_ins
+from datamix.sweeps.results import SUGGESTION, Result, best, related, settings, stand_ins
 from datamix.sweeps.suggesting import Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
@@ -29,11 +29,13 @@ def gather(
     goal: str,
     goal_weights: Mapping[str, float] | None = None,
     num_next: int = 3,
+    rounds: int = 0,
 ) -> list[dict[str, Any]]:
     """Print a sweep's table, write `sweep.json`, `.csv`, `.png` and `.html`, and return the rows of the first.
 
     Where jobs of one sweep have tried several ratios, the suggestion is printed, drawn, and written as `suggest.json`;
-    each row has what is `predicted` at its ratio.
+    each row has what is `predicted` at its ratio. Where `rounds` are still to come, nothing is printed, if the next one
+    promises something.
     """
     out = console()
     several = len(sweeps) > 1
@@ -43,7 +45,9 @@ def gather(
     chosen = best(settings(results), metric, goal)
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     lines = rows(results, chosen, directory)
+    (directory / SUGGESTION).unlink(missing_ok=True)  # of fewer jobs
     if isinstance(suggestion, Suggestion):
+        out.quiet = rounds > 0 and suggestion.promising
         commands = suggestion.write(directory, list(sweeps))["commands"]
         for line, predicted in zip(lines, suggestion.predicted(results), strict=True):
             line["predicted"] = predicted

@@ -15,7 +15,11 @@ from datamix.errors import ConfigError, DataError, printable
 
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
+SUGGESTION = "suggest.json"
+ROUNDS = "rounds.json"
+"""The rounds by which a sweep has gone on."""
 
+_RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
 _USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "loss/worst")  # by task
 
 
@@ -134,6 +138,15 @@ def by_key(overrides: Sequence[str]) -> dict[str, str]:
     """
     pairs = (override.partition("=") for override in overrides)
     return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def sets_no_ratio(override: str) -> bool:
+    """Whether an override sets neither the ratio nor the seed, nor how a sweep is judged and run.
+
+    >>> [sets_no_ratio(each) for each in ("mix.share.a=0.5", "seed=1", "mix.window=8")]
+    [False, False, True]
+    """
+    return not _RATIO_OR_SEED.fullmatch(override.partition("=")[0])
 
 
 def settings(results: Sequence[Result]) -> list[Setting]:

@@ -37,6 +37,7 @@ class Simplex:
       min: The least share of a source.
       max_epochs: How often a source may be gone through at most in the budget of records; None for any number.
       ratios: The ratios themselves, such as ["7:3", "1:1"]; None to draw them.
+      first_job: The number of the first job, where the sweep goes on with an earlier one in its directory.
     """
 
     num_jobs: Count
@@ -46,6 +47,7 @@ class Simplex:
     min: Annotated[float, Meta(ge=0)] = 0.0
     max_epochs: Rate | None = None
     ratios: list[str] | None = None
+    first_job: Annotated[int, Meta(ge=0)] = 0
 
 
 def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:

@@ -18,13 +18,12 @@ from datamix.errors import ConfigError, hint
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
-from datamix.sweeps.results import Result, best, goal_of, metric_of, settings
+from datamix.sweeps.results import SUGGESTION, Result, best, goal_of, metric_of, sets_no_ratio, settings
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 from datamix.sweeps.table import number
 
 _FEWEST = 3  # ratios
 _RATIO = ("share", "ratio", "weights")
-_RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +75,11 @@ class Suggestion:
     def names(self) -> Sequence[str]:
         return self.answer.names
 
+    @property
+    def promising(self) -> bool:
+        """Whether the next ratios are worth a try: more than half a deviation over the seeds is expected of them."""
+        return self.answer.verdict != "flat" and self.answer.improvement > self.answer.noise / 2
+
     def json(self) -> dict[str, Any]:
         answer = self.answer
         parts = rounded(answer.best)
@@ -97,13 +101,18 @@ class Suggestion:
             "noise": answer.noise,
             "errors": dict(answer.errors),
             "jobs": len(self.values),
+            "improvement": answer.improvement,
+            "promising": self.promising,
             "next": [" ".join(share_overrides(self.names, rounded(ratio))) for ratio in answer.next],
+            "ratios": self._ratios(),
+            "seeds": list(self.seeds),
+            "like": self.reference.job,
         }
 
     def write(self, directory: Path, sweeps: Sequence[Path]) -> dict[str, Any]:
         """Write `suggest.json` and return what it holds."""
         plain = self.json() | {"commands": self.commands(sweeps)}
-        write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        write_text(directory / SUGGESTION, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
         return plain
 
     def predicted(self, results: Sequence[Result]) -> list[float | None]:
@@ -145,6 +154,9 @@ class Suggestion:
             if min(abs(share - least), abs(share - most)) < 2e-3
         ]
 
+    def _ratios(self) -> list[str]:
+        return [":".join(map(str, rounded(ratio))) for ratio in self.answer.next]
+
     def errors(self) -> Table:
         rows = [
             ("★" if name == self.answer.model else "", name, number(error, self.goal.metric))
@@ -163,10 +175,9 @@ class Suggestion:
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
-        plain = (each for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0]))
-        fixed = [shlex.quote(each) for each in plain]
+        fixed = [shlex.quote(each) for each in self.reference.command if sets_no_ratio(each)]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
-        ratios = ",".join(f'"{":".join(map(str, rounded(ratio)))}"' for ratio in self.answer.next)
+        ratios = ",".join(f'"{ratio}"' for ratio in self._ratios())
         asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "auto")
         asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in self.goal.weights.items()]
         base = re.sub(r"-next\d*$", "", str(directories[0]))

@@ -44,13 +44,17 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
       SystemExit: Jobs have failed; says which and why.
     """
     directory = Path(str(config.hydra.sweep.dir))
-    jobs = grid(config, loader)
+    first, jobs = config.hydra.sweeper.get("first_job") or 0, grid(config, loader)
+    if config.sweep.get("auto") and not jobs:
+        text, mend = "a search chooses what to try by itself", "Leave it out, or sweep without that sweeper."
+        raise ConfigError(text, key="sweep.auto", value=config.sweep.auto, hint=mend)
     for name in (config.sweep.get("goal_weights") or {}) if jobs else ():
         sources = loader.load_sweep_config(config, jobs[0]).source
         if name not in sources:
             raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, [*sources]))
     check_directories(config, loader, jobs)
-    _check_earlier(config, loader, directory, jobs)
+    numbered = dict(enumerate(jobs, first))
+    _check_earlier(config, loader, directory, numbered)
     stopped = None
     with interruption.ended_by(signal.SIGINT, signal.SIGTERM):
         try:
@@ -60,7 +64,7 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
             stopped = interruption.instead_of(error)
         results = read_results(directory)
         if results or not isinstance(stopped, Exception | None):
-            results = _with_the_rest(results, jobs, directory)
+            results = _with_the_rest(results, numbered, directory)
             _gather(results, directory, config)
         _end(results, stopped, directory)
 
@@ -71,6 +75,7 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
 
     goal: Any = {key: config.sweep[key] for key in ("metric", "goal")}
     goal |= {"goal_weights": config.sweep.get("goal_weights") or {}, "num_next": config.sweep.get("num_next", 3)}
+    goal["rounds"] = config.sweep.get("auto") or 0
     try:
         gather({directory: results}, directory, **goal)
     except OSError as error:
@@ -97,7 +102,7 @@ def _end(results: list[Result], stopped: BaseException | None, directory: Path) 
         sys.exit(2 if mistakes else 1)
 
 
-def _check_earlier(config: DictConfig, loader: ConfigLoaderImpl, directory: Path, jobs: list[list[str]]) -> None:
+def _check_earlier(config: DictConfig, loader: ConfigLoaderImpl, directory: Path, jobs: Mapping[int, list[str]]) -> None:
     earlier = read_results(directory)
     if not earlier:
         return
@@ -106,15 +111,15 @@ def _check_earlier(config: DictConfig, loader: ConfigLoaderImpl, directory: Path
         mend = "sweep.resume=true goes on with that sweep, another directory begins a new one."
         raise StateError(text, key="hydra.sweep.dir", value=str(directory), hint=mend)
     for result in earlier:
-        if result.status == "done" and result.job < len(jobs):
+        if result.status == "done" and result.job in jobs:
             node = loader.load_sweep_config(config, jobs[result.job])
             _require_same(result.config, plain_config(node), result.job, result.directory)
 
 
-def _with_the_rest(results: list[Result], jobs: list[list[str]], directory: Path) -> list[Result]:
+def _with_the_rest(results: list[Result], jobs: Mapping[int, list[str]], directory: Path) -> list[Result]:
     """A sweep's results, with a row for each job that has not begun."""
     begun = {result.job: result for result in results}
-    for job, overrides in enumerate(jobs):
+    for job, overrides in jobs.items():
         varied = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS)])
         missing: Any = {"status": "interrupted", "error": "it had not begun", "overrides": varied, "config": varied}
         begun.setdefault(job, Result(job=job, directory=directory / str(job), **missing))

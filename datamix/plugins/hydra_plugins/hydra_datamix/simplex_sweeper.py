@@ -17,6 +17,7 @@ _DEFAULTS: dict[str, Any] = {
     "min": 0.01,
     "max_epochs": None,
     "ratios": None,
+    "first_job": 0,
 }
 
 ConfigStore.instance().store(
@@ -33,8 +34,18 @@ class SimplexSweeper(BasicSweeper):
     Its settings are those of `datamix.sweeps.simplex.Simplex`.
     """
 
-    def __init__(self, max_batch_size: int | None = None, params: Any = None, **_settings: Any) -> None:
+    def __init__(
+        self, max_batch_size: int | None = None, params: Any = None, first_job: int = 0, **_settings: Any
+    ) -> None:
         super().__init__(max_batch_size, params)
+        self.first_job = first_job
+
+    def setup(self, **context: Any) -> None:
+        super().setup(**context)
+        assert self.launcher is not None
+        launch = self.launcher.launch
+        # Hydra's own sweep() counts jobs from 0.
+        self.launcher.launch = lambda jobs, initial_job_idx: launch(jobs, initial_job_idx + self.first_job)  # type: ignore[method-assign]
 
     def split_arguments(  # type: ignore[override]  # of this sweep, not of overrides alone
         self, _overrides: list[Override], max_batch_size: int | None

@@ -1,0 +1,60 @@
+"""`sweep.auto`: a sweep that goes on by itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+PLAN = ["-m", "job=plan", "source=digits+garments", "hydra.sweep.dir=s"]
+TRAIN = ["-m", "job=train", "model=linear", "source=digits+garments", "train.steps=40", "train.eval_every=40"]
+TRAIN += ["source.digits.limit=2000", "source.garments.limit=2000", "hydra.sweep.dir=s", "seed=0,1"]
+SIMPLEX = ["hydra/sweeper=simplex", "hydra.sweeper.num_jobs=4"]
+SIMPLEX += ["hydra/launcher=vmap", "hydra.launcher.execution=threads"]
+
+
+@pytest.mark.slow
+def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(call_datamix, tmp_path):
+    ended = call_datamix(*TRAIN, *SIMPLEX, "sweep.auto=3", "sweep.num_next=2")
+    assert (ended.code, ended.err) == (0, "")
+    rounds = json.loads((tmp_path / "s" / "rounds.json").read_bytes())
+    assert 1 <= len(rounds) <= 3
+    rows = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
+    assert [row["job"] for row in rows] == [*range(8 + 4 * len(rounds))]
+    shares = [
+        f"mix.share.digits={int(ratio.split(':')[0]) / 10_000:.4f}" for one in rounds for ratio in one["ratios"]
+    ]
+    assert [next(each for each in row["overrides"] if "digits=0" in each) for row in rows[8::2]] == shares
+    assert [line.split(",")[0] for line in ended.out.splitlines() if line.startswith("Round ")] == [
+        f"Round {i + 1} of 3" for i in range(len(rounds))
+    ]
+    assert ended.out.count("Predicted best: ") == 1  # the rounds before the last take a line
+    assert (len(rounds) == 3) != ("No more rounds: " in ended.out)
+    before = json.loads((tmp_path / "s" / "suggest.json").read_bytes())
+    assert (before["jobs"], before["promising"]) == (len(rows), "No more rounds: " not in ended.out)
+
+    (tmp_path / "s" / "9" / "result.json").unlink()  # as if it had been killed there
+    again = call_datamix(*TRAIN, *SIMPLEX, "sweep.auto=3", "sweep.num_next=2", "sweep.resume=true")
+    assert (again.code, again.err) == (0, "")
+    assert sum(line.startswith("#") for line in again.out.splitlines()) == 1
+    assert json.loads((tmp_path / "s" / "rounds.json").read_bytes()) == rounds
+    assert json.loads((tmp_path / "s" / "suggest.json").read_bytes()) == before
+
+
+def test_a_sweep_that_leads_to_no_suggestion_has_no_rounds(call_datamix, tmp_path):
+    ended = call_datamix(*PLAN, "mix.share.digits=0.2,0.4", "sweep.auto=2", "sweep.metric=batches")
+    assert ended.code == 0
+    assert "sweep.auto: this sweep leads to no suggestion" in ended.out
+    assert not (tmp_path / "s" / "rounds.json").exists()
+
+
+def test_a_round_that_is_damaged_is_a_line(call_datamix, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "rounds.json").write_text('[{"ratios": ["1:1"], "seeds": ["$(rm)"], "like": 0}]')
+    mistake = call_datamix(*PLAN, "mix.share.digits=0.2,0.4", "sweep.auto=2").mistake
+    assert mistake.startswith("DataError: s/rounds.json is damaged (ValueError(")
+    assert mistake.endswith("delete it, and the rounds are chosen anew.")
+
+
+def test_a_number_of_rounds_is_checked(call_datamix):
+    assert call_datamix("sweep.auto=-1").mistake == "ConfigError: sweep.auto = -1; it is 0 or more."
