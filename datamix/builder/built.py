@@ -8,6 +8,7 @@ from typing import Any
 
 from datamix.builder.assembly import Assembly, assemble
 from datamix.builder.opening import check_data_dir, open_source, operations
+from datamix.builder.selecting import simulate
 from datamix.config.parse import check_components
 from datamix.config.schema import Config
 from datamix.errors import install_hint
@@ -46,8 +47,11 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     # Before any dataset is looked for, which may take seconds.
     resolve([source.name for source in config.sources], ratio=mix.ratio, weights=mix.weights, share=mix.share)
     check_data_dir(config)
+    sources = [open_source(source, config, memory or {}) for source in config.sources]
+    if mix.simulate_budget is not None:
+        sources = simulate(sources, config.budget, mix.simulate_budget)
     assembly = assemble(
-        [open_source(source, config, memory or {}) for source in config.sources],
+        sources,
         PlanSpec(
             sizes={},
             weights=mix.weights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from datamix.builder.source import OpenSource, named
 from datamix.errors import ConfigError, DataError, DatamixError, hint
 from datamix.mixing.sampling import ByClass, ByWeight, Sampling
+from datamix.rng.hash import key_for
+from datamix.rng.permute import domain, permute
 from datamix.sources.base import read_leaf
-from datamix.sources.selected import records_of, where
+from datamix.sources.selected import Selected, records_of, where
 
 
 def select(source: OpenSource, *, records: str | np.ndarray | None = None, condition: str | None = None) -> OpenSource:
@@ -27,6 +30,37 @@ def select(source: OpenSource, *, records: str | np.ndarray | None = None, condi
     except DatamixError as error:
         raise error if error.key else named(source.name, error) from error
     return replace(source, source=inner, selection=selection)
+
+
+def simulate(sources: Sequence[OpenSource], budget: int | None, simulated: int) -> list[OpenSource]:
+    """A part of each source, which a run repeats as often as a larger one would repeat the whole of it.
+
+    The records are drawn by the name of the source alone, so that runs of all seeds share them.
+
+    Args:
+      budget: The records that the run goes through.
+      simulated: The records that the larger one would.
+    """
+    key = "mix.simulate_budget"
+    if budget is None:
+        text = "it needs a budget of records of this run, too; set train.steps, stop.samples or stop.batches"
+        raise ConfigError(text, key=key, value=simulated)
+    if budget > simulated:
+        raise ConfigError(f"this run goes through {budget:,} records, which is more", key=key, value=simulated)
+    parts = []
+    for source in sources:
+        size = source.num_records
+        count = round(size * budget / simulated)
+        if size and not count:
+            text = f"of the {size:,} records of source {source.name!r}, {size * budget / simulated:.2g} would be left"
+            raise ConfigError(text, key=key, value=simulated, hint="Let this run go through more records.")
+        grid, shuffle_key = domain([max(size, 1)]), key_for(0, "simulate", source.name)
+        drawn = permute(np.arange(count, dtype=np.uint32), grid, np.array(shuffle_key, np.uint32)[:, np.newaxis])
+        note = f"{count:,} of its {size:,} records take part: the run repeats them as often as one of {simulated:,} "
+        some = Selected(source.source, np.sort(drawn).astype(np.int64), f"{note}records would repeat them all.")
+        selection = (*source.selection, "simulate_budget", [budget, simulated])
+        parts.append(replace(source, source=some, limit=None, selection=selection, kept=None))
+    return parts
 
 
 def sampling_of(source: OpenSource) -> Sampling | None:

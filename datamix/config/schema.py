@@ -118,6 +118,8 @@ class MixConfig:
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
       tokens: Tokens after which it ends, with the record that makes so many.
+      simulate_budget: The records of a larger run, as often as which this one is to repeat each source: of every source
+        a part is used.
     """
 
     order: Annotated[str, Key("mix._target_", kind="order")]
@@ -140,6 +142,7 @@ class MixConfig:
     samples: Annotated[Count | None, Key("stop.samples")] = None
     batches: Annotated[Count | None, Key("stop.batches")] = None
     tokens: Annotated[Count | None, Key("stop.tokens")] = None
+    simulate_budget: Annotated[Count | None, Key("mix.simulate_budget")] = None
 
     @property
     def weighting(self) -> Mapping[str, Any]:
@@ -266,3 +269,9 @@ class Config:
     threads: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, Key("data.threads")] = None
     sweep: SweepConfig
     train: TrainConfig | None = None
+
+    @property
+    def budget(self) -> int | None:
+        """The records that a run goes through, where a setting says it."""
+        steps = self.train.steps if self.train is not None else None
+        return steps * self.batch_size if steps is not None else self.mix.samples

@@ -175,7 +175,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     low, high = data.ratios.min(0), data.ratios.max(0)
     on_edge = ((best <= low + 1e-3) & (low > 1e-6)) | ((best >= high - 1e-3) & (high < 1 - 1e-6))
     verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if on_edge.any() else "clear"
-    # A constant predicts best where two or three ratios decide, too: measured, they must not differ by more than chance.
+    # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
     differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
     if np.ptp(at_tried) < _CLEAR * noise and not (model == "constant" and differ):
         verdict = "flat"

@@ -40,7 +40,8 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
             plain = json.loads((directory / SUGGESTION).read_bytes())
             promise, noise = (number(plain[key], plain["metric"]) for key in ("improvement", "noise"))
             if not plain["promising"]:
-                print(f"No more rounds: others promise to improve {plain['metric']} by {promise}, the noise is {noise}.")
+                expected = f"others promise to improve {plain['metric']} by {promise}"
+                print(f"No more rounds: {expected}, and the noise is {noise}.")
                 return
             head = f"Round {i + 1} of {number_of_rounds}, to improve {plain['metric']} by {promise}"
             print(f"{head}: {'; '.join(plain['next'])}", flush=True)

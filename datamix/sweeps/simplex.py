@@ -152,9 +152,7 @@ def _caps(node: DictConfig, max_epochs: float) -> dict[str, int]:
     where = f"{_SWEEPER}.max_epochs"
     load_plugins(node)
     config = parse(node)
-    steps = config.train.steps if config.train is not None else None
-    budget = steps * config.batch_size if steps is not None else config.mix.samples
-    if budget is None:
+    if (budget := config.budget) is None:
         text = "it needs a budget of records; set train.steps, stop.samples or stop.batches"
         raise ConfigError(text, key=where, value=max_epochs)
     if config.mix.unit != "record":

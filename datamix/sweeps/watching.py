@@ -102,7 +102,9 @@ def _end(results: list[Result], stopped: BaseException | None, directory: Path) 
         sys.exit(2 if mistakes else 1)
 
 
-def _check_earlier(config: DictConfig, loader: ConfigLoaderImpl, directory: Path, jobs: Mapping[int, list[str]]) -> None:
+def _check_earlier(
+    config: DictConfig, loader: ConfigLoaderImpl, directory: Path, jobs: Mapping[int, list[str]]
+) -> None:
     earlier = read_results(directory)
     if not earlier:
         return

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix.builder.selecting import sampling_of, select
+from datamix.builder.selecting import sampling_of, select, simulate
 from datamix.builder.source import OpenSource
 from datamix.errors import ConfigError, DataError
 from datamix.mixing.sampling import ByClass, ByWeight
@@ -199,3 +199,46 @@ def test_blocks_are_as_long_as_the_source_says() -> None:
         datamix.load("shuffle=blocks(1)", "batch.size=4", sources={"a": source}) for source in (InGroups(), other)
     )
     assert first.fingerprint != second.fingerprint
+
+
+SMALL = ["stop=forever", "stop.batches=6", "batch.size=10", "labels=keep", "mix.ratio=3:1"]
+
+
+@pytest.mark.filterwarnings("ignore:source '[ab]': ")
+def test_a_part_of_each_source_is_repeated_as_often_as_the_whole_by_a_larger_run() -> None:
+    sources = {"a": {"id": np.arange(300)}, "b": {"id": np.arange(100)}}
+    small = datamix.load(*SMALL, "mix.simulate_budget=600", sources=sources)
+    whole = datamix.load(*SMALL, "stop.batches=60", sources=sources)
+    assert tuple(small.plan.sizes) == (30, 10)
+    epochs = [np.array(each.plan.counts(each.plan.length)) / each.plan.sizes for each in (small, whole)]
+    assert epochs[0].tolist() == epochs[1].tolist() == [1.5, 1.5]
+    ids = {}
+    for seed in (0, 1):
+        pipeline = datamix.load(*SMALL, "mix.simulate_budget=600", f"seed={seed}", sources=sources)
+        ids[seed] = {int(number) for batch in pipeline for number in np.asarray(batch["id"])}
+    assert ids[0] == ids[1]  # so that seeds share the data
+    assert max(ids[0]) > 250  # and not the first ones, which may be of one class
+    assert small.fingerprint != datamix.load(*SMALL, sources=sources).fingerprint
+
+
+def test_a_part_comes_after_the_limit_and_says_how_much_it_is() -> None:
+    (part,) = simulate([opened(few(), limit=5)], 40, 100)
+    assert (part.num_records, part.limit) == (2, None)
+    assert max(part.read()["id"]) < 5
+    assert part.notes == (
+        "2 of its 5 records take part: the run repeats them as often as one of 100 records would repeat them all.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "simulated", "message"),
+    [
+        (None, 9, "mix.simulate_budget = 9; it needs a budget of records of this run, too; set train.steps"),
+        (10, 9, "mix.simulate_budget = 9; this run goes through 10 records, which is more."),
+        (1, 1000, "mix.simulate_budget = 1000; of the 10 records of source 'a', 0.01 would be left. Let this run go"),
+    ],
+)
+def test_a_larger_run_that_cannot_be_simulated(budget: int | None, simulated: int, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        simulate([opened(few())], budget, simulated)
+    assert str(caught.value).startswith(message)

@@ -21,9 +21,7 @@ def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(c
     assert 1 <= len(rounds) <= 3
     rows = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
     assert [row["job"] for row in rows] == [*range(8 + 4 * len(rounds))]
-    shares = [
-        f"mix.share.digits={int(ratio.split(':')[0]) / 10_000:.4f}" for one in rounds for ratio in one["ratios"]
-    ]
+    shares = [f"mix.share.digits={int(ratio.split(':')[0]) / 10_000:.4f}" for one in rounds for ratio in one["ratios"]]
     assert [next(each for each in row["overrides"] if "digits=0" in each) for row in rows[8::2]] == shares
     assert [line.split(",")[0] for line in ended.out.splitlines() if line.startswith("Round ")] == [
         f"Round {i + 1} of 3" for i in range(len(rounds))
