@@ -54,8 +54,8 @@ def simulate(sources: Sequence[OpenSource], budget: int | None, simulated: int) 
         if size and not count:
             text = f"of the {size:,} records of source {source.name!r}, {size * budget / simulated:.2g} would be left"
             raise ConfigError(text, key=key, value=simulated, hint="Let this run go through more records.")
-        grid, shuffle_key = domain([max(size, 1)]), key_for(0, "simulate", source.name)
-        drawn = permute(np.arange(count, dtype=np.uint32), grid, np.array(shuffle_key, np.uint32)[:, np.newaxis])
+        first, second = np.array(key_for(0, "simulate", source.name), np.uint32)[:, np.newaxis]
+        drawn = permute(np.arange(count, dtype=np.uint32), domain([max(size, 1)]), (first, second))
         note = f"{count:,} of its {size:,} records take part: the run repeats them as often as one of {simulated:,} "
         some = Selected(source.source, np.sort(drawn).astype(np.int64), f"{note}records would repeat them all.")
         selection = (*source.selection, "simulate_budget", [budget, simulated])

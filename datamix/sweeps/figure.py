@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datamix.report.console import percent
 from datamix.report.figures import canvas, color_of
-from datamix.sweeps.results import Result, Setting, related, settings, shown_value, stand_ins, swept, swept_value
+from datamix.sweeps.results import (
+    Result,
+    Setting,
+    direction,
+    readable,
+    related,
+    settings,
+    shown_value,
+    stand_ins,
+    swept,
+    swept_value,
+)
 from datamix.sweeps.suggesting import Suggestion
 from datamix.sweeps.table import cell, number
 
@@ -51,6 +63,16 @@ def draw(
     return figure
 
 
+def _named(axis: Axes, metric: str, share: str = "share") -> None:
+    """Label the axes of shares and of a metric, in the units that tables have."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_ylabel(readable(metric))
+    for shown, of_axis in ((share, axis.xaxis), (metric, axis.yaxis)):
+        if shown.startswith(("share", "accuracy")):
+            of_axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
 def _family(metric: str) -> str:
     return metric.partition("/")[0]
 
@@ -80,18 +102,19 @@ def _against_swept(
     if several:  # a line each would be too many to read: the metric that decides
         for i, (text, line) in enumerate(lines.items()):
             _line(axis, line, places, family[0], color_of(i), text)
-        axis.set_ylabel(family[0])
+        _named(axis, family[0], label)
     else:
         # The metric that decides lies under the others, as a broad line: the worst source's hides none of them.
         broad = {"linewidth": 7, "alpha": 0.25, "marker": ""}
-        _line(axis, groups, places, family[0], _METRIC_COLOR, family[0], band=len(family) == 1, **broad)
+        _line(axis, groups, places, family[0], _METRIC_COLOR, readable(family[0]), band=len(family) == 1, **broad)
         for i, name in enumerate(family[1:]):
-            _line(axis, groups, places, name, color_of(i), name, linestyle="--" if name.endswith("/mean") else "-")
-        axis.set_ylabel(family[0] if len(family) == 1 else _family(metric))
+            style = "--" if name.endswith("/mean") else "-"
+            _line(axis, groups, places, name, color_of(i), readable(name), linestyle=style)
+        _named(axis, family[0] if len(family) == 1 else _family(metric), label)
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")
         _star(axis, best, places, metric, _METRIC_COLOR)
-        axis.set_title(f"best {metric}: {cell(best, metric)}", fontsize=10)
+        axis.set_title(f"best {readable(metric)}: {cell(best, metric)}", fontsize=10)
     axis.set_xlabel(label)
     if ticks:
         rotation = 20 if len("".join(ticks)) > 50 else 0
@@ -171,7 +194,8 @@ def _against_source_share(
         places = {id(group): group.first.sources[source]["target"] for group in groups}
         _line(axis, groups, places, f"{family}/{source}", color_of(i), source)
         _star(axis, _same(groups, chosen), places, f"{family}/{source}", color_of(i))
-    axis.set(xlabel="its share of the mix", ylabel=f"{family} of a source")
+    axis.set(xlabel="its share of the mix")
+    _named(axis, f"{family}/a source")
     head = "each source against its own share (★ the best ratio)"
     axis.set_title(f"{head}\n{fixed}" if fixed else head, fontsize=10)
     axis.grid(alpha=0.25)
@@ -179,13 +203,14 @@ def _against_source_share(
 
 
 def draw_suggestion(suggestion: Suggestion) -> Figure:
-    """Draw a suggestion: a curve for two sources, a ternary map for three, the intervals for more."""
+    """Draw a suggestion: a curve for two sources, a ternary map for three, the dependence on each share for more."""
     figure = canvas(7, 4.4)
     axis = figure.subplots()
     if len(suggestion.names) == 2:
         axis.plot(suggestion.shares[:, 0], suggestion.values, "o", markersize=4, color=color_of(0), label="jobs")
         _curve(axis, suggestion, suggestion.names[0])
-        axis.set(xlabel=f"share of {suggestion.names[0]}", ylabel=suggestion.goal.metric)
+        axis.set(xlabel=f"share of {suggestion.names[0]}")
+        _named(axis, suggestion.goal.metric)
         axis.grid(alpha=0.25)
     else:
         _suggested(axis, suggestion)
@@ -193,7 +218,9 @@ def draw_suggestion(suggestion: Suggestion) -> Figure:
 
 
 def _title(suggestion: Suggestion) -> str:
-    return f"predicted best {suggestion.goal.metric}: {number(suggestion.answer.predicted, suggestion.goal.metric)}"
+    metric = suggestion.goal.metric
+    value = number(suggestion.answer.predicted, metric)
+    return f"predicted best {readable(metric)}: {value}, {direction(metric, suggestion.goal.kind)}"
 
 
 def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
@@ -205,14 +232,14 @@ def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
     ratios = np.stack([shares, 1 - shares], 1)[:, :: -1 if place else 1]
     mean, low, high = answer.goal(ratios)
     limits = axis.get_ylim()  # of what was measured: a band may be broad where little was tried
-    fitted = f"fitted {suggestion.goal.metric}"
+    fitted = f"fitted {readable(suggestion.goal.metric)}"
     axis.plot(shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=fitted)
     axis.fill_between(shares, low, high, color=_METRIC_COLOR, alpha=0.12, linewidth=0)
     axis.axvspan(*answer.interval[place], color="#ffd34d", alpha=0.35, linewidth=0, label="best share, 90 % interval")
     axis.axvline(answer.best[place], color="#b8860b", linewidth=1.2)
     axis.set_ylim(limits)
     before = axis.get_title()
-    title = f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})"
+    title = f"{before}\n{_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})"
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8)
 
@@ -221,7 +248,7 @@ def _suggested(axis: Axes, suggestion: Suggestion) -> None:
     if len(suggestion.names) == 3:
         _ternary(axis, suggestion)
     else:
-        _intervals(axis, suggestion)
+        _dependence(axis, suggestion)
     axis.set_title(f"{_title(suggestion)} ({suggestion.answer.verdict})", fontsize=10)
 
 
@@ -244,7 +271,7 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
         colors = "viridis" if suggestion.goal.kind == "max" else "viridis_r"
         x, y = (grid @ corners).T
         filled = axis.tricontourf(x, y, predicted, levels=levels, cmap=colors, extend="both")
-        axis.figure.colorbar(filled, ax=axis, label=f"predicted {suggestion.goal.metric}", shrink=0.8)
+        axis.figure.colorbar(filled, ax=axis, label=f"predicted {readable(suggestion.goal.metric)}", shrink=0.8)
         outside = np.maximum(answer.interval[:, 0] - grid, grid - answer.interval[:, 1]).max(1)
         if outside.min() < 0 < outside.max():
             axis.tricontour(x, y, outside, levels=[0.0], colors="#1a1a1a", linestyles="--")
@@ -260,14 +287,20 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
     axis.legend(fontsize=8, loc="upper left")
 
 
-def _intervals(axis: Axes, suggestion: Suggestion) -> None:
-    """The best share of each of many sources with its interval."""
+def _dependence(axis: Axes, suggestion: Suggestion) -> None:
+    """The prediction over the share of each of many sources, of which the others divide the rest as in the best."""
     answer = suggestion.answer
-    places = np.arange(len(suggestion.names))[::-1]
-    spread = np.abs(answer.interval.T - answer.best)
-    axis.errorbar(answer.best, places, xerr=spread, fmt="o", color=color_of(0), capsize=3, label="best, 90 % interval")
-    axis.axvline(1 / len(places), color="#9c9c9c", linestyle="--", linewidth=1, label="equal shares")
-    axis.set_yticks(places, suggestion.names)
-    axis.set(xlabel="share of the mix", xlim=(0, None))
+    tried = zip(suggestion.shares.min(0), suggestion.shares.max(0), strict=True)
+    for i, (name, (low, high)) in enumerate(zip(suggestion.names, tried, strict=True)):
+        others = np.where(np.arange(len(answer.best)) == i, 0, answer.best + 1e-9)
+        shares = np.linspace(low, high, 101)
+        ratios = (1 - shares)[:, None] * others / others.sum()
+        ratios[:, i] = shares
+        best, (least, most) = answer.best[i], answer.interval[i]
+        label = f"{name}: {percent(best)} ({percent(least)} to {percent(most)})"
+        axis.plot(shares, answer.goal(ratios)[0], color=color_of(i), linewidth=1.5, label=label)
+        axis.plot([best], [answer.predicted], "*", markersize=12, color=color_of(i))
+    axis.set(xlabel="share of a source; the others divide the rest as in the best ratio")
+    _named(axis, suggestion.goal.metric)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)

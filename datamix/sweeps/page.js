@@ -13,3 +13,10 @@ for (const head of document.querySelectorAll("th")) head.querySelector("button")
 for (const link of document.querySelectorAll("td a")) link.addEventListener("click", () => {
   document.querySelector(link.getAttribute("href")).open = true;
 });
+document.querySelector("#filter").addEventListener("input", event => {
+  const words = event.target.value.toLowerCase().split(/\s+/);
+  for (const row of document.querySelector("#jobs").tBodies[0].rows) {
+    const text = [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase();
+    row.hidden = !words.every(word => text.includes(word));
+  }
+});

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from datamix.sweeps.results import Result, Setting, shown_value, stand_ins, swept, swept_value
+from datamix.sweeps.results import Result, Setting, readable, shown_value, stand_ins, swept, swept_value
 from datamix.sweeps.table import number, share_text
 
 
@@ -50,10 +50,11 @@ def page(
 def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[str]) -> str:
     keys = swept(results)
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
+    sources = [name for name in sources if f"mix.share.{name}" not in keys]
     heads = [("job", True), *((key, _numeric(results, key)) for key in keys), ("seed", True), ("status", False)]
     heads += [(f"share of {name}", True) for name in sources]
     shown = [name for name in metrics if not name.startswith("share/")]
-    heads += [*((name, True) for name in shown), ("seconds", True)]
+    heads += [*((readable(name), True) for name in shown), ("seconds", True)]
     if any(result.error for result in results):
         heads.append(("why", False))
     lines = []
@@ -76,6 +77,7 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
     )
     body = "\n".join(lines)
     return (
+        '<p><input id="filter" type="search" placeholder="Show jobs with …" aria-label="Show jobs with"></p>'
         f'<div class="scroll"><table id="jobs"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
     )
 
@@ -107,7 +109,7 @@ def _job(i: int, result: Result, directory: Path) -> str:
     )
     error = f'<p class="warn">{escape(result.why)}</p>' if result.why else ""
     of = f" of {escape(result.sweep)}" if result.sweep else ""
-    metrics = ", ".join(f"{escape(name)} {number(value, name)}" for name, value in result.metrics.items())
+    metrics = ", ".join(f"{escape(readable(name))} {number(value, name)}" for name, value in result.metrics.items())
     return (
         f'<details id="job-{i}"><summary>Job {result.job}{of} – {result.status} {overrides}</summary>'
         f'<p class="dim">in <a href="{escape(where)}/">{escape(where)}</a></p>{error}<p>{metrics}</p>{figures}'

@@ -197,6 +197,24 @@ def goal_of(metric: str, goal: str) -> str:
     return "min" if metric.startswith(small) else "max"
 
 
+def readable(metric: str) -> str:
+    """A metric in words.
+
+    >>> [readable(name) for name in ("accuracy/worst", "bits_per_byte/docs", "loss/mean", "batches")]
+    ["worst source's accuracy", 'bits per byte of docs', 'mean loss', 'batches']
+    """
+    family, _, of = metric.partition("/")
+    family = family.replace("_", " ")
+    whole = {"": family, "worst": f"worst source's {family}"}
+    whole |= {each: f"{each} {family}" for each in ("mean", "weighted")}
+    return whole.get(of, f"{family} of {of}")
+
+
+def direction(metric: str, goal: str) -> str:
+    """Which way a metric is better, in words."""
+    return {"max": "more is better", "min": "less is better"}[goal_of(metric, goal)]
+
+
 def best(groups: Sequence[Setting], metric: str, goal: str) -> Setting | None:
     """The setting whose mean over the seeds is best; None where no job reports the metric."""
     sign = 1 if goal_of(metric, goal) == "max" else -1

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamix.errors import DataError
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import grid
-from datamix.sweeps.results import ROUNDS, SUGGESTION, sets_no_ratio
+from datamix.sweeps.results import ROUNDS, SUGGESTION, readable, sets_no_ratio
 from datamix.sweeps.table import number
 
 _NOT_OF_A_ROUND = ("hydra.sweep.dir", "hydra/sweeper", "hydra.sweeper")
@@ -38,12 +38,13 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
                 print("sweep.auto: this sweep leads to no suggestion (see job=suggest), and there is nothing to try.")
                 return
             plain = json.loads((directory / SUGGESTION).read_bytes())
+            metric = readable(plain["metric"])
             promise, noise = (number(plain[key], plain["metric"]) for key in ("improvement", "noise"))
             if not plain["promising"]:
-                expected = f"others promise to improve {plain['metric']} by {promise}"
+                expected = f"others promise to improve {metric} by {promise}"
                 print(f"No more rounds: {expected}, and the noise is {noise}.")
                 return
-            head = f"Round {i + 1} of {number_of_rounds}, to improve {plain['metric']} by {promise}"
+            head = f"Round {i + 1} of {number_of_rounds}, to improve {metric} by {promise}"
             print(f"{head}: {'; '.join(plain['next'])}", flush=True)
             written.append({"ratios": plain["ratios"], "seeds": plain["seeds"], "like": origin[plain["like"]]})
             write_text(directory / ROUNDS, json.dumps(written, indent=2) + "\n")

@@ -18,7 +18,7 @@ from datamix.errors import ConfigError, hint
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
-from datamix.sweeps.results import SUGGESTION, Result, best, goal_of, metric_of, sets_no_ratio, settings
+from datamix.sweeps.results import SUGGESTION, Result, best, goal_of, metric_of, readable, sets_no_ratio, settings
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 from datamix.sweeps.table import number
 
@@ -126,14 +126,14 @@ class Suggestion:
 
     def words(self) -> str:
         """The answer in sentences; metrics and shares in per cent where they are shares of something."""
-        answer, metric = self.answer, self.goal.metric
+        answer, metric, name = self.answer, self.goal.metric, readable(self.goal.metric)
         plain = self.json()
         mix = ", ".join(
-            f"{name} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][name]))})"
-            for name, share in plain["best"].items()
+            f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
+            for source, share in plain["best"].items()
         )
         low, high = answer.gain_interval
-        first = f"Predicted best: {mix}, with {metric} of {number(answer.predicted, metric)}"
+        first = f"Predicted best: {mix}, with {name} of {number(answer.predicted, metric)}"
         gain = f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)})"
         noise = number(answer.noise, metric)
         sentence = {
@@ -141,7 +141,7 @@ class Suggestion:
             "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
             "noise": f"That is inside the noise: less than two deviations over the seeds ({noise} each), or not surely "
             "a gain; equal shares may do as well.",
-            "flat": f"The curve is flat: no ratio that was tried changes {metric} by more than two deviations over the "
+            "flat": f"The curve is flat: no ratio that was tried changes {name} by more than two deviations over the "
             f"seeds ({noise} each).",
         }[answer.verdict]
         return f"{first}, {gain} against equal shares. {sentence}"
@@ -162,7 +162,7 @@ class Suggestion:
             ("★" if name == self.answer.model else "", name, number(error, self.goal.metric))
             for name, error in sorted(self.answer.errors.items(), key=lambda item: item[1])
         ]
-        return table("Models, and their error at a ratio left out", ["", "model", self.goal.metric], rows)
+        return table("Models, and their error at a ratio left out", ["", "model", readable(self.goal.metric)], rows)
 
     def table(self) -> Table:
         """The share of each source: the best, its interval, and the least and largest that were tried."""

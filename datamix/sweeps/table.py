@@ -14,7 +14,17 @@ from rich.table import Table
 
 from datamix.errors import printable
 from datamix.report.console import percent, table
-from datamix.sweeps.results import Result, Setting, complaints, goal_of, related, settings, shown_value, swept
+from datamix.sweeps.results import (
+    Result,
+    Setting,
+    complaints,
+    direction,
+    readable,
+    related,
+    settings,
+    shown_value,
+    swept,
+)
 
 _COLUMNS_SHOWN = 6  # metrics in the terminal; the files hold them all
 
@@ -81,7 +91,7 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
     sources = [name for name in sources if f"mix.share.{name}" not in keys]
     groups = settings(results)
     columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources]
-    columns += [f"{name} %" if name.startswith("accuracy") else name for name in names]
+    columns += [f"{readable(name)}{' %' * name.startswith('accuracy')}" for name in names]
     lines = []
     for group in groups:
         done = [result for result in group.results if result.status == "done"]
@@ -145,5 +155,5 @@ def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal
     named = ", ".join(f"{key}={shown_value(chosen.first, key)}" for key in keys) or "the only setting"
     mixed = ", ".join(f"{name} {share_text(chosen.first, name)}" for name in chosen.first.sources)
     seeds = f" over {n} seeds" if (n := len(chosen.values(metric))) > 1 else ""
-    extreme = {"max": "highest", "min": "lowest"}[goal_of(metric, goal)]
-    return f"Best: {named} ({mixed}) has the {extreme} {metric}, {cell(chosen, metric)}{seeds}."
+    judged = f"{readable(metric)} ({direction(metric, goal)})"
+    return f"Best: {named} ({mixed}), by {judged}: {cell(chosen, metric)}{seeds}."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamix.sweeps import figure as sweep_figure
-from datamix.sweeps.results import Result, best, read_results, settings
+from datamix.sweeps.results import Result, best, read_results, readable, settings
 from datamix.sweeps.simplex import PARTS, Simplex, draw
 from datamix.sweeps.suggesting import suggest, weighted
 
@@ -23,8 +23,11 @@ def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
     groups = settings(results)
     figure = sweep_figure.draw(results, best(groups, "accuracy/worst", "auto"), "accuracy/worst")
     swept, by_source = figure.axes
-    assert set(lines(swept)) == {"accuracy/worst", "accuracy/mnist", "accuracy/fashion", "accuracy/mean"}
-    for name, points in lines(swept).items():
+    names = {readable(f"accuracy/{of}"): f"accuracy/{of}" for of in ("worst", "mnist", "fashion", "mean")}
+    assert set(lines(swept)) == set(names)
+    assert swept.yaxis.get_major_formatter()(0.5).endswith(" %")  # the unit of tables
+    for text, points in lines(swept).items():
+        name = names[text]
         np.testing.assert_allclose(points[:, 0], [0.1, 0.3, 0.9])
         np.testing.assert_allclose(points[:, 1], [group.mean(name) for group in groups])
     np.testing.assert_allclose(lines(by_source)["fashion"][:, 0], [0.1, 0.7, 0.9])
@@ -61,7 +64,7 @@ def test_a_suggestion_is_a_curve_with_its_band_and_the_interval_of_the_best_shar
     suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
     chosen = best(settings(results), "accuracy/worst", "auto")
     swept, _ = sweep_figure.draw(results, chosen, "accuracy/worst", suggestion).axes
-    curve = lines(swept)["fitted accuracy/worst"]
+    curve = lines(swept)["fitted worst source's accuracy"]
     assert (curve[0, 0], curve[-1, 0]) == (0.1, 0.9)
     assert curve[curve[:, 1].argmax(), 0] == pytest.approx(suggestion.json()["best"]["mnist"], abs=0.01)
     (axis,) = sweep_figure.draw_suggestion(suggestion).axes
@@ -69,8 +72,8 @@ def test_a_suggestion_is_a_curve_with_its_band_and_the_interval_of_the_best_shar
     assert len(lines(axis)["jobs"]) == 10
 
 
-@pytest.mark.parametrize(("names", "drawn"), [("abc", "ternary"), ("abcd", "intervals")])
-def test_more_sources_are_a_ternary_map_or_intervals(names, drawn):
+@pytest.mark.parametrize(("names", "drawn"), [("abc", "ternary"), ("abcd", "dependence")])
+def test_more_sources_are_a_ternary_map_or_a_curve_for_each(names, drawn):
     points = np.array(draw(Simplex(num_jobs=10, min=0.05), list(names), dict.fromkeys(names, PARTS))) / PARTS
     results = []
     for job, shares in enumerate(points):
@@ -95,6 +98,12 @@ def test_more_sources_are_a_ternary_map_or_intervals(names, drawn):
         )
     suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
     axis = sweep_figure.draw_suggestion(suggestion).axes[0]
-    texts = {text.get_text() for text in [*axis.texts, *axis.get_yticklabels()]}
-    assert set(names) <= texts
-    assert ("best" in lines(axis)) == (drawn == "ternary")
+    if drawn == "ternary":
+        assert set(names) <= {text.get_text() for text in axis.texts}
+        assert "best" in lines(axis)
+        return
+    curves = lines(axis)
+    assert [text.partition(":")[0] for text in curves] == list(names)
+    for i, curve in enumerate(curves.values()):
+        at_best = np.interp(suggestion.answer.best[i], *curve.T)
+        assert at_best == pytest.approx(suggestion.answer.predicted, abs=0.02)  # every curve goes through the best

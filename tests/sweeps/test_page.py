@@ -34,7 +34,7 @@ def test_the_page_is_whole_in_a_browser_and_its_table_sorts(reported, browse, tm
     assert re.findall(r'(?:src|href)="(?!data:|#|\d/")([^"]*)"|url\((?!#)', text) == []  # nothing from elsewhere
     assert "<b>these</b>" not in text
     click = """<script>
-      const head = [...document.querySelectorAll("th")].find(head => head.textContent === "accuracy/worst");
+      const head = [...document.querySelectorAll("th")].find(head => head.textContent === "worst source's accuracy");
       head.firstChild.click(); head.firstChild.click();
       document.querySelector("td a[href='#job-3']").click();
       const shown = document.querySelector("#job-3 img");
@@ -52,6 +52,16 @@ def test_the_page_is_whole_in_a_browser_and_its_table_sorts(reported, browse, tm
     assert re.search(r'<details id="job-3" open="">', dom)
     assert "<title>6 of 1</title>" in dom  # pixels across, pictures
     assert dom.count("<svg") == 1
+    filtered = directory / "filtered.html"
+    type_in = """<script>
+      const box = document.querySelector("#filter");
+      box.value = "0.3 DONE"; box.dispatchEvent(new Event("input"));
+      const shown = [...document.querySelectorAll("#jobs tbody tr")].filter(row => !row.hidden).length;
+      const cut = document.querySelector(".scroll").scrollWidth > innerWidth;
+      document.title = `${shown} shown, ${cut ? "cut" : "whole"}`;
+    </script>"""
+    filtered.write_text(text.replace("</body>", f"{type_in}</body>"))
+    assert "<title>1 shown, whole</title>" in browse(filtered, "--dump-dom", "--window-size=1200,900")
     screenshot = tmp_path / "page.png"
     browse(directory / "sweep.html", f"--screenshot={screenshot}", "--window-size=1200,900")
     pixels = imread(screenshot)

@@ -47,7 +47,7 @@ def test_a_suggestion_as_json(results):
 def test_the_words_say_the_mix_the_gain_and_the_verdict(results):
     words = suggestion_of(results).words()
     assert re.match(
-        r"Predicted best: mnist \d+\.\d % \(90 %: .* % to .* %\), fashion .*, with accuracy/worst of ", words
+        r"Predicted best: mnist \d+\.\d % \(90 %: .* % to .* %\), fashion .*, with worst source's accuracy of ", words
     )
     assert "against equal shares. " in words
 

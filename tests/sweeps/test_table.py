@@ -45,7 +45,7 @@ def test_the_table_marks_the_best_and_says_why_jobs_failed(reported):
     assert [cell.strip() for cell in marked.strip("│").split("│")][:4] == ["★", "0.3", "1", "1 done, 1"]
     assert re.search(r"│ +0\.1 │ +2 │ +2 done │ +90\.0 % │ +[\d.]+ ± 0\.71( %)? │", out)
     assert re.search(r"│ +2 │ MemoryError: no room for <b>these</b> records +│", out)
-    said = "Best: mix.share.mnist=0.3 (mnist 30.0 %, fashion 70.0 %) has the highest accuracy/worst, "
+    said = "Best: mix.share.mnist=0.3 (mnist 30.0 %, fashion 70.0 %), by worst source's accuracy (more is better): "
     assert re.search(rf"^{re.escape(said)}[\d.]+ %\.$", out, re.MULTILINE)
 
 
@@ -83,6 +83,7 @@ def test_the_verdict_is_one_sentence(leave):
     groups = settings(results)
     said = verdict(results, best(groups, "loss/mean", "auto"), "loss/mean", "auto")
     assert re.fullmatch(
-        r"Best: mix\.share\.mnist=0\.\d \(mnist .*, fashion .*\) has the lowest loss/mean, .* over 2 seeds\.", said
+        r"Best: mix\.share\.mnist=0\.\d \(mnist .*, fashion .*\), by mean loss \(less is better\): .* over 2 seeds\.",
+        said,
     )
     assert verdict(results, None, "none", "auto").startswith("No job reports none, by which they are compared; ")

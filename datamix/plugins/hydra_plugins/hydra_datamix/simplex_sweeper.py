@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -45,7 +47,10 @@ class SimplexSweeper(BasicSweeper):
         assert self.launcher is not None
         launch = self.launcher.launch
         # Hydra's own sweep() counts jobs from 0.
-        self.launcher.launch = lambda jobs, initial_job_idx: launch(jobs, initial_job_idx + self.first_job)  # type: ignore[method-assign]
+        self.launcher.launch = partial(self._launch_on, launch)  # type: ignore[method-assign]
+
+    def _launch_on(self, launch: Callable[..., Any], jobs: Any, initial_job_idx: int) -> Any:
+        return launch(jobs, initial_job_idx + self.first_job)
 
     def split_arguments(  # type: ignore[override]  # of this sweep, not of overrides alone
         self, _overrides: list[Override], max_batch_size: int | None
