@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from datamix import registry
+from datamix.builder.adapting import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
@@ -21,6 +22,7 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_source
+from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
@@ -43,6 +45,7 @@ class Assembly:
       identity: What determines the sequence, by the key that sets it; not where the data lies.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
+      adapt: How the weights follow training; None where they do not.
     """
 
     sources: Mapping[str, OpenSource]
@@ -57,6 +60,7 @@ class Assembly:
     identity: Mapping[str, object]
     prefetch_bytes: int | None = None
     threads: int | None = None
+    adapt: Adapt | None = None
 
     @property
     def placements(self) -> dict[str, Placement]:
@@ -142,6 +146,7 @@ class Assembly:
             placements=self.placements,
             threads=self.threads,
             prefetch_bytes=self.prefetch_bytes,
+            adapt=self.adapt,
         )
 
 
@@ -159,6 +164,7 @@ def assemble(
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
     threads: int | None = None,
+    adapt: Mapping[str, Any] | None = None,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
@@ -175,6 +181,7 @@ def assemble(
       device_bytes: The most bytes of records on the device, where "auto" decides.
       prefetch_bytes: The most bytes of records that are read ahead on the host.
       threads: The number of threads that read on the host.
+      adapt: How the weights follow training: the policy's name under "rule", what every policy has, and its settings.
     """
     for source in sources:
         if not source.num_records:
@@ -211,6 +218,7 @@ def assemble(
         "stop": [mix.stop, mix.samples, dict(mix.epochs or {}), *([] if mix.tokens is None else [mix.tokens])],
         "mix.unit": unit,
         "operators": _identities(operators),
+        **({} if adapt is None else {"adapt": dict(adapt)}),
     }
     return Assembly(
         sources={source.name: source for source in opened},
@@ -225,6 +233,7 @@ def assemble(
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
         prefetch_bytes=prefetch_bytes,
         threads=threads,
+        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit),
     )
 
 

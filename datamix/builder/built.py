@@ -72,5 +72,15 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
         device_bytes=config.device_bytes,
         prefetch_bytes=config.prefetch_bytes,
         threads=config.threads,
+        adapt=_adapt(config),
     )
     return Built(config=config, **vars(assembly))
+
+
+def _adapt(config: Config) -> dict[str, Any] | None:
+    """The settings of weights that follow training, for the jobs that have losses."""
+    adapt = config.adapt
+    if adapt is None or config.job not in ("", "train"):
+        return None
+    fields = {key: getattr(adapt, key) for key in ("rule", "every", "floor", "warmup", "max_epochs")}
+    return {**adapt.settings, **fields}

@@ -18,7 +18,16 @@ from datamix import registry
 from datamix.config.check import Node, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
-from datamix.config.schema import LARGEST, Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
+from datamix.config.schema import (
+    LARGEST,
+    AdaptConfig,
+    Config,
+    MixConfig,
+    OperatorConfig,
+    SourceConfig,
+    SweepConfig,
+    TrainConfig,
+)
 from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
@@ -69,6 +78,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         mix=_mix(top, [source.name for source in sources], group_weights),
         operators=_operators(top.take("operators"), "operators"),
         shuffle="null" if (shuffle := top.take("shuffle")) is None else shuffle,
+        adapt=_adapt(top),
         sweep=_sweep(top),
         train=_train(top) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
@@ -90,6 +100,8 @@ def check_components(config: Config) -> None:
     for where, chain in {**chains, "operators": config.operators}.items():
         for i, operator in enumerate(chain):
             _check(f"{where}[{i}].{operator.name}", "operator", operator.name, operator.settings)
+    if (adapt := config.adapt) is not None:
+        _check("adapt", "policy", adapt.rule, adapt.settings)
     if (train := config.train) is not None:
         _check("model", "model", train.model, train.model_settings)
         _check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
@@ -261,6 +273,13 @@ def _sweep(top: Node) -> SweepConfig:
     if not all(isinstance(directory, str) for directory in several):
         raise ConfigError("it is the directory of a sweep, or a list of them", key="sweep.dir", value=directories)
     return read(SweepConfig, top, directories=several)
+
+
+def _adapt(top: Node) -> AdaptConfig | None:
+    if not top.values.get("adapt"):  # adapt=none
+        top.take("adapt")
+        return None
+    return read(AdaptConfig, top)
 
 
 def _train(top: Node) -> TrainConfig:

@@ -15,6 +15,7 @@ from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of
 from datamix.report.files import write_report
 from datamix.report.progress import progress
+from datamix.training.adapted import counts, deviation, summary, write_schedule
 from datamix.training.runs import Run, fit, prepare
 
 
@@ -54,6 +55,7 @@ def begin(out: Console, job: Run) -> None:
     out.print(
         f"Training {settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says}) with "
         f"{settings.optimizer} for {job.steps:,} steps of {job.config.batch_size} on {mix}"
+        + (f", then as adapt={job.learner.adapt.rule} says" if job.learner.adapt else "")
     )
 
 
@@ -96,6 +98,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         f"source {_shown(last[f'{families[0]}/worst'], families[0])}; "
         f"{job.steps_done / max(job.seconds, 1e-9):,.0f} steps/s, tests included"
     )
+    adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
     curves.draw(
         job.directory / "curves.png",
         job.metrics.lines,
@@ -103,6 +106,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         f"{settings.model} on {' + '.join(names)}{caution}",
         unit=job.data.task.loss_unit,
         family=families[0],
+        adapt=adapt,
     )
     plan, size = job.data.pipeline.plan, job.config.batch_size
     report = report_of(
@@ -111,12 +115,15 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         job.data.pipeline.spec,
         fingerprint=job.data.pipeline.fingerprint,
         batches=step,
-        counts=dict(zip(names, plan.counts(step * size), strict=True)),
+        counts=dict(zip(names, _counts(job, step), strict=True)),
         records=step * size,
         samples_per_s=job.steps_done * size / max(job.seconds, 1e-9),
         figure="curves.png",
         statistics=job.data.pipeline.statistics,
     )
+    if job.learner.adapt is not None:
+        mixed = [float(share) for share in plan.targets] if job.learner.adapt.weighs_loss else None
+        report |= {"adapt": adapt, "max_deviation": deviation(job.adapted, mixed)}
     for name, source in report["sources"].items():
         source["trained_on"] = name not in untrained
     report |= {
@@ -136,15 +143,24 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         "train": {"steps": job.steps, "eval_every": settings.eval_every, "batch_size": size},
         "seconds": job.seconds,
     }
+    if job.config.adapt is not None and job.config.adapt.export is not None:
+        path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
+        out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")
     out.print(f"Curves: {job.directory / 'curves.png'}\nReport: {write_report(job.directory, report)}")
     return report
 
 
 def _untrained(job: Run) -> list[str]:
     """The sources that give no record in all steps of a run."""
-    plan = job.data.pipeline.plan
-    counts = plan.counts(job.steps * job.config.batch_size)
-    return [name for name, count in zip(plan.names, counts, strict=True) if not count]
+    counts = _counts(job, job.steps)
+    return [name for name, count in zip(job.data.pipeline.source_names, counts, strict=True) if not count]
+
+
+def _counts(job: Run, step: int) -> list[int]:
+    """The number of records that each source gives before a step; where weights follow training, before the last."""
+    if job.learner.adapt is not None:
+        return counts(job.adapted) if job.adapted else [1] * len(job.data.pipeline.source_names)
+    return job.data.pipeline.plan.counts(step * job.config.batch_size)
 
 
 def _notes(job: Run) -> list[str]:

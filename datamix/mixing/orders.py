@@ -11,7 +11,7 @@ import numpy as np
 from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import by_length, evenly, stratified
+from datamix.mixing.fills import by_credit, by_length, evenly, stratified
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Draws, Period, Runs, Table
 from datamix.rng.hash import draw_at, key_for
@@ -84,6 +84,19 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     slot = np.arange(table.length, dtype=np.uint64) + np.uint64(begin)
     word = draw_at(key_for(demand.seed, "mix", "window", demand.first), slot)
     return Table(table.source_of[np.lexsort((word, slot // np.uint64(window)))], table.num_sources)
+
+
+@order
+def largest_credit(demand: Demand) -> Table:
+    """Follow a schedule as a run with `adapt` does, whose weights it may be; the last, endless part as `proportional`.
+
+    At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
+    """
+    if demand.group.depth > 1 or demand.lengths:
+        raise ConfigError("largest_credit mixes single records of sources side by side", key="mix._target_")
+    if demand.horizon is None:
+        return Table.unrolled(evenly(demand.group, None, demand.table_slots), demand.num_sources)
+    return Table(by_credit(demand.shares, demand.owed, demand.horizon), demand.num_sources)
 
 
 @order

@@ -18,12 +18,14 @@ from datamix.fingerprint import differing, digest, parts, records_key
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
+from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.batching import Batching, Remainder, RowShuffle, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
 from datamix.pipeline.iterator import BatchIterator, Output
-from datamix.pipeline.locate import arrays_of, start_at
+from datamix.pipeline.locate import PlanArrays, arrays_of, start_at
+from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, locate_block, next_flat
 from datamix.pipeline.readers.base import Reader
@@ -61,6 +63,8 @@ class Pipeline:
         what those have that are not named, "host" for read as they are needed. Batches are the same.
       threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
       prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB.
+      adapt: How the weights follow training; None where they do not. The plan is then that of the weights with which
+        the mix begins, and has one stage.
 
     Raises:
       SpecError: The records of two sources do not fit together; found before any data is read.
@@ -101,9 +105,11 @@ class Pipeline:
         placements: Mapping[str, Placement] | None = None,
         threads: int | None = None,
         prefetch_bytes: int | None = None,
+        adapt: Adapt | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
-        plan_arrays = arrays_of(plan)
+        self.adapt = adapt
+        plan_arrays = self._plan_arrays(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
@@ -131,6 +137,10 @@ class Pipeline:
                 self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
         self._layout = program, plan_arrays, row_shuffle, numbers
         self._reader = _OnDevice(reader)
+
+    def _plan_arrays(self, plan: Plan) -> PlanArrays:
+        arrays = arrays_of(plan)
+        return arrays if self.adapt is None else replace(arrays, slots=CreditLookup.of(plan))
 
     @property
     def batch_size(self) -> int:
@@ -209,8 +219,8 @@ class Pipeline:
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
-        other._places = self._places
-        other._layout, other._reader = (program, arrays_of(plan), row_shuffle, numbers), self._reader
+        other._places, other.adapt = self._places, self.adapt
+        other._layout, other._reader = (program, self._plan_arrays(plan), row_shuffle, numbers), self._reader
         other.recipe = self.recipe and partial(_reweighted, self.recipe, dict(weights))
         return other
 
@@ -279,6 +289,7 @@ class Pipeline:
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
+        self._require_known("it is taken by its number")
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
@@ -355,7 +366,23 @@ class Pipeline:
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
-        return start_at(self.plan, step, self.batch_size)
+        if step:
+            self._require_known("it is asked for")
+        adapted = self.adapted()
+        return start_at(self.plan, step, self.batch_size) if adapted is None else adapted[1]
+
+    def adapted(self) -> tuple[AdaptState, Cursor] | None:
+        """The state of weights that follow training, and the cursor that has them, at the beginning; else None."""
+        if self.adapt is None:
+            return None
+        return self.adapt.start(self.compiled.plan, start_at(self.plan, 0, self.batch_size))
+
+    def _require_known(self, how: str) -> None:
+        """Refuse what needs to know the records of a batch before the losses of those before it are known."""
+        if self.adapt is not None:
+            text = f"which records a batch has depends on the losses of those before it, and {how}"
+            mend = "Take batches in order, by iterator() from its beginning or from a state, or leave adapt out."
+            raise ConfigError(text, key="adapt", value=self.adapt.rule, hint=mend)
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
         """`compiled.next`: the batch at a cursor, and the cursor after it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +87,7 @@ class Data:
             return []
         size, length = self.pipeline.batch_size, self.pipeline.plan.length
         count = min(-(-_MEASURED // size), _MEASURED if length is None else length // size)
-        batches, moments = [self.pipeline[step] for step in range(count)], []
+        batches, moments = list(islice(self.pipeline.iterator(), count)), []
         for leaf in self.task.standardized:
             values = np.ma.masked_invalid(np.concatenate([np.asarray(each[leaf], np.float64) for each in batches]))
             deviation = np.ma.filled(values.std(axis=0), 1)
@@ -183,6 +184,7 @@ def _test_config(config: Config, test_sources: list[SourceConfig], batch_size: i
         config,
         sources=tuple(sources),
         mix=MixConfig(order="concat", stop="exhaust_once"),
+        adapt=None,
         operators=_without_random(config.operators),
         shuffle=False,
         seed=0,

@@ -22,7 +22,9 @@ from datamix import registry
 from datamix.config.schema import TrainConfig
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing
+from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lookup.credit import whole_weights
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.rng.keys import key_of, same_draws
@@ -42,11 +44,27 @@ class State(NamedTuple):
       params: What is learnt.
       rest: What else the model keeps: random streams, running means.
       optimizer: The state of Optax's optimiser, with the learning rate of the last step.
+      adapt: Where the weights of the mix follow training, the state of that, and the cursor that has them; else None.
     """
 
     params: Any
     rest: Any
     optimizer: Any
+    adapt: tuple[AdaptState, Cursor] | None = None
+
+
+class Trail(NamedTuple):
+    """What training leaves behind, a row a step; None what is not there.
+
+    Attributes:
+      loss: The loss of each step, float32 [steps].
+      weight: The weights of a mix that adapts, in parts of `TOTAL`, int32 [steps, num_sources].
+      count: The number of records of each source in it, [steps, num_sources].
+    """
+
+    loss: Any
+    weight: Any = None
+    count: Any = None
 
 
 class HeldOut(NamedTuple):
@@ -72,6 +90,7 @@ class Learner:
       model: The function that makes the model; see `datamix.training.models.model`.
       optimizer: The function that makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
       task: What it learns.
+      adapt: How the weights of the mix follow training; None where they do not.
     """
 
     model: Callable[..., nnx.Module]
@@ -79,9 +98,10 @@ class Learner:
     optimizer: Callable[..., optax.GradientTransformation]
     optimizer_settings: tuple[tuple[str, Any], ...]
     task: Task
+    adapt: Adapt | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, task: Task) -> Learner:
+    def of(cls, config: TrainConfig, task: Task, adapt: Adapt | None = None) -> Learner:
         """The learner that a configuration describes, for a task."""
         return cls(
             model=registry.lookup("model", config.model),
@@ -89,6 +109,7 @@ class Learner:
             optimizer=registry.lookup("optimizer", config.optimizer),
             optimizer_settings=frozen(config.optimizer_settings),
             task=task,
+            adapt=adapt,
         )
 
     @same_draws()
@@ -166,29 +187,48 @@ def first_state(learner: Learner, key: jax.Array, moments: Moments) -> State:
 @same_draws()
 def train(
     learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: Float32[jax.Array, " steps"]
-) -> tuple[Cursor, State, Float32[jax.Array, " steps"]]:
+) -> tuple[Cursor, State, Trail]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Returns:
-      Cursor and state after the last step, and the loss of each step.
+      Cursor and state after the last step, and what each step leaves behind.
     """
-    graph, transform = _graph(learner, training=True), learner.transform()
+    graph, transform, adapt = _graph(learner, training=True), learner.transform(), learner.adapt
+    sources = jnp.arange(len(compiled.plan.size))
 
-    def loss_of(params: Any, rest: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
+    def loss_of(
+        params: Any, rest: Any, batch: Mapping[str, jax.Array], weights: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
         losses, counts = learner.task.loss(model(*learner.task.inputs(batch)), batch)
-        return losses.sum() / jnp.maximum(counts.sum(), 1), _split(model)[2]
+        if weights is None:
+            loss = losses.sum() / jnp.maximum(counts.sum(), 1)
+        else:
+            weight = weights[batch["source_id"]]
+            loss = (weight * losses).sum() / jnp.maximum((weight * counts).sum(), 1e-6)
+        return loss, (_split(model)[2], losses, counts)
 
-    def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
-        cursor, (params, rest, optimizer) = carry
+    def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], Trail]:
+        cursor, (params, rest, optimizer, adapting) = carry
         batch, cursor = compiled.next(cursor)
-        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch)
+        weights = adapting[0].weights if adapt is not None and adapt.weighs_loss else None
+        (loss, (rest, losses, counts)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            params, rest, batch, weights
+        )
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
-        params = optax.apply_updates(params, updates)
-        return (cursor, State(params, rest, optimizer)), loss
+        params, trail = optax.apply_updates(params, updates), Trail(loss)
+        if adapt is not None:
+            by_source = (batch["source_id"][None] == sources[:, None]).astype(jnp.float32)
+            weight = whole_weights(adapting[0].weights) if adapt.weighs_loss else cursor.online.weight
+            trail = Trail(loss, weight, by_source.sum(axis=1))
+            state, cursor = adapt.observe(
+                adapting[0], cursor, compiled.plan, by_source @ losses, by_source @ counts, trail.count
+            )
+            adapting = state, cursor
+        return (cursor, State(params, rest, optimizer, adapting)), trail
 
-    (cursor, state), losses = lax.scan(step, (cursor, state), rates)
-    return cursor, state, losses
+    (cursor, state), trail = lax.scan(step, (cursor, state), rates)
+    return cursor, state, trail
 
 
 def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Sums:

@@ -15,13 +15,15 @@ from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import differing, digest
+from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
+from datamix.training.adapted import check_export
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.learner import Learner, State, first_state
+from datamix.training.learner import Learner, State, Trail, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
 from datamix.training.replicas import Replicas, execution_of, same_program
@@ -43,6 +45,8 @@ class Run:
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.
       steps_done: The number of steps in that time.
+      adapted: Where the weights follow training: by the first step of each window, the weights, in parts of `TOTAL`,
+        and the number of records of each source so far.
     """
 
     config: Config
@@ -61,6 +65,7 @@ class Run:
     error: DatamixError | None = None
     seconds: float = 0.0
     steps_done: int = 0
+    adapted: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -86,8 +91,13 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
-    learner = Learner.of(settings, data.task)
+    if config.adapt is not None and data.pipeline.adapt is not None:
+        check_export(config.adapt.export, data.pipeline.adapt)
+    learner = Learner.of(settings, data.task, data.pipeline.adapt)
     learner.check(data.pipeline.spec)
+    if learner.adapt is not None:
+        learner.adapt.check_steps(steps, data.pipeline.plan.epoch_records)
+    state = first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments())
     run = Run(
         config=config,
         settings=settings,
@@ -97,7 +107,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         rates=rates(schedule(steps, **settings.schedule_settings), settings.learning_rate, steps),
         step=0,
         cursor=data.pipeline.start(),
-        state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
+        state=state._replace(adapt=data.pipeline.adapted()),
         checkpoints=Checkpoints(directory),
     )
     lines: list[Line] = []
@@ -127,7 +137,7 @@ def _same_data(first: Config, other: Config) -> bool:
     def kept(config: Config) -> Config:
         mix = replace(config.mix, ratio=None, weights={}, share={})
         sources = tuple(replace(source, seed=None) for source in config.sources)
-        return replace(config, seed=0, mix=mix, sources=sources, train=None)
+        return replace(config, seed=0, mix=mix, sources=sources, adapt=None, train=None)
 
     return kept(first) == kept(other)
 
@@ -161,7 +171,8 @@ def _resume(run: Run) -> list[Line]:
         )
     run.step = step
     run.state = run.checkpoints.state(step, run.state)
-    run.cursor = run.data.pipeline.start(position["mix"]["step"])
+    run.cursor = run.data.pipeline.start(position["mix"]["step"]) if run.state.adapt is None else run.state.adapt[1]
+    run.adapted = {int(window): tuple(values) for window, values in position.get("adapted", {}).items()}
     run.note = f"train.resume: the run goes on after step {step:,} of {run.steps:,}."
     lines: list[Line] = position["lines"]
     return lines
@@ -182,8 +193,11 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def _save(run: Run) -> None:
-    mix = run.data.pipeline.iterator(start=run.step).state()
-    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines})
+    mix = run.data.pipeline.iterator(start=0 if run.learner.adapt else run.step).state()
+    adapted = {"adapted": run.adapted} if run.adapted else {}
+    run.checkpoints.save(
+        run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines} | adapted
+    )
 
 
 def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
@@ -223,15 +237,15 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         begun, before = time.perf_counter(), first.step
         step = min(before - before % every + every, first.steps)
         with failures_named():
-            losses = replicas.train(all_rates[:, before:step]) if step > before else None
+            trails = replicas.train(all_rates[:, before:step]) if step > before else None
             scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = interruption.received()  # a signal that comes later waits for the next test
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
-            if losses is not None and run.error is None:
-                _note(run, before, losses[i], partial(replicas.state, i), ending=ending)
-        if losses is not None:  # otherwise they had ended before
+            if trails is not None and run.error is None:
+                _note(run, before, trails[i], partial(replicas.state, i), ending=ending)
+        if trails is not None:  # otherwise they had ended before
             tell(runs)
         if ending:
             interruption.check()
@@ -242,8 +256,9 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         run.checkpoints.close()
 
 
-def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State], *, ending: bool) -> None:
+def _note(run: Run, before: int, trail: Trail, state: Callable[[], State], *, ending: bool) -> None:
     """Record what a run has done since the step `before`."""
+    losses: np.ndarray = trail.loss
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = before + int(np.argmin(np.isfinite(losses))) + 1
@@ -256,11 +271,28 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State],
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
+    if run.learner.adapt is not None:
+        _note_weights(run, run.learner.adapt, before, trail)
+    if run.error is not None:
+        return
     assert run.scores is not None
     run.metrics.add(run.step, float(losses.mean()), run.data.task.metrics(run.data.pipeline.source_names, run.scores))
     if ending or _due(run, before):
         run.state = state()
         _save(run)
+
+
+def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
+    """Record the weights since the step `before`, and how many records each source has given under them."""
+    if (trail.weight < 0).any():
+        lost = before + int(np.argmax((trail.weight < 0).any(axis=1)))
+        text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"
+        run.error = ConfigError(text, key=f"adapt={adapt.rule}")
+        return
+    for step, weight, count in zip(range(before, run.step), trail.weight, trail.count, strict=True):
+        window = step - step % adapt.every
+        weights, counts = run.adapted.get(window, (weight.tolist(), [0] * len(count)))
+        run.adapted[window] = weights, [int(a + b) for a, b in zip(counts, count, strict=True)]
 
 
 def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[list[Item]]:
