@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
@@ -14,7 +15,7 @@ DEFAULTS = {"every": 10, "floor": 0.01, "warmup": 0, "max_epochs": None}
 """The settings of every policy."""
 
 
-def adapt_of(settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str) -> Adapt:
+def adapt_of(settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, remainder: str) -> Adapt:
     """How the weights of a mix follow training.
 
     Args:
@@ -22,17 +23,32 @@ def adapt_of(settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str) 
       plan: The plan of the weights with which the mix begins.
       mix: The inputs of that plan.
       unit: What follows the ratio.
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
 
     Raises:
       ConfigError: The mix says itself what the policy is to say, or the policy's settings are wrong.
     """
-    rule, fields = settings["rule"], {key: settings.get(key, default) for key, default in DEFAULTS.items()}
+    rule, fields = settings.get("rule"), {key: settings.get(key, default) for key, default in DEFAULTS.items()}
+    if not isinstance(rule, str):
+        raise ConfigError(
+            "it is the name of a policy, or one under 'rule' and its settings", key="adapt", value=settings
+        )
+    for key, (kind, least) in {
+        "every": (int, 1),
+        "floor": (float, 0),
+        "warmup": (int, 0),
+        "max_epochs": (int, 1),
+    }.items():
+        value = fields[key]
+        if value != DEFAULTS[key] and not (registry.is_kind(value, kind) and value >= least):
+            raise ConfigError(f"it is {registry.KINDS[kind]}, {least} or more", key=f"adapt.{key}", value=value)
     refused = {
         "mix.schedule": (mix.schedule, "the policy says how weights change"),
         "mix": (mix.order if mix.order != "proportional" else None, "it orders records itself; use mix=proportional"),
         "mix.window": (mix.settings.get("window"), "it orders records itself"),
         "mix.stratify": (mix.settings.get("stratify"), "it orders records itself"),
         "mix.unit": (unit if unit != "record" else None, "its weights are those of records"),
+        "batch.remainder": (remainder if remainder != "drop" else None, "all its batches are whole"),
         "stop.tokens": (mix.tokens, "how many records hold so many depends on the losses"),
         "stop": (plan.stages[-1].length and mix.samples is None and mix.stop, "when it ends depends on the losses"),
     }

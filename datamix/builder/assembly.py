@@ -233,7 +233,7 @@ def assemble(
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
         prefetch_bytes=prefetch_bytes,
         threads=threads,
-        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit),
+        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit, remainder),
     )
 
 

@@ -276,9 +276,15 @@ def _sweep(top: Node) -> SweepConfig:
 
 
 def _adapt(top: Node) -> AdaptConfig | None:
-    if not top.values.get("adapt"):  # adapt=none
-        top.take("adapt")
+    if "adapt" not in top.values:
         return None
+    node = top.group("adapt")
+    if not node.values.get("reference"):  # which `source=a+b` brings, for the policies that take it
+        node.values.pop("reference", None)
+    if not node.values:  # adapt=none
+        return None
+    if TARGET not in node.values:
+        raise unknown_key(node.key(next(iter(node.values))), ())
     return read(AdaptConfig, top)
 
 

@@ -31,6 +31,7 @@ def joined(text: str) -> DictConfig:
         "mix": {"weights": _open(), "share": _open()},
         "stop": {"epochs": _open()},
         "sweep": {"goal_weights": _open()},
+        "adapt": {"reference": _open()},
     }
     return OmegaConf.create(node)
 

@@ -30,7 +30,7 @@ class AdaptState(NamedTuple):
       known: The last known loss of each source, NaN before there is one.
       loss: The summed losses since the last update.
       terms: The number of things that these are a sum over.
-      count: The number of records since the last update.
+      records: The number of records since the last update.
       step: The number of steps so far, uint32 [].
     """
 
@@ -39,7 +39,7 @@ class AdaptState(NamedTuple):
     known: PerSource
     loss: PerSource
     terms: PerSource
-    count: PerSource
+    records: PerSource
     step: Words
 
 
@@ -124,23 +124,27 @@ class Adapt:
         return state, self._weighed(plan, cursor._replace(online=online), weights)
 
     def observe(
-        self, state: AdaptState, cursor: Cursor, plan: PlanArrays, loss: PerSource, terms: PerSource, count: PerSource
+        self, state: AdaptState, cursor: Cursor, plan: PlanArrays, loss: PerSource, terms: PerSource, records: PerSource
     ) -> tuple[AdaptState, Cursor]:
         """Count a step in, whose losses are summed by source; at the end of a window, give the weights of the next."""
         state = state._replace(
-            loss=state.loss + loss, terms=state.terms + terms, count=state.count + count, step=state.step + 1
+            loss=state.loss + loss, terms=state.terms + terms, records=state.records + records, step=state.step + 1
         )
         at_end = state.step % jnp.uint32(self.every) == 0
-        return lax.cond(at_end, lambda: self._turned(state, cursor, plan), lambda: (state, cursor))
+        after: tuple[AdaptState, Cursor] = lax.cond(
+            at_end, lambda: self.turned(state, cursor, plan), lambda: (state, cursor)
+        )
+        return after
 
-    def _turned(self, state: AdaptState, cursor: Cursor, plan: PlanArrays) -> tuple[AdaptState, Cursor]:
+    def turned(self, state: AdaptState, cursor: Cursor, plan: PlanArrays) -> tuple[AdaptState, Cursor]:
         """The state and the cursor at the beginning of another window."""
         known = jnp.where(state.terms > 0, state.loss / jnp.maximum(state.terms, 1), state.known)
         loss = jnp.where(jnp.isnan(known), jnp.nanmean(known), known)  # of a source that had no record yet, the mean
         learns = (state.step > self.warmup) & ~jnp.isnan(known).all()
-        updated = self.policy.update(state.policy, loss, state.count)
+        updated = self.policy.update(state.policy, loss, state.records)
         policy = jax.tree.map(lambda new, old: jnp.where(learns, new, old).astype(old.dtype), updated, state.policy)
         chosen = self.policy.weights(policy)
+        chosen = jnp.where((chosen >= 0).all(), chosen, jnp.nan)  # which `whole_weights` marks
         chosen = (1 - self.floor * len(loss)) * chosen / chosen.sum() + self.floor
         weights = jnp.where(learns, chosen, state.weights)
         zeros = jnp.zeros_like(loss)

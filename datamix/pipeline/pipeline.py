@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Literal, NoReturn, TypeAlias, overload
+from typing import Literal, NoReturn, TypeAlias, cast, overload
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState
+from datamix.pipeline.adaptive import AdaptiveIterator
 from datamix.pipeline.batching import Batching, Remainder, RowShuffle, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
@@ -289,7 +290,7 @@ class Pipeline:
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
-        self._require_known("it is taken by its number")
+        self.require_known("it is taken by its number")
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if index < 0 or (length is not None and index >= length):
@@ -348,6 +349,10 @@ class Pipeline:
         return self._iterator(start, (whole, short), output, stride)
 
     def _iterator(self, start: int, rows: tuple[slice, slice], output: Output, stride: int) -> BatchIterator:
+        if start or stride != 1:
+            self.require_known("start and stride leave some out")
+        if self.adapt is not None:
+            return cast(BatchIterator, AdaptiveIterator(self, rows[0], output))  # it has the same methods
         return BatchIterator(
             self.compiled,
             self.plan,
@@ -362,12 +367,13 @@ class Pipeline:
 
     def records(self) -> Records:
         """The records of all batches by their number, for libraries that ask for records one by one."""
+        self.require_known("they are taken by their number")
         return Records(self)
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
         if step:
-            self._require_known("it is asked for")
+            self.require_known("it is asked for")
         adapted = self.adapted()
         return start_at(self.plan, step, self.batch_size) if adapted is None else adapted[1]
 
@@ -377,7 +383,7 @@ class Pipeline:
             return None
         return self.adapt.start(self.compiled.plan, start_at(self.plan, 0, self.batch_size))
 
-    def _require_known(self, how: str) -> None:
+    def require_known(self, how: str) -> None:
         """Refuse what needs to know the records of a batch before the losses of those before it are known."""
         if self.adapt is not None:
             text = f"which records a batch has depends on the losses of those before it, and {how}"

@@ -147,7 +147,7 @@ class Curves(NamedTuple):
     update: jax.Array
 
 
-_EXPONENTS = np.arange(0.05, 0.801, 0.05, np.float32)  # within the bounds that the authors' code sets
+_EXPONENTS = np.arange(1, 17).astype(np.float32) / 20  # within the bounds that the authors' code sets
 
 
 @policy

@@ -59,12 +59,12 @@ class Trail(NamedTuple):
     Attributes:
       loss: The loss of each step, float32 [steps].
       weight: The weights of a mix that adapts, in parts of `TOTAL`, int32 [steps, num_sources].
-      count: The number of records of each source in it, [steps, num_sources].
+      records: The number of records of each source in it, [steps, num_sources].
     """
 
     loss: Any
     weight: Any = None
-    count: Any = None
+    records: Any = None
 
 
 class HeldOut(NamedTuple):
@@ -211,18 +211,18 @@ def train(
     def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], Trail]:
         cursor, (params, rest, optimizer, adapting) = carry
         batch, cursor = compiled.next(cursor)
-        weights = adapting[0].weights if adapt is not None and adapt.weighs_loss else None
+        weights = adapting[0].weights if adapt is not None and adapt.weighs_loss and adapting is not None else None
         (loss, (rest, losses, counts)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             params, rest, batch, weights
         )
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
         params, trail = optax.apply_updates(params, updates), Trail(loss)
-        if adapt is not None:
+        if adapt is not None and adapting is not None:
             by_source = (batch["source_id"][None] == sources[:, None]).astype(jnp.float32)
-            weight = whole_weights(adapting[0].weights) if adapt.weighs_loss else cursor.online.weight
+            weight = cursor.online.weight if weights is None and cursor.online else whole_weights(adapting[0].weights)
             trail = Trail(loss, weight, by_source.sum(axis=1))
             state, cursor = adapt.observe(
-                adapting[0], cursor, compiled.plan, by_source @ losses, by_source @ counts, trail.count
+                adapting[0], cursor, compiled.plan, by_source @ losses, by_source @ counts, trail.records
             )
             adapting = state, cursor
         return (cursor, State(params, rest, optimizer, adapting)), trail

@@ -289,7 +289,7 @@ def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
         text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"
         run.error = ConfigError(text, key=f"adapt={adapt.rule}")
         return
-    for step, weight, count in zip(range(before, run.step), trail.weight, trail.count, strict=True):
+    for step, weight, count in zip(range(before, run.step), trail.weight, trail.records, strict=True):
         window = step - step % adapt.every
         weights, counts = run.adapted.get(window, (weight.tolist(), [0] * len(count)))
         run.adapted[window] = weights, [int(a + b) for a, b in zip(counts, count, strict=True)]
