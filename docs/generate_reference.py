@@ -16,12 +16,14 @@ from typing import Any
 from datamix import jobs, operators, registry, sources, training  # noqa: F401  (their components are known by name)
 from datamix.config.check import keys_of
 from datamix.config.schema import Config, MixConfig, SourceConfig, SweepConfig, TrainConfig
+from datamix.sources.images import ImageFormat
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 KINDS = {
     "mix": "order",
     "stop": "stop",
     "weighting": "weighting",
+    "adapt": "policy",
     "job": "job",
     "model": "model",
     "optimizer": "optimizer",
@@ -116,7 +118,7 @@ def components(kind: str) -> Iterator[str]:
         text = inspect.getdoc(component) or ""
         yield f"### `{name}` {{#{kind}-{name.replace('_', '-')}}}"
         yield from ("", text.split("\n\n")[0].replace("\n", " "))
-        meanings = meanings_of(text)
+        meanings = meanings_of_component(component)
         allowed, rows = types_of(component), []
         for setting, parameter in registry.settings(component).items():
             default = "needed" if parameter.default is inspect.Parameter.empty else f"`{yaml(parameter.default)}`"
@@ -130,6 +132,12 @@ def meanings_of(docstring: str) -> dict[str, str]:
     section = re.search(r"^ *(?:Args|Attributes):\n((?:(?:  .*)?\n?)*)", inspect.cleandoc(docstring), re.MULTILINE)
     entries = re.findall(r"^  (\w+): ((?:.|\n    )*)", section[1] if section else "", re.MULTILINE)
     return {name: " ".join(text.replace("None", "null").split()) for name, text in entries}
+
+
+def meanings_of_component(component: Any) -> dict[str, str]:
+    """The meanings of the settings of a component; those of images are described once for all sources."""
+    images = meanings_of(ImageFormat.__doc__ or "") if "background" in registry.settings(component) else {}
+    return images | meanings_of(inspect.getdoc(component) or "")
 
 
 def yaml(value: object) -> str:
@@ -156,7 +164,7 @@ def reference() -> str:
         target = next((each.default for each in settings if kind and each.key.endswith("_target_")), "")
         component = registry.lookup(kind, target) if target in registry.names(kind or "job") else None
         types = {} if component is None else types_of(component)
-        meanings = meanings_of(inspect.getdoc(component) or "") if component is not None else {}
+        meanings = meanings_of_component(component) if component is not None else {}
         result = []
         for each in settings:
             name = each.key.rpartition(".")[2]

@@ -191,10 +191,10 @@ def assemble(
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
     seeds = _seeds(sources, mix.seed)
-    lengths = None if unit == "record" else {each.name: _lengths(each, unit, f"mix.unit = {unit}") for each in sources}
+    lengths = None if unit == "record" else {each.name: _lengths(each, unit, "mix.unit", unit) for each in sources}
     num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
     if mix.tokens is not None:
-        num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens") for source in sources}
+        num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens", mix.tokens) for source in sources}
     _check_tokenizers(sources)
     sizes = {source.name: source.num_records for source in sources}
     blocks = {}
@@ -283,19 +283,19 @@ def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
             raise ConfigError(text, key=source.setting("tokenizer"), hint=f"Give {first.setting('tokenizer')} as well.")
 
 
-def _lengths(source: OpenSource, leaf: str, where: str) -> np.ndarray:
+def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarray:
     """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold."""
     if leaf == "tokens" and source.num_tokens is not None:
         return source.num_tokens
     spec = source.spec
     if leaf == "tokens" and "num_tokens" in spec:
         leaf = "num_tokens"
+    if leaf == "tokens" and leaf in spec and len(spec[leaf].shape) == 1:
+        return np.full(source.num_records, spec[leaf].shape[0])
     if leaf not in spec or spec[leaf].shape:
+        text = f"source {source.name!r} has no leaf {leaf!r} with one number a record"
         numbers = [name for name, part in spec.items() if not part.shape]
-        raise SpecError(
-            f"{where}: source {source.name!r} has no leaf {leaf!r} with one number a record. "
-            f"{hint(leaf, ['record', *numbers])}"
-        )
+        raise SpecError(text, key=key, value=value, hint=hint(leaf, ["record", *numbers]))
     return source.read_leaf(leaf)
 
 

@@ -63,7 +63,8 @@ class SourceConfig:
       record_weight: The leaf that records are drawn in proportion to, with replacement; None to go through them all.
       seed: Seed of its shuffle and its random operators; None for that of the mix.
       class_names: Names of the labels; empty for those that the source gives itself.
-      num_classes: The number of classes; None for as many as have names, or as the whole dataset has labels.
+      num_classes: The number of classes; None for as many as have names, or as the whole dataset has labels. Of
+        records of tokens, how many of these there may be.
       label: What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing, and so left
         out; None where its values say it.
       unlabelled: Whether records whose label is negative (or NaN), and so no class, are refused, or kept and left out

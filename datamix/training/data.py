@@ -15,7 +15,7 @@ from datamix.builder.opening import open_source
 from datamix.builder.source import OpenSource
 from datamix.builder.values import notes_on_values, what_is_broken
 from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
 from datamix.training.learner import HeldOut, Moments
@@ -104,7 +104,13 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
     if config.train is not None and config.train.tokens is not None:
         config = replace(config, mix=replace(config.mix, tokens=config.train.tokens))
-    built = build(config)
+    try:
+        built = build(config)
+    except SpecError as error:
+        if error.key != "stop.tokens" or config.train is None or config.train.tokens is None:
+            raise
+        text = "it counts the tokens of records, and a source of this mix has none"
+        raise ConfigError(text, key="train.tokens", value=config.train.tokens, hint="Set train.steps.") from error
     task_of = choose(built)
     if like is not None:
         built = built.completed(all_counts=True)
@@ -125,11 +131,18 @@ def open_data(config: Config, like: Data | None = None) -> Data:
                 f"source {name!r}: none of its {count:,} test records has a class, so that there is nothing to test; "
                 f"hold labelled records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
             )
+    pipeline = built.pipeline()
+    if isinstance(task, Language):
+        for name, leaves in [*pipeline.statistics.items(), *test_pipeline.statistics.items()]:
+            least, most = (getattr(leaves.get("tokens"), bound, None) or 0 for bound in ("min", "max"))
+            if least < 0 or most >= task.num_outputs:
+                text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {task.num_outputs:,} from 0"
+                raise DataError(f"source {name!r}: {text}.")
     fed = [name for name in built.sources if "host" in (built.placements[name], tests.placements[name])]
     return Data(
         built=built,
         built_tests=tests,
-        pipeline=built.pipeline(),
+        pipeline=pipeline,
         test_pipeline=test_pipeline,
         tests=HeldOut(
             test_pipeline.compiled,

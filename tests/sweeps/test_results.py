@@ -12,6 +12,7 @@ from datamix.sweeps.results import (
     RESULT,
     best,
     complaints,
+    metric_of,
     read_results,
     related,
     settings,
@@ -85,3 +86,26 @@ def test_a_damaged_result_is_named(leave, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"sweep/4/result\.json is damaged .*; delete it, and sweep\.resume=true runs"):
         read_results(path.parents[1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported", "metric"),
+    [
+        ("auto", ["loss/worst", "accuracy/worst"], "accuracy/worst"),
+        ("auto", ["perplexity/worst", "loss/worst", "bits_per_byte/worst"], "bits_per_byte/worst"),
+        ("auto", ["mse/worst", "r2/worst"], "r2/worst"),
+        ("auto", [], "accuracy/worst"),
+        ("samples", ["accuracy/worst"], "samples"),
+    ],
+)
+def test_jobs_are_judged_by_what_was_asked_for_or_by_the_worst_source(asked, reported, metric):
+    assert metric_of(asked, reported) == metric
+
+
+def test_a_command_names_the_directory_of_its_configs(tmp_path, call_datamix):
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "mine.yaml").write_text("_target_: digits\nsplit: train[:20]\n")
+    sweep = ["-m", "job=plan", "source=mine", "batch.size=16,32", "hydra.sweep.dir=s"]
+    ended = call_datamix(f"--config-dir={tmp_path}/conf", *sweep)
+    assert not ended.code, ended.err
+    assert read_results(tmp_path / "s")[1].command == (f"--config-dir={tmp_path}/conf", *sweep[1:3], "batch.size=32")

@@ -16,7 +16,7 @@ from datamix.sweeps.suggesting import suggest, weighted
 SHARES = (0.05, 0.15, 0.25, 0.3, 0.35, 0.5, 0.75)
 
 
-def suggestion_of(results, metric="accuracy/worst", weights=None, goal="auto"):
+def suggestion_of(results, metric="auto", weights=None, goal="auto"):
     return suggest(*weighted(results, metric, goal, weights or {}), 3)
 
 

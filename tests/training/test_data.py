@@ -174,3 +174,11 @@ def test_images_without_a_channel_axis(config_of, tmp_path):
 def test_a_model_that_cannot_take_the_images(make, tmp_path, shape):
     with pytest.raises(ConfigError, match=rf"^model=cnn: it cannot take images {re.escape(str(list(shape)))}: "):
         make(*arrays_in(tmp_path, image=IMAGES.reshape(40, *shape)), "model=cnn")
+
+
+def test_a_budget_in_tokens_needs_tokens(config_of):
+    with pytest.raises(
+        ConfigError, match=r"^train\.tokens = 500; it counts the tokens of records, and a source of"
+    ) as e:
+        open_data(config_of("train.tokens=500"))
+    assert (e.value.key, e.value.value) == ("train.tokens", 500)

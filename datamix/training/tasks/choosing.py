@@ -83,10 +83,14 @@ def _total(built: Built) -> int:
 def _vocab_size(built: Built) -> int:
     """The number of tokens there may be."""
     known = packed(built.sources)
-    for name in built.sources.keys() - known.keys():
-        text = "of its tokens, nobody knows how many there may be; the sources text and tokens do"
-        raise ConfigError(f"source {name!r}: {text}.")
     sizes = [source.vocab_size for source in known.values()]
+    for name in built.sources.keys() - known.keys():
+        if not (number := built.sources[name].declared_num_classes):
+            mend = "Set it; or text and tokens read what knows its tokens."
+            raise ConfigError(
+                "of its tokens, nobody knows how many there may be", key=f"source.{name}.num_classes", hint=mend
+            )
+        sizes.append(number)
     chains = [built.operators, *(source.operators for source in built.sources.values())]
     extra = [each.settings.get(key, 0) for chain in chains for each in chain for key in ("token", "mask_token")]
     return max(*sizes, *(int(token) + 1 for token in extra), 1)

@@ -204,4 +204,7 @@ def test_mistakes_on_the_command_line_are_one_line(call_datamix, tmp_path, overr
 
 
 def test_stop_tokens_needs_tokens(call_datamix):
-    assert "stop.tokens: source 'digits' has no leaf 'tokens'" in call_datamix("source=digits", "stop.tokens=9").mistake
+    assert (
+        "stop.tokens = 9; source 'digits' has no leaf 'tokens'"
+        in call_datamix("source=digits", "stop.tokens=9").mistake
+    )

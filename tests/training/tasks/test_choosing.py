@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, DataError
 from datamix.training.data import open_data
 from datamix.training.tasks.choosing import classes
 from datamix.training.tasks.classification import Classification
@@ -35,8 +35,15 @@ def test_by_leaves(task_of):
     images = FEATURES[:, :, None, None]
     both = task_of(image=images, features=FEATURES, label=LABELS)
     assert both.task == Classification(leaf="image", shape=(3, 1, 1), num_outputs=4)
-    with pytest.raises(ConfigError, match=r"^source 'x': of its tokens, nobody knows how many there may be"):
-        task_of(tokens=np.arange(60, dtype=np.int32).reshape(20, 3))
+
+
+def test_whoever_gives_tokens_as_arrays_says_how_many_there_are(task_of):
+    tokens = np.arange(60, dtype=np.int32).reshape(20, 3)
+    with pytest.raises(ConfigError, match=r"^source\.x\.num_classes: of its tokens, nobody knows how many"):
+        task_of(tokens=tokens)
+    assert task_of("source.x.num_classes=60", tokens=tokens).task == Language(shape=(3,), num_outputs=60)
+    with pytest.raises(DataError, match=r"^source 'x': its tokens are 45 to 59, and those of the mix are 50 from 0\."):
+        task_of("source.x.num_classes=50", tokens=tokens)
 
 
 def test_operators_add_tokens_of_their_own(config_of, tmp_path):
