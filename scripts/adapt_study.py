@@ -30,7 +30,7 @@ TEXT = ["source=code+docs+scripture", "job=train", "model=transformer", "model.w
         "train.steps=400", "train.eval_every=200", "hydra/launcher=vmap", "source.code.test_split=test[:5]",
         "source.docs.test_split=test[:7]", "source.scripture.test_split=test[:20]",
         "sweep.metric=bits_per_byte/worst"]  # fmt: skip
-SWEPT = ("adapt", "weighting", "mix.share.mnist", "mix.ratio")
+SWEPT = ("mix.share.mnist", "mix.ratio", "weighting", "adapt")
 STUDIES = {
     "images": (IMAGES, "accuracy/worst", True, "mix.share.mnist=0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"),
     "text": (TEXT, "bits_per_byte/worst", False, "mix.ratio=4:1:1,1:4:1,1:1:4,2:2:1,2:1:2,1:2:2"),
@@ -41,16 +41,16 @@ STUDIES = {
 def results(overrides: Sequence[str], directory: Path) -> list[dict[str, Any]]:
     """Run a sweep; its jobs that are done."""
     subprocess.run([sys.executable, "-m", "datamix", "-m", *overrides, f"hydra.sweep.dir={directory}"], check=True)
-    return [job for job in json.loads((directory / "sweep.json").read_text())["jobs"] if job["status"] == "done"]
+    return [job for job in json.loads((directory / "sweep.json").read_text()) if job["status"] == "done"]
 
 
 def by_setting(jobs: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[str, float]]:
     """The metric of each seed, by what else was swept."""
     settings: dict[str, dict[str, float]] = {}
     for job in jobs:
-        choices = dict(job["overrides"])
+        choices = dict(each.split("=", 1) for each in job["overrides"])
         seed = choices.pop("seed")
-        name = ", ".join(f"{key}={value}" for key, value in choices.items() if key in SWEPT)
+        name = next((f"{key}={choices[key]}" for key in SWEPT if key in choices), "")
         settings.setdefault(name, {})[seed] = job["metrics"][metric]
     return settings
 
@@ -67,9 +67,10 @@ def main() -> None:
     seeds = next((each for each in overrides if each.startswith("seed=")), "seed=0,1,2,3,4")
     overrides = [*common, *(each for each in overrides if each != seeds), seeds]
     settings: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as directory:
-        for i, swept in enumerate((POLICIES, "weighting=size adapt=none", f"{grid} adapt=none")):
-            settings |= by_setting(results([*overrides, *swept.split()], Path(directory, str(i))), metric)
+    directory = Path(tempfile.mkdtemp(prefix="adapt_study_"))
+    for i, swept in enumerate((POLICIES, "weighting=size adapt=none", f"{grid} adapt=none")):
+        settings |= by_setting(results([*overrides, *swept.split()], directory / str(i)), metric)
+    print(f"All runs: {directory}")
     equal = settings.pop("adapt=none")
     choose = max if more_is_better else min
     best = choose(

@@ -102,6 +102,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     if job.learner.adapt is not None:
         mixed = [float(share) for share in built.plan.targets] if job.learner.adapt.weighs_loss else None
         report |= {"adapt": adapt, "max_deviation": deviation(job.adapted, mixed)}
+        for name, source in report["sources"].items() if mixed is None else ():
+            source["target"] = report["adapt"]["mean"][name]
     for name, source in report["sources"].items():
         source["trained_on"] = name not in untrained
     report |= {

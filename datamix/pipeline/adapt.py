@@ -142,14 +142,15 @@ class Adapt:
         loss = jnp.where(jnp.isnan(known), jnp.nanmean(known), known)  # of a source that had no record yet, the mean
         learns = (state.step > self.warmup) & ~jnp.isnan(known).all()
         updated = self.policy.update(state.policy, loss, state.records)
-        policy = jax.tree.map(lambda new, old: jnp.where(learns, new, old).astype(old.dtype), updated, state.policy)
+        policy = jax.tree.map(lambda new, old: jnp.where(learns, new, old), updated, state.policy)
         chosen = self.policy.weights(policy)
         chosen = jnp.where((chosen >= 0).all(), chosen, jnp.nan)  # which `whole_weights` marks
         chosen = (1 - self.floor * len(loss)) * chosen / chosen.sum() + self.floor
         weights = jnp.where(learns, chosen, state.weights)
         zeros = jnp.zeros_like(loss)
-        state = AdaptState(policy, weights, known, zeros, zeros, zeros, state.step)
-        return state, self._weighed(plan, cursor, weights)
+        after = AdaptState(policy, weights, known, zeros, zeros, zeros, state.step)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)  # as a loop has it
+        return after, self._weighed(plan, cursor, after.weights)
 
     def _weighed(self, plan: PlanArrays, cursor: Cursor, weights: PerSource) -> Cursor:
         """The cursor with the weights of the next window."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError, hint
+from datamix.fingerprint import differing
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import AdaptState
 from datamix.pipeline.cursor import Cursor
@@ -50,13 +51,15 @@ class AdaptiveIterator(Iterator[Batch]):
 
     Args:
       pipeline: The pipeline.
+      parts: Gives what determines the sequence; see `datamix.fingerprint.parts`.
       rows: The rows that are given of every batch.
       output: See `Pipeline.iterator`.
     """
 
-    def __init__(self, pipeline: Pipeline, rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: Pipeline, parts: Callable[[], Mapping[str, str]], rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
+        self._parts = parts
         self._output, self._to_torch = output, tensors() if output == "torch" else None
         every, most = self._adapt.every, chunk_program(self._compiled.program).num_steps
         steps = max(steps for steps in range(1, min(every, most) + 1) if every % steps == 0)
@@ -200,7 +203,7 @@ class AdaptiveIterator(Iterator[Batch]):
             "version": _STATE_FORMAT,
             "step": self.step,
             "window": self._window,
-            "fingerprint": {"adapt": self._pipeline.fingerprint},
+            "fingerprint": dict(self._parts()),
             "arrays": [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)],
         }
 
@@ -214,7 +217,7 @@ class AdaptiveIterator(Iterator[Batch]):
         leaves, structure = jax.tree.flatten(like)
         try:
             step, window = operator.index(state["step"]), operator.index(state["window"])
-            fingerprint, arrays = state["fingerprint"]["adapt"], state["arrays"]
+            fingerprint, arrays = dict(state["fingerprint"]), state["arrays"]
             if state["version"] != _STATE_FORMAT or step - window * self._adapt.every not in range(
                 self._adapt.every + 1
             ):
@@ -222,9 +225,8 @@ class AdaptiveIterator(Iterator[Batch]):
         except (LookupError, TypeError, ValueError):
             text = f"this is no state of a mix that adapts; it needs version {_STATE_FORMAT}, a step and arrays."
             raise StateError(text) from None
-        if fingerprint != self._pipeline.fingerprint:
-            text = "this state was taken under another configuration or over other records; restore it under the same, "
-            raise StateError(f"{text}or start afresh.")
+        if difference := differing(fingerprint, self._parts()):
+            raise StateError(f"this state was taken {difference}; restore it under the same, or start afresh.")
         try:
             restored = [
                 np.frombuffer(bytes.fromhex(text), np.asarray(leaf).dtype).reshape(np.shape(leaf))

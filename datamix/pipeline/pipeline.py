@@ -352,7 +352,7 @@ class Pipeline:
         if start or stride != 1:
             self.require_known("start and stride leave some out")
         if self.adapt is not None:
-            return cast(BatchIterator, AdaptiveIterator(self, rows[0], output))  # it has the same methods
+            return cast(BatchIterator, AdaptiveIterator(self, self._parts, rows[0], output))  # it has the same methods
         return BatchIterator(
             self.compiled,
             self.plan,

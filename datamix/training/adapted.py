@@ -19,14 +19,17 @@ Windows = Mapping[int, tuple[Sequence[int], Sequence[int]]]
 """By the first step of each window, the weight of each source in parts of `TOTAL`, and the number of its records."""
 
 
-def check_export(name: str | None, adapt: Adapt) -> None:
-    """Refuse what is no name of a choice, and a policy whose weights no schedule can say.
+def check_export(name: str | None, adapt: Adapt, sources: Sequence[str]) -> None:
+    """Refuse what is no name of a choice, and weights that no schedule can say.
 
     Raises:
       ConfigError: It cannot be written.
     """
     if name is not None and adapt.weighs_loss:
         text = f"adapt={adapt.rule} weighs losses, not records, which no schedule does"
+        raise ConfigError(text, key="adapt.export", value=name)
+    if name is not None and any("." in source for source in sources):
+        text = "a schedule of its weights has no place for sources of a mix within the mix"
         raise ConfigError(text, key="adapt.export", value=name)
     if name is not None and not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError("it is a name of letters, digits, _ and -", key="adapt.export", value=name)

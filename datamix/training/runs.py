@@ -92,7 +92,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
     if config.adapt is not None and data.pipeline.adapt is not None:
-        check_export(config.adapt.export, data.pipeline.adapt)
+        check_export(config.adapt.export, data.pipeline.adapt, data.pipeline.source_names)
     learner = Learner.of(settings, data.task, data.pipeline.adapt)
     learner.check(data.pipeline.spec)
     if learner.adapt is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -9,7 +11,7 @@ from omegaconf import OmegaConf
 from datamix import registry
 from datamix.errors import ConfigError
 from datamix.pipeline.lookup.credit import TOTAL
-from datamix.pipeline.policies import policy
+from datamix.pipeline.policies import Odm, policy
 from datamix.training.adapted import check_export, counts, deviation, summary, write_schedule
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.runs import fit
@@ -154,6 +156,10 @@ def test_mistakes_before_the_first_step(make, overrides, message):
 def test_weights_of_losses_are_no_schedule(make):
     adapt = make("adapt=doremi").learner.adapt
     assert adapt is not None
-    check_export(None, adapt)
+    check_export(None, adapt, ["a.b"])
     with pytest.raises(ConfigError, match=r"^adapt\.export = 'x'; adapt=doremi weighs losses, not records, which no"):
-        check_export("x", adapt)
+        check_export("x", adapt, ["a"])
+    with pytest.raises(
+        ConfigError, match=r"^adapt\.export = 'x'; a schedule of its weights has no place for sources of"
+    ):
+        check_export("x", replace(adapt, policy=Odm()), ["a.b", "c"])
