@@ -15,7 +15,9 @@ DEFAULTS = {"every": 10, "floor": 0.01, "warmup": 0, "max_epochs": None}
 """The settings of every policy."""
 
 
-def adapt_of(settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, remainder: str) -> Adapt:
+def adapt_of(
+    settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, remainder: str, loss_weight: object
+) -> Adapt:
     """How the weights of a mix follow training.
 
     Args:
@@ -24,6 +26,7 @@ def adapt_of(settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, 
       mix: The inputs of that plan.
       unit: What follows the ratio.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      loss_weight: The weights of the sources in the loss, or the rule for them.
 
     Raises:
       ConfigError: The mix says itself what the policy is to say, or the policy's settings are wrong.
@@ -48,6 +51,8 @@ def adapt_of(settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, 
         "mix.window": (mix.settings.get("window"), "it orders records itself"),
         "mix.stratify": (mix.settings.get("stratify"), "it orders records itself"),
         "mix.unit": (unit if unit != "record" else None, "its weights are those of records"),
+        "mix.max_epochs": (mix.max_epochs, "adapt.max_epochs is the cap of all sources"),
+        "mix.loss_weight": (loss_weight if isinstance(loss_weight, str) else None, "shares change on the way"),
         "batch.remainder": (remainder if remainder != "drop" else None, "all its batches are whole"),
         "stop.tokens": (mix.tokens, "how many records hold so many depends on the losses"),
         "stop": (plan.stages[-1].length and mix.samples is None and mix.stop, "when it ends depends on the losses"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,10 +18,11 @@ from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
+from datamix.mixing.loss_weights import loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
-from datamix.operators.label import tag_source
+from datamix.operators.label import tag_loss_weight, tag_source
 from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.batching import Remainder, num_batches
 from datamix.pipeline.graph import Graph, Operation
@@ -43,6 +44,7 @@ class Assembly:
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
+      loss_weight: The weights of the sources in the loss, by name; empty for none.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
       adapt: How the weights follow training; None where they do not.
@@ -58,6 +60,7 @@ class Assembly:
     remainder: Remainder
     shuffle_rows: bool
     identity: Mapping[str, object]
+    loss_weight: Mapping[str, float] = field(default_factory=dict)
     prefetch_bytes: int | None = None
     threads: int | None = None
     adapt: Adapt | None = None
@@ -117,7 +120,8 @@ class Assembly:
         opened, labels = decide(list(self.sources.values()), self.labels.numbering, self.operators, complete=True)
         labels = replace(labels, notes=tuple(dict.fromkeys((*self.labels.notes, *labels.notes))))
         sources = {source.name: source for source in opened}
-        return replace(self, sources=sources, labels=labels, graph=_graph(opened, labels, self.operators))
+        graph = _graph(opened, labels, self.operators, self.loss_weight)
+        return replace(self, sources=sources, labels=labels, graph=graph)
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
         """The notes on the labels and values of the mix, once its data is read; a sentence each."""
@@ -160,6 +164,7 @@ def assemble(
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
     unit: str = "record",
+    loss_weight: object = None,
     placement: Choice = "auto",
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
@@ -177,6 +182,7 @@ def assemble(
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      loss_weight: The rule of `datamix.mixing.loss_weights`.
       placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
       device_bytes: The most bytes of records on the device, where "auto" decides.
       prefetch_bytes: The most bytes of records that are read ahead on the host.
@@ -203,6 +209,7 @@ def assemble(
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
     mix = replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens)
     plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
+    weights = loss_weights(loss_weight, plan.names, plan.targets)
     check_largest(sources, operators)
     sources = placed(sources, placement, device_bytes)
     if labels_like is None:
@@ -220,20 +227,25 @@ def assemble(
         "operators": _identities(operators),
         **({} if adapt is None else {"adapt": dict(adapt)}),
     }
+    if mix.max_epochs:
+        identity["mix.max_epochs"] = [dict(mix.max_epochs), mix.at_max_epochs]
+    if weights:
+        identity["mix.loss_weight"] = loss_weight if isinstance(loss_weight, str) else weights
     return Assembly(
         sources={source.name: source for source in opened},
         operators=tuple(operators),
         labels=decided,
-        graph=_graph(opened, decided, operators),
+        graph=_graph(opened, decided, operators, weights),
         plan=plan,
         seed=mix.seed,
         batch_size=mix.batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
         identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
+        loss_weight=weights,
         prefetch_bytes=prefetch_bytes,
         threads=threads,
-        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit, remainder),
+        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit, remainder, loss_weight),
     )
 
 
@@ -299,8 +311,14 @@ def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarr
     return source.read_leaf(leaf)
 
 
-def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:
-    return Graph.of({source.name: _chain(source, i, labels) for i, source in enumerate(sources)}, operators)
+def _graph(
+    sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
+) -> Graph:
+    branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
+    for name, weight in loss_weight.items():
+        settings = {"loss_weight": weight}
+        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=settings))
+    return Graph.of(branches, operators)
 
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:

@@ -22,7 +22,7 @@ def joined(text: str) -> DictConfig:
     node: dict[str, Any] = {
         "defaults": ["_self_", *({f"/dataset@source.{name}": dataset} for name, dataset in datasets_of(text).items())],
         "source": _open(),
-        "mix": {"weights": _open(), "share": _open()},
+        "mix": {name: _open() for name in ("weights", "share", "loss_weight", "max_epochs")},
         "stop": {"epochs": _open()},
         "sweep": {"goal_weights": _open()},
         "adapt": {"reference": _open()},

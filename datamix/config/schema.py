@@ -111,6 +111,9 @@ class MixConfig:
       weighting_settings: Its keyword settings.
       schedule: Weights that change, see `datamix.mixing.schedules.phases`; None where they do not.
       unit: What follows the ratio: "record", or the leaf that holds the length of each record.
+      loss_weight: Weights in the loss by source, or "inverse_share"; see `datamix.mixing.loss_weights`.
+      max_epochs: How often a source is gone through at most, by source.
+      at_max_epochs: What comes after that: the source drops out of the mix, or the run is refused.
       epochs: How often a source is gone through until it counts as finished, by source.
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
@@ -130,6 +133,9 @@ class MixConfig:
     weighting_settings: Annotated[Mapping[str, Any], Key("weighting.*")] = field(default_factory=dict)
     schedule: Annotated[Any, Key("mix.schedule")] = None
     unit: Annotated[str, Key("mix.unit")] = "record"
+    loss_weight: Annotated[Any, Key("mix.loss_weight")] = field(default_factory=dict)
+    max_epochs: Annotated[Mapping[str, Any], Key("mix.max_epochs")] = field(default_factory=dict)
+    at_max_epochs: Annotated[Literal["drop", "error"], Key("mix.at_max_epochs")] = "drop"
     epochs: Annotated[Mapping[str, Any], Key("stop.epochs")] = field(default_factory=dict)
     samples: Annotated[Count | None, Key("stop.samples")] = None
     batches: Annotated[Count | None, Key("stop.batches")] = None
@@ -181,6 +187,7 @@ class TrainConfig:
       steps: Batches to train on; None for the whole mix.
       tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
       eval_every: Steps between two tests.
+      log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
       resume: Whether to go on from the last checkpoint.
     """
@@ -195,6 +202,7 @@ class TrainConfig:
     steps: Annotated[Count | None, Key("train.steps")] = None
     tokens: Annotated[Count | None, Key("train.tokens")] = None
     eval_every: Annotated[Count, Key("train.eval_every")]
+    log_every: Annotated[Count | None, Key("train.log_every")] = None
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
     resume: Annotated[bool, Key("train.resume")]
 

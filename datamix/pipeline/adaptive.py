@@ -15,6 +15,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError, hint
 from datamix.fingerprint import differing
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import AdaptState
 from datamix.pipeline.cursor import Cursor
@@ -55,6 +56,8 @@ class AdaptiveIterator(Iterator[Batch]):
       rows: The rows that are given of every batch.
       output: See `Pipeline.iterator`.
     """
+
+    _reported: Totals | None = None
 
     def __init__(self, pipeline: Pipeline, parts: Callable[[], Mapping[str, str]], rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
@@ -193,8 +196,15 @@ class AdaptiveIterator(Iterator[Batch]):
         return dict(zip(self._pipeline.source_names, map(float, np.asarray(self._state.weights)), strict=True))
 
     def metrics(self) -> dict[str, Any]:
-        """The number of the next batch, and the newest weights."""
-        return {"step": self.step, "weights": self.weights}
+        """The number of the next batch, the newest weights, and what sources have given; see `BatchIterator.metrics`."""
+        plan, window = self._pipeline.plan, self._windows[0]
+        begin = np.asarray(window.cursor.epoch, np.int64) * plan.epoch_records + np.asarray(window.cursor.offset)
+        rows = (self.step - self._window * self._adapt.every) * self._adapt.batch_size
+        counts = np.bincount(np.asarray(window.located.source)[:rows], minlength=len(plan.names))
+        now = Totals(records := (begin + counts).tolist(), plan.tokens(records))
+        zeros = [0] * len(records)
+        before, self._reported = self._reported or Totals(zeros, plan.tokens(zeros)), now
+        return {"step": self.step, "weights": self.weights, "sources": progress(plan, now, before)}
 
     def state(self) -> State:
         """The place where the iterator stands, with all that the losses have done so far; JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import sys
 import threading
@@ -19,6 +20,7 @@ import numpy as np
 from datamix.errors import ConfigError, InstallationError, StateError, install_hint
 from datamix.fingerprint import differing
 from datamix.mixing.plan import Plan
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
@@ -34,6 +36,7 @@ State = dict[str, Any]
 _STATE_FORMAT = 2  # 2 has a digest of each source's records
 
 Output = Literal["numpy", "jax", "torch"]
+_log = logging.getLogger("datamix")
 
 # A call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from the
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
@@ -97,6 +100,8 @@ class BatchIterator(Iterator[Batch]):
     _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
+    _reported: Totals | None = None
+    step = -1
 
     def __init__(
         self,
@@ -147,6 +152,7 @@ class BatchIterator(Iterator[Batch]):
             if output != "numpy" and self._on_host
         }
         self._lock = threading.Lock()
+        self._repeated: set[str] = set()  # sources of whose epochs was told
         self._is_closed = False
         self._seek(start)
 
@@ -179,6 +185,8 @@ class BatchIterator(Iterator[Batch]):
 
     def _seek(self, step: int) -> None:
         step = operator.index(step)
+        if step != self.step:
+            self._reported, self._sought = None, step
         self.step = step
         self._drop_ahead()
         self._ready: Iterator[Batch] = iter(())
@@ -296,7 +304,12 @@ class BatchIterator(Iterator[Batch]):
     def _refill(self) -> None:
         """Wait for the next chunk, with the one after it on its way."""
         if self._end is not None and self.step >= self._end:
-            raise StopIteration
+            raise self._plan.refusal() or StopIteration
+        repeated = self._plan.unforeseen(self.step * self._program.batch_size)
+        for name in repeated.keys() - self._repeated:
+            self._repeated.add(name)
+            text = "source %r is in epoch %d by step %d; mix.max_epochs.%s says how often it may be gone through."
+            _log.warning(text, name, int(repeated[name]) + 1, self.step, name)
         self._ready = iter(())  # lets go of the last chunk
         try:
             batches = self._next_batches()
@@ -346,11 +359,25 @@ class BatchIterator(Iterator[Batch]):
         return _each(shaped, program.num_steps)
 
     def metrics(self) -> dict[str, Any]:
-        """How fast records are read on the host: bytes, bytes for each record of a batch and for each second since the
-        iterator began, seconds waited, the share of times that data was there when it was asked for, and the source
-        that was most often the last to arrive. All of it is 0 or None where every source is resident.
+        """Where the mix stands, and how fast records are read on the host.
+
+        `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
+        together, and what follows from them: epochs, its share of records and, where there are any, of tokens; and the
+        share `lately`, which is since the last call, or since the iterator began or was restored. It follows from the
+        step alone, however that was reached.
+
+        Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
+        began, seconds waited, the share of times that data was there when it was asked for, and the source that was
+        most often the last to arrive. All of it is 0 or None where every source is resident.
         """
-        return {"step": self.step, **self._metrics.report()}
+        step = self.step
+        now = Totals.at(self._plan, step * self._program.batch_size)
+        rows = progress(
+            self._plan, now, self._reported or Totals.at(self._plan, self._sought * self._program.batch_size)
+        )
+        self._reported = now
+        sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
+        return {"step": step, **self._metrics.report(), "sources": sources}
 
     def state(self) -> State:
         """The place where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""

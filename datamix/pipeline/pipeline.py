@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Literal, NoReturn, TypeAlias, cast, overload
+from typing import Any, Literal, NoReturn, TypeAlias, cast, overload
 
 import jax
 import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.fingerprint import differing, digest, parts, records_key
+from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
@@ -81,6 +82,7 @@ class Pipeline:
         is read on the host, of some of its records, which are looked at when they are first asked for.
       placements: Where the records of each source lie, by name.
       recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
+      viewer: The function that makes its views; None where there are none.
     """
 
     graph: Graph
@@ -117,6 +119,7 @@ class Pipeline:
         row_shuffle = RowShuffle.of(plan, batching) if shuffle_rows else None
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
+        self.viewer: Callable[..., Pipeline] | None = None
         self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
@@ -215,6 +218,9 @@ class Pipeline:
         plan = self.plan.with_weights(weights)
         batching = replace(self.batching, length=plan.length)
         program, _, row_shuffle, numbers = self._layout
+        if self._identity.get("mix.loss_weight") == INVERSE_SHARE:
+            by_source = loss_weights(INVERSE_SHARE, plan.names, plan.targets)
+            numbers = tuple(each.changed("loss_weight", list(by_source.values())) for each in numbers)
         row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
@@ -223,6 +229,28 @@ class Pipeline:
         other._places, other.adapt = self._places, self.adapt
         other._layout, other._reader = (program, self._plan_arrays(plan), row_shuffle, numbers), self._reader
         other.recipe = self.recipe and partial(_reweighted, self.recipe, dict(weights))
+        other.viewer = self.viewer
+        return other
+
+    def view(self, split: str | None = "test", *, shuffle: bool | str = "none", random: bool = False) -> Pipeline:
+        """The same sources and preparation, to evaluate on: each source's records once, one source after the other.
+
+        Labels are numbered as in the mix. The last batch may be short, and there is no leaf `loss_weight` from
+        `mix.loss_weight`.
+
+        Args:
+          split: The split that is read of every source; "test" is its `test_split`, where it names one. None for the
+            records of the mix itself, whose memory is shared.
+          shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
+          random: Whether operators that draw take part.
+
+        Raises:
+          ConfigError: A source has no such split, or the pipeline was made neither by `load` nor by `mix`.
+        """
+        if self.viewer is None:
+            raise ConfigError("views are of pipelines that datamix.load or datamix.mix has made.")
+        other = self.viewer(self, split, shuffle=shuffle, random=random)
+        other.recipe = self.recipe and partial(_viewed, self.recipe, split, shuffle=shuffle, random=random)
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
@@ -426,6 +454,10 @@ class _OnDevice:
 
 def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -> Pipeline:
     return recipe().with_weights(weights)
+
+
+def _viewed(recipe: Callable[[], Pipeline], split: str | None, **settings: Any) -> Pipeline:
+    return recipe().view(split, **settings)
 
 
 def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, str]) -> Pipeline:

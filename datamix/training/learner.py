@@ -54,17 +54,20 @@ class State(NamedTuple):
 
 
 class Trail(NamedTuple):
-    """What training leaves behind, a row a step; None what is not there.
+    """What training leaves behind; None what is not there.
 
     Attributes:
       loss: The loss of each step, float32 [steps].
       weight: The weights of a mix that adapts, in parts of `TOTAL`, int32 [steps, num_sources].
       records: The number of records of each source in it, [steps, num_sources].
+      sums: Over all steps the summed loss of each source, without weights, and how many things it is a sum over,
+        [2, num_sources].
     """
 
     loss: Any
     weight: Any = None
     records: Any = None
+    sums: Any = None
 
 
 class HeldOut(NamedTuple):
@@ -191,44 +194,40 @@ def train(
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Returns:
-      Cursor and state after the last step, and what each step leaves behind.
+      Cursor and state after the last step, and what they leave behind.
     """
     graph, transform, adapt = _graph(learner, training=True), learner.transform(), learner.adapt
-    sources = jnp.arange(len(compiled.plan.size))
+    num_sources = len(compiled.plan.size)
 
     def loss_of(
         params: Any, rest: Any, batch: Mapping[str, jax.Array], weights: jax.Array | None
     ) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
         losses, counts = learner.task.loss(model(*learner.task.inputs(batch)), batch)
-        if weights is None:
-            loss = losses.sum() / jnp.maximum(counts.sum(), 1)
-        else:
-            weight = weights[batch["source_id"]]
-            loss = (weight * losses).sum() / jnp.maximum((weight * counts).sum(), 1e-6)
-        return loss, (_split(model)[2], losses, counts)
+        weight = batch.get("loss_weight", jnp.float32(1))
+        if weights is not None:
+            weight = weight * weights[batch["source_id"]]
+        total = (counts * weight).sum()
+        loss = (losses * weight).sum() / jnp.where(total > 0, total, 1)
+        sums = jnp.stack([losses, counts.astype(losses.dtype), jnp.ones_like(losses)], axis=1)
+        return loss, (_split(model)[2], jax.ops.segment_sum(sums, batch["source_id"], num_sources))
 
-    def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], Trail]:
-        cursor, (params, rest, optimizer, adapting) = carry
+    def step(carry: tuple[Cursor, State, jax.Array], rate: jax.Array) -> tuple[tuple[Any, ...], Trail]:
+        cursor, (params, rest, optimizer, adapting), sums = carry
         batch, cursor = compiled.next(cursor)
         weights = adapting[0].weights if adapt is not None and adapt.weighs_loss and adapting is not None else None
-        (loss, (rest, losses, counts)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            params, rest, batch, weights
-        )
+        (loss, (rest, by_source)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch, weights)
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
         params, trail = optax.apply_updates(params, updates), Trail(loss)
         if adapt is not None and adapting is not None:
-            by_source = (batch["source_id"][None] == sources[:, None]).astype(jnp.float32)
             weight = cursor.online.weight if weights is None and cursor.online else whole_weights(adapting[0].weights)
-            trail = Trail(loss, weight, by_source.sum(axis=1))
-            state, cursor = adapt.observe(
-                adapting[0], cursor, compiled.plan, by_source @ losses, by_source @ counts, trail.records
-            )
-            adapting = state, cursor
-        return (cursor, State(params, rest, optimizer, adapting)), trail
+            trail = Trail(loss, weight, by_source[:, 2])
+            adapting = adapt.observe(adapting[0], cursor, compiled.plan, *by_source.T)
+            cursor = adapting[1]
+        return (cursor, State(params, rest, optimizer, adapting), sums + by_source), trail
 
-    (cursor, state), trail = lax.scan(step, (cursor, state), rates)
-    return cursor, state, trail
+    (cursor, state, sums), trail = lax.scan(step, (cursor, state, jnp.zeros((num_sources, 3))), rates)
+    return cursor, state, trail._replace(sums=sums.T[:2])
 
 
 def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Sums:

@@ -15,12 +15,14 @@ from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import differing, digest
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
 from datamix.training.adapted import check_export
+from datamix.training.adapted import counts as records_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, State, Trail, first_state
@@ -115,7 +117,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         lines = _resume(run)
     else:
         run.checkpoints.clear()
-    run.metrics = MetricsFile(directory, lines)
+    run.metrics = MetricsFile(directory, lines, run.step)
     return run
 
 
@@ -146,10 +148,13 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     length, size = data.pipeline.plan.length, data.pipeline.batch_size
     whole = None if length is None else length // size
     wanted = settings.steps if settings.tokens is None else None
-    if wanted is None and whole is None:
+    refusal = data.pipeline.plan.refusal()
+    if wanted is None and (whole is None or refusal):
         text = "the whole mix never ends; set train.steps, or another stop than forever"
         raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (wanted or 0) > whole:
+        if refusal:
+            raise refusal
         text = f"it is more than the {whole} whole batches of the mix"
         mend = f"Make it {whole} or less, or set stop=forever."
         raise ConfigError(text, key="train.steps", value=settings.steps, hint=mend)
@@ -205,7 +210,7 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 
     Args:
       runs: The runs, which are changed in place; where a loss is no longer finite, the run's `error` says so.
-      tell: The function that is called after each test, with the runs that are trained together.
+      tell: The function that is called after each line, with the runs that are trained together.
       how: The way of training several runs; see `execution_of`.
     """
     with interruption.waiting():  # so that what was trained until then is kept
@@ -218,7 +223,7 @@ def _alike(first: Run, other: Run) -> bool:
     return (
         (first.learner, first.step, first.steps, first.data.test_pipeline)
         == (other.learner, other.step, other.steps, other.data.test_pipeline)
-        and first.settings.eval_every == other.settings.eval_every
+        and _every(first) == _every(other)
         and same_program(first.data.pipeline.compiled, other.data.pipeline.compiled)
     )
 
@@ -232,15 +237,17 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         [run.cursor for run in runs],
         [run.state for run in runs],
     )
-    all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
+    all_rates, every = np.stack([run.rates for run in runs]), _every(first)
     while True:
         begun, before = time.perf_counter(), first.step
-        step = min(before - before % every + every, first.steps)
+        step = min(first.steps, *(before - before % steps + steps for steps in every))
+        scores: Sequence[Sums | None] = [None] * len(runs)
         with failures_named():
             trails = replicas.train(all_rates[:, before:step]) if step > before else None
-            scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+            if step == first.steps or step % first.settings.eval_every == 0:
+                scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
-        ending = interruption.received()  # a signal that comes later waits for the next test
+        ending = interruption.received()  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if trails is not None and run.error is None:
@@ -254,6 +261,11 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
     for run in runs:
         run.metrics.close()
         run.checkpoints.close()
+
+
+def _every(run: Run) -> tuple[int, int]:
+    """The steps between two tests, and between two lines."""
+    return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
 
 
 def _note(run: Run, before: int, trail: Trail, state: Callable[[], State], *, ending: bool) -> None:
@@ -271,13 +283,20 @@ def _note(run: Run, before: int, trail: Trail, state: Callable[[], State], *, en
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
+    plan, size = run.data.pipeline.plan, run.data.pipeline.batch_size
+    at = [plan.counts(step * size) for step in (run.step, before)]
     if run.learner.adapt is not None:
+        at[1] = records_of(run.adapted) or [0] * len(plan.names)
         _note_weights(run, run.learner.adapt, before, trail)
+        at[0] = records_of(run.adapted)
     if run.error is not None:
         return
-    assert run.scores is not None
-    run.metrics.add(run.step, float(losses.mean()), run.data.task.metrics(run.data.pipeline.source_names, run.scores))
-    if ending or _due(run, before):
+    sources = progress(plan, *(Totals(counts, plan.tokens(counts)) for counts in at))
+    for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
+        row["loss"] = loss / count if count else None
+    metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
+    run.metrics.add(run.step, float(losses.mean()), metrics, sources)
+    if ending or (metrics is not None and _due(run)):
         run.state = state()
         _save(run)
 
@@ -311,7 +330,7 @@ def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[
     return groups
 
 
-def _due(run: Run, before: int) -> bool:
-    """Whether to take a checkpoint after a test, the one before having been at the step `before`."""
-    every = run.settings.checkpoint_every or 1
-    return run.step == run.steps or run.step // every > before // every
+def _due(run: Run) -> bool:
+    """Whether to take a checkpoint after a test."""
+    every, tests = run.settings.checkpoint_every or 1, run.settings.eval_every
+    return run.step == run.steps or run.step // every > (run.step - 1) // tests * tests // every

@@ -19,7 +19,7 @@ def test_joined_names_are_defaults_in_their_order() -> None:
     assert node == {
         "defaults": ["_self_", {"/dataset@source.mnist": "mnist"}, {"/dataset@source.my_npz": "my_npz"}],
         "source": {},
-        "mix": {"weights": {}, "share": {}},
+        "mix": {"weights": {}, "share": {}, "loss_weight": {}, "max_epochs": {}},
         "stop": {"epochs": {}},
         "sweep": {"goal_weights": {}},
     }
@@ -28,7 +28,14 @@ def test_joined_names_are_defaults_in_their_order() -> None:
 def test_nodes_with_a_key_a_source_stay_open_where_the_rest_is_closed() -> None:
     node = joined("mnist")
     OmegaConf.set_struct(node, True)
-    for key in ("source.mnist", "mix.weights.mnist", "mix.share.mnist", "stop.epochs.mnist"):
+    for key in (
+        "source.mnist",
+        "mix.weights.mnist",
+        "mix.share.mnist",
+        "mix.loss_weight.mnist",
+        "mix.max_epochs.mnist",
+        "stop.epochs.mnist",
+    ):
         OmegaConf.update(node, key, 2)
         assert OmegaConf.select(node, key) == 2
     with pytest.raises(ConfigKeyError, match="wieghts"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
+from snippets import Page
 
 torch = pytest.importorskip("torch")
 
@@ -178,3 +180,20 @@ def test_records_are_a_map_style_dataset() -> None:
     loader = torch.utils.data.DataLoader(pipeline.records(), batch_size=8)
     for batch, expected in zip(loader, pipeline, strict=True):
         np.testing.assert_array_equal(batch["image"], expected["image"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("library", "path"), [("lightning", "lightning_fit.py"), ("transformers", "trainer_fit.py")])
+def test_trainers_of_other_libraries_take_a_mix(
+    library: str, path: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip(library)
+    page = Page(Path(__file__).resolve().parents[2] / "docs" / "pages" / "how-to" / "torch.md")
+    page.save(tmp_path)
+    command = [sys.executable, path]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    last = float(ended.stdout.split()[-1].strip("tensor()"))
+    assert last > 0.6 if library == "lightning" else last < 1.5  # an accuracy; a mean loss, which begins at 3

@@ -187,3 +187,10 @@ def test_a_stop_that_promises_every_record_says_which_are_never_seen():
     assert Plan(sizes, stop="exhaust_once").unseen() == []
     assert Plan(sizes, stop="exhaust_once", samples=100).unseen() == []  # as was asked for
     assert Plan(sizes, ratio="0:1").unseen() == ["a has no share and gives no record."]
+
+
+def test_where_a_source_has_been_gone_through_often_enough_is_told():
+    plan = Plan({"a": 8, "b": 100}, stop="forever", batch_size=4, max_epochs={"a": 2})
+    assert plan.report().warnings[0] == "a leaves the mix in batch 7, as mix.max_epochs says."
+    ended = Plan({"a": 8, "b": 100}, stop="forever", max_epochs={"a": 2}, samples=20)  # before that
+    assert not any("leaves" in sentence for sentence in ended.report().warnings)

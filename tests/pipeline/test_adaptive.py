@@ -130,7 +130,11 @@ def test_weights_of_losses_leave_the_mix_as_it_is():
         iterator.update([3.0, 0.0, np.nan])
     assert all(max(row) <= 11 for row in counts(batches))
     assert iterator.weights["a"] > iterator.weights["c"] > iterator.weights["b"]
-    assert iterator.metrics() == {"step": 12, "weights": iterator.weights}
+    metrics = iterator.metrics()
+    assert (metrics["step"], metrics["weights"]) == (12, iterator.weights)
+    assert [row["records"] for row in metrics["sources"].values()] == np.sum(counts(batches), axis=0).tolist()
+    assert metrics["sources"]["b"]["epochs"] == metrics["sources"]["b"]["records"] / 20
+    assert iterator.metrics()["sources"]["a"]["share_lately"] is None
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,11 @@ def test_a_chunk_across_several_stages(order: str, settings: dict[str, Any]) -> 
     assert plan.stages[2].first < 48
     for start in range(0, 55, 3):
         walk(plan, start, 48, 1)
+    if order != "concat":
+        plan = plan_of(order, sizes={"a": 5, "b": 3, "c": 47}, max_epochs={"a": 2, "b": 1}, **settings)
+        assert (len(plan.stages), plan.max_stages, plan.length) == (3, 3, None)
+        for start in range(0, 55, 6):
+            walk(plan, start, 48, 1)
 
 
 def test_one_slot_at_a_time() -> None:
