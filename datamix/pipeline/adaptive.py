@@ -196,7 +196,7 @@ class AdaptiveIterator(Iterator[Batch]):
         return dict(zip(self._pipeline.source_names, map(float, np.asarray(self._state.weights)), strict=True))
 
     def metrics(self) -> dict[str, Any]:
-        """The number of the next batch, the newest weights, and what sources have given; see `BatchIterator.metrics`."""
+        """The next step, the newest weights, and what each source has given; see `BatchIterator.metrics`."""
         plan, window = self._pipeline.plan, self._windows[0]
         begin = np.asarray(window.cursor.epoch, np.int64) * plan.epoch_records + np.asarray(window.cursor.offset)
         rows = (self.step - self._window * self._adapt.every) * self._adapt.batch_size
