@@ -16,7 +16,7 @@ DEFAULTS = {"every": 10, "floor": 0.01, "warmup": 0, "max_epochs": None}
 
 
 def adapt_of(
-    settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, remainder: str, loss_weight: object
+    settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, remainder: str, loss_weight: object, skip: object
 ) -> Adapt:
     """How the weights of a mix follow training.
 
@@ -27,6 +27,7 @@ def adapt_of(
       unit: What follows the ratio.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       loss_weight: The weights of the sources in the loss, or the rule for them.
+      skip: The steps that are left out.
 
     Raises:
       ConfigError: The mix says itself what the policy is to say, or the policy's settings are wrong.
@@ -53,6 +54,7 @@ def adapt_of(
         "mix.unit": (unit if unit != "record" else None, "its weights are those of records"),
         "mix.max_epochs": (mix.max_epochs, "adapt.max_epochs is the cap of all sources"),
         "mix.loss_weight": (loss_weight if isinstance(loss_weight, str) else None, "shares change on the way"),
+        "skip": (skip, "what comes after them depends on their losses"),
         "batch.remainder": (remainder if remainder != "drop" else None, "all its batches are whole"),
         "stop.tokens": (mix.tokens, "how many records hold so many depends on the losses"),
         "stop": (plan.stages[-1].length and mix.samples is None and mix.stop, "when it ends depends on the losses"),

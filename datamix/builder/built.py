@@ -82,6 +82,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         labels=config.labels,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
+        skip=config.skip,
         unit=mix.unit,
         loss_weight=mix.loss_weight,
         placement=config.placement,

@@ -58,6 +58,7 @@ def mix(
     batch_size: int = 16,
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
+    skip: Sequence[Sequence[int]] = (),
     seed: int = 0,
     seeds: Mapping[str, int] | None = None,
     shuffle: bool | str = "full",
@@ -110,6 +111,7 @@ def mix(
       batch_size: The number of records in a batch.
       remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
       shuffle_rows: Whether the rows of each batch are put into another order, a function of the seed and the step.
+      skip: Ranges of steps, as in [[100, 110]], that iterators leave out: from step 99 they go on to 110.
       seed: The seed of everything that is drawn.
       seeds: The seeds of some sources' shuffles and random operators, where not `seed`.
       shuffle: "full", "window(n)" or "none".
@@ -229,6 +231,7 @@ def mix(
         labels=cast(Numbering, labels),
         remainder=remainder,
         shuffle_rows=shuffle_rows,
+        skip=skip,
         unit=unit,
         loss_weight=loss_weight,
         placement=cast(Choice, placement if isinstance(placement, str) else "auto"),

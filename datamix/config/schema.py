@@ -189,7 +189,7 @@ class TrainConfig:
       eval_every: Steps between two tests.
       log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
-      resume: Whether to go on from the last checkpoint.
+      resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
     """
 
     model: Annotated[str, Key("model._target_", kind="model")]
@@ -204,7 +204,7 @@ class TrainConfig:
     eval_every: Annotated[Count, Key("train.eval_every")]
     log_every: Annotated[Count | None, Key("train.log_every")] = None
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
-    resume: Annotated[bool, Key("train.resume")]
+    resume: Annotated[bool | Literal["changed"], Key("train.resume")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +247,7 @@ class Config:
       batch_size: Records of a batch.
       remainder: Whether the records at the end of the mix that fill no batch are dropped or kept.
       shuffle_rows: Whether the rows of each batch are permuted by a key, a function of the step.
+      skip: Ranges of steps that are left out, as in [[100, 110]]; see `datamix.pipeline.batching.parse_skip`.
       data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
       cache_dir: Directory of decoded records; None for the default.
       stand_in: Whether a built-in dataset may stand in for one that cannot be had.
@@ -271,6 +272,7 @@ class Config:
     batch_size: Annotated[int, Meta(ge=1, le=2**31 - 1), Key("batch.size")]
     remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
     shuffle_rows: Annotated[bool, Key("batch.shuffle")] = False
+    skip: Any = None
     data_dir: Annotated[str | None, Key("data.dir")] = None
     cache_dir: Annotated[str | None, Key("data.cache")] = None
     stand_in: Annotated[bool, Key("data.stand_in")]

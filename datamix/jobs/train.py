@@ -108,6 +108,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         source["trained_on"] = name not in untrained
     report |= {
         "notes": _notes(job),
+        "changed": list(job.data.pipeline.history),
+        "samples": sum(job.data.pipeline.counts(step)),
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
@@ -140,7 +142,7 @@ def _counts(job: Run, step: int) -> list[int]:
     """The number of records that each source gives before a step; where weights follow training, before the last."""
     if job.learner.adapt is not None:
         return records_of(job.adapted) if job.adapted else [1] * len(job.data.pipeline.source_names)
-    return job.data.pipeline.plan.counts(step * job.config.batch_size)
+    return job.data.pipeline.counts(step)
 
 
 def _notes(job: Run) -> list[str]:

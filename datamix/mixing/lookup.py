@@ -43,6 +43,7 @@ class Lookup:
       names: The names of the sources, in order.
       sizes: The number of records of each source, shape [num_sources].
       stages: The parts of the mix with fixed shares.
+      begin: The position at which the plan begins.
       max_stages: How many stages the mix has at most, whatever the weights.
       phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
       scheduled: Whether a schedule was given.
@@ -70,6 +71,7 @@ class Lookup:
         self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
+        self.begin = mix.begin * self.batch_records
         num_caps = len(mix.caps) if mix.drops_at_cap else 0
         by_length = demand.lengths is not None
         most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=by_length, num_caps=num_caps)
@@ -106,13 +108,15 @@ class Lookup:
         start, count = operator.index(start), operator.index(count)
         if start < 0 or count < 0 or start + count >= _MOST:
             raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
+        if start < self.begin:
+            raise ValueError(f"take({start}, {count}): this plan begins at {self.begin}")
         if self.length is not None:
             count = max(0, min(count, self.length - start))
         per_slot = self.batch_records
         first, last = start // per_slot, -(-(start + count) // per_slot)
         if not count:
             last = first  # a start within a batch reaches into it, and past the end there is none
-        source, number = self._slots(first, last - first)
+        source, number = self.slots(first, last - first)
         if per_slot > 1:
             within = np.tile(np.arange(per_slot), last - first)
             source, number = np.repeat(source, per_slot), np.repeat(number, per_slot) * per_slot + within
@@ -124,13 +128,13 @@ class Lookup:
 
     def counts(self, position: int) -> list[int]:
         """The number of records that each source gives before `position`; past the plan's end, before that."""
-        position = position if self.length is None else min(position, self.length)
+        position = max(position if self.length is None else min(position, self.length), self.begin)
         stage = self.stage_at(position)
         slots, rest = divmod(position, self.batch_records)
         used = stage.period.counts(slots - stage.first)
         counts = [(base + n) * self.batch_records for base, n in zip(stage.base, used, strict=True)]
         if rest:
-            counts[int(self._slots(slots, 1)[0][0])] += rest
+            counts[int(self.slots(slots, 1)[0][0])] += rest
         return counts
 
     def amounts(self, position: int) -> list[int]:
@@ -228,7 +232,7 @@ class Lookup:
     def _firsts(self) -> list[int]:
         return [stage.first for stage in self.stages]
 
-    def _slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The source of each slot in [first, first + count), int32, and its number among the source's, int64."""
         sources, numbers = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
         while count:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from datamix.errors import ConfigError
 from datamix.mixing import plan_report
 from datamix.mixing.lookup import Lookup, Selection
 from datamix.mixing.plan_report import PlanReport
-from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec, ResolvedSpec, resolve_spec
+from datamix.mixing.plan_spec import AtMaxEpochs, Begin, PlanSpec, ResolvedSpec, resolve_spec
 from datamix.mixing.sampling import Sampling
 from datamix.mixing.stages import Stage, cut
 from datamix.mixing.stops import Stop
@@ -72,6 +73,7 @@ class Plan(Lookup):
         num_tokens: Mapping[str, np.ndarray] | None = None,
         max_epochs: Mapping[str, int] | None = None,
         at_max_epochs: AtMaxEpochs = "drop",
+        begin: Begin | None = None,
         **settings: object,
     ) -> None:
         self.spec = PlanSpec(
@@ -98,6 +100,7 @@ class Plan(Lookup):
             num_tokens=num_tokens,
             max_epochs=max_epochs,
             at_max_epochs=at_max_epochs,
+            begin=begin,
             settings=settings,
         )
         mix = resolve_spec(self.spec)
@@ -168,4 +171,10 @@ class Plan(Lookup):
 
 
 def _stages(mix: ResolvedSpec) -> list[Stage]:
-    return cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit, mix.caps, drops_at_cap=mix.drops_at_cap)
+    begin = mix.begin, mix.base
+    stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit, begin, mix.caps, drops_at_cap=mix.drops_at_cap)
+    if not stages:
+        position = mix.begin * mix.demand.slot_records
+        text = f"it ends the mix before record {position:,}, where it is to go on"
+        raise ConfigError(text, key="stop", hint="Choose one that ends later, as forever.")
+    return stages

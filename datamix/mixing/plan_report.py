@@ -289,7 +289,10 @@ def drawn(plan: Lookup) -> list[str]:
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
-        warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
+        warnings.append(
+            f"lengths follow the shares record by record for {TABLE_SLOTS:,} records; from there on the error is that "
+            "of the epochs under way, and does not grow."
+        )
     warnings += drawn(plan) + unseen(plan) + capped(plan)
     for source, name in enumerate(plan.names):
         if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,19 @@ from datamix.rng import permute
 from datamix.rng.hash import key_for
 
 AtMaxEpochs: TypeAlias = Literal["drop", "error"]
+
+
+class Begin(NamedTuple):
+    """Where a plan begins that goes on with another one.
+
+    Attributes:
+      position: The position in the whole mix, in records.
+      counts: How many records each source has given before it, by name, those among them that are no longer mixed; one
+        not named, none.
+    """
+
+    position: int
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +79,8 @@ class PlanSpec:
       max_epochs: How often a source is gone through at most, by name; one not named, as often as the stop lets it.
       at_max_epochs: What comes then: "drop": the source leaves the mix and the others keep their ratio; "error": a mix
         that would go through it once more is refused, and one without end ends there in an error.
+      begin: Where the plan begins, if it goes on with another one: each source goes on at its own running number. Of
+        the positions before, it knows nothing.
       settings: The settings of the order, such as `window` and `stratify` for "proportional", `replacement` for
         "random"; see `datamix.mixing.orders`.
     """
@@ -93,6 +108,7 @@ class PlanSpec:
     num_tokens: Mapping[str, np.ndarray] | None = None
     max_epochs: Mapping[str, int] | None = None
     at_max_epochs: AtMaxEpochs = "drop"
+    begin: Begin | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -111,6 +127,8 @@ class ResolvedSpec:
       samples: Records after which the mix ends in any case; None for no limit.
       shuffle: The order of the records within their sources.
       num_tokens: The tokens of the records, 0 of those of sources without any; None where none has.
+      begin: The slot at which the plan begins.
+      base: The slots of each source before it, shape [num_sources].
     """
 
     sizes: tuple[int, ...]
@@ -123,6 +141,8 @@ class ResolvedSpec:
     samples: int | None
     shuffle: Shuffle
     num_tokens: RecordLengths | None
+    begin: int
+    base: tuple[int, ...]
 
     @property
     def limit(self) -> int | None:
@@ -177,6 +197,12 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         scheduled=spec.schedule is not None,
         lengths=lengths,
     )
+    begin = spec.begin or Begin(0, {})
+    before = [begin.position, *(begin.counts.get(name, 0) for name in names)]
+    if any(count % slot_records for count in before):
+        text = f"it cannot begin at record {begin.position}, where a source has given a part of a batch"
+        raise ConfigError(text, key="mix.granularity", value=spec.granularity, hint="Mix by record, as before.")
+    first, *base = (count // slot_records for count in before)
     return ResolvedSpec(
         sizes=sizes,
         order=partial(fill, **spec.settings),
@@ -188,6 +214,8 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         samples=spec.samples,
         shuffle=shuffle,
         num_tokens=num_tokens,
+        begin=first,
+        base=tuple(base),
     )
 
 

@@ -49,24 +49,29 @@ def cut(
     phases: Sequence[tuple[int | None, Group]],
     demand: Demand,
     limit: int | None = None,
+    begin: tuple[int, Sequence[int]] = (0, ()),
     caps: Mapping[int, int] | None = None,
     *,
     drops_at_cap: bool = True,
 ) -> list[Stage]:
     """Cut a mix into stages.
 
-    Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case. A source
-    in `caps` fills so many slots at most: then it drops out, or the mix ends where it would fill another.
+    Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case. Its
+    stages begin at the slot of `begin`, before which each source had as many slots as are said there. A source in
+    `caps` fills so many slots at most: then it drops out, or the mix ends where it would fill another.
 
     Returns:
-      The stages, at least one. The end of the last is the end of the mix; its length is None where there is no end.
+      The stages, at least one unless the mix ends before it begins. The end of the last is the end of the mix; its
+      length is None where there is no end.
 
     Raises:
       ConfigError: The order fills no stage, or cannot fill this mix; or sources do not drop out at their cap, and a mix
         that has an end goes beyond one.
     """
     stages: list[Stage] = []
-    left, first, last = list(demand.remaining), 0, None
+    first, before = begin
+    left = [once - n for once, n in zip(demand.remaining, before or [0] * demand.num_sources, strict=True)]
+    last = None
     owed = [Fraction(0)] * len(left) if demand.scheduled else []
     later_of = _later(phases)
     # Sources without a share hold up nothing.
@@ -76,7 +81,7 @@ def cut(
     # Under a stop whose sources drop out, each has the cap of being gone through once.
     waits_for, most = stop.waits_for, dict(caps or {})
     if stop.drops:
-        waits_for, most, drops_at_cap = None, dict(enumerate(left)), True
+        waits_for, most, drops_at_cap = None, dict(enumerate(demand.remaining)), True
     for (phase_end, phase), later in zip(phases, later_of, strict=True):
         end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
         while end is None or first < end:

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError, hint
-from datamix.fingerprint import differing
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import AdaptState
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Output, State, chunk_program, tensors
+from datamix.pipeline.iterator import Output, chunk_program, tensors
 from datamix.pipeline.locate import Located
 from datamix.pipeline.program import compute_chunk, locate_block
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
+from datamix.pipeline.state import State
 from datamix.spec import Batch, Record
 
 if TYPE_CHECKING:
     from datamix.pipeline.pipeline import Pipeline
-
-_STATE_FORMAT = 1
 
 
 class _Window(NamedTuple):
@@ -52,17 +50,15 @@ class AdaptiveIterator(Iterator[Batch]):
 
     Args:
       pipeline: The pipeline.
-      parts: Gives what determines the sequence; see `datamix.fingerprint.parts`.
       rows: The rows that are given of every batch.
       output: See `Pipeline.iterator`.
     """
 
     _reported: Totals | None = None
 
-    def __init__(self, pipeline: Pipeline, parts: Callable[[], Mapping[str, str]], rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: Pipeline, rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
-        self._parts = parts
         self._output, self._to_torch = output, tensors() if output == "torch" else None
         every, most = self._adapt.every, chunk_program(self._compiled.program).num_steps
         steps = max(steps for steps in range(1, min(every, most) + 1) if every % steps == 0)
@@ -209,42 +205,29 @@ class AdaptiveIterator(Iterator[Batch]):
     def state(self) -> State:
         """The place where the iterator stands, with all that the losses have done so far; JSON."""
         arrays = self._state, [window.cursor for window in self._windows]
-        return {
-            "version": _STATE_FORMAT,
-            "step": self.step,
-            "window": self._window,
-            "fingerprint": dict(self._parts()),
-            "arrays": [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)],
-        }
+        words = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)]
+        return {**self._pipeline.state(self.step), "window": self._window, "arrays": words}
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
         """Go on where a state was taken.
 
         Raises:
-          StateError: It is no state, or one of another mix.
+          StateError: It is no state of a mix that adapts, or one of another mix; the message names what differs.
+          ConfigError: `changed` is given, which only a mix takes that follows no losses.
         """
-        like = self._state, [window.cursor for window in self._windows]
-        leaves, structure = jax.tree.flatten(like)
+        _, step = self._pipeline.restored(state, changed)
+        leaves, structure = jax.tree.flatten((self._state, [window.cursor for window in self._windows]))
         try:
-            step, window = operator.index(state["step"]), operator.index(state["window"])
-            fingerprint, arrays = dict(state["fingerprint"]), state["arrays"]
-            if state["version"] != _STATE_FORMAT or step - window * self._adapt.every not in range(
-                self._adapt.every + 1
-            ):
+            window = operator.index(state["window"])
+            if not 0 <= step - window * self._adapt.every <= self._adapt.every:
                 raise ValueError
-        except (LookupError, TypeError, ValueError):
-            text = f"this is no state of a mix that adapts; it needs version {_STATE_FORMAT}, a step and arrays."
-            raise StateError(text) from None
-        if difference := differing(fingerprint, self._parts()):
-            raise StateError(f"this state was taken {difference}; restore it under the same, or start afresh.")
-        try:
-            restored = [
+            arrays = [
                 np.frombuffer(bytes.fromhex(text), np.asarray(leaf).dtype).reshape(np.shape(leaf))
-                for text, leaf in zip(arrays, leaves, strict=True)
+                for text, leaf in zip(state["arrays"], leaves, strict=True)
             ]
-        except (TypeError, ValueError):
-            raise StateError("this state of a mix that adapts is damaged: its arrays have other sizes.") from None
-        self._begin(step, window, *jax.tree.unflatten(structure, restored))
+        except (LookupError, TypeError, ValueError):
+            raise StateError("this state of a mix that adapts is damaged: its window or arrays are others.") from None
+        self._begin(step, window, *jax.tree.unflatten(structure, arrays))
 
     state_dict = get_state = state
     load_state_dict = set_state = restore

@@ -28,11 +28,13 @@ class MetricsFile:
     """
 
     def __init__(self, directory: Path, lines: Sequence[Line] = (), step: int = 0) -> None:
-        """Begin a file, or go on after a step with the tests before it, and the lines that the file has of then."""
+        """Begin a file, or go on after a step with the tests before it, and the other lines that a file of them has."""
         self._path = directory / NAME
         self.lines: list[Line] = list(lines)
         self.loss: float | None = None
         before = {line["step"]: line for line in _whole_lines(self._path) if line["step"] <= step}
+        if not before.keys() >= {line["step"] for line in lines}:  # steps may count other batches now
+            before = {}
         before |= {line["step"]: before.get(line["step"], {}) | line for line in lines}
         write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
         self._board = _board(directory, step)

@@ -48,6 +48,10 @@ class Single:
         )
         return [jax.device_get(trail)]
 
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        """Go on with the batch at each replica's cursor."""
+        (self._cursor,) = cursors
+
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         """Test every replica; see `datamix.training.learner.evaluate`."""
         return [jax.device_get(evaluate_jitted(self._learner, data, self._state, num_batches, num_sources))]
@@ -84,6 +88,10 @@ class Threaded:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [*first, *(trail for trails in pool.map(lambda call: call(), calls) for trail in trails)]
 
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        for replica, cursor in zip(self._replicas, cursors, strict=True):
+            replica.seek([cursor])
+
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         return [score for replica in self._replicas for score in replica.scores(data, num_batches, num_sources)]
 
@@ -114,6 +122,9 @@ class Vmapped:
             self._learner, self._structure, self._is_shared, self._shared, stacked
         )
         return _unstacked(jax.device_get(trail), len(rates))
+
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        self._cursor = jax.tree.map(_stack, *cursors)
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))

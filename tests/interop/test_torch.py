@@ -162,7 +162,7 @@ def test_a_state_is_that_of_any_iterator() -> None:
     other.load_state_dict(own.state_dict() | {"worker": [1, 2]})
     with pytest.raises(StateError, match=r"worker 1 of 2, and this is worker 0 of 1; restore it with num_workers=2"):
         iter(other)
-    other.load_state_dict(mix(seed=1).iterator().state())
+    other.load_state_dict(mix(seed=1).iterator(1).state())
     with pytest.raises(StateError, match="seed"):
         iter(other)
 

@@ -142,8 +142,9 @@ def test_a_source_repeated_often_is_warned_of() -> None:
 
 def test_a_drift_from_the_exact_shares_is_warned_of() -> None:
     sizes, odd = {"a": 10**9, "b": 10**9, "c": 10**9}, {"a": 0.3183098861, "b": 0.5772156649, "c": 0.1044744490}
-    (warning,) = Plan(sizes, odd, stop="forever").report().warnings[:1]
+    (warning,) = Plan(sizes, odd, stop="forever", stratify=True, batch_size=32).report().warnings[:1]
     assert warning.startswith("the exact shares are followed for 2")
+    assert not any("exact shares" in text for text in Plan(sizes, odd, stop="forever").report().warnings)
     assert not any("exact shares" in text for text in Plan(sizes, odd, samples=10**5).report().warnings)
     assert not any("exact shares" in text for text in Plan(sizes, {"a": 7, "b": 3}, stop="forever").report().warnings)
 

@@ -9,11 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from datamix import registry
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, StateError
 from datamix.pipeline.lookup.credit import TOTAL
 from datamix.pipeline.policies import Odm, policy
 from datamix.training.adapted import check_export, counts, deviation, summary, write_schedule
-from datamix.training.checkpoints import Checkpoints
 from datamix.training.runs import fit
 
 WINDOWS = {0: ([TOTAL // 2, TOTAL // 2], [8, 8]), 2: ([TOTAL // 4, 3 * TOTAL // 4], [5, 11])}
@@ -44,6 +43,15 @@ def test_the_schedule_of_windows(tmp_path):
     }
 
 
+def test_a_checkpoint_of_another_policy_or_without_one_is_refused(make, trained):
+    trained(make(*ADAPT))
+    for overrides in (["adapt=odm"], [*ADAPT, "adapt.floor=0.1"], [*ADAPT, "batch.size=4"], []):
+        with pytest.raises(StateError, match=r"checkpoints/6: this state was taken "):
+            make(*overrides, "train.resume=true")
+    with pytest.raises(ConfigError, match=r"^adapt = 'loss_temperature'; .* and it cannot be changed on the way\."):
+        make(*ADAPT, "train.resume=changed")
+
+
 def adapted(run):
     assert run.learner.adapt is not None
     return {step: (weights, given) for step, (weights, given) in run.adapted.items()}
@@ -66,16 +74,7 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers, rule
     overrides = (f"adapt={rule}", "adapt.every=3")
     expected = trained(make(*overrides, directory="whole"))
     for stop in (2, 4):
-        half = make(*overrides, directory=f"cut{stop}")
-        steps, half.rates = half.rates, half.rates[:stop]  # its end, to it
-        trained(half)
-        half.rates = steps
-        kept = Checkpoints(half.directory)  # its last one was taken as one of a whole run
-        position = kept.position(stop)
-        position["identity"]["train.steps"] = Checkpoints(expected.directory).position(6)["identity"]["train.steps"]
-        state = kept.state(stop, half.state)
-        kept.clear()
-        kept.save(stop, state, position)
+        trained(make(*overrides, f"train.steps={stop}", directory=f"cut{stop}"))
         resumed = trained(make(*overrides, "train.resume=true", directory=f"cut{stop}"))
         assert resumed.note == f"train.resume: the run goes on after step {stop} of 6."
         assert adapted(resumed) == adapted(expected)

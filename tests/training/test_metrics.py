@@ -26,16 +26,17 @@ def test_a_line_a_test_and_lines_between(tmp_path):
 def test_a_run_that_goes_on_keeps_the_lines_before_and_drops_the_rest(tmp_path):
     text = '{"step": 2, "loss": 1, "sources": {}}\n{"step": 3, "loss": 8}\n[]\n{"step": 4, "loss": 9}\n{"step": 6, "lo'
     (tmp_path / "metrics.jsonl").write_text(text)
-    metrics = MetricsFile(tmp_path, [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.0}], 3)
+    metrics = MetricsFile(tmp_path, [{"step": 2, "loss": 1.0}], 3)
     metrics.add(4, 0.5, {})
     metrics.close()
     assert read(tmp_path) == [
-        {"step": 1, "loss": 3.0},
         {"step": 2, "loss": 1.0, "sources": {}},
         {"step": 3, "loss": 8},
         {"step": 4, "loss": 0.5},
     ]
-    assert [line["step"] for line in metrics.lines] == [1, 2, 4]
+    assert [line["step"] for line in metrics.lines] == [2, 4]
+    assert MetricsFile(tmp_path, [{"step": 1, "loss": 3.0}], 3).lines == [{"step": 1, "loss": 3.0}]
+    assert read(tmp_path) == [{"step": 1, "loss": 3.0}]  # as after another batch size, by which steps count
     assert read(tmp_path)
     assert MetricsFile(tmp_path).lines == []
     assert read(tmp_path) == []
