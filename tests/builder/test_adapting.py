@@ -45,7 +45,7 @@ def test_settings_are_part_of_the_fingerprint():
         ({"stop": "exhaust_once"}, r"^stop = 'exhaust_once'; it does not go with adapt=odm: when it ends depends on the"
          r" losses\. Set stop=forever, and train\.steps or stop\.batches\.$"),
         ({"max_epochs": {"a": 2}}, r"^mix\.max_epochs = .*; it does not go with adapt=odm: adapt\.max_epochs is the"),
-        ({"skip": [[1, 2]]}, r"^skip = .*; it does not go with adapt=odm: what comes after them depends on their losses"),
+        ({"skip": [[1, 2]]}, r"^skip = .*; it does not go with adapt=odm: what comes after them depends on their"),
         ({"loss_weight": "inverse_share"}, r"^mix\.loss_weight = 'inverse_share'; it does not go with adapt=odm: sha"),
         ({"samples": 9, "remainder": "keep"}, r"^batch\.remainder = 'keep'; it does not go with adapt=odm"),
         ({"weights": {"a": 0}}, r"^mix\.weights\.a = 0; adapt=odm would give it a share all the same; leave it out of"),

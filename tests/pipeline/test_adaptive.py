@@ -155,9 +155,7 @@ def test_a_state_of_another_mix_or_none_is_refused():
     pipeline = mixed()
     iterator = pipeline.iterator()
     state = iterator.state()
-    with pytest.raises(
-        StateError, match=r"^this state was taken under .*: adapt\.every was 4 and is 2; restore it under"
-    ):
+    with pytest.raises(StateError, match=r"^this state was taken under .*: adapt\.every was 4 and is 2; restore"):
         mixed("adapt.every=2").iterator().restore(state)
     with pytest.raises(StateError, match="this is no state of datamix"):
         iterator.restore({"step": 3})
