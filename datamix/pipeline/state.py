@@ -52,9 +52,11 @@ class Past:
         for i, (name, spec) in enumerate(specs.items()):
             tag = "tag_source", {"source_id": i}  # the number of the source stands in `source`
             chain = [node.operation for node in graph.chain(name) if node.operation]
-            weights = [each for each in chain if each.operator == "tag_loss_weight"]
-            self._loss_weights |= {i: weight.settings for weight in weights}
-            chain = [each for each in chain if each not in weights and (each.operator, each.settings) != tag] + shared
+            for each in chain:
+                if each.operator == "tag_loss_weight":
+                    self._loss_weights[i] = each.settings
+            chain = [each for each in chain if each.operator != "tag_loss_weight"]
+            chain = [each for each in chain if (each.operator, each.settings) != tag] + shared
             is_random = any(traits(each.function).random for each in chain)
             leaves = {leaf: str(part) for leaf, part in spec.items()}
             self._chains.append([identities(chain), leaves, seeds[i] if is_random else None])
