@@ -123,7 +123,7 @@ class BatchIterator(Iterator[Batch]):
             raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
         if stride < 1:
             raise ConfigError("it is 1 or more", key="stride", value=stride)
-        self._to_torch = _tensors() if output == "torch" else None
+        self._to_torch = tensors() if output == "torch" else None
         self._rows = rows
         self._adopt(pipeline)
         compiled, size = self._compiled, pipeline.batching.batch_size
@@ -441,12 +441,21 @@ class BatchIterator(Iterator[Batch]):
             self._adopt(pipeline)
             self._seek(step)
 
+    def update(self, losses: Mapping[str, Any] | Any) -> None:  # noqa: ARG002
+        """Tell the losses of batches to a mix whose weights follow them; see `AdaptiveIterator`.
+
+        Raises:
+          ConfigError: The weights of this one do not.
+        """
+        text = "the weights of this mix follow no losses; set adapt=odm or another policy"
+        raise ConfigError(text, key="adapt", value="none")
+
     # As PyTorch's and Grain's iterators call them.
     state_dict = get_state = state
     load_state_dict = set_state = restore
 
 
-def _tensors() -> Callable[[jax.Array], Any]:
+def tensors() -> Callable[[jax.Array], Any]:
     """The function that makes a tensor of an array, without a copy.
 
     Raises:
