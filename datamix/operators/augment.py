@@ -84,7 +84,8 @@ def rotate(
 
     def channel(pixels: jax.Array) -> jax.Array:
         # Apart from the background: `map_coordinates` takes no traced fill.
-        return map_coordinates(pixels.astype(jnp.float32) - background, place, order=1) + background
+        turned: jax.Array = map_coordinates(pixels.astype(jnp.float32) - background, place, order=1)
+        return turned + background
 
     return record | {leaf: in_dtype(jax.vmap(channel, in_axes=2, out_axes=2)(value), value.dtype)}
 

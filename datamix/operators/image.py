@@ -158,7 +158,7 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     return record | {leaf: in_dtype(_resized_axis(resized, 1, width, method), value.dtype)}
 
 
-def in_dtype(computed: Num[jax.Array, "..."], dtype: np.dtype) -> Num[jax.Array, "..."]:
+def in_dtype(computed: jax.Array, dtype: np.dtype) -> jax.Array:
     """Floats in the dtype of what they were computed of: rounded, and within its range, where it is of integers."""
     if jnp.issubdtype(dtype, jnp.integer):
         limits = np.iinfo(dtype)
