@@ -34,18 +34,13 @@ def random_crop(
       width: The width of the part in pixels; None for that of the image.
       padding: The pixels of 0 that are put around the image before.
       leaf: The name of the leaf.
-
-    Raises:
-      ConfigError: The part is larger than the image with its padding.
     """
     value = image_of(record, leaf, "random_crop")
     size = (value.shape[0] if height is None else height, value.shape[1] if width is None else width)
     largest = [length + 2 * padding for length in value.shape[:2]]
     if padding < 0 or not all(1 <= part <= whole for part, whole in zip(size, largest, strict=True)):
-        raise ConfigError(
-            f"operator 'random_crop': height = {size[0]}, width = {size[1]}, padding = {padding}; they are from 1 to "
-            f"{largest[0]} and {largest[1]}, the size of the image with its padding, which is 0 or more."
-        )
+        text = f"it is from [1, 1] to {largest}, the size of the image with a padding of {padding}, which is 0 or more"
+        raise ConfigError(text, key="random_crop.[height, width]", value=list(size))
     padded = jnp.pad(value, ((padding, padding), (padding, padding), (0, 0)))
     top, left = (
         jax.random.randint(draw, (), 0, whole - part + 1)
@@ -112,16 +107,13 @@ def color_jitter(
       contrast: x for the distance from the mean of the grey image.
       saturation: x for the distance of each pixel from its own grey; images of one channel stay as they are.
       leaf: The name of the leaf.
-
-    Raises:
-      ConfigError: One of them is not from 0 to 1.
     """
     value = image_of(record, leaf, "color_jitter")
     factors = []
     amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for draw, (name, amount) in zip(jax.random.split(key, 3), amounts.items(), strict=True):
         if not isinstance(amount, jax.Array) and not 0 <= amount <= 1:
-            raise ConfigError(f"operator 'color_jitter': {name} = {amount}; it is from 0 to 1.")
+            raise ConfigError("it is from 0 to 1", key=f"color_jitter.{name}", value=amount)
         factors.append(1 + jnp.asarray(amount, jnp.float32) * jax.random.uniform(draw, (), minval=-1, maxval=1))
     colors = value[..., :3].astype(jnp.float32) * factors[0]
     for middle, factor in ((lambda image: gray_of(image).mean(), factors[1]), (gray_of, factors[2])):
@@ -134,14 +126,10 @@ def color_jitter(
 def gaussian_noise(
     record: Record, key: Key[jax.Array, ""], *, std: float | jax.Array = 0.1, leaf: str = "image"
 ) -> Record:
-    """Add noise of a normal distribution to every value; integers are rounded and stay in the range of their dtype.
-
-    Raises:
-      ConfigError: The standard deviation is negative.
-    """
+    """Add noise of a normal distribution to every value; integers are rounded and stay in the range of their dtype."""
     value = leaf_of(record, leaf, "gaussian_noise")
     if not isinstance(std, jax.Array) and std < 0:
-        raise ConfigError(f"operator 'gaussian_noise': std = {std}; it is 0 or more.")
+        raise ConfigError("it is 0 or more", key="gaussian_noise.std", value=std)
     noise = jax.random.normal(key, value.shape) * jnp.asarray(std, jnp.float32)
     return record | {leaf: in_dtype(value.astype(jnp.float32) + noise, value.dtype)}
 
@@ -166,16 +154,13 @@ def random_erasing(
       fill: The value in the rectangle.
       leaf: The name of the leaf.
 
-    Raises:
-      ConfigError: The probability or the area is not from 0 to 1.
-
     Source: Z. Zhong et al., Random erasing data augmentation, AAAI (2020).
     """
     value = image_of(record, leaf, "random_erasing")
     if not 0 <= probability <= 1:
-        raise ConfigError(f"operator 'random_erasing': probability = {probability}; a probability is from 0 to 1.")
+        raise ConfigError("it is from 0 to 1", key="random_erasing.probability", value=probability)
     if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:
-        raise ConfigError(f"operator 'random_erasing': area = {list(area)}; it is two numbers from 0 to 1, in order.")
+        raise ConfigError("it is two numbers from 0 to 1, in order", key="random_erasing.area", value=list(area))
     whether, draws = jax.random.split(key)
     size, form, top, left = jax.random.uniform(draws, (4,))
     pixels = (area[0] + (area[1] - area[0]) * size) * np.prod(value.shape[:2])

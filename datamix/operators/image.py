@@ -98,14 +98,11 @@ def clip(
 ) -> Record:
     """Cut off what lies below `low` or above `high`; the dtype stays.
 
-    Raises:
-      ConfigError: `low` is above `high`.
-
     >>> clip({"image": jnp.array([-2.0, 0.5, 2.0])}, low=0, high=1)["image"].tolist()
     [0.0, 0.5, 1.0]
     """
     if not isinstance(low, jax.Array) and not isinstance(high, jax.Array) and low > high:
-        raise ConfigError(f"operator 'clip': low = {low}, high = {high}; low is not above high.")
+        raise ConfigError(f"it is not above clip.high, which is {high:g}", key="clip.low", value=low)
     value = leaf_of(record, leaf, "clip")
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     clipped = jnp.where(value > high, in_dtype(high, value.dtype), value)
@@ -203,17 +200,11 @@ def _taps(
 
 @operator
 def center_crop(record: Record, *, height: int, width: int, leaf: str = "image") -> Record:
-    """Cut out the middle of an image, in pixels; where it cannot be in the middle, it is half a pixel up or left.
-
-    Raises:
-      ConfigError: The part is larger than the image.
-    """
+    """Cut out the middle of an image, in pixels; where it cannot be in the middle, it is half a pixel up or left."""
     value = image_of(record, leaf, "center_crop")
     if not (1 <= height <= value.shape[0] and 1 <= width <= value.shape[1]):
-        raise ConfigError(
-            f"operator 'center_crop': height = {height}, width = {width}; they are from 1 to {value.shape[0]} and "
-            f"{value.shape[1]}, the size of the image."
-        )
+        text = f"it is from [1, 1] to {list(value.shape[:2])}, the size of the image"
+        raise ConfigError(text, key="center_crop.[height, width]", value=[height, width])
     top, left = (value.shape[0] - height) // 2, (value.shape[1] - width) // 2
     return record | {leaf: value[top : top + height, left : left + width]}
 
@@ -222,18 +213,13 @@ def center_crop(record: Record, *, height: int, width: int, leaf: str = "image")
 def pad(record: Record, *, height: int, width: int, fill: float = 0, leaf: str = "image") -> Record:
     """Put a border around an image, so that it is of a size in pixels and in the middle, as of `center_crop`.
 
-    Raises:
-      ConfigError: The image is larger.
-
     >>> pad({"image": jnp.zeros((28, 28, 1))}, height=32, width=32)["image"].shape
     (32, 32, 1)
     """
     value = image_of(record, leaf, "pad")
     if height < value.shape[0] or width < value.shape[1]:
-        raise ConfigError(
-            f"operator 'pad': height = {height}, width = {width}; they are at least {value.shape[0]} and "
-            f"{value.shape[1]}, the size of the image."
-        )
+        text = f"it is at least {list(value.shape[:2])}, the size of the image"
+        raise ConfigError(text, key="pad.[height, width]", value=[height, width])
     more = (height - value.shape[0], width - value.shape[1])
     return record | {leaf: jnp.pad(value, (*((n // 2, n - n // 2) for n in more), (0, 0)), constant_values=fill)}
 

@@ -51,27 +51,19 @@ def squeeze(record: Record, *, axis: int | None = None, leaf: str = "image") -> 
 def transpose(record: Record, *, axes: list[int], leaf: str = "image") -> Record:
     """Put the axes of a leaf into another order, such as [1, 0, 2] for the columns of an image before its rows.
 
-    Raises:
-      ConfigError: They are not the axes of the leaf, each once.
-
     >>> transpose({"image": jnp.zeros((28, 32, 1))}, axes=[1, 0, 2])["image"].shape
     (32, 28, 1)
     """
     value = leaf_of(record, leaf, "transpose")
     if sorted(axes) != list(range(value.ndim)):
-        raise ConfigError(
-            f"operator 'transpose': axes = {list(axes)}; leaf {leaf!r} has shape {list(value.shape)}, so that they are "
-            f"the numbers from 0 to {value.ndim - 1}, each once."
-        )
+        text = f"leaf {leaf!r} has shape {list(value.shape)}; it is the numbers from 0 to {value.ndim - 1}, each once"
+        raise ConfigError(text, key="transpose.axes", value=list(axes))
     return record | {leaf: jnp.transpose(value, axes)}
 
 
 @operator(elementwise=True)
 def select(record: Record, *, leaves: list[str]) -> Record:
     """Keep these leaves alone.
-
-    Raises:
-      SpecError: There is no such leaf.
 
     >>> select({"image": 0, "mask": 1, "label": 2}, leaves=["image", "label"])
     {'image': 0, 'label': 2}

@@ -293,9 +293,11 @@ def test_center_crop_and_pad() -> None:
 
 
 def test_sizes_that_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match=r"^operator 'center_crop': height = 6, width = 1; they are from 1 to 5 and"):
+    with pytest.raises(
+        ConfigError, match=r"^center_crop\.\[height, width\] = \[6, 1\]; it is from \[1, 1\] to \[5, 4\]"
+    ):
         apply(center_crop, RGB, height=6, width=1)
-    with pytest.raises(ConfigError, match=r"^operator 'pad': height = 9, width = 3; they are at least 5 and 4, the"):
+    with pytest.raises(ConfigError, match=r"^pad\.\[height, width\] = \[9, 3\]; it is at least \[5, 4\], the"):
         apply(pad, RGB, height=9, width=3)
 
 
@@ -305,7 +307,7 @@ def test_clip_and_log() -> None:
     assert apply(clip, large, low=7).tolist() == [2**24 + 1, 7]
     assert apply(clip, np.array([-1, 3], np.float32), high=1).tolist() == [-1, 1]
     assert apply(log, np.array([0, 1], np.uint8)).tolist() == pytest.approx([0, 0.693147], abs=1e-6)
-    with pytest.raises(ConfigError, match=r"^operator 'clip': low = 2, high = 1; low is not above high\.$"):
+    with pytest.raises(ConfigError, match=r"^clip\.low = 2; it is not above clip\.high, which is 1\.$"):
         apply(clip, RGB, low=2, high=1)
 
 

@@ -52,7 +52,7 @@ def test_there_is_no_axis_of_length_one(axis: int) -> None:
 def test_transpose() -> None:
     np.testing.assert_array_equal(transpose(RECORD, axes=[2, 0, 1])["image"], VALUE.transpose(2, 0, 1), strict=True)
     for axes in ([0, 1], [0, 0, 1], [1, 2, 3]):
-        with pytest.raises(ConfigError, match=r"^operator 'transpose': axes = .* from 0 to 2, each once\.$"):
+        with pytest.raises(ConfigError, match=r"^transpose\.axes = .* from 0 to 2, each once\.$"):
             transpose(RECORD, axes=axes)
 
 
