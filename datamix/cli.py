@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import string
 import sys
@@ -33,6 +34,7 @@ from datamix.config import compose
 from datamix.config.directories import directory_in_use
 from datamix.config.explain import config_error
 from datamix.config.files import conf_dir
+from datamix.config.help import commented
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
@@ -252,11 +254,17 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: list[str]) -> None:
     """Print what datamix is for, the choices that there are, and the settings that a command line makes."""
     mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
+    topics = [override for override in overrides if re.fullmatch(r"[\w.]+", override)]  # --help mix
+    overrides = [override for override in overrides if override not in topics]
     config = loader.load_configuration(args.config_name or "config", overrides, mode)
+    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve)
+    if topics:
+        print("\n\n".join(map(show, topics)))
+        return
     choices = compose.choices(args.config_dir)
     text = string.Template(config.hydra.help.template).substitute(
         APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(options)}" for group, options in choices.items()),
-        CONFIG=OmegaConf.to_yaml(without_hydra(config), resolve=args.resolve),
+        CONFIG=show(),
     )
     print(text)
 

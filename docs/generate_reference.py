@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from datamix import jobs, operators, registry, sources, training  # noqa: F401  (their components are known by name)
 from datamix.config.check import keys_of
+from datamix.config.help import Setting, meanings_of, settings_of
 from datamix.config.schema import Config, MixConfig, SourceConfig, SweepConfig, TrainConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -29,36 +29,6 @@ KINDS = {
     "dataset": "source",
 }
 """The kind of component that a choice of each group names, in the order in which the groups are shown."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One line of a YAML file."""
-
-    key: str
-    default: str
-    meaning: str
-
-
-def settings_of(path: Path, prefix: str = "") -> tuple[str, list[Setting]]:
-    """What a YAML file is for, by its first comment, and its settings with the comments that stand beside them."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    heading = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
-    is_global = any("@package _global_" in line for line in lines)
-    settings: list[Setting] = []
-    parents: list[tuple[int, str]] = []
-    for line in lines:
-        match = re.match(r"( *)([A-Za-z_]\w*):(?: +(.*?))?(?: *(?<![\w'\"])# (.*))?$", line)
-        if not match:
-            continue
-        indent, name, value, meaning = len(match[1]), match[2], match[3] or "", match[4] or ""
-        while parents and parents[-1][0] >= indent:
-            parents.pop()
-        key = ".".join([*([prefix] if prefix and not is_global else []), *(parent for _, parent in parents), name])
-        parents.append((indent, name))
-        if value and "defaults" not in key:
-            settings.append(Setting(key, value, meaning))
-    return heading, settings
 
 
 def types() -> dict[str, str]:
@@ -123,13 +93,6 @@ def components(kind: str) -> Iterator[str]:
             rows.append((f"`{setting}`", default, allowed[setting], meanings.get(setting, "")))
         yield from table(("setting", "default", "type", "meaning"), rows)
         yield ""
-
-
-def meanings_of(docstring: str) -> dict[str, str]:
-    """The meaning of each argument or attribute that a docstring in Google's style lists."""
-    section = re.search(r"^ *(?:Args|Attributes):\n((?:(?:  .*)?\n?)*)", inspect.cleandoc(docstring), re.MULTILINE)
-    entries = re.findall(r"^  (\w+): ((?:.|\n    )*)", section[1] if section else "", re.MULTILINE)
-    return {name: " ".join(text.replace("None", "null").split()) for name, text in entries}
 
 
 def yaml(value: object) -> str:

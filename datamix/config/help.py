@@ -1,0 +1,102 @@
+"""What every key means: from the comments of the shipped YAML files, and from the schema of a source."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from datamix.config.check import keys_of, unknown_key
+from datamix.config.files import choices_of, conf_dir
+from datamix.config.schema import SourceConfig
+
+_LINE = re.compile(r"( *)([A-Za-z_]\w*):(?: +(.*?))?(?: *(?<![\w'\"])# (.*))?$")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of a YAML file."""
+
+    key: str
+    default: str
+    meaning: str
+
+
+def settings_of(path: Path, prefix: str = "") -> tuple[str, list[Setting]]:
+    """What a YAML file is for, by its first comment, and its settings with the comments that stand beside them."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    heading = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
+    package = "" if "@package _global_" in text else prefix
+    return heading, [Setting(key, value, meaning) for _, key, value, meaning in _keyed(text, package) if value]
+
+
+def _keyed(text: str, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Each line of YAML, its full key, its value and its comment; these are empty where there are none."""
+    parents: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        if (match := _LINE.match(line)) is None:
+            yield line, "", "", ""
+            continue
+        while parents and parents[-1][0] >= len(match[1]):
+            parents.pop()
+        parents.append((len(match[1]), match[2]))
+        key = ".".join([*([prefix] if prefix else []), *(name for _, name in parents)])
+        yield line, key, "" if "defaults" in key else match[3] or "", match[4] or ""
+
+
+def meanings_of(docstring: str) -> dict[str, str]:
+    r"""The meaning of each argument or attribute that a docstring in Google's style lists.
+
+    >>> meanings_of("Go.\n\nArgs:\n  far: How far; None for\n    ever.\n")
+    {'far': 'How far; null for ever.'}
+    """
+    section = re.search(r"^ *(?:Args|Attributes):\n((?:(?:  .*)?\n?)*)", inspect.cleandoc(docstring), re.MULTILINE)
+    entries = re.findall(r"^  (\w+): ((?:.|\n    )*)", section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(text.replace("None", "null").split()) for name, text in entries}
+
+
+def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *, resolve: bool = False) -> str:
+    """A configuration in YAML with the meaning of its keys beside them.
+
+    Args:
+      config: The configuration, without Hydra's part.
+      choices: The option of each config group, as Hydra keeps them: `dataset@source.mnist` for a part.
+      topic: A group or a key, which alone is shown, with what may be chosen for it; empty for all.
+      resolve: Whether interpolations are resolved.
+
+    Raises:
+      ConfigError: There is no such group or key.
+    """
+    files = {"config": ""}
+    for group, option in choices.items():
+        folder, _, package = group.partition("@")
+        files[f"{folder}/{option}"] = package or group
+    paths = {conf_dir() / f"{file}.yaml": package for file, package in files.items()}
+    known = [each for path, package in paths.items() if path.is_file() for each in settings_of(path, package)[1]]
+    meanings = {each.key: each.meaning for each in known if each.meaning}
+    of_source = meanings_of(SourceConfig.__doc__ or "")
+    lines, shown = [], ""
+    for line, key, _, _ in _keyed(OmegaConf.to_yaml(config, resolve=resolve)):
+        shown = key or shown
+        meaning = meanings.get(key) or (of_source.get(key.split(".")[-1], "") if key.startswith("source.") else "")
+        if f"{shown}.".startswith(f"{topic}." if topic else ""):
+            lines.append(f"{line}  # {meaning}" if meaning else line)
+    options = [_option(topic, name) for name in choices_of(topic)] if topic else []
+    if not lines and not options:
+        groups = [group for group in choices if "@" not in group and "/" not in group]
+        raise unknown_key(topic, {*map(str, config), *groups})
+    if topic == "source":
+        keys = {name: key.path for name, key in keys_of(SourceConfig).items() if name not in ("name", "settings")}
+        lines += ["", *(f"source.NAME.{key}: {of_source[name]}" for name, key in keys.items())]
+    return "\n".join([*options, *([""] if options else []), *lines])
+
+
+def _option(group: str, name: str) -> str:
+    return (
+        f"{group}={name}: {settings_of(conf_dir() / ('dataset' if group == 'source' else group) / f'{name}.yaml')[0]}"
+    )
