@@ -16,6 +16,7 @@ from datamix import jobs, operators, registry, sources, training  # noqa: F401  
 from datamix.config.check import keys_of
 from datamix.config.help import Setting, meanings_of, settings_of
 from datamix.config.schema import Config, MixConfig, SourceConfig, SweepConfig, TrainConfig
+from datamix.sources.images import ImageFormat
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 KINDS = {
@@ -86,13 +87,19 @@ def components(kind: str) -> Iterator[str]:
         text = inspect.getdoc(component) or ""
         yield f"### `{name}` {{#{kind}-{name.replace('_', '-')}}}"
         yield from ("", text.split("\n\n")[0].replace("\n", " "))
-        meanings = meanings_of(text)
+        meanings = meanings_of_component(component)
         allowed, rows = types_of(component), []
         for setting, parameter in registry.settings(component).items():
             default = "needed" if parameter.default is inspect.Parameter.empty else f"`{yaml(parameter.default)}`"
             rows.append((f"`{setting}`", default, allowed[setting], meanings.get(setting, "")))
         yield from table(("setting", "default", "type", "meaning"), rows)
         yield ""
+
+
+def meanings_of_component(component: Any) -> dict[str, str]:
+    """The meanings of the settings of a component; those of images are described once for all sources."""
+    images = meanings_of(ImageFormat.__doc__ or "") if "background" in registry.settings(component) else {}
+    return images | meanings_of(inspect.getdoc(component) or "")
 
 
 def yaml(value: object) -> str:
@@ -119,7 +126,7 @@ def reference() -> str:
         target = next((each.default for each in settings if kind and each.key.endswith("_target_")), "")
         component = registry.lookup(kind, target) if target in registry.names(kind or "job") else None
         types = {} if component is None else types_of(component)
-        meanings = meanings_of(inspect.getdoc(component) or "") if component is not None else {}
+        meanings = meanings_of_component(component) if component is not None else {}
         result = []
         for each in settings:
             name = each.key.rpartition(".")[2]

@@ -93,7 +93,7 @@ def main():
             names=names,
             shares=shares,
             metrics=dict(enumerate(metrics)),
-            own={k: None if surface.kind == "bowl" else k for k in range(len(metrics))},
+            source_of={k: None if surface.kind == "bowl" else k for k in range(len(metrics))},
             combine=surface.combine,
             sign=surface.sign,
         )

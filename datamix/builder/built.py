@@ -30,6 +30,12 @@ class Built(Assembly):
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
         return notes
 
+    @property
+    def caution(self) -> str:
+        """What the titles of figures and tables say of stand-ins; empty where there are none."""
+        names = [name for name, source in self.sources.items() if source.provenance == "stand-in"]
+        return f" — built-in stand-ins, not real data: {', '.join(names)}" if names else ""
+
 
 def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.

@@ -17,7 +17,7 @@ import numpy as np
 
 from datamix.config.schema import SourceConfig
 from datamix.errors import expanded
-from datamix.sources.base import Source
+from datamix.sources.base import Source, taken
 from datamix.sources.cache import Place, cache_directory, locked
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.sources.tfds.decode import num_cores
@@ -36,16 +36,10 @@ _NOT_RECORDS = (  # settings that choose no records
 
 @dataclass(frozen=True)
 class KeptStatistics:
-    """The place in the cache for the statistics of all records that a mix uses of a source.
+    """The place in the cache for the statistics of the first `num_records` records of a source.
 
     They are no longer valid once a setting that chooses records has changed, the name, size or time of one of the
     source's files, or one of some evenly spaced records.
-
-    Attributes:
-      config: The configuration of the source.
-      source: What reads its records.
-      num_records: The number of its first records that are used.
-      cache: The directory of the cache; None for the default.
     """
 
     config: SourceConfig
@@ -62,12 +56,7 @@ class KeptStatistics:
     def complete(
         self, progress: Callable[[int, int], None], *, part: int = 0, parts: int = 1
     ) -> Mapping[str, LeafStatistics] | None:
-        """Read all records, or a part of them, and keep the statistics; what an earlier call has done is not redone.
-
-        Args:
-          progress: Takes how many records of this part are done, of how many.
-          part: Which part of the work this call does.
-          parts: How many parts there are, that other processes do.
+        """Read all records, or one part of several, and keep the statistics; what is done already is not redone.
 
         Returns:
           The statistics of each leaf; None while other parts are missing.
@@ -95,18 +84,16 @@ class KeptStatistics:
             files = [path, *path.rglob("*")] if path.exists() else Path(path.anchor).glob(str(path)[1:])
             for file in sorted(files):
                 content.update(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode(errors="replace"))
-        for _, values in sorted(self._read(indices).items()):
+        for _, values in sorted(taken(self.source, indices).items()):
             content.update(values.reshape(-1).view(np.uint8).data)
         return replace(self._named, fingerprint={"content": content.hexdigest()})
 
     @property
     def path(self) -> Path:
-        """The place in the cache, whether anything is there or not."""
         return self._named.path
 
     @cached_property
     def _named(self) -> Place:
-        """The place by the settings alone."""
         settings = {key: value for key, value in vars(self.config).items() if key not in _NOT_RECORDS}
         key = {
             "settings": json.loads(json.dumps(settings, default=str, sort_keys=True)),
@@ -128,20 +115,19 @@ class KeptStatistics:
         return Path(f"{self.place.path}-{self.place.fingerprint['content'][:8]}.parts")
 
     def _piece(self, number: int) -> Mapping[str, LeafStatistics] | None:
-        """The statistics of a piece; None where they are not there."""
         try:
             return from_json(json.loads((self._directory / f"{number}.json").read_bytes()))
         except (OSError, ValueError, TypeError):  # missing, or cut off when a machine went down
             return None
 
     def _work(self, pieces: Mapping[int, range], progress: Callable[[int, int], None]) -> None:
-        """Find the statistics of some pieces, on all cores."""
         total, done = sum(map(len, pieces.values())), 0
         rows = max(1, _BLOCK_BYTES // max(1, bytes_of(self.source.spec)))
 
         def work(number: int, piece: range) -> int:
             blocks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
-            found = [{leaf: LeafStatistics.of(x) for leaf, x in self._read(block).items()} for block in blocks]
+            records = (taken(self.source, np.asarray(block, np.int64)) for block in blocks)
+            found = [{leaf: LeafStatistics.of(values) for leaf, values in block.items()} for block in records]
             written = self._directory / f"{number}.{secrets.token_hex(4)}.tmp"
             written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, blocks), strict=True))))))
             written.replace(self._directory / f"{number}.json")
@@ -162,14 +148,8 @@ class KeptStatistics:
             for leaf, part in self.source.spec.items()
         }
 
-    def _read(self, indices: np.ndarray | range) -> dict[str, np.ndarray]:
-        out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in self.source.spec.items()}
-        self.source.take(np.asarray(indices, np.int64), out)
-        return out
-
 
 def _texts(value: object) -> Iterator[str]:
-    """The texts in a setting that is one, or holds some."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):

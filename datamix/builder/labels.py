@@ -27,11 +27,9 @@ class Labels:
 
     Attributes:
       kind: What a label is, the same in every source that has labels.
-      numbering: Whether the classes of every source get numbers of their own.
       num_classes: The number of classes of each source, None where it is not known yet; without classes, empty.
       in_blocks: The sources whose vectors, one element a class, take a block of their own in a longer one.
       keeps_unlabelled: Whether a source may have records without a label.
-      notes: What a user must know of the labels, a sentence each.
     """
 
     kind: Kind
@@ -55,10 +53,7 @@ class Labels:
         return sum(known) if len(known) == len(counts) else None
 
     def operators(self, source: OpenSource) -> tuple[Operation, ...]:
-        """The operators of a source, with those that number its classes.
-
-        They come before the others, which may make something else of the label.
-        """
+        """The operators of a source, before which those come that number its classes."""
         operators, label = list(source.operators), source.spec.get("label")
         if label is None or source.name not in self.num_classes:
             return source.operators
@@ -66,26 +61,21 @@ class Labels:
         if not label.shape and np.dtype(label.dtype).kind not in "biu":
             first.append(Operation(operator="class_label", function=class_label))
         if self.numbering == "union":
-            offset = self.offset(source.name)
+            offset = {"offset": self.offset(source.name)}
             if source.name in self.in_blocks:
-                total = sum(count or 0 for count in self.num_classes.values())
-                block = {"offset": offset, "num_classes": total}
-                place = Operation(operator="offset_one_hot", function=offset_one_hot, settings=block)
+                block = offset | {"num_classes": sum(count or 0 for count in self.num_classes.values())}
                 at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
-                operators.insert(at, place)
+                operators.insert(at, Operation(operator="offset_one_hot", function=offset_one_hot, settings=block))
             elif not any(map(_is_label_offset, source.operators)):
-                keep = {"keep_negative": True} if self.keeps_unlabelled else {}
-                settings = {"offset": offset, **keep}
+                settings = offset | ({"keep_negative": True} if self.keeps_unlabelled else {})
                 first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
         return (*first, *operators)
 
     def known_to(self, source: OpenSource) -> OpenSource:
         """The same source, which checks its labels as they are read."""
-        has_labels = "label" in source.spec
-        scalar = has_labels and not source.spec["label"].shape
-        label: Kind = "none" if not has_labels else self.kind
+        label: Kind = self.kind if "label" in source.spec else "none"
         count = self.num_classes.get(source.name)
-        if label == "vector" and scalar and source.name in self.num_classes:
+        if label == "vector" and not source.spec["label"].shape and source.name in self.num_classes:
             label = "class"  # of which an operator makes a vector
         if label == "class" and count is not None and source.declared_num_classes is None:
             return replace(source, label=label, chosen_num_classes=count)
@@ -98,7 +88,6 @@ class _Values:
 
     Attributes:
       whole: Whether all are whole numbers, or NaN.
-      num_nan: The number of labels that are NaN.
       smallest: The smallest label that is not negative; None if there is none.
       largest: The largest label; -1 if there is none.
       one_hot: Whether all are vectors of a single 1 and zeros.
@@ -145,13 +134,7 @@ def decide(
     every split and slice of a source is numbered alike.
 
     Args:
-      sources: The sources, in order.
-      numbering: Whether the classes of every source get numbers of their own.
-      shared: The operators after the mix.
       complete: Whether the numbers of classes are to be known, which may need a look at the labels.
-
-    Returns:
-      The sources, which check their labels as they are read, and the labels.
 
     Raises:
       ConfigError: What is declared does not fit the data, or one another.
@@ -198,7 +181,6 @@ class _Search:
         return bool(self.sources[name].spec["label"].shape)
 
     def is_number(self, name: str) -> bool:
-        """Whether the labels of a source are numbers to predict."""
         source = self.sources[name]
         if source.label in ("class", "number"):
             return source.label == "number"
@@ -207,60 +189,46 @@ class _Search:
         return bool(getattr(source.source, "predicts_fractions", False)) or not self._is_whole(name)
 
     def _is_whole(self, name: str) -> bool:
-        """Whether the labels of a source are whole numbers."""
         values, source = self.values(name), self.sources[name]
         if values.whole and values.num_nan and source.unlabelled == "refuse":
-            raise DataError(
-                f"source {name!r}: {values.num_nan:,} of its labels are NaN, and so no class; "
-                f"{source.choice('unlabelled', 'keep')} keeps these records as unlabelled, left out of loss and "
-                "accuracy."
-            )
+            text = f"source {name!r}: {values.num_nan:,} of its labels are NaN, and so no class"
+            mend = f"{source.choice('unlabelled', 'keep')} keeps these records as unlabelled"
+            raise DataError(f"{text}; {mend}, left out of loss and accuracy.")
         return values.whole
 
     def check_declared(self, name: str) -> None:
-        """Check that what a source's labels are declared to be fits their shape."""
         source = self.sources[name]
         _ = source.declared_num_classes
-        if source.label in (None, "none") or (source.label == "vector") == self.is_vector(name):
-            return
-        raise ConfigError(
-            f"the leaf label is {source.spec['label']}, which is {'a vector' if self.is_vector(name) else 'no vector'}",
-            key=source.setting("label"),
-            value=source.label,
-        )
+        if source.label not in (None, "none") and (source.label == "vector") != self.is_vector(name):
+            what = "a vector" if self.is_vector(name) else "no vector"
+            text = f"the leaf label is {source.spec['label']}, which is {what}"
+            raise ConfigError(text, key=source.setting("label"), value=source.label)
 
     def num_classes(self, name: str) -> int:
-        """The number of classes of a source, from what is declared or from its whole dataset."""
         source = self.sources[name]
         if (declared := source.declared_num_classes) is not None:
             return declared
         if not self._is_whole(name):
-            raise DataError(
-                f"source {name!r}: its labels are not all whole numbers, and so no classes; "
-                f"{self.sources[name].choice('label', 'number')} takes them as numbers to predict."
-            )
+            mend = f"{source.choice('label', 'number')} takes them as numbers to predict"
+            raise DataError(f"source {name!r}: its labels are not all whole numbers, and so no classes; {mend}.")
         return self.values(name).largest + 1
 
     def notes(self) -> list[str]:
-        """The notes on the sources' labels and shapes."""
         notes = [note for source in self.sources.values() for note in source.shape_notes()]
         for name, values in self._values.items():
             if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):
-                notes.append(
-                    f"source {name!r}: its labels begin at 1; they stay as they are, so that class 0 has no records "
-                    f"and its {values.largest + 1} classes are 0 to {values.largest}."
-                )
+                kept = "they stay as they are, so that class 0 has no records and its"
+                classes = f"{values.largest + 1} classes are 0 to {values.largest}"
+                notes.append(f"source {name!r}: its labels begin at 1; {kept} {classes}.")
         return notes
 
 
 def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
-    """The labels of a mix whose labels are all class numbers."""
     makers = [name for name in names if any(map(_makes_one_hot, search.sources[name].operators))]
-    counts: dict[str, int | None] = {}
-    for name in names:
-        known = search.sources[name].declared_num_classes
-        needed = complete or (makers and numbering == "union")
-        counts[name] = search.num_classes(name) if needed else known
+    counted = complete or (makers and numbering == "union")
+    counts: dict[str, int | None] = {
+        name: search.num_classes(name) if counted else search.sources[name].declared_num_classes for name in names
+    }
     blocks = _blocks(search, counts) if makers and numbering == "union" else {}
     for name in names:
         if makers and name not in makers and _stays_as_it_is(search.sources[name]):
@@ -271,7 +239,6 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
 
 
 def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str], numbering: Numbering) -> Labels:
-    """The labels of a mix in which some are vectors."""
     first = search.sources[vectors[0]]
     width = first.spec["label"].shape[0]
     for name in scalars:
@@ -289,39 +256,29 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
     for name in vectors:
         if name not in one_hot_vectors:
             other = next(each for each in names if each != name)
-            raise SpecError(
-                f"sources {name!r} and {other!r} do not fit together under labels=union: the labels of {name} are "
-                f"vectors of other numbers than a single 1, so that they name no class; set labels=keep."
-            )
-    counts: dict[str, int | None] = {}
-    for name in names:
-        counts[name] = shapes[name][0] if name in shapes else search.num_classes(name)
+            text = f"sources {name!r} and {other!r} do not fit together under labels=union: the labels of {name} are"
+            text += " vectors of other numbers than a single 1, so that they name no class; set labels=keep."
+            raise SpecError(text)
+    counts = {name: shapes[name][0] if name in shapes else search.num_classes(name) for name in names}
     blocks = _blocks(search, counts)
-    return Labels(
-        kind="vector", numbering=numbering, num_classes=counts | blocks, in_blocks=frozenset({*shapes, *blocks})
-    )
+    in_blocks = frozenset({*shapes, *blocks})
+    return Labels(kind="vector", numbering=numbering, num_classes=counts | blocks, in_blocks=in_blocks)
 
 
 def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
-    """The sources whose operator `one_hot` makes vectors of their own classes alone, with the length of these.
-
-    One that makes vectors of all classes of the mix places them by the class number.
-    """
+    """The sources whose `one_hot` makes vectors of their own classes alone, not of all classes; and their lengths."""
     total, blocks = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
         for each in search.sources[name].operators:
             if _makes_one_hot(each) and len(counts) > 1 and (length := each.settings["num_classes"]) < total:
                 if length < (count or 0):
-                    raise SpecError(
-                        f"source {name!r}: one_hot: num_classes = {length} has no element for all of its {count} "
-                        f"classes; it is {count}, or {total} for the classes of all sources."
-                    )
+                    text = f"source {name!r}: one_hot: num_classes = {length} has no element for all of its {count}"
+                    raise SpecError(f"{text} classes; it is {count}, or {total} for the classes of all sources.")
                 blocks[name] = length
     return blocks
 
 
 def _class_beside_vector(search: _Search, name: str, first: str, width: int, numbering: Numbering) -> SpecError:
-    """The error for class numbers beside vectors."""
     source = search.sources[name]
     text = f"sources {first!r} and {name!r} do not fit together: label is a vector of {width} in {first}"
     if search.is_number(name):
@@ -340,15 +297,11 @@ def _class_beside_vector(search: _Search, name: str, first: str, width: int, num
 
 
 def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> None:
-    """Refuse classes beside numbers to predict, where a source insists on them."""
-    for name in names:
-        if (source := search.sources[name]).label == "class":
-            raise ConfigError(
-                f"the labels of {first} are numbers to predict, and so a label is a number in every source",
-                key=source.setting("label"),
-                value="class",
-                hint=f"Leave it out, or set {search.sources[first].choice('label', 'none')} for {first}.",
-            )
+    for source in [search.sources[name] for name in names]:
+        if source.label == "class":
+            text = f"the labels of {first} are numbers to predict, and so a label is a number in every source"
+            mend = f"Leave it out, or set {search.sources[first].choice('label', 'none')} for {first}."
+            raise ConfigError(text, key=source.setting("label"), value="class", hint=mend)
 
 
 def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -> None:
@@ -357,29 +310,21 @@ def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -
     for name, count in labels.num_classes.items():
         source, largest = search.sources[name], (count or 0) - 1
         if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
-            raise SpecError(
-                f"source {name!r}: label {largest} is beyond int32; number its classes from 0 on, or leave them out: "
-                f"{source.choice('label', 'none')}."
-            )
+            mend = f"number its classes from 0 on, or leave them out: {source.choice('label', 'none')}"
+            raise SpecError(f"source {name!r}: label {largest} is beyond int32; {mend}.")
+        most = _LARGEST - max(largest, 0)
         for offset in [each.settings["offset"] for each in source.operators if _is_label_offset(each)]:
-            if not -_LARGEST <= offset <= _LARGEST - max(largest, 0):
-                raise SpecError(
-                    f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond "
-                    f"int32; it is at most {_LARGEST - max(largest, 0)}."
-                )
+            if not -_LARGEST <= offset <= most:
+                text = f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond"
+                raise SpecError(f"{text} int32; it is at most {most}.")
     if total - 1 > _LARGEST:
         counts = ", ".join(f"{name} {count:,}" for name, count in labels.num_classes.items())
-        raise SpecError(
-            f"the classes of all sources ({counts}) are {total:,}, more than int32 can number; labels=keep leaves "
-            "labels as they are."
-        )
+        text = f"the classes of all sources ({counts}) are {total:,}, more than int32 can number"
+        raise SpecError(f"{text}; labels=keep leaves labels as they are.")
     for each in shared:
-        if _makes_one_hot(each) and labels.kind == "class" and each.settings["num_classes"] < total:
-            raise SpecError(
-                f"one_hot: num_classes = {each.settings['num_classes']} has no element for all of the {total} classes "
-                f"of the mix; it is {total}, or set labels=keep",
-                key="operators",
-            )
+        if _makes_one_hot(each) and labels.kind == "class" and (length := each.settings["num_classes"]) < total:
+            text = f"one_hot: num_classes = {length} has no element for all of the {total} classes of the mix"
+            raise SpecError(f"{text}; it is {total}, or set labels=keep", key="operators")
 
 
 def _makes_one_hot(operation: Operation) -> bool:
@@ -392,5 +337,4 @@ def _stays_as_it_is(source: OpenSource) -> bool:
 
 
 def _is_label_offset(operation: Operation) -> bool:
-    """Whether an operator of the user adds a number to the label."""
     return operation.operator == "offset_label" and "leaf" not in operation.settings

@@ -53,8 +53,8 @@ def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any])
     """Open a source with all records of a split without steps, or its stand-in."""
     if source.name in memory:
         for key in source.settings.keys() - {"split"}:
-            some = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
-            text = f"{source.name} was made in Python and takes no {key}; {some}"
+            mend = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
+            text = f"{source.name} was made in Python and takes no {key}; {mend}"
             raise ConfigError(text, key=f"source.{source.name}.{key}")
     try:
         split = source.settings.get("split")
@@ -106,8 +106,8 @@ def check_data_dir(config: Config) -> None:
     """Refuse a directory of prepared datasets that does not exist."""
     if config.data_dir is not None and not (path := expanded(config.data_dir)).is_dir():
         text = f"there is no such directory (looked for it at {path.absolute()}); name one that holds prepared datasets"
-        mend = f"{text}, or make it first if they are to be downloaded into it"
-        raise DataError(mend, key="data.dir", value=config.data_dir)
+        text += ", or make it first if they are to be downloaded into it"
+        raise DataError(text, key="data.dir", value=config.data_dir)
 
 
 def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
@@ -142,20 +142,14 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
-    """Open the stand-in of a source that cannot be had, or say what a user can do where there is or may be none."""
+    stand_in = f"the built-in stand-in {source.stand_in!r}"
     if source.stand_in is None or not config.stand_in:
-        instead = (
-            f"leave {source.name} out of source="
-            if source.stand_in is None
-            else f"set data.stand_in=true to go on with the built-in stand-in {source.stand_in!r}"
-        )
-        raise DataError(
-            f"source {source.name!r}: {missing.tried}. Point data.dir= at a directory that holds it prepared; or "
-            f"{install_hint('prepare')} and run once with a network; or {instead}."
-        ) from missing
+        instead = f"leave {source.name} out of source="
+        if source.stand_in is not None:
+            instead = f"set data.stand_in=true to go on with {stand_in}"
+        mend = f"Point data.dir= at a directory that holds it prepared; or {install_hint('prepare')} and run once"
+        text = f"source {source.name!r}: {missing.tried}. {mend} with a network; or {instead}."
+        raise DataError(text) from missing
     split = {key: value for key, value in source.settings.items() if key == "split"}
-    note = (
-        f"{source.name}: the built-in stand-in {source.stand_in!r} takes the place of the real data, which is "
-        f"{missing.tried}."
-    )
+    note = f"{source.name}: {stand_in} takes the place of the real data, which is {missing.tried}."
     return _open(source, registry.lookup("source", source.stand_in)(**split), "stand-in", note)

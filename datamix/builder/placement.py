@@ -41,16 +41,11 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
     """Decide where the records of each source lie, from their sizes alone.
 
     Args:
-      sources: The sources, some of which may have a placement of their own.
       choice: The placement of those that have none. By "auto", the smallest sources lie on the device, as many as fit
         into `device_bytes` beside those that are put there.
-      device_bytes: The most bytes of records on the device; None for `default_device_bytes`.
 
     Returns:
       The sources, each with the placement "device" or "host".
-
-    Raises:
-      DataError: A leaf is not of numbers.
 
     >>> from datamix.sources.objects import as_source
     >>> arrays = {name: as_source({"x": np.zeros(size, np.uint8)}) for name, size in {"a": 90, "b": 30}.items()}

@@ -11,6 +11,7 @@ from datamix.builder.source import OpenSource, is_shipped
 from datamix.errors import ConfigError
 from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation
+from datamix.sources.base import taken
 from datamix.sources.statistics import LeafStatistics, Statistics
 
 _LOOKED_AT = 4096  # records, evenly spaced
@@ -28,7 +29,8 @@ def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) ->
         for place, i, operation in chain:
             leaf = operation.settings.get("leaf", "image")
             if operation.function is to_float and leaf in dtypes:
-                if operation.settings.get("largest") is None and _is_wide(dtypes[leaf]):
+                is_wide = dtypes[leaf].kind in "iu" and dtypes[leaf] != np.uint8
+                if operation.settings.get("largest") is None and is_wide:
                     raise _missing_largest(source, leaf, dtypes[leaf], f"{place}[{i}].to_float.largest")
                 del dtypes[leaf]
             elif operation.function is cast:
@@ -50,10 +52,8 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
             looked_at = " that were looked at" if statistic.sampled else ""
             if is_class:
                 if lacking := statistic.num_unlabelled(count):
-                    notes.append(
-                        f"source {name!r}: {lacking:,} of {count:,} records{looked_at} are unlabelled, and left out of "
-                        "loss and accuracy."
-                    )
+                    some = f"{lacking:,} of {count:,} records{looked_at}"
+                    notes.append(f"source {name!r}: {some} are unlabelled, and left out of loss and accuracy.")
             elif broken := what_is_broken(statistic):
                 some = f", in {count:,} records{looked_at}" if looked_at else ""
                 notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}{some}.")
@@ -71,17 +71,11 @@ def what_is_broken(statistic: LeafStatistics) -> str:
     return " and ".join(f"{what} ({share:.2%} of its values)" for what, share in shares.items() if share)
 
 
-def _is_wide(dtype: np.dtype) -> bool:
-    return dtype.kind in "iu" and dtype != np.uint8
-
-
 def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -> ConfigError:
     """The error for `to_float` without `largest`, with the largest value that is seen."""
     count = min(source.num_records, _LOOKED_AT)
     indices = np.linspace(0, source.num_records - 1, count).astype(np.int64)
-    seen = {name: np.empty((count, *part.shape), part.dtype) for name, part in source.spec.items()}
-    source.take(indices, seen)
-    largest = int(seen[leaf].max())
+    largest = int(taken(source, indices)[leaf].max())
     white = _USUAL if _USUAL // 2 < largest <= _USUAL else largest
     text = f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say"
     fits = f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits."

@@ -26,15 +26,8 @@ _MISTAKE = re.compile(
     r"(?P<text>Expected `(?P<type>\w+)[^`]*`(?: (?P<sign>>=|<=|>) (?P<bound>\S+))?.*|.*) - at "
     r"(?:`key` in )?`\$\.(?P<field>\w+)(?P<inner>.*)`"
 )
-_TYPES = {
-    "int": registry.KINDS[int],
-    "float": registry.KINDS[float],
-    "bool": registry.KINDS[bool],
-    "str": registry.KINDS[str],
-    "array": registry.KINDS[list],
-    "object": registry.KINDS[dict],
-}
-"""What msgspec says that a value should have been, as a user knows it."""
+_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "array": list, "object": dict}
+"""What msgspec calls the types of `registry.KINDS`."""
 
 
 class Node:
@@ -131,7 +124,7 @@ def _mistake(schema: type, node: Node, values: Mapping[str, Any], text: str) -> 
     elif match["sign"] == "<=":
         sentence = f"it is {bound} or less" if kind == "int" else "it is a finite number"
     elif kind in _TYPES:
-        sentence = f"it is {_TYPES[kind]}"
+        sentence = f"it is {registry.KINDS[_TYPES[kind]]}"
     else:
         sentence = match["text"].lower()
     mend = ""
@@ -166,11 +159,7 @@ def keys_of(schema: Hashable) -> dict[str, Key]:
 def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: str | None = None) -> ConfigError:
     """The error for a key that is not known: which choices bring it, or the nearest one that is.
 
-    Args:
-      path: The key up to the part that is not known.
-      known: The names that stand beside that part.
-      kind: What that part names: a key or a source.
-      key: The full key; None where it ends with that part.
+    `path` is the key up to the part that is not known, `known` are the names beside that part, a `kind` of thing.
     """
     key = key or path
     if choices := homes().get(path):

@@ -89,18 +89,10 @@ def prepared(overrides: Sequence[str]) -> list[str]:
 def config_loader(
     config_dir: str | Path | None = None, *, config_path: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> ConfigLoaderImpl:
-    """Hydra's loader of configurations, over the shipped configs and those of the user.
-
-    Args:
-      config_dir: A directory with more configs.
-      config_path: The directory of all configs, in place of those that are shipped.
-      datasets: The names of sources in memory, options of the group `dataset`.
-    """
+    """Hydra's loader of configurations, over those of the user and the shipped ones, or `config_path` instead."""
     if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
-        raise ConfigError(
-            "datamix's plugins for Hydra are not installed; install datamix again (pip install -e . in a checkout), or "
-            "add its folder datamix/plugins to PYTHONPATH."
-        )
+        mend = "install datamix again (pip install -e . in a checkout), or add its folder datamix/plugins to PYTHONPATH"
+        raise ConfigError(f"datamix's plugins for Hydra are not installed; {mend}.")
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
@@ -116,16 +108,11 @@ def config_loader(
 def compose(
     overrides: Sequence[str], *, config_dir: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> DictConfig:
-    """Compose the configuration of a command line, without running a job.
+    """Compose the configuration of a command line, without running a job; `datasets` names sources in memory.
 
     Hydra's own part is left out, and so are its resolvers: `${now:…}` and `${hydra:…}` name the run of a job, which
     there is none here. In a program that has registered them, as every Hydra application does, they mean what they
     mean there.
-
-    Args:
-      overrides: As on the command line.
-      config_dir: A directory with more configs.
-      datasets: The names of sources in memory, options of the group `dataset`.
     """
     with _composing, _version_base(), one_line_errors():
         loader = config_loader(config_dir, datasets=datasets)
@@ -214,9 +201,8 @@ def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
             if loop := _loop(loader, dataset, ()):
                 text = f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}"
                 raise ConfigError(text, key="source") from None
-        if any(
-            Path(frame.filename).name == "defaults_list.py" for frame in traceback.extract_tb(error.__traceback__)[-9:]
-        ):
+        files = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)[-9:]}
+        if "defaults_list.py" in files:
             raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
         raise ConfigError("values are nested too deeply; give them in fewer levels.") from error
 

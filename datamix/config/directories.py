@@ -75,11 +75,7 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
 
 
 def _check_outside_sweeps(path: Path, key: str) -> None:
-    """Check that no sweep is running whose directory holds this one: its jobs write there.
-
-    Raises:
-      ConfigError: One is.
-    """
+    """Check that no sweep is running whose directory holds this one: its jobs write there."""
     for parent in path.parents:
         if (parent / _SWEEP).exists() and (parent / _LOCK).exists():
             try:

@@ -34,10 +34,8 @@ def one_line_errors() -> Iterator[None]:
     except (TypeError, ValueError) as error:
         if not (match := _NO_INDEX.search(str(error))):
             raise
-        raise ConfigError(
-            f"an override names {match[1] or match[2]} below a list; there, write a number (operators.0=to_float) "
-            "or the whole list (operators=[to_float])."
-        ) from error
+        mend = "there, write a number (operators.0=to_float) or the whole list (operators=[to_float])"
+        raise ConfigError(f"an override names {match[1] or match[2]} below a list; {mend}.") from error
 
 
 def config_error(error: BaseException) -> ConfigError:
@@ -49,10 +47,8 @@ def config_error(error: BaseException) -> ConfigError:
         text = match[1] or match[2]
         return ConfigError(f"{text!r} is not an override; write {_meant(text)}.")
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        return ConfigError(
-            f"{match[1]}={match[2]} lists several values: -m runs one job for each. For one value write mix.ratio=7:3, "
-            f"source=mnist+fashion or {match[1]}=[…]."
-        )
+        mend = f"For one value write mix.ratio=7:3, source=mnist+fashion or {match[1]}=[…]."
+        return ConfigError(f"{match[1]}={match[2]} lists several values: -m runs one job for each. {mend}")
     if match := re.search(r"An item is already at '([^']+)'", text):
         return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -83,7 +79,6 @@ def _meant(text: str) -> str:
 
 
 def _override_error(key: str, cause: BaseException) -> ConfigError:
-    """The error for an override that Hydra cannot apply."""
     missing = str(getattr(cause, "full_key", None) or key)
     if "is not in struct" in str(cause):
         parent = missing.rpartition(".")[0]

@@ -23,16 +23,9 @@ _SAMPLERS = {
     for name in ("BruteForce", "CmaEs", "Grid", "MOTPE", "NSGAII", "NSGAIII", "QMC", "Random", "TPE")
 }
 _LOGGING = {
-    "colorlog.ColoredFormatter",
-    "logging.FileHandler",
-    "logging.Filter",
-    "logging.Formatter",
-    "logging.NullHandler",
-    "logging.StreamHandler",
-    "logging.handlers.RotatingFileHandler",
-    "logging.handlers.TimedRotatingFileHandler",
-    "logging.handlers.WatchedFileHandler",
-    "rich.logging.RichHandler",
+    *("colorlog.ColoredFormatter", "rich.logging.RichHandler"),
+    *(f"logging.{name}" for name in ("FileHandler", "Filter", "Formatter", "NullHandler", "StreamHandler")),
+    *(f"logging.handlers.{name}FileHandler" for name in ("Rotating", "TimedRotating", "Watched")),
 }
 _STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
 # Values of logging that begin with one of these prefixes are looked up: as a name of any module, as a part of the node.

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from datamix.config.files import choices_of
@@ -30,14 +31,7 @@ _NAMES = 1000  # of files in a folder, which are enough to know its kind
 
 
 def refuse_paths(choice: str) -> None:
-    """Refuse paths where `source=` takes names.
-
-    Args:
-      choice: What `source` is set to.
-
-    Raises:
-      ConfigError: One of its parts is a path; it holds the YAML that makes a dataset of it.
-    """
+    """Refuse paths where `source=` takes names."""
     for name in re.split(r"[+,]", choice.strip("'\"")):
         if re.search(r"[/\\~.]", name) and not re.match(r"\w+\(", choice):
             mend = advice(name, choice)
@@ -45,12 +39,7 @@ def refuse_paths(choice: str) -> None:
 
 
 def advice(path: str, choice: str | None = None) -> str:
-    """How to make a dataset of what lies at a path, in one line.
-
-    Args:
-      path: The path, as it was written.
-      choice: What `source` is set to, of which the path is a part; by default the path alone.
-    """
+    """How to make a dataset of what lies at a path, in one line; the path may be a part of what `source` is set to."""
     place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
     if not place.exists():
         return f"There is no such file or folder (looked for it at {place.absolute()})."
@@ -61,10 +50,8 @@ def advice(path: str, choice: str | None = None) -> str:
     name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
     if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
         name = f"my_{name}"
-    return (
-        f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with --config-dir my_conf "
-        f"source={(choice or path).replace(path, name)}."
-    )
+    command = f"--config-dir my_conf source={(choice or path).replace(path, name)}"
+    return f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
 
 
 def _settings(place: Path, path: str) -> str | None:
@@ -77,7 +64,7 @@ def _settings(place: Path, path: str) -> str | None:
             return f"tfds, name: {'/'.join(parts)}, data_dir: {described.resolve().parents[len(parts) + 1]}"
     if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):  # saved by Hugging Face
         return f"huggingface, path: {text}"
-    for file in [place.name] if place.is_file() else _names(place):
+    for file in [place.name] if place.is_file() else islice(_names(place), _NAMES):
         stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.lower())
         if kind := _KINDS.get(Path(stem).suffix):
             if place.is_dir() and kind.startswith("arrays"):
@@ -88,11 +75,6 @@ def _settings(place: Path, path: str) -> str | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Names of some of the files in a folder and in its folders."""
-    left = _NAMES
     for _, folders, files in os.walk(folder):
         folders.sort()
-        yield from sorted(files)[:left]
-        left -= len(files)
-        if left <= 0:
-            return
+        yield from sorted(files)

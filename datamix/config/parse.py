@@ -25,10 +25,7 @@ from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
 # What a dataset has, but a mix within the mix leaves to its members.
-_SETTINGS = {
-    "split",
-    *(field.name for field in fields(SourceConfig) if field.name not in ("name", "target", "settings")),
-}
+_SETTINGS = {"split", *(field.name for field in fields(SourceConfig))} - {"name", "target", "settings"}
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
@@ -46,10 +43,6 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         they may register resolvers.
       hydra: Hydra's own part of it, where that is not in the node. Its choices and interpolations say which of the top
         level's keys are the user's own.
-
-    Raises:
-      ConfigError: A value that is not allowed, by its full key.
-      RegistryError: A name that the registry does not have.
     """
     registry.load_plugins(_plugins(node))
     plain = _plain(without_hydra(node))
@@ -86,7 +79,9 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
     top.finish()
-    return replace(config, mix=_with_batches(config.mix, config.batch_size))
+    mix = config.mix
+    ends = [mix.samples, None if mix.batches is None else min(mix.batches * config.batch_size, LARGEST)]
+    return replace(config, mix=replace(mix, samples=min((end for end in ends if end is not None), default=None)))
 
 
 def check_components(config: Config) -> None:
@@ -106,7 +101,6 @@ def _check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> Non
 
 
 def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
-    """The values of a configuration."""
     try:
         plain = OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
     except MissingMandatoryValue as error:
@@ -124,7 +118,6 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 
 
 def _plugins(node: DictConfig) -> list[Any]:
-    """The modules to import, before anything else is resolved."""
     plugins = _plain(OmegaConf.masked_copy(node, ["plugins"])).get("plugins") if "plugins" in node else None
     if not isinstance(plugins, list | None):
         raise ConfigError("it is a list", key="plugins", value=plugins)
@@ -144,11 +137,8 @@ def _user_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
 
 
 def _interpolations(node: object) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for value in node.values():
-            yield from _interpolations(value)
-    elif isinstance(node, list):
-        for value in node:
+    if isinstance(node, Mapping | list):
+        for value in node.values() if isinstance(node, Mapping) else node:
             yield from _interpolations(value)
     elif isinstance(node, str) and "${" in node:
         yield node
@@ -164,11 +154,6 @@ def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> M
     _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
     _require_known(top.group("weighting"), "weighting", mix.weighting_rule, mix.weighting_settings)
     return replace(mix, epochs=by_path(mix.epochs))
-
-
-def _with_batches(mix: MixConfig, batch_size: int) -> MixConfig:
-    ends = [mix.samples, None if mix.batches is None else min(mix.batches * batch_size, LARGEST)]
-    return replace(mix, samples=min((end for end in ends if end is not None), default=None))
 
 
 def _require_sources(node: object, prefix: str, key: str, known: Collection[str]) -> None:
@@ -198,7 +183,6 @@ def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterato
 
 
 def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
-    """The error for settings of a source that is not in the mix."""
     parent, _, name = node.where.rpartition(".")
     key, _ = next(leaves_of(node.values, node.where))
     near = hint(name, names)
@@ -216,11 +200,8 @@ def _weights_of(node: Node, path: str) -> dict[str, Any]:
             continue
         if name not in _SETTINGS:
             raise unknown_key(node.key(name), [*_RULES, *members])
-        raise ConfigError(
-            f"{path} is a mix, and takes ratio, weights and share",
-            key=node.key(name),
-            hint=f"Set {name} of what it is made of: {node.key(next(iter(members), 'NAME'))}.{name}.",
-        )
+        mend = f"Set {name} of what it is made of: {node.key(next(iter(members), 'NAME'))}.{name}."
+        raise ConfigError(f"{path} is a mix, and takes ratio, weights and share", key=node.key(name), hint=mend)
     members = [name for name in members if TARGET in node.values[name]]
     if not members:
         text = f"{path} is a mix of nothing; name what it is made of in its defaults: - /dataset@mnist: mnist"
@@ -278,7 +259,6 @@ def _train(top: Node) -> TrainConfig:
 
 
 def _operators(nodes: object, where: str) -> tuple[OperatorConfig, ...]:
-    """Read a list such as `[to_float, {normalize: {mean: 0, std: 1}}]`."""
     if not isinstance(nodes, list | None):
         raise ConfigError("it is a list", key=where, value=nodes)
     named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes or ())]
@@ -297,9 +277,8 @@ def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]
     settings = {} if settings is None else settings
     if not isinstance(name, str) or not isinstance(settings, Mapping):
         example = {"operator": "normalize: {mean: 0.5, std: 0.5}", "schedule": "cosine: {end: 0.1}"}[kind]
-        raise ConfigError(
-            f"it is no {kind}", key=where, value=node, hint=f"Write a name, or a name with its settings: {example}."
-        )
+        mend = f"Write a name, or a name with its settings: {example}."
+        raise ConfigError(f"it is no {kind}", key=where, value=node, hint=mend)
     refuse_targets(settings, where)
     registry.require(kind, name, where)
     return name, settings

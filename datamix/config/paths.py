@@ -36,7 +36,6 @@ def _absolute(value: object, directory: Path) -> object:
 
 
 def _paths(node: DictConfig, prefix: str, names: tuple[str, ...] | None = None) -> Iterator[str]:
-    """The full keys of what is a path by its name."""
     for name in names or [str(key) for key in node]:
         try:
             value = node.get(name)

@@ -18,12 +18,6 @@ def joined(text: str) -> DictConfig:
 
     Its nodes with a key for each source are open, so that the command line may set any key of a source without Hydra's
     `+`. Which of these keys mean something is checked where the configuration is parsed.
-
-    Args:
-      text: The names of datasets, joined by `+`; `mnist@easy` is the dataset `mnist` as the source `easy`.
-
-    Raises:
-      ConfigError: A name is none, or stands there twice.
     """
     node: dict[str, Any] = {
         "defaults": ["_self_", *({f"/dataset@source.{name}": dataset} for name, dataset in datasets_of(text).items())],
@@ -37,9 +31,6 @@ def joined(text: str) -> DictConfig:
 
 def datasets_of(text: str) -> dict[str, str]:
     """The dataset of each source that `source=` names.
-
-    Raises:
-      ConfigError: A name is none, or stands there twice.
 
     >>> datasets_of("mnist+fashion+mnist@easy")
     {'mnist': 'mnist', 'fashion': 'fashion', 'easy': 'mnist'}

@@ -11,14 +11,7 @@ from typing import Any
 TARGET = "_target_"
 """The key that names the component of a group."""
 
-GROUPS = {
-    "job": "name",
-    "model": "name",
-    "optimizer": "name",
-    "mix": "order",
-    "stop": "rule",
-    "weighting": "rule",
-}
+GROUPS = {**dict.fromkeys(("job", "model", "optimizer"), "name"), "mix": "order", "stop": "rule", "weighting": "rule"}
 """The key that named the component of each group before `_target_` did in all of them."""
 
 _log = logging.getLogger(__name__)

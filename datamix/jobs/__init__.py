@@ -7,64 +7,26 @@ from typing import Any
 from datamix import registry
 
 
-@registry.builtin("job", "bench")
-def _bench(_name: str) -> Any:
-    from datamix.jobs.bench import run
-
-    return run
-
-
-@registry.builtin("job", "graph")
-def _graph(_name: str) -> Any:
-    from datamix.jobs.graph import run
-
-    return run
-
-
-@registry.builtin("job", "inspect")
-def _inspect(_name: str) -> Any:
-    from datamix.jobs.inspect import run
-
-    return run
-
-
-@registry.builtin("job", "plan")
-def _plan(_name: str) -> Any:
-    from datamix.jobs.plan import run
-
-    return run
-
-
-@registry.builtin("job", "prepare")
-def _prepare(_name: str) -> Any:
-    from datamix.jobs.prepare import run
-
-    return run
-
-
-@registry.builtin("job", "preview")
-def _preview(_name: str) -> Any:
-    from datamix.jobs.preview import run
-
-    return run
-
-
-@registry.builtin("job", "report")
-def _report(_name: str) -> Any:
-    from datamix.jobs.report import run
-
-    return run
-
-
-@registry.builtin("job", "suggest")
-def _suggest(_name: str) -> Any:
-    from datamix.jobs.suggest import run
-
-    return run
-
-
-@registry.builtin("job", "train")
-def _train(_name: str) -> Any:
-    from datamix.jobs.train import run
-
+@registry.builtin("job", "bench", "graph", "inspect", "plan", "prepare", "preview", "report", "suggest", "train")
+def _job(name: str) -> Any:
+    run: Any
+    match name:
+        case "bench":
+            from datamix.jobs.bench import run
+        case "graph":
+            from datamix.jobs.graph import run
+        case "inspect":
+            from datamix.jobs.inspect import run
+        case "plan":
+            from datamix.jobs.plan import run
+        case "prepare":
+            from datamix.jobs.prepare import run
+        case "preview":
+            from datamix.jobs.preview import run
+        case "report":
+            from datamix.jobs.report import run
+        case "suggest":
+            from datamix.jobs.suggest import run
+        case "train":
+            from datamix.jobs.train import run
     return run

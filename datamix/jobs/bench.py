@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing, xla
@@ -26,10 +26,10 @@ from datamix.pipeline.program import compute_chunk, locate_block
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
 from datamix.report import figures
-from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of_whole_mix
+from datamix.report.console import percent, print_notes, table
+from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
-from datamix.spec import Record
+from datamix.spec import Record, bytes_of
 
 _MOST_S = 86_400
 _ROUNDS = 5  # of which the median counts; every round measures all things, so that a busy moment meets them all
@@ -47,12 +47,7 @@ _STAGES = {
 
 
 def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any]:
-    """Measure a mix.
-
-    Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json` and `bench.png`.
-      seconds: How long to measure.
+    """Measure a mix for a number of seconds.
 
     Returns:
       The report, with `bench`: the speed of the loop, in samples and in bytes; the path that it took; the speed of
@@ -61,16 +56,12 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     """
     if not 0 < seconds <= _MOST_S:
         raise ConfigError(f"it is above 0, and {_MOST_S:,} or less", key="bench.seconds", value=seconds)
-    out = console()
-    built = build(config)
-    print_notes(out, "Stand-in", built.notes)
+    out, built = announced(config)
     print_notes(out, "Note", built.notes_on_records())
     pipeline = built.pipeline()
-    record_bytes = sum(np.dtype(part.dtype).itemsize * int(np.prod(part.shape)) for part in pipeline.spec.values())
-
-    iterator = pipeline.iterator()
-    seconds_of = _measured(_tasks(pipeline, iterator), seconds)
-    iterator.close()
+    record_bytes = bytes_of(pipeline.spec)
+    with contextlib.closing(pipeline.iterator()) as iterator:
+        seconds_of = _measured(_tasks(pipeline, iterator), seconds)
     computed = max(seconds_of["computed"], seconds_of["gather"])
     stages = {
         "plan": seconds_of["plan"],
@@ -98,27 +89,25 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
     rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items() if stage in stages]
     out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
-    reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
     out.print(f"Path: {_PATHS[xla.path()]}.")
     _print_fed(out, pipeline, measured["fed"])
-    out.print(f"{rate:,.0f} samples/s in batches of {config.batch_size}: {measured['gb_per_s']:.2f} GB/s, {reached}.")
-    title = f"{rate:,.0f} samples/s in batches of {config.batch_size}, {reached}"
-    figures.stages(directory / "bench.png", {stage: time_s * 1e9 for stage, time_s in stages.items()}, title)
+    reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
+    speed = f"{rate:,.0f} samples/s in batches of {config.batch_size}"
+    out.print(f"{speed}: {measured['gb_per_s']:.2f} GB/s, {reached}.")
+    figures.stages(directory / "bench.png", measured["ns_per_sample"], f"{speed}, {reached}")
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / 'bench.png'}")
     return report
 
 
 def _print_fed(out: Console, pipeline: Pipeline, fed: Mapping[str, Any]) -> None:
-    """Say where records lie, and how reading those on the host went."""
     if "host" not in pipeline.placements.values():
         return
-    out.print("Placement: " + ", ".join(f"{name} {placement}" for name, placement in pipeline.placements.items()) + ".")
+    placements = ", ".join(f"{name} {placement}" for name, placement in pipeline.placements.items())
     fill = "–" if fed["window_fill"] is None else percent(fed["window_fill"])
     last = f"; last to arrive: {fed['last_source']}" if fed["last_source"] else ""
-    out.print(
-        f"Read on the host: {fed['bytes_per_s'] / 1e9:.2f} GB/s; {fed['waited_s']:.2f} s waited for data; there when "
-        f"asked for: {fill} of the times{last}."
-    )
+    read = f"{fed['bytes_per_s'] / 1e9:.2f} GB/s; {fed['waited_s']:.2f} s waited for data"
+    out.print(f"Placement: {placements}.")
+    out.print(f"Read on the host: {read}; there when asked for: {fill} of the times{last}.")
 
 
 def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, Callable[[], object]]]:
@@ -136,10 +125,8 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
     # As many of each storage group as the mix has.
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
     groups = np.array([group_of[source] for source in np.asarray(block.source).tolist()])
-    rows = {
-        int(group): Located(*(jnp.asarray(np.asarray(field)[groups == group]) for field in block))
-        for group in np.unique(groups)
-    }
+    of_group = {int(group): [jnp.asarray(np.asarray(field)[groups == group]) for field in block] for group in {*groups}}
+    rows = {group: Located(*fields) for group, fields in sorted(of_group.items())}
     reader = compiled.reader
     places = np.asarray(block.source), np.asarray(block.record)
     if isinstance(reader, Fed):
@@ -168,18 +155,11 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
         buffers.give_back(chunk, ())
         return chunk
 
-    return {
-        "loop": (count, loop),
-        "plan": (num_located, plan),
-        "read": (count, read),
-        "gather": (count, gather),
-        "computed": (count, computed),
-        "fill": (size, fill),
-    }
+    calls = {"loop": loop, "plan": plan, "read": read, "gather": gather, "computed": computed, "fill": fill}
+    return {name: ({"plan": num_located, "fill": size}.get(name, count), call) for name, call in calls.items()}
 
 
 def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
-    """Seconds a record for each task."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _, call in tasks.values():
         jax.block_until_ready(call())  # compiles

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.built import build
 from datamix.config.schema import Config
-from datamix.report.console import console, percent, print_notes
-from datamix.report.contents import report_of_whole_mix
+from datamix.report.console import percent, print_notes
+from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report, write_text
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print the pipeline's tree and write `graph.mmd`; no record is read."""
-    out = console()
-    built = build(config)
-    print_notes(out, "Stand-in", built.notes)
+    out, built = announced(config)
     print_notes(out, "Note", built.notes_on_records())
     plan = built.plan
     spec = built.spec()

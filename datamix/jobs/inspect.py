@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.report import figures, tokens
-from datamix.report.console import console, print_notes
-from datamix.report.contents import report_of
+from datamix.report.console import print_notes
+from datamix.report.contents import announced, report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.records import class_of, holds_images, label_of, picture, records_table
 
@@ -26,16 +25,12 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     """Show the records of a batch.
 
     Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json` and, of images, `inspect.png`.
       step: The number of the batch; below 0, from the end.
 
     Returns:
       The report, with `step` and `rows`: source, epoch, record, label, class and place of each row.
     """
-    out = console()
-    built = build(config)
-    print_notes(out, "Stand-in", built.notes)
+    out, built = announced(config)
     built = built.completed()
     pipeline = built.pipeline()
     print_notes(out, "Note", notes := built.notes_on(pipeline))
@@ -62,36 +57,26 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         out.print(line)
     if len(places) > len(shown):
         out.print(f"… and {len(places) - len(shown)} rows more, in report.json.")
-    report = report_of(
+    report = report_of_pipeline(
         built,
-        pipeline.plan,
-        pipeline.spec,
-        fingerprint=pipeline.fingerprint,
+        pipeline,
         batches=1,
         counts={name: sum(place.source == name for place in places) for name in built.sources},
         records=len(places),
         figure="inspect.png" if drawn else None,
-        statistics=pipeline.statistics,
     )
-    columns = zip(range(len(places)), places, labels, names, strict=True)
-    report |= {
-        "notes": notes,
-        "step": step,
-        "rows": [
-            {"row": row, **vars(place), "label": label, "class": name or None} for row, place, label, name in columns
-        ],
-    }
+    report |= {"notes": notes, "step": step}
+    report["rows"] = [
+        {"row": row, **vars(place), "label": label, "class": name or None}
+        for row, (place, label, name) in enumerate(zip(places, labels, names, strict=True))
+    ]
     if drawn:
-        titles = [
-            f"{_short(f'{place.source} {place.record}')}\n{_short(place.place) or name}"
-            for place, name in zip(places, names, strict=True)
-        ][:_MOST_IMAGES]
-        images = [
-            (picture(np.asarray(batch["image"][row]), built, places[row].source), title)
-            for row, title in enumerate(titles)
-        ]
-        rows = {f"{i}": images[i : i + _IMAGES_A_ROW] for i in range(0, len(images), _IMAGES_A_ROW)}
-        figures.samples(directory / "inspect.png", rows, f"Batch {step:,}, by row")
+        image_rows: dict[str, list[tuple[np.ndarray, str]]] = {}
+        for row, (place, name) in enumerate(list(zip(places, names, strict=True))[:_MOST_IMAGES]):
+            title = f"{_short(f'{place.source} {place.record}')}\n{_short(place.place) or name}"
+            image = picture(np.asarray(batch["image"][row]), built, place.source)
+            image_rows.setdefault(str(row // _IMAGES_A_ROW), []).append((image, title))
+        figures.samples(directory / "inspect.png", image_rows, f"Batch {step:,}, by row")
         out.print(f"Figure: {directory / 'inspect.png'}")
     out.print(f"Report: {write_report(directory, report)}")
     return report

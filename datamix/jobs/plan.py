@@ -5,35 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.built import Built, build
+from datamix.builder.built import Built
 from datamix.builder.texts import packed
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
 from datamix.pipeline.batching import single_source_rows
 from datamix.report import figures, tokens
-from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of_whole_mix
+from datamix.report.console import percent, print_notes, table
+from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print and write what the mix will do; no record is read.
 
-    Args:
-      config: The configuration of the run.
-      directory: Where `report.json` and `plan.png` go.
-
     Returns:
       The report, with `plan`: where each source is exhausted, how long the mix is, and warnings; and with `notes` on
       how its batches can be divided.
     """
-    out = console()
-    built = build(config)
-    print_notes(out, "Stand-in", built.notes)
-    plan = built.plan
-    spec = built.spec()
-    planned = plan.report()
-    report = report_of_whole_mix(built, spec)
+    out, built = announced(config)
+    plan, spec = built.plan, built.spec()
+    planned, report = plan.report(), report_of_whole_mix(built, spec)
     batches, records = report["batches"], report["samples"]
     exhausted = {
         name: None if (end := row.exhausted_at) is None or end > (records or end) else (end - 1) // config.batch_size
@@ -87,25 +79,13 @@ def _shard_notes(built: Built) -> list[str]:
     rows = 0 if built.config.shuffle_rows else single_source_rows(built.plan, size)
     if not rows:
         return []
-    each = "1 row" if rows == 1 else f"{rows} rows"
-    return [
-        f"divided among {size // rows} ranks, {each} each, every batch gives some rank the same single source; "
-        "batch.shuffle=true mends it."
-    ]
+    ranks = f"{size // rows} ranks, {rows} row{'s' * (rows > 1)} each"
+    return [f"divided among {ranks}, every batch gives some rank the same single source; batch.shuffle=true mends it."]
 
 
 def _draw(directory: Path, built: Built) -> str:
-    """Draw the mix over its batches."""
     shown, config = over_time(built.plan), built.config
-    stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
-    figures.plan(
-        directory / "plan.png",
-        built.plan.names,
-        shown.positions / config.batch_size,
-        shown.planned,
-        shown.realised,
-        shown.epochs,
-        f"{config.mix.order}, {config.mix.stop}, batches of {config.batch_size}"
-        + (f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else ""),
-    )
+    title = f"{config.mix.order}, {config.mix.stop}, batches of {config.batch_size}{built.caution}"
+    drawn = shown.positions / config.batch_size, shown.planned, shown.realised, shown.epochs
+    figures.plan(directory / "plan.png", built.plan.names, *drawn, title)
     return "plan.png"

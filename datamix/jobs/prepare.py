@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.built import build
 from datamix.builder.kept import KeptStatistics
 from datamix.builder.opening import open_source
 from datamix.builder.texts import texts
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError
-from datamix.report.console import console, print_notes, table
-from datamix.report.contents import report_of_whole_mix
+from datamix.report.console import print_notes, table
+from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.report.progress import counting
 from datamix.sources.cache import cache_directory, locked
@@ -38,8 +37,6 @@ def run(
     What is done is kept; a job that was ended is run again to go on.
 
     Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json`.
       parts: How many jobs divide the work, each with another `part`.
       part: Which of them this one is, from 0 on.
       tokenizer: The file for a tokenizer that is trained on the text of the mix, in its ratio; None to train none.
@@ -52,9 +49,7 @@ def run(
         raise ConfigError("it is 1 or more", key="job.parts", value=parts)
     if not 0 <= part < parts:
         raise ConfigError(f"it is 0 or more, and less than job.parts, {parts}", key="job.part", value=part)
-    out = console()
-    built = build(config)  # a mistake in the mix comes before the hours of work
-    print_notes(out, "Stand-in", built.notes)
+    out, built = announced(config)  # a mistake in the mix comes before the hours of work
     rows, notes = [], built.notes_on_records()
     if tokenizer is not None:
         trained = train_tokenizer(texts(built), vocab_size=vocab_size, path=tokenizer)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from datamix.builder.built import Built, build
+from datamix.builder.built import Built
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
 from datamix.report import figures, tokens
-from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of
+from datamix.report.console import percent, print_notes, table
+from datamix.report.contents import announced, report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.records import class_of, holds_images, label_of, picture, records_table
 from datamix.sources.statistics import Statistics
@@ -34,21 +34,10 @@ _MOST_NUMBERS = 16  # of a record, that are drawn
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
-    """Preview a mix.
-
-    Args:
-      config: The configuration of the run.
-      directory: The directory for `report.json` and `samples.png`.
-      batches: The number of batches to look at; fewer where the mix ends before.
-
-    Returns:
-      The report.
-    """
+    """Preview a mix: so many of its first batches, or all where it ends before."""
     if not 1 <= batches <= _MOST_BATCHES:  # all are held at once
         raise ConfigError(f"it is 1 or more, and {_MOST_BATCHES:,} or less", key="job.batches", value=batches)
-    out = console()
-    built = build(config)
-    print_notes(out, "Stand-in", built.notes)
+    out, built = announced(config)
     built = built.completed()
     pipeline = built.pipeline()
     names = list(built.sources)
@@ -67,8 +56,11 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     out.print(f"Each batch: {config.batch_size} × {shown}")
     for i, batch in enumerate(seen):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
-        first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if _has_labels(batch) else "–"
-        out.print(f"batch {i:>3}  {_shapes(batch)}  labels {first} …  {by_source}")
+        has_labels = "label" in batch and batch["label"].ndim == 1
+        first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if has_labels else "–"
+        leaf = "image" if "image" in batch else next(iter(batch))
+        shape = f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
+        out.print(f"batch {i:>3}  {shape}  labels {first} …  {by_source}")
     for line in (documents := [*tokens.documents(built.sources, seen)]):
         out.print(line)
     if not documents and not holds_images(pipeline.spec):
@@ -77,18 +69,15 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         leaves = [leaf for leaf in seen[0] if leaf != "source_id"]
         out.print(records_table("First records", seen[0], of_source, rows, leaves))
     total = len(source_id)
-    report = report_of(
+    report = report_of_pipeline(
         built,
-        pipeline.plan,
-        pipeline.spec,
-        fingerprint=pipeline.fingerprint,
+        pipeline,
         batches=len(seen),
         counts=counts,
         records=total,
         labels=labels,
         samples_per_s=rate,
         figure=_draw(directory, built, pipeline, seen),
-        statistics=pipeline.statistics,
     )
     report["notes"] = notes
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
@@ -100,8 +89,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
         "The whole mix never ends." if whole is None else f"The whole mix: {length:,} records, {whole:,} batches."
     )
     out.print(f"About {round(rate, -4):,.0f} samples/s, at a first look.")
-    path = write_report(directory, report)
-    out.print(f"Report: {path}" + (f"\nFigure: {directory / report['figure']}" if report["figure"] else ""))
+    figure = f"\nFigure: {directory / report['figure']}" if report["figure"] else ""
+    out.print(f"Report: {write_report(directory, report)}{figure}")
     return report
 
 
@@ -128,17 +117,12 @@ def _leaves_table(statistics: Statistics) -> Any:
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
 
-    sampled = {
-        name: f"{name} {each.num_records:,}"
-        for name, leaves in statistics.items()
-        for each in leaves.values()
-        if each.sampled
-    }
+    every = [(name, leaf, each) for name, leaves in statistics.items() for leaf, each in leaves.items()]
+    sampled = {name: f"{name} {each.num_records:,}" for name, _, each in every if each.sampled}
     title = "Values before any operator" + (f"; of some records: {', '.join(sampled.values())}" if sampled else "")
     rows = [
         (name, leaf, shown(each.min), shown(each.max), shown(each.mean), percent(each.nan), percent(each.inf))
-        for name, leaves in statistics.items()
-        for leaf, each in leaves.items()
+        for name, leaf, each in every
     ]
     return table(title, ["source", "leaf", "min", "max", "mean", "NaN", "infinite"], rows)
 
@@ -152,26 +136,15 @@ def _normalization(built: Built, name: str) -> str:
     return "; ".join(settings) or "none"
 
 
-def _has_labels(batch: Batch) -> bool:
-    return "label" in batch and batch["label"].ndim == 1
-
-
-def _shapes(batch: Batch) -> str:
-    leaf = "image" if "image" in batch else next(iter(batch))
-    return f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
-
-
 def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> dict[str, tuple[int, int]]:
-    """Smallest and largest label among each source's first records."""
     if (label := pipeline.spec.get("label")) is None or label.shape or not label.dtype.startswith(("int", "uint")):
         return {}
     ranges = {}
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
         records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
-        looked_at = _alone(name, pipeline, seen, records)
-        values = [batch["label"][batch["source_id"] == i] for batch in looked_at]
-        if len(labels := np.concatenate(values)):
+        batches = _alone(name, pipeline, seen, records)
+        if len(labels := np.concatenate([batch["label"][batch["source_id"] == i] for batch in batches])):
             ranges[name] = (int(labels.min()), int(labels.max()))
     return ranges
 
@@ -182,16 +155,14 @@ def _samples_per_s(pipeline: Pipeline) -> float:
     next(iterator)
     begun = time.perf_counter()
     while (passed := time.perf_counter() - begun) < _MEASURE_S:
-        batch = next(iterator, None)
-        if batch is None:
+        if (batch := next(iterator, None)) is None:
             iterator = iter(pipeline)
-            continue
-        samples += len(batch["source_id"])
+        else:
+            samples += len(batch["source_id"])
     return samples / passed
 
 
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
-    """Draw some images of each source, as they were before normalization; of other records, how numbers are spread."""
     if not holds_images(pipeline.spec):
         return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
     rows = {}
@@ -206,11 +177,7 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
             title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
             images.append((picture(pixels, built, name), title))
         rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
-    stand_ins = [name for name, source in built.sources.items() if source.provenance == "stand-in"]
-    title = "Samples of the mix" + (
-        f" — built-in stand-ins, not real data: {', '.join(stand_ins)}" if stand_ins else ""
-    )
-    figures.samples(directory / "samples.png", rows, title)
+    figures.samples(directory / "samples.png", rows, f"Samples of the mix{built.caution}")
     return "samples.png"
 
 
@@ -249,7 +216,6 @@ def _alone(name: str, pipeline: Pipeline, seen: list[Batch], records: int) -> li
 
 
 def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | float | None]]:
-    """Images and labels of one source."""
     images_seen = []
     for batch in batches:
         for row in np.flatnonzero(batch["source_id"] == source):

@@ -16,21 +16,9 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """Report on the sweeps of `sweep.dir`, into the directory of the sweep where it is one; no source is opened."""
     sweeps = read_sweeps(config.sweep.directories)
     into = next(iter(sweeps)) if len(sweeps) == 1 else directory
-    rows = gather(
-        sweeps,
-        into,
-        metric=config.sweep.metric,
-        goal=config.sweep.goal,
-        goal_weights=config.sweep.goal_weights,
-        num_next=config.sweep.num_next,
-    )
-    report = {
-        "job": "report",
-        "seed": config.seed,
-        "figure": str(into / "sweep.png"),
-        "sources": {},
-        "sweeps": [str(path) for path in sweeps],
-        "rows": rows,
-    }
+    judged: Any = {key: getattr(config.sweep, key) for key in ("metric", "goal", "goal_weights", "num_next")}
+    rows = gather(sweeps, into, **judged)
+    figure, paths = str(into / "sweep.png"), [str(path) for path in sweeps]
+    report = {"job": "report", "seed": config.seed, "figure": figure, "sources": {}, "sweeps": paths, "rows": rows}
     console().print(f"Report: {write_report(directory, report)}")
     return report

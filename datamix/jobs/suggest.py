@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,14 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.report.console import console
 from datamix.report.figures import save
-from datamix.report.files import write_report, write_text
+from datamix.report.files import write_report
 from datamix.sweeps.figure import draw_suggestion
 from datamix.sweeps.results import read_sweeps
 from datamix.sweeps.suggesting import suggest, weighted
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Print the suggestion of the sweeps of `sweep.dir`, and write `suggest.json` and `suggest.png`; nothing is opened.
-
-    Raises:
-      ConfigError: There is no sweep, or it has tried too few ratios.
-    """
+    """Print the suggestion of the sweeps of `sweep.dir`; write `suggest.json` and `suggest.png`. It opens nothing."""
     sweeps = read_sweeps(config.sweep.directories)
     results = [result for each in sweeps.values() for result in each]
     results, goal = weighted(results, config.sweep.metric, config.sweep.goal, config.sweep.goal_weights)
@@ -34,19 +29,11 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out.print(suggestion.errors())
     out.print(suggestion.table())
     out.print(suggestion.words())
-    commands = suggestion.commands(list(sweeps))
-    out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
-    plain = suggestion.json() | {"commands": commands}
-    write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+    plain = suggestion.write(directory, list(sweeps))
+    out.print("To try the next ratios, to ask again, to use the best:", *plain["commands"], sep="\n  ")
     save(draw_suggestion(suggestion), directory / "suggest.png")
-    report = {
-        "job": "suggest",
-        "seed": config.seed,
-        "figure": "suggest.png",
-        "sources": {},
-        "sweeps": [str(path) for path in sweeps],
-        "suggest": plain,
-    }
+    report = {"job": "suggest", "seed": config.seed, "figure": "suggest.png", "sources": {}}
+    report |= {"sweeps": [str(path) for path in sweeps], "suggest": plain}
     out.print(f"Suggestion: {directory / 'suggest.json'}\nFigure: {directory / 'suggest.png'}")
     out.print(f"Report: {write_report(directory, report)}")
     return report

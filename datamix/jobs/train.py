@@ -12,7 +12,7 @@ from datamix.config.schema import Config
 from datamix.errors import DatamixError
 from datamix.report import curves
 from datamix.report.console import console, percent, print_notes, table
-from datamix.report.contents import report_of
+from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
 from datamix.training.runs import Run, fit, prepare
@@ -22,8 +22,6 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     """Train and test a model.
 
     Args:
-      config: The configuration of the run.
-      directory: Where `metrics.jsonl`, `curves.png` and `report.json` go.
       trained: The run that a launcher has trained with others, or the mistake that kept it from beginning.
 
     Returns:
@@ -51,10 +49,9 @@ def begin(out: Console, job: Run) -> None:
     """Print what is trained on what."""
     settings, plan = job.settings, job.data.pipeline.plan
     mix = ", ".join(f"{name} {percent(float(share))}" for name, share in zip(plan.names, plan.targets, strict=True))
-    out.print(
-        f"Training {settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says}) with "
-        f"{settings.optimizer} for {job.steps:,} steps of {job.config.batch_size} on {mix}"
-    )
+    model = f"{settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says})"
+    steps = f"{job.steps:,} steps of {job.config.batch_size}"
+    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}")
 
 
 def end(out: Console, job: Run) -> dict[str, Any]:
@@ -63,16 +60,10 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     names = list(built.sources)
     last = dict(job.metrics.lines[-1])
     step, loss = int(last.pop("step")), last.pop("loss")
-    unreal = ", ".join(name for name, source in built.sources.items() if source.provenance == "stand-in")
-    caution = f" — built-in stand-ins, not real data: {unreal}" if unreal else ""
-    untrained = _untrained(job)
-    families = _families(job)
-    confusion = None
+    untrained, families, confusion = _untrained(job), _families(job), None
     if job.data.disjoint_classes and job.scores is not None:
         shares = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
-        confusion = {
-            name: dict(zip(names, map(float, row), strict=True)) for name, row in zip(names, shares, strict=True)
-        }
+        confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, shares.tolist(), strict=True)}
     rows = [
         (
             name,
@@ -83,39 +74,25 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         )
         for i, name in enumerate(names)
     ]
-    columns = [
-        "source",
-        "share",
-        "test records",
-        *(each.replace("_", " ") for each in families),
-        *([f"taken for {n}" for n in names] if confusion else []),
-    ]
-    out.print(table(f"On each source's test records after {step:,} steps{caution}", columns, rows))
-    out.print(
-        f"{families[0].replace('_', ' ').capitalize()}: mean {_shown(last[f'{families[0]}/mean'], families[0])}, worst "
-        f"source {_shown(last[f'{families[0]}/worst'], families[0])}; "
-        f"{job.steps_done / max(job.seconds, 1e-9):,.0f} steps/s, tests included"
-    )
-    curves.draw(
-        job.directory / "curves.png",
-        job.metrics.lines,
-        names,
-        f"{settings.model} on {' + '.join(names)}{caution}",
-        unit=job.data.task.loss_unit,
-        family=families[0],
-    )
-    plan, size = job.data.pipeline.plan, job.config.batch_size
-    report = report_of(
+    columns = ["source", "share", "test records", *(each.replace("_", " ") for each in families)]
+    columns += [f"taken for {name}" for name in names] if confusion else []
+    out.print(table(f"On each source's test records after {step:,} steps{built.caution}", columns, rows))
+    judged = families[0]
+    mean, worst = (_shown(last[f"{judged}/{each}"], judged) for each in ("mean", "worst"))
+    steps_per_s = job.steps_done / max(job.seconds, 1e-9)
+    head = judged.replace("_", " ").capitalize()
+    out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
+    title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
+    curves.draw(job.directory / "curves.png", job.metrics.lines, names, title, unit=unit, family=judged)
+    size = job.config.batch_size
+    report = report_of_pipeline(
         built,
-        plan,
-        job.data.pipeline.spec,
-        fingerprint=job.data.pipeline.fingerprint,
+        job.data.pipeline,
         batches=step,
-        counts=dict(zip(names, plan.counts(step * size), strict=True)),
+        counts=dict(zip(names, job.data.pipeline.plan.counts(step * size), strict=True)),
         records=step * size,
-        samples_per_s=job.steps_done * size / max(job.seconds, 1e-9),
+        samples_per_s=steps_per_s * size,
         figure="curves.png",
-        statistics=job.data.pipeline.statistics,
     )
     for name, source in report["sources"].items():
         source["trained_on"] = name not in untrained
@@ -141,20 +118,16 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _untrained(job: Run) -> list[str]:
-    """The sources that give no record in all steps of a run."""
     plan = job.data.pipeline.plan
     counts = plan.counts(job.steps * job.config.batch_size)
     return [name for name, count in zip(plan.names, counts, strict=True) if not count]
 
 
 def _notes(job: Run) -> list[str]:
-    """The notes on the records, a sentence each."""
-    untrained = [
-        f"source {name!r} is not trained on, as it gives no record, but tested; to drop it, leave it out of source=."
-        for name in _untrained(job)
-    ]
-    said = job.data.built.plan.unseen() if untrained else []
-    return [*(note for note in job.data.notes if note not in said), *untrained]
+    mend = "as it gives no record, but tested; to drop it, leave it out of source="
+    untrained = [f"source {name!r} is not trained on, {mend}." for name in _untrained(job)]
+    unseen = job.data.built.plan.unseen() if untrained else []
+    return [*(note for note in job.data.notes if note not in unseen), *untrained]
 
 
 def _line(job: Run) -> str:

@@ -74,12 +74,13 @@ def traits(function: Callable[..., Any]) -> Traits:
     return declared if isinstance(declared, Traits) else Traits()
 
 
-def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> jax.Array:
-    """A record's leaf.
+def shape_error(operator_name: str, takes: str, leaf: str, value: jax.Array) -> SpecError:
+    """The error for a leaf of a shape that an operator does not take."""
+    return SpecError(f"operator {operator_name!r} takes {takes}; leaf {leaf!r} has shape {list(value.shape)}.")
 
-    Raises:
-      SpecError: The record has no such leaf.
-    """
+
+def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> jax.Array:
+    """A record's leaf; SpecError where there is none of the name."""
     if name not in record:
         raise SpecError(f"operator {operator_name!r}: records have no leaf {name!r}. {hint(name, record)}")
     return record[name]

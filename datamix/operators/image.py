@@ -5,16 +5,17 @@ A fourth channel is alpha: how opaque each pixel is.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TypeAlias
+from functools import cache, reduce
+from operator import add
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32, Key, Num
 
-from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import leaf_of, operator
+from datamix.errors import ConfigError
+from datamix.operators.base import leaf_of, operator, shape_error
 from datamix.spec import Record
 
 Image: TypeAlias = Num[jax.Array, "height width channels"]
@@ -28,22 +29,17 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
     """Turn numbers into float32 in [0, 1].
 
     Args:
-      record: The record, with numbers in `leaf`.
       largest: The value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
         their values. Other integers need it: their type does not say how bright white is.
       leaf: The name of the leaf.
-
-    Raises:
-      ConfigError: `largest` is missing, or not above 0.
     """
     value = leaf_of(record, leaf, "to_float")
     if largest is not None and not largest > 0:
-        raise ConfigError(f"operator 'to_float': largest = {largest}; it is above 0.")
+        raise ConfigError("it is above 0", key="to_float.largest", value=largest)
     if largest is None and jnp.issubdtype(value.dtype, jnp.integer) and value.dtype != jnp.uint8:
-        raise ConfigError(
-            f"operator 'to_float': leaf {leaf!r} is {value.dtype}, whose values may end anywhere; say which one "
-            "becomes 1, as in to_float: {largest: 255}."
-        )
+        text = f"leaf {leaf!r} is {value.dtype}, whose values may end anywhere"
+        mend = "Say which one becomes 1, as in to_float: {largest: 255}."
+        raise ConfigError(text, key="to_float.largest", value=None, hint=mend)
     if largest is None:
         largest = 255 if value.dtype == jnp.uint8 else 1
     # A product, not a quotient: XLA's CPU backend divides several times slower than it multiplies.
@@ -52,17 +48,13 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
 
 @operator(elementwise=True)
 def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
-    """Turn numbers into another dtype; values stay as far as it can hold them. 64 bits are stored in 32, as JAX does.
-
-    Raises:
-      ConfigError: There is no such dtype of numbers.
-    """
+    """Turn numbers into another dtype; values stay as far as it holds them. 64 bits are stored in 32, as JAX does."""
     try:
         wanted = jax.dtypes.canonicalize_dtype(dtype)
     except TypeError:
         wanted = jnp.dtype(object)
     if not (jnp.issubdtype(wanted, jnp.number) or jnp.issubdtype(wanted, jnp.bool_)):
-        raise ConfigError(f"operator 'cast': there is no dtype {dtype!r}; float32, bfloat16, int32, … are.")
+        raise ConfigError("it is a dtype of numbers: float32, bfloat16, int32, …", key="cast.dtype", value=dtype)
     return record | {leaf: leaf_of(record, leaf, "cast").astype(wanted)}
 
 
@@ -73,16 +65,12 @@ def normalize(
     """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
-      record: The record, with numbers in `leaf`.
       mean: The mean, one number or one a channel.
       std: The standard deviation, above 0, one number or one a channel.
       leaf: The name of the leaf.
-
-    Raises:
-      ConfigError: `std` is not above 0.
     """
     if not isinstance(std, jax.Array) and not (np.asarray(std) > 0).all():
-        raise ConfigError(f"operator 'normalize': std = {std}; it is above 0.")
+        raise ConfigError("it is above 0", key="normalize.std", value=np.asarray(std).tolist())
     value = leaf_of(record, leaf, "normalize").astype(jnp.float32)
     # Subtracted first: of two products, a compiler is free to round one, and need not choose the same in each program.
     return record | {leaf: (value - jnp.asarray(mean, jnp.float32)) * (1.0 / jnp.asarray(std, jnp.float32))}
@@ -124,14 +112,10 @@ def log(record: Record, *, offset: float | jax.Array = 1.0, leaf: str = "image")
 def flip_horizontal(
     record: Record, key: Key[jax.Array, ""], *, probability: float = 0.5, leaf: str = "image"
 ) -> Record:
-    """Mirror an image left to right with a probability.
-
-    Raises:
-      ConfigError: The probability is not from 0 to 1.
-    """
+    """Mirror an image left to right with a probability."""
     value = image_of(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:
-        raise ConfigError(f"operator 'flip_horizontal': probability = {probability}; a probability is from 0 to 1.")
+        raise ConfigError("it is from 0 to 1", key="flip_horizontal.probability", value=probability)
     return record | {leaf: jnp.where(jax.random.bernoulli(key, jnp.float32(probability)), value[:, ::-1], value)}
 
 
@@ -140,7 +124,6 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     """Resize an image.
 
     Args:
-      record: The record, with an image in `leaf`; its dtype is kept.
       height: The height of the result in pixels.
       width: The width of the result in pixels.
       method: The interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
@@ -148,8 +131,9 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
       leaf: The name of the leaf.
     """
     value = image_of(record, leaf, "resize")
-    if height < 1 or width < 1:
-        raise ConfigError(f"operator 'resize': height = {height}, width = {width}; both are 1 or more.")
+    for setting, length in {"height": height, "width": width}.items():
+        if length < 1:
+            raise ConfigError("it is 1 or more", key=f"resize.{setting}", value=length)
     jax.image.ResizeMethod.from_string(method)
     resized = _resized_axis(value.astype(jnp.float32), 0, height, method)
     return record | {leaf: in_dtype(_resized_axis(resized, 1, width, method), value.dtype)}
@@ -164,7 +148,7 @@ def in_dtype(computed: jax.Array, dtype: np.dtype) -> jax.Array:
     return computed.astype(dtype)
 
 
-def _resized_axis(image: Image, axis: int, size: int, method: str) -> Image:
+def _resized_axis(image: Image, axis: int, size: int, method: str) -> Any:
     """Resize one axis of an image.
 
     Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
@@ -173,15 +157,9 @@ def _resized_axis(image: Image, axis: int, size: int, method: str) -> Image:
     if image.shape[axis] == size:
         return image
     index, weight = _taps(image.shape[axis], size, method)
-    shape = [1] * image.ndim
-    shape[axis] = size
-    return sum(
-        (
-            jnp.take(image, index[:, i], axis=axis, mode="clip") * weight[:, i].reshape(shape)
-            for i in range(1, index.shape[1])
-        ),
-        start=jnp.take(image, index[:, 0], axis=axis, mode="clip") * weight[:, 0].reshape(shape),
-    )
+    shape = [size if i == axis else 1 for i in range(image.ndim)]
+    taps = zip(index.T, weight.T, strict=True)
+    return reduce(add, (jnp.take(image, at, axis=axis, mode="clip") * by.reshape(shape) for at, by in taps))
 
 
 @cache
@@ -258,10 +236,7 @@ def channels_last(record: Record, *, leaf: str = "image") -> Record:
     """
     value = leaf_of(record, leaf, "channels_last")
     if value.ndim != 3:
-        raise SpecError(
-            f"operator 'channels_last' takes an image [channels, height, width]; leaf {leaf!r} has shape "
-            f"{list(value.shape)}."
-        )
+        raise shape_error("channels_last", "an image [channels, height, width]", leaf, value)
     return record | {leaf: jnp.moveaxis(value, 0, -1)}
 
 
@@ -274,10 +249,7 @@ def drop_alpha(record: Record, *, leaf: str = "image") -> Record:
     """
     value = leaf_of(record, leaf, "drop_alpha")
     if value.ndim != 3 or not 1 <= value.shape[2] <= 4:
-        raise SpecError(
-            f"operator 'drop_alpha' takes an image [height, width, 1 to 4]; leaf {leaf!r} has shape "
-            f"{list(value.shape)}."
-        )
+        raise shape_error("drop_alpha", "an image [height, width, 1 to 4]", leaf, value)
     return record | {leaf: value[..., :-1]} if value.shape[2] in (2, 4) else record
 
 
@@ -285,7 +257,5 @@ def image_of(record: Record, leaf: str, name: str) -> Image:
     """A record's image; `SpecError` where the leaf is none."""
     value = leaf_of(record, leaf, name)
     if value.ndim != 3 or value.shape[2] not in (1, 3, 4):
-        raise SpecError(
-            f"operator {name!r} takes an image [height, width, 1, 3 or 4]; leaf {leaf!r} has shape {list(value.shape)}."
-        )
+        raise shape_error(name, "an image [height, width, 1, 3 or 4]", leaf, value)
     return value

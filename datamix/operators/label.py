@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import leaf_of, operator
+from datamix.operators.base import leaf_of, operator, shape_error
 from datamix.spec import Record
 
 
@@ -27,7 +27,6 @@ def offset_label(record: Record, *, offset: int, keep_negative: bool = False, le
     Unsigned integers, and those of fewer than 32 bits, become int32, so that they do not wrap round.
 
     Args:
-      record: The record, with a number in `leaf`.
       offset: What is added.
       keep_negative: Whether negative labels, which are no class, stay as they are.
       leaf: The name of the leaf.
@@ -45,17 +44,13 @@ def offset_one_hot(record: Record, *, offset: int, num_classes: int, leaf: str =
     """Place a vector with one element a class in a longer one, so that the classes of several sources stay apart.
 
     Args:
-      record: The record, with a vector in `leaf`.
       offset: The element of the longer vector at which it begins.
       num_classes: The length of the longer vector; 0 elsewhere.
       leaf: The name of the leaf.
     """
     label = leaf_of(record, leaf, "offset_one_hot")
     if label.ndim != 1 or label.shape[0] > num_classes:
-        raise SpecError(
-            f"operator 'offset_one_hot' takes a vector of at most {num_classes} elements; leaf {leaf!r} has shape "
-            f"{list(label.shape)}."
-        )
+        raise shape_error("offset_one_hot", f"a vector of at most {num_classes} elements", leaf, label)
     longer = jnp.zeros(num_classes, label.dtype)
     return record | {leaf: lax.dynamic_update_slice(longer, label, (jnp.asarray(offset, jnp.int32),))}
 
@@ -73,5 +68,5 @@ def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise SpecError(f"operator 'one_hot' takes integers; leaf {leaf!r} is {label.dtype}.")
     if num_classes < 1:
-        raise ConfigError(f"operator 'one_hot': num_classes = {num_classes}; it is 1 or more.")
+        raise ConfigError("it is 1 or more", key="one_hot.num_classes", value=num_classes)
     return record | {leaf: jax.nn.one_hot(label, num_classes, dtype=jnp.float32)}

@@ -13,18 +13,13 @@ from datamix.spec import Record
 def add_axis(record: Record, *, axis: int = -1, leaf: str = "image") -> Record:
     """Add an axis of length 1 to a leaf, the last one by default: [height, width] becomes [height, width, 1].
 
-    Raises:
-      ConfigError: The leaf has too few axes for one at this place.
-
     >>> add_axis({"image": jnp.zeros((28, 28))})["image"].shape
     (28, 28, 1)
     """
     value = leaf_of(record, leaf, "add_axis")
     if not -value.ndim - 1 <= axis <= value.ndim:
-        raise ConfigError(
-            f"operator 'add_axis': axis = {axis}; leaf {leaf!r} has shape {list(value.shape)}, so that it is from "
-            f"{-value.ndim - 1} to {value.ndim}."
-        )
+        text = f"it is from {-value.ndim - 1} to {value.ndim}, as leaf {leaf!r} has shape {list(value.shape)}"
+        raise ConfigError(text, key="add_axis.axis", value=axis)
     return record | {leaf: jnp.expand_dims(value, axis)}
 
 
@@ -32,18 +27,13 @@ def add_axis(record: Record, *, axis: int = -1, leaf: str = "image") -> Record:
 def squeeze(record: Record, *, axis: int | None = None, leaf: str = "image") -> Record:
     """Drop an axis of length 1 of a leaf; all of them by default.
 
-    Raises:
-      SpecError: The leaf has no such axis, or none of length 1 there.
-
     >>> squeeze({"image": jnp.zeros((1, 28, 28, 1))}, axis=0)["image"].shape
     (28, 28, 1)
     """
     value = leaf_of(record, leaf, "squeeze")
     if axis is not None and (not -value.ndim <= axis < value.ndim or value.shape[axis] != 1):
-        raise SpecError(
-            f"operator 'squeeze': axis = {axis}; leaf {leaf!r} has shape {list(value.shape)}, with no axis of length 1 "
-            "there."
-        )
+        text = f"leaf {leaf!r} has shape {list(value.shape)}, with no axis of length 1 there"
+        raise SpecError(text, key="squeeze.axis", value=axis)
     return record | {leaf: jnp.squeeze(value, axis)}
 
 
@@ -77,10 +67,6 @@ def rename(record: Record, *, leaf: str, to: str) -> Record:
 
     A leaf that is to be the label is named by the dataset, in its `leaves`: classes are counted and numbered by it.
 
-    Raises:
-      ConfigError: The new name is "label".
-      SpecError: There is no such leaf, or another leaf has the new name.
-
     >>> rename({"photo": 0, "label": 1}, leaf="photo", to="image")
     {'image': 0, 'label': 1}
     """
@@ -88,10 +74,8 @@ def rename(record: Record, *, leaf: str, to: str) -> Record:
     if to == leaf:
         return record
     if to == "label":
-        raise ConfigError(
-            f"operator 'rename': to = 'label'; a mix numbers the classes before. Name it where the dataset is "
-            f"described, as in leaves: {{label: {leaf}}}."
-        )
+        mend = f"Name it where the dataset is described, as in leaves: {{label: {leaf}}}."
+        raise ConfigError("a mix numbers the classes before", key="rename.to", value=to, hint=mend)
     if to in record:
-        raise SpecError(f"operator 'rename': records have a leaf {to!r} already, which {leaf!r} would overwrite.")
+        raise SpecError(f"records have such a leaf already, which {leaf!r} would overwrite", key="rename.to", value=to)
     return {to: value} | {name: other for name, other in record.items() if name != leaf}

@@ -48,8 +48,6 @@ def mask_tokens(
     Of the hidden tokens, 80 % become the mask, 10 % any token, and 10 % stay. Padding is never hidden.
 
     Args:
-      record: The record.
-      key: The key of the draws.
       mask_token: The token that stands for a hidden one.
       vocab_size: The number of tokens there are.
       probability: The probability by which each token is hidden, from 0 to 1.
@@ -59,11 +57,9 @@ def mask_tokens(
     """
     tokens, segment = _tokens(record, "mask_tokens")
     if not 0 <= mask_token < vocab_size:
-        raise ConfigError(
-            f"operator 'mask_tokens': mask_token = {mask_token}; it is one of {vocab_size} tokens from 0."
-        )
+        raise ConfigError(f"it is one of {vocab_size} tokens from 0", key="mask_tokens.mask_token", value=mask_token)
     if not isinstance(probability, jax.Array) and not 0 <= probability <= 1:
-        raise ConfigError(f"operator 'mask_tokens': probability = {probability}; a probability is from 0 to 1.")
+        raise ConfigError("it is from 0 to 1", key="mask_tokens.probability", value=probability)
     chosen_key, what_key, other_key = jax.random.split(key, 3)
     hidden = jax.random.uniform(chosen_key, tokens.shape) < jnp.asarray(probability, jnp.float32)
     hidden &= (segment > 0) & ~jnp.isin(tokens, jnp.asarray(keep or [-1], tokens.dtype))
@@ -79,7 +75,7 @@ def truncate(record: Record, *, length: int) -> Record:
     """Keep the first tokens of a record, in all leaves that have an element for each; `num_tokens` counts them anew."""
     tokens, segment = _tokens(record, "truncate")
     if not 1 <= length <= tokens.shape[0]:
-        raise ConfigError(f"operator 'truncate': length = {length}; it is from 1 to {tokens.shape[0]}.")
+        raise ConfigError(f"it is from 1 to {tokens.shape[0]}", key="truncate.length", value=length)
     return _counted(record | {leaf: record[leaf][:length] for leaf in _ROWS if leaf in record}, segment[:length])
 
 

@@ -18,15 +18,10 @@ class Console(RichConsole):
     """A terminal that shows text as it is: no markup, and no control characters, whoever has named a class."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See Rich."""
         return super().render_str(printable(text), **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """See Rich.
-
-        Raises:
-          ResourceError: The output cannot be written.
-        """
+        """See Rich."""
         try:
             super().print(*objects, **options)
         except OSError as error:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datamix.builder.built import Built
+from datamix.builder.built import Built, build
+from datamix.config.schema import Config
 from datamix.mixing.groups import groups_of
 from datamix.mixing.plan import Plan
+from datamix.pipeline.pipeline import Pipeline
+from datamix.report.console import Console, console, print_notes
 from datamix.sources.statistics import Statistics
 from datamix.spec import Spec
 
@@ -29,6 +32,19 @@ def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None 
     )
 
 
+def announced(config: Config) -> tuple[Console, Built]:
+    """The terminal, and the mix of a configuration, whose stand-ins are printed."""
+    out, built = console(), build(config)
+    print_notes(out, "Stand-in", built.notes)
+    return out, built
+
+
+def report_of_pipeline(built: Built, pipeline: Pipeline, **seen: Any) -> dict[str, Any]:
+    """The report on what was seen of a pipeline; see `report_of`."""
+    seen |= {"fingerprint": pipeline.fingerprint, "statistics": pipeline.statistics}
+    return report_of(built, pipeline.plan, pipeline.spec, **seen)
+
+
 def report_of(
     built: Built,
     plan: Plan,
@@ -46,16 +62,10 @@ def report_of(
     """Put a report together.
 
     Args:
-      built: What the job worked on.
-      plan: The plan of the mix.
-      spec: The spec of finished records.
-      fingerprint: The fingerprint of the pipeline.
       batches: The number of batches that the report is about; None without end.
       counts: The number of records of each source in them; None without end.
       records: The number of records in all of them; None without end.
       labels: The smallest and the largest label seen of each source.
-      samples_per_s: The speed that was measured, in samples a second.
-      figure: The name of a file beside the report.
       statistics: The statistics of the leaves of each source, where its records were read.
     """
     amounts: dict[str, float | None] = dict(counts)

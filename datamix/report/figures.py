@@ -35,13 +35,7 @@ def canvas(width: float, height: float, layout: Literal["constrained"] | None = 
 
 
 def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
-    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula.
-
-    Args:
-      figure: The figure.
-      target: A file's path, which is there as a whole or not at all, or an open file.
-      **options: See Matplotlib's `savefig`.
-    """
+    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula."""
     import matplotlib
     from matplotlib.text import Text
 
@@ -69,13 +63,10 @@ def plan(
     """Draw shares and epochs of each source over the steps of a mix.
 
     Args:
-      path: The PNG file to write.
-      names: The names of the sources.
       steps: The steps that are drawn, shape [points + 1].
       planned: The share of each source that was asked for between two steps, shape [points, num_sources].
       realised: The share that each source got there, shape [points, num_sources].
       epochs: The epochs of each source up to each step, shape [points + 1, num_sources].
-      title: The title of the figure.
     """
     figure = canvas(9, 6)
     figure.suptitle(title, fontsize=11)
@@ -96,13 +87,7 @@ def plan(
 
 
 def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], title: str) -> None:
-    """Draw a grid of samples, one row a source.
-
-    Args:
-      path: The PNG file to write.
-      rows: The images of each row by its text: pixels, [height, width, 1 or 3] in [0, 1], and a title each.
-      title: The title of the figure.
-    """
+    """Draw a grid of samples, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
     width = max(len(images) for images in rows.values())
     height = 1.6 * len(rows) + 0.5
     figure = canvas(1.15 * width + 1.4, height, layout=None)
@@ -124,14 +109,7 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
 
 
 def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str) -> None:
-    """Draw how the values of some numbers are distributed, those of all sources over one another.
-
-    Args:
-      path: The PNG file to write.
-      values: Of each number by its name, the values of each source that has it, [num_values].
-      names: The names of all sources, in order.
-      title: The title of the figure.
-    """
+    """Draw how numbers are distributed, by their names: the values of each source that has it, overlaid."""
     from matplotlib.patches import Patch
 
     columns = min(4, len(values))

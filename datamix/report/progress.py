@@ -14,11 +14,7 @@ _LINE_S = 10  # between two lines where nobody can see a bar
 
 @contextmanager
 def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Show how many of a number of steps are done, how fast, and how long the rest will take.
-
-    Yields:
-      A function of the steps done and a text on the last of them.
-    """
+    """Show how many steps are done, how fast, and how long the rest takes, given the steps and a text on the last."""
     begun, first = time.perf_counter(), done
     digits = len(f"{total:,}")
 
@@ -42,11 +38,7 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
 
 @contextmanager
 def counting(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on standard error how many things are done: a bar in a terminal, elsewhere a line now and then.
-
-    Yields:
-      A function of how many are done, of how many.
-    """
+    """Show on standard error how many things are done, of how many: a bar, or a line now and then."""
     out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     begun = shown = time.perf_counter()
     columns = [TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()]

@@ -31,21 +31,12 @@ def label_of(batch: Batch, row: int) -> int | float | None:
 
 def class_of(built: Built, source: str, label: float | None) -> str:
     """The name of a label of a source, as the mix numbers it; empty where it has none."""
-    names, own = built.sources[source].class_names, -1 if label is None else label - (built.offset(source) or 0)
-    return names[int(own)] if 0 <= own < len(names) and own == int(own) else ""
+    names, number = built.sources[source].class_names, -1 if label is None else label - (built.offset(source) or 0)
+    return names[int(number)] if 0 <= number < len(names) and number == int(number) else ""
 
 
 def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
-    """Pixels in [0, 1], with normalization undone.
-
-    Args:
-      pixels: An image of a finished record, [height, width, channels].
-      built: The mix.
-      source: The source of the record.
-
-    Returns:
-      Floats of the same shape.
-    """
+    """An image of a finished record, [height, width, channels], in [0, 1], with normalization undone."""
     values: np.ndarray = pixels.astype(np.float32)
     chain = [*built.graph.chain(source), *built.graph.chain("mix")]
     for node in reversed(chain):
@@ -59,15 +50,7 @@ def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
 def records_table(
     title: str, batch: Batch, heads: Mapping[str, Iterable[object]], rows: Iterable[int], leaves: Iterable[str]
 ) -> Table:
-    """A table of records, a row each.
-
-    Args:
-      title: The title.
-      batch: The batch that holds them.
-      heads: What stands before the leaves in each row, by the title of its column.
-      rows: The rows of the batch.
-      leaves: The leaves that are shown.
-    """
+    """A table of records, a row each; `heads` stand before the leaves, by the title of their column."""
     leaves, rows = list(leaves), list(rows)
     values = ([_shown(batch[leaf][row]) for leaf in leaves] for row in rows)
     before = zip(*heads.values(), strict=True)

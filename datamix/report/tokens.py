@@ -22,23 +22,25 @@ _SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
 
 def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:
     """A row of `COLUMNS` for each source of tokens, of a mix that gives so many records; None without end."""
-    given = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
-    if given is None:
+    in_mix = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
+    if in_mix is None:
         return []
-    own = [0 if source.num_tokens is None else int(source.num_tokens.sum()) for source in sources.values()]
-    amounts = [float(tokens) for tokens in given]
+    in_source = [0 if source.num_tokens is None else int(source.num_tokens.sum()) for source in sources.values()]
+    amounts = [float(tokens) for tokens in in_mix]
     if records is None:  # the shares of records in the long run, by their mean tokens
-        means = [tokens / max(source.num_records, 1) for tokens, source in zip(own, sources.values(), strict=True)]
+        means = [
+            tokens / max(source.num_records, 1) for tokens, source in zip(in_source, sources.values(), strict=True)
+        ]
         by_tokens = plan.lengths is not None
         amounts = [plan.long_run_share(i) * (1 if by_tokens else mean) for i, mean in enumerate(means)]
     table: list[tuple[str, ...]] = []
     for name, source in packed(sources).items():
         i, facts = list(sources).index(name), source.facts
         left_out = f"{facts.dropped:,}" + (f" ({facts.lost:,} tokens)" if facts.lost else "")
-        epochs = f"{given[i] / max(own[i], 1):.2f}"
-        numbers = ("∞", "∞") if records is None else (f"{given[i]:,}", epochs)
+        epochs = f"{in_mix[i] / max(in_source[i], 1):.2f}"
+        numbers = ("∞", "∞") if records is None else (f"{in_mix[i]:,}", epochs)
         share = percent(amounts[i] / (sum(amounts) or 1))
-        row = (f"{facts.documents:,}", f"{facts.split:,}", left_out, f"{own[i]:,}", percent(facts.padding))
+        row = (f"{facts.documents:,}", f"{facts.split:,}", left_out, f"{in_source[i]:,}", percent(facts.padding))
         table.append((name, *row, numbers[0], share, numbers[1]))
     return table
 

@@ -7,78 +7,39 @@ from typing import Any
 from datamix import registry
 
 
-@registry.builtin("source", "arrays")
-def _arrays(_name: str) -> Any:
-    from datamix.sources.arrays import arrays
+@registry.builtin("source", "array_record", "arrays", "digits", "garments", "huggingface", "image_folder", "parquet")
+@registry.builtin("source", "sample_text", "table", "text", "tfds", "tokens", "webdataset")
+def _source(name: str) -> Any:
+    source: Any
+    match name:
+        case "array_record":
+            from datamix.sources.array_record import array_record as source
+        case "arrays":
+            from datamix.sources.arrays import arrays as source
+        case "digits":
+            from datamix.sources.synthetic.digits import digits as source
+        case "garments":
+            from datamix.sources.synthetic.garments import garments as source
+        case "huggingface" | "parquet":
+            from datamix.sources.parquet import parquet as source
+        case "image_folder":
+            from datamix.sources.image_folder import image_folder as source
+        case "sample_text":
+            from datamix.sources.text.sample import sample_text as source
+        case "table":
+            from datamix.sources.table import table as source
+        case "text":
+            from datamix.sources.text.source import Text
 
-    return arrays
+            return Text
+        case "tfds":
+            from datamix.sources.tfds.source import Tfds
 
+            return Tfds
+        case "tokens":
+            from datamix.sources.text.source import Tokens
 
-@registry.builtin("source", "digits")
-def _digits(_name: str) -> Any:
-    from datamix.sources.synthetic.digits import digits
-
-    return digits
-
-
-@registry.builtin("source", "garments")
-def _garments(_name: str) -> Any:
-    from datamix.sources.synthetic.garments import garments
-
-    return garments
-
-
-@registry.builtin("source", "tfds")
-def _tfds(_name: str) -> Any:
-    from datamix.sources.tfds.source import Tfds
-
-    return Tfds
-
-
-@registry.builtin("source", "text", "tokens")
-def _text(name: str) -> Any:
-    from datamix.sources.text import source
-
-    return source.Text if name == "text" else source.Tokens
-
-
-@registry.builtin("source", "sample_text")
-def _sample_text(_name: str) -> Any:
-    from datamix.sources.text.sample import sample_text
-
-    return sample_text
-
-
-@registry.builtin("source", "image_folder")
-def _image_folder(_name: str) -> Any:
-    from datamix.sources.image_folder import image_folder
-
-    return image_folder
-
-
-@registry.builtin("source", "array_record")
-def _array_record(_name: str) -> Any:
-    from datamix.sources.array_record import array_record
-
-    return array_record
-
-
-@registry.builtin("source", "webdataset")
-def _webdataset(_name: str) -> Any:
-    from datamix.sources.webdataset import webdataset
-
-    return webdataset
-
-
-@registry.builtin("source", "parquet", "huggingface")
-def _parquet(_name: str) -> Any:
-    from datamix.sources.parquet import parquet
-
-    return parquet
-
-
-@registry.builtin("source", "table")
-def _table(_name: str) -> Any:
-    from datamix.sources.table import table
-
-    return table
+            return Tokens
+        case "webdataset":
+            from datamix.sources.webdataset import webdataset as source
+    return source

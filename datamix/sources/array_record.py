@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,10 +16,11 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.spec import Arrays, LeafSpec, Spec
 
+_SETTINGS = ("column", "dtype", "shape")  # of a leaf
 _OPEN_FILES = 256  # at most; a process may often have no more than 1,024
 # How files of images begin: JPEG, PNG, GIF, BMP, TIFF, WebP.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
@@ -41,27 +43,20 @@ def array_record(
     A `tf.train.Example` has columns: lists of int64 or of float32, where one number is a scalar leaf, or bytes, which
     are encoded images. The first record says what a column is, and all others are like it.
 
+    Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
+
     Args:
       path: A file, a folder, a glob or a list of them; or these by split, see `files_of`.
       leaves: Leaf name to the name of a column, or to a group of `column`, `dtype` and `shape`: bytes that are an array
         need all three, lists may have another `shape` and `dtype`, and without `column` it is the whole record that is
         an array. By default all columns of numbers and images; `notes` names the others.
-      height: Of images; see `ImageFormat`.
-      width: See `ImageFormat`, as for the three below.
-      mode: See `ImageFormat`.
-      fit: See `ImageFormat`.
-      background: See `ImageFormat`.
       split: TFDS's syntax.
       cache_dir: The directory of the cache, which keeps the labels.
-
-    Raises:
-      ConfigError: A setting is missing or not allowed, or there is no such split or column.
-      DataError: A file is missing or damaged, or its records are no examples.
     """
     splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
     files = _Files([file for of_split in splits.values() for file in of_split])
     counts = iter(files.counts.tolist())
-    sizes = {name: sum(next(counts) for _ in of_split) for name, of_split in splits.items()}
+    sizes = {name: sum(islice(counts, len(of_split))) for name, of_split in splits.items()}
     if not sum(sizes.values()):
         raise DataError(f"{files.paths[0]}: there is no record in it.")
     first = files.read(np.arange(min(sum(sizes.values()), 20)))
@@ -69,40 +64,22 @@ def array_record(
         columns, left_out = _columns(first[0], leaves)
     form = None
     if images := [column for column in columns.values() if column.spec is None]:
-        if height is None or width is None:
-            seen = image_sizes(io.BytesIO(images[0].values(record)) for record in first)
-            text = f"the first images are {seen}"
-            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
-        form = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
-    notes = list(notes_on(path, splits))
-    if left_out:
-        notes.append(
-            f"{', '.join(left_out)}: no numbers or images, and left out; leaves={{LEAF: COLUMN}} chooses others."
-        )
+        contents = (io.BytesIO(images[0].values(record, _example(record))) for record in first)
+        form = image_format(contents, height=height, width=width, mode=mode, fit=fit, background=background)
+    note = f"{', '.join(left_out)}: no numbers or images, and left out; leaves={{LEAF: COLUMN}} chooses others."
     return ArrayRecord(
         files=files,
         columns=columns,
         form=form,
-        records=split_records(split, sizes, where="split"),
-        notes=tuple(notes),
+        records=split_records(split, sizes),
+        notes=(*notes_on(path, splits), *([note] if left_out else [])),
         cache_dir=cache_directory(cache_dir),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord:
-    """The records of ArrayRecord files.
-
-    Attributes:
-      files: The files of all splits.
-      columns: What each leaf is made of.
-      form: What images are decoded to; None where there are none.
-      records: The records of the split, as `files` numbers them, shape [num_records].
-      notes: What is left out.
-      cache_dir: The directory of the cache.
-      class_names: None are known.
-      provenance: Where the records come from.
-    """
+    """The records of ArrayRecord files; `records` are those of the split, as `files` numbers them."""
 
     files: _Files
     columns: Mapping[str, _Column]
@@ -115,21 +92,17 @@ class ArrayRecord:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.records)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         image = LeafSpec((), "uint8") if self.form is None else self.form.spec
         return {leaf: column.spec or image for leaf, column in self.columns.items()}
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file of each record, and its number in it."""
         return [self.files.place(record) for record in self.records[indices].tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         self._fill(self.records[indices], out)
 
     def whole_labels(self) -> np.ndarray:
@@ -159,7 +132,7 @@ class ArrayRecord:
 
         def fill(row: int) -> None:
             with read_error(self.files.place(int(records[row]))):
-                example = _example(contents[row]) if parsed else None
+                example: Mapping[str, Any] = _example(contents[row]) if parsed else {}
                 for leaf, column in columns.items():
                     values = column.values(contents[row], example)
                     if column.spec is None and self.form is not None:
@@ -176,66 +149,43 @@ class ArrayRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """What a leaf is made of.
-
-    Attributes:
-      leaf: The name of the leaf.
-      name: The name of the column; None for the whole record.
-      spec: The shape and dtype of its numbers; None for an encoded image.
-    """
+    """What a leaf is made of: a column, or the whole record where the name is None."""
 
     leaf: str
     name: str | None
     spec: LeafSpec | None
 
-    def values(self, record: bytes, example: Mapping[str, Any] | None = None) -> Any:
-        """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image.
-
-        Args:
-          record: The record.
-          example: Its columns, where they are parsed already.
-
-        Raises:
-          DataError: The record has no such column, or other values.
-        """
-        content: Any = record
-        if self.name is not None:
-            content = _content((_example(record) if example is None else example).get(self.name))
+    def values(self, record: bytes, example: Mapping[str, Any]) -> Any:
+        """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image."""
+        content: Any = record if self.name is None else _content(example.get(self.name))
         if content is None or (self.spec is None and not isinstance(content, bytes)):
             raise DataError(f"column {self.name!r} of leaf {self.leaf!r} is not there, or of another kind")
         if self.spec is None:
             return content
-        size, dtype = math.prod(self.spec.shape), np.dtype(self.spec.dtype)
+        size, dtype, leaf = math.prod(self.spec.shape), np.dtype(self.spec.dtype), f"leaf {self.leaf!r} is {self.spec}"
         if isinstance(content, bytes):
             if len(content) != size * dtype.itemsize:
-                raise DataError(
-                    f"leaf {self.leaf!r} is {self.spec}, {size * dtype.itemsize} bytes; here are {len(content)}"
-                )
+                raise DataError(f"{leaf}, {size * dtype.itemsize} bytes; here are {len(content)}")
             return np.frombuffer(content, dtype).reshape(self.spec.shape)
         numbers = content.astype(dtype)
         if numbers.size != size or (numbers != content).any():
-            raise DataError(
-                f"leaf {self.leaf!r} is {self.spec}; here are {content.size} values, or some it cannot hold"
-            )
+            raise DataError(f"{leaf}; here are {content.size} values, or some it cannot hold")
         return numbers.reshape(self.spec.shape)
 
 
 def _columns(
     first: bytes, leaves: Mapping[str, str | Mapping[str, Any]] | None
 ) -> tuple[dict[str, _Column], list[str]]:
-    """What each leaf is made of, by the first record; and the columns that are left out."""
     named = {leaf: {"column": each} if isinstance(each, str) else dict(each) for leaf, each in (leaves or {}).items()}
-    example = _example(first) if leaves is None or any("column" in each for each in named.values()) else {}
+    is_example = leaves is None or any("column" in each for each in named.values())
+    example: Mapping[str, Any] = _example(first) if is_example else {}
     columns, left_out = {}, []
-    for leaf, settings in (
-        named if leaves is not None else {name: {"column": name} for name in sorted(example)}
-    ).items():
+    if leaves is None:
+        named = {name: {"column": name} for name in sorted(example)}
+    for leaf, settings in named.items():
         key, name, shape = f"leaves.{leaf}", settings.get("column"), settings.get("shape")
-        for setting in settings:
-            if setting not in ("column", "dtype", "shape"):
-                raise ConfigError(
-                    "there is no such setting", key=f"{key}.{setting}", hint=hint(setting, ("column", "dtype", "shape"))
-                )
+        if unknown := [setting for setting in settings if setting not in _SETTINGS]:
+            raise ConfigError("there is no such setting", key=f"{key}.{unknown[0]}", hint=hint(unknown[0], _SETTINGS))
         if name is not None and name not in example:
             raise ConfigError("there is no such column", key=key, value=name, hint=hint(str(name), example))
         content = first if name is None else _content(example[name])
@@ -247,10 +197,9 @@ def _columns(
             spec = _spec(dtype, default if shape is None else shape, key)
         elif content is None or not bytes(content).startswith(_IMAGES):
             if leaves is not None:
+                text = f"column {name!r} holds no numbers and no image of a known format"
                 mend = f"Bytes that are an array need {{column: {name}, dtype: …, shape: […]}}."
-                raise ConfigError(
-                    f"column {name!r} holds no numbers and no image of a known format", key=key, hint=mend
-                )
+                raise ConfigError(text, key=key, hint=mend)
             left_out.append(str(name))
             continue
         columns[leaf] = _Column(leaf=leaf, name=name, spec=spec)
@@ -261,11 +210,7 @@ def _columns(
 
 
 def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
-    """The spec that the settings of a leaf give.
-
-    Raises:
-      ConfigError: They are none.
-    """
+    """The spec that the settings of a leaf give."""
     if not isinstance(shape, Sequence) or not all(isinstance(length, int) and length > 0 for length in shape):
         raise ConfigError("it is a list of lengths, such as [28, 28, 1]", key=f"{key}.shape", value=shape)
     try:
@@ -278,11 +223,7 @@ def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
 
 
 def _example(record: bytes) -> Mapping[str, Any]:
-    """The columns of a `tf.train.Example`.
-
-    Raises:
-      DataError: It is none.
-    """
+    """The columns of a `tf.train.Example`."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2  # TFDS's own, which needs no TensorFlow
 
@@ -305,11 +246,7 @@ def _content(feature: Any) -> np.ndarray | bytes | None:
 
 
 class _Files:
-    """ArrayRecord files, whose records are numbered through.
-
-    Args:
-      paths: The files.
-    """
+    """ArrayRecord files, whose records are numbered through."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths, self._lock = list(paths), Lock()
@@ -321,24 +258,19 @@ class _Files:
         return _Files, (self.paths,)  # open files cannot be pickled
 
     def place(self, record: int) -> str:
-        """The file of a record, and its number in it."""
         number = int(np.searchsorted(self._ends, record, side="right"))
         return f"{self.paths[number]}, record {record - int(self._ends[number] - self.counts[number])}"
 
     def read(self, records: np.ndarray) -> list[bytes]:
-        """The content of some records.
-
-        Raises:
-          DataError: A file is damaged; names the first record that cannot be read.
-        """
+        """The content of some records."""
         contents = [b""] * len(records)
         numbers = np.searchsorted(self._ends, records, side="right")
         for number in np.unique(numbers).tolist():
             rows = np.flatnonzero(numbers == number)
-            own = (records[rows] - (self._ends[number] - self.counts[number])).tolist()
+            within = (records[rows] - (self._ends[number] - self.counts[number])).tolist()
             reader = self._reader(number)
             try:
-                parts = reader.read(own)
+                parts = reader.read(within)
             except RuntimeError as error:
                 if len(records) > 1:  # one of them
                     return [self.read(record)[0] for record in records[:, np.newaxis]]
@@ -348,11 +280,7 @@ class _Files:
         return contents
 
     def _reader(self, number: int) -> Any:
-        """The reader of a file, which several threads may use.
-
-        Raises:
-          DataError: The file is damaged.
-        """
+        """The reader of a file, which several threads may use."""
         from array_record.python.array_record_module import ArrayRecordReader
 
         with self._lock:

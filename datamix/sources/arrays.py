@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from datamix.errors import ConfigError, DataError, expanded, hint
-from datamix.sources.base import TakeFromRead, take_rows
+from datamix.sources.base import TakeFromRead
 from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -50,29 +50,24 @@ def arrays(
       leaves: Leaf name to the name of the array in the `.npz` file. By default all its arrays, under their names; where
         all are called after splits, as `x_train`, `y_train`, `x_test` and `y_test` are, `image` and `label`.
       split: TFDS's syntax.
-
-    Raises:
-      ConfigError: Not exactly one of `path` and `files` is set, `leaves` stands without `path`, or the file has no such
-        leaf.
-      DataError: A file is missing or damaged, or the arrays hold Python objects or differ in length.
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
     if path is None:
         if leaves is not None:
             raise ConfigError("leaves chooses among the arrays of an .npz file; files names its leaves itself.")
-        return sliced(
-            _array_files("files", {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}), split
-        )
+        where = {leaf: (expanded(file), None) for leaf, file in (files or {}).items()}
+        return sliced(_array_files("files", where), split)
     archive = expanded(path)
-    names = _names(archive)
+    with _explained(archive, ".npz"), zipfile.ZipFile(archive) as content:
+        names = [entry.removesuffix(".npy") for entry in content.namelist() if entry.endswith(".npy")]
     if class_names := _class_names(archive, names, leaves):
         names.remove("class_names")
     keras = None if leaves is not None else _keras_leaves(archive, names)
     chosen = leaves if leaves is not None else keras or {name: name for name in names}
     for leaf, name in chosen.items():
         if name not in names:
-            raise ConfigError(f"leaves.{leaf}: {path} holds no array {name!r}. {hint(name, names)}")
+            raise ConfigError(f"{path} holds no array {name!r}", key=f"leaves.{leaf}", hint=hint(name, names))
     splits = {
         name: _array_files(path, {leaf: (archive, array) for leaf, array in each.items()})
         for name, each in _by_split(chosen, names).items()
@@ -84,19 +79,13 @@ def arrays(
     source = splits[next(iter(sizes))] if len(sizes) == 1 else _joined(list(splits.values()))
     label = source.spec.get("label")
     read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
-    source = replace(
-        source,
-        class_names=class_names,
-        labels=[
-            each.where["label"][0] for each in splits.values() if label and each.spec["label"].shape == label.shape
-        ],
-        notes=(f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else (),
-    )
-    return sliced(source, split, sizes)
+    alike = [each for each in splits.values() if label and each.spec["label"].shape == label.shape]
+    notes = (f"{archive.name}: {read}; its splits are {', '.join(splits)}.",) if keras else ()
+    labels = [each.where["label"][0] for each in alike]
+    return sliced(replace(source, class_names=class_names, labels=labels, notes=notes), split, sizes)
 
 
 def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The names of classes, where an array of text `class_names` lies beside the others."""
     if "class_names" not in names or "class_names" in (leaves or {}).values():
         return ()
     with contextlib.suppress(DataError):  # Python objects: if they are a leaf, that is said there
@@ -128,28 +117,19 @@ def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict
 
 
 def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
-    """The records of several splits, one after the other.
-
-    Raises:
-      DataError: They differ in shape or dtype.
-    """
+    """The records of several splits, one after the other."""
     first = parts[0].spec
     for part in parts:
         for leaf, spec in first.items():
             if part.spec[leaf] != spec:
-                raise DataError(
-                    f"splits that are read together are alike, and here {leaf} is {spec} and {part.spec[leaf]}."
-                )
+                text = f"splits that are read together are alike, and here {leaf} is {spec} and {part.spec[leaf]}."
+                raise DataError(text)
     where = {leaf: [place for part in parts for place in part.where[leaf]] for leaf in first}
     return replace(parts[0], where=where, num_records=sum(part.num_records for part in parts))
 
 
 def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
-    """The records of some arrays.
-
-    Raises:
-      DataError: The arrays differ in length, or a file is missing or damaged.
-    """
+    """The records of some arrays."""
     headers = {leaf: _header_of(*place) for leaf, place in where.items()}
     lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
     if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
@@ -160,17 +140,12 @@ def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
 
 
 @dataclass(frozen=True)
-class ArrayFiles:
+class ArrayFiles(TakeFromRead):
     """The records of array files.
 
     Attributes:
       where: The file of each leaf, and the name of its array in an `.npz` file; several, if one goes on in another.
-      num_records: The number of records.
-      spec: The shape and dtype of each leaf.
-      class_names: The name of each label.
-      provenance: Where the records come from.
       labels: Where the labels of the whole dataset lie, if these are not all.
-      notes: The notes on how the records are read, a sentence each.
     """
 
     where: Mapping[str, Sequence[_Place]]
@@ -182,27 +157,15 @@ class ArrayFiles:
     notes: tuple[str, ...] = ()
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         return {leaf: _load_all(places) for leaf, places in self.where.items()}
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         return _load_all(self.labels or self.where["label"])
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file of each record, of the first leaf where each has its own, and its row in it."""
         files = next(iter(self.where.values()))
         joined = f" of {' and '.join(str(name) for _, name in files)} together" if len(files) > 1 else ""
         return [f"{files[0][0]}, row {index}{joined}" for index in indices.tolist()]
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
-        take_rows(self._arrays, indices, out)
-
-    @cached_property
-    def _arrays(self) -> Arrays:
-        """The arrays, memory-mapped where the file allows it."""
-        return self.read()
 
 
 def _load_all(places: Sequence[_Place]) -> np.ndarray:
@@ -211,11 +174,7 @@ def _load_all(places: Sequence[_Place]) -> np.ndarray:
 
 
 def _load(path: Path, name: str | None) -> np.ndarray:
-    """The array of an `.npy` file, memory-mapped, or one of an `.npz` file.
-
-    Raises:
-      DataError: The file is damaged.
-    """
+    """The array of an `.npy` file, memory-mapped, or one of an `.npz` file."""
     try:
         if name is None:
             whole: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -229,14 +188,7 @@ def _load(path: Path, name: str | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MemoryArrays(TakeFromRead):
-    """Records in memory.
-
-    Attributes:
-      arrays: Leaf name to array, shape [num_records, *leaf shape].
-      provenance: Where the records come from.
-      class_names: The name of each label.
-      notes: The notes on what is left out, a sentence each.
-    """
+    """Records in memory: leaf name to array, shape [num_records, *leaf shape]."""
 
     arrays: Arrays
     provenance: str = "arrays"
@@ -258,18 +210,10 @@ class MemoryArrays(TakeFromRead):
         return spec_of(self.arrays)
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         return self.arrays
 
 
-def _names(path: Path) -> list[str]:
-    """Names of the arrays in an `.npz` file."""
-    with _explained(path, ".npz"), zipfile.ZipFile(path) as archive:
-        return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
-
-
 def _header_of(path: Path, name: str | None) -> _Header:
-    """Shape and dtype of the array in an `.npy` file, or of one in an `.npz` file, without reading the array."""
     with contextlib.ExitStack() as stack:
         if name is None:
             stack.enter_context(_explained(path, ".npy"))

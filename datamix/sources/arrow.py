@@ -14,14 +14,8 @@ _GROUP_ROWS = 1000  # of a dataset in Python, as files of `save_to_disk` have
 def tabular(data: Any) -> Columns | None:
     """The columns of a `datasets.Dataset` or a `pyarrow.Table`; its images keep their size, which is that of all.
 
-    Args:
-      data: Whatever a user calls a source.
-
     Returns:
       A source; None for anything else, and for a dataset whose records are made as they are read, by `set_transform`.
-
-    Raises:
-      DataError: There is nothing to make a leaf of.
 
     >>> import pyarrow
     >>> source = tabular(pyarrow.table({"age": [41, 7], "name": ["Ada", "Bo"]}))
@@ -45,22 +39,17 @@ class Table:
         self.rows = [batch.num_rows for batch in self._batches]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """See `datamix.sources.columns.Part`; a damaged batch could lead anywhere in memory, and is refused."""
+        """A damaged batch could lead anywhere in memory, and is refused."""
         batch = self._batches[group].select(columns)
         batch.validate(full=True)
         return batch
 
     def missing(self, column: str) -> int:
-        """See `datamix.sources.columns.Part`."""
         return sum(batch.column(column).null_count for batch in self._batches)
 
 
 class ArrowFile(Table):
-    """A file in one of Arrow's own formats, mapped into memory; its record batches are the groups of rows.
-
-    Raises:
-      DataError: It is damaged.
-    """
+    """A file in one of Arrow's own formats, mapped into memory; its record batches are the groups of rows."""
 
     def __init__(self, path: str | Path) -> None:
         with reading(path):
@@ -84,10 +73,9 @@ class _Dataset:
         self.rows = [min(_GROUP_ROWS, len(data) - start) for start in range(0, len(data), _GROUP_ROWS)]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """See `datamix.sources.columns.Part`."""
         return self._data.select_columns(list(columns))[group * _GROUP_ROWS : (group + 1) * _GROUP_ROWS]
 
     def missing(self, column: str) -> int:
-        """See `datamix.sources.columns.Part`; it is not known where indices choose among the rows."""
+        """It is not known where indices choose among the rows."""
         table = self._data.data
         return int(table.column(column).null_count) if table.num_rows == len(self._data) else 0

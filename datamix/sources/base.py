@@ -10,7 +10,7 @@ import numpy as np
 
 from datamix import registry
 from datamix.sources.mapped import begin, end
-from datamix.spec import Arrays, Spec
+from datamix.spec import Arrays, Spec, bytes_of
 
 _BLOCK_BYTES, _BLOCK_RECORDS = 2**22, 1024
 
@@ -92,11 +92,7 @@ class TakeFromRead:
 
 
 class PartOfSource:
-    """A base class for some records of a source: all that follows from which ones they are.
-
-    Attributes:
-      source: The whole source.
-    """
+    """A base class for some records of a source: all that follows from which ones they are."""
 
     source: Source
 
@@ -106,22 +102,18 @@ class PartOfSource:
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return self.source.provenance
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         return self.source.spec
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
         return self.source.class_names
 
     @property
     def num_classes(self) -> object:
-        """The number of classes, where the source says it."""
         return getattr(self.source, "num_classes", None)
 
     @property
@@ -146,20 +138,19 @@ def reads_whole(source: Source) -> bool:
 
 
 def read_all(source: Source, count: int | None = None) -> Arrays:
-    """Read the records of a source: by its `read()` where it has one, otherwise by `take`, block by block.
-
-    Args:
-      source: The source.
-      count: How many of its first records to read; all of them by default.
-
-    Returns:
-      Leaf name to array, shape [count, *leaf shape].
-    """
+    """All records, or the first ones: by `read()` where the source has it, otherwise by `take`, block by block."""
     count = source.num_records if count is None else count
     if isinstance(source, ReadableSource) and reads_whole(source):
         arrays = source.read()
         return arrays if count == source.num_records else {leaf: values[:count] for leaf, values in arrays.items()}
     return take_all(source, count)
+
+
+def taken(source: Source, indices: np.ndarray) -> Arrays:
+    """Some records of a source, by their numbers."""
+    out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in source.spec.items()}
+    source.take(indices, out)
+    return out
 
 
 def take_all(source: Source, count: int) -> Arrays:
@@ -176,31 +167,24 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
     count = source.num_records if count is None else count
     if reads_whole(source):
         return read_all(source, count)[leaf]
-    spec = source.spec
-    values = np.empty((count, *spec[leaf].shape), spec[leaf].dtype)
+    values = np.empty((count, *source.spec[leaf].shape), source.spec[leaf].dtype)
     for start in range(0, count, _BLOCK_RECORDS):
         indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
         out = {leaf: values[start:][: len(indices)]}
         try:
             source.take(indices, out)
         except KeyError:  # of the user's, which knows of all leaves alone
-            others = {name: np.empty((len(indices), *part.shape), part.dtype) for name, part in spec.items()}
-            source.take(indices, others | out)
+            out[leaf][...] = taken(source, indices)[leaf]
     return values
 
 
 def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:
     """The first records of a source in blocks that fit into a processor's cache.
 
-    Args:
-      source: The source.
-      count: How many of its first records; all of them by default.
-
     Yields:
       The number of the block's first record, and its records, leaf name to array; the next block overwrites them.
     """
-    record_bytes = sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in source.spec.values())
-    size = max(1, _BLOCK_BYTES // max(record_bytes, 1))
+    size = max(1, _BLOCK_BYTES // max(bytes_of(source.spec), 1))
     if reads_whole(source):
         arrays = read_all(source, count)
         for start in range(0, max(map(len, arrays.values())), size):

@@ -32,13 +32,8 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory(path: str | None) -> Path:
-    """The cache at a path, or the default one."""
-    return expanded(path) if path else default_cache_dir()
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
-    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
+    """The cache at a path, or the default one: `$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
+    return expanded(path) if path else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +86,6 @@ class Place:
 
     @property
     def path(self) -> Path:
-        """The entry's directory, whether it is there or not."""
         digest = hashlib.sha256(json.dumps([FORMAT, self.key], sort_keys=True).encode()).hexdigest()[:16]
         return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:_LONGEST]}-{digest}"
 
@@ -191,13 +185,9 @@ class Place:
             leaves = {}
             for leaf, file in files.items():
                 _sync(file.path)
-                leaves[leaf] = {
-                    "file": file.path.name,
-                    "shape": list(file.shape),
-                    "dtype": str(file.dtype),
-                    "num_bytes": file.path.stat().st_size,
-                    "crc32": _checksum(file.path),
-                }
+                num_bytes, crc32 = file.path.stat().st_size, _checksum(file.path)
+                described = {"file": file.path.name, "shape": list(file.shape), "dtype": str(file.dtype)}
+                leaves[leaf] = described | {"num_bytes": num_bytes, "crc32": crc32}
             meta = {"format": FORMAT, "key": self.key, "fingerprint": self.fingerprint, "info": info, "leaves": leaves}
             (temporary / _META).write_text(json.dumps(meta | {"crc32": _checksum_of(meta)}, indent=1))
             _sync(temporary / _META)
@@ -227,12 +217,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class _GrowingArray:
-    """An `.npy` file that is appended to; its header has room for any number of records.
-
-    Args:
-      path: The file to write.
-      like: Records of the shape and dtype of all.
-    """
+    """An `.npy` file that is appended to, records like the given ones; its header has room for any number of them."""
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
         if like.dtype.hasobject:
@@ -242,12 +227,10 @@ class _GrowingArray:
         self._write_header()
 
     def append(self, values: np.ndarray) -> None:
-        """Write some records behind those that are there."""
         self._file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         self.shape = (self.shape[0] + len(values), *self.shape[1:])
 
     def close(self) -> None:
-        """Say how many records there are."""
         self._file.seek(0)
         self._write_header()
         self._file.close()

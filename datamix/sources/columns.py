@@ -21,7 +21,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
 from datamix.sources.images import ImageFormat, image_size, read_error, spread
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import records_of_ranges, resolve_split, split_ranges
 from datamix.spec import Arrays, LeafSpec, Spec
 
 INDEX = "__index_level_"
@@ -85,9 +85,6 @@ class Column:
     """A column that becomes a leaf.
 
     Attributes:
-      leaf: The name of the leaf.
-      name: The name of the column.
-      spec: The shape and dtype of the leaf.
       image: What its images are decoded to; None where it holds none.
       exact: Whether its images are of that size already, and another size is an error.
       classes: The names of classes that it holds as text, by their number.
@@ -104,7 +101,6 @@ class Column:
 
     @property
     def specs(self) -> dict[str, LeafSpec]:
-        """The specs of the leaves that come out of the column."""
         return {self.leaf: self.spec} | ({f"num_{self.leaf}": LeafSpec((), "int32")} if self.padded else {})
 
     def decode(self, values: Any) -> dict[str, Any]:
@@ -132,16 +128,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """The records in columns of tables.
-
-    Attributes:
-      parts: The files or tables of all splits.
-      columns: The columns that become leaves.
-      ranges: The rows that are records: the first and the one after the last, rows of all parts numbered through.
-      provenance: Where the records come from.
-      class_names: The name of each label.
-      notes: What a user must know, a sentence each.
-    """
+    """The records in columns of tables; `ranges` of rows, those of all parts numbered through, are records."""
 
     parts: Sequence[Part]
     columns: Sequence[Column]
@@ -153,12 +140,10 @@ class Columns:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return sum(stop - start for start, stop in self.ranges)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         return {leaf: spec for column in self.columns for leaf, spec in column.specs.items()}
 
     @property
@@ -167,7 +152,7 @@ class Columns:
         return max(max(part.rows, default=0) for part in self.parts)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`; columns are not read whose leaves `out` does not hold."""
+        """Columns are not read whose leaves `out` does not hold."""
         columns = tuple(column for column in self.columns if column.specs.keys() & out.keys())
         groups, rows = self._rows(indices)
         # Copies, so that no group stays in memory for the few of its images that are asked for.
@@ -189,11 +174,11 @@ class Columns:
             spread(len(indices), partial(self._write_image, column, encoded, groups, rows, out[column.leaf]))
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`; other splits may have none, as the tests of competitions do."""
+        """Other splits may have none, as the tests of competitions do."""
         column = next(column for column in self.columns if column.leaf == "label")
         kinds = [_type(part, column.name) for part in self.parts]
-        own = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
-        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == own]
+        kind = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
+        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == kind]
         return np.concatenate([self._decoded(group, (column,))["label"] for group in groups])
 
     def places(self, indices: np.ndarray) -> list[str]:
@@ -219,9 +204,7 @@ class Columns:
         """The group of each record, and its row in the group."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_records:
             raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {self.num_records}")
-        starts, stops = np.array(self.ranges, np.int64).T
-        ends = np.cumsum(stops - starts)
-        rows = indices + (stops - ends)[np.searchsorted(ends, indices, side="right")]
+        rows = records_of_ranges(self.ranges, indices)
         groups = np.searchsorted(self._ends, rows, side="right")
         return groups, rows - np.concatenate([[0], self._ends])[groups]
 
@@ -230,7 +213,6 @@ class Columns:
         return f"{self.parts[part].name}, row {first + row}"
 
     def _decoded(self, group: int, columns: Sequence[Column]) -> dict[str, Any]:
-        """The leaves of a whole group of rows; images as they are stored."""
         part, number, _ = self._groups[group].tolist()
         leaves: dict[str, Any] = {}
         with reading(self.parts[part].name):
@@ -245,7 +227,6 @@ class Columns:
     def _write_image(
         self, column: Column, encoded: Sequence[bytes], groups: np.ndarray, rows: np.ndarray, out: np.ndarray, at: int
     ) -> None:
-        """Decode one of several images."""
         data, form = encoded[at], column.image
         try:
             if form and column.exact and (size := image_size(data)[:2]) != (form.height, form.width):
@@ -273,16 +254,12 @@ def open_columns(
     """Choose the leaves of a dataset in tables.
 
     Args:
-      parts: Split name to its files or tables.
-      provenance: Where the records come from.
-      split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
       leaves: Leaf name to the column that it is made of; by default all columns that can be leaves, under their names.
         A leaf `label` may be made of text, which names its classes.
       pad_to: Leaf name to the length that its lists, of any length up to it, are padded to with zeros; the leaf
         `num_<leaf>` is their own length, int32.
       image: The settings of `datamix.sources.images.ImageFormat`; where `height` and `width` are None, all images have
         the size of the first one, and where `mode` is, its colours.
-      notes: What a user must know already.
 
     Raises:
       ConfigError: A setting does not fit the columns.
@@ -290,8 +267,7 @@ def open_columns(
     """
     every = [part for of_split in parts.values() for part in of_split]
     sizes = {name: sum(sum(part.rows) for part in of_split) for name, of_split in parts.items()}
-    begins = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
-    chosen = resolve_split(split, sizes, where="split")
+    chosen = resolve_split(split, sizes)
     used = [part for name in dict.fromkeys(each[0] for each in chosen) for part in parts[name] if sum(part.rows)]
     if not used:
         raise DataError(f"the split {chosen[0][0]!r} holds no rows.")
@@ -303,7 +279,7 @@ def open_columns(
     return Columns(
         parts=every,
         columns=columns,
-        ranges=[(begins[name] + start, begins[name] + stop) for name, start, stop in chosen],
+        ranges=split_ranges(split, sizes),
         provenance=provenance,
         class_names=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
         notes=(*notes, *left, *choice.missing(columns)),
@@ -312,14 +288,7 @@ def open_columns(
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the leaves of a dataset are chosen from.
-
-    Attributes:
-      used: The parts that hold records of the split; the first one says what the columns are.
-      every: The parts of all splits.
-      image: The settings of images.
-      named: Whether the user has named the columns.
-    """
+    """What the leaves of a dataset are chosen from; the first of the parts that are used says what the columns are."""
 
     used: Sequence[Part]
     every: Sequence[Part]
@@ -356,11 +325,7 @@ class _Choice:
         return columns, left_out
 
     def missing(self, columns: Sequence[Column]) -> list[str]:
-        """Check that all parts have these columns, and that none lacks values but those of fractions.
-
-        Returns:
-          A sentence for each column that lacks some.
-        """
+        """Check that all parts have these columns, and that none lacks values but those of fractions."""
         first, notes = self.used[0], []
         for column in columns:
             want, total, name = _type(first, column.name), 0, column.name
@@ -378,11 +343,7 @@ class _Choice:
         return notes
 
     def _column(self, leaf: str, name: str, most: int | None) -> Column:
-        """The column of a leaf.
-
-        Raises:
-          _Unfit: It cannot be one.
-        """
+        """The column of a leaf."""
         import pyarrow.types as types
 
         column = partial(Column, leaf=leaf, name=name)
@@ -411,11 +372,7 @@ class _Choice:
         return column(spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
 
     def _first(self, name: str, make: Callable[[Any], Any]) -> Any:
-        """What is made of the first group of rows of a column.
-
-        Raises:
-          _Unfit: Nothing can be.
-        """
+        """What is made of the first group of rows of a column."""
         part = self.used[0]
         with reading(part.name):
             group = next(group for group, rows in enumerate(part.rows) if rows)
@@ -487,8 +444,8 @@ def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     count, of_row, lengths = len(values), 1, list[int]()
     while values.type != _element(values.type):
         if isinstance(values.type, pa.BaseExtensionType):
-            own = tuple(getattr(values.type, "shape", ()))  # of tensors
-            shape = own if own and None not in own else shape
+            of_tensor = tuple(getattr(values.type, "shape", ()))  # of tensors
+            shape = of_tensor if of_tensor and None not in of_tensor else shape
             values = values.storage
             continue
         _check_present(values, of_row)
@@ -498,10 +455,8 @@ def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
             all_lengths = pc.list_value_length(values).to_numpy()
             length = shape[len(lengths)] if shape is not None else int(all_lengths[0]) if len(all_lengths) else 0
             if len(others := np.flatnonzero(all_lengths != length)):
-                text = (
-                    f"is a list of {all_lengths[others[0]]}, others are of {length}; pad_to takes lists of any length"
-                )
-                raise _Unfit(text, int(others[0]) // of_row)
+                text = f"is a list of {all_lengths[others[0]]}, others are of {length}"
+                raise _Unfit(f"{text}; pad_to takes lists of any length", int(others[0]) // of_row)
         values = values.flatten()
         lengths.append(length)
         of_row *= max(length, 1)
@@ -541,7 +496,6 @@ def _stored(values: Any) -> list[Any]:
 
 
 def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
-    """The content of the image in a row: what is stored, or the file that is named, which lies beside the table."""
     for array in stored:
         content: bytes | str | None = array[row].as_py()
         if isinstance(content, bytes):

@@ -37,11 +37,6 @@ class Condition:
     Comparisons `<`, `<=`, `>`, `>=`, `==`, `!=`, also in chains; `in` and `not in` a list of numbers; `and`, `or`,
     `not`, parentheses. Leaves, by name, are compared with numbers or with each other; a leaf of type bool is a
     condition by itself. NaN is as everywhere: no comparison with it holds but `!=`.
-
-    Attributes:
-      text: The condition, on one line.
-      key: The full key of the setting, for errors.
-      leaves: The leaves that it names.
     """
 
     text: str
@@ -91,7 +86,6 @@ class Condition:
             raise self._mistake(node, what, hint(node.id, scalars))
 
     def _truth(self, node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The value of a node that is to be true or false."""
         match node:
             case ast.BoolOp(op=op, values=values):
                 both = operator.and_ if isinstance(op, ast.And) else operator.or_
@@ -118,16 +112,13 @@ class Condition:
             return _COMPARE[type(op)](left, self._number(right, columns))
         if not isinstance(op, ast.In | ast.NotIn):
             raise self._mistake(node, "is no comparison that there is")
-        numbers = (
-            [_constant(each) for each in right.elts] if isinstance(right, ast.List | ast.Tuple | ast.Set) else [None]
-        )
-        if None in numbers:
+        elements = right.elts if isinstance(right, ast.List | ast.Tuple | ast.Set) else [ast.Constant(None)]
+        if None in (numbers := [_constant(each) for each in elements]):
             raise self._mistake(right, "is no list of numbers, as in [1, 2]")
         among = reduce(operator.or_, [left == number for number in numbers], np.zeros(np.shape(left), bool))
         return among if isinstance(op, ast.In) else ~among
 
     def _number(self, node: ast.expr, columns: Mapping[str, np.ndarray]) -> Any:
-        """The value of a node that is to be a number: a leaf, or one that is written there."""
         value = columns[node.id] if isinstance(node, ast.Name) else _constant(node)
         if value is None:
             raise self._mistake(node, "is neither a leaf nor a number of 64 bits")

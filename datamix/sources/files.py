@@ -26,7 +26,6 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     Args:
       path: A file, a folder, a glob or a list of them, which are the split `train`; or a mapping from splits to them.
       suffixes: What the names of files may end with, such as `.parquet`.
-      key: The setting's key, for errors.
 
     Returns:
       Split to its files: those of a folder or a glob sorted by name, those of a list in its order.
@@ -41,7 +40,7 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     splits = path if isinstance(path, Mapping) else {"train": path}
     if not splits:
         raise ConfigError("it names no split; write {train: FILE, test: FILE}", key=key, value=dict(splits))
-    found = {}
+    files_of_split = {}
     for split, texts in splits.items():
         where = f"{key}.{split}" if isinstance(path, Mapping) else key
         files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
@@ -50,8 +49,8 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
             if (place := os.path.abspath(file)) in seen:  # noqa: PTH100  # without following links
                 raise ConfigError(f"it names {file} twice, and no record is given twice", key=where, value=texts)
             seen.add(place)
-        found[str(split)] = tuple(files)
-    return found
+        files_of_split[str(split)] = tuple(files)
+    return files_of_split
 
 
 def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
@@ -65,16 +64,12 @@ def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...
     common = os.path.commonpath([file.parent for file in files["train"]])
     names = [os.path.relpath(file, common) for file in files["train"]]
     words = {match[1].lower(): None for name in names for match in _SPLIT_IN_NAME.finditer(name)}
-    if len(words) < 2:
-        return ()
-    return (
-        f"its files are read as one split, train, though their names speak of {' and '.join(words)}; "
-        f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart.",
-    )
+    note = f"its files are read as one split, train, though their names speak of {' and '.join(words)}"
+    mend = f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart."
+    return (f"{note}; {mend}",) if len(words) > 1 else ()
 
 
 def _texts(texts: str | Sequence[str], key: str) -> list[str]:
-    """The paths that a setting holds."""
     listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else [texts]
     if not listed or not all(isinstance(text, str) and text for text in listed):
         raise ConfigError("it is a path, or a list of paths", key=key, value=texts)
@@ -82,7 +77,6 @@ def _texts(texts: str | Sequence[str], key: str) -> list[str]:
 
 
 def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
-    """The files of one path, sorted by name."""
     if "://" in text:
         hint_ = f"Write {text[7:]}." if text.startswith("file://") else "Copy the files first, and name the copy."
         raise ConfigError("files are read from this machine alone", key=key, value=text, hint=hint_)
@@ -121,11 +115,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
-    """Check that of files which are numbered `-00000-of-00002` none is missing.
-
-    Raises:
-      DataError: One is.
-    """
+    """Check that of files which are numbered `-00000-of-00002` none is missing."""
     shards: dict[tuple[Path, str, str, str], set[int]] = {}
     for file in files:
         if match := _SHARD.search(file.name):

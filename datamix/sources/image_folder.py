@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, expanded
+from datamix.errors import DataError, expanded
 from datamix.sources.files import nearest
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -35,20 +35,11 @@ def image_folder(
     """Images in `PATH/class/…`, or in `PATH/split/class/…` where all folders of PATH are named in `SPLITS`.
 
     The classes are the folders of all splits, sorted by name. Folders inside that of a class belong to it. Hidden files
-    and folders are passed over.
+    and folders are passed over. `datamix.sources.images.ImageFormat` describes the settings of images.
 
     Args:
       path: A folder.
-      height: Of the leaf `image`; see `ImageFormat`, as for the four below.
-      width: See `height`.
-      mode: See `height`.
-      fit: See `height`.
-      background: See `height`.
       split: TFDS's syntax; without folders of splits, there is the split `train`.
-
-    Raises:
-      ConfigError: A setting is missing or not allowed, or there is no such split.
-      DataError: There is no such folder, or no image in it.
     """
     root = expanded(path)
     if not root.is_dir():
@@ -85,16 +76,13 @@ def image_folder(
         raise DataError(text, key="path", value=path, hint=above)
     if empty := [name for name in classes if number[name] not in {*labels}]:
         notes.append(f"no image lies in the folder of {', '.join(empty)}, which is a class all the same.")
-    if height is None or width is None:
-        first = (os.path.join(folder, os.fsdecode(names[0])) for folder, names in folders[:20])  # noqa: PTH118
-        text = f"its first images are {image_sizes(first)}"
-        raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
+    first = (os.path.join(folder, os.fsdecode(names[0])) for folder, names in folders[:20])  # noqa: PTH118
     return ImageFolder(
-        form=ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background),
+        form=image_format(first, height=height, width=width, mode=mode, fit=fit, background=background),
         folders=folders,
         labels=np.array(labels, np.int32),
         ends=np.cumsum([len(names) for _, names in folders]),
-        records=split_records(split, sizes, where="split"),
+        records=split_records(split, sizes),
         class_names=tuple(classes),
         notes=tuple(notes),
     )
@@ -105,14 +93,10 @@ class ImageFolder:
     """The records of a folder of images: `image`, uint8 [height, width, channels], and `label`, the class, int32.
 
     Attributes:
-      form: What images are decoded to.
       folders: The folders of all splits that hold images, and the names of these, in bytes; there may be millions.
       labels: The class of each folder.
       ends: The record after the last of each folder, where those of all splits are numbered through.
       records: The records of the split, so numbered.
-      class_names: The name of each class.
-      notes: What is left out, or read in another way than names may say.
-      provenance: Where the records come from.
     """
 
     form: ImageFormat
@@ -126,24 +110,19 @@ class ImageFolder:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.records)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         return {"image": self.form.spec, "label": LeafSpec((), "int32")}
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         return np.repeat(self.labels, np.diff(self.ends, prepend=0))
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The files of some records."""
         return [self._file(record) for record in self.records[indices]]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         records = self.records[indices]
         if "label" in out:
             out["label"][...] = self.labels[np.searchsorted(self.ends, records, side="right")]
@@ -166,7 +145,6 @@ def _is_image(name: str) -> bool:
 
 
 def _kind(name: str) -> str:
-    """What a file that is left out is counted as."""
     return _LOOSE if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
 
 
@@ -181,7 +159,6 @@ def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, lis
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of files and of folders in a folder that are not hidden, sorted."""
     names: tuple[list[str], list[str]] = ([], [])
     with read_error(str(folder)), os.scandir(folder) as entries:
         for entry in entries:

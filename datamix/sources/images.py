@@ -83,7 +83,6 @@ class ImageFormat:
 
     @property
     def spec(self) -> LeafSpec:
-        """The spec of a decoded image: uint8 [height, width, channels]."""
         return LeafSpec((self.height, self.width, 1 if self.mode == "L" else 3), "uint8")
 
     @property
@@ -100,7 +99,6 @@ class ImageFormat:
         """Decode one image; several threads may do so at once, and most of the work lets go of the GIL.
 
         Args:
-          data: The content of an image file.
           out: The array to fill: uint8, of the shape in `spec`.
 
         Raises:
@@ -137,7 +135,6 @@ class ImageFormat:
         return image
 
     def _other(self, data: bytes | memoryview) -> Image:
-        """The image in a file of any format that Pillow reads."""
         from PIL import Image, ImageOps
 
         with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
@@ -153,7 +150,6 @@ class ImageFormat:
         return image.convert(self.mode)
 
     def _fitted(self, image: Image) -> Image:
-        """An image of `mode`, fitted to height and width."""
         from PIL import Image, ImageColor, ImageOps
 
         size, filter_ = (self.width, self.height), Image.Resampling.BILINEAR
@@ -202,9 +198,8 @@ def installed() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise InstallationError(
-            f"images are read with Pillow and simplejpeg ({error}): {install_hint('images')}."
-        ) from error
+        text = f"images are read with Pillow and simplejpeg ({error}): {install_hint('images')}."
+        raise InstallationError(text) from error
 
 
 @contextlib.contextmanager
@@ -246,12 +241,16 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
     return f"{height} pixels high and {width} wide"
 
 
-def image_size(data: bytes) -> tuple[int, int, str]:
-    """The height, the width and Pillow's mode of an image, which is not decoded for it.
+def image_format(images: Iterable[str | IO[bytes]], *, height: int | None, width: int | None, **of: Any) -> ImageFormat:
+    """What images are decoded to; where no size is set, the error says that of some of them, `images`."""
+    if height is None or width is None:
+        text, key = f"the first images are {image_sizes(images)}", "width" if height else "height"
+        raise ConfigError(text, key=key, value=None, hint="Set height and width.")
+    return ImageFormat(height=height, width=width, **of)
 
-    Raises:
-      DataError: It is no image, or a damaged one.
-    """
+
+def image_size(data: bytes) -> tuple[int, int, str]:
+    """The height, the width and Pillow's mode of an image, which is not decoded for it."""
     with installed(), damage():
         from PIL import Image
 
@@ -262,11 +261,7 @@ def image_size(data: bytes) -> tuple[int, int, str]:
 
 
 def spread(count: int, fill: Callable[[int], None]) -> None:
-    """Fill rows, many of them on all cores; no row is being written any more when it returns or raises.
-
-    Args:
-      count: The number of rows.
-      fill: What fills one row, by its number; several threads call it at once.
+    """Fill rows by their numbers, many of them on all cores; none is being written any more when it returns or raises.
 
     Raises:
       DataError: The first row that cannot be filled raises it.

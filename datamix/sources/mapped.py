@@ -33,7 +33,6 @@ def begin(values: np.ndarray, num_rows: int, span: int) -> None:
 
     Args:
       values: The array, or a view of it; one that is not mapped is left alone.
-      num_rows: The number of rows that will be looked at.
       span: The number of rows from the first of them to the last.
 
     Raises:
@@ -55,10 +54,6 @@ def end(values: np.ndarray, num_rows: int) -> None:
     """Count rows of a mapped array as looked at, and let go of its pages where these have become many.
 
     The pages of a file count as the process's own memory until then. They stay in the system's.
-
-    Args:
-      values: The array, or a view of it; one that is not mapped is left alone.
-      num_rows: The number of rows that were looked at.
     """
     mapping = mapping_of(values)
     if mapping is None:
@@ -74,7 +69,6 @@ def end(values: np.ndarray, num_rows: int) -> None:
 
 
 def _file_of(values: np.ndarray) -> str:
-    """The name of the file of a mapped array, as far as NumPy knows it."""
     base: object = values
     while isinstance(base, np.ndarray):
         if name := getattr(base, "filename", None):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -78,7 +78,6 @@ def as_source(data: object, provenance: str | None = None) -> Source:
 
 
 def _columns(data: Any, names: Sequence[Any], provenance: str) -> MemoryArrays:
-    """The columns of a DataFrame, or the fields of a structured array, that are numbers."""
     arrays: Arrays = {}
     left_out = []
     for name in names:
@@ -93,7 +92,6 @@ def _columns(data: Any, names: Sequence[Any], provenance: str) -> MemoryArrays:
 
 
 def _class_names(data: Any) -> tuple[str, ...]:
-    """The names of the classes of a dataset, where it says them as torchvision's or Hugging Face's datasets do."""
     features = getattr(data, "features", None)
     label = features.get("label") if isinstance(features, Mapping) else None
     names = getattr(data, "classes", None) if label is None else getattr(label, "names", None)
@@ -104,25 +102,14 @@ def _class_names(data: Any) -> tuple[str, ...]:
 
 def _stream(data: object) -> ConfigError:
     """The error for what gives its records in order alone."""
-    return ConfigError(
-        f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any of them by its "
-        "number; datamix.prepare(NAME, records, limit=…) writes so many of them to the disk once and gives a source, "
-        "and list(…) holds all of them in memory."
-    )
+    text = f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any by its number"
+    mend = "datamix.prepare(NAME, records, limit=…) writes so many of them to the disk once and gives a source"
+    return ConfigError(f"{text}; {mend}, and list(…) holds all of them in memory.")
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The records of an object with `len()` and `[i]`.
-
-    Python's numbers become what NumPy makes of them, int64 and float64; like all numbers of 64 bits, a pipeline stores
-    them in 32.
-
-    Attributes:
-      data: The object.
-      provenance: Where the records come from.
-      class_names: The name of each label.
-    """
+    """The records of an object with `len()` and `[i]`; Python's numbers become int64 and float64, as NumPy has them."""
 
     data: Any
     provenance: str = "objects"
@@ -134,12 +121,10 @@ class Objects:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.data)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf of the first record."""
         return spec_of({leaf: values[np.newaxis] for leaf, values in self._first.items()})
 
     @cached_property
@@ -152,19 +137,15 @@ class Objects:
         except (LookupError, TypeError, NotImplementedError) as error:
             if isinstance(error, NotImplementedError) and isinstance(self.data, Iterable):
                 raise _stream(self.data) from error
-            raise ConfigError(
-                f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}; [i] is to give "
-                "record i."
-            ) from error
+            text = f"{_kind(self.data)} is no source: its [0] raises {type(error).__name__}: {error}"
+            raise ConfigError(f"{text}; [i] is to give record i.") from error
         return _leaves(first, 0)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         if self._fills_arrays:
             self.data.take(indices, out)
             return
-        numbers: list[int] = indices.tolist()
-        like = self._first
+        numbers, like = indices.tolist(), self._first
         if hasattr(self.data, "__getitems__"):
             with self._alone:
                 records = self.data.__getitems__(numbers)
@@ -175,16 +156,12 @@ class Objects:
         for row, (number, record) in enumerate(zip(numbers, records, strict=True)):
             leaves = _leaves(record, number)
             if leaves.keys() != like.keys():
-                raise DataError(
-                    f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(like)}; all "
-                    "records have the same ones."
-                )
+                text = f"record {number} has the leaves {sorted(leaves)}, but record 0 has {sorted(like)}"
+                raise DataError(f"{text}; all records have the same ones.")
             for leaf, value in leaves.items():
-                if value.shape != like[leaf].shape or value.dtype != like[leaf].dtype:
-                    raise DataError(
-                        f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}, but that of "
-                        f"record 0 is {self.spec[leaf]}; make all records alike."
-                    )
+                if (value.shape, value.dtype) != (like[leaf].shape, like[leaf].dtype):
+                    text = f"leaf {leaf!r} of record {number} is {LeafSpec(value.shape, str(value.dtype))}"
+                    raise DataError(f"{text}, but that of record 0 is {self.spec[leaf]}; make all records alike.")
                 if leaf in out:
                     out[leaf][row] = value
 
@@ -203,88 +180,61 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class _Adapted:
-    """A source of the user's that lacks a member of `Source`."""
+class Taking:
+    """A source of the user's that has `take`, and lacks another member of `Source`."""
 
     source: Any
     named: str | None = None
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return getattr(self.source, "provenance", None) or self.named or "objects"
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return int(self.source.num_records)
 
     @property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
-        spec: Spec = self.source.spec
-        return spec
+        return cast("Spec", self.source.spec)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
         return tuple(getattr(self.source, "class_names", ()))
 
     @property
     def num_classes(self) -> object:
-        """The number of classes, where the source says it."""
         return getattr(self.source, "num_classes", None)
 
-
-class Reading(_Adapted, TakeFromRead):
-    """A source of the user's that has `read`, and perhaps `take`."""
-
-    def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
-        arrays: Arrays = self.source.read()
-        return arrays
-
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
-        if hasattr(self.source, "take"):
-            self.source.take(indices, out)
-        else:
-            super().take(indices, out)
-
-
-class Taking(_Adapted):
-    """A source of the user's that has `take` and no `read`."""
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         self.source.take(indices, out)
 
 
-def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
-    """The leaves of a record.
+class Reading(Taking, TakeFromRead):
+    """A source of the user's that has `read`, and perhaps `take`."""
 
-    Raises:
-      DataError: It is no record, or a leaf is not of numbers.
-    """
+    def read(self) -> Arrays:
+        return cast("Arrays", self.source.read())
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        (Taking if hasattr(self.source, "take") else TakeFromRead).take(self, indices, out)
+
+
+def _leaves(record: object, number: int) -> dict[str, np.ndarray]:
+    """The leaves of a record."""
     if isinstance(record, tuple) and hasattr(record, "_asdict"):
         record = record._asdict()
     elif isinstance(record, Sequence) and not isinstance(record, str | bytes) and len(record) == len(PAIR):
         record = dict(zip(PAIR, record, strict=True))
     if not isinstance(record, Mapping):
         size = f" of {len(record)}" if isinstance(record, list | tuple) else ""
-        raise DataError(
-            f"record {number} is {_kind(record)}{size}; a record is a dict of numbers and arrays, as in "
-            "{'image': …, 'label': 3}, or a pair (image, label)."
-        )
+        mend = "a record is a dict of numbers and arrays, as in {'image': …, 'label': 3}, or a pair (image, label)"
+        raise DataError(f"record {number} is {_kind(record)}{size}; {mend}.")
     return {str(leaf): _array(str(leaf), value, f" of record {number}") for leaf, value in record.items()}
 
 
 def _array(leaf: str, value: object, where: str) -> np.ndarray:
-    """A leaf as an array of numbers.
-
-    Raises:
-      DataError: It is something else.
-    """
+    """A leaf as an array of numbers."""
     mend = "a pipeline computes with numbers: leave it out, or turn it into numbers."
     if value is None or isinstance(value, str | bytes | Mapping):
         raise DataError(f"leaf {leaf!r}{where} is {'None' if value is None else _kind(value)}; {mend}")
@@ -307,6 +257,5 @@ def _with_known_colours(image: Any) -> Any:
 
 
 def _kind(value: object) -> str:
-    """The kind of a value, as a user calls it."""
     names: dict[type, str] = {str: "text", bytes: "bytes", dict: "a dict", list: "a list", tuple: "a tuple"}
     return names.get(type(value), type(value).__name__)

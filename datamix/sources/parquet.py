@@ -28,30 +28,20 @@ def parquet(
 ) -> Columns:
     """Rows of Parquet files, of Arrow's own, or of what Hugging Face's `save_to_disk` wrote; also called `huggingface`.
 
+    Images, see `datamix.sources.images.ImageFormat`, have the size and colours of the first by default.
+
     Args:
       path: A file, a folder, a glob or a list of them; a mapping from splits to them; or a folder of `save_to_disk`,
         which has splits of its own.
       leaves: Leaf name to column; see `datamix.sources.columns.open_columns`.
       pad_to: Leaf name to the length that its lists, of varying length, are padded to.
-      height: Pixels of images; by default, all have as many as the first.
-      width: See `height`.
-      mode: See `datamix.sources.images.ImageFormat`, as for the two below.
-      fit: See `mode`.
-      background: See `mode`.
       split: TFDS's syntax.
-
-    Raises:
-      ConfigError: A setting does not fit the files.
-      DataError: A file is missing or damaged, lacks a column or values, or differs from the first one.
     """
     files = saved_files(expanded(path)) if isinstance(path, str) else None
     is_saved = files is not None
     files = files or files_of(path, suffixes=[".parquet", ".arrow"])
-    kinds = {
-        file: ParquetFile if file.suffix.lower() == ".parquet" else ArrowFile
-        for each in files.values()
-        for file in each
-    }
+    every = [file for of_split in files.values() for file in of_split]
+    kinds = {file: ParquetFile if file.suffix.lower() == ".parquet" else ArrowFile for file in every}
     return open_columns(
         {name: [kinds[file](file) for file in of_split] for name, of_split in files.items()},
         provenance="parquet" if ParquetFile in kinds.values() else "huggingface",
@@ -64,27 +54,23 @@ def parquet(
 
 
 def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
-    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder.
-
-    Raises:
-      DataError: What the folder says of its files cannot be read.
-    """
+    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder."""
     splits = {"train": folder}
     if not (folder / "state.json").is_file():
         if not (folder / "dataset_dict.json").is_file():
             return None
-        splits = {name: folder / name for name in _names(folder / "dataset_dict.json", lambda said: said["splits"])}
-    return {
-        name: tuple(
-            place / file
-            for file in _names(place / "state.json", lambda said: [each["filename"] for each in said["_data_files"]])
-        )
-        for name, place in splits.items()
-    }
+        splits = {
+            name: folder / name for name in _names(folder / "dataset_dict.json", lambda content: content["splits"])
+        }
+    files = {name: _names(place / "state.json", _data_files) for name, place in splits.items()}
+    return {name: tuple(splits[name] / file for file in each) for name, each in files.items()}
+
+
+def _data_files(state: Any) -> list[object]:
+    return [each["filename"] for each in state["_data_files"]]
 
 
 def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:
-    """The names that a JSON file holds."""
     try:
         return [str(name) for name in find(json.loads(file.read_bytes()))]
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -92,11 +78,7 @@ def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:
 
 
 class ParquetFile:
-    """A Parquet file, whose row groups are the groups of rows; see `datamix.sources.columns.Part`.
-
-    Raises:
-      DataError: It is damaged.
-    """
+    """A Parquet file, whose row groups are the groups of rows; see `datamix.sources.columns.Part`."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)
@@ -108,21 +90,21 @@ class ParquetFile:
         self.rows = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """See `datamix.sources.columns.Part`; the file is opened anew, as one that is open serves one thread."""
+        """The file is opened anew, as one that is open serves one thread."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.name, metadata=self._metadata) as file:
             return file.read_row_group(group, columns=columns)
 
     def missing(self, column: str) -> int:
-        """See `datamix.sources.columns.Part`; statistics, which most files hold, say it."""
+        """Statistics, which most files hold, say it."""
         index = self.schema.get_field_index(column)
         paths = [self._metadata.schema.column(number).path for number in range(self._metadata.num_columns)]
         if index < 0 or column not in paths:  # a list, or a struct
             return 0
         number = paths.index(column)
-        found = [self._metadata.row_group(group).column(number).statistics for group in range(len(self.rows))]
-        return sum(each.null_count for each in found if each is not None and each.has_null_count)
+        statistics = [self._metadata.row_group(group).column(number).statistics for group in range(len(self.rows))]
+        return sum(each.null_count for each in statistics if each is not None and each.has_null_count)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name,)

@@ -13,6 +13,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, ResourceError
 from datamix.sources.arrays import MemoryArrays
+from datamix.sources.base import taken
 from datamix.sources.cache import Blocks, Place, cache_directory
 from datamix.sources.objects import Objects
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
@@ -22,24 +23,16 @@ _BLOCK_RECORDS = 256
 
 @dataclass(frozen=True)
 class Prepared(MemoryArrays):
-    """Records of a stream, memory-mapped from the cache.
-
-    Attributes:
-      path: Where they lie.
-      notes: What a user must know of them, a sentence each.
-      kept: The statistics of each leaf.
-    """
+    """Records of a stream, memory-mapped from the cache."""
 
     path: Path = Path()
     notes: tuple[str, ...] = ()
     kept: Mapping[str, LeafStatistics] = field(default_factory=dict)
 
     def statistics(self) -> Mapping[str, LeafStatistics]:
-        """The statistics of each leaf over all records."""
         return self.kept
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The directory of the records, and the number of each."""
         return [f"{self.path}, row {index}" for index in indices.tolist()]
 
 
@@ -74,14 +67,10 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ConfigError("it is a whole number of records, 1 or more", key="limit", value=limit)
     if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
-        text = f"{type(records).__name__} is no stream of records; it needs iter(), which gives one after the other."
-        raise ConfigError(text)
-    place = Place(
-        cache_dir=cache_directory(None if directory is None else str(directory)),
-        name=name,
-        key={"prepared": name},
-        fingerprint={"limit": limit},
-    )
+        kind = type(records).__name__
+        raise ConfigError(f"{kind} is no stream of records; it needs iter(), which gives one after the other.")
+    cache = cache_directory(None if directory is None else str(directory))
+    place = Place(cache_dir=cache, name=name, key={"prepared": name}, fingerprint={"limit": limit})
     written = []
 
     def blocks() -> Blocks:
@@ -101,13 +90,8 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
         notes.append(f"its records were prepared before; to write them anew, delete {place.path}.")
     if entry.info["cut"]:
         notes.append(f"the stream holds more than the {limit:,} records that limit allows; the others are left out.")
-    return Prepared(
-        entry.arrays,
-        provenance="prepared",
-        path=place.path,
-        notes=tuple(notes),
-        kept=from_json(entry.info["statistics"]),
-    )
+    kept = from_json(entry.info["statistics"])
+    return Prepared(entry.arrays, provenance="prepared", path=place.path, notes=tuple(notes), kept=kept)
 
 
 class _Window:
@@ -128,21 +112,20 @@ def _blocks(name: str, stream: Iterator[Any], limit: int) -> Blocks:
     """The first records of a stream as blocks of arrays; returns their statistics, and whether there are more."""
     window = _Window()
     source = Objects(window)
-    found: dict[str, list[tuple[LeafStatistics, int]]] = {}
+    parts: dict[str, list[tuple[LeafStatistics, int]]] = {}
     for begin in range(0, limit, _BLOCK_RECORDS):
         if not (records := list(islice(stream, min(_BLOCK_RECORDS, limit - begin)))):
             break
         window.begin, window.records = begin, records
         window.first = window.first if begin else records[0]
         try:
-            arrays = {leaf: np.empty((len(records), *part.shape), part.dtype) for leaf, part in source.spec.items()}
-            source.take(np.arange(begin, len(window)), arrays)
+            arrays = taken(source, np.arange(begin, len(window)))
         except DataError as error:
             raise DataError(f"source {name!r}: {error}") from error
         for leaf, values in arrays.items():
-            found.setdefault(leaf, []).append((LeafStatistics.of(values), values.size))
+            parts.setdefault(leaf, []).append((LeafStatistics.of(values), values.size))
         yield arrays
-    if not found:
+    if not parts:
         raise DataError(f"source {name!r}: the stream holds no record.")
     cut = any(True for _ in islice(stream, 1))
-    return {"cut": cut, "statistics": to_json({leaf: LeafStatistics.merged(each) for leaf, each in found.items()})}
+    return {"cut": cut, "statistics": to_json({leaf: LeafStatistics.merged(each) for leaf, each in parts.items()})}

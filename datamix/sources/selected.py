@@ -20,8 +20,6 @@ class Selected(PartOfSource):
     """Some records of a source, in an order of their own.
 
     Attributes:
-      source: The whole source.
-      indices: The records, int64 [num_records].
       note: What a user must know of the selection; empty if nothing.
 
     >>> from datamix.sources.objects import as_source
@@ -36,12 +34,10 @@ class Selected(PartOfSource):
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.indices)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of the source, and that on the selection, a sentence each."""
         return (*super().notes, *([self.note] if self.note else []))
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:

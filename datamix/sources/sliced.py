@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamix.sources.base import LabelledSource, PartOfSource, Source, read_all, read_leaf, reads_whole, take_all
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import records_of_ranges, split_ranges
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays
 
@@ -18,11 +18,7 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
 
     Args:
       source: A source of all records, those of one split after those of another.
-      split: TFDS's syntax, see `datamix.sources.splits.resolve_split`.
       sizes: The number of records in each split, in their order; by default all of them are the one split `train`.
-
-    Raises:
-      ConfigError: The syntax is not TFDS's, or there is no such split.
 
     >>> from datamix.sources.objects import as_source
     >>> whole = as_source({"x": np.arange(10)})
@@ -30,26 +26,18 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
     [8, 9, 0]
     """
     sizes = {"train": source.num_records} if sizes is None else sizes
-    first = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
-    ranges = resolve_split(split, sizes, where="split")
-    return Sliced(source, [(first[name] + start, first[name] + stop) for name, start, stop in ranges])
+    return Sliced(source, split_ranges(split, sizes))
 
 
 @dataclass(frozen=True)
 class Sliced(PartOfSource):
-    """Ranges of the records of a source.
-
-    Attributes:
-      source: The whole source.
-      ranges: The first record and the one after the last, of each range.
-    """
+    """Ranges of the records of a source: the first record of each, and the one after its last."""
 
     source: Source
     ranges: Sequence[tuple[int, int]]
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return sum(stop - start for start, stop in self.ranges)
 
     @property
@@ -58,7 +46,6 @@ class Sliced(PartOfSource):
         return reads_whole(self.source)
 
     def read(self) -> Arrays:
-        """See `datamix.sources.base.ReadableSource`."""
         if not reads_whole(self.source):  # the other records need not be decoded
             return take_all(self, self.num_records)
         whole = read_all(self.source)
@@ -75,13 +62,9 @@ class Sliced(PartOfSource):
         return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
-        starts, stops = np.array(self.ranges, np.int64).T
-        ends = np.cumsum(stops - starts)
-        number = np.searchsorted(ends, indices, side="right")  # of the range that a record lies in
-        return np.asarray(indices + (stops - ends)[number])
+        return records_of_ranges(self.ranges, indices)
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         if isinstance(self.source, LabelledSource):
             return self.source.whole_labels()
         return read_leaf(self.source, "label")

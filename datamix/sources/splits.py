@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _STEP = re.compile(r"(?P<part>.*\[[^\[\]:]*:[^\[\]:]*):\s*(?P<step>[^\[\]:]*?)\s
 _PART = re.compile(rf"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>{_BOUND})?\s*:\s*(?P<stop>{_BOUND})?\s*\])?\s*$")
 
 
-def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tuple[str, int, int]]:
+def resolve_split(text: str, sizes: Mapping[str, int], *, where: str = "split") -> list[tuple[str, int, int]]:
     """Turn a split in TFDS's syntax into ranges of records.
 
     A slice that reaches past the end of its split holds what there is, as a Python slice does.
@@ -23,8 +23,6 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
     Args:
       text: Names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
         ends; `all` is every split.
-      sizes: Records in each split that there is.
-      where: The setting's full key, for the error.
 
     Returns:
       (split, start, stop) for each part, with 0 <= start <= stop <= sizes[split].
@@ -43,7 +41,7 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
             raise _no_split(text, part, where)
         name = match["name"]
         if name != "all" and name not in sizes:
-            raise ConfigError(f"{where} = {text!r}: there is no split {name!r}. {hint(name, sizes)}")
+            raise ConfigError(f"there is no split {name!r}", key=where, value=text, hint=hint(name, sizes))
         for split in sizes if name == "all" and "all" not in sizes else [name]:
             size = sizes[split]
             start = _bound(match["start"], size, percent=percent, default=0)
@@ -52,20 +50,30 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str) -> list[tu
     return ranges
 
 
-def split_records(text: str, sizes: Mapping[str, int], *, where: str) -> np.ndarray:
-    """The numbers of the records of a split, where those of all splits are numbered through; int64.
+def split_ranges(text: str, sizes: Mapping[str, int]) -> list[tuple[int, int]]:
+    """The ranges of records of a split, first and one after the last, where those of all splits are numbered through.
 
-    Args:
-      text: See `resolve_split`, as for the two below.
-      sizes: See `resolve_split`.
-      where: See `resolve_split`.
-
-    >>> split_records("test[:2]+train[:1]", {"train": 800, "test": 100}, where="split")
-    array([800, 801,   0])
+    >>> split_ranges("test[:2]+train[:1]", {"train": 800, "test": 100})
+    [(800, 802), (0, 1)]
     """
     first = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
-    ranges = resolve_split(text, sizes, where=where)
-    return np.concatenate([np.arange(first[split] + start, first[split] + stop) for split, start, stop in ranges])
+    return [(first[split] + start, first[split] + stop) for split, start, stop in resolve_split(text, sizes)]
+
+
+def split_records(text: str, sizes: Mapping[str, int]) -> np.ndarray:
+    """The numbers of the records of a split, int64; see `split_ranges`."""
+    return np.concatenate([np.arange(start, stop) for start, stop in split_ranges(text, sizes)])
+
+
+def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: np.ndarray) -> np.ndarray:
+    """The records that indices into several ranges, one after the other, stand for.
+
+    >>> records_of_ranges([(800, 802), (0, 1)], np.array([2, 0]))
+    array([  0, 800])
+    """
+    starts, stops = np.array(ranges, np.int64).T
+    ends = np.cumsum(stops - starts)
+    return np.asarray(indices + (stops - ends)[np.searchsorted(ends, indices, side="right")])
 
 
 def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:
@@ -85,10 +93,8 @@ def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:
 
 
 def _no_split(text: str, part: str, where: str) -> ConfigError:
-    return ConfigError(
-        f"{where} = {text!r}: {part.strip()!r} is not a split; "
-        "write train, train[:2000], train[10%:90%], train[::2] or several joined by +."
-    )
+    mend = "Write train, train[:2000], train[10%:90%], train[::2] or several joined by +."
+    return ConfigError(f"{part.strip()!r} is not a split", key=where, value=text, hint=mend)
 
 
 def _bound(text: str | None, size: int, *, percent: bool, default: int) -> int:

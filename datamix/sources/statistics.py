@@ -73,10 +73,7 @@ class LeafStatistics:
 
     @classmethod
     def merged(cls, parts: Iterable[tuple[LeafStatistics, int]]) -> Self:
-        """The statistics of several parts of a leaf together.
-
-        Args:
-          parts: The statistics of each part, and the number of its values.
+        """The statistics of several parts of a leaf together, of each with the number of its values.
 
         >>> whole = [LeafStatistics.of(np.array(values)) for values in ([1.0, np.nan], [4.0])]
         >>> LeafStatistics.merged(zip(whole, (2, 1))).report()

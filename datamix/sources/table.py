@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.columns import INDEX, is_text, reading, whole
 from datamix.sources.files import files_of, notes_on
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import resolve_split, split_ranges
 from datamix.spec import Arrays
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
@@ -38,16 +37,11 @@ def table(
       features: The columns that become the leaf `features`, float32 [columns]; by default all other columns of numbers.
         A number that is missing is NaN.
       split: TFDS's syntax.
-
-    Raises:
-      ConfigError: There is no such column or split, or a column is not of numbers.
-      DataError: A file is missing or damaged, a column or a target is missing, or a number does not fit float32.
     """
     files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
     tables = {file: _read(file) for of_split in files.values() for file in of_split}
     sizes = {name: sum(tables[file].num_rows for file in of_split) for name, of_split in files.items()}
-    chosen = resolve_split(split, sizes, where="split")
-    used = list(dict.fromkeys(name for name, _, _ in chosen))
+    used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
     first, names = next((file, each.column_names) for file, each in rows.items())
     for key, name in [("target", target), *(("features", name) for name in features or ())]:
@@ -76,8 +70,7 @@ def table(
     notes = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
     if missing:
         notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
-    begins = dict(zip(used, itertools.accumulate((sizes[name] for name in used), initial=0), strict=False))
-    ranges = [slice(begins[name] + start, begins[name] + stop) for name, start, stop in chosen]
+    ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
     return Table(
         {leaf: np.concatenate([values[each] for each in ranges]) for leaf, values in arrays.items()},
         provenance="table",
@@ -90,13 +83,7 @@ def table(
 
 @dataclass(frozen=True, kw_only=True)
 class Table(MemoryArrays):
-    """The rows of a table.
-
-    Attributes:
-      feature_names: The columns that the elements of the leaf `features` are.
-      notes: What a user must know, a sentence each.
-      labels: The leaf `label` of all splits.
-    """
+    """The rows of a table; the elements of the leaf `features` are the columns `feature_names`."""
 
     feature_names: tuple[str, ...]
     notes: tuple[str, ...]
@@ -108,12 +95,10 @@ class Table(MemoryArrays):
         return True
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
         return self.labels
 
 
 def _read(file: Path) -> Any:
-    """The table in a file, a `pyarrow.Table`."""
     with reading(file):
         import pyarrow as pa
         from pyarrow import csv, parquet
@@ -143,7 +128,6 @@ def _read(file: Path) -> Any:
 
 
 def _pieces(tables: Mapping[Path, Any], name: str) -> list[Any]:
-    """A column in each table."""
     for file, table in tables.items():
         if name not in table.column_names:
             raise DataError(f"{file} has no column {name!r}. {hint(name, table.column_names)}")
@@ -169,11 +153,7 @@ def _no_numbers(pieces: Sequence[Any]) -> str:
 
 
 def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
-    """The numbers of a column, NaN where they are missing.
-
-    Raises:
-      DataError: A number is beyond float32, or its whole numbers or differences are not to be told apart there.
-    """
+    """The numbers of a column, NaN where they are missing."""
     values = np.concatenate([piece.cast("float64", safe=False).to_numpy(zero_copy_only=False) for piece in pieces])
     with np.errstate(over="ignore"):
         narrow: np.ndarray = values.astype(np.float32)
@@ -194,18 +174,13 @@ def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
 
 
 def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The labels in a column: those of the split and of all files, and the names of classes where they are text.
-
-    Raises:
-      DataError: A label is missing, or neither a number nor text.
-    """
+    """The labels in a column: those of the split and of all files, and the names of classes where they are text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if absent := sum(piece.null_count for piece in pieces):
-        raise DataError(
-            f"{absent:,} of {sum(map(len, pieces)):,} rows have no value in the target {name!r}; leave them out."
-        )
+        text = f"{absent:,} of {sum(map(len, pieces)):,} rows have no value in the target {name!r}"
+        raise DataError(f"{text}; leave them out.")
     every = [piece.drop_null() for piece in every]
     other = _no_numbers(every)
     if not other:

@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamix.errors import ConfigError, DataError
+from datamix.sources.base import read_leaf
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_sizes, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
 from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -45,22 +47,15 @@ def webdataset(
 ) -> WebDataset:
     """Samples in tar files: the members `KEY.SUFFIX` of one KEY, which reaches to the first dot of a file's name.
 
+    Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
+
     Args:
       path: A tar file, a folder, a glob or a list of them; or these by split, see `files_of`.
       leaves: Leaf name to suffix: of images; `cls`, the number of a class in digits; `npy`, an array; or such as
         `mask.png`. Of several suffixes, apart by `;`, a sample has one. By default `image` is any image, `label` is
         `cls` and `array` is `npy`, as far as samples have them.
-      height: Of images; see `ImageFormat`.
-      width: See `ImageFormat`, as for the three below.
-      mode: See `ImageFormat`.
-      fit: See `ImageFormat`.
-      background: See `ImageFormat`.
       split: TFDS's syntax.
       cache_dir: The directory of the cache, which keeps the index.
-
-    Raises:
-      ConfigError: A setting is missing or not allowed, a file is packed, or there is no such split.
-      DataError: A file is missing or damaged, or a sample lacks a leaf or has it twice.
     """
     splits = files_of(path, suffixes=[".tar", *_PACKED])
     files = [file.absolute() for of_split in splits.values() for file in of_split]
@@ -101,22 +96,16 @@ def webdataset(
         if len(lacking := np.flatnonzero(whole.members[leaf][:, 1] < 0)):
             text = f"{len(lacking):,} samples have no {leaf}, the first one {whole.places(lacking[:1])[0]}"
             raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
-    kept: dict[str, str | ImageFormat] = dict(kinds)
+    forms: dict[str, str | ImageFormat] = dict(kinds)
     for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
-        if height is None or width is None:
-            first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
-            text = f"its first images are {image_sizes(first)}"
-            raise ConfigError(text, key="width" if height else "height", value=None, hint="Set height and width.")
-        kept[image] = ImageFormat(height=height, width=width, mode=mode, fit=fit, background=background)
-    sizes, begin = {}, 0
-    for name, of_split in splits.items():
-        sizes[name], begin = int(counts[begin : begin + len(of_split)].sum()), begin + len(of_split)
-    notes = list(notes_on(path, splits))
-    if left_out := Counter(entry.info["left_out"]):
-        what = _counted(left_out)
-        notes.append(f"{left_out.total():,} members are left out: {what}; leaves={{LEAF: SUFFIX}} chooses.")
-    records = split_records(split, sizes, where="split")
-    return replace(whole, kinds=kept, records=records, notes=tuple(notes))
+        first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
+        forms[image] = image_format(first, height=height, width=width, mode=mode, fit=fit, background=background)
+    count = iter(counts.tolist())
+    sizes = {name: sum(islice(count, len(of_split))) for name, of_split in splits.items()}
+    left_out = Counter[str](entry.info["left_out"])
+    note = f"{left_out.total():,} members are left out: {_counted(left_out)}; leaves={{LEAF: SUFFIX}} chooses."
+    notes = (*notes_on(path, splits), *([note] if left_out else []))
+    return replace(whole, kinds=forms, records=split_records(split, sizes), notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +113,12 @@ class WebDataset:
     """The records of tar files.
 
     Attributes:
-      files: The tar files of all splits.
       stamps: What would change if a file were written again, of each.
       ends: The record after the last of each file, where those of all splits are numbered through.
       keys: The key of each of them, in bytes.
       members: Leaf name to the place of each of them in its file and its size, in bytes, or -1 where there is none; of
         a class its number and 0; int64, shape [num_records, 2].
       kinds: Leaf name to what it is made of: an image of this format, "cls" or "npy".
-      records: The records of the split, so numbered.
-      notes: What is left out.
-      class_names: None are known.
-      provenance: Where the records come from.
     """
 
     files: Sequence[Path]
@@ -150,7 +134,6 @@ class WebDataset:
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return len(self.records)
 
     @property
@@ -161,7 +144,6 @@ class WebDataset:
 
     @cached_property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf; those of an array are the first sample's."""
         spec = {}
         for leaf, kind in self.kinds.items():
             array = self._array(leaf, 0) if kind == "npy" else np.empty((), np.int64)
@@ -169,18 +151,12 @@ class WebDataset:
         return spec
 
     def whole_labels(self) -> np.ndarray:
-        """See `datamix.sources.base.LabelledSource`."""
-        every = np.arange(len(self.keys))
-        labels = np.empty((len(every), *self.spec["label"].shape), self.spec["label"].dtype)
-        replace(self, records=every).take(every, {"label": labels})
-        return labels
+        return read_leaf(replace(self, records=np.arange(len(self.keys))), "label")
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The tar files and the keys of some records."""
         return [self._place(record) for record in self.records[indices]]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         records = self.records[indices]
         for leaf, rows in out.items():
             if self.kinds[leaf] == "cls":
@@ -189,11 +165,7 @@ class WebDataset:
                 spread(len(records), partial(self._fill, leaf, records, rows))
 
     def content(self, leaf: str, record: int) -> bytes:
-        """The content of a member of a record of all splits.
-
-        Raises:
-          DataError: The file is gone, or not the one that was indexed.
-        """
+        """The content of a member of a record of all splits; DataError where the file has changed since."""
         number = self._number(record)
         offset, size = self.members[leaf][record].tolist()
         with read_error(self._place(record)), self.files[number].open("rb", buffering=0) as file:
@@ -202,7 +174,6 @@ class WebDataset:
             return os.pread(file.fileno(), size, offset)
 
     def _fill(self, leaf: str, records: np.ndarray, rows: np.ndarray, row: int) -> None:
-        """Fill one row with an image or an array."""
         record, kind = records[row], self.kinds[leaf]
         if isinstance(kind, ImageFormat):
             content = self.content(leaf, record)
@@ -210,8 +181,7 @@ class WebDataset:
                 return kind.decode(content, rows[row])
         array = self._array(leaf, record)
         if (array.shape, array.dtype) != (rows.shape[1:], rows.dtype):
-            first = self.spec[leaf]
-            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {first} in the first sample"
+            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {self.spec[leaf]} in the first sample"
             raise DataError(f"{self._place(record)}: {text}")
         rows[row] = array
         return None
@@ -227,7 +197,6 @@ class WebDataset:
         return f"{self.files[self._number(record)]}: {os.fsdecode(self.keys[record])}"
 
     def _number(self, record: int) -> int:
-        """The number of the file that a record lies in."""
         return int(np.searchsorted(self.ends, record, side="right"))
 
 
@@ -251,9 +220,8 @@ def _index(
             places.append(np.array([*samples.values()], np.int64).reshape(-1, len(leaves), 2))
             advance(size >> 20)
     if not keys:
-        raise DataError(
-            f"{files[0]} holds no member KEY.{', KEY.'.join(leaf_of)}, but {_counted(left_out) or 'nothing'}"
-        )
+        kinds = f"KEY.{', KEY.'.join(leaf_of)}"
+        raise DataError(f"{files[0]} holds no member {kinds}, but {_counted(left_out) or 'nothing'}")
     members = np.concatenate(places)
     of_leaves = {f"leaf {leaf}": members[:, each] for each, leaf in enumerate(leaves)}
     return {"count": np.array(counts), "key": np.array(keys), **of_leaves}, {"left_out": left_out}
@@ -262,11 +230,7 @@ def _index(
 def _scan(
     file: Path, leaf_of: Mapping[str, str], leaves: Sequence[str], left_out: Counter[str]
 ) -> dict[str, list[int]]:
-    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them.
-
-    Raises:
-      DataError: It is damaged or truncated, or a sample has a leaf twice.
-    """
+    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them."""
     samples: dict[str, list[int]] = {}
     with read_error(str(file)), file.open("rb") as content:
         try:
@@ -304,11 +268,6 @@ def _counted(left_out: Counter[str]) -> str:
 
 
 def _class_number(text: bytes, name: str) -> int:
-    """The number of a class.
-
-    Raises:
-      DataError: It is no number of digits.
-    """
     if not (digits := text.strip()).isdigit() or len(digits) > 18:
         raise DataError(f"{name} holds {text.decode(errors='replace')!r}; a class is a number in digits")
     return int(digits)

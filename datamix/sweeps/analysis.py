@@ -28,15 +28,14 @@ class Evidence:
       names: What a ratio is of: sources, or mixes within the mix.
       shares: The share of each in each job, float [num_jobs, num_sources], with rows that add up to 1.
       metrics: What is fitted, by name, float [num_jobs] each; NaN where a job does not report it.
-      own: The place in `names` of what a metric is of; None for a metric of the whole mix.
+      source_of: The place in `names` of what a metric is of; None for a metric of the whole mix.
       combine: From the metrics, stacked, to the goal, of which more is better if `sign` is 1, and less if it is -1.
-      sign: 1 or -1.
     """
 
     names: Sequence[str]
     shares: np.ndarray
     metrics: Mapping[str, np.ndarray]
-    own: Mapping[str, int | None]
+    source_of: Mapping[str, int | None]
     combine: Combine
     sign: int
 
@@ -46,17 +45,13 @@ class Answer:
     """The best ratio, as far as a sweep tells.
 
     Attributes:
-      model: The name of the model with the smallest error.
       errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
       verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
         or whether the ratio hardly matters.
-      best: The share of each source, in [0, 1]; sums to 1.
       interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
-      predicted: The goal at the best ratio.
-      gain: That minus the goal at equal shares.
-      gain_interval: Of 90 %.
+      gain: The goal at the best ratio minus that at equal shares, with an interval of 90 %.
       noise: The deviation of the goal over seeds, of one job.
-      next: The ratios to try next, shares each, those that promise most first.
+      next: The ratios to try next, those that promise most first.
       goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
     """
 
@@ -78,7 +73,6 @@ class _Data:
     """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
 
     Attributes:
-      ratios: The ratios that were tried, [N, num_sources].
       values: The mean of each metric at each, standardised, [K, N].
       counts: The jobs that stand behind each, [K, N]; 0 for none.
     """
@@ -109,7 +103,6 @@ class _Data:
         self.freedom = freedom
 
     def goal(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
-        """The goal of standardised predictions [B, M] of each metric."""
         # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
         limit = 3 * np.abs(self.values).max(1)[:, None, None] + 1
         bounded = np.clip(np.stack(predictions), -limit, limit)
@@ -124,17 +117,14 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     own. Ratios are searched for inside what was tried: combinations of tried ones.
 
     Args:
-      evidence: The measurements, at three ratios or more.
       num_next: How many ratios to propose.
       seed: Of the draws; the same evidence gives the same answer.
     """
     random = np.random.default_rng(seed)
     data = _Data(evidence)
-    names = list(evidence.metrics)
-    fits = [models(evidence.own[name]) for name in names]
-    common = [name for name in fits[0] if all(name in each for each in fits)]
+    fits = [models(evidence.source_of[name]) for name in evidence.metrics]
     errors, residuals = {}, {}
-    for name in common:
+    for name in [name for name in fits[0] if all(name in each for each in fits)]:
         errors[name], residuals[name] = _left_out(data, [each[name] for each in fits])
     model = min(errors, key=errors.__getitem__)
     if errors["constant"] <= 1.15 * errors[model]:
@@ -142,16 +132,17 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     weights = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
     numbers = random.multinomial(_DRAWS, weights / weights.sum())
     point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
-    drawn: list[list[Fitted]] = []
-    for name, number in zip(errors, numbers, strict=True):
-        if number:
-            drawn.append(_bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
+    drawn = [
+        (name, int(number), _bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
+        for name, number in zip(errors, numbers, strict=True)
+        if number
+    ]
 
     def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
         return data.goal([each.predict(at) for each in fitted])
 
     def draws_at(at: np.ndarray) -> np.ndarray:
-        return np.concatenate([goal_at(each, at[None]) for each in drawn])
+        return np.concatenate([goal_at(each, at[None]) for _, _, each in drawn])
 
     sign = evidence.sign
     equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
@@ -165,8 +156,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
     else:
         best = best_of(model, point, 1)[0]
-    used = [(name, int(number)) for name, number in zip(errors, numbers, strict=True) if number]
-    others = np.concatenate([best_of(name, each, n) for (name, n), each in zip(used, drawn, strict=True)])
+    others = np.concatenate([best_of(name, each, number) for name, number, each in drawn])
     low, high = np.quantile(others, (0.05, 0.95), axis=0)
     # The bootstrap does not see what is wrong with every model: no share is known better than to _LEAST.
     interval = np.stack([np.minimum(low, best - _LEAST), np.maximum(high, best + _LEAST)], 1).clip(0, 1)
@@ -179,15 +169,13 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     likely = [name for name, error in errors.items() if error <= 1.5 * errors[model]]
     residual = min(_noise(data, [each[name] for each in fits], residuals[name]) for name in likely)
     noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
-    bounds = np.stack([data.ratios.min(0), data.ratios.max(0)])
-    on_edge = ((best <= bounds[0] + 1e-3) & (bounds[0] > 1e-6)) | ((best >= bounds[1] - 1e-3) & (bounds[1] < 1 - 1e-6))
-    verdict: Literal["clear", "flat", "edge", "noise"]
+    low, high = data.ratios.min(0), data.ratios.max(0)
+    on_edge = ((best <= low + 1e-3) & (low > 1e-6)) | ((best >= high - 1e-3) & (high < 1 - 1e-6))
+    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if on_edge.any() else "clear"
     if np.ptp(at_tried) < _CLEAR * noise or model == "constant":
         verdict = "flat"
     elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
         verdict = "noise"
-    else:
-        verdict = "edge" if on_edge.any() else "clear"
     candidates = _combinations(data, _CANDIDATES, random)
     promise = np.maximum(sign * (draws_at(candidates) - predicted), 0).mean(0)
 
@@ -215,7 +203,6 @@ def _fit(data: _Data, fit: Callable[..., Fitted], k: int) -> Fitted:
 
 
 def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> tuple[float, np.ndarray]:
-    """The error of the goal at each ratio, where it is left out of all fits, and those of the metrics [K, N]."""
     size = len(data.ratios)
     predictions = []
     for k, fit in enumerate(fits):
@@ -238,11 +225,7 @@ def _noise(data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.nda
 
 
 def _bootstrap(
-    data: _Data,
-    fits: Sequence[Callable[..., Fitted]],
-    residuals: np.ndarray,
-    number: int,
-    random: np.random.Generator,
+    data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.ndarray, number: int, random: np.random.Generator
 ) -> list[Fitted]:
     """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
 
@@ -255,8 +238,8 @@ def _bootstrap(
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
     values = predicted[:, None] + residuals[:, None] * noise
     return [
-        fit(data.ratios, values[k], np.broadcast_to(data.weights[k], values[k].shape), random)
-        for k, fit in enumerate(fits)
+        fit(data.ratios, each, np.broadcast_to(weight, each.shape), random)
+        for fit, each, weight in zip(fits, values, data.weights, strict=True)
     ]
 
 
@@ -289,15 +272,11 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
         reached = goal(tried)
         better = reached > values
         ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
-    found: np.ndarray = ratios[np.arange(number), values.argmax(1)].clip(0, 1)
-    return found
+    return np.asarray(ratios[np.arange(number), values.argmax(1)].clip(0, 1))
 
 
 def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
-    """Ratios of the largest expected improvement, each a little away from those before.
-
-    Where nothing promises more than the best, it comes first, and others lie round it.
-    """
+    """Ratios of the largest expected improvement, each a little away from those before; the best, if none is better."""
     chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
     worth = promise + 1e-9 * promise.max() + 1e-12
     while len(chosen) < number:

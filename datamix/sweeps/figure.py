@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _METRIC_COLOR = "#1a1a1a"
+_MARKED: Mapping[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 4}
 
 
 def draw(
@@ -24,30 +25,28 @@ def draw(
 ) -> Figure | None:
     """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
 
-    The best setting, `chosen`, is marked, and the family of the metric is drawn with it, such as the accuracy of each
-    source. A suggestion is drawn with it: over the curve of two sources, in its place for more. None where no job has
-    anything to draw.
+    The setting `chosen` is marked, and the family of the metric is drawn with it, such as the accuracy of each source.
+    A suggestion goes over the curve of two sources, and in its place for more. None where no job has anything to draw.
     """
     names = related(results, metric)
     groups = [group for group in settings(results) if any(group.mean(name) is not None for name in names)]
     if not groups:
         return None
-    family = [name for name in names if name.partition("/")[0] == names[0].partition("/")[0]] if chosen else names[:1]
-    shares = _shares(groups)
-    by_source = chosen is not None and bool(shares) and any(f"{_family(metric)}/{source}" in names for source in shares)
+    family = [name for name in names if _family(name) == _family(names[0])] if chosen else names[:1]
+    keys, shares = swept(results), _shares(groups)
+    by_source = chosen is not None and any(f"{_family(metric)}/{source}" in names for source in shares)
     figure = canvas(11.5 if by_source else 7, 4.4)
     several_sources = isinstance(suggestion, Suggestion) and len(suggestion.names) > 2
     axes = figure.subplots(1, 2 if by_source else 1, squeeze=False, sharey=not several_sources)[0]
     if several_sources and isinstance(suggestion, Suggestion):
         _suggested(axes[0], suggestion)
     else:
-        _against_swept(axes[0], results, groups, chosen, family, metric, shares)
+        _against_swept(axes[0], keys, groups, chosen, family, metric, shares)
         if isinstance(suggestion, Suggestion) and shares:
-            _curve(axes[0], suggestion, _source_on_axis(swept(results), shares))
+            _curve(axes[0], suggestion, _source_on_axis(keys, shares))
     if by_source and chosen is not None:
-        _against_source_share(axes[1], results, groups, chosen, metric, shares)
-    replaced = stand_ins(results)
-    if replaced:
+        _against_source_share(axes[1], keys, groups, chosen, _family(metric), shares)
+    if replaced := stand_ins(results):
         figure.suptitle(f"Built-in stand-ins, not real data: {', '.join(replaced)}", fontsize=10, color="#b00020")
     return figure
 
@@ -65,14 +64,13 @@ def _shares(groups: Sequence[Setting]) -> list[str]:
 
 def _against_swept(
     axis: Axes,
-    results: Sequence[Result],
+    keys: Sequence[str],
     groups: Sequence[Setting],
     chosen: Setting | None,
     family: Sequence[str],
     metric: str,
     shares: Sequence[str],
 ) -> None:
-    keys = swept(results)
     x_key, places, label, ticks = _axis(groups, keys, shares)
     others = [key for key in keys if key != x_key]
     lines: dict[str, list[Setting]] = {}
@@ -85,9 +83,10 @@ def _against_swept(
         axis.set_ylabel(family[0])
     else:
         # The metric that decides lies under the others, as a broad line: the worst source's hides none of them.
-        _line(axis, groups, places, family[0], _METRIC_COLOR, family[0], broad=True, band=len(family) == 1)
+        broad = {"linewidth": 7, "alpha": 0.25, "marker": ""}
+        _line(axis, groups, places, family[0], _METRIC_COLOR, family[0], band=len(family) == 1, **broad)
         for i, name in enumerate(family[1:]):
-            _line(axis, groups, places, name, color_of(i), name, dashed=name.endswith("/mean"))
+            _line(axis, groups, places, name, color_of(i), name, linestyle="--" if name.endswith("/mean") else "-")
         axis.set_ylabel(family[0] if len(family) == 1 else _family(metric))
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")
@@ -95,9 +94,8 @@ def _against_swept(
         axis.set_title(f"best {metric}: {cell(best, metric)}", fontsize=10)
     axis.set_xlabel(label)
     if ticks:
-        axis.set_xticks(
-            range(len(ticks)), ticks, rotation=20 if len("".join(ticks)) > 50 else 0, ha="center", fontsize=8
-        )
+        rotation = 20 if len("".join(ticks)) > 50 else 0
+        axis.set_xticks(range(len(ticks)), ticks, rotation=rotation, ha="center", fontsize=8)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
 
@@ -126,14 +124,9 @@ def _axis(
         except ValueError:
             continue
     key = next((key for key in keys if key != "sweep"), keys[0] if keys else None)
-    texts = [shown_value(group.first, key) if key else "" for group in groups]
-    ticks = list(dict.fromkeys(texts))
-    return (
-        key,
-        {id(group): float(ticks.index(text)) for group, text in zip(groups, texts, strict=True)},
-        key or "",
-        ticks,
-    )
+    texts = {id(group): shown_value(group.first, key) if key else "" for group in groups}
+    ticks = list(dict.fromkeys(texts.values()))
+    return key, {group: float(ticks.index(text)) for group, text in texts.items()}, key or "", ticks
 
 
 def _source_on_axis(keys: Sequence[str], shares: Sequence[str]) -> str:
@@ -149,52 +142,36 @@ def _line(
     color: str,
     label: str,
     *,
-    broad: bool = False,
-    dashed: bool = False,
     band: bool = True,
+    **style: Any,
 ) -> None:
-    """A line through the settings' means, with a band of one deviation where there are several seeds."""
-    points = sorted(
-        (places[id(group)], mean, group.deviation(metric))
-        for group in groups
-        if (mean := group.mean(metric)) is not None
-    )
-    if not points:
+    means = [(group, mean) for group in groups if (mean := group.mean(metric)) is not None]
+    if not means:
         return
+    points = sorted((places[id(group)], mean, group.deviation(metric)) for group, mean in means)
     x, y, spread = zip(*points, strict=True)
-    style: dict[str, Any] = (
-        {"linewidth": 7, "alpha": 0.25} if broad else {"linewidth": 1.5, "marker": "o", "markersize": 4}
-    )
-    axis.plot(x, y, color=color, label=label, linestyle="--" if dashed else "-", **style)
+    axis.plot(x, y, color=color, label=label, **{**_MARKED, **style})
     if band and any(spread):
         low, high = ([mean + sign * one for mean, one in zip(y, spread, strict=True)] for sign in (-1, 1))
         axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _star(axis: Axes, group: Setting, places: Mapping[int, float], metric: str, color: str) -> None:
-    if (mean := group.mean(metric)) is not None:
+def _star(axis: Axes, group: Setting | None, places: Mapping[int, float], metric: str, color: str) -> None:
+    if group is not None and (mean := group.mean(metric)) is not None:
         axis.plot([places[id(group)]], [mean], marker="*", markersize=15, color=color, zorder=5)
 
 
 def _against_source_share(
-    axis: Axes,
-    results: Sequence[Result],
-    groups: Sequence[Setting],
-    chosen: Setting,
-    metric: str,
-    shares: Sequence[str],
+    axis: Axes, keys: Sequence[str], groups: Sequence[Setting], chosen: Setting, family: str, shares: Sequence[str]
 ) -> None:
-    others = [key for key in swept(results) if not key.startswith("mix.")]
+    others = [key for key in keys if not key.startswith("mix.")]
     fixed = _text(chosen, others)
     groups = [group for group in groups if _text(group, others) == fixed]
     for i, source in enumerate(shares):
-        name = f"{_family(metric)}/{source}"
         places = {id(group): group.first.sources[source]["target"] for group in groups}
-        color = color_of(i)
-        _line(axis, groups, places, name, color, source)
-        if (best := _same(groups, chosen)) is not None:
-            _star(axis, best, places, name, color)
-    axis.set(xlabel="its share of the mix", ylabel=f"{_family(metric)} of a source")
+        _line(axis, groups, places, f"{family}/{source}", color_of(i), source)
+        _star(axis, _same(groups, chosen), places, f"{family}/{source}", color_of(i))
+    axis.set(xlabel="its share of the mix", ylabel=f"{family} of a source")
     head = "each source against its own share (★ the best ratio)"
     axis.set_title(f"{head}\n{fixed}" if fixed else head, fontsize=10)
     axis.grid(alpha=0.25)
@@ -228,17 +205,15 @@ def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
     ratios = np.stack([shares, 1 - shares], 1)[:, :: -1 if place else 1]
     mean, low, high = answer.goal(ratios)
     limits = axis.get_ylim()  # of what was measured: a band may be broad where little was tried
-    axis.plot(
-        shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=f"fitted {suggestion.goal.metric}"
-    )
+    fitted = f"fitted {suggestion.goal.metric}"
+    axis.plot(shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=fitted)
     axis.fill_between(shares, low, high, color=_METRIC_COLOR, alpha=0.12, linewidth=0)
     axis.axvspan(*answer.interval[place], color="#ffd34d", alpha=0.35, linewidth=0, label="best share, 90 % interval")
     axis.axvline(answer.best[place], color="#b8860b", linewidth=1.2)
     axis.set_ylim(limits)
     before = axis.get_title()
-    axis.set_title(
-        f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})", fontsize=10
-    )
+    title = f"{before}; {_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})"
+    axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8)
 
 

@@ -37,18 +37,14 @@ def gather(
     """
     out = console()
     several = len(sweeps) > 1
-    results = [
-        replace(result, sweep=str(path)) if several else result for path, each in sweeps.items() for result in each
-    ]
+    results = [replace(each, sweep=str(path) if several else "") for path, of in sweeps.items() for each in of]
     results, judged = weighted(results, metric, goal, goal_weights or {})
     metric, goal = judged.metric, judged.kind
     chosen = best(settings(results), metric, goal)
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     lines = rows(results, chosen, directory)
     if isinstance(suggestion, Suggestion):
-        commands = suggestion.commands(list(sweeps))
-        plain = suggestion.json() | {"commands": commands}
-        write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        commands = suggestion.write(directory, list(sweeps))["commands"]
         for line, predicted in zip(lines, suggestion.predicted(results), strict=True):
             line["predicted"] = predicted
     write_text(directory / "sweep.json", json.dumps(lines, indent=2, ensure_ascii=False) + "\n")
@@ -62,11 +58,11 @@ def gather(
         out.print(unfinished)
     answer = verdict(results, chosen, metric, goal)
     out.print(answer)
-    told = [answer]
+    sentences = [answer]
     if isinstance(suggestion, Suggestion):
         out.print(suggestion.words())
         out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
-        told += [suggestion.words(), *commands]
+        sentences += [suggestion.words(), *commands]
     vector = ""
     if (figure := draw(results, chosen, metric, suggestion)) is not None:
         save(figure, directory / "sweep.png")
@@ -74,6 +70,6 @@ def gather(
         save(figure, text, format="svg")
         vector = text.getvalue()
     metrics = related(results, metric)
-    write_text(directory / "sweep.html", page(results, chosen, told, metrics, vector, directory))
+    write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory))
     out.print(f"Sweep: {directory / 'sweep.html'}")
     return lines

@@ -42,11 +42,11 @@ def launch(
     A job that is not trained, or cannot be with others, runs as under Hydra's own launcher; so does one that a mistake
     ends, and says so itself. See `datamix.training.replicas.execution_of` for `execution`.
     """
-    config, context, task = launcher.config, launcher.hydra_context, launcher.task_function
+    config, context = launcher.config, launcher.hydra_context
+    task: Callable[..., Any] | None = launcher.task_function
     assert config is not None
     assert context is not None
     assert task is not None
-    task_of_job: Callable[..., Any] = task
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
@@ -66,24 +66,15 @@ def launch(
         interruption.check()
         _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         run = trained.pop(number - first_job, None)
-        done = run_job(
-            hydra_context=context,
-            task_function=task if run is None else partial(task_of_job, trained=run),
-            config=node,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        returned.append(done)
+        job: Any = task if run is None else partial(task, trained=run)
+        keys: Any = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+        returned.append(run_job(task_function=job, config=node, hydra_context=context, **keys))
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     return returned
 
 
 def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs.
-
-    Returns:
-      What has come of it, by the index of the job: a run that has ended, or the mistake that keeps it from beginning.
-    """
+    """Train the models of several jobs."""
     jobs: dict[int, tuple[Config, Path]] = {}
     for i, node in enumerate(nodes):
         try:
@@ -117,11 +108,9 @@ def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
 
 
 def _directory(node: DictConfig) -> Path:
-    """The directory of a job, as `run_job` finds it."""
     return Path(str(node.hydra.sweep.dir), job_directory(node)).absolute()
 
 
 def _is_done(node: DictConfig, directory: Path) -> bool:
-    """Whether a sweep is resumed that has finished this job."""
     result = directory / RESULT
     return bool(OmegaConf.select(node, "sweep.resume")) and result.is_file() and read_result(result).status == "done"

@@ -15,26 +15,21 @@ from datamix.sweeps.table import number, share_text
 def page(
     results: Sequence[Result],
     chosen: Setting | None,
-    told: Sequence[str],
+    answer: Sequence[str],
     metrics: Sequence[str],
     figure: str,
     directory: Path,
 ) -> str:
-    """A sweep's page, with the answer and the figure as SVG; links are relative to its directory.
-
-    `told` is the answer in one sentence and, where there is a suggestion, its words and its commands.
-    """
+    """A sweep's page, with the figure as SVG; `answer` is the answer, and any suggestion in words and commands."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
+    unreal = map(escape, stand_ins(results))
     parts = [
         f"<h1>Sweep {escape(named)}</h1>",
         f'<p class="dim">{len(results)} jobs, {done} done</p>',
-        *(
-            f'<p class="warn">{escape(name)}: a built-in stand-in was used; this is not real data.</p>'
-            for name in stand_ins(results)
-        ),
-        *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in told[:2]),
-        *(f"<p><code>{escape(command)}</code></p>" for command in told[2:]),
+        *(f'<p class="warn">{name}: a built-in stand-in was used; this is not real data.</p>' for name in unreal),
+        *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in answer[:2]),
+        *(f"<p><code>{escape(command)}</code></p>" for command in answer[2:]),
         # A drawing within a page has no declaration of its own.
         f'<div class="figure">{figure[figure.find("<svg") :]}</div>' if figure else "",
         "<h2>Jobs</h2>",
@@ -57,7 +52,8 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     heads = [("job", True), *((key, _numeric(results, key)) for key in keys), ("seed", True), ("status", False)]
     heads += [(f"share of {name}", True) for name in sources]
-    heads += [(name, True) for name in metrics if not name.startswith("share/")] + [("seconds", True)]
+    shown = [name for name in metrics if not name.startswith("share/")]
+    heads += [*((name, True) for name in shown), ("seconds", True)]
     if any(result.error for result in results):
         heads.append(("why", False))
     lines = []
@@ -65,16 +61,11 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
         cells = [f'<td class="number" data-value="{result.job}"><a href="#job-{i}">{result.job}</a></td>']
         cells += [_cell(swept_value(result, key), _numeric(results, key), shown_value(result, key)) for key in keys]
         cells += [_cell(str(result.seed), True), _cell(result.status, False)]
-        for name in sources:
-            target = result.sources.get(name, {}).get("target")
-            cells.append(_cell("" if target is None else repr(target), True, share_text(result, name)))
-        for name in metrics:
-            if not name.startswith("share/"):
-                value = result.metrics.get(name)
-                cells.append(
-                    _cell("" if value is None else repr(value), True, "–" if value is None else number(value, name))
-                )
-        cells.append(_cell("" if result.seconds is None else repr(result.seconds), True))
+        targets = {name: result.sources.get(name, {}).get("target") for name in sources}
+        cells += [_number_cell(target, share_text(result, name)) for name, target in targets.items()]
+        values = {name: result.metrics.get(name) for name in shown}
+        cells += [_number_cell(each, "–" if each is None else number(each, name)) for name, each in values.items()]
+        cells.append(_number_cell(result.seconds))
         if any(other.error for other in results):
             cells.append(f'<td class="error">{escape(result.why or "")}</td>')
         best = chosen is not None and result in chosen.results and result.status == "done"
@@ -83,10 +74,9 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
         f'<th scope="col"{" class=number" if numeric else ""}><button>{escape(name)}</button></th>'
         for name, numeric in heads
     )
+    body = "\n".join(lines)
     return (
-        f'<div class="scroll"><table id="jobs"><thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(lines)
-        + "\n</tbody></table></div>"
+        f'<div class="scroll"><table id="jobs"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
     )
 
 
@@ -100,6 +90,10 @@ def _numeric(results: Sequence[Result], key: str) -> bool:
 def _cell(value: str, numeric: bool, shown: str | None = None) -> str:
     kind = ' class="number"' if numeric else ""
     return f'<td{kind} data-value="{escape(value)}">{escape(value if shown is None else shown)}</td>'
+
+
+def _number_cell(value: float | None, shown: str | None = None) -> str:
+    return _cell("" if value is None else repr(value), True, shown)
 
 
 def _job(i: int, result: Result, directory: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -31,10 +31,7 @@ def is_search(node: DictConfig) -> bool:
 
 
 def settle(config: DictConfig) -> list[str]:
-    """Fix what Hydra would resolve or choose by itself, so that it is known before Hydra starts.
-
-    The configuration is changed in place; returns the overrides that make Hydra compose the same.
-    """
+    """Fix in place what Hydra would resolve or choose by itself; returns overrides that make it compose the same."""
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)
@@ -49,11 +46,10 @@ def settle(config: DictConfig) -> list[str]:
         settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is a trial that fails: the search goes on
     if not config.sweep.get("verbose") and OmegaConf.select(config, "hydra.hydra_logging.root.level") == "INFO":
         settled["hydra.hydra_logging.root.level"] = "WARNING"  # each job says in a line what has come of it
-    overrides = []
+    settled = {key: value for key, value in settled.items() if key not in chosen}
     for key, value in settled.items():
-        if key not in chosen:
-            OmegaConf.update(config, key, value)
-            overrides.append(f"{key}={value}")
+        OmegaConf.update(config, key, value)
+    overrides = [f"{key}={value}" for key, value in settled.items()]
     config.hydra.overrides.hydra.extend(overrides)
     return overrides
 
@@ -95,14 +91,13 @@ def _on_simplex(
 
 
 def _as_typed(config: DictConfig, part: str) -> list[str]:
-    """The overrides of a command line; what they refer to may be known only in a job."""
     plain: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
     return [str(override) for override in plain[part]]
 
 
 def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
     """Refuse jobs that set what belongs to the whole sweep, or that `check_hydra_node` refuses."""
-    for key in _swept_keys(config):
+    for key in (str(key) for name in ("params", "search_space") for key in config.hydra.sweeper.get(name) or {}):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"{key} cannot be swept; set it for the whole sweep", key="hydra.sweeper")
     fixed, swept = _group_choices(config, loader)
@@ -112,10 +107,8 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
         check_hydra_node(node)
         for part in ("sweeper", "launcher"):
             if _plain(node.hydra, part) != _plain(config.hydra, part):
-                raise ConfigError(
-                    f"{' '.join(chosen or fixed)} sets hydra.{part}, which belongs to a whole sweep and not to one of "
-                    "its jobs; run it by itself."
-                )
+                text = f"{' '.join(chosen or fixed)} sets hydra.{part}, which belongs to a whole sweep"
+                raise ConfigError(f"{text} and not to one of its jobs; run it by itself.")
 
 
 def check_directories(config: DictConfig, loader: ConfigLoaderImpl, jobs: Sequence[Sequence[str]]) -> None:
@@ -150,12 +143,6 @@ def _plain(node: DictConfig, part: str) -> object:
     return OmegaConf.to_container(OmegaConf.masked_copy(node, [part]), resolve=False)
 
 
-def _swept_keys(config: DictConfig) -> Iterator[str]:
-    for name in ("params", "search_space"):
-        for key in config.hydra.sweeper.get(name) or {}:
-            yield str(key)
-
-
 def _group_choices(config: DictConfig, loader: ConfigLoaderImpl) -> tuple[list[str], list[list[str]]]:
     """The overrides that every job has, and the choices of each config group that is swept."""
     fixed, swept = [], []
@@ -168,7 +155,5 @@ def _group_choices(config: DictConfig, loader: ConfigLoaderImpl) -> tuple[list[s
 
 
 def _is_group(key: str, config: DictConfig, loader: ConfigLoaderImpl) -> bool:
-    hydras = OmegaConf.to_container(config.hydra.overrides.hydra)
-    return "." not in key and bool(
-        loader.get_group_options(key, config_name=config.hydra.job.config_name, overrides=hydras)  # type: ignore[arg-type]
-    )
+    named: Any = {"config_name": config.hydra.job.config_name, "overrides": _as_typed(config, "hydra")}
+    return "." not in key and bool(loader.get_group_options(key, **named))

@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,22 @@ class Result:
       command: The same, as they were given, after the flags that Hydra needs to find what they name.
       notes: What its report says that a user must not overlook.
       status: "done", "failed" or "interrupted".
-      error: Why it is not done, in one line.
       metrics: Finite numbers, by name.
       config: The resolved configuration, without the parts of Hydra and of the sweep.
       sources: `share`, `target` and `provenance` of each source that it mixed.
-      seconds: From its start to its end.
     """
 
-    sweep: str
+    sweep: str = ""
     job: int
     directory: Path
     overrides: Mapping[str, str]
     status: str
     error: str | None
-    kind: str | None
-    metrics: Mapping[str, float]
+    kind: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
     config: Mapping[str, Any]
-    sources: Mapping[str, Mapping[str, Any]]
-    seconds: float | None
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seconds: float | None = None
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -56,7 +54,6 @@ class Result:
 
     @property
     def why(self) -> str | None:
-        """The cause that ended a job that is not done."""
         return self.error and f"{self.kind or 'Interrupted'}: {self.error}"
 
 
@@ -72,10 +69,7 @@ class Setting:
         return next((result for result in self.results if result.sources), self.results[0])
 
     def values(self, metric: str) -> list[float]:
-        """A metric of the jobs that are done and report it."""
-        return [
-            result.metrics[metric] for result in self.results if result.status == "done" and metric in result.metrics
-        ]
+        return [each.metrics[metric] for each in self.results if each.status == "done" and metric in each.metrics]
 
     def mean(self, metric: str) -> float | None:
         """Over the seeds; None where no job reports it."""
@@ -87,11 +81,7 @@ class Setting:
 
 
 def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
-    """The results of the sweeps that `sweep.dir` names, by directory.
-
-    Raises:
-      ConfigError: None is named, or one has no result.
-    """
+    """The results of the sweeps that `sweep.dir` names, by directory."""
     if not directories:
         text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
         raise ConfigError(text, key="sweep.dir", value=None)
@@ -105,9 +95,8 @@ def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
 
 def read_results(directory: Path, sweep: str = "") -> list[Result]:
     """Read the result files below a sweep's directory, in the order of the jobs."""
-    return sorted(
-        (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file()), key=lambda result: result.job
-    )
+    results = (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file())
+    return sorted(results, key=lambda result: result.job)
 
 
 def read_result(path: Path, sweep: str = "") -> Result:
@@ -133,9 +122,8 @@ def read_result(path: Path, sweep: str = "") -> Result:
             notes=tuple(map(str, plain.get("notes") or ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is damaged ({error!r}); delete it, and sweep.resume=true runs its job again."
-        ) from error
+        mend = "delete it, and sweep.resume=true runs its job again"
+        raise DataError(f"{path} is damaged ({error!r}); {mend}.") from error
 
 
 def by_key(overrides: Sequence[str]) -> dict[str, str]:
@@ -192,9 +180,8 @@ def goal_of(metric: str, goal: str) -> str:
     """
     if goal != "auto":
         return goal
-    return (
-        "min" if metric.startswith(("loss", "error", "max_deviation", "mse", "perplexity", "bits_per_byte")) else "max"
-    )
+    small = ("loss", "error", "max_deviation", "mse", "perplexity", "bits_per_byte")
+    return "min" if metric.startswith(small) else "max"
 
 
 def best(groups: Sequence[Setting], metric: str, goal: str) -> Setting | None:
@@ -224,11 +211,5 @@ def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
 
 def stand_ins(results: Sequence[Result]) -> list[str]:
     """The sources that were not real data but stand-ins, in any job."""
-    return list(
-        dict.fromkeys(
-            name
-            for result in results
-            for name, source in result.sources.items()
-            if source.get("provenance") == "stand-in"
-        )
-    )
+    sources = (item for result in results for item in result.sources.items())
+    return list(dict.fromkeys(name for name, source in sources if source.get("provenance") == "stand-in"))

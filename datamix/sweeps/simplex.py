@@ -49,15 +49,7 @@ class Simplex:
 
 
 def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
-    """The shares of each ratio as overrides.
-
-    Args:
-      config: The configuration of the sweep, with Hydra's part.
-      node: The configuration of its first job, which names the sources, and of which a budget is read.
-
-    Raises:
-      ConfigError: A setting is not allowed, or no ratio keeps to all of them.
-    """
+    """The shares of each ratio as overrides, for a sweep and its first job, which names the sources and the budget."""
     plain: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     settings = Node({key: plain[key] for key in plain if key not in ("_target_", "max_batch_size", "params")}, _SWEEPER)
     simplex = read(Simplex, settings)
@@ -87,12 +79,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     The quantiles of the distribution are a scrambled Sobol sequence, which covers the simplex evenly at every length.
 
     Args:
-      simplex: The settings.
-      names: The sources.
       caps: The largest share of each source, in ten-thousandths.
-
-    Raises:
-      ConfigError: Hardly any ratio keeps to the bounds.
 
     >>> draw(Simplex(num_jobs=4, min=0.1), ["a", "b"], {"a": 10_000, "b": 10_000})[:3]
     [(9000, 1000), (1000, 9000), (5000, 5000)]
@@ -145,11 +132,8 @@ def rounded(shares: np.ndarray) -> list[int]:
 
 def _prior(prior: Any, names: Sequence[str]) -> np.ndarray:
     where = f"{_SWEEPER}.prior"
-    if isinstance(prior, Mapping | None):
-        shares = resolve(names, weights=prior, where=where).shares
-    else:
-        numbers = parse_ratio(prior, names, where)
-        shares = resolve(names, weights=numbers, where=where).shares
+    weights = prior if isinstance(prior, Mapping | None) else parse_ratio(prior, names, where)
+    shares = resolve(names, weights=weights, where=where).shares
     if not all(shares):
         zero = names[[bool(share) for share in shares].index(False)]
         raise ConfigError("every source needs a weight above 0", key=f"{where}.{zero}", value=0)

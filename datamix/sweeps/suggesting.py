@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -15,25 +16,20 @@ from rich.table import Table
 
 from datamix.errors import ConfigError, hint
 from datamix.report.console import percent, table
+from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
 from datamix.sweeps.results import Result, best, goal_of, metric_of, settings
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 from datamix.sweeps.table import number
 
 _FEWEST = 3  # ratios
+_RATIO = ("share", "ratio", "weights")
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a sweep is judged by.
-
-    Attributes:
-      metric: Its name; one that ends in `/weighted` is the mean of the sources' by `weights`.
-      kind: "max" or "min".
-      asked: The metric that was asked for.
-      weights: By source; empty where none are given.
-    """
+    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`."""
 
     metric: str
     kind: str
@@ -44,13 +40,8 @@ class Goal:
 def weighted(
     results: Sequence[Result], metric: str, goal: str, weights: Mapping[str, float]
 ) -> tuple[list[Result], Goal]:
-    """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal.
-
-    Raises:
-      ConfigError: A weight of what is no source, or of a metric that sources do not have.
-    """
-    names = list(dict.fromkeys(name for result in results for name in result.metrics))
-    asked, metric = metric, metric_of(metric, names)
+    """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal."""
+    asked, metric = metric, metric_of(metric, {name for result in results for name in result.metrics})
     if not weights:
         return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=asked, weights={})
     family = metric.partition("/")[0]
@@ -60,28 +51,19 @@ def weighted(
             raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, names))
     if not sum(weights.values()):
         raise ConfigError("a source needs a weight above 0", key="sweep.goal_weights", value=dict(weights))
-    name = f"{family}/weighted"
+    name, total = f"{family}/weighted", sum(weights.values())
     goals = []
     for result in results:
-        parts = [result.metrics.get(f"{family}/{source}") for source in weights]
-        mean = {}
-        if None not in parts:
-            total = sum(weight * (part or 0.0) for weight, part in zip(weights.values(), parts, strict=True))
-            mean = {name: total / sum(weights.values())}
+        parts = {source: result.metrics.get(f"{family}/{source}") for source in weights}
+        known = [weight * part for source, weight in weights.items() if (part := parts[source]) is not None]
+        mean = {name: sum(known) / total} if len(known) == len(parts) else {}
         goals.append(replace(result, metrics={**result.metrics, **mean}))
     return goals, Goal(metric=name, kind=goal_of(metric, goal), asked=asked, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """The best ratio of a sweep, and what it was found from.
-
-    Attributes:
-      shares: Of each job that counts, float [num_jobs, num_sources].
-      values: The goal that each has reached, float [num_jobs].
-      reference: A job of the settings that the ratio is suggested for.
-      seeds: Those of the jobs.
-    """
+    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources]."""
 
     answer: Answer
     goal: Goal
@@ -95,7 +77,6 @@ class Suggestion:
         return self.answer.names
 
     def json(self) -> dict[str, Any]:
-        """What `suggest.json` holds."""
         answer = self.answer
         parts = rounded(answer.best)
         bounds = {
@@ -119,6 +100,12 @@ class Suggestion:
             "next": [" ".join(share_overrides(self.names, rounded(ratio))) for ratio in answer.next],
         }
 
+    def write(self, directory: Path, sweeps: Sequence[Path]) -> dict[str, Any]:
+        """Write `suggest.json` and return what it holds."""
+        plain = self.json() | {"commands": self.commands(sweeps)}
+        write_text(directory / "suggest.json", json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        return plain
+
     def predicted(self, results: Sequence[Result]) -> list[float | None]:
         """The goal that is predicted at the ratio of each job; None for jobs of other settings."""
         jobs = [_names(r) == list(self.names) and _comparable(r, self.reference) for r in results]
@@ -133,14 +120,12 @@ class Suggestion:
         answer, metric = self.answer, self.goal.metric
         plain = self.json()
         mix = ", ".join(
-            f"{name} {percent(share)} (90 %: {' to '.join(percent(bound) for bound in plain['interval'][name])})"
+            f"{name} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][name]))})"
             for name, share in plain["best"].items()
         )
         low, high = answer.gain_interval
         first = f"Predicted best: {mix}, with {metric} of {number(answer.predicted, metric)}"
-        gain = (
-            f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)}) against equal shares"
-        )
+        gain = f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)})"
         noise = number(answer.noise, metric)
         sentence = {
             "clear": "The optimum is clear.",
@@ -150,7 +135,7 @@ class Suggestion:
             "flat": f"The curve is flat: no ratio that was tried changes {metric} by more than two deviations over the "
             f"seeds ({noise} each).",
         }[answer.verdict]
-        return f"{first}, {gain}. {sentence}"
+        return f"{first}, {gain} against equal shares. {sentence}"
 
     def _edges(self) -> list[str]:
         low, high = self.shares.min(0), self.shares.max(0)
@@ -161,7 +146,6 @@ class Suggestion:
         ]
 
     def errors(self) -> Table:
-        """The models and their errors, the chosen one marked."""
         rows = [
             ("★" if name == self.answer.model else "", name, number(error, self.goal.metric))
             for name, error in sorted(self.answer.errors.items(), key=lambda item: item[1])
@@ -170,23 +154,17 @@ class Suggestion:
 
     def table(self) -> Table:
         """The share of each source: the best, its interval, and the least and largest that were tried."""
-        plain = self.json()
+        plain, tried = self.json(), zip(self.shares.min(0), self.shares.max(0), strict=True)
         rows = [
-            (
-                name,
-                percent(share),
-                " to ".join(percent(bound) for bound in plain["interval"][name]),
-                f"{percent(self.shares[:, i].min())} to {percent(self.shares[:, i].max())}",
-            )
-            for i, (name, share) in enumerate(plain["best"].items())
+            (name, percent(share), " to ".join(map(percent, plain["interval"][name])), " to ".join(map(percent, each)))
+            for (name, share), each in zip(plain["best"].items(), tried, strict=True)
         ]
         return table("The best ratio", ["source", "share", "90 % of draws", "tried"], rows)
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
-        fixed = [
-            shlex.quote(each) for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0])
-        ]
+        plain = (each for each in self.reference.command if not _RATIO_OR_SEED.fullmatch(each.partition("=")[0]))
+        fixed = [shlex.quote(each) for each in plain]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{":".join(map(str, rounded(ratio)))}"' for ratio in self.answer.next)
         asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "auto")
@@ -223,7 +201,7 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     reference = chosen.first
     names = _names(reference)
     jobs = [r for r in done if set(_names(r)) <= set(names) and _comparable(r, reference)]
-    metrics, own, combine = _fitted(reference, goal)
+    metrics, source_of, combine = _fitted(reference, goal)
     shares = np.array([[_share(result, name) for name in names] for result in jobs])
     shares /= shares.sum(1, keepdims=True)
     values = {name: np.array([result.metrics.get(name, np.nan) for result in jobs]) for name in metrics}
@@ -231,15 +209,8 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     tried = len(np.unique(shares[np.isfinite(reached)].round(4), axis=0))
     if tried < _FEWEST:
         return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {tried}"
-    evidence = Evidence(
-        names=names,
-        shares=shares,
-        metrics=values,
-        own=own,
-        combine=combine,
-        sign=1 if goal.kind == "max" else -1,
-    )
-    complete = np.isfinite(reached)
+    sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(reached)
+    evidence = Evidence(names=names, shares=shares, metrics=values, source_of=source_of, combine=combine, sign=sign)
     return Suggestion(
         answer=analyse(evidence, num_next=num_next),
         goal=goal,
@@ -251,7 +222,6 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
 
 
 def _names(result: Result) -> list[str]:
-    """What a ratio is of: the sources, those of a mix within the mix as one."""
     return list(dict.fromkeys(path.partition(".")[0] for path in result.sources))
 
 
@@ -260,12 +230,8 @@ def _share(result: Result, name: str) -> float:
 
 
 def _comparable(result: Result, reference: Result) -> bool:
-    """Whether two jobs differ in ratio, seed and choice of sources alone."""
-
     def rest(config: Mapping[str, Any]) -> dict[str, Any]:
-        mix = {
-            key: value for key, value in (config.get("mix") or {}).items() if key not in ("share", "ratio", "weights")
-        }
+        mix = {key: value for key, value in (config.get("mix") or {}).items() if key not in _RATIO}
         return {key: value for key, value in config.items() if key not in ("seed", "source")} | {"mix": mix}
 
     one, two = (each.config.get("source") or {} for each in (result, reference))
@@ -273,21 +239,21 @@ def _comparable(result: Result, reference: Result) -> bool:
 
 
 def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
-    """The metrics to fit, what each is of, and how they make the goal.
-
-    The worst of several is no smooth function of the shares, and so each source's metric is fitted.
-    """
+    """The metrics to fit (of each source, where the goal is their worst or mean), what each is of, how they make it."""
     family, _, kind = goal.metric.partition("/")
     paths, names = list(reference.sources), _names(reference)
     metrics = [f"{family}/{path}" for path in paths]
-    own: dict[str, int | None] = {
-        metric: names.index(path.partition(".")[0]) for metric, path in zip(metrics, paths, strict=True)
-    }
+    places = [names.index(path.partition(".")[0]) for path in paths]
+    source_of: dict[str, int | None] = dict(zip(metrics, places, strict=True))
     if goal.metric in metrics:
-        return [goal.metric], own, lambda values: values[0]
+        return [goal.metric], source_of, lambda values: values[0]
     if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):
         return [goal.metric], {goal.metric: None}, lambda values: values[0]
     if kind == "worst":
-        return metrics, own, (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0))
+        return (
+            metrics,
+            source_of,
+            (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0)),
+        )
     weights = np.array([goal.weights.get(path, 0.0) if goal.weights else 1.0 for path in paths])
-    return metrics, own, lambda values: np.tensordot(weights / weights.sum(), values, 1)
+    return metrics, source_of, lambda values: np.tensordot(weights / weights.sum(), values, 1)

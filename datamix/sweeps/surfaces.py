@@ -7,6 +7,7 @@ measurements, to those without one ratio (weight 0), to a bootstrap's. Values ar
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,24 +35,17 @@ With a generator, what averages over several shapes draws one of them for each r
 """
 
 
-def models(own: int | None) -> Mapping[str, Fit]:
-    """The models by name, for a metric of one source, `own`, or of the whole mix (None)."""
-    fits: dict[str, Fit] = {"constant": _linear(_ones, 0), "linear": _linear(_shares, 1e-3)}
-    if own is not None:
-        fits["law of its own share"] = _own_share(own, None)
-        fits["law of its own share, with transfer"] = _own_share(own, 0.03)
-    fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(own)}
+def models(source: int | None) -> Mapping[str, Fit]:
+    """The models by name, for a metric of one `source`, or of the whole mix (None)."""
+    fits: dict[str, Fit] = {"constant": _linear(lambda ratios: np.ones((*ratios.shape[:-1], 1)), 0)}
+    fits["linear"] = _linear(lambda ratios: ratios, 1e-3)
+    if source is not None:
+        fits["law of its own share"] = _own_share(source, None)
+        fits["law of its own share, with transfer"] = _own_share(source, 0.03)
+    fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(source)}
     if importlib.util.find_spec("sklearn") is not None:
         fits["Gaussian process"] = _gaussian_process
     return fits
-
-
-def _ones(ratios: np.ndarray) -> np.ndarray:
-    return np.ones((*ratios.shape[:-1], 1))
-
-
-def _shares(ratios: np.ndarray) -> np.ndarray:
-    return ratios
 
 
 def _quadratic(ratios: np.ndarray) -> np.ndarray:
@@ -85,23 +79,19 @@ _SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 40))),
     *(
         (lambda share, offset=offset, power=power: ((share + offset) / (0.5 + offset)) ** -power)
-        for offset in (1e-3, 0.01, 0.05)
-        for power in (0.25, 0.5, 1.0, 2.0)
+        for offset, power in itertools.product((1e-3, 0.01, 0.05), (0.25, 0.5, 1.0, 2.0))
     ),
 )
 
 
-def _own_share(own: int, transfer: float | None) -> Fit:
-    """`a + b f(r)` of one share, with the shapes f of the least squares.
-
-    With transfer, the other shares change b, each as little as fits: a ridge regression of that strength.
-    """
+def _own_share(source: int, transfer: float | None) -> Fit:
+    """`a + b f(r)` of one share, with the shapes f of the least squares; with transfer, other shares change b."""
 
     def columns(ratios: np.ndarray, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        own_share = shape(ratios[..., own])[..., None]
+        own_share = shape(ratios[..., source])[..., None]
         if transfer is None:
             return own_share
-        return np.concatenate([own_share, own_share * np.delete(ratios, own, -1)], -1)
+        return np.concatenate([own_share, own_share * np.delete(ratios, source, -1)], -1)
 
     def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
         parts = []
@@ -142,7 +132,7 @@ def _own_share(own: int, transfer: float | None) -> Fit:
     return fit
 
 
-def _log_linear(own: int | None) -> Fit:
+def _log_linear(source: int | None) -> Fit:
     """`c + k exp(t · r)`, the data mixing law of arXiv 2403.16952, by the method of Levenberg and Marquardt.
 
     Coefficients are drawn towards 0, those of other sources' shares more than that of its own, so that few ratios of
@@ -154,9 +144,9 @@ def _log_linear(own: int | None) -> Fit:
         inputs = ratios - centre
         penalty = np.full(size + 2, 1e-3)
         penalty[:2] = 1e-6  # c, k
-        if own is not None:
-            penalty[2 + own] = 1e-6
-            slopes = [np.eye(size)[own] * rate for rate in (-3.0, -10.0, -30.0)]
+        if source is not None:
+            penalty[2 + source] = 1e-6
+            slopes = [np.eye(size)[source] * rate for rate in (-3.0, -10.0, -30.0)]
         else:
             slopes = [sign * _least_squares(inputs, values[:1], weights[:1], 1e-2)[0][0] for sign in (-1.0, 1.0)]
         starts = []
@@ -174,7 +164,6 @@ def _log_linear(own: int | None) -> Fit:
 
 
 def _law(inputs: np.ndarray, solution: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values of the law, [B, M], and its exponentials."""
     exponent = np.matmul(np.broadcast_to(inputs, (len(solution), *inputs.shape[-2:])), solution[:, 2:, None])[..., 0]
     power = np.exp(np.clip(exponent, -30, 30))
     return solution[:, :1] + solution[:, 1:2] * power, power
@@ -197,9 +186,8 @@ def _marquardt(
         gram = np.einsum("bn,bnp,bnq->bpq", weights, jacobian, jacobian, optimize=True)
         gradient = np.einsum("bn,bnp->bp", weights * residual, jacobian) - penalty * solution
         regular = gram + np.diag(penalty)
-        damped = regular + damping[:, None, None] * (
-            np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9
-        )
+        diagonal = np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9
+        damped = regular + damping[:, None, None] * diagonal
         step = np.linalg.solve(damped + 1e-9 * np.eye(len(penalty)), gradient[..., None])[..., 0]
         tried, tried_residual, tried_power = cost(solution + step)
         better = tried < errors
@@ -230,7 +218,6 @@ def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarra
 
     def predict(at: np.ndarray) -> np.ndarray:
         across = signal(at.reshape(-1, at.shape[-1]), ratios).reshape(*at.shape[:-1], len(ratios))
-        values: np.ndarray = np.matmul(across, solution)[..., 0]
-        return values
+        return np.asarray(np.matmul(across, solution)[..., 0])
 
     return Fitted(predict, float(np.trace(np.linalg.solve(total[0], covariance))))

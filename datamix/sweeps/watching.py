@@ -32,9 +32,8 @@ from datamix.sweeps.preparing import check_directories, grid, is_search, shared_
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, read_result, read_results
 from datamix.sweeps.table import number
 
-# How a sweep is run, not what its jobs compute.
-_HOW_IT_RUNS = ("sweep", "train.resume")
-_HOW_IT_RUNS_OVERRIDES = ("sweep.", "train.resume=")
+_HOW_IT_RUNS = ("sweep.", "train.resume=")
+"""Overrides that say how a sweep is run, and not what its jobs compute."""
 
 
 def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[], object]) -> None:
@@ -70,25 +69,17 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
     # It draws, and the command line starts without what that takes.
     from datamix.sweeps.gathering import gather
 
+    goal: Any = {key: config.sweep[key] for key in ("metric", "goal")}
+    goal |= {"goal_weights": config.sweep.get("goal_weights") or {}, "num_next": config.sweep.get("num_next", 3)}
     try:
-        gather(
-            {directory: results},
-            directory,
-            metric=config.sweep.metric,
-            goal=config.sweep.goal,
-            goal_weights=config.sweep.get("goal_weights") or {},
-            num_next=config.sweep.get("num_next", 3),
-        )
+        gather({directory: results}, directory, **goal)
     except OSError as error:
-        raise ConfigError(
-            f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report "
-            f"sweep.dir={directory} draws what the jobs have left",
-            key="hydra.sweep.dir",
-        ) from error
+        text = f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report"
+        mend = f"sweep.dir={directory} draws what the jobs have left"
+        raise ConfigError(f"{text} {mend}", key="hydra.sweep.dir") from error
 
 
 def _end(results: list[Result], stopped: BaseException | None, directory: Path) -> None:
-    """Say what went wrong, and end with it."""
     bad = [result for result in results if result.status != "done"]
     mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
     if isinstance(stopped, Exception) and not bad:
@@ -124,21 +115,9 @@ def _with_the_rest(results: list[Result], jobs: list[list[str]], directory: Path
     """A sweep's results, with a row for each job that has not begun."""
     begun = {result.job: result for result in results}
     for job, overrides in enumerate(jobs):
-        if job not in begun:
-            varied = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)])
-            begun[job] = Result(
-                sweep="",
-                job=job,
-                directory=directory / str(job),
-                overrides=varied,
-                status="interrupted",
-                error="it had not begun",
-                kind=None,
-                metrics={},
-                config=varied,
-                sources={},
-                seconds=None,
-            )
+        varied = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS)])
+        missing: Any = {"status": "interrupted", "error": "it had not begun", "overrides": varied, "config": varied}
+        begun.setdefault(job, Result(job=job, directory=directory / str(job), **missing))
     return [begun[job] for job in sorted(begun)]
 
 
@@ -163,11 +142,13 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     config = plain_config(node)
     if (result := finished(node, config, directory, hydra.job.num)) is not None:
         return result.metrics.get(metric_of(node.sweep.metric, () if searches else result.metrics))
-    if node.sweep.resume and "train" in node and _cut_short(directory, config):
+    earlier = _earlier(directory)
+    was_cut_short = earlier is not None and (earlier.status, earlier.config) == ("interrupted", config)
+    if node.sweep.resume and "train" in node and was_cut_short:
         node.train.resume = True  # from the job's last checkpoint
     interruption.check()
-    if (directory / RESULT).is_file() and (other := read_result(directory / RESULT).job) != hydra.job.num:
-        raise shared_directory(str(hydra.sweep.subdir), other, hydra.job.num)
+    if earlier is not None and earlier.job != hydra.job.num:
+        raise shared_directory(str(hydra.sweep.subdir), earlier.job, hydra.job.num)
     sources = hydra.runtime.config_sources
     flags = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
     overrides = list(hydra.overrides.task)
@@ -187,10 +168,8 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     # A search must know before its first job what to look for, and whether as large or as small as can be.
     metric = metric_of(node.sweep.metric, () if searches else metrics)
     reached = f"{metric} {number(value, metric)}" if (value := metrics.get(metric)) is not None else "done"
-    print(
-        f"#{hydra.job.num} {_shortened(' '.join(result_file.overrides))}: {reached}, {result_file.seconds:.1f} s",
-        flush=True,
-    )
+    swept = _shortened(" ".join(result_file.overrides))
+    print(f"#{hydra.job.num} {swept}: {reached}, {result_file.seconds:.1f} s", flush=True)
     interruption.check()
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by"
@@ -217,20 +196,16 @@ def _shortened(text: str, length: int = 90) -> str:
 
 def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: int) -> Result | None:
     """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed."""
-    if not node.sweep.resume or not (directory / RESULT).is_file():
-        return None
-    result = read_result(directory / RESULT)
-    if result.status != "done":
+    result = _earlier(directory) if node.sweep.resume else None
+    if result is None or result.status != "done":
         return None
     _require_same(result.config, config, job, directory)
     print(f"Job {job} is done already: {directory}")
     return result
 
 
-def _cut_short(directory: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a job of the same configuration was interrupted here."""
-    path = directory / RESULT
-    return path.is_file() and (result := read_result(path)).status == "interrupted" and result.config == config
+def _earlier(directory: Path) -> Result | None:
+    return read_result(directory / RESULT) if (directory / RESULT).is_file() else None
 
 
 class ResultFile:
@@ -240,13 +215,12 @@ class ResultFile:
         self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any], flags: Sequence[str] = ()
     ) -> None:
         self._directory, self._begun = directory, time.perf_counter()
-        self.overrides = [override for override in overrides if not override.startswith(_HOW_IT_RUNS_OVERRIDES)]
+        self.overrides = [override for override in overrides if not override.startswith(_HOW_IT_RUNS)]
         self._beginning: dict[str, Any] = {"job": job, "flags": flags, "overrides": self.overrides, "config": config}
         self._write("begun")
 
     @property
     def seconds(self) -> float:
-        """Since it was begun."""
         return time.perf_counter() - self._begun
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
@@ -273,15 +247,9 @@ class ResultFile:
 
     def _write(self, status: str, **ending: Any) -> None:
         seconds = None if status == "begun" else round(self.seconds, 3)
-        rest: dict[str, Any] = {
-            "error": None,
-            "kind": None,
-            "metrics": {},
-            "sources": {},
-            "seconds": seconds,
-            "figure": None,
-        }
-        result = self._beginning | {"status": status, "seed": self._beginning["config"].get("seed")} | rest | ending
+        rest: dict[str, Any] = {"error": None, "kind": None, "metrics": {}, "sources": {}, "seconds": seconds}
+        rest |= {"figure": None, "status": status, "seed": self._beginning["config"].get("seed")}
+        result = self._beginning | rest | ending
         write_text(self._directory / RESULT, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -302,23 +270,14 @@ def plain_config(node: DictConfig) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException:  # the job itself will say which key it is
         plain = OmegaConf.to_container(node, resolve=False)
-    for key in _HOW_IT_RUNS:
-        *parents, name = key.split(".")
-        inner = plain
-        for parent in parents:
-            inner = inner.get(parent) or {}
-        inner.pop(name, None)
+    plain.pop("sweep", None)
+    (plain.get("train") or {}).pop("resume", None)
     return dict(json.loads(json.dumps(plain, default=str)))
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, directory: Path) -> None:
-    if before == now:
-        return
     old, new = dict(leaves_of(before)), dict(leaves_of(now))
-    key = next(key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...))
-    was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
-    raise StateError(
-        f"job {job} in {directory} was run with {was}, now it is {is_now}",
-        key=key,
-        hint="Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir.",
-    )
+    if (key := next((key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...)), None)) is not None:
+        was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
+        mend = "Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir."
+        raise StateError(f"job {job} in {directory} was run with {was}, now it is {is_now}", key=key, hint=mend)

@@ -57,7 +57,7 @@ def test_narrow_labels_do_not_wrap_round() -> None:
 
 
 def test_a_deviation_of_zero_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"a/normalize: operator 'normalize': std = 0; it is above 0\."):
+    with pytest.raises(ConfigError, match=r"a/normalize: normalize\.std = 0; it is above 0\."):
         datamix.load("source.a.operators=[{normalize:{mean:0,std:0}}]", "batch.size=4", sources={"a": few()})
 
 

@@ -120,10 +120,10 @@ def test_a_split_with_steps() -> None:
     records = whole.sources["digits"].read()["image"][[*range(0, 40, 7), *range(40, 49, 2)]]
     np.testing.assert_array_equal(stepped.sources["digits"].read()["image"], records)
     assert stepped.fingerprint() != whole.fingerprint()
-    with pytest.raises(ConfigError, match=r"^source\.a\.split = 'train\[::0\]': 'train\[::0\]' is not a split; "):
+    with pytest.raises(ConfigError, match=r"^source\.a\.split = 'train\[::0\]'; 'train\[::0\]' is not a split. "):
         labels("train[::0]")
     with pytest.raises(
-        ConfigError, match=r"^source 'a': split = 'tran\[:\]': there is no split 'tran'\. Did you mean 't"
+        ConfigError, match=r"^source 'a': split = 'tran\[:\]'; there is no split 'tran'\. Did you mean 't"
     ):
         labels("tran[::2]")
 

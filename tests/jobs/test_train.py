@@ -135,7 +135,7 @@ def test_stand_ins_give_results_only_where_that_is_asked_for(train, tmp_path):
         ("train.steps=0", "ConfigError: train.steps = 0; it is 1 or more."),
         ("train.stpes=5", "ConfigError: train.stpes: there is no key 'stpes' in train. Did you mean 'steps'? "),
         ("job=preview", "ConfigError: model: it belongs to job=train. Add job=train, or leave it out."),
-        ("source.mnist.test_split=tset", "ConfigError: source 'mnist': split = 'tset': there is no split 'tset'. Did"),
+        ("source.mnist.test_split=tset", "ConfigError: source 'mnist': split = 'tset'; there is no split 'tset'. Did"),
         (
             "-m seed=1,2 hydra/launcher=vmap hydra.launcher.execution=x",
             "ConfigError: hydra.launcher.execution = 'x'. Known: auto, ",

@@ -88,7 +88,7 @@ def test_one_hot_takes_integers_alone(dtype: str) -> None:
 
 
 def test_one_hot_has_a_class() -> None:
-    with pytest.raises(ConfigError, match=r"^operator 'one_hot': num_classes = 0; it is 1 or more\.$"):
+    with pytest.raises(ConfigError, match=r"^one_hot\.num_classes = 0; it is 1 or more\.$"):
         one_hot(LABEL, num_classes=0)
 
 

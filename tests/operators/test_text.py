@@ -82,7 +82,7 @@ def test_a_prefix_is_of_the_first_segment():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: truncate(RECORD, length=9), ConfigError, r"'truncate': length = 9; it is from 1 to 8\."),
+        (lambda: truncate(RECORD, length=9), ConfigError, r"truncate\.length = 9; it is from 1 to 8\."),
         (
             lambda: mask_tokens(RECORD, jax.random.key(0), mask_token=9, vocab_size=9),
             ConfigError,
@@ -91,7 +91,7 @@ def test_a_prefix_is_of_the_first_segment():
         (
             lambda: mask_tokens(RECORD, jax.random.key(0), mask_token=1, vocab_size=9, probability=2.0),
             ConfigError,
-            r"probability = 2\.0; a probability is from 0 to 1\.",
+            r"probability = 2\.0; it is from 0 to 1\.",
         ),
         (lambda: next_token_targets({"token": 1}), SpecError, "records have no leaf 'tokens'. Did you mean 'token'"),
         (

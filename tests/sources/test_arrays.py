@@ -81,7 +81,7 @@ def test_records_are_taken_by_their_number(files: dict[str, Any], split: str) ->
 
 
 def test_the_one_split_is_called_train(npz: str) -> None:
-    with pytest.raises(ConfigError, match=r"^split = 'test': there is no split 'test'\. Known: train\.$"):
+    with pytest.raises(ConfigError, match=r"^split = 'test'; there is no split 'test'\. Known: train\.$"):
         arrays(path=npz, split="test")
 
 
@@ -367,7 +367,7 @@ def test_arrays_called_after_splits_are_splits(keras: str, leaves: dict[str, str
     check_source(several)
     assert_same(several.read(), {"image": IMAGE[[0, 1, 4, 5]], "label": LABEL[[0, 1, 4, 5]]})
     assert arrays(path=keras, leaves=leaves, split="all").num_records == 14
-    with pytest.raises(ConfigError, match=r"^split = 'dev': there is no split 'dev'\. Known: test, train, val\.$"):
+    with pytest.raises(ConfigError, match=r"^split = 'dev'; there is no split 'dev'\. Known: test, train, val\.$"):
         arrays(path=keras, leaves=leaves, split="dev")
 
 

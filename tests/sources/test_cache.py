@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from datamix.errors import DataError
-from datamix.sources.cache import Entry, Place, default_cache_dir
+from datamix.sources.cache import Entry, Place, cache_directory
 from datamix.spec import LeafSpec
 
 ARRAYS = {"image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "label": np.array([7, 8])}
@@ -270,9 +270,9 @@ def test_a_killed_process_frees_the_lock_and_leaves_no_entry(tmp_path):
 
 def test_the_default_directory_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "datamix"
+    assert cache_directory(None) == tmp_path / "datamix"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache" / "datamix"
+    assert cache_directory(None) == Path.home() / ".cache" / "datamix"
 
 
 def test_meta_is_plain_json(tmp_path):

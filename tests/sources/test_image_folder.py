@@ -125,7 +125,7 @@ def test_height_and_width_are_asked_for_with_the_sizes_there_are(tmp_path):
     draw(tmp_path / "b" / "1.png", size=(50, 40))
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "1.png").write_bytes(b"no image")
-    text = "its first images are 30 to 40 pixels high and 20 to 50 wide. Set height and width."
+    text = "the first images are 30 to 40 pixels high and 20 to 50 wide. Set height and width."
     with pytest.raises(ConfigError, match=f"height is missing; {text}"):
         image_folder(path=str(tmp_path))
     with pytest.raises(ConfigError, match=f"width is missing; {text}"):

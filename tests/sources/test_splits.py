@@ -98,14 +98,14 @@ def test_all() -> None:
 )
 def test_bad_syntax(text: str, part: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"^source\.a\.split = .* is not a split; write train, train\[:2000\]"
+        ConfigError, match=r"^source\.a\.split = .* is not a split. Write train, train\[:2000\]"
     ) as error:
         resolve_split(text, SIZES, where="source.a.split")
-    assert str(error.value).startswith(f"source.a.split = {text!r}: {part!r} is not")
+    assert str(error.value).startswith(f"source.a.split = {text!r}; {part!r} is not")
 
 
 def test_unknown_split() -> None:
-    message = r"^split = 'test\+trian\[:5\]': there is no split 'trian'\. Did you mean 'train'\? Known: test, train\.$"
+    message = r"^split = 'test\+trian\[:5\]'; there is no split 'trian'\. Did you mean 'train'\? Known: test, train\.$"
     with pytest.raises(ConfigError, match=message):
         resolve("test+trian[:5]")
 
@@ -166,12 +166,12 @@ def test_steps_that_are_none(part: str) -> None:
     with pytest.raises(ConfigError) as error:
         steps_of(f"test+{part}", where="split")
     assert str(error.value) == (
-        f"split = 'test+{part}': {part!r} is not a split; write train, train[:2000], train[10%:90%], train[::2] or "
+        f"split = 'test+{part}'; {part!r} is not a split. Write train, train[:2000], train[10%:90%], train[::2] or "
         "several joined by +."
     )
 
 
 @pytest.mark.parametrize("text", ["train[::2]", "train[1:2:3:4]", "train[::2]x"])
 def test_a_split_without_steps_has_none(text: str) -> None:
-    with pytest.raises(ConfigError, match=r" is not a split; write train"):
+    with pytest.raises(ConfigError, match=r" is not a split. Write train"):
         resolve(text)

@@ -248,7 +248,7 @@ def test_a_packed_file_under_another_name(tmp_path, opened):
         ({"leaves": {"image": "png", "mask": "png"}}, r"leaves\.mask = 'png'; png is the leaf image"),
         ({"leaves": {"image": 3}}, r"leaves\.image = 3; a leaf is made of images"),
         ({"leaves": {"image": "png;cls"}}, r"leaves\.image = 'png;cls'; a leaf is made of images"),
-        ({"height": None}, "height is missing; its first images are 8 pixels high and 8 wide"),
+        ({"height": None}, "height is missing; the first images are 8 pixels high and 8 wide"),
         ({"fit": "stretch"}, "fit = 'stretch'; there is no such fit. Known: crop, pad, resize"),
     ],
 )

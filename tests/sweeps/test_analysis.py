@@ -18,7 +18,9 @@ def evidence(names, metrics, *, num=16, seeds=1, least=0.01, combine=lambda m: m
     values = metrics(shares).T
     values = values + noise * np.random.default_rng(0).normal(size=values.shape)
     own = {k: k if len(values) == len(names) else None for k in range(len(values))}
-    return Evidence(names=names, shares=shares, metrics=dict(enumerate(values)), own=own, combine=combine, sign=sign)
+    return Evidence(
+        names=names, shares=shares, metrics=dict(enumerate(values)), source_of=own, combine=combine, sign=sign
+    )
 
 
 def saturating(*rates):
@@ -103,7 +105,9 @@ def test_a_job_without_a_source_counts_for_the_others():
     pair = evidence(["a", "b"], saturating(16, 8), num=8)
     shares = np.concatenate([sweep.shares, np.pad(pair.shares, ((0, 0), (0, 1)))])
     metrics = {k: np.concatenate([sweep.metrics[k], pair.metrics.get(k, np.full(8, np.nan))]) for k in range(3)}
-    both = Evidence(names=sweep.names, shares=shares, metrics=metrics, own=sweep.own, combine=sweep.combine, sign=1)
+    both = Evidence(
+        names=sweep.names, shares=shares, metrics=metrics, source_of=sweep.source_of, combine=sweep.combine, sign=1
+    )
     answer = analyse(both)
     np.testing.assert_allclose(answer.best, [0.2, 0.4, 0.4], atol=0.04)
 

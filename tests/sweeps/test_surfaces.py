@@ -31,26 +31,29 @@ def standard(values):
 def test_a_model_recovers_what_is_of_its_form_where_it_has_not_looked(model, truth):
     at = np.random.default_rng(1).dirichlet(np.full(3, 3.0), 50)
     values = truth(RATIOS)
-    fitted = models(own=1)[model](RATIOS, standard(values) if values.std() else values[None], SEEN, None)
+    fitted = models(source=1)[model](RATIOS, standard(values) if values.std() else values[None], SEEN, None)
     expected = (truth(at) - values.mean()) / (values.std() or 1)
     np.testing.assert_allclose(fitted.predict(at[None])[0], expected, atol=0.1)
     assert 0.9 <= fitted.parameters <= 16
 
 
-@pytest.mark.parametrize("model", models(own=0))
+@pytest.mark.parametrize("model", models(source=0))
 def test_rows_are_fitted_each_for_itself_and_without_what_has_no_weight(model):
     values = np.stack([standard(-np.exp(-5 * RATIOS[:, 0]))[0], standard(RATIOS[:, 0])[0]])
     weights = np.ones((2, 24))
     weights[0, 3] = 0
-    both = models(own=0)[model](RATIOS, values, weights, None).predict(RATIOS[None])
+    both = models(source=0)[model](RATIOS, values, weights, None).predict(RATIOS[None])
     other = values.copy()
     other[0, 3] = 50.0
     np.testing.assert_allclose(
-        models(own=0)[model](RATIOS, other, weights, None).predict(RATIOS[None]), both, atol=1e-5
+        models(source=0)[model](RATIOS, other, weights, None).predict(RATIOS[None]), both, atol=1e-5
     )
-    alone = models(own=0)[model](RATIOS, values[:1], weights[:1], None).predict(RATIOS[None])
+    alone = models(source=0)[model](RATIOS, values[:1], weights[:1], None).predict(RATIOS[None])
     np.testing.assert_allclose(alone[0], both[0], atol=1e-5)
 
 
 def test_a_metric_of_the_whole_mix_has_no_law_of_its_own_share():
-    assert set(models(own=0)) - set(models(own=None)) == {"law of its own share", "law of its own share, with transfer"}
+    assert set(models(source=0)) - set(models(source=None)) == {
+        "law of its own share",
+        "law of its own share, with transfer",
+    }

@@ -17,9 +17,6 @@ def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None)
       seed: Another seed draws other records.
       cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
-    Raises:
-      ConfigError: The split's syntax is not TFDS's, or there is no such split.
-
     >>> source = digits(split="train[:100]")
     >>> source.num_records, source.class_names[:3], str(source.spec["image"])
     (100, ('0', '1', '2'), 'uint8 [28, 28, 1]')

@@ -21,9 +21,6 @@ def garments(*, split: str = "train", seed: int = 0, cache_dir: str | None = Non
       seed: Another seed draws other records.
       cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
-    Raises:
-      ConfigError: The split's syntax is not TFDS's, or there is no such split.
-
     >>> source = garments(split="test[:100]")
     >>> source.num_records, source.class_names[:3], source.class_names[-1]
     (100, ('T-shirt/top', 'Trouser', 'Pullover'), 'Ankle boot')
@@ -72,12 +69,7 @@ class _View:
         return cls(along, (GRID + down[:, :, None]) * vary(0.95, 1.1)[:, None, None])
 
     def fill(self, *knots: _Knot) -> np.ndarray:
-        """The part of each pixel that a shape covers, 0 to 1, shape of `aside`.
-
-        Args:
-          knots: (along, far edge) or (along, near edge, far edge), in growing order along; edges are straight between
-            knots, and without a near edge the shape is filled from the axis or the top.
-        """
+        """The part of each pixel that a shape covers, 0 to 1, shape of `aside`."""
         table = np.empty((len(knots[0]), len(knots), len(self.along), 1), np.float32)
         for index, knot in enumerate(knots):
             for number, row in zip(knot, table[:, index, :, 0], strict=True):

@@ -78,17 +78,14 @@ class Procedural(TakeFromRead):
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return "procedural"
 
     @property
     def num_records(self) -> int:
-        """The number of records in the split."""
         return sum(stop - start for _, start, stop in self._ranges())
 
     @property
     def spec(self) -> Spec:
-        """Shape and dtype of each leaf of one record."""
         return {"image": LeafSpec((SIDE, SIDE, 1), "uint8"), "label": LeafSpec((), "int64")}
 
     def read(self) -> Arrays:
@@ -126,7 +123,7 @@ class Procedural(TakeFromRead):
         return {"image": image, "label": label}
 
     def _ranges(self) -> list[tuple[str, int, int]]:
-        return resolve_split(self.split, _SIZES, where="split")
+        return resolve_split(self.split, _SIZES)
 
     def _generator(self, split: str, purpose: str) -> np.random.Generator:
         digest = hashlib.sha256(f"{self.seed}/{self.name}/{split}/{purpose}".encode()).digest()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -33,10 +33,6 @@ class _Loaded(NamedTuple):
     rows: Rows
     facts: Facts
     notes: tuple[str, ...]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join([*names[:_MOST_PLACES], *(["…"] if len(names) > _MOST_PLACES else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +82,16 @@ class Packed:
         raise NotImplementedError
 
     def _paths(self) -> Mapping[str, Sequence[Path]]:
-        """The files of each split."""
         raise NotImplementedError
 
     def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
-        """The tokens of a file."""
         raise NotImplementedError
 
     @cached_property
     def _loaded(self) -> _Loaded:
         paths, cache_dir = self._paths(), cache_directory(self.cache_dir)
         sizes = dict.fromkeys(paths, 0)
-        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes, where="split")}
+        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes)}
         files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
         for name, of_split in chosen.items():
             documents[name] = [np.empty((2, 0), np.int64)]
@@ -108,17 +102,10 @@ class Packed:
                 begin += len(file.tokens)
         whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
         sizes |= {name: each.shape[1] for name, each in whole.items()}
-        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes, where="split")]
+        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes)]
         begins, lengths = np.concatenate(parts, axis=1)
-        rows, facts = pack(
-            begins,
-            lengths,
-            capacity=self.length,
-            packing=self.packing,
-            long=self.long,
-            name=self.source_name,
-            cache_dir=cache_dir,
-        )
+        how: Any = {"capacity": self.length, "packing": self.packing, "long": self.long, "name": self.source_name}
+        rows, facts = pack(begins, lengths, **how, cache_dir=cache_dir)
         notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
         notes += dict.fromkeys(file.note for file in files if file.note)
         if empty := len(lengths) - facts.documents:
@@ -131,12 +118,10 @@ class Packed:
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return type(self).__name__.lower()
 
     @property
     def num_records(self) -> int:
-        """The number of records."""
         return self._loaded.rows.num_rows
 
     @property
@@ -146,17 +131,14 @@ class Packed:
 
     @property
     def facts(self) -> Facts:
-        """What became of the documents."""
         return self._loaded.facts
 
     @property
     def files(self) -> Sequence[TokenFile]:
-        """The files of tokens, as far as the split needs them."""
         return self._loaded.files
 
     @cached_property
     def spec(self) -> Spec:
-        """The shape and dtype of each leaf."""
         known = (*_LEAVES, *(["loss_mask"] if any(file.prompts is not None for file in self.files) else []))
         for leaf in self.leaves or ():
             if leaf not in known:
@@ -178,17 +160,12 @@ class Packed:
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text of some tokens; their numbers where nobody says which tokenizer made them."""
-        return (
-            " ".join(map(str, tokens.tolist())) if self.known_tokenizer is None else self.known_tokenizer.decode(tokens)
-        )
+        known = self.known_tokenizer
+        return " ".join(map(str, tokens.tolist())) if known is None else known.decode(tokens)
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """The bytes of each token's text, int32 [vocab_size].
-
-        Raises:
-          ConfigError: Nobody says which tokenizer made the tokens.
-        """
+        """The bytes of each token's text, int32 [vocab_size]; ConfigError where nobody says what made the tokens."""
         if self.known_tokenizer is None:
             raise ConfigError("only what made the tokens knows their text", key="tokenizer", value=None)
         return self.known_tokenizer.token_bytes
@@ -208,10 +185,11 @@ class Packed:
         names: list[dict[Path, list[str]]] = [{} for _ in indices]
         for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
             names[row].setdefault(self.files[i].path, []).append(f"{self.files[i].first + number:,}")
-        return ["; ".join(f"{path}: document {_few(each)}" for path, each in of_row.items()) for of_row in names]
+        few = [{path: [*each[:_MOST_PLACES], "…"][: len(each)] for path, each in of_row.items()} for of_row in names]
+        return ["; ".join(f"{path}: document {', '.join(each)}" for path, each in of_row.items()) for of_row in few]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`; `out` may hold some of the leaves alone."""
+        """`out` may hold some of the leaves alone."""
         rows, indices = self._loaded.rows, np.asarray(indices, np.int64)
         only_tokens = out.keys() == {"tokens"} and len(self.files) == 1
         if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
@@ -252,7 +230,6 @@ class Packed:
             out["loss_mask"][...] = (positions >= np.repeat(learnt_from, length)).reshape(shape)
 
     def _copy(self, pieces: Pieces, used: np.ndarray, out: np.ndarray) -> None:
-        """Copy tokens into rows, int32 [count, length]."""
         # Neighbours in a row that are neighbours in a file are copied together.
         file = self._files_of(pieces.begin)
         ends = pieces.begin + pieces.length

@@ -49,7 +49,6 @@ class Chunks:
     Attributes:
       begin: Each document's first token, counted over all files, int64 [num_documents].
       ends: The place after its last token, counted over these documents alone, int64 [num_documents].
-      length: The tokens of a record.
     """
 
     begin: np.ndarray
@@ -58,7 +57,6 @@ class Chunks:
 
     @cached_property
     def num_rows(self) -> int:
-        """The number of records."""
         return -(-int(self.ends.max(initial=0)) // self.length)
 
     def pieces(self, rows: np.ndarray) -> Pieces:
@@ -84,18 +82,15 @@ class Chunks:
         return bool((self.begin[1:] - self.begin[:1] == self.ends[:-1]).all())
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_rows]."""
         ends = np.minimum(np.arange(1, self.num_rows + 1) * self.length, self.ends[-1:])
         return np.diff(ends, prepend=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PieceTable:
-    """Records whose pieces are listed.
+    """Records whose pieces are listed: the first token of each, counted over all files, and its tokens.
 
     Attributes:
-      begin: Each piece's first token, counted over all files, int64 [num_pieces].
-      length: Its tokens, int64 [num_pieces].
       first: The first piece of each record, and the number of all pieces, int64 [num_rows + 1].
     """
 
@@ -105,16 +100,13 @@ class PieceTable:
 
     @property
     def num_rows(self) -> int:
-        """The number of records."""
         return len(self.first) - 1
 
     def pieces(self, rows: np.ndarray) -> Pieces:
-        """The pieces of records, by their numbers, int64 [count]."""
         row, piece = _runs(self.first[rows], self.first[rows + 1] - self.first[rows])
         return Pieces(row, self.begin[piece], self.length[piece])
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_rows]."""
         return np.diff(np.cumsum(np.append(0, self.length))[self.first])
 
 
@@ -149,7 +141,6 @@ def pack(
     Args:
       begin: Each document's first token, counted over all files, int64 [num_documents].
       length: Its tokens, int64 [num_documents]; documents of none are in no record.
-      capacity: The tokens that a record has room for.
       packing: "chunk": the stream of all documents, cut wherever a record is full; "best_fit": pieces that fill records
         as well as can be; "pad": a piece a record.
       long: Whether documents longer than a record are cut into pieces, cut off, or left out.
@@ -179,15 +170,10 @@ def pack(
         else:
             _, begin, pieces = _cut(begin, length, capacity)
             rows = PieceTable(begin=begin, length=pieces, first=np.arange(len(pieces) + 1))
-    tokens, num_cut = int(length.sum()), int(cut.sum())
-    return rows, Facts(
-        documents=documents,
-        tokens=tokens,
-        lost=all_tokens - tokens,
-        split=num_cut if long == "split" else 0,
-        dropped=num_cut if long == "drop" else 0,
-        padding=1 - tokens / max(rows.num_rows * capacity, 1),
-    )
+    tokens = int(length.sum())
+    num_split, num_dropped = (int(cut.sum()) if long == each else 0 for each in ("split", "drop"))
+    padding = 1 - tokens / max(rows.num_rows * capacity, 1)
+    return rows, Facts(documents, tokens, all_tokens - tokens, num_split, num_dropped, padding)
 
 
 def _runs(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +219,6 @@ def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:
 
     Args:
       lengths: The length of each piece, from 1 to `capacity`, int [num_pieces].
-      capacity: The room of a record.
 
     Returns:
       The record of each piece, int64 [num_pieces].

@@ -49,7 +49,6 @@ def batches(path: Path, *, column: str, by_line: bool) -> Iterator[tuple[int, li
     """Read the documents of a file, some at a time, always the same ones.
 
     Args:
-      path: The file, of one of `SUFFIXES`.
       column: The column of the text. Where there is no column `text`, `prompt` and `completion` are read together.
       by_line: Whether each line of a text file is a document; otherwise blank lines divide them.
 
@@ -86,9 +85,8 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         with path.open("rb") as raw:
             yield (cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw), raw
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read, or is cut off: {getattr(error, 'strerror', None) or error}."
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read, or is cut off: {reason}.") from error
 
 
 def _paragraphs(path: Path, lines: Iterable[bytes], *, by_line: bool) -> Iterator[Document]:
@@ -160,7 +158,7 @@ def _texts(path: Path, records: Iterable[tuple[str, Any]], column: str) -> Itera
             is_pair = column == "text" and column not in record and record.keys() >= set(PAIR)
             columns = PAIR if is_pair else (column,)
             if not record.keys() >= set(columns):
-                raise ConfigError(f"{path} has no column {column!r}. {hint(column, record)}", key="column")
+                raise ConfigError(f"{path} has no such column", key="column", value=column, hint=hint(column, record))
         texts = tuple(record.get(name) for name in columns)
         for name, text in zip(columns, texts, strict=True):
             if not isinstance(text, str):

@@ -25,14 +25,7 @@ _TEST_EVERY = 8  # documents
 _CHAPTERS = 800
 _WHO = ("the king", "the prophet", "a servant", "the people of the city", "her father", "the elders", "a stranger")
 _DID = (
-    "went up to",
-    "remembered",
-    "spoke against",
-    "built",
-    "departed from",
-    "found",
-    "kept",
-    "came before",
+    *("went up to", "remembered", "spoke against", "built", "departed from", "found", "kept", "came before"),
     "blessed",
 )
 _WHAT = ("the house", "the river", "the mountain", "the field", "the gate", "the vineyard", "the sea", "the land")
@@ -47,12 +40,10 @@ class Sample(Text):
 
     @property
     def provenance(self) -> str:
-        """See `datamix.sources.text.packed.Packed`."""
         return "stand-in" if self.origin else "text"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """See `datamix.sources.text.packed.Packed`."""
         return (*([self.origin] if self.origin else []), *super().notes)
 
 
@@ -79,9 +70,6 @@ def sample_text(
       tokenizer: "bytes", or the path of a `tokenizer.json`.
       cache_dir: The directory of the cache.
       source_name: The source's name in the mix.
-
-    Raises:
-      ConfigError: There are no such files.
     """
     origin = ""
     if corpora is not None:
@@ -104,10 +92,8 @@ def sample_text(
 def _files(folder: Path, kind: Kind, part: str) -> list[str]:
     files = sorted(str(path) for path in folder.glob(f"{kind}.{part}.*") if path.name.endswith(SUFFIXES))
     if not files:
-        mend = "Leave it null for what every machine has."
-        raise ConfigError(
-            f"it holds no file {kind}.{part}.*, such as .txt", key="corpora", value=str(folder), hint=mend
-        )
+        text, mend = f"it holds no file {kind}.{part}.*, such as .txt", "Leave it null for what every machine has."
+        raise ConfigError(text, key="corpora", value=str(folder), hint=mend)
     return files
 
 
@@ -134,7 +120,6 @@ def _chapter(draw: np.random.Generator) -> str:
 
 
 def _written(documents: Sequence[str], kind: Kind, cache: Path) -> dict[str, list[str]]:
-    """The files of each split, written once for the same documents."""
     parts = {"test": documents[::_TEST_EVERY], "train": [text for i, text in enumerate(documents) if i % _TEST_EVERY]}
     paths: dict[str, list[str]] = {}
     for part, texts in parts.items():

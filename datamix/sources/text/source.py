@@ -51,7 +51,6 @@ class Text(Packed):
 
     @cached_property
     def known_tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
         return open_tokenizer(self.tokenizer, self.end_of_document)
 
     def _paths(self) -> Mapping[str, Sequence[Path]]:
@@ -82,7 +81,6 @@ class Tokens(Packed):
 
     @cached_property
     def known_tokenizer(self) -> Tokenizer | None:
-        """What made the tokens; None where nobody says."""
         return None if self.tokenizer is None else open_tokenizer(self.tokenizer)
 
     def _paths(self) -> Mapping[str, Sequence[Path]]:

@@ -21,7 +21,7 @@ from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays
 
 PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
-TOLD_BYTES = 2**25  # of a file; from there on, reading it is told
+SHOWN_BYTES = 2**25  # of a file; from there on, reading it is told
 _CHECKED_BYTES = 2**28  # of text, whose tokens are looked at as a whole before they are used
 _SCANNED = 2**22  # tokens looked at at a time
 _MEGATRON = b"MMIDIDX\x00\x00"
@@ -34,7 +34,6 @@ class TokenFile:
     """The tokens of some documents, one after the other.
 
     Attributes:
-      path: The file that the documents come from.
       tokens: The tokens, of any integer dtype, shape [num_tokens]; memory-mapped.
       ends: The place after each document's last token, int64 [num_documents].
       first: The number of the first document in the file.
@@ -59,7 +58,7 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
     stat = path.stat()
     is_text = ".txt" in path.suffixes[-2:]
     by_line = cache(lambda: is_text and (documents == "line" or splits_lines(path)))
-    reader = cache(lambda: _told(path, batches(path, column=column, by_line=by_line())))
+    reader = cache(lambda: _with_progress(path, batches(path, column=column, by_line=by_line())))
     read = done = 0  # batches that the reader has given, and that the parts so far hold
 
     def build() -> tuple[Arrays, dict[str, Any]]:
@@ -71,7 +70,6 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
         return arrays, {"batches": count, "last": last, "by_line": by_line()}
 
     files: list[TokenFile] = []
-    note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so as well."
     while True:
         number = len(files)
         key = {"path": str(path.absolute()), "column": column, "documents": documents, "tokenizer": tokenizer.digest}
@@ -82,24 +80,18 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
             fingerprint={"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
             checked=stat.st_size <= _CHECKED_BYTES,
         ).load(build)
-        files.append(
-            TokenFile(
-                path=path,
-                tokens=entry.arrays["tokens"],
-                ends=entry.arrays["ends"],
-                first=files[-1].first + len(files[-1].ends) if files else 0,
-                prompts=entry.arrays.get("prompts"),
-                note=note if entry.info["by_line"] and documents != "line" else "",
-            )
-        )
+        first = files[-1].first + len(files[-1].ends) if files else 0
+        note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so"
+        note = f"{note} as well." if entry.info["by_line"] and documents != "line" else ""
+        files.append(TokenFile(path=path, **entry.arrays, first=first, note=note))
         done += entry.info["batches"]
         if entry.info["last"]:
             return files
 
 
-def _told(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
+def _with_progress(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
     """Show how far a large file is read."""
-    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=TOLD_BYTES) as advance:
+    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=SHOWN_BYTES) as advance:
         before = 0
         for position, batch in reader:
             advance(position - before)
@@ -123,18 +115,14 @@ def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Ar
                 last = False
                 break
         parts += [each.result() for each in pending]
-    tokens, lengths, prompts = (
-        np.concatenate(column) for column in zip(*(parts or [_encode([], tokenizer)]), strict=True)
-    )
+    columns = zip(*(parts or [_encode([], tokenizer)]), strict=True)
+    tokens, lengths, prompts = map(np.concatenate, columns)
     arrays = {"tokens": tokens, "ends": np.cumsum(lengths)}
     return arrays | ({"prompts": prompts} if prompts.size else {}), count, last
 
 
 def _encode(batch: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens of documents with their ends, the length of each, and that of its prompt if there are any.
-
-    An empty document has no token, not even its end.
-    """
+    """The tokens of documents with their ends, the length of each and of its prompt; an empty one has no token."""
     width = len(batch[0]) if batch else 1
     tokens, counts = tokenizer.encode([text for document in batch for text in document])
     counts = counts.reshape(-1, width)
@@ -172,8 +160,8 @@ def token_file(
 
     def scan() -> tuple[Arrays, dict[str, Any]]:
         starts = range(0, len(tokens), _SCANNED)
-        found = [start + 1 + np.flatnonzero(tokens[start : start + _SCANNED] == end_of_document) for start in starts]
-        ends = np.concatenate([*found, np.empty(0, np.int64)])
+        parts = [start + 1 + np.flatnonzero(tokens[start : start + _SCANNED] == end_of_document) for start in starts]
+        ends = np.concatenate([*parts, np.empty(0, np.int64)])
         return {"ends": ends if ends.size and ends[-1] == len(tokens) else np.append(ends, len(tokens))}, {}
 
     ends = Place(

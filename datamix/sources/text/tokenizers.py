@@ -45,10 +45,7 @@ class Bytes:
 
 
 class FileTokenizer:
-    """A `tokenizer.json`, as the library `tokenizers` reads it; see `Bytes` and `open_tokenizer`.
-
-    No token is added but the end of a document, and no text is cut, whatever the file says.
-    """
+    """A `tokenizer.json`, as the library `tokenizers` reads it; it adds the end of a document, and cuts no text."""
 
     def __init__(self, path: Path, end_of_document: str | None = None) -> None:
         library = _library(str(path))
@@ -89,18 +86,15 @@ class FileTokenizer:
         return added
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """See `Bytes`."""
         encoded = [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         counts = np.array([*map(len, encoded)], np.int64)
         return np.fromiter(chain.from_iterable(encoded), self._dtype, int(counts.sum())), counts
 
     def decode(self, tokens: np.ndarray) -> str:
-        """See `Bytes`."""
         return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
-        """See `Bytes`."""
         # In a vocabulary of bytes, each character stands for one; elsewhere ▁ stands for a blank, ## for nothing.
         of_bytes = '"ByteLevel"' in json.dumps([self._json.get(part) for part in ("pre_tokenizer", "decoder")])
         sizes = np.zeros(self.vocab_size, np.int32)
@@ -120,11 +114,7 @@ def open_tokenizer(name: str, end_of_document: str | None = None) -> Tokenizer:
     """The built-in tokenizer `bytes`, or one in a `tokenizer.json`.
 
     Args:
-      name: "bytes", or a path.
       end_of_document: The token that ends each document; by default one that usually does.
-
-    Raises:
-      DatamixError: It ends no document, there is no such file, it is no tokenizer, or `tokenizers` is missing.
 
     >>> open_tokenizer("bytes").encode(["ab", "é"])
     (array([ 97,  98, 195, 169], dtype=uint16), array([2, 2]))
@@ -143,9 +133,6 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, path: str | Path) 
       texts: The texts, in the ratio that it is to suit.
       vocab_size: How many tokens it has: 256 bytes, `<|endoftext|>`, and as many pairs as are left.
       path: The file to write, whole or not at all; it is returned.
-
-    Raises:
-      DatamixError: `vocab_size` is too small, or `tokenizers` is missing.
     """
     if vocab_size < 257:
         text = "it is 257 or more: every byte, and the end of a document"

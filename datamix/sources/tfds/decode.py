@@ -47,13 +47,7 @@ class DamageError(ValueError):
 
 
 class Reader:
-    """A prepared dataset in a format that gives any record without TensorFlow.
-
-    Args:
-      directory: The directory of the dataset.
-      file_format: The format to read, as TFDS calls it.
-      form: What images are decoded to; None leaves them as they are.
-    """
+    """A prepared dataset in a format that gives any record without TensorFlow; a form is what images are decoded to."""
 
     def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
         import tensorflow_datasets as tfds
@@ -94,11 +88,7 @@ class Reader:
             assign(array, np.asarray(values), leaf)
 
     def resize(self, values: Iterable[bytes], array: np.ndarray) -> None:
-        """Decode encoded images into rows of `array`.
-
-        Raises:
-          DamageError: One of them is damaged.
-        """
+        """Decode encoded images into rows of `array`; DamageError where one is damaged."""
         assert self.form is not None
         for value, row in zip(values, array, strict=True):
             try:
@@ -108,15 +98,7 @@ class Reader:
 
 
 class Helper:
-    """A reader in a process of its own; where that fails, this process reads, and says what is wrong.
-
-    Args:
-      reader: The reader of this process, whose dataset the helper opens too.
-      arrays: Arrays of the shapes and dtypes that are asked for.
-
-    Attributes:
-      lost: Whether the process has ended, or given too little.
-    """
+    """A reader in a process of its own; where that fails, this process reads, and says what is wrong."""
 
     def __init__(self, reader: Reader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
@@ -132,7 +114,6 @@ class Helper:
             self._tell([reader.directory, reader.file_format, spec])
 
     def fill(self, part: Part, start: int, arrays: Arrays) -> None:
-        """See `Reader.fill`."""
         try:
             if not self.lost:
                 self._tell([*part, start, len(next(iter(arrays.values())))])
@@ -186,11 +167,7 @@ def instruction(part: Part) -> Any:
 
 
 def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
-    """Put records where they belong.
-
-    Raises:
-      DamageError: They are of another shape than that of the dataset's description.
-    """
+    """Put records where they belong."""
     if records.shape != array.shape:  # NumPy would stretch a length of 1
         raise _misshapen(leaf, records.shape, array.shape)
     array[...] = records

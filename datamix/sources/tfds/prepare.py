@@ -12,7 +12,6 @@ import functools
 import importlib
 import importlib.util
 import json
-import logging
 import os
 import re
 import shutil
@@ -29,23 +28,19 @@ from pathlib import Path
 from types import TracebackType
 
 from datamix.errors import ConfigError, DataError, install_hint
+from datamix.sources.cache import locked
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
 _REMEMBER_S = 60.0  # for how long a network that did not answer is not asked again
 _TEMPORARY = ".datamix-prepare-"
 _NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_log = logging.getLogger(__name__)
 dead_network: tuple[float, str] | None = None
 """When the network was asked in vain, and what came of it; it is not asked again for a while."""
 
 
 class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
-    """The dataset is neither on disk nor to be had; a stand-in may take its place.
-
-    Attributes:
-      tried: What was tried, and where.
-    """
+    """The dataset is neither on disk nor to be had; a stand-in may take its place."""
 
     def __init__(self, message: str, tried: str) -> None:
         super().__init__(message)
@@ -64,15 +59,13 @@ class Name:
     def parse(cls, text: str) -> Name:
         """Split `emnist/letters:3.1.0` into its parts.
 
-        Raises:
-          ConfigError: This is not how TFDS names a dataset.
-
         >>> Name.parse("emnist/letters:3.1.0")
         Name(dataset='emnist', config='letters', version='3.1.0')
         """
         match = _NAME.fullmatch(text)
         if match is None:
-            raise ConfigError(f"name = {text!r} is no TFDS dataset; write mnist, emnist/letters or mnist:3.0.1.")
+            mend = "Write mnist, emnist/letters or mnist:3.0.1."
+            raise ConfigError("it is no TFDS dataset", key="name", value=text, hint=mend)
         return cls(match["dataset"], match["config"], match["version"])
 
     def __str__(self) -> str:
@@ -81,10 +74,7 @@ class Name:
 
 
 def find_prepared(name: Name, data_dir: Path) -> Path | None:
-    """The directory `<data_dir>/<dataset>[/<config>]/<version>`, of the highest version if none is named.
-
-    Without a config in the name it is the dataset's default config, as TFDS noted it when it prepared the dataset.
-    """
+    """The directory of a prepared dataset, of its highest version and its default config where none is named."""
     directory = data_dir / name.dataset
     if name.config:
         return _version_in(directory / name.config, name.version)
@@ -106,11 +96,8 @@ def prepared_names(dataset: str, data_dir: Path) -> list[str]:
         deeper = [path for config in configs for path in sorted(config.iterdir()) if path.is_dir()]
     except OSError:
         return []
-    return [
-        f"{path.parent.relative_to(data_dir).as_posix()}:{path.name}"
-        for path in (*inside, *deeper)
-        if _VERSION.fullmatch(path.name)
-    ]
+    versions = [path for path in (*inside, *deeper) if _VERSION.fullmatch(path.name)]
+    return [f"{path.parent.relative_to(data_dir).as_posix()}:{path.name}" for path in versions]
 
 
 def _version_in(directory: Path, version: str | None) -> Path | None:
@@ -134,7 +121,6 @@ def prepare(
     """Download a dataset and prepare it as array_record, unless another process has done so meanwhile.
 
     Args:
-      name: The dataset's name in TFDS's syntax.
       data_dir: The directory of all datasets; it is made where it is missing.
       url: One of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
       wait_s: The time to wait for the answer, in seconds.
@@ -154,7 +140,7 @@ def prepare(
         raise refused(reason)
     parsed = Name.parse(name)
     try:
-        with _terminable(), _made(data_dir), _locked(data_dir, name):
+        with _terminable(), _made(data_dir), _locked(data_dir):
             if directory := find_prepared(parsed, data_dir):
                 return directory
             for left_over in data_dir.glob(f"{_TEMPORARY}*"):  # of a process that was killed
@@ -173,11 +159,8 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     if others := prepared_names(Name.parse(name).dataset, data_dir):
         where += f", where there is {', '.join(others)}"
     tried = f"not prepared in {where}, and not to be had: {reason}"
-    return Unavailable(
-        f"source {name!r}: {tried}. Point data_dir at a directory that holds it prepared, or "
-        f"{install_hint('prepare')} and run once with a network.",
-        tried,
-    )
+    mend = f"Point data_dir at a directory that holds it prepared, or {install_hint('prepare')} and run once"
+    return Unavailable(f"{name}: {tried}. {mend} with a network.", tried)
 
 
 def unreachable(url: str | None, wait_s: float) -> str | None:
@@ -231,21 +214,12 @@ def _made(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path, name: str) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    path = data_dir / f"{_TEMPORARY[:-1]}.lock"
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _log.info("waiting for another process that prepares %s in %s", name, data_dir)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held; a waiting process notices and locks a new file
-        lock.release()
+def _locked(data_dir: Path) -> Iterator[None]:
+    with locked(data_dir / _TEMPORARY[:-1]):
+        try:
+            yield
+        finally:  # while it is held; a waiting process notices and locks a new file
+            (data_dir / f"{_TEMPORARY[:-1]}.lock").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -265,11 +239,8 @@ def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s:
     """Prepare `name` under `temporary` in a child process; why that failed, or None: it did not."""
     data = temporary / "data"
     task = {"name": name, "module": module, "data_dir": str(data), "manual_dir": str(data_dir / "downloads" / "manual")}
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     log = temporary / "log"  # not under data: TFDS's progress bars write even when nothing progresses
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -334,7 +305,7 @@ def _num_bytes(directory: Path) -> int:
 def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
     directory = find_prepared(name, temporary)
     if directory is None:
-        raise DataError(f"source {name.dataset!r}: TFDS prepared it and left nothing behind.")
+        raise DataError(f"TFDS prepared {name.dataset} and left nothing behind.")
     notes = Path(name.dataset, ".config", "metadata.json")  # which config is the default one
     if (temporary / notes).exists() and not (data_dir / notes).exists():
         (data_dir / notes).parent.mkdir(parents=True, exist_ok=True)
@@ -345,17 +316,14 @@ def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
 
 
 def _main(task: dict[str, str]) -> None:
-    """The main function of the child."""
     sys.excepthook = _report
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import tensorflow_datasets as tfds
 
     importlib.import_module(task["module"])
     builder = tfds.builder(task["name"], data_dir=task["data_dir"], file_format="array_record")
-    builder.download_and_prepare(
-        download_dir=Path(task["data_dir"], "downloads"),
-        download_config=tfds.download.DownloadConfig(manual_dir=task["manual_dir"]),
-    )
+    config = tfds.download.DownloadConfig(manual_dir=task["manual_dir"])
+    builder.download_and_prepare(download_dir=Path(task["data_dir"], "downloads"), download_config=config)
 
 
 def _end_with_parent() -> None:

@@ -7,7 +7,6 @@ split is not in the cache: what a source must know of itself is then in plain JS
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib.util
 import json
@@ -59,11 +58,6 @@ class Tfds(TakeFromRead):
       leaves: The features to keep, or leaf name to feature; by default all that are numbers of one fixed shape, such as
         image and label. Texts and sequences are left out, and `notes` says so; images of varying size need `height` and
         `width`.
-      height: Where it is set, images are resized as they are decoded; see `ImageFormat`, as for the four below.
-      width: See `height`.
-      mode: See `height`.
-      fit: See `height`.
-      background: See `height`.
       cache: Whether records are decoded once, into the cache, or each time that they are read, which takes array_record
         or Parquet. By default they are cached up to 4 GiB of decoded records, and always where they are tfrecord.
       download: Whether to download and prepare a dataset that is not there.
@@ -96,34 +90,27 @@ class Tfds(TakeFromRead):
 
     @property
     def provenance(self) -> str:
-        """The kind of place where the records come from."""
         return "tfds"
 
     @property
     def num_records(self) -> int:
-        """The number of records in the split."""
         return sum(part.stop - part.start for part in self._parts)
 
     @property
     def spec(self) -> Spec:
-        """Shape and dtype of each leaf."""
         return self._described[0]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each label, by label; TFDS names classes without a name by their number."""
         return self._described[1]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes on what is left out of each record."""
         left_out = self._described[2]
         notes = [f"{', '.join(left_out)}: no numbers of one fixed shape, and left out."] if left_out else []
         if self.cache is None and not self._is_cached:
-            notes.append(
-                f"{self._num_bytes / 1e9:,.1f} GB of decoded records are more than the cache takes unasked, and "
-                "so are decoded each time that they are read; cache=true keeps them."
-            )
+            much = f"{self._num_bytes / 1e9:,.1f} GB of decoded records are more than the cache takes unasked"
+            notes.append(f"{much}, and so are decoded each time that they are read; cache=true keeps them.")
         return tuple(notes)
 
     def read(self) -> Arrays:
@@ -131,15 +118,13 @@ class Tfds(TakeFromRead):
         return self._slot.load(self._decode).arrays if self._is_cached else self._decode()[0]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """See `datamix.sources.base.Source`."""
         if self._is_cached:
             super().take(indices, out)
             return
-        ends, features = np.cumsum([part.stop - part.start for part in self._parts]), self._features_of(self.spec)
-        numbers = np.searchsorted(ends, indices, side="right")  # of the part that a record lies in
+        features, (numbers, within) = self._features_of(self.spec), self._places(indices)
         for number in np.unique(numbers).tolist():
             part, rows = self._parts[number], np.flatnonzero(numbers == number)
-            records = (indices[rows] - (int(ends[number]) - (part.stop - part.start))).tolist()
+            records = within[rows].tolist()
             block = {features[leaf]: np.empty((len(rows), *of.shape[1:]), of.dtype) for leaf, of in out.items()}
             with without_opencv_advice(), self._blamed(part):
                 self._reader.take(part, records, block)
@@ -148,34 +133,26 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _is_cached(self) -> bool:
-        """Whether records are decoded into the cache, and not each time that they are read."""
         if self.cache is not None and (self.cache or self._file_format in _RANDOM_ACCESS):
             return self.cache
         if self.cache is False:
-            raise ConfigError(
-                f"{self._directory} is stored as {self._file_format}, which is read in order alone",
-                key="cache",
-                value=False,
-                hint="Leave it out, or prepare the dataset as array_record.",
-            )
+            text = f"{self._directory} is stored as {self._file_format}, which is read in order alone"
+            mend = "Leave it out, or prepare the dataset as array_record."
+            raise ConfigError(text, key="cache", value=False, hint=mend)
         is_small = self._num_bytes <= CACHED_BYTES
         return is_small or self._file_format not in _RANDOM_ACCESS or self._slot.peek() is not None
 
     @property
     def _num_bytes(self) -> int:
-        """The bytes of all records, decoded."""
         return self.num_records * bytes_of(self.spec)
 
     @cached_property
     def _form(self) -> ImageFormat | None:
-        """What images are decoded to; None leaves them as they are."""
-        if self.height is None and self.width is None:
+        if (height := self.height) is None and self.width is None:
             return None
-        if self.height is None or self.width is None:
-            raise ConfigError("height and width are set together", key="width" if self.height else "height", value=None)
-        return ImageFormat(
-            height=self.height, width=self.width, mode=self.mode, fit=self.fit, background=self.background
-        )
+        if height is None or (width := self.width) is None:
+            raise ConfigError("height and width are set together", key="width" if height else "height", value=None)
+        return ImageFormat(height=height, width=width, mode=self.mode, fit=self.fit, background=self.background)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Decode the split where the cache does not hold it; `progress` takes the records done, and all."""
@@ -183,22 +160,25 @@ class Tfds(TakeFromRead):
             self._slot.load(lambda: self._decode(progress))
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
-        """The statistics of all records, kept when they were decoded; None where the cache does not hold them."""
         entry = self._slot.peek()
         return from_json(entry[1]["statistics"]) if entry else None
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file of each record, and its number in it."""
         shards = {split["name"]: np.cumsum([0, *map(int, split["shardLengths"])]) for split in self._info["splits"]}
-        ends = np.cumsum([part.stop - part.start for part in self._parts])
         texts = []
-        for index, number in zip(indices.tolist(), np.searchsorted(ends, indices, side="right"), strict=True):
+        for number, within in np.stack(self._places(indices), 1).tolist():
             part = self._parts[number]
-            record = part.stop - (int(ends[number]) - index) - int(shards[part.split][part.shard])
+            record = part.start + within - int(shards[part.split][part.shard])
             last = f"-{part.shard:05d}-of-{len(shards[part.split]) - 1:05d}"
             name = f"{self._info.get('name', self.name)}-{part.split}.{self._file_format}{last}"
             texts.append(f"{self._directory / name}, record {record}")
         return texts
+
+    def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number of the part that each record lies in, and its place in the part."""
+        ends = np.cumsum([part.stop - part.start for part in self._parts])
+        numbers = np.searchsorted(ends, indices, side="right")
+        return numbers, indices - np.append(0, ends)[numbers]
 
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
@@ -208,7 +188,6 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _directory(self) -> Path:
-        """The prepared dataset's own directory."""
         name = Name.parse(self.name)
         default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
         data_dir = expanded(self.data_dir or default).resolve()
@@ -221,7 +200,6 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        """dataset_info.json."""
         path = self._directory / "dataset_info.json"
         with self._damage(path):
             _require_file(path)
@@ -236,7 +214,7 @@ class Tfds(TakeFromRead):
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(path, error) from error
         parts = []
-        for split, start, stop in resolve_split(self.split, {k: sum(v) for k, v in shards.items()}, where="split"):
+        for split, start, stop in resolve_split(self.split, {k: sum(v) for k, v in shards.items()}):
             first = 0
             for shard, size in enumerate(shards[split]):
                 if max(start, first) < min(stop, first + size):
@@ -248,11 +226,8 @@ class Tfds(TakeFromRead):
     def _slot(self) -> Place:
         """The place in the cache of the records that this source reads."""
         directory = self._directory
-        files = {
-            path.name: [path.stat().st_size, path.stat().st_mtime_ns]
-            for path in sorted(directory.iterdir())
-            if path.is_file()
-        }
+        stats = {path.name: path.stat() for path in sorted(directory.iterdir()) if path.is_file()}
+        files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
         info = hashlib.sha256((directory / "dataset_info.json").read_bytes()).hexdigest()
         return Place(
             cache_dir=cache_directory(self.cache_dir),
@@ -260,18 +235,11 @@ class Tfds(TakeFromRead):
             key={
                 "directory": str(directory),
                 "records": [[part.split, part.start, part.stop] for part in self._parts],
-                "leaves": self._chosen,
+                "leaves": dict(self.leaves) if isinstance(self.leaves, Mapping) else self.leaves and list(self.leaves),
                 **({} if self._form is None else {"images": astuple(self._form)}),
             },
             fingerprint={"files": files, "info": info},
         )
-
-    @property
-    def _chosen(self) -> dict[str, str] | list[str] | None:
-        """The chosen leaves, in JSON's types."""
-        if self.leaves is None:
-            return None
-        return dict(self.leaves) if isinstance(self.leaves, Mapping) else list(self.leaves)
 
     @cached_property
     def _described(self) -> tuple[Spec, tuple[str, ...], tuple[str, ...]]:
@@ -280,27 +248,24 @@ class Tfds(TakeFromRead):
             return entry[0], tuple(entry[1]["class_names"]), tuple(entry[1].get("left_out", ()))
         self._require_reader()
         features = self._reader.builder.info.features
-        spec = {name: part for name in sorted(features) if (part := self._spec_of(name, features)) is not None}
+        specs = {name: _fixed_spec(features[name]) for name in sorted(features)}
+        specs |= dict.fromkeys(sorted(self._reader.images), self._form.spec) if self._form else {}
+        spec = {name: part for name, part in specs.items() if part is not None}
         left_out = tuple(name for name in sorted(features) if name not in spec) if self.leaves is None else ()
         for name in left_out:
             self._refuse_image(name, features[name], spec)
         if not spec:
-            raise SpecError(f"source {self.name!r}: no feature is numbers of one fixed shape, which a batch needs.")
+            raise SpecError("no feature is numbers of one fixed shape, which a batch needs.")
         feature_of = self._features_of(spec)
         for leaf, name in feature_of.items():
             if name not in spec:
                 key = f"leaves.{leaf}" if isinstance(self.leaves, Mapping) else "leaves"
-                raise ConfigError(
-                    f"{key}: {self.name} has no numbers of one fixed shape in {name!r}. {hint(name, spec)}"
-                )
+                text = f"{self.name} has no numbers of one fixed shape in {name!r}"
+                raise ConfigError(text, key=key, hint=hint(name, spec))
             self._require_decoder(name, features[name])
         classes = [features[feature_of[leaf]] for leaf in ("label", *feature_of) if leaf in feature_of]
         names = next((tuple(each.names) for each in classes if getattr(each, "num_classes", None)), ())
         return {leaf: spec[name] for leaf, name in feature_of.items()}, names, left_out
-
-    def _spec_of(self, name: str, features: Any) -> LeafSpec | None:
-        """The shape and dtype of a feature; None where it is not numbers of one fixed shape."""
-        return self._form.spec if self._form and name in self._reader.images else _fixed_spec(features[name])
 
     def _features_of(self, known: Iterable[str]) -> Mapping[str, str]:
         """The feature of each leaf; by default, of all that are known."""
@@ -310,36 +275,26 @@ class Tfds(TakeFromRead):
         return {name: name for name in sorted(names)}
 
     def _refuse_image(self, name: str, feature: Any, spec: Spec) -> None:
-        """Refuse to leave out images unasked, as nobody wants it.
-
-        Raises:
-          SpecError: The feature is an image; says how to go on without it.
-        """
+        """Refuse to leave out images unasked, as nobody wants it."""
         import tensorflow_datasets as tfds
 
         if isinstance(feature, tfds.features.Image):
             size = " × ".join("any" if length is None else str(length) for length in feature.shape)
             without = f", and leaves=[{','.join(spec)}] goes on without them" if spec else ""
-            raise SpecError(
-                f"source {self.name!r}: the images of feature {name!r} are of varying size ({size}), and a batch needs "
-                f"one size; height and width resize them{without}."
-            )
+            text = f"the images of feature {name!r} are of varying size ({size}), and a batch needs one size"
+            raise SpecError(f"{text}; height and width resize them{without}.")
 
     def _require_decoder(self, name: str, feature: Any) -> None:
-        """Raise InstallationError if images cannot be decoded with what is installed."""
         import tensorflow_datasets as tfds
 
         is_image = isinstance(feature, tfds.features.Image) and self._file_format in _RANDOM_ACCESS and not self._form
         if is_image and np.dtype(feature.np_dtype) == np.uint16 and importlib.util.find_spec("cv2") is None:
-            raise InstallationError(
-                f"source {self.name!r}: the images of {name!r} have 16 bits a pixel, which TFDS reads with OpenCV, and "
-                "it is not installed: pip install opencv-python-headless."
-            )
+            text = f"the images of {name!r} have 16 bits a pixel, which TFDS reads with OpenCV, and it is not installed"
+            raise InstallationError(f"{text}: pip install opencv-python-headless.")
 
     @cached_property
     def _reader(self) -> Reader:
-        """TFDS's own reader of the directory."""
-        _require_tfds(self.name)
+        _require_tfds()
         path = self._directory / "features.json"
         with self._damage(path):
             _require_file(path)
@@ -349,11 +304,7 @@ class Tfds(TakeFromRead):
             return Reader(str(self._directory), self._file_format, self._form)
 
     def _check_features(self, path: Path, described: object) -> None:
-        """Check that a dataset is described with TFDS's features alone: it would import any module that it names.
-
-        Raises:
-          DataError: It names something else, or nothing.
-        """
+        """Check that a dataset is described with TFDS's features alone: it would import any module that it names."""
         import tensorflow_datasets as tfds
 
         known = {f"{each.__module__}.{each.__name__}" for each in _subclasses(tfds.features.FeatureConnector)}
@@ -361,10 +312,11 @@ class Tfds(TakeFromRead):
             raise self._damaged(path, KeyError("pythonClassName"))
         for name in _class_names(described):
             if name not in known:
-                raise DataError(
-                    f"source {self.name!r}: {path} describes its records with {name!r}, which is no feature of TFDS; "
+                text = f"{path} describes its records with {name!r}, which is no feature of TFDS"
+                mend = (
                     "no module is imported because a dataset names it. If it is your own, name its module in plugins=."
                 )
+                raise DataError(f"{text}; {mend}")
 
     @property
     def _file_format(self) -> str:
@@ -372,12 +324,9 @@ class Tfds(TakeFromRead):
         return next((each for each in formats if each in _RANDOM_ACCESS), formats[0])
 
     def _require_reader(self) -> None:
-        """Raise DataError if the records cannot be read here."""
         if self._file_format not in _RANDOM_ACCESS and importlib.util.find_spec("tensorflow") is None:
-            raise DataError(
-                f"source {self.name!r}: {self._directory} is stored as {self._file_format}, which TensorFlow alone "
-                f"reads, and it is not installed: {install_hint('prepare')}."
-            )
+            text = f"{self._directory} is stored as {self._file_format}, which TensorFlow alone reads"
+            raise DataError(f"{text}, and it is not installed: {install_hint('prepare')}.")
 
     def _decode(self, tell: Callable[[int, int], None] | None = None) -> tuple[Arrays, dict[str, Any]]:
         spec, class_names, left_out = self._described
@@ -436,25 +385,22 @@ class Tfds(TakeFromRead):
         try:
             yield
         except ImportError as error:
-            raise InstallationError(
-                f"source {self.name!r}: reading {path} needs what is not installed, or does not work: {_line(error)}."
-            ) from error
+            text = f"reading {path} needs what is not installed, or does not work: {_line(error)}."
+            raise InstallationError(text) from error
         except (TypeError, AttributeError, AssertionError) as error:
             if _is_ours(error):
                 raise
-            raise InstallationError(
-                f"source {self.name!r}: TFDS fails to read {path} ({type(error).__name__}: {_line(error)}), which may "
-                "be its installation as well as the data; pip check finds packages that do not fit together."
-            ) from error
+            text = f"TFDS fails to read {path} ({type(error).__name__}: {_line(error)}), which may be its installation"
+            text += " as well as the data; pip check finds packages that do not fit together."
+            raise InstallationError(text) from error
         except _faults() as error:
             if _is_ours(error):
                 raise
             raise self._damaged(path, error) from error
 
     def _damaged(self, path: Path, error: BaseException) -> DataError:
-        """The error for a file that is damaged or missing."""
         what = f"is damaged: {_line(error)}" if path.exists() else "is missing"
-        return DataError(f"source {self.name!r}: {path} {what}. To have it prepared again, delete {self._directory}.")
+        return DataError(f"{path} {what}. To have it prepared again, delete {self._directory}.")
 
 
 def _require_file(path: Path) -> None:
@@ -464,7 +410,6 @@ def _require_file(path: Path) -> None:
 
 
 def _line(error: BaseException) -> str:
-    """The text of an error, in one line without a full stop."""
     return f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
 
 
@@ -487,15 +432,12 @@ def _fixed_spec(feature: Any) -> LeafSpec | None:
 
 
 def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
-    """All classes that derive from one, as far as they are imported."""
-    each: type[Any]
     for each in kind.__subclasses__():
         yield each
         yield from _subclasses(each)
 
 
 def _class_names(described: object) -> Iterator[str]:
-    """Every class that a dataset's description names."""
     if isinstance(described, Mapping):
         for key, value in described.items():
             if key in ("pythonClassName", "python_class_name"):
@@ -506,46 +448,34 @@ def _class_names(described: object) -> Iterator[str]:
             yield from _class_names(value)
 
 
-def _require_tfds(name: str) -> None:
-    """Import what reading a dataset takes, before any data is looked at.
-
-    Raises:
-      InstallationError: It cannot be imported.
-    """
+def _require_tfds() -> None:
+    """Import what reading a dataset takes, before any data is looked at."""
     for module in ("tensorflow_datasets", "tensorflow_datasets.core.features", "tensorflow_datasets.core.dataset_info"):
         try:
             importlib.import_module(module)
         except Exception as error:  # an import runs a library's code, and packages that do not fit raise anything
-            raise InstallationError(
-                f"source {name!r}: {module} cannot be imported ({type(error).__name__}: {_line(error)}); pip check "
-                "finds packages that do not fit together."
-            ) from error
+            text = f"{module} cannot be imported ({type(error).__name__}: {_line(error)})"
+            raise InstallationError(f"{text}; pip check finds packages that do not fit together.") from error
 
 
 def _registered_in(name: Name, data_dir: Path) -> str:
-    """The module that registers a dataset with TFDS."""
-    _require_tfds(name.dataset)
+    _require_tfds()
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)
     prepared = prepared_names(name.dataset, data_dir)
     if name.dataset not in known:
-        near = difflib.get_close_matches(name.dataset, known, n=1)
         if prepared:
-            raise ConfigError(
-                f"name = {str(name)!r}: it is not prepared in {data_dir}, and TFDS cannot download {name.dataset}. "
-                + hint(str(name), prepared)
-            )
-        raise ConfigError(
-            f"name = {name.dataset!r}: TFDS knows no such dataset, and none is prepared. "
-            + (f"Did you mean {near[0]!r}? " if near else "")
-            + "All names: https://www.tensorflow.org/datasets/catalog."
-        )
+            text = f"it is not prepared in {data_dir}, and TFDS cannot download {name.dataset}"
+            raise ConfigError(text, key="name", value=str(name), hint=hint(str(name), prepared))
+        near = hint(name.dataset, known).partition("Known:")[0]
+        mend = f"{near}All names: https://www.tensorflow.org/datasets/catalog."
+        raise ConfigError("TFDS knows no such dataset, and none is prepared", key="name", value=name.dataset, hint=mend)
     builder = tfds.builder_cls(name.dataset)
     configs = builder.builder_configs
     if name.config and name.config not in configs:
-        there = f" Prepared: {', '.join(prepared)}." if prepared else ""
-        raise ConfigError(f"name = '{name.dataset}/{name.config}': no such config. {hint(name.config, configs)}{there}")
+        mend = hint(name.config, configs) + (f" Prepared: {', '.join(prepared)}." if prepared else "")
+        raise ConfigError("no such config", key="name", value=f"{name.dataset}/{name.config}", hint=mend)
     return str(builder.__module__)
 
 

@@ -141,7 +141,7 @@ def test_pictures_are_lit_on_black_and_differ(build: Build) -> None:
 
 @both
 def test_unknown_split(build: Build) -> None:
-    with pytest.raises(ConfigError, match=r"split = 'trian': there is no split 'trian'\. Did you mean 'train'\?"):
+    with pytest.raises(ConfigError, match=r"split = 'trian'; there is no split 'trian'\. Did you mean 'train'\?"):
         build(split="trian")
 
 

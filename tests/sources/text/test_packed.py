@@ -201,7 +201,7 @@ def test_numbers_that_are_no_tokens_are_refused(tmp_path):
 
 
 def test_long_files_are_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("datamix.sources.text.token_files.TOLD_BYTES", 1)
+    monkeypatch.setattr("datamix.sources.text.token_files.SHOWN_BYTES", 1)
     (tmp_path / "a.txt").write_text("a\n\nb")
     for err in ("tokenising a.txt: 4 bytes …\n", ""):  # the second time out of the cache
         _ = Text(path=str(tmp_path / "a.txt"), length=4, cache_dir=str(tmp_path)).num_records

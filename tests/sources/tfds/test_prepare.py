@@ -157,7 +157,7 @@ def test_names_are_split():
 
 @pytest.mark.parametrize("name", ["", "../mnist", "mnist/../x", "mnist/", "mnist:3", "hf:mnist", "/mnist", "a b"])
 def test_other_names_are_refused(name):
-    with pytest.raises(ConfigError, match=r"is no TFDS dataset; write mnist, emnist/letters or mnist:3\.0\.1"):
+    with pytest.raises(ConfigError, match=r"is no TFDS dataset\. Write mnist, emnist/letters or mnist:3\.0\.1"):
         Name.parse(name)
 
 
