@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import re
+import shlex
 import signal
 import string
 import sys
@@ -38,6 +39,7 @@ from datamix.config.help import commented
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
+from datamix.config.renamed import TARGET
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
@@ -317,9 +319,16 @@ def run(node: DictConfig, trained: Any = None) -> float | None:
         raise _JobError(error) from error
     except (KeyboardInterrupt, SystemExit):
         directory = Path(HydraConfig.get().runtime.output_dir)
+        more = f"with train.resume=true {shlex.quote(f'hydra.run.dir={directory}')} "
         if "train" in node and any(directory.glob("checkpoints/*")):
-            more = f"train.resume=true hydra.run.dir={directory}"
-            print(f"The same command with {more} goes on from the last checkpoint.", file=sys.stderr)
+            print(f"The same command {more}goes on from the last checkpoint.", file=sys.stderr)
+        elif "train" in node:
+            print(
+                "There is no checkpoint yet; the same command begins again. Tests take one: train.eval_every.",
+                file=sys.stderr,
+            )
+        elif node.job.get(TARGET) == "prepare":
+            print("What is prepared is kept; the same command goes on.", file=sys.stderr)
         raise
     return None
 

@@ -85,9 +85,10 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     off = f"{report['max_deviation']:.2f} {unit}"
     out.print(f"\nIn {total} records: {mixed}; at no point more than {off} from the exact shares.")
     whole, length = built.num_batches(), pipeline.plan.length
-    out.print(
-        "The whole mix never ends." if whole is None else f"The whole mix: {length:,} records, {whole:,} batches."
-    )
+    ends = " never ends." if whole is None else f": {length:,} records, {whole:,} batches."
+    out.print(f"The whole mix{ends}")
+    if never := pipeline.plan.never_shown():
+        out.print(never)
     out.print(f"About {round(rate, -4):,.0f} samples/s, at a first look.")
     figure = f"\nFigure: {directory / report['figure']}" if report["figure"] else ""
     out.print(f"Report: {write_report(directory, report)}{figure}")

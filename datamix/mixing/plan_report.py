@@ -269,6 +269,34 @@ def unseen(plan: Lookup) -> list[str]:
     return sentences
 
 
+def never_shown(plan: Lookup, whole: Lookup) -> str:
+    """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
+
+    Args:
+      plan: The plan of the mix.
+      whole: The same mix until each source has been seen once.
+    """
+    if plan.length is None or plan.sees_all or any(plan.sampling):
+        return ""
+    counts = plan.counts(plan.length)
+    shares = [any(stage.shares[source] for stage in plan.stages) for source in range(len(plan.names))]
+    rows = zip(plan.names, plan.sizes, counts, shares, strict=True)
+    rest = {name: size - count for name, size, count, share in rows if size > count and share}
+    if not rest or whole.length is None:
+        return ""
+    repeats, name = max(
+        (count / size, name)
+        for name, size, count in zip(plan.names, plan.sizes, whole.counts(whole.length), strict=True)
+        if size
+    )
+    by_source = ", ".join(f"{name} {count:,}" for name, count in rest.items())
+    shows = f"shows all and gives {name} {repeats:.1f} times" if repeats > 1 else "shows all"
+    return (
+        f"{sum(rest.values()):,} of {sum(plan.sizes):,} records are never shown ({by_source}); stop=all_exhausted "
+        f"{shows}."
+    )
+
+
 def drawn(plan: Lookup) -> list[str]:
     """Say how the records of those sources come that are not gone through one after the other."""
     return [f"{name} {by.note}" for name, by in zip(plan.names, plan.sampling, strict=True) if by is not None]

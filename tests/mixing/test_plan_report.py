@@ -43,6 +43,20 @@ def rows(selection: Selection) -> list[tuple[int, int, int]]:
     return list(zip(*(field.tolist() for field in selection), strict=True))
 
 
+def test_records_that_are_never_shown() -> None:
+    sizes = {"a": 8000, "b": 800, "c": 5}
+    unequal = Plan(sizes, share={"a": 0.7, "c": 0})
+    shown = dict(zip(sizes, unequal.counts(unequal.length), strict=True))
+    rest = [8000 - shown["a"], 800 - shown["b"]]
+    assert unequal.never_shown() == (
+        f"{sum(rest):,} of 8,805 records are never shown (a {rest[0]:,}); stop=all_exhausted shows all and gives b 4.3 "
+        "times."
+    )
+    assert Plan({"a": 9, "b": 9}).never_shown() == ""
+    for ends in ({"stop": "forever"}, {"stop": "all_exhausted"}, {"samples": 20}):
+        assert Plan(sizes, **ends).never_shown() == ""
+
+
 def test_exact_report() -> None:
     report = Plan({"a": 5, "b": 3}, {"a": 2, "b": 1}, stop="all_exhausted").report()
     assert report.length == 8
