@@ -180,11 +180,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_config(config: Any) -> Any:
-    """MkDocs' hook: lists the pages of `how-to/` in the order of their names."""
-    pages = sorted(path.name for path in Path(config.docs_dir, "how-to").glob("*.md"))
+    """MkDocs' hook: lists the pages of a folder in the order of their names."""
     for entry in config.nav:
-        if "How-to" in entry:
-            entry["How-to"] = [f"how-to/{name}" for name in pages]
+        for title, folder in entry.items():
+            if isinstance(folder, str) and folder.endswith("/"):
+                pages = sorted(path.name for path in Path(config.docs_dir, folder).glob("*.md"))
+                entry[title] = [folder + name for name in pages]
     return config
 
 
