@@ -166,7 +166,13 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
     if not holds_images(pipeline.spec):
         return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
-    rows = {}
+    sources, batch = list(built.sources), seen[0]
+    rows: dict[str, list[tuple[np.ndarray, str, int]]] = {"first batch,\nas it comes": []}
+    for row, i in enumerate(batch["source_id"][:_IMAGES_A_ROW].tolist()):
+        image = picture(batch["image"][row], built, sources[i])
+        rows["first batch,\nas it comes"].append(
+            (image, sources[i] if len(sources[i]) < 15 else f"{sources[i][:13]}…", i)
+        )
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:
             continue
@@ -176,7 +182,7 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
         images = []
         for pixels, label in images_seen[:_IMAGES_A_ROW]:
             title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
-            images.append((picture(pixels, built, name), title))
+            images.append((picture(pixels, built, name), title, i))
         rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
     figures.samples(directory / "samples.png", rows, f"Samples of the mix{built.caution}")
     return "samples.png"

@@ -83,7 +83,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     head = judged.replace("_", " ").capitalize()
     out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
-    curves.draw(job.directory / "curves.png", job.metrics.lines, names, title, unit=unit, family=judged)
+    losses = job.metrics.losses
+    curves.draw(job.directory / "curves.png", job.metrics.lines, names, title, unit=unit, family=judged, losses=losses)
     size = job.config.batch_size
     report = report_of_pipeline(
         built,

@@ -17,6 +17,7 @@ from datamix.mixing.stages import Stage
 
 # How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20
+_SMOOTHED = 200  # slots of a mix whose share of each source is drawn as one
 _FAR = 10**9  # records of a mix without end over which a drift of one record would matter
 
 
@@ -128,12 +129,21 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     batches = sorted({num_batches * i // points for i in range(points + 1)})
     positions = [min(batch * size, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
-    steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
+    planned = np.asarray([[float(share) for share in row] for row in shares])
+    # Around each step, over as many as hold so many slots: of a few, a share is away from its own by rounding alone.
+    reach = math.ceil(_SMOOTHED * plan.batch_records * len(planned) / (2 * max(end, 1)))
+    steps = []
+    for i, row in enumerate(planned):
+        alike = np.flatnonzero(np.abs(planned[max(i - reach, 0) : i + reach + 1] - row).max(axis=1) < 0.01)
+        begin = i - next((n for n in range(min(i, reach) + 1) if min(i, reach) - n - 1 not in alike), 0)
+        after = i + next((n for n in range(reach + 1) if min(i, reach) + n + 1 not in alike), 0)
+        steps.append(amounts[after + 1] - amounts[begin])
+    got = np.asarray(steps)
     return OverTime(
         positions=np.asarray(positions),
-        planned=np.asarray([[float(share) for share in row] for row in shares]),
-        realised=steps / np.maximum(steps.sum(axis=1, keepdims=True), 1),
+        planned=planned,
+        realised=got / np.maximum(got.sum(axis=1, keepdims=True), 1),
         epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.epoch_records, 1),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datamix.report.figures import canvas, color_of, save
+from datamix.report.figures import canvas, color_of, save, width_of
 
 
 def draw(
@@ -16,6 +16,7 @@ def draw(
     *,
     unit: str = "cross-entropy, nats",
     family: str = "accuracy",
+    losses: Sequence[tuple[int, float]] = (),
 ) -> None:
     """Draw the loss in its unit and another family of metrics over steps, from the lines of `metrics.jsonl`."""
     figure = canvas(9, 3.6, layout=None)
@@ -23,18 +24,23 @@ def draw(
     # Margins by hand: to have them found takes as long as all the rest.
     axes = figure.subplots(1, 2, gridspec_kw={"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.88})
     steps = [line["step"] for line in lines]
-    axes[0].plot(steps, [line["loss"] for line in lines], "k--", label="in training", marker=".")
+    trained = losses or [(line["step"], line["loss"]) for line in lines]
+    axes[0].plot(*zip(*trained, strict=True), color="#555555", linestyle="--", linewidth=1, label="in training")
     scale = 100 if family == "accuracy" else 1
     for i, name in enumerate(names):
         for axis, of_family, factor in zip(axes, ("loss", family), (1, scale), strict=True):
             values = [factor * line.get(f"{of_family}/{name}", float("nan")) for line in lines]
-            axis.plot(steps, values, label=name, marker=".", color=color_of(i))
+            width = width_of(i, len(names))
+            axis.plot(
+                steps, values, label=name, marker="os^Dv"[i % 5], markersize=4, color=color_of(i), linewidth=width
+            )
     axes[0].set(xlabel="step", ylabel=unit, ylim=(0, None))
     if family == "accuracy":
         axes[1].set(xlabel="step", ylabel="accuracy on the test split, %", ylim=(0, 102))
     else:
         axes[1].set(xlabel="step", ylabel=f"{family.replace('_', ' ')} on the test split")
     for axis in axes:
+        axis.set_xlim(0, None)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=9)
+        axis.legend(fontsize=9, loc="upper right" if axis is axes[0] else "lower right")
     save(figure, path)

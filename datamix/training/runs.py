@@ -257,6 +257,7 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State],
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     assert run.scores is not None
+    run.metrics.trained(before, losses)
     run.metrics.add(run.step, float(losses.mean()), run.data.task.metrics(run.data.pipeline.source_names, run.scores))
     if ending or _due(run, before):
         run.state = state()

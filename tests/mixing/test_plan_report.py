@@ -192,6 +192,14 @@ def test_what_is_seen_along_the_way() -> None:
     assert seen.epochs[-1].tolist() == [0.7, 0.3]
 
 
+def test_shares_over_time_are_those_of_many_slots():
+    plan = Plan({"a": 1300, "b": 900, "c": 500}, ratio="5:3:2", batch_size=16)
+    seen = over_time(plan)
+    assert len(seen.planned) > 100
+    assert np.abs(seen.realised - [0.5, 0.3, 0.2]).max() < 0.01  # a batch of 16 would be up to 0.05 away
+    np.testing.assert_allclose(seen.realised.sum(axis=1), 1)
+
+
 def test_a_stop_that_promises_every_record_says_which_are_never_seen():
     schedule = [{"until": 10, "ratio": "1:1"}, {"ratio": "1:0"}]
     sizes = {"a": 1000, "b": 1000}

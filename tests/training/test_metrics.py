@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from datamix.training.metrics import MetricsFile
 
 
@@ -27,3 +29,13 @@ def test_a_run_that_goes_on_keeps_the_lines_before_and_drops_the_rest(tmp_path):
 
 def read(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_between_tests_is_kept_in_parts(tmp_path):
+    metrics = MetricsFile(tmp_path, [{"step": 10, "loss": 5.0}])
+    metrics.trained(10, np.arange(40.0))
+    assert metrics.losses[:3] == [(10, 5.0), (12, 0.5), (14, 2.5)]
+    assert (len(metrics.losses), metrics.losses[-1]) == (21, (50, 38.5))
+    metrics.trained(50, np.asarray([7.0]))
+    assert metrics.losses[-1] == (51, 7.0)
+    metrics.close()
