@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,56 @@ def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) ->
     }
 
 
+def train(record_bytes: int, total_bytes: int, rounds: int, steps: int = 100) -> dict[str, float]:
+    """Steps a second of `job=train` on a linear model, medians; and the median of the ratios of each round."""
+    import datamix.jobs  # noqa: F401  (whose names are registered)
+    from datamix.config.compose import compose
+    from datamix.config.parse import parse
+    from datamix.training.replicas import Single
+    from datamix.training.runs import prepare
+
+    side, draw = int((record_bytes / 3) ** 0.5), np.random.default_rng(0)
+    count = total_bytes // (3 * side**2)
+    models: dict[str, Callable[[], Any]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        images = draw.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        np.savez(f"{directory}/images.npz", image=images, label=draw.integers(0, 10, count))
+        settings = {"path": f"{directory}/images.npz", "split": "train[:99%]", "test_split": "train[99%:]"}
+        overrides = [f"source.my_npz.{key}={value}" for key, value in (settings | {"operators": "[to_float]"}).items()]
+        overrides += ["job=train", "source=my_npz", "model=linear", f"batch.size={BATCH}", f"train.steps={steps}"]
+        for placement in ("device", "host"):
+            run = prepare(parse(compose([*overrides, f"data.placement={placement}"])), Path(directory))
+            model = Single(run.learner, [run.data.pipeline.compiled], [run.cursor], [run.state])
+            models[placement] = partial(lambda model, run: model.train(run.rates[None]), model, run)
+            models[placement]()  # compiles
+    times: dict[str, list[float]] = {placement: [] for placement in models}
+    for _ in range(rounds):
+        for placement, call in models.items():
+            begun = time.perf_counter()
+            call()
+            times[placement].append(steps / (time.perf_counter() - begun))
+    ratios = [host / device for device, host in zip(*times.values(), strict=True)]
+    return {name: statistics.median(each) for name, each in times.items()} | {"host/device": statistics.median(ratios)}
+
+
+def resident(path: str) -> dict[str, float]:
+    """Memory in MB after a first batch of a file whose records are resident, and the most before, beyond imports."""
+    import datamix
+    from datamix.sources.arrays import arrays
+
+    def mb(field: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+    next(iter(datamix.mix({"x": {"image": np.zeros((BATCH, 1), np.uint8)}}, batch_size=BATCH)))
+    before = mb("VmRSS")
+    pipeline = datamix.mix(
+        {"file": arrays(files={"image": path})}, batch_size=BATCH, stop="forever", placement="device"
+    )
+    next(iter(pipeline))
+    return {"rss_mb": mb("VmRSS") - before, "peak_mb": mb("VmHWM") - before}
+
+
 def first_batch(path: str, seconds: float) -> dict[str, float]:
     """Seconds to the first batch of a file, and the most memory in MB, after some seconds of batches."""
     import datamix
@@ -109,8 +160,10 @@ def first_batch(path: str, seconds: float) -> dict[str, float]:
     return {"first_s": first_s, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def files(sizes: dict[str, int], record_bytes: int, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
-    """`first_batch` of sparse files of some sizes in bytes, each in processes of its own; medians."""
+def files(
+    sizes: dict[str, int], record_bytes: int, seconds: float, rounds: int, placement: str = "host"
+) -> dict[str, dict[str, float]]:
+    """`first_batch`, or `resident`, of sparse files of some sizes in bytes, each in processes of its own; medians."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sizes}
     with tempfile.TemporaryDirectory() as directory:
         for name, size in sizes.items():
@@ -119,6 +172,7 @@ def files(sizes: dict[str, int], record_bytes: int, seconds: float, rounds: int)
         for _ in range(rounds):
             for name, each in results.items():
                 command = [sys.executable, __file__, "--file", f"{directory}/{name}.npy", "--seconds", str(seconds)]
+                command += ["--placement", placement]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 each.append(json.loads(done.stdout))
     return {
@@ -135,10 +189,13 @@ def main() -> None:
     parser.add_argument("--large-megabytes", type=int, default=8000, help="of the large file")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--resident-megabytes", type=int, default=1000, help="of the file whose records are resident")
     parser.add_argument("--file", help=argparse.SUPPRESS)
+    parser.add_argument("--placement", default="host", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.file:
-        print(json.dumps(first_batch(options.file, options.seconds)))
+        is_fed = options.placement == "host"
+        print(json.dumps(first_batch(options.file, options.seconds) if is_fed else resident(options.file)))
         return
     results: dict[str, Any] = {"records": {}}
     for record_bytes in options.records:
@@ -149,6 +206,8 @@ def main() -> None:
             f"{row['host/hand']:.2f} × by hand on {THREADS} threads",
             flush=True,
         )
+    results["train"] = row = train(options.records[0], options.megabytes * 2**20, options.rounds)
+    print(f"job=train: {row['host']:,.0f} steps/s fed, {row['host/device']:.2f} × resident", flush=True)
     sizes = {"small": 4 * 10**6, "large": options.large_megabytes * 10**6}
     results["files"] = of_size = files(sizes, options.records[0], options.seconds, max(options.rounds // 2, 1))
     small, large = of_size["small"], of_size["large"]
@@ -156,6 +215,10 @@ def main() -> None:
         f"a file of {options.large_megabytes:,} MB, against one of 4 MB: first batch after {large['first_s']:.2f} s, "
         f"{large['first_s'] / small['first_s']:.2f} ×; {large['peak_mb'] - small['peak_mb']:.0f} MB more memory"
     )
+    megabytes = options.resident_megabytes
+    results["resident"] = of_file = files({"file": megabytes * 10**6}, options.records[0], 0, 1, "device")["file"]
+    rss, peak = (of_file[key] / megabytes * 1.048576 for key in ("rss_mb", "peak_mb"))
+    print(f"a resident file of {megabytes:,} MB: {rss:.2f} × as much memory, at most {peak:.2f} ×")
     Path("bench_fed.json").write_text(json.dumps(results, indent=1))
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 
-from datamix import registry
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
@@ -17,15 +16,17 @@ from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import fingerprint
+from datamix.mixing.loss_weights import loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
-from datamix.operators.label import tag_source
-from datamix.pipeline.batching import Remainder, num_batches
+from datamix.operators.label import tag_loss_weight, tag_source
+from datamix.pipeline.batching import Remainder, Skip, num_batches, parse_skip
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
 from datamix.pipeline.pipeline import Pipeline, Placement
 from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.state import identities
 from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
 
@@ -40,7 +41,9 @@ class Assembly:
       seed: The seed of everything that is drawn, where a source has none of its own.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
+      skip: The steps that iterators leave out.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
+      loss_weight: The weights of the sources in the loss, by name; empty for none.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
     """
@@ -54,7 +57,9 @@ class Assembly:
     batch_size: int
     remainder: Remainder
     shuffle_rows: bool
+    skip: Skip
     identity: Mapping[str, object]
+    loss_weight: Mapping[str, float] = field(default_factory=dict)
     prefetch_bytes: int | None = None
     threads: int | None = None
 
@@ -96,7 +101,7 @@ class Assembly:
 
     def fingerprint(self) -> str:
         """The digest of all that is configured and determines the sequence; what the records hold is not read."""
-        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder, shuffle_rows=self.shuffle_rows)
+        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
 
     def completed(self, *, all_counts: bool = False) -> Self:
         """The same, with the numbers of classes that need the labels themselves to be read.
@@ -113,7 +118,8 @@ class Assembly:
         opened, labels = decide(list(self.sources.values()), self.labels.numbering, self.operators, complete=True)
         labels = replace(labels, notes=tuple(dict.fromkeys((*self.labels.notes, *labels.notes))))
         sources = {source.name: source for source in opened}
-        return replace(self, sources=sources, labels=labels, graph=_graph(opened, labels, self.operators))
+        graph = _graph(opened, labels, self.operators, self.loss_weight)
+        return replace(self, sources=sources, labels=labels, graph=graph)
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
         """The notes on the labels and values of the mix, once its data is read; a sentence each."""
@@ -135,6 +141,7 @@ class Assembly:
             batch_size=self.batch_size,
             remainder=self.remainder,
             shuffle_rows=self.shuffle_rows,
+            skip=self.skip,
             seeds=_seeds(self.sources.values(), self.seed),
             identity=self.identity,
             reader=reader,
@@ -154,7 +161,9 @@ def assemble(
     labels_like: Labels | None = None,
     remainder: Remainder = "drop",
     shuffle_rows: bool = False,
+    skip: object = None,
     unit: str = "record",
+    loss_weight: object = None,
     placement: Choice = "auto",
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
@@ -170,7 +179,9 @@ def assemble(
       labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
       remainder: Whether records that fill no batch at the end are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order.
+      skip: The steps that iterators leave out; see `parse_skip`.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      loss_weight: The rule of `datamix.mixing.loss_weights`.
       placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
       device_bytes: The most bytes of records on the device, where "auto" decides.
       prefetch_bytes: The most bytes of records that are read ahead on the host.
@@ -183,6 +194,7 @@ def assemble(
                 f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
                 + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
             )
+    skip = parse_skip(skip)
     seeds = _seeds(sources, mix.seed)
     lengths = None if unit == "record" else {each.name: _lengths(each, unit, "mix.unit", unit) for each in sources}
     num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
@@ -196,6 +208,7 @@ def assemble(
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
     mix = replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens)
     plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
+    weights = loss_weights(loss_weight, plan.names, plan.targets)
     check_largest(sources, operators)
     sources = placed(sources, placement, device_bytes)
     if labels_like is None:
@@ -207,63 +220,63 @@ def assemble(
         "seed": mix.seed,
         "shuffle": [mix.shuffle, blocks] if blocks else mix.shuffle,
         "labels": labels,
-        "mix.order": [mix.order, dict(mix.settings), mix.granularity],
-        "stop": [mix.stop, mix.samples, dict(mix.epochs or {}), *([] if mix.tokens is None else [mix.tokens])],
+        "mix.order": mix.order,
+        **{f"mix.{key}": value for key, value in mix.settings.items()},
+        "mix.granularity": mix.granularity,
+        "stop": mix.stop,
+        "stop.epochs": dict(mix.epochs or {}),
+        **{f"stop.{key}": end for key, end in (("samples", mix.samples), ("tokens", mix.tokens)) if end is not None},
         "mix.unit": unit,
-        "operators": _identities(operators),
+        "operators": identities(operators),
+        # Only where they are set, so that they change no other fingerprint.
+        **({"batch.shuffle": True} if shuffle_rows else {}),
+        **({"skip": skip} if skip else {}),
     }
+    if mix.max_epochs:
+        identity["mix.max_epochs"] = [dict(mix.max_epochs), mix.at_max_epochs]
+    if weights:
+        identity["mix.loss_weight"] = loss_weight if isinstance(loss_weight, str) else weights
+    for source in sources:
+        identity |= _identity(source)
     return Assembly(
         sources={source.name: source for source in opened},
         operators=tuple(operators),
         labels=decided,
-        graph=_graph(opened, decided, operators),
+        graph=_graph(opened, decided, operators, weights),
         plan=plan,
         seed=mix.seed,
         batch_size=mix.batch_size,
         remainder=remainder,
         shuffle_rows=shuffle_rows,
-        identity=identity | {f"source.{source.name}": _identity(source) for source in sources},
+        skip=skip,
+        identity=identity,
+        loss_weight=weights,
         prefetch_bytes=prefetch_bytes,
         threads=threads,
     )
 
 
-def _identity(source: OpenSource) -> list[object]:
-    """The settings that determine the records of a source; not where they lie."""
+def _identity(source: OpenSource) -> dict[str, object]:
+    """The settings that determine the records of a source, by key; not where they lie, nor what is not set."""
     places = ("data_dir", "cache_dir", "cache", "path", "files", "url", "offsets", "tokenizer")
-    chosen = [*source.selection, source.balance, source.record_weight]
-    declared = [source.label, source.chosen_num_classes, source.unlabelled]
-    return [
-        source.target,
-        source.provenance,
-        source.num_records,
-        len(source.class_names),
-        source.seed,
-        {key: value for key, value in source.settings.items() if key not in places},
-        {leaf: str(part) for leaf, part in source.spec.items()},
-        _identities(source.operators),
-        *([source.tokenizer_digest] if source.tokenizer_digest else []),
-        *([chosen] if any(chosen) else []),
-        *([declared] if declared != [None, None, "refuse"] else []),  # only then, as with batch.shuffle
-    ]
-
-
-def _identities(operators: Sequence[Operation]) -> list[object]:
-    """The operators by their registered names, others by where they are defined, with their settings."""
-
-    def name(operation: Operation) -> str:
-        function = operation.function
-        known = operation.operator in registry.names("operator")
-        if known and registry.lookup("operator", operation.operator) is function:
-            return operation.operator
-        return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-    return [[name(each), {key: _plain(value) for key, value in each.settings.items()}] for each in operators]
-
-
-def _plain(value: object) -> object:
-    """A setting as JSON has it; the text of a long array would leave most of it out."""
-    return np.asarray(value).tolist() if hasattr(value, "__array__") else value
+    settings = {
+        **{key: value for key, value in source.settings.items() if key not in places},
+        "_target_": source.target,
+        "provenance": source.provenance,
+        "num_records": source.num_records,
+        "class_names": len(source.class_names) or None,
+        "seed": source.seed,
+        "leaves": {leaf: str(part) for leaf, part in source.spec.items()},
+        "operators": identities(source.operators) or None,
+        "tokenizer": source.tokenizer_digest or None,
+        **dict(zip(map(str, source.selection[::2]), source.selection[1::2], strict=True)),
+        "balance": source.balance,
+        "record_weight": source.record_weight,
+        "label": source.label,
+        "num_classes": source.chosen_num_classes,
+        "unlabelled": source.unlabelled if source.unlabelled != "refuse" else None,
+    }
+    return {f"source.{source.name}.{key}": value for key, value in settings.items() if value is not None}
 
 
 def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
@@ -290,8 +303,14 @@ def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarr
     return source.read_leaf(leaf)
 
 
-def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:
-    return Graph.of({source.name: _chain(source, i, labels) for i, source in enumerate(sources)}, operators)
+def _graph(
+    sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
+) -> Graph:
+    branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
+    for name, weight in loss_weight.items():
+        settings = {"loss_weight": weight}
+        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=settings))
+    return Graph.of(branches, operators)
 
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:

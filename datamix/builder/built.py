@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamix.builder.assembly import Assembly, assemble
-from datamix.builder.labels import Labels
 from datamix.builder.opening import check_data_dir, open_source, operations
 from datamix.config.parse import check_components
 from datamix.config.schema import Config
@@ -37,10 +36,10 @@ class Built(Assembly):
         return f" — built-in stand-ins, not real data: {', '.join(names)}" if names else ""
 
 
-def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
+def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
-    `memory` holds sources made in Python, by name; with `labels_like`, labels are numbered as in that other mix.
+    `memory` holds sources made in Python, by name.
     """
     check_components(config)
     mix = config.mix
@@ -66,14 +65,17 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
             shuffle=config.shuffle,
             batch_size=config.batch_size,
             granularity=mix.granularity,
+            max_epochs=mix.max_epochs,
+            at_max_epochs=mix.at_max_epochs,
             settings=mix.settings,
         ),
         operators=operations(config.operators),
         labels=config.labels,
-        labels_like=labels_like,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
+        skip=config.skip,
         unit=mix.unit,
+        loss_weight=mix.loss_weight,
         placement=config.placement,
         device_bytes=config.device_bytes,
         prefetch_bytes=config.prefetch_bytes,

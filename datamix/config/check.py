@@ -139,7 +139,9 @@ def _options(annotation: Any) -> list[str]:
     """The values that an annotation lists; none where it is no `Literal`."""
     if typing.get_origin(annotation) is Literal:
         return list(typing.get_args(annotation))
-    return [option for part in typing.get_args(annotation) for option in _options(part)]
+    parts = typing.get_args(annotation)
+    options = [option for part in parts for option in _options(part)]
+    return [*options, "true", "false"] if options and bool in parts else options
 
 
 @cache

@@ -146,14 +146,14 @@ def _interpolations(node: object) -> Iterator[str]:
 
 def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> MixConfig:
     known = {*names, *groups_of(names)}
-    for key in ("mix.weights", "mix.share", "stop.epochs"):
+    for key in ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs"):
         group, _, name = key.partition(".")
         _require_sources(top.group(group).values.get(name), "", key, known)
     mix = read(MixConfig, top, group_weights=group_weights)
     _require_known(top.group("mix"), "order", mix.order, mix.settings)
     _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
     _require_known(top.group("weighting"), "weighting", mix.weighting_rule, mix.weighting_settings)
-    return replace(mix, epochs=by_path(mix.epochs))
+    return replace(mix, epochs=by_path(mix.epochs), max_epochs=by_path(mix.max_epochs))
 
 
 def _require_sources(node: object, prefix: str, key: str, known: Collection[str]) -> None:

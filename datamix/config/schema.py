@@ -111,6 +111,9 @@ class MixConfig:
       weighting_settings: Its keyword settings.
       schedule: Weights that change, see `datamix.mixing.schedules.phases`; None where they do not.
       unit: What follows the ratio: "record", or the leaf that holds the length of each record.
+      loss_weight: Weights in the loss by source, or "inverse_share"; see `datamix.mixing.loss_weights`.
+      max_epochs: How often a source is gone through at most, by source.
+      at_max_epochs: What comes after that: the source drops out of the mix, or the run is refused.
       epochs: How often a source is gone through until it counts as finished, by source.
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
@@ -130,6 +133,9 @@ class MixConfig:
     weighting_settings: Annotated[Mapping[str, Any], Key("weighting.*")] = field(default_factory=dict)
     schedule: Annotated[Any, Key("mix.schedule")] = None
     unit: Annotated[str, Key("mix.unit")] = "record"
+    loss_weight: Annotated[Any, Key("mix.loss_weight")] = field(default_factory=dict)
+    max_epochs: Annotated[Mapping[str, Any], Key("mix.max_epochs")] = field(default_factory=dict)
+    at_max_epochs: Annotated[Literal["drop", "error"], Key("mix.at_max_epochs")] = "drop"
     epochs: Annotated[Mapping[str, Any], Key("stop.epochs")] = field(default_factory=dict)
     samples: Annotated[Count | None, Key("stop.samples")] = None
     batches: Annotated[Count | None, Key("stop.batches")] = None
@@ -181,8 +187,9 @@ class TrainConfig:
       steps: Batches to train on; None for the whole mix.
       tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
       eval_every: Steps between two tests.
+      log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
-      resume: Whether to go on from the last checkpoint.
+      resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
     """
 
     model: Annotated[str, Key("model._target_", kind="model")]
@@ -195,8 +202,9 @@ class TrainConfig:
     steps: Annotated[Count | None, Key("train.steps")] = None
     tokens: Annotated[Count | None, Key("train.tokens")] = None
     eval_every: Annotated[Count, Key("train.eval_every")]
+    log_every: Annotated[Count | None, Key("train.log_every")] = None
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
-    resume: Annotated[bool, Key("train.resume")]
+    resume: Annotated[bool | Literal["changed"], Key("train.resume")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +224,7 @@ class Config:
       batch_size: Records of a batch.
       remainder: Whether the records at the end of the mix that fill no batch are dropped or kept.
       shuffle_rows: Whether the rows of each batch are permuted by a key, a function of the step.
+      skip: Ranges of steps that are left out, as in [[100, 110]]; see `datamix.pipeline.batching.parse_skip`.
       data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
       cache_dir: Directory of decoded records; None for the default.
       stand_in: Whether a built-in dataset may stand in for one that cannot be had.
@@ -239,6 +248,7 @@ class Config:
     batch_size: Annotated[int, Meta(ge=1, le=2**31 - 1), Key("batch.size")]
     remainder: Annotated[Literal["drop", "keep"], Key("batch.remainder")]
     shuffle_rows: Annotated[bool, Key("batch.shuffle")] = False
+    skip: Any = None
     data_dir: Annotated[str | None, Key("data.dir")] = None
     cache_dir: Annotated[str | None, Key("data.cache")] = None
     stand_in: Annotated[bool, Key("data.stand_in")]

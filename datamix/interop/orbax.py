@@ -12,8 +12,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from datamix.errors import StateError
-from datamix.pipeline.iterator import BatchIterator, State
+from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.sharding import GlobalIterator
+from datamix.pipeline.state import State
 
 Iterator = BatchIterator | GlobalIterator
 

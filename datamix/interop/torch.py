@@ -8,8 +8,9 @@ import jax
 
 from datamix.errors import ConfigError, InstallationError, StateError, install_hint
 from datamix.pipeline import xla
-from datamix.pipeline.iterator import BatchIterator, State
+from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.state import State
 
 try:
     import torch
@@ -89,21 +90,28 @@ class TorchDataset(IterableDataset[Tensors]):
         return 0, 1
 
     def __len__(self) -> int:
-        """Batches in the whole mix.
+        """Batches in the whole mix that are not left out.
 
         Raises:
           TypeError: The mix never ends.
         """
-        return len(self._pipeline)
+        return self._pipeline.batching.num_kept or len(self._pipeline)
 
     def __iter__(self) -> Iterator[Tensors]:
         worker, num_workers = _worker()
         if get_worker_info() is not None and not xla.has_started():
             jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
         loaded, self._loaded = self._loaded, None
-        iterator = self._pipeline.iterator(worker, self.shard, "torch", stride=num_workers)
+        iterator = self._pipeline.iterator(0, self.shard, "torch", stride=num_workers)
+        own_step = False
         if loaded is not None:
-            iterator.restore(_checked(loaded, worker, num_workers))
+            own_step = _is_own(loaded, worker, num_workers)
+            iterator.restore(loaded)
+            if own_step and iterator.step != loaded["step"]:
+                text = "each worker's state holds a step, and with this batch.size or skip it is another"
+                raise StateError(f"{text}; restore it under the same.")
+        if not own_step:
+            iterator.seek(self._pipeline.batching.after(iterator.step, worker))
         self._iterator = iterator
         return map(self._finished, iterator)
 
@@ -120,7 +128,8 @@ class TorchDataset(IterableDataset[Tensors]):
     def state_dict(self) -> State:
         """The place where the last iterator stands, in this process: of a loader with workers, each has its own."""
         if self._iterator is None:
-            return self._loaded or self._pipeline.iterator(_worker()[0]).state() | {"worker": _worker()}
+            batching = self._pipeline.batching
+            return self._loaded or self._pipeline.state(batching.after(0, _worker()[0])) | {"worker": _worker()}
         return self._iterator.state() | {"worker": _worker()}
 
     def load_state_dict(self, state: State) -> None:
@@ -134,17 +143,14 @@ def _worker() -> tuple[int, int]:
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
-def _checked(state: State, worker: int, num_workers: int) -> State:
-    """The state for this worker: its own, or that of an iterator over all batches.
+def _is_own(state: State, worker: int, num_workers: int) -> bool:
+    """Whether a state is this worker's own; otherwise it is that of an iterator over all batches.
 
     Raises:
       StateError: It is that of another worker, or of one of another number of workers.
     """
-    own = {key: value for key, value in state.items() if key != "worker"}
     before, num_before = state.get("worker", (0, 1))
-    if num_before == 1 and isinstance(state.get("step"), int):
-        return own | {"step": state["step"] + worker}
-    if (before, num_before) != (worker, num_workers):
+    if num_before != 1 and (before, num_before) != (worker, num_workers):
         text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of {num_workers}"
         raise StateError(f"{text}; restore it with num_workers={num_before}.")
-    return own
+    return bool(num_before != 1)

@@ -9,7 +9,7 @@ from datamix.builder.built import Built
 from datamix.builder.texts import packed
 from datamix.config.schema import Config
 from datamix.mixing.plan_report import over_time
-from datamix.pipeline.batching import single_source_rows
+from datamix.pipeline.batching import Batching, single_source_rows
 from datamix.report import figures, tokens
 from datamix.report.console import percent, print_notes, table
 from datamix.report.contents import announced, report_of_whole_mix
@@ -64,9 +64,10 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     over = "" if walked_whole else f" (over the first {planned.walked:,})"
     unit = "records" if config.mix.unit == "record" else config.mix.unit
     out.print(f"Largest distance of a source from its exact share: {planned.max_deviation:.3f} {unit}{over}")
-    notes = [*built.notes_on_records(), *_shard_notes(built)]
+    notes = [*built.notes_on_records(), *_shard_notes(built), *_skip_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
+    report["plan"]["skip"] = [list(steps) for steps in built.skip]
     if of_tokens:
         report["plan"]["packing"] = {name: source.facts._asdict() for name, source in of_tokens.items()}
     report["notes"] = notes
@@ -83,6 +84,17 @@ def _shard_notes(built: Built) -> list[str]:
         return []
     ranks = f"{size // rows} ranks, {rows} row{'s' * (rows > 1)} each"
     return [f"divided among {ranks}, every batch gives some rank the same single source; batch.shuffle=true mends it."]
+
+
+def _skip_notes(built: Built) -> list[str]:
+    """Which steps are left out."""
+    if not built.skip:
+        return []
+    size, remainder, skip = built.batch_size, built.remainder, built.skip
+    batching = Batching(length=built.plan.length, batch_size=size, remainder=remainder, skip=skip)
+    ranges = ", ".join([f"{first:,} to {end - 1:,}" for first, end in skip[:4]] + ["…"] * (len(skip) > 4))
+    kept = "" if batching.num_kept is None else f"; {batching.num_kept:,} of {batching.num_batches:,} batches are given"
+    return [f"skip leaves out the steps {ranges}, which keep their numbers and their records{kept}."]
 
 
 def _draw(directory: Path, built: Built) -> str:

@@ -90,7 +90,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         built,
         job.data.pipeline,
         batches=step,
-        counts=dict(zip(names, job.data.pipeline.plan.counts(step * size), strict=True)),
+        counts=dict(zip(names, job.data.pipeline.counts(step), strict=True)),
         records=step * size,
         samples_per_s=steps_per_s * size,
         figure="curves.png",
@@ -99,6 +99,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         source["trained_on"] = name not in untrained
     report |= {
         "notes": _notes(job),
+        "changed": list(job.data.pipeline.history),
+        "samples": sum(job.data.pipeline.counts(step)),
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
@@ -119,26 +121,33 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _untrained(job: Run) -> list[str]:
-    plan = job.data.pipeline.plan
-    counts = plan.counts(job.steps * job.config.batch_size)
-    return [name for name, count in zip(plan.names, counts, strict=True) if not count]
+    counts = job.data.pipeline.counts(job.steps)
+    return [name for name, count in zip(job.data.pipeline.source_names, counts, strict=True) if not count]
 
 
 def _notes(job: Run) -> list[str]:
     mend = "as it gives no record, but tested; to drop it, leave it out of source="
     untrained = [f"source {name!r} is not trained on, {mend}." for name in _untrained(job)]
+    plan = job.data.pipeline.plan
+    repeated = [
+        f"source {name!r} is gone through {epochs:.1f} times; mix.max_epochs.{name} says how often it may be."
+        for name, epochs in plan.unforeseen(job.steps * job.config.batch_size).items()
+    ]
     unseen = job.data.built.plan.unseen() if untrained else []
-    return [*(note for note in job.data.notes if note not in unseen), *untrained]
+    return [*(note for note in job.data.notes if note not in unseen), *untrained, *repeated]
 
 
 def _line(job: Run) -> str:
-    if not job.metrics.lines:  # its loss was no number before the first test
+    if job.metrics.loss is None:  # it was no number before the first line
         return ""
+    loss = f"loss {job.metrics.loss:.4f}"
+    if not job.metrics.lines:
+        return loss
     last = job.metrics.lines[-1]
     names = job.data.pipeline.source_names
     family = _families(job)[0]
     values = ", ".join(f"{name} {_shown(last[f'{family}/{name}'], family)}" for name in names)
-    return f"loss {last['loss']:.4f}, {family.replace('_', ' ')} {values}"
+    return f"{loss}, {family.replace('_', ' ')} {values}"
 
 
 def _families(job: Run) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import ResolvedSpec
-from datamix.mixing.stages import Stage, most_stages
+from datamix.mixing.stages import Stage, beyond_cap, most_stages
 from datamix.rng.hash import draw_at, key_for, multiply_high
 
 _MOST = 2**62
@@ -43,6 +43,7 @@ class Lookup:
       names: The names of the sources, in order.
       sizes: The number of records of each source, shape [num_sources].
       stages: The parts of the mix with fixed shares.
+      begin: The position at which the plan begins.
       max_stages: How many stages the mix has at most, whatever the weights.
       phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
       scheduled: Whether a schedule was given.
@@ -57,6 +58,7 @@ class Lookup:
       sampling: How the records of a source are drawn, None where they are not, shape [num_sources].
       shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none".
       record_order: The order of the records within their sources.
+      caps: The slots that a source fills at most, by its index, before it leaves the mix or ends it.
       replacement_key: The key of the records that are drawn with replacement.
     """
 
@@ -69,7 +71,10 @@ class Lookup:
         self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
-        most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=demand.lengths is not None)
+        self.begin = mix.begin * self.batch_records
+        num_caps = len(mix.caps) if mix.drops_at_cap else 0
+        by_length = demand.lengths is not None
+        most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=by_length, num_caps=num_caps)
         self.max_stages = max(most, len(stages))
         last = self.stages[-1]
         ends = [] if mix.samples is None else [mix.samples]
@@ -78,8 +83,15 @@ class Lookup:
         self.length: int | None = min(ends, default=None)
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
+        self.caps, self._ends_at_cap = mix.caps, not mix.drops_at_cap and mix.stop.waits_for is None and not mix.samples
         self.shuffle, self.record_order, self.sampling = mix.shuffle.kind, mix.shuffle, mix.shuffle.sampling
         self.epoch_records = mix.shuffle.epoch_records
+        repeats = mix.stop.waits_for is None and not last.period.repeats_records
+        self._foreseen = {
+            i: slots * self.batch_records
+            for i, slots in enumerate(demand.remaining)
+            if repeats and i not in mix.caps and self.sampling[i] is None
+        }
         self.replacement_key = key_for(self.seed, "mix", "replacement")
 
     def take(self, start: int, count: int) -> Selection:
@@ -96,13 +108,15 @@ class Lookup:
         start, count = operator.index(start), operator.index(count)
         if start < 0 or count < 0 or start + count >= _MOST:
             raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
+        if start < self.begin:
+            raise ValueError(f"take({start}, {count}): this plan begins at {self.begin}")
         if self.length is not None:
             count = max(0, min(count, self.length - start))
         per_slot = self.batch_records
         first, last = start // per_slot, -(-(start + count) // per_slot)
         if not count:
             last = first  # a start within a batch reaches into it, and past the end there is none
-        source, number = self._slots(first, last - first)
+        source, number = self.slots(first, last - first)
         if per_slot > 1:
             within = np.tile(np.arange(per_slot), last - first)
             source, number = np.repeat(source, per_slot), np.repeat(number, per_slot) * per_slot + within
@@ -114,13 +128,13 @@ class Lookup:
 
     def counts(self, position: int) -> list[int]:
         """The number of records that each source gives before `position`; past the plan's end, before that."""
-        position = position if self.length is None else min(position, self.length)
+        position = max(position if self.length is None else min(position, self.length), self.begin)
         stage = self.stage_at(position)
         slots, rest = divmod(position, self.batch_records)
         used = stage.period.counts(slots - stage.first)
         counts = [(base + n) * self.batch_records for base, n in zip(stage.base, used, strict=True)]
         if rest:
-            counts[int(self._slots(slots, 1)[0][0])] += rest
+            counts[int(self.slots(slots, 1)[0][0])] += rest
         return counts
 
     def amounts(self, position: int) -> list[int]:
@@ -165,6 +179,24 @@ class Lookup:
         around = range(max(guess - width, 0), min(guess + width, most) + 1)
         return around[bisect_left(around, tokens, key=given)]
 
+    def refusal(self) -> ConfigError | None:
+        """The error in which a mix ends that would else have no end, but may not go beyond a source's last epoch."""
+        last = self.stages[-1]
+        if not self._ends_at_cap or last.length is None:
+            return None
+        source = int(last.period.take(last.length, 1)[0][0])
+        return beyond_cap(self.names[source], (last.first + last.length) * self.batch_records)
+
+    def unforeseen(self, position: int) -> dict[str, float]:
+        """How often sources have been gone through before a position, by name, where nobody has foreseen it.
+
+        A mix without end foresees one epoch of each source, or as many as `epochs`, and any up to `max_epochs`.
+        """
+        counts = self.counts(position) if self._foreseen else []
+        return {
+            self.names[i]: counts[i] / self.epoch_records[i] for i, most in self._foreseen.items() if counts[i] > most
+        }
+
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:
         """The share of each source in the mix as a whole; concatenation gives every source its own length."""
@@ -200,7 +232,7 @@ class Lookup:
     def _firsts(self) -> list[int]:
         return [stage.first for stage in self.stages]
 
-    def _slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The source of each slot in [first, first + count), int32, and its number among the source's, int64."""
         sources, numbers = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
         while count:

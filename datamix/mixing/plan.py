@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from datamix.errors import ConfigError
 from datamix.mixing import plan_report
 from datamix.mixing.lookup import Lookup, Selection
 from datamix.mixing.plan_report import PlanReport
-from datamix.mixing.plan_spec import PlanSpec, resolve_spec
+from datamix.mixing.plan_spec import AtMaxEpochs, Begin, PlanSpec, ResolvedSpec, resolve_spec
 from datamix.mixing.sampling import Sampling
-from datamix.mixing.stages import cut
+from datamix.mixing.stages import Stage, cut
 from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number
 
@@ -70,6 +71,9 @@ class Plan(Lookup):
         granularity: str = "record",
         lengths: Mapping[str, np.ndarray] | None = None,
         num_tokens: Mapping[str, np.ndarray] | None = None,
+        max_epochs: Mapping[str, int] | None = None,
+        at_max_epochs: AtMaxEpochs = "drop",
+        begin: Begin | None = None,
         **settings: object,
     ) -> None:
         self.spec = PlanSpec(
@@ -94,13 +98,16 @@ class Plan(Lookup):
             granularity=granularity,
             lengths=lengths,
             num_tokens=num_tokens,
+            max_epochs=max_epochs,
+            at_max_epochs=at_max_epochs,
+            begin=begin,
             settings=settings,
         )
         mix = resolve_spec(self.spec)
-        stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit)
+        stages = _stages(mix)
         if tokens is not None and (end := Lookup(mix, stages).records_until(tokens)) is not None:
             mix = replace(mix, samples=end)
-            stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit)
+            stages = _stages(mix)
         super().__init__(mix, stages)
 
     @classmethod
@@ -171,3 +178,13 @@ class Plan(Lookup):
     def long_run_share(self, source: int) -> float:
         """The share that a source gets over a whole period of the last stage."""
         return plan_report.realised(self, self.stages[-1])[source]
+
+
+def _stages(mix: ResolvedSpec) -> list[Stage]:
+    begin = mix.begin, mix.base
+    stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit, begin, mix.caps, drops_at_cap=mix.drops_at_cap)
+    if not stages:
+        position = mix.begin * mix.demand.slot_records
+        text = f"it ends the mix before record {position:,}, where it is to go on"
+        raise ConfigError(text, key="stop", hint="Choose one that ends later, as forever.")
+    return stages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,9 @@ from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, key_for
 
 Remainder = Literal["drop", "keep"]
+
+Skip = tuple[tuple[int, int], ...]
+"""Ranges of steps [first, end) that iterators leave out, in order."""
 
 _NEVER = (2**32 - 1, 2**32 - 1)
 _MOST_SLOTS = 2**22  # looked at for a pattern: some 50 ms
@@ -42,6 +46,31 @@ def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
     return slice(first, first + least + (rank < longer))
 
 
+def parse_skip(value: object) -> Skip:
+    """Read the setting `skip`, a list of ranges of steps.
+
+    Raises:
+      ConfigError: It is none; the message names the range.
+
+    >>> parse_skip([[10, 12], [40, 41]])
+    ((10, 12), (40, 41))
+    """
+    if not isinstance(value, Sequence | None) or isinstance(value, str):
+        raise ConfigError("it is a list of ranges of steps, as in [[100, 110]]", key="skip", value=value)
+    end, ranges = 0, []
+    for i, each in enumerate(value or ()):
+        is_pair = isinstance(each, Sequence) and len(each) == 2
+        if not is_pair or any(isinstance(step, bool) or not isinstance(step, int) for step in each):
+            text = "it is two whole numbers, the first step that is left out and the first that is not"
+            raise ConfigError(text, key=f"skip[{i}]", value=each)
+        if not end <= each[0] < each[1]:
+            text = f"it begins at {end} or later, where the range before ends" if i else "it begins at 0 or later"
+            raise ConfigError(f"{text}, and ends after it begins", key=f"skip[{i}]", value=each)
+        end = each[1]
+        ranges.append((each[0], end))
+    return tuple(ranges)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batching:
     """The cut of a mix into batches.
@@ -50,14 +79,16 @@ class Batching:
       length: Records in the mix; None without end.
       batch_size: Records in a batch.
       remainder: Whether the records at the end that fill no batch are dropped, or make a short one.
+      skip: The steps that iterators leave out.
 
     Raises:
-      ConfigError: The mix holds no batch.
+      ConfigError: The mix holds no batch, or they are all left out.
     """
 
     length: int | None
     batch_size: int
     remainder: Remainder = "drop"
+    skip: Skip = ()
 
     def __post_init__(self) -> None:
         if self.num_batches == 0:
@@ -67,6 +98,9 @@ class Batching:
                 value=self.batch_size,
                 hint="Make it smaller, or set batch.remainder=keep.",
             )
+        if self.num_kept == 0:
+            text = f"it leaves none of the {self.num_batches} batches of the mix"
+            raise ConfigError(text, key="skip", value=[list(steps) for steps in self.skip])
 
     @property
     def num_batches(self) -> int | None:
@@ -81,6 +115,38 @@ class Batching:
     def num_rows(self, step: int) -> int:
         """Rows of the batch at a step, of those that there are."""
         return self.short_rows if self.short_rows and step + 1 == self.num_batches else self.batch_size
+
+    @property
+    def num_kept(self) -> int | None:
+        """Batches that are not left out; None without end."""
+        total = self.num_batches
+        return None if total is None else sum(end - first for first, end in self.kept_runs(0, total))
+
+    def after(self, step: int, count: int) -> int:
+        """The step of a batch that is not left out, from the first such at `step` or later so many such batches on.
+
+        >>> [Batching(length=None, batch_size=4, skip=((2, 5),)).after(step, 1) for step in range(6)]
+        [1, 5, 6, 6, 6, 6]
+        """
+        for first, end in self.skip:
+            if first <= step < end:
+                step = end
+            elif step < first <= step + count:
+                step += end - first
+        return step + count
+
+    def kept_runs(self, first: int, end: int) -> list[tuple[int, int]]:
+        """The steps in [first, end) that are not left out, as ranges that are not empty.
+
+        >>> Batching(length=None, batch_size=4, skip=((2, 5),)).kept_runs(0, 9)
+        [(0, 2), (5, 9)]
+        """
+        borders = [first, *(min(max(step, first), end) for steps in self.skip for step in steps), end]
+        return [(begin, until) for begin, until in zip(borders[::2], borders[1::2], strict=True) if begin < until]
+
+    def position(self, step: int) -> int:
+        """The position in records before a step."""
+        return self.length or 0 if self.short_rows and step == self.num_batches else step * self.batch_size
 
     def check_shard(self, shard: tuple[int, int]) -> None:
         """Refuse a rank that there is not, and more ranks than a batch has rows."""

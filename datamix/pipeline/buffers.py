@@ -43,7 +43,7 @@ class Buffers:
     def take(self) -> Record:
         """A chunk that may be overwritten, to be donated."""
         with self._lock:
-            for chunk in tuple(self._known):
+            for chunk in reversed(tuple(self._known)):  # the last ones may still lie in the cache
                 if all(view() is None for view in chunk.views):
                     with suppress(ValueError):  # one that was given back since has pushed it out
                         self._known.remove(chunk)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import operator
 import sys
 import threading
@@ -10,15 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError, InstallationError, StateError, install_hint
-from datamix.fingerprint import differing
+from datamix.errors import ConfigError, InstallationError, install_hint
 from datamix.mixing.plan import Plan
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
@@ -26,22 +28,20 @@ from datamix.pipeline.locate import Located, start_at
 from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
 from datamix.pipeline.readers.fed import Fed, Stagings
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
+from datamix.pipeline.state import State
 from datamix.spec import Batch, Record
 
-State = dict[str, Any]
-"""A position and what determines the sequence, in JSON's types."""
-
-_STATE_FORMAT = 2  # 2 has a digest of each source's records
-
 Output = Literal["numpy", "jax", "torch"]
+_log = logging.getLogger("datamix")
 
 # A call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from the
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
+_SHORT_STEPS = (8, 64)
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
-_NUM_STAGED = 4  # calls whose records are in memory at most: one is computed, the others are read ahead
+_NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
@@ -77,19 +77,28 @@ class _Chunk:
     reading: Reading | None
 
 
+class _Mix(Protocol):
+    """The part of `Pipeline` that is iterated over; `buffers` has the memory of each program's chunks."""
+
+    plan: Plan
+    batching: Batching
+    buffers: dict[Program, Buffers]
+
+    @property
+    def compiled(self) -> Compiled: ...
+    def state(self, step: int, /) -> State: ...
+    def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
+
+
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`.
 
     Several threads may take from one iterator: each batch goes to one of them, in order.
 
     Args:
-      compiled: The program and its arrays.
-      plan: The plan of the mix.
-      batching: How the mix is cut into batches.
-      buffers: The memory of each program's chunks, which all iterators of a pipeline share.
-      parts: Gives what determines the sequence; see `datamix.fingerprint.parts`.
+      pipeline: The pipeline, whose iterators share the memory of their chunks.
       start: Number of the first batch.
-      rows: The rows that are given of every batch, and of a short last one.
+      rows: The rows that are given of a batch of so many.
       output: See `Pipeline.iterator`.
       stride: See `Pipeline.iterator`.
     """
@@ -97,19 +106,17 @@ class BatchIterator(Iterator[Batch]):
     _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
+    _reported: Totals | None = None
+    step = -1
 
     def __init__(
         self,
-        compiled: Compiled,
-        plan: Plan,
-        batching: Batching,
+        pipeline: _Mix,
         *,
-        buffers: dict[Program, Buffers],
-        parts: Callable[[], Mapping[str, str]],
         start: int,
-        rows: tuple[slice, slice],
-        output: Output,
-        stride: int,
+        rows: Callable[[int], slice],
+        output: Output = "numpy",
+        stride: int = 1,
     ) -> None:
         self._chunks = deque()
         if output not in get_args(Output):
@@ -117,7 +124,9 @@ class BatchIterator(Iterator[Batch]):
         if stride < 1:
             raise ConfigError("it is 1 or more", key="stride", value=stride)
         self._to_torch = _tensors() if output == "torch" else None
-        self._compiled, self._plan, self._parts, self._end = compiled, plan, parts, batching.num_batches
+        self._rows = rows
+        self._adopt(pipeline)
+        compiled, size = self._compiled, pipeline.batching.batch_size
         (self._device,) = compiled.plan.size.devices()
         self._stream = xla.streams(self._device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
@@ -125,7 +134,7 @@ class BatchIterator(Iterator[Batch]):
         num_steps = chunk_program(compiled.program).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
-        whole, short = rows
+        whole = rows(size)
         num_rows = whole.stop - whole.start
         self._metrics = Metrics()
         if isinstance(compiled.reader, Fed):
@@ -135,20 +144,33 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
+        # Of a short mix not much more than there is; in few sizes, because each is another program.
+        most = math.inf if self._end is None else max(1, -(-self._end // stride))
+        num_steps = min([num_steps, *(steps for steps in _SHORT_STEPS if steps >= most)])
         self._program = compiled.program.resized(num_steps, num_rows)
         self._stride, self._block_steps = stride, block_steps(self._program, stride)
-        self._all_buffers = buffers
-        self._is_whole = stride == 1 and num_rows == batching.batch_size
-        self._begin, self._short_begin = whole.start, short.start
-        self._has_short, self._short_rows = batching.short_rows > 0, short.stop - short.start
+        if most < math.inf:
+            self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
+        self._all_buffers = pipeline.buffers
+        self._is_whole = stride == 1 and num_rows == size
+        self._begin = whole.start
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
             for leaf, part in compiled.program.spec
             if output != "numpy" and self._on_host
         }
         self._lock = threading.Lock()
+        self._repeated: set[str] = set()  # sources of whose epochs was told
         self._is_closed = False
         self._seek(start)
+
+    def _adopt(self, pipeline: _Mix) -> None:
+        """Take from a pipeline, or one of the same data under another plan."""
+        self._pipeline, self._batching = pipeline, pipeline.batching
+        self._compiled, self._plan, self._end = pipeline.compiled, pipeline.plan, self._batching.num_batches
+        short = self._rows(self._batching.short_rows)
+        self._has_short, self._short_rows = self._batching.short_rows > 0, short.stop - short.start
+        self._short_begin = short.start
 
     @property
     def program(self) -> Program:
@@ -179,7 +201,14 @@ class BatchIterator(Iterator[Batch]):
 
     def _seek(self, step: int) -> None:
         step = operator.index(step)
+        step = self._batching.after(step, 0)
+        if step != self.step:
+            self._reported, self._sought = None, step
         self.step = step
+        # Chunks are of steps that follow one another: up to the next that are left out.
+        self._until = min((first for first, _ in self._batching.skip if first > step), default=self._end)
+        if self._end is not None and self._until is not None:
+            self._until = min(self._until, self._end)
         self._drop_ahead()
         self._ready: Iterator[Batch] = iter(())
         self._computed = step
@@ -262,21 +291,21 @@ class BatchIterator(Iterator[Batch]):
         return tuple(each * program.batch_size + (self._short_begin if each == last else self._begin) for each in steps)
 
     def _num_rows(self, step: int) -> int | None:
-        """The rows from a step to the end of the mix; None without end."""
-        if self._end is None:
+        """The rows from a step to the end of what follows without a gap; None without end."""
+        if self._until is None:
             return None
         rows = self._left(step) * self._program.num_rows
-        is_short = self._has_short and (self._end - 1 - step) % self._stride == 0
+        is_short = self._has_short and self._until == self._end and (self._until - 1 - step) % self._stride == 0
         return rows - self._program.num_rows + self._short_rows if is_short else rows
 
     def _left(self, step: int) -> int:
-        """The batches from a step to the end of the mix."""
-        assert self._end is not None
-        return len(range(step, self._end, self._stride))
+        """The batches from a step to the end of what follows without a gap."""
+        assert self._until is not None
+        return len(range(step, self._until, self._stride))
 
     def _is_unfinished(self) -> bool:
         """Whether there are batches that are neither computed nor on their way, or read for it."""
-        return self._end is None or self._computed < self._end
+        return self._until is None or self._computed < self._until
 
     def __next__(self) -> Batch:
         with self._lock:
@@ -287,8 +316,10 @@ class BatchIterator(Iterator[Batch]):
             if batch is None:
                 self._refill()
                 batch = next(self._ready)
-            self.step += self._stride
-            is_short = self._has_short and self.step - self._stride + 1 == self._end
+            is_short = self._has_short and self.step + 1 == self._end
+            step, self.step = self.step, self.step + self._stride
+            if self._until != self._end and self._until is not None and self.step >= self._until:
+                self._seek(self._batching.after(step, self._stride))
         if is_short:
             return {leaf: values[: self._short_rows] for leaf, values in batch.items()}
         return batch
@@ -296,7 +327,12 @@ class BatchIterator(Iterator[Batch]):
     def _refill(self) -> None:
         """Wait for the next chunk, with the one after it on its way."""
         if self._end is not None and self.step >= self._end:
-            raise StopIteration
+            raise self._plan.refusal() or StopIteration
+        repeated = self._plan.unforeseen(self.step * self._program.batch_size)
+        for name in repeated.keys() - self._repeated:
+            self._repeated.add(name)
+            text = "source %r is in epoch %d by step %d; mix.max_epochs.%s says how often it may be gone through."
+            _log.warning(text, name, int(repeated[name]) + 1, self.step, name)
         self._ready = iter(())  # lets go of the last chunk
         try:
             batches = self._next_batches()
@@ -311,7 +347,7 @@ class BatchIterator(Iterator[Batch]):
         except BaseException:  # Ctrl-C, while waiting: go on with the batch that is due, not with what is on its way
             self._seek(self.step)
             raise
-        self._ready = islice(batches, None if self._end is None else self._left(self.step))
+        self._ready = islice(batches, None if self._until is None else self._left(self.step))
         return None
 
     def _next_batches(self) -> Iterator[Batch]:
@@ -346,40 +382,57 @@ class BatchIterator(Iterator[Batch]):
         return _each(shaped, program.num_steps)
 
     def metrics(self) -> dict[str, Any]:
-        """How fast records are read on the host: bytes, bytes for each record of a batch and for each second since the
-        iterator began, seconds waited, the share of times that data was there when it was asked for, and the source
-        that was most often the last to arrive. All of it is 0 or None where every source is resident.
+        """Where the mix stands, and how fast records are read on the host.
+
+        `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
+        together, and what follows from them: epochs, its share of records and, where there are any, of tokens; and the
+        share `lately`, which is since the last call, or since the iterator began or was restored. It follows from the
+        step alone, however that was reached.
+
+        Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
+        began, seconds waited, the share of times that data was there when it was asked for, and the source that was
+        most often the last to arrive. All of it is 0 or None where every source is resident.
         """
-        return {"step": self.step, **self._metrics.report()}
+        step = self.step
+        now = Totals.at(self._plan, step * self._program.batch_size)
+        rows = progress(
+            self._plan, now, self._reported or Totals.at(self._plan, self._sought * self._program.batch_size)
+        )
+        self._reported = now
+        sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
+        return {"step": step, **self._metrics.report(), "sources": sources}
+
+    def seek(self, step: int) -> None:
+        """Go on with the batch at a step, or the next that is not left out."""
+        with self._lock:
+            self._seek(step)
 
     def state(self) -> State:
-        """The place where the iterator stands: small, JSON; give it to `restore` of any iterator of the same mix."""
-        return {"version": _STATE_FORMAT, "step": self.step, "fingerprint": dict(self._parts())}
+        """The place where the iterator stands: JSON; give it to `restore` of any iterator that is to go on there.
 
-    def restore(self, state: State) -> None:
+        It holds what has determined the sequence up to here, and no more: the mix may go on otherwise.
+        """
+        return self._pipeline.state(self.step)
+
+    def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
         """Go on where a state was taken.
+
+        What has determined the sequence up to there has to be the same; the mix may last longer, have another phase of
+        its schedule or another source that begins later, and another batch size, if a batch begins there.
+
+        Args:
+          state: What `state` has given, of any number of ranks.
+          changed: "mix" goes on where the mix was another one, with other weights, sources, or an order or stop of its
+            own: every source goes on at its own running number, so that no record is repeated or left out. A later
+            state holds what was changed, and when, in its `history`.
 
         Raises:
           StateError: It is no state, or one of another mix; the message names what differs.
         """
-        try:
-            version, step, parts = state["version"], state["step"], dict(state["fingerprint"])
-            if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in (version, step)):
-                raise ValueError
-            if not all(isinstance(key, str) for key in parts):
-                raise ValueError
-        except (LookupError, TypeError, ValueError):
-            raise StateError(
-                f"this is no state of datamix; it needs version {_STATE_FORMAT}, a step and a fingerprint."
-            ) from None
-        if version != _STATE_FORMAT:
-            raise StateError(
-                f"this state has version {version}, of {'an older' if version < _STATE_FORMAT else 'a newer'} datamix; "
-                f"this one restores version {_STATE_FORMAT}. Restore it with the datamix that took it, or start afresh."
-            )
-        if difference := differing(parts, self._parts()):
-            raise StateError(f"this state was taken {difference}; restore it under the same, or start afresh.")
+        pipeline, step = self._pipeline.restored(state, changed)
         with self._lock:
+            self._drop_ahead()
+            self._adopt(pipeline)
             self._seek(step)
 
     # As PyTorch's and Grain's iterators call them.

@@ -136,6 +136,9 @@ def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
     step = operator.index(step)
     if step < 0:
         raise ConfigError("it is 0 or more", key="start", value=step)
+    if step * batch_size < plan.begin:
+        text = f"it is {plan.begin // batch_size} or more, where this mix goes on with another one"
+        raise ConfigError(text, key="start", value=step)
     cursor: Cursor = jax.device_put(cursor_at(plan, step * batch_size))
     return cursor
 

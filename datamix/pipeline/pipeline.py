@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Literal, NoReturn, TypeAlias, overload
+from typing import Any, Literal, NoReturn, TypeAlias, overload
 
 import jax
 import numpy as np
 
 from datamix.errors import ConfigError, StateError
-from datamix.fingerprint import differing, digest, parts, records_key
+from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
+from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
+from datamix.mixing.plan_spec import Begin
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
-from datamix.pipeline.batching import Batching, Remainder, RowShuffle, shard_rows
+from datamix.pipeline.batching import Batching, Remainder, RowShuffle, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
@@ -32,6 +34,7 @@ from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging
 from datamix.pipeline.readers.resident import read_resident
 from datamix.pipeline.records import Records
 from datamix.pipeline.sharding import GlobalIterator
+from datamix.pipeline.state import FORMAT, Past, State, check
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
@@ -53,6 +56,7 @@ class Pipeline:
       batch_size: Records in a batch.
       remainder: Whether records that fill no batch at the end of the mix are dropped, or make a short one.
       shuffle_rows: Whether the rows of each batch are put into another order, a pure function of the seed and the step.
+      skip: The steps that iterators leave out, as ranges in order.
       seeds: The seed of each source's random operators, by name; 0 where none is given.
       identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
       reader: The reader of another pipeline of the same sources, whose data this one then shares.
@@ -76,6 +80,7 @@ class Pipeline:
         is read on the host, of some of its records, which are looked at when they are first asked for.
       placements: Where the records of each source lie, by name.
       recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
+      viewer: The function that makes its views; None where there are none.
     """
 
     graph: Graph
@@ -94,6 +99,7 @@ class Pipeline:
         batch_size: int,
         remainder: Remainder = "drop",
         shuffle_rows: bool = False,
+        skip: Skip = (),
         seeds: Mapping[str, int] | None = None,
         identity: Mapping[str, object] | None = None,
         reader: Reader | None = None,
@@ -102,7 +108,7 @@ class Pipeline:
         threads: int | None = None,
         prefetch_bytes: int | None = None,
     ) -> None:
-        batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder)
+        batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder, skip=skip)
         plan_arrays = arrays_of(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
@@ -110,12 +116,15 @@ class Pipeline:
         row_shuffle = RowShuffle.of(plan, batching) if shuffle_rows else None
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
+        self.viewer: Callable[..., Pipeline] | None = None
         self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
         self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
-        self._contents: dict[str, str] = {}
-        self._buffers: dict[Program, Buffers] = {}
+        self.history: Sequence[Mapping[str, Any]] = ()
+        self._contents: dict[int, str] = {}
+        self._make_past = partial(Past, graph=graph, specs=stored, seeds=all_seeds, contents=self._content)
+        self.buffers: dict[Program, Buffers] = {}
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
         fed = [name for name, placement in self.placements.items() if placement == "host"]
@@ -173,23 +182,106 @@ class Pipeline:
     @property
     def fingerprint(self) -> str:
         """A digest of all that determines the sequence: what is configured, and what the records hold."""
-        return digest(self._parts())
+        contents = {name: self._content(i) for i, name in enumerate(self.source_names)}
+        begin = [self.history[-1]["counts"]] if self.history else []
+        return digest([self._settings, contents, *begin])
 
-    def _parts(self) -> dict[str, str]:
-        """The digest of each thing that determines the sequence, the records among them."""
-        if not self._contents:
-            self._contents |= {
-                records_key(name): self._reader.host.digest(branch.group, i, self.plan.sizes[i])
-                for branch in self._layout[0].branches
-                for i, name in enumerate(self.source_names)
-                if i in branch.sources
+    @property
+    def _settings(self) -> dict[str, object]:
+        """Each setting that determines the sequence."""
+        return settings_of(self._identity, self.plan, self.batch_size, self.remainder)
+
+    def _content(self, source: int) -> str:
+        """The digest of a source's records."""
+        if source not in self._contents:
+            (group,) = (branch.group for branch in self._layout[0].branches if source in branch.sources)
+            self._contents[source] = self._reader.host.digest(group, source, self.plan.sizes[source])
+        return self._contents[source]
+
+    @cached_property
+    def _past(self) -> Past:
+        return self._make_past(self.plan)
+
+    def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
+        """The digest of each thing that has determined the sequence up to a position, and of no more; see `Past`."""
+        parts = self._past.parts(position, counts)
+        if parts and self._layout[2] is not None:
+            parts["batch.shuffle"] = digest([self.plan.seed, self.batch_size])
+        if parts and "JAX_ENABLE_X64" in self._identity:
+            parts["JAX_ENABLE_X64"] = digest(True)
+        size = self.batch_size
+        ranges = [[first * size, end * size] for first, end in self.batching.skip if first * size < position]
+        return parts | ({"skip": digest(ranges)} if ranges else {})
+
+    def counts(self, step: int) -> list[int]:
+        """The records of each source in the batches before a step that are not left out."""
+        at = [self.plan.counts(self.batching.position(step))]
+        for steps in self.batching.skip:
+            at += [self.plan.counts(self.batching.position(min(each, step))) for each in steps]
+        return [count[0] + sum(count[1::2]) - sum(count[2::2]) for count in zip(*at, strict=True)]
+
+    def state(self, step: int) -> State:
+        """The state of an iterator before the batch at a step; see `BatchIterator.state`."""
+        position, plan = self.batching.position(step), self.plan
+        counts: Mapping[str, int] = {}
+        if not plan.stages[0].period.repeats_records:  # records that are drawn are not counted
+            before = plan.spec.begin.counts if plan.spec.begin else {}
+            counts = {**before, **dict(zip(plan.names, plan.counts(position), strict=True))}
+        return {
+            "version": FORMAT,
+            "step": step,
+            "position": position,
+            "fingerprint": self.parts(position),
+            "settings": shortened(self._settings),
+            "counts": counts,
+            "history": list(self.history),
+        }
+
+    def restored(self, state: Any, changed: str | None = None) -> tuple[Pipeline, int]:
+        """The pipeline that goes on where a state was taken, and the step that is next; see `BatchIterator.restore`.
+
+        It is this one, or where the mix was changed on the way, one of the same data whose plan begins at the change.
+        """
+        if changed not in (None, "mix"):
+            raise ConfigError("it is 'mix', or None for nothing", key="changed", value=changed)
+        check(state)
+        position, history = state["position"], state["history"]
+        pipeline = self._continued(history)
+        before, now = state["fingerprint"], pipeline.parts(position, state["counts"])
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if differing:
+            of_gone = tuple(f"source.{name}." for name in state["counts"] if name not in self.source_names)
+            settings = {key: value for key, value in state["settings"].items() if not key.startswith(of_gone)}
+            every = changes(settings, shortened(self._settings))
+            # A source may come and go with the mix; of one that stays, nothing may change.
+            may_change = {"mix", "source", *(key for key in before.keys() ^ now.keys() if key.startswith("source."))}
+            firm = [key for key in differing if key not in may_change]
+            if firm or changed is None:
+                or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
+                text = difference(firm if changed else differing, every)
+                raise StateError(f"this state was taken {text}; restore it under the same, {or_else}or start afresh.")
+            entry = {
+                "step": -(-position // self.batch_size),
+                "position": position,
+                "counts": state["counts"],
+                "changes": causes(differing, every),
             }
-        return self._settings() | self._contents
+            pipeline = self._continued([*history, entry])
+        if position == self.batching.position(step := -(-position // self.batch_size)):
+            return pipeline, step
+        text = f"no batch begins at record {position:,}, where this state was taken"
+        mend = f"Choose one that divides it, as {state['settings'].get('batch.size', 1)}."
+        raise StateError(text, key="batch.size", value=self.batch_size, hint=mend)
 
-    def _settings(self) -> dict[str, str]:
-        """The digest of each setting that determines the sequence."""
-        shuffle_rows = self._layout[2] is not None
-        return parts(self._identity, self.plan, self.batch_size, self.remainder, shuffle_rows=shuffle_rows)
+    def _continued(self, history: Sequence[Mapping[str, Any]]) -> Pipeline:
+        """The same mix, begun where its history says that it was last changed."""
+        begin = Begin(history[-1]["position"], history[-1]["counts"]) if history else None
+        if begin == self.plan.spec.begin:
+            return self
+        other = self._with_plan(Plan.of(replace(self.plan.spec, begin=begin)))
+        other.history = history
+        other.recipe = self.recipe and partial(_gone_on, self.recipe, history)
+        return other
 
     def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
         """The same data and the same compiled program in another ratio.
@@ -201,17 +293,47 @@ class Pipeline:
         Raises:
           ConfigError: There is no such source, or the numbers make no mix.
         """
-        plan = self.plan.with_weights(weights)
+        other = self._with_plan(self.plan.with_weights(weights))
+        other.recipe = self.recipe and partial(_reweighted, self.recipe, dict(weights))
+        return other
+
+    def _with_plan(self, plan: Plan) -> Pipeline:
+        """The same data and the same compiled program under another plan."""
         batching = replace(self.batching, length=plan.length)
         program, _, row_shuffle, numbers = self._layout
+        if self._identity.get("mix.loss_weight") == INVERSE_SHARE:
+            by_source = loss_weights(INVERSE_SHARE, plan.names, plan.targets)
+            numbers = tuple(each.changed("loss_weight", list(by_source.values())) for each in numbers)
         row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
-        other._identity, other._contents, other._buffers = self._identity, self._contents, self._buffers
+        other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
+        other._make_past, other.history = self._make_past, self.history
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places = self._places
         other._layout, other._reader = (program, arrays_of(plan), row_shuffle, numbers), self._reader
-        other.recipe = self.recipe and partial(_reweighted, self.recipe, dict(weights))
+        other.recipe, other.viewer = None, self.viewer
+        return other
+
+    def view(self, split: str | None = "test", *, shuffle: bool | str = "none", random: bool = False) -> Pipeline:
+        """The same sources and preparation, to evaluate on: each source's records once, one source after the other.
+
+        Labels are numbered as in the mix. The last batch may be short, and there is no leaf `loss_weight` from
+        `mix.loss_weight`.
+
+        Args:
+          split: The split that is read of every source; "test" is its `test_split`, where it names one. None for the
+            records of the mix itself, whose memory is shared.
+          shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
+          random: Whether operators that draw take part.
+
+        Raises:
+          ConfigError: A source has no such split, or the pipeline was made neither by `load` nor by `mix`.
+        """
+        if self.viewer is None:
+            raise ConfigError("views are of pipelines that datamix.load or datamix.mix has made.")
+        other = self.viewer(self, split, shuffle=shuffle, random=random)
+        other.recipe = self.recipe and partial(_viewed, self.recipe, split, shuffle=shuffle, random=random)
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
@@ -224,7 +346,7 @@ class Pipeline:
             raise ConfigError(
                 "a Pipeline is pickled as the call of datamix.load or datamix.mix that made it, not this."
             )
-        return _made_again, (self.recipe, self._settings())
+        return _made_again, (self.recipe, _digests(self))
 
     def __len__(self) -> int:
         """Batches in the whole mix.
@@ -281,6 +403,8 @@ class Pipeline:
         """The number of the batch at a step, which may be counted from the end."""
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
+        if 0 <= index * self.batch_size < self.plan.begin:
+            raise IndexError(f"batch {step} of a mix that goes on with another one from record {self.plan.begin:,}")
         if index < 0 or (length is not None and index >= length):
             raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
         return index
@@ -330,23 +454,11 @@ class Pipeline:
                     "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
                 )
             return GlobalIterator(
-                lambda rows: self._iterator(start, (rows, rows), "numpy", 1), self.batching, self.spec, sharding
+                lambda rows: BatchIterator(self, start=start, rows=lambda _: rows), self.batching, self.spec, sharding
             )
         self.batching.check_shard(shard)
-        whole, short = (shard_rows(n, *shard) for n in (self.batch_size, self.batching.short_rows))
-        return self._iterator(start, (whole, short), output, stride)
-
-    def _iterator(self, start: int, rows: tuple[slice, slice], output: Output, stride: int) -> BatchIterator:
         return BatchIterator(
-            self.compiled,
-            self.plan,
-            self.batching,
-            buffers=self._buffers,
-            parts=self._parts,
-            start=start,
-            rows=rows,
-            output=output,
-            stride=stride,
+            self, start=start, rows=lambda size: shard_rows(size, *shard), output=output, stride=stride
         )
 
     def records(self) -> Records:
@@ -395,7 +507,19 @@ def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -
     return recipe().with_weights(weights)
 
 
-def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, str]) -> Pipeline:
+def _viewed(recipe: Callable[[], Pipeline], split: str | None, **settings: Any) -> Pipeline:
+    return recipe().view(split, **settings)
+
+
+def _gone_on(recipe: Callable[[], Pipeline], history: Sequence[Mapping[str, Any]]) -> Pipeline:
+    return recipe()._continued(history)
+
+
+def _digests(pipeline: Pipeline) -> dict[str, object]:
+    return {key: f"#{digest(value)}" for key, value in pipeline._settings.items()}
+
+
+def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) -> Pipeline:
     """The pipeline of a recipe, in another process; what `load` has told, it does not tell again.
 
     Raises:
@@ -404,6 +528,7 @@ def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, str]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = recipe()
-    if difference := differing(settings, pipeline._settings()):
-        raise StateError(f"this pipeline was pickled {difference}; make it again with datamix.load or datamix.mix.")
+    if changed := changes(settings, _digests(pipeline)):
+        text = f"this pipeline was pickled under another configuration: {in_words(changed)}"
+        raise StateError(f"{text}; make it again with datamix.load or datamix.mix.")
     return pipeline

@@ -123,7 +123,11 @@ def _next_flat(compiled: Compiled, cursor: Cursor) -> tuple[Record, Cursor]:
     """The batch at a cursor with flat leaves, shape [batch, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
     located, cursor = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
-    reader = compiled.reader.stage(located) if isinstance(compiled.reader, Fed) else compiled.reader
+    reader = compiled.reader
+    if isinstance(reader, Fed):
+        # What the next call asks for, so that it is read while this batch is computed with.
+        ahead, _ = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
+        reader = reader.stage(located, ahead)
     return transform(program.branches, program.shared, numbers, located, reader.read), cursor
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.pipeline.batching import Batching
-from datamix.pipeline.iterator import BatchIterator, State
+from datamix.pipeline.iterator import BatchIterator
+from datamix.pipeline.state import State
 from datamix.spec import Batch, LeafSpec
 
 
@@ -83,10 +84,10 @@ class GlobalIterator(Iterator[Batch]):
         """See `BatchIterator.state`."""
         return self._runs[0][1].state()
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
         """See `BatchIterator.restore`."""
         for _, iterator in self._runs:
-            iterator.restore(state)
+            iterator.restore(state, changed)
 
     state_dict = get_state = state
     load_state_dict = set_state = restore

@@ -130,6 +130,11 @@ def _putter(
     return lambda view: internal.batched_device_put(aval, sharding, [view], [device], False)
 
 
+def is_view(array: jax.Array, memory: np.ndarray) -> bool:
+    """Whether an array is memory of the host, on a CPU, and no copy of it."""
+    return array.platform() == "cpu" and array.unsafe_buffer_pointer() == memory.ctypes.data
+
+
 def host_view(array: jax.Array) -> np.ndarray:
     """The memory of an array on a CPU, without a copy.
 

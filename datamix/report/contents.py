@@ -17,19 +17,10 @@ from datamix.spec import Spec
 
 def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None = None) -> dict[str, Any]:
     """The report on all that a mix will hand out; records that fill no batch and are dropped do not count."""
-    plan, batches = built.plan, built.num_batches()
-    records = built.num_records()
+    plan, records = built.plan, built.num_records()
     counts = dict.fromkeys(plan.names) if records is None else dict(zip(plan.names, plan.counts(records), strict=True))
-    return report_of(
-        built,
-        plan,
-        spec,
-        fingerprint=built.fingerprint(),
-        batches=batches,
-        counts=counts,
-        records=records,
-        statistics=statistics,
-    )
+    seen: Any = {"batches": built.num_batches(), "counts": counts, "records": records}
+    return report_of(built, plan, spec, fingerprint=built.fingerprint(), statistics=statistics, **seen)
 
 
 def announced(config: Config) -> tuple[Console, Built]:

@@ -50,9 +50,8 @@ def counting(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
             if not out.is_terminal and (now := time.perf_counter()) - shown >= _LINE_S:
                 shown = now
-                out.print(
-                    f"{label}: {done:,} of {total:,}, {(total - done) * (now - begun) / max(done, 1):,.0f} s left"
-                )
+                left_s = (total - done) * (now - begun) / max(done, 1)
+                out.print(f"{label}: {done:,} of {total:,}, {left_s:,.0f} s left")
 
         yield advance
 

@@ -89,7 +89,7 @@ def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] 
     if "class_names" not in names or "class_names" in (leaves or {}).values():
         return ()
     with contextlib.suppress(DataError):  # Python objects: if they are a leaf, that is said there
-        text = _load(archive, "class_names")
+        text = load_array(archive, "class_names")
         return tuple(text.tolist()) if text.ndim == 1 and text.dtype.kind == "U" else ()
     return ()
 
@@ -169,11 +169,11 @@ class ArrayFiles(TakeFromRead):
 
 
 def _load_all(places: Sequence[_Place]) -> np.ndarray:
-    parts = [_load(*place) for place in places]
+    parts = [load_array(*place) for place in places]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _load(path: Path, name: str | None) -> np.ndarray:
+def load_array(path: Path, name: str | None = None) -> np.ndarray:
     """The array of an `.npy` file, memory-mapped, or one of an `.npz` file."""
     try:
         if name is None:

@@ -127,6 +127,11 @@ class PartOfSource:
         places = getattr(self.source, "places", None)
         return None if places is None else lambda indices: places(self._of_whole(indices))
 
+    @property
+    def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
+        """What does ahead what the first use would do, if the source has it."""
+        return getattr(self.source, "prepare", None)
+
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """Write some records into arrays; see `Source.take`."""
         self.source.take(self._of_whole(indices), out)

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -35,7 +36,10 @@ Fit = Literal["resize", "crop", "pad"]
 
 _GAP = 4  # libjpeg may shrink a JPEG to this many times what is asked for, much faster than Pillow
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow would start other programs for some others
-_SPREAD_RECORDS = 64  # of fewer, threads of their own are not worth their start
+# Of fewer records, or such as take less time, threads of their own are not worth their start: small images take longer
+# in handing the interpreter over than in decoding.
+_SPREAD_RECORDS, _SPREAD_S = 64, 5e-5
+_CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")  # how a part of a PNG file begins and ends
 # What Pillow and simplejpeg raise on damaged files, by the format.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error)
 
@@ -105,10 +109,10 @@ class ImageFormat:
           DataError: The file is damaged, truncated or no image, or its pixels have no known range. The message does not
             say which file.
         """
+        if (plain := _plain_png(data)) is not None and plain.shape == out.shape:
+            out[...] = plain
+            return
         with installed(), damage():
-            if (plain := _plain_png(data)) is not None and plain.shape == out.shape:
-                out[...] = plain
-                return
             image = self._jpeg(data) if bytes(data[:3]) == b"\xff\xd8\xff" else None
             pixels = self._fitted(image or self._other(data)).tobytes()
             out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
@@ -168,11 +172,13 @@ def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
     """
     if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[24:26]) not in (b"\x08\x00", b"\x08\x02") or not opencv():
         return None
-    at, kind = 8, b""
+    at, kind, view = 8, b"", memoryview(data)
     while kind != b"IEND":
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        kind = bytes(data[at + 4 : at + 8])
-        is_whole = end <= len(data) and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if at + 12 > len(data):
+            return None
+        length, kind = _CHUNK.unpack_from(data, at)
+        end = at + 12 + length
+        is_whole = end <= len(data) and zlib.crc32(view[at + 4 : end - 4]) == _CRC.unpack_from(data, end - 4)[0]
         if not is_whole or kind in (b"tRNS", b"eXIf", b"acTL"):  # transparency, orientation, frames
             return None
         at = end
@@ -266,10 +272,12 @@ def spread(count: int, fill: Callable[[int], None]) -> None:
     Raises:
       DataError: The first row that cannot be filled raises it.
     """
-    if count < _SPREAD_RECORDS:
-        return _fill(range(count), fill)
+    begun, first = time.perf_counter(), count if count < _SPREAD_RECORDS else _SPREAD_RECORDS // 8
+    _fill(range(first), fill)
+    if time.perf_counter() - begun < first * _SPREAD_S:
+        return _fill(range(first, count), fill)
     step = max(8, count // (8 * num_cores()))
-    parts = [_pool().submit(_fill, range(count)[start : start + step], fill) for start in range(0, count, step)]
+    parts = [_pool().submit(_fill, range(count)[start : start + step], fill) for start in range(first, count, step)]
     try:
         for part in parts:
             part.result()

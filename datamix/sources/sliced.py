@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +51,6 @@ class Sliced(PartOfSource):
         whole = read_all(self.source)
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in whole}
-
-    @property
-    def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
-        """What does ahead what the first use would do, if the source has it."""
-        return getattr(self.source, "prepare", None)
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
         """The statistics that the source has kept, where the slice is all of it."""

@@ -57,9 +57,7 @@ def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
     names = [str(name) for name in node.source]
     if len(names) < 2:
         raise ConfigError(f"it draws ratios, and {names[0]} is the only source", key="hydra/sweeper", value="simplex")
-    caps = dict.fromkeys(names, PARTS)
-    if simplex.max_epochs is not None:
-        caps = _caps(node, simplex.max_epochs)
+    caps = dict.fromkeys(names, PARTS) if simplex.max_epochs is None else _caps(node, simplex.max_epochs)
     points = _written(simplex.ratios, names) if simplex.ratios is not None else draw(simplex, names, caps)
     return [share_overrides(names, point) for point in points]
 
@@ -101,7 +99,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
         uniform = np.clip(sequence.random(_BLOCK), 1e-9, 1 - 1e-9)
         gamma = gammaincinv(simplex.strength * size * prior, uniform) + 1e-300
         for shares in [*first, *(gamma / gamma.sum(1, keepdims=True))]:
-            point = tuple(floor + part for part in _rounded(shares, free))
+            point = tuple(floor + part for part in rounded(shares, free))
             if all(part <= caps[name] for name, part in zip(names, point, strict=True)):
                 points[point] = None
             if len(points) == simplex.num_jobs:
@@ -112,22 +110,17 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     raise ConfigError(text, key=f"{_SWEEPER}.num_jobs", value=simplex.num_jobs, hint=mend)
 
 
-def _rounded(shares: np.ndarray, total: int) -> list[int]:
-    """Whole numbers with a given sum, each within 1 of its share of it: those with the largest remainders gain."""
+def rounded(shares: np.ndarray, total: int = PARTS) -> list[int]:
+    """Whole numbers with a given sum, each within 1 of its share of it: those with the largest remainders gain.
+
+    >>> rounded([1 / 3, 1 / 3, 1 / 3])
+    [3334, 3333, 3333]
+    """
     exact = np.asarray(shares) * total
     parts = np.floor(exact).astype(int)
     gaining = np.argsort(parts - exact, kind="stable")[: total - parts.sum()]
     parts[gaining] += 1
     return [int(part) for part in parts]
-
-
-def rounded(shares: np.ndarray) -> list[int]:
-    """A ratio in ten-thousandths that add up to 10,000.
-
-    >>> rounded([1 / 3, 1 / 3, 1 / 3])
-    [3334, 3333, 3333]
-    """
-    return _rounded(np.asarray(shares), PARTS)
 
 
 def _prior(prior: Any, names: Sequence[str]) -> np.ndarray:

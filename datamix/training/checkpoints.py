@@ -24,8 +24,9 @@ from datamix.report.files import write_text
 from datamix.training.learner import State, is_key
 
 _MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the last
-# Changes with what is saved: 2 has the learning rate among the optimiser's arrays, 3 a digest of each file.
-_FORMAT = 3
+# Changes with what is saved: 2 has the learning rate among the optimiser's arrays, 3 a digest of each file, 4 the
+# settings and the position of the mix, of which the steps may go on otherwise.
+_FORMAT = 4
 _DIGESTS = "digests.json"  # written last: a checkpoint without it is half written
 
 
@@ -57,9 +58,14 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
         )
+        if step in self._manager.all_steps():  # of a run that goes on with larger batches, and counts less
+            self._manager.delete(step)
         with _writing(self.path / str(step)):
             self._manager.save(step, args=items, force=True)
             write_text(self.path / str(step) / _DIGESTS, json.dumps(_digests(self.path / str(step))))
+        for other in self._manager.all_steps():
+            if other > step:
+                self._manager.delete(other)
 
     def position(self, step: int) -> dict[str, Any]:
         """The position that `save` was given.

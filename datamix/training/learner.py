@@ -166,29 +166,35 @@ def first_state(learner: Learner, key: jax.Array, moments: Moments) -> State:
 @same_draws()
 def train(
     learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: Float32[jax.Array, " steps"]
-) -> tuple[Cursor, State, Float32[jax.Array, " steps"]]:
+) -> tuple[Cursor, State, Float32[jax.Array, " steps"], Float32[jax.Array, "2 num_sources"]]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Returns:
-      Cursor and state after the last step, and the loss of each step.
+      Cursor and state after the last step, the loss of each step, and over all steps the summed loss of each source,
+      without weights, and how many things it is a sum over.
     """
     graph, transform = _graph(learner, training=True), learner.transform()
 
     def loss_of(params: Any, rest: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
         losses, counts = learner.task.loss(model(*learner.task.inputs(batch)), batch)
-        return losses.sum() / jnp.maximum(counts.sum(), 1), _split(model)[2]
+        weight = batch.get("loss_weight", jnp.float32(1))
+        total = (counts * weight).sum()
+        loss = (losses * weight).sum() / jnp.where(total > 0, total, 1)
+        return loss, (_split(model)[2], jnp.stack([losses, counts.astype(losses.dtype)], axis=1))
 
-    def step(carry: tuple[Cursor, State], rate: jax.Array) -> tuple[tuple[Cursor, State], jax.Array]:
-        cursor, (params, rest, optimizer) = carry
+    def step(carry: tuple[Cursor, State, jax.Array], rate: jax.Array) -> tuple[tuple[Any, ...], jax.Array]:
+        cursor, (params, rest, optimizer), sums = carry
         batch, cursor = compiled.next(cursor)
-        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch)
+        (loss, (rest, of_record)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch)
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
         params = optax.apply_updates(params, updates)
-        return (cursor, State(params, rest, optimizer)), loss
+        sums += jax.ops.segment_sum(of_record, batch["source_id"], num_sources)
+        return (cursor, State(params, rest, optimizer), sums), loss
 
-    (cursor, state), losses = lax.scan(step, (cursor, state), rates)
-    return cursor, state, losses
+    num_sources = len(compiled.plan.size)
+    (cursor, state, sums), losses = lax.scan(step, (cursor, state, jnp.zeros((num_sources, 2))), rates)
+    return cursor, state, losses, sums.T
 
 
 def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Sums:

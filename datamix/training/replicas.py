@@ -29,6 +29,7 @@ from datamix.training.learner import (
 from datamix.training.tasks.base import Sums
 
 PerStep: TypeAlias = Float32[np.ndarray, "num_replicas steps"]
+BySource: TypeAlias = Float32[np.ndarray, "num_replicas 2 num_sources"]
 
 
 class Single:
@@ -40,12 +41,16 @@ class Single:
         (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
-    def train(self, rates: PerStep) -> PerStep:
-        """Train each replica on one batch for each of its learning rates; the loss of each step."""
-        self._cursor, self._state, losses = train_jitted(
+    def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
+        """Train each replica on one batch for each of its learning rates; see `datamix.training.learner.train`."""
+        self._cursor, self._state, losses, sums = train_jitted(
             self._learner, self._compiled, self._cursor, self._state, jnp.asarray(rates[0])
         )
-        return np.asarray(losses)[None]
+        return np.asarray(losses)[None], np.asarray(sums)[None]
+
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        """Go on with the batch at each replica's cursor."""
+        (self._cursor,) = cursors
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         """Test every replica; see `datamix.training.learner.evaluate`."""
@@ -72,7 +77,7 @@ class Threaded:
         ]
         self._compiled_steps: set[int] = set()
 
-    def train(self, rates: PerStep) -> PerStep:
+    def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
         calls = [
             partial(replica.train, rates_of_one[None])
             for replica, rates_of_one in zip(self._replicas, rates, strict=True)
@@ -81,7 +86,12 @@ class Threaded:
         first = [] if steps in self._compiled_steps else [calls.pop(0)()]  # by itself, so that it is compiled once
         self._compiled_steps.add(steps)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.concatenate([*first, *pool.map(lambda call: call(), calls)])
+            losses, sums = zip(*first, *pool.map(lambda call: call(), calls), strict=True)
+        return np.concatenate(losses), np.concatenate(sums)
+
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        for replica, cursor in zip(self._replicas, cursors, strict=True):
+            replica.seek([cursor])
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         return [score for replica in self._replicas for score in replica.scores(data, num_batches, num_sources)]
@@ -107,12 +117,15 @@ class Vmapped:
         self._stacked = [_stack(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
         self._cursor, self._state = (jax.tree.map(_stack, *trees) for trees in (cursors, states))
 
-    def train(self, rates: PerStep) -> PerStep:
+    def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
         stacked = (self._stacked, self._cursor, self._state, jnp.asarray(rates))
-        self._cursor, self._state, losses = _train_vmapped(
+        self._cursor, self._state, losses, sums = _train_vmapped(
             self._learner, self._structure, self._is_shared, self._shared, stacked
         )
-        return np.asarray(losses)
+        return np.asarray(losses), np.asarray(sums)
+
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        self._cursor = jax.tree.map(_stack, *cursors)
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
@@ -161,7 +174,7 @@ def _stack(*leaves: jax.Array) -> jax.Array:
 def _train_vmapped(
     learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], stacked: Any
 ) -> Any:
-    def train_one(replica: Any) -> tuple[Cursor, State, jax.Array]:
+    def train_one(replica: Any) -> tuple[Cursor, State, jax.Array, jax.Array]:
         arrays, cursor, state, rates = replica
         of_all, of_one = iter(shared), iter(arrays)
         compiled = structure.unflatten([next(of_all if is_common else of_one) for is_common in is_shared])

@@ -14,7 +14,8 @@ import numpy as np
 from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
-from datamix.fingerprint import differing, digest
+from datamix.fingerprint import changes, digest, in_words, records_key, shortened
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
@@ -37,7 +38,7 @@ class Run:
     Attributes:
       rates: The learning rate of each step, float32 [steps].
       step: The number of steps done.
-      cursor: The cursor before the next batch.
+      cursor: The cursor of the batch at that step.
       state: The state after the last step.
       note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
       error: What has ended the run before its time.
@@ -64,7 +65,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """The number of steps in all."""
+        """The number of steps in all, with those that are left out."""
         return len(self.rates)
 
     @property
@@ -86,6 +87,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
+    if not data.pipeline.batching.kept_runs(0, steps):
+        raise ConfigError(f"it leaves out all of the run's {steps:,} steps", key="skip", value=config.skip)
     learner = Learner.of(settings, data.task)
     learner.check(data.pipeline.spec)
     run = Run(
@@ -105,7 +108,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         lines = _resume(run)
     else:
         run.checkpoints.clear()
-    run.metrics = MetricsFile(directory, lines)
+    run.metrics = MetricsFile(directory, lines, run.step)
     return run
 
 
@@ -136,10 +139,13 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     length, size = data.pipeline.plan.length, data.pipeline.batch_size
     whole = None if length is None else length // size
     wanted = settings.steps if settings.tokens is None else None
-    if wanted is None and whole is None:
+    refusal = data.pipeline.plan.refusal()
+    if wanted is None and (whole is None or refusal):
         text = "the whole mix never ends; set train.steps, or another stop than forever"
         raise ConfigError(text, key="train.steps", value=None)
     if whole is not None and (wanted or 0) > whole:
+        if refusal:
+            raise refusal
         text = f"it is more than the {whole} whole batches of the mix"
         mend = f"Make it {whole} or less, or set stop=forever."
         raise ConfigError(text, key="train.steps", value=settings.steps, hint=mend)
@@ -153,36 +159,64 @@ def _resume(run: Run) -> list[Line]:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
         return []
     position = run.checkpoints.position(step)
-    if difference := differing(position.get("identity", {}), _identity(run)):
-        raise StateError(
-            f"{run.checkpoints.path / str(step)} was taken {difference}; resume it under the same, or start afresh "
-            "without train.resume",
-            key="train.resume",
-        )
-    run.step = step
+    path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
+    changed = changes(position["identity"], _identity(run))
+    # Of a source that comes or goes with the mix, nothing else was tested or will be.
+    tested = {f"source.{name}.test_split" for name in position["mix"]["counts"]} & set(_identity(run))
+    firm = [key for key in changed if not key.endswith(".test_split") or key in tested]
+    if on_purpose:
+        firm = [key for key in firm if key not in _MAY_CHANGE]
+    if firm:
+        may = "" if on_purpose or set(firm) - set(_MAY_CHANGE) else "go on on purpose with train.resume=changed, "
+        text = f"{path} was taken under another configuration: {in_words({key: changed[key] for key in firm})}"
+        raise StateError(f"{text}; resume it under the same, {may}or start afresh without train.resume", key=_RESUME)
+    try:
+        pipeline, run.step = run.data.pipeline.restored(position["mix"], "mix" if on_purpose else None)
+    except StateError as error:
+        raise StateError(f"{path}: {error}", key=_RESUME) from error
+    if run.step > run.steps:
+        text = f"the run in {run.checkpoints.path.parent} has done {run.step:,} steps already"
+        raise StateError(text, key="train.steps", value=run.steps, hint="Make it more, or start afresh.")
+    on = {key: changed[key] for key in changed if key in _MAY_CHANGE}
+    if len(pipeline.history) > len(position["mix"]["history"]):
+        on |= pipeline.history[-1]["changes"]
+    run.data = replace(run.data, pipeline=pipeline)
     run.state = run.checkpoints.state(step, run.state)
-    run.cursor = run.data.pipeline.start(position["mix"]["step"])
-    run.note = f"train.resume: the run goes on after step {step:,} of {run.steps:,}."
-    lines: list[Line] = position["lines"]
-    return lines
+    run.cursor = pipeline.start(run.step)
+    run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
+    if on:
+        run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
+    # With another batch size, the same records are of other steps.
+    return [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
+
+
+_RESUME = "train.resume"
+_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule")  # what is done from then on, and leaves no other state
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """The digests of all that determines a run, by the key that sets it."""
-    settings, mix = run.settings, run.data.pipeline.iterator().state()["fingerprint"]
-    parts = {
+    """What determines a run beside its mix, by the key that sets it; not how long it lasts."""
+    settings, tests = run.settings, run.data.test_pipeline
+    parts = tests.parts(tests.plan.length or 0)
+    of_source = {
+        f"source.{name}.test_split": f"#{digest([value for key, value in parts.items() if _is_of(name, key)])}"
+        for name in tests.source_names
+    }
+    return shortened({
         "model": [settings.model, dict(settings.model_settings)],
+        "parameters": run.learner.num_parameters(),
         "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
-        "train.steps": run.steps,
-        "test_split": run.data.test_pipeline.fingerprint,
-    }
-    return {**mix, **{key: digest(value) for key, value in parts.items()}}
+    }) | of_source  # fmt: skip
+
+
+def _is_of(source: str, part: str) -> bool:
+    return part in (f"source.{source}", records_key(source))
 
 
 def _save(run: Run) -> None:
-    mix = run.data.pipeline.iterator(start=run.step).state()
+    mix = run.data.pipeline.state(run.step)
     run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines})
 
 
@@ -191,7 +225,7 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 
     Args:
       runs: The runs, which are changed in place; where a loss is no longer finite, the run's `error` says so.
-      tell: The function that is called after each test, with the runs that are trained together.
+      tell: The function that is called after each line, with the runs that are trained together.
       how: The way of training several runs; see `execution_of`.
     """
     with interruption.waiting():  # so that what was trained until then is kept
@@ -201,11 +235,12 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
 
 def _alike(first: Run, other: Run) -> bool:
     """Whether two runs can be trained in one program."""
+    mine, theirs = first.data, other.data
     return (
-        (first.learner, first.step, first.steps, first.data.test_pipeline)
-        == (other.learner, other.step, other.steps, other.data.test_pipeline)
-        and first.settings.eval_every == other.settings.eval_every
-        and same_program(first.data.pipeline.compiled, other.data.pipeline.compiled)
+        (first.learner, first.step, first.steps, mine.test_pipeline, mine.pipeline.batching.skip)
+        == (other.learner, other.step, other.steps, theirs.test_pipeline, theirs.pipeline.batching.skip)
+        and _every(first) == _every(other)
+        and same_program(mine.pipeline.compiled, theirs.pipeline.compiled)
     )
 
 
@@ -218,20 +253,32 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         [run.cursor for run in runs],
         [run.state for run in runs],
     )
-    all_rates, every = np.stack([run.rates for run in runs]), first.settings.eval_every
+    all_rates, every = np.stack([run.rates for run in runs]), _every(first)
+    batching, at = first.data.pipeline.batching, first.step
     while True:
         begun, before = time.perf_counter(), first.step
-        step = min(before - before % every + every, first.steps)
+        kept = batching.after(before, 0)  # the next step that is not left out
+        step = min(first.steps, *(kept - kept % number + number for number in every))
+        steps, trained = batching.kept_runs(before, step), []
+        scores: Sequence[Sums | None] = [None] * len(runs)
         with failures_named():
-            losses = replicas.train(all_rates[:, before:step]) if step > before else None
-            scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+            for begin, end in steps:
+                if begin != at:
+                    replicas.seek([run.data.pipeline.start(begin) for run in runs])
+                trained.append(replicas.train(all_rates[:, begin:end]))
+                at = end
+            if step == first.steps or step % first.settings.eval_every == 0:
+                scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
-        ending = interruption.received()  # a signal that comes later waits for the next test
+        ending = interruption.received()  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
-            if losses is not None and run.error is None:
-                _note(run, before, losses[i], partial(replicas.state, i), ending=ending)
-        if losses is not None:  # otherwise they had ended before
+            if trained and run.error is None:
+                numbers = np.concatenate([np.arange(*each) for each in steps])
+                losses = np.concatenate([each[i] for each, _ in trained])
+                by_source = np.sum([sums[i] for _, sums in trained], axis=0)
+                _note(run, before, numbers, losses, by_source, partial(replicas.state, i), ending=ending)
+        if trained:  # otherwise they had ended before
             tell(runs)
         if ending:
             interruption.check()
@@ -242,11 +289,25 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         run.checkpoints.close()
 
 
-def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State], *, ending: bool) -> None:
-    """Record what a run has done since the step `before`."""
+def _every(run: Run) -> tuple[int, int]:
+    """The steps between two tests, and between two lines."""
+    return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
+
+
+def _note(
+    run: Run,
+    before: int,
+    steps: np.ndarray,
+    losses: np.ndarray,
+    by_source: np.ndarray,
+    state: Callable[[], State],
+    *,
+    ending: bool,
+) -> None:
+    """Record what a run has done since the step `before`: the loss of each step, and the sums of each source's."""
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
-        lost = before + int(np.argmin(np.isfinite(losses))) + 1
+        lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
         if broken := run.data.broken():
             run.error = DataError(
                 f"at step {lost} the loss is no longer finite: {broken}; mend them with an operator of your own, or "
@@ -256,10 +317,14 @@ def _note(run: Run, before: int, losses: np.ndarray, state: Callable[[], State],
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
-    assert run.scores is not None
+    plan, size = run.data.pipeline.plan, run.data.pipeline.batch_size
+    sources = progress(plan, Totals.at(plan, run.step * size), Totals.at(plan, before * size))
+    for row, loss, count in zip(sources.values(), *by_source.tolist(), strict=True):
+        row["loss"] = loss / count if count else None
+    metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
     run.metrics.trained(before, losses)
-    run.metrics.add(run.step, float(losses.mean()), run.data.task.metrics(run.data.pipeline.source_names, run.scores))
-    if ending or _due(run, before):
+    run.metrics.add(run.step, float(losses.mean()), metrics, sources)
+    if ending or (metrics is not None and _due(run)):
         run.state = state()
         _save(run)
 
@@ -280,7 +345,7 @@ def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[
     return groups
 
 
-def _due(run: Run, before: int) -> bool:
-    """Whether to take a checkpoint after a test, the one before having been at the step `before`."""
-    every = run.settings.checkpoint_every or 1
-    return run.step == run.steps or run.step // every > before // every
+def _due(run: Run) -> bool:
+    """Whether to take a checkpoint after a test."""
+    every, tests = run.settings.checkpoint_every or 1, run.settings.eval_every
+    return run.step == run.steps or run.step // every > (run.step - 1) // tests * tests // every

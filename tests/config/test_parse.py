@@ -398,7 +398,7 @@ def test_lengths_follow_the_ratio(tmp_path: Path) -> None:
     numbers = [sum(int(batch["tokens"][batch["source_id"] == i].sum()) for batch in batches) for i in range(2)]
     assert numbers[0] / sum(numbers) == pytest.approx(0.5, abs=200 / sum(numbers))
     with pytest.raises(
-        SpecError, match=r"mix\.unit = tokns: source 'short' has no leaf 'tokns' .* Did you mean 'tokens'\?"
+        SpecError, match=r"mix\.unit = 'tokns'; source 'short' has no leaf 'tokns' .* Did you mean 'tokens'\?"
     ):
         build(parsed("source=short+long", "mix.unit=tokns", config_dir=tmp_path))
 

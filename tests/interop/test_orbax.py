@@ -31,7 +31,7 @@ def test_a_checkpoint_manager_saves_the_mix_beside_the_model(tmp_path: Path) -> 
         restore = ocp.args.Composite(model=ocp.args.StandardRestore(model), mix=MixRestore(resumed))
         assert manager.restore(5, args=restore).mix is resumed
         assert resumed.step == 5
-        with pytest.raises(StateError, match="under another configuration: seed differ"):
+        with pytest.raises(StateError, match="under another configuration: seed was 0 and is 1"):
             manager.restore(5, args=ocp.args.Composite(mix=MixRestore(iterator(0, seed=1))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
+from snippets import Page
 
 torch = pytest.importorskip("torch")
 
@@ -160,7 +162,7 @@ def test_a_state_is_that_of_any_iterator() -> None:
     other.load_state_dict(own.state_dict() | {"worker": [1, 2]})
     with pytest.raises(StateError, match=r"worker 1 of 2, and this is worker 0 of 1; restore it with num_workers=2"):
         iter(other)
-    other.load_state_dict(mix(seed=1).iterator().state())
+    other.load_state_dict(mix(seed=1).iterator(1).state())
     with pytest.raises(StateError, match="seed"):
         iter(other)
 
@@ -178,3 +180,20 @@ def test_records_are_a_map_style_dataset() -> None:
     loader = torch.utils.data.DataLoader(pipeline.records(), batch_size=8)
     for batch, expected in zip(loader, pipeline, strict=True):
         np.testing.assert_array_equal(batch["image"], expected["image"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("library", "path"), [("lightning", "lightning_fit.py"), ("transformers", "trainer_fit.py")])
+def test_trainers_of_other_libraries_take_a_mix(
+    library: str, path: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip(library)
+    page = Page(Path(__file__).resolve().parents[2] / "docs" / "pages" / "how-to" / "torch.md")
+    page.save(tmp_path)
+    command = [sys.executable, path]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    last = float(ended.stdout.split()[-1].strip("tensor()"))
+    assert last > 0.6 if library == "lightning" else last < 1.5  # an accuracy; a mean loss, which begins at 3

@@ -99,3 +99,22 @@ def test_lengths_are_queued_fairly(weights: list[int], longest: list[int], seed:
         shares, lambda source, numbers: np.resize(lengths[source], 5000)[numbers], [0] * len(shares), 300
     )
     assert source_of.tolist() == fair_queue(shares, [values.tolist() for values in lengths], 300)
+
+
+def test_the_error_of_lengths_never_grows() -> None:
+    """After the table it is that of 2 records, and of what the order within an epoch makes of its lengths."""
+    generator = np.random.default_rng(0)
+    sizes = {"a": 500, "b": 300, "c": 70}
+    lengths = {name: generator.integers(1, 200 * (i + 1), size) for i, (name, size) in enumerate(sizes.items())}
+    plan = Plan(sizes, {"a": 3, "b": 2.5}, lengths=lengths, stop="forever")
+    second = plan.stages[1]
+    assert second.length is None
+    # A part of an epoch is off its mean by no more than if its longest records came first.
+    bridges = [
+        float(np.cumsum(np.sort(values)[::-1] - values.mean()).max()) + 2 * float(values.max())
+        for values in lengths.values()
+    ]
+    for position in (second.first, second.first + 12_345, 10**6, 10**9, 10**12, 10**15):
+        amounts = plan.amounts(position)
+        off = [abs(amount - share * sum(amounts)) for amount, share in zip(amounts, plan.shares, strict=True)]
+        assert max(off) <= 2 * sum(bridges)

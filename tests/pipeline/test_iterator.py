@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -166,45 +167,77 @@ def test_start_behind_the_end_gives_nothing(load: Callable[..., datamix.Pipeline
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ("seed=7", "seed"),
-        ("batch.size=4", "batch.size"),
-        ("mix.ratio=1:2:1", "mix"),
-        ("mix=random", "mix.order"),
-        ("stop=all_exhausted", "stop"),
-        ("shuffle=false", "shuffle"),
-        ("source.a.limit=30", "source.a"),
-        ("operators=[flip_horizontal]", "operators"),
+        ("seed=7", r"seed was 0 and is 7; restore it under the same, or start afresh\."),
+        (
+            "mix.ratio=1:2:1",
+            r"mix\.weights\.a was 1/3 and is 1/4, mix\.weights\.b was 1/3 and is 1/2, mix\.weights\.c was 1/3 "
+            r"and is 1/4; restore it under the same, go on under this one on purpose with changed='mix' "
+            r"\(train\.resume=changed\), or start afresh",
+        ),
+        ("mix=random", r"mix\.order was proportional and is random, .*; restore it under the same, go on under this"),
+        ("shuffle=false", r"shuffle was full and is false; restore it under the same, or start afresh\."),
+        ("source.a.limit=30", r"source\.a\.num_records was \d+ and is 30"),
+        ("operators=[flip_horizontal]", r'operators was \[\] and is \[\["flip_horizontal", \{\}\]\]; restore'),
+        ("stop.samples=8", r"stop\.samples was not set and is 8; restore it under the same, go on under this one"),
     ],
 )
 def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: str, key: str) -> None:
-    state = load().iterator().state()
-    with pytest.raises(StateError, match=rf"taken under another configuration: {key} differ"):
+    state = json.loads(json.dumps(load().iterator(2).state()))
+    with pytest.raises(StateError, match=rf"^this state was taken under another configuration: {key}"):
         load(change).iterator().restore(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["batch.size=4", "stop=all_exhausted", "stop=forever", "batch.remainder=keep", "stop.samples=40", "seed=0"],
+)
+def test_a_state_of_a_mix_that_is_the_same_so_far(
+    load: Callable[..., datamix.Pipeline], assert_equal: Callable[..., None], change: str
+) -> None:
+    state, other = load().iterator(2).state(), load(change)
+    iterator = other.iterator()
+    iterator.restore(state)
+    assert iterator.step == 2 * 8 // other.batch_size
+    assert_equal(next(iterator), other[2 * 8 // other.batch_size])
+
+
+STATE = {"version": 3, "step": 0, "position": 0, "fingerprint": {}, "settings": {}, "counts": {}, "history": []}
 
 
 @pytest.mark.parametrize(
     "state",
     [
         {},
-        {"version": 2, "step": -1, "fingerprint": {}},
         None,
-        {"version": 2, "step": "3"},
-        {"version": 2, "step": 0, "fingerprint": {1: 2, "seed": 3}},
         np.int64(3),
         [],
-        {"version": 2, "step": 0, "fingerprint": [[1]]},
+        {"version": 3},
+        {"version": True},
+        STATE | {"position": -1},
+        STATE | {"position": None},
+        STATE | {"step": "3"},
+        STATE | {"fingerprint": {1: 2, "seed": 3}},
+        STATE | {"fingerprint": [[1]]},
+        STATE | {"settings": []},
+        STATE | {"counts": {"a": 1.5}},
+        STATE | {"history": {}},
+        STATE | {"history": [1]},
+        STATE | {"history": [{"position": 3, "counts": {"a": "many"}, "changes": {}}]},
+        STATE | {"history": [{"counts": {"a": 3}, "changes": {}}]},
     ],
 )
 def test_no_state(load: Callable[..., datamix.Pipeline], state: Any) -> None:
-    with pytest.raises(StateError, match="this is no state of datamix"):
-        load().iterator().restore(state)
+    iterator = load().iterator()
+    iterator.restore(STATE)
+    with pytest.raises(StateError, match="this is no state of datamix; it needs version 3, a position and a finger"):
+        iterator.restore(state)
 
 
-@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (3, "a newer")])
+@pytest.mark.parametrize(("version", "age"), [(2, "an older"), (4, "a newer")])
 def test_a_state_of_another_version(load: Callable[..., datamix.Pipeline], version: int, age: str) -> None:
     iterator = load().iterator()
     with pytest.raises(
-        StateError, match=rf"^this state has version {version}, of {age} datamix; this one restores version 2\. Restore"
+        StateError, match=rf"^this state has version {version}, of {age} datamix; this one restores version 3\. Restore"
     ):
         iterator.restore(iterator.state() | {"version": version})
 
@@ -242,10 +275,12 @@ def test_a_state_over_other_records(leaf: str) -> None:
 
 
 def test_a_state_under_the_other_width_of_numbers(load: Callable[..., datamix.Pipeline]) -> None:
-    state = load().iterator().state()
+    state = load().iterator(1).state()
     with jax.enable_x64(True):
         iterator = load().iterator()
-        with pytest.raises(StateError, match=r"taken under another configuration: JAX_ENABLE_X64 differ"):
+        with pytest.raises(
+            StateError, match=r"taken under another configuration: JAX_ENABLE_X64 was not set and is true"
+        ):
             iterator.restore(state)
 
 
@@ -370,7 +405,7 @@ def test_a_state_is_small_and_says_where_the_iterator_stands() -> None:
     next(iterator)
     state = iterator.state()
     assert state["step"] == 10**9 + 1
-    assert len(json.dumps(state)) < 1000
+    assert len(json.dumps(state)) < 2000
     assert json.loads(json.dumps(state)) == state
 
 
@@ -440,3 +475,56 @@ def test_other_libraries_names_of_a_state(load: Callable[..., datamix.Pipeline])
     for restore in (pipeline.iterator().load_state_dict, pipeline.iterator().set_state):
         restore(iterator.state())
         assert restore.__self__.step == 3  # type: ignore[attr-defined]
+
+
+def test_metrics_follow_from_the_step(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("mix.weights.a=2", "stop=forever")
+    iterator = pipeline.iterator(shard=(1, 2))
+    for _ in range(10):
+        next(iterator)
+    first = iterator.metrics()
+    assert first["step"] == 10
+    row = {"records": 40, "epochs": 40 / 37, "share": 0.5, "share_lately": 0.5, "bytes_per_s": 0, "waited_s": 0}
+    assert first["sources"]["a"] == row
+    assert iterator.metrics()["sources"]["a"]["share_lately"] is None  # no step since
+    next(iterator)
+    counts, before = pipeline.plan.counts(88), pipeline.plan.counts(80)
+    for name, count in zip("abc", counts, strict=True):
+        assert iterator.metrics()["sources"][name]["records"] == count
+    sought = pipeline.iterator(start=10)
+    next(sought)
+    rows = sought.metrics()["sources"]
+    assert [rows[name]["records"] for name in "abc"] == counts
+    lately = [count - since for count, since in zip(counts, before, strict=True)]
+    assert [rows[name]["share_lately"] for name in "abc"] == [count / 8 for count in lately]
+    sought.restore(pipeline.iterator(start=3).state())
+    assert sought.metrics()["sources"]["a"]["share_lately"] is None
+
+
+def test_epochs_that_nobody_has_foreseen_are_told_once(
+    load: Callable[..., datamix.Pipeline], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "datamix"):
+        for start in (0, 6):  # of 60 records, each source has given 20
+            next(load("stop=forever", "mix.max_epochs.a=9", "batch.size=10").iterator(start=start))
+        assert caplog.records == []
+        iterator = load("stop=forever", "mix.max_epochs.a=9", "batch.size=10").iterator(start=20)
+        next(iterator)
+        iterator.restore(iterator.state())
+        next(iterator)
+    said = "is in epoch 4 by step 20; mix.max_epochs.b says how often it may be gone through."
+    assert {record.message for record in caplog.records} == {
+        f"source 'b' {said}",
+        "source 'c' is in epoch 2 by step 20; mix.max_epochs.c says how often it may be gone through.",
+    }
+    assert len(caplog.records) == 2
+
+
+def test_a_mix_that_may_not_go_on_raises_after_its_last_whole_batch(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("stop=forever", "mix.max_epochs.b=2", "mix.at_max_epochs=error")
+    iterator = pipeline.iterator()
+    for _ in range(15):  # of 120 records, b has given 40
+        next(iterator)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^mix\.max_epochs\.b: the mix goes through b once more from record 121"):
+            next(iterator)

@@ -120,3 +120,16 @@ def test_files_that_hold_no_records(tmp_path: Path) -> None:
     for name in ("none.npy", ""):
         with pytest.raises(DataError, match=r"^source\.a\.records = '.*'; there is no such file \(looked for it at /"):
             records_of(Columns(), str(tmp_path / name), "source.a.records")
+
+
+def test_what_a_source_does_ahead_is_done_for_a_selection() -> None:
+    class Prepared(Columns):
+        def prepare(self, progress: Any) -> None:
+            progress(10, 10)
+
+    done: list[tuple[int, int]] = []
+    prepare = Selected(stepped(Prepared(), [(10, 2)]), np.array([1, 0])).prepare
+    assert prepare is not None
+    prepare(lambda *each: done.append(each))
+    assert done == [(10, 10)]
+    assert stepped(Columns(), [(10, 2)]).prepare is None

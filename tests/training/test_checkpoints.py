@@ -80,7 +80,7 @@ def test_one_of_another_version_is_refused_in_one_line(tmp_path, state):
         with pytest.raises(
             StateError,
             match=rf"^train\.resume: .*/4 was written by another version of datamix, in format {number or 1}; "
-            r"this one reads format 3\. Resume it with that version, or start afresh without train\.resume\.$",
+            r"this one reads format 4\. Resume it with that version, or start afresh without train\.resume\.$",
         ):
             again.position(4)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
 
 @pytest.mark.slow
 def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
-    overrides = ("optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer.schedule=linear")
+    overrides = ("optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer.schedule=linear", "train.log_every=1")
     expected = trained(make(*overrides, directory="whole"))
     text = (expected.directory / "metrics.jsonl").read_text()
     for stop in (2, 4, 6):
@@ -40,13 +42,6 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         half.rates = steps
         with (half.directory / "metrics.jsonl").open("a") as file:
             file.write('{"step": 5, "half a li')
-        # Its last checkpoint was taken as one of a whole run.
-        kept = Checkpoints(half.directory)
-        position = kept.position(stop)
-        position["identity"]["train.steps"] = Checkpoints(expected.directory).position(6)["identity"]["train.steps"]
-        state = kept.state(stop, half.state)
-        kept.clear()
-        kept.save(stop, state, position)
         resumed = trained(make(*overrides, "train.resume=true", directory=f"cut{stop}"))
         assert resumed.note == f"train.resume: the run goes on after step {stop} of 6."
         assert (resumed.directory / "metrics.jsonl").read_text() == text
@@ -55,27 +50,129 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         assert resumed.scores["correct"].tolist() == expected.scores["correct"].tolist()
 
 
+def test_lines_between_tests_tell_of_the_sources(make, trained):
+    run = trained(make("train.log_every=3", "mix.weights.across=3", "mix.loss_weight.across=2", "train.eval_every=4"))
+    lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], "accuracy/mean" in line) for line in lines] == [(3, False), (4, True), (6, True)]
+    assert [line["step"] for line in run.metrics.lines] == [4, 6]
+    before = [0, 0]
+    for line in lines:
+        counts = run.data.pipeline.plan.counts(line["step"] * 8)
+        rows = [line["sources"][name] for name in ("across", "down")]
+        assert [row["records"] for row in rows] == counts
+        assert [row["epochs"] for row in rows] == [count / 60 for count in counts]
+        lately = [count - since for count, since in zip(counts, before, strict=True)]
+        assert [row["share_lately"] for row in rows] == [count / sum(lately) for count in lately]
+        before = counts
+    # Each of these steps has 6 records of `across` and 2 of `down`, and the first weigh twice as much.
+    for line in (lines[1],):
+        across, down = (line["sources"][name]["loss"] for name in ("across", "down"))
+        assert line["loss"] == pytest.approx((2 * 6 * across + 2 * down) / 14, rel=1e-5)
+
+
+def test_records_without_weight_teach_nothing(make, trained, num_traces):
+    run = trained(make("mix.loss_weight.across=0", "train.log_every=1"))
+    lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == pytest.approx([line["sources"]["down"]["loss"] for line in lines])
+    assert lines[-1]["sources"]["across"]["loss"] != pytest.approx(lines[-1]["loss"], rel=0.01)
+    assert "loss_weight" not in run.data.test_pipeline.spec
+    for other in ("mix.loss_weight.across=3", "mix.loss_weight=inverse_share"):
+        assert num_traces(trained, make(other, "train.log_every=1", directory=other)) == 0
+
+
+def test_more_epochs_than_a_source_may_have_are_refused_before_training(make):
+    make("mix.max_epochs.across=1", "train.steps=15", "mix.at_max_epochs=error")
+    with pytest.raises(
+        ConfigError, match=r"^mix\.max_epochs\.across: the mix goes through across once more from record"
+    ):
+        make("mix.max_epochs.across=1", "train.steps=16", "mix.at_max_epochs=error")
+    with pytest.raises(ConfigError, match="the whole mix never ends"):
+        make("mix.max_epochs.across=1", "train.steps=null", "mix.at_max_epochs=error")
+    run = make("mix.max_epochs.across=1", "train.steps=20")
+    assert run.data.pipeline.plan.counts(160) == [60, 100]
+
+
 def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make, trained):
     run = trained(make())
     text = (run.directory / "metrics.jsonl").read_text()
-    overrides = ["seed=1", "mix.share.across=0.3", "optimizer.learning_rate=0.1", "train.steps=8",
-                 "source.down.test_split=train"]  # fmt: skip
-    names = ["seed", "mix", "optimizer.learning_rate", "train.steps", "test_split"]
-    for override, name in zip(overrides, names, strict=True):
-        with pytest.raises(StateError, match=rf"checkpoints/6 was taken under another configuration: {name} differ;"):
+    mistakes = {
+        "seed=1": r"6: this state was taken under another configuration: seed was 0 and is 1; restore it under",
+        "mix.share.across=0.3": r"mix\.weights\.across was 1/2 and is 3/10, .*go on .*\(train\.resume=changed\)",
+        "optimizer.learning_rate=0.1": r"/6 was taken under another configuration: optimizer\.learning_rate was 0\.05 "
+        r"and is 0\.1; resume it under the same, go on on purpose with train\.resume=changed, or start afresh",
+        "model.hidden=[3]": r"model was .* and is .*, parameters was \d+ and is \d+; resume it under the same, or",
+        "train.steps=4": r"^train\.steps = 4; the run in \S+ has done 6 steps already\. Make it more, or start",
+        "source.down.test_split=train": r"source\.down\.test_split differs; resume it under the same, or start",
+    }
+    for override, message in mistakes.items():
+        with pytest.raises(StateError, match=message):
             make(override, "train.resume=true")
     assert (run.directory / "metrics.jsonl").read_text() == text
     assert Checkpoints(run.directory).last() == 6
     assert trained(make("train.resume=true")).step == 6
 
 
+def test_a_run_that_has_ended_is_trained_on(make, trained, numbers):
+    trained(make(directory="on"))
+    on = trained(make("train.steps=10", "train.resume=true", directory="on"))
+    whole = trained(make("train.steps=10", directory="whole"))
+    assert on.note == "train.resume: the run goes on after step 6 of 10."
+    assert (on.directory / "metrics.jsonl").read_text() == (whole.directory / "metrics.jsonl").read_text()
+    for name, values in numbers(whole).items():
+        np.testing.assert_array_equal(numbers(on)[name], values)
+
+
+def test_a_mix_that_is_changed_on_purpose_goes_on_and_is_told(make, trained, numbers):
+    trained(make(directory="first"))
+    change = ("mix.share.across=0.25", "optimizer.learning_rate=0.01", "train.steps=10")
+    run = make(*change, "train.resume=changed", directory="first")
+    assert run.note == (
+        "train.resume: the run goes on after step 6 of 10 under what was changed: optimizer.learning_rate was 0.05 and "
+        "is 0.01, mix.weights.across was 1/2 and is 1/4, mix.weights.down was 1/2 and is 3/4."
+    )
+    trained(run)
+    half = run.config.batch_size * 3
+    assert run.data.pipeline.counts(6) == [half, half]
+    assert run.data.pipeline.counts(10) == [half + run.config.batch_size, half + run.config.batch_size * 3]
+    (entry,) = run.data.pipeline.history
+    assert (entry["step"], entry["counts"]) == (6, {"across": half, "down": half})
+    # Killed on the way and resumed without insisting, it ends the same.
+    trained(make(directory="second"))
+    trained(make(*change[:2], "train.steps=8", "train.resume=changed", directory="second"))
+    again = trained(make(*change, "train.resume=true", directory="second"))
+    for name, values in numbers(run).items():
+        np.testing.assert_array_equal(numbers(again)[name], values)
+
+
+def test_with_another_batch_size_the_same_records_go_on(make, trained):
+    trained(make(directory="small"))
+    run = make("batch.size=16", "train.steps=6", "train.resume=true", directory="small")
+    assert run.step == 3
+    assert [line["step"] for line in run.metrics.lines] == [1, 2, 3]
+    assert trained(run).checkpoints.last() == 6
+    assert make("batch.size=16", "train.steps=7", "train.resume=true", directory="small").step == 6
+
+
+def test_skipped_steps_are_not_trained_on(make, trained, numbers):
+    whole = trained(make("skip=[[1,3],[4,5]]", directory="whole"))
+    assert (whole.step, whole.steps_done) == (6, 3)
+    trained(make("skip=[[1,3]]", "train.steps=4", directory="cut"))
+    cut = trained(make("skip=[[1,3],[4,5]]", "train.resume=true", directory="cut"))
+    for name, values in numbers(whole).items():
+        np.testing.assert_array_equal(numbers(cut)[name], values)
+    with pytest.raises(StateError, match=r"skip was \[\[1, 3\], \[4, 5\]\] and is not set; restore it under the same"):
+        make("train.steps=8", "train.resume=true", directory="cut")
+    with pytest.raises(ConfigError, match=r"^skip = \[\[0, 9\]\]; it leaves out all of the run's 6 steps"):
+        make("skip=[[0,9]]")
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("train", r"was taken over other records of source 'across' than are here; resume it under the same, or start"),
+        ("train", r"was taken over other records of source 'across' than are here; restore it under the same, or"),
         (
             "test",
-            r"was taken under another configuration: test_split differ; resume it under the same, or start afresh",
+            r"was taken under another configuration: source\.across\.test_split differs; resume it under the",
         ),
     ],
 )

@@ -87,17 +87,16 @@ class Fed:
         """The reader of records that were read before the call."""
         return Staged(self.resident, self.is_fed, tuple(staging.rows), staging.index)
 
-    def stage(self, located: Located) -> Staged:
-        """Read the fed ones of some records in one call."""
+    def stage(self, located: Located, ahead: Located | None = None) -> Staged:
+        """Read the fed ones of some records in one call, and set the reading of others going that are next."""
         count = len(located.source)
         rows = tuple(
             {leaf: jax.ShapeDtypeStruct((count, *part.flat), part.dtype) for leaf, part in spec} for spec in self.specs
         )
         index = jax.ShapeDtypeStruct((count,), jnp.uint32)
         logging.getLogger("jax._src.callback").addFilter(_is_unknown)
-        rows, index = jax.pure_callback(
-            _read, (rows, index), self.token, located.source, located.record, vmap_method="broadcast_all"
-        )
+        words = [word for each in (located, ahead) if each is not None for word in (each.source, each.record)]
+        rows, index = jax.pure_callback(_read, (rows, index), self.token, *words, vmap_method="broadcast_all")
         return Staged(self.resident, self.is_fed, rows, index)
 
     def digest(self, group: int, source: int, num_records: int) -> str:
@@ -143,28 +142,37 @@ class Stagings:
 
     def on_device(self, staging: Staging) -> Staged:
         """The reader of what was read; on CPU it looks at the same memory."""
-        rows = tuple(
-            {leaf: put[leaf](values) for leaf, values in rows.items()}
-            for put, rows in zip(self._put, staging.rows, strict=True)
-        )
-        return Staged(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
+        staged: Staged | None = staging.on_device
+        if staged is None:
+            rows = tuple(
+                {leaf: put[leaf](values) for leaf, values in rows.items()}
+                for put, rows in zip(self._put, staging.rows, strict=True)
+            )
+            staged = Staged(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
+            if all(map(xla.is_view, jax.tree.leaves(staged[2:]), jax.tree.leaves((*staging.rows, staging.index)))):
+                staging.on_device = staged
+        return staged
 
 
 _failed: list[DatamixError] = []  # by the last call back, which XLA makes text of
 
 
-def _read(token: jax.Array, source: jax.Array, record: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
-    """`Fed.stage`, on the host; under `vmap` with more axes in front."""
-    tokens, sources, records = (np.asarray(values) for values in (token, source, record))
-    mapped = sources.shape[:-1]  # the axes of vmap
-    tokens, sources = np.broadcast_to(tokens, mapped), sources.reshape(-1, sources.shape[-1])
+def _read(token: jax.Array, *words: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
+    """`Fed.stage`, on the host; under `vmap` with more axes in front.
+
+    Args:
+      token: The number of the `HostReader`.
+      words: Source and record of what is asked for, and of what will be.
+    """
+    mapped = token.shape  # the axes of vmap
+    tokens = np.asarray(token).reshape(-1).tolist()
+    each = [np.array(values).reshape(len(tokens), values.shape[-1]) for values in words]  # theirs is JAX's memory
     try:
-        stagings = [
-            host_of(int(each)).read(one_source, one_record)
-            for each, one_source, one_record in zip(
-                tokens.reshape(-1), sources, records.reshape(sources.shape), strict=True
-            )
+        hosts = [host_of(token) for token in tokens]
+        readings = [
+            host.read_ahead(*zip(rows[::2], rows[1::2], strict=True)) for host, *rows in zip(hosts, *each, strict=True)
         ]
+        stagings = [host.finished(reading) for host, reading in zip(hosts, readings, strict=True)]
     except DatamixError as error:
         _failed[:] = [error]
         raise

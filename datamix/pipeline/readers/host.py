@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -28,12 +29,18 @@ from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec
 
 PREFETCH_BYTES = 256 * 2**20
-_PIECE_BYTES = (2**15, 2**20)  # read by one task: at least, so that a task is worth its cost, and at most
+# A task of a thread takes at least so long, as its Python takes 50 µs of every thread's time, and at most, as far as is
+# known how long records of a source take. Until then, a source is thought to be slow.
+_TASK_S = (1e-3, 0.1)
+_SLOW_S = 1e-8  # a byte
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
 _log = logging.getLogger("datamix")
 _hosts: WeakValueDictionary[int, HostReader] = WeakValueDictionary()
 _tokens = itertools.count(1)
+
+Rows = tuple[np.ndarray, np.ndarray]
+"""The source and the number in it of each record that is asked for, unsigned [count]."""
 
 
 def default_threads() -> int:
@@ -58,7 +65,10 @@ class Staging:
     Attributes:
       rows: For each storage group, leaf name to array, shape [capacity, elements]; empty where nothing is fed.
       index: The row of its group in which each record stands, uint32 [capacity]; where it is resident, 0.
+      on_device: The arrays of a device that are this memory, once there are any, with which it is read again.
     """
+
+    on_device: Any = None
 
     def __init__(self, specs: Sequence[Spec], capacity: int) -> None:
         self.rows: list[Arrays] = [
@@ -68,44 +78,55 @@ class Staging:
         self.index.fill(0)
 
 
+def _locked() -> threading.Lock:
+    (lock := threading.Lock()).acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class Reading:
     """Records that are being read.
 
     Attributes:
       into: Where they are read to.
-      ended: Set once all are there, or one of them cannot be read.
       cancelled: Whether nobody waits for them any more.
+      has_ended: Whether all are there, or one of them cannot be read.
+      error: Why it cannot be.
       pending: The sources that are still being read, by index, and the number of their pieces.
       last: The index of the source that arrived last; None where there was none.
     """
 
     into: Staging
-    ended: Future[None] = field(default_factory=Future)
     cancelled: bool = False
+    has_ended: bool = False
+    error: BaseException | None = None
     pending: dict[int, int] = field(default_factory=dict)
     last: int | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _until_ended: threading.Lock = field(default_factory=_locked)
 
     @property
     def is_there(self) -> bool:
         """Whether all records have been read."""
-        return self.ended.done() and self.ended.exception() is None
+        return self.has_ended and self.error is None
 
     def finish(self, source: int | None = None, error: BaseException | None = None) -> None:
         """Note that a piece of a source has arrived, or that there is no more to wait for."""
-        with self.lock:
+        with self._lock:
             if source is not None:
                 self.last = source
                 self.pending[source] -= 1
                 if not self.pending[source]:
                     del self.pending[source]
-            if self.ended.done() or (self.pending and error is None):
-                return
-            if error is None:
-                self.ended.set_result(None)
-            else:
-                self.ended.set_exception(error)
+            if not self.has_ended and (error is not None or not self.pending):
+                self.error, self.has_ended = error, True
+                self._until_ended.release()
+
+    def wait(self, timeout_s: float = -1) -> bool:
+        """Wait until it has ended, or for so long; whether it has ended."""
+        if not self.has_ended and self._until_ended.acquire(timeout=timeout_s):
+            self._until_ended.release()
+        return self.has_ended
 
 
 @dataclass(kw_only=True)
@@ -120,6 +141,8 @@ class Metrics:
       waits: How often data was asked for, and how many of these times it was there.
       last: How often each source was the last to arrive, by name, where data was waited for.
       begun: When counting began, in seconds.
+      source_bytes: The part of `num_bytes` that each source has, by name.
+      waited_for: The part of `waited_s` in which each source was the last to arrive, by name.
     """
 
     num_bytes: int = 0
@@ -129,6 +152,16 @@ class Metrics:
     waits: tuple[int, int] = (0, 0)
     last: dict[str, int] = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
+    source_bytes: dict[str, int] = field(default_factory=dict)
+    waited_for: dict[str, float] = field(default_factory=dict)
+
+    def of(self, source: str) -> dict[str, float]:
+        """The bytes of a source that were read each second, and the seconds in which it was waited for as the last."""
+        seconds = max(time.perf_counter() - self.begun, 1e-9)
+        return {
+            "bytes_per_s": self.source_bytes.get(source, 0) / seconds,
+            "waited_s": self.waited_for.get(source, 0.0),
+        }
 
     def report(self) -> dict[str, Any]:
         """The counts as people read them; `window_fill` is the share of times that data was there when asked for."""
@@ -183,13 +216,18 @@ class HostReader:
             self._group[list(members)] = group
         # Groups one after the other, and the sources of each: the order of a staging's rows.
         self._ordered = np.argsort(self._group, kind="stable")
-        self._rank = np.empty(len(self.names), np.uint64)
-        self._rank[self._ordered] = np.arange(len(self.names))
-        self._sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        self._rank = np.argsort(self._ordered)
+        of_rank = self._group[self._ordered]
+        self._first_of_group = np.searchsorted(of_rank, of_rank)  # the first rank of each one's group
+        self._are_all_fed = bool(self.is_fed.all())
+        sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        self._record_s = sizes * _SLOW_S  # of one record of each, in that order
         self.threads = threads or default_threads()
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
+        self._ahead: dict[bytes, Reading] = {}
+        self._ahead_lock = threading.Lock()
         self._users: WeakSet[object] = WeakSet()
         self._has_nan: set[tuple[int, str]] = set()
         self.token = next(_tokens)
@@ -237,11 +275,11 @@ class HostReader:
                 self._pool = ThreadPoolExecutor(self.threads, "datamix-read")
             self._pool.submit(call, *arguments)
 
-    def start(self, rows: Callable[[], tuple[np.ndarray, np.ndarray]], into: Staging, metrics: Metrics) -> Reading:
+    def start(self, rows: Rows | Callable[[], Rows], into: Staging, metrics: Metrics) -> Reading:
         """Set the reading of some records going, without waiting for it.
 
         Args:
-          rows: Gives source and record of each row, unsigned [count]; called by a thread of the pool.
+          rows: Source and record of each row, or what gives them; called by a thread of the pool.
           into: The memory for them, of `count` rows or more.
           metrics: Where what is read is counted.
         """
@@ -256,22 +294,23 @@ class HostReader:
           DatamixError: One of them cannot be read.
         """
         asked, there = metrics.waits
-        metrics.waits = asked + 1, there + reading.ended.done()
-        if not reading.ended.done():
+        metrics.waits = asked + 1, there + reading.has_ended
+        if not reading.has_ended:
             begun = time.perf_counter()
             try:
-                reading.ended.exception(timeout=_STALL_S)
-            except TimeoutError:
-                late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
-                what = f"records of source {late}" if late else "the plan, which says which records to read"
-                _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
-                reading.ended.exception()
+                if not reading.wait(_STALL_S):
+                    late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
+                    what = f"records of source {late}" if late else "the plan, which says which records to read"
+                    _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
+                    reading.wait()
             finally:
                 metrics.waited_s += time.perf_counter() - begun
             if reading.last is not None:
                 name = self.names[reading.last]
                 metrics.last[name] = metrics.last.get(name, 0) + 1
-        reading.ended.result()
+                metrics.waited_for[name] = metrics.waited_for.get(name, 0.0) + time.perf_counter() - begun
+        if reading.error is not None:
+            raise reading.error
 
     def read(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
         """Read some records, and wait for them.
@@ -284,18 +323,47 @@ class HostReader:
         Raises:
           DatamixError: One of them cannot be read.
         """
-        metrics = Metrics()
-        reading = self.start(lambda: (source, record), Staging(self.specs, capacity or len(source)), metrics)
+        into = Staging(self.specs, capacity or len(source))
+        return self.finished(self.start((source, record), into, Metrics()))
+
+    def finished(self, reading: Reading) -> Staging:
+        """Wait for records of which nothing is counted.
+
+        Raises:
+          DatamixError: One of them cannot be read.
+        """
         try:
-            self.wait(reading, metrics)
+            self.wait(reading, Metrics())
         finally:
             reading.cancelled = True
         return reading.into
 
-    def _lay_out(self, reading: Reading, rows: Callable[[], tuple[np.ndarray, np.ndarray]], metrics: Metrics) -> None:
+    def read_ahead(self, *requests: Rows) -> Reading:
+        """Set the reading of some records going, unless it is, and that of the next ones.
+
+        Programs that call back have no iterator that reads ahead for them; each call says what the next one will want.
+
+        Args:
+          requests: What is wanted now, then what will be, if that is known.
+        """
+        with self._ahead_lock:
+            for request in requests:
+                key = _key(request)
+                if (reading := self._ahead.pop(key, None)) is None:
+                    reading = self.start(request, Staging(self.specs, len(request[0])), Metrics())
+                self._ahead[key] = reading
+            reading = self._ahead.pop(_key(requests[0]))
+            if (
+                len(self._ahead) * len(requests[0][0]) * self.record_bytes > self.prefetch_bytes
+                and len(self._ahead) > 1
+            ):
+                self._ahead.pop(next(iter(self._ahead))).cancelled = True
+        return reading
+
+    def _lay_out(self, reading: Reading, rows: Rows | Callable[[], Rows], metrics: Metrics) -> None:
         """Give each record its row in the staging, and have them read in pieces."""
         try:
-            tasks = self._tasks(reading, *rows())
+            tasks = self._tasks(reading, *(rows() if callable(rows) else rows))
             if not tasks:
                 reading.finish()
             for task in tasks[1:]:
@@ -310,43 +378,39 @@ class HostReader:
     ) -> list[list[tuple[int, int, np.ndarray]]]:
         """Order the records by where they lie; returns pieces of sources: the source, the first row, the records."""
         ranks = self._rank[source]
-        keys = ranks << np.uint64(32) | record
-        if self.is_fed.all():
-            fed: np.ndarray | None = None
-            order = np.argsort(keys)
-        else:
-            fed = np.flatnonzero(self.is_fed[source])
-            order = fed[np.argsort(keys[fed])]
-        records = record[order].astype(np.int64)
-        counts = np.bincount(ranks[order].astype(np.int64), minlength=len(self.names))
-        begins = np.cumsum(counts) - counts
-        first_of_group = np.full(len(self.specs), len(order))
-        np.minimum.at(first_of_group, self._group[self._ordered], begins)
-        row = np.arange(len(order)) - first_of_group[self._group[source[order]]]
+        order = np.argsort(ranks << 32 | record)
         index = reading.into.index[: len(source)]
-        if fed is not None:
+        if not self._are_all_fed:
+            order = order[self.is_fed[source[order]]]
+            ranks = ranks[order]
             index.fill(0)
-        index[order] = row
-        least, most = _PIECE_BYTES
-        piece = min(max(int(counts @ self._sizes) // self.threads, least), most)
+        records = record[order].astype(np.int64)
+        counts = np.bincount(ranks, minlength=len(self.names))
+        begins = np.cumsum(counts) - counts
+        firsts = begins[self._first_of_group]
+        index[order] = np.arange(len(order)) - np.repeat(firsts, counts)
+        present = np.flatnonzero(counts)
+        counts, seconds = counts[present], self._record_s[present]
+        least, most = _TASK_S
+        task_s = min(max(float(counts @ seconds) / self.threads, least), most)
         tasks: list[list[tuple[int, int, np.ndarray]]] = []
-        filled = piece
-        for rank in np.flatnonzero(counts).tolist():
-            number, begin, end = int(self._ordered[rank]), int(begins[rank]), int(begins[rank] + counts[rank])
-            first, size = int(first_of_group[self._group[number]]), int(self._sizes[rank])
+        filled_s = task_s
+        # Python's numbers, which take a tenth of the time of NumPy's.
+        columns = (self._ordered[present], begins[present], begins[present] + counts, firsts[present], seconds)
+        for number, begin, end, first, record_s in zip(*(column.tolist() for column in columns), strict=True):
             while begin < end:
-                if filled >= piece:
+                if filled_s >= task_s:
                     tasks.append([])
-                    filled = 0
-                count = min(max((piece - filled) // size, 1), end - begin)
+                    filled_s = 0.0
+                count = min(math.ceil((task_s - filled_s) / record_s), end - begin)
                 tasks[-1].append((number, begin - first, records[begin : begin + count]))
                 reading.pending[number] = reading.pending.get(number, 0) + 1
-                begin, filled = begin + count, filled + count * size
+                begin, filled_s = begin + count, filled_s + count * record_s
         return tasks
 
     def _run(self, reading: Reading, task: list[tuple[int, int, np.ndarray]], metrics: Metrics) -> None:
         for source, first, records in task:
-            if reading.cancelled or reading.ended.done():
+            if reading.cancelled or reading.has_ended:
                 return
             begun = time.perf_counter()
             rows = {leaf: v[first : first + len(records)] for leaf, v in reading.into.rows[self._group[source]].items()}
@@ -355,10 +419,14 @@ class HostReader:
             except BaseException as error:  # whoever waits gets it, of whatever kind
                 reading.finish(error=error)
                 return
-            name = self.names[source]
+            name, seconds = self.names[source], time.perf_counter() - begun
             with self._pool_lock:
-                metrics.read_s[name] = metrics.read_s.get(name, 0.0) + time.perf_counter() - begun
-                metrics.num_bytes += sum(values.nbytes for values in rows.values())
+                rank = self._rank[source]
+                self._record_s[rank] += (seconds / len(records) - self._record_s[rank]) / 8
+                metrics.read_s[name] = metrics.read_s.get(name, 0.0) + seconds
+                num_bytes = sum(values.nbytes for values in rows.values())
+                metrics.num_bytes += num_bytes
+                metrics.source_bytes[name] = metrics.source_bytes.get(name, 0) + num_bytes
             reading.finish(source)
 
     def _raw(self, source: int, records: np.ndarray, rows: Arrays | None = None) -> Arrays:
@@ -450,6 +518,11 @@ class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _key(request: Rows) -> bytes:
+    source, record = request
+    return source.tobytes() + record.tobytes()
 
 
 def _bytes_of(spec: Spec) -> int:

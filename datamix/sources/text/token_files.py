@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.arrays import load_array
 from datamix.sources.cache import Place
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
@@ -177,7 +178,7 @@ def _mapped(path: Path, dtype: str | None) -> np.ndarray:
     with path.open("rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
     if is_npy:
-        tokens = _loaded(path)
+        tokens = load_array(path)
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise DataError(f"{path} is {tokens.dtype}{list(tokens.shape)}; tokens are whole numbers in one row.")
         if dtype is not None and np.dtype(dtype) != tokens.dtype:
@@ -192,17 +193,9 @@ def _mapped(path: Path, dtype: str | None) -> np.ndarray:
     return np.memmap(path, dtype, "r") if size else np.empty(0, dtype)
 
 
-def _loaded(path: Path) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    return array
-
-
 def _ends(path: Path, num_tokens: int, of: Path) -> np.ndarray:
     """The ends of documents, from where they begin, with or without the end of the last."""
-    offsets = _loaded(path)
+    offsets = load_array(path)
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
         raise DataError(f"{path} is {offsets.dtype}{list(offsets.shape)}; offsets are whole numbers in one row.")
     ends = offsets.astype(np.int64)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -219,13 +220,40 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
             pool.shutdown(cancel_futures=True)
 
 
+def decode_in_order(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
+    """The same for formats that only TensorFlow reads, from first to last."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
+        tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
+    start, features = 0, reader.decoders(arrays)
+    for part in parts:
+        with guard(part):
+            records = reader.builder.as_dataset(split=instruction(part), shuffle_files=False, decoders=features)
+            records = records.map(lambda record: {leaf: record[leaf] for leaf in arrays}).batch(CHUNK_RECORDS)
+            try:
+                for batch in tfds.as_numpy(records):
+                    stop = start + len(next(iter(batch.values())))
+                    for leaf, array in arrays.items():
+                        if reader.form and leaf in reader.images:
+                            reader.resize(batch[leaf], array[start:stop])
+                        else:
+                            assign(array[start:stop], batch[leaf], leaf)
+                    yield stop - start
+                    start = stop
+            except tf.errors.OpError as error:
+                raise DamageError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
+
+
 def num_cores() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def without_opencv_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Keep TFDS's advice to install OpenCV to itself; nothing else that it logs."""
 
     def other(record: logging.LogRecord) -> bool:

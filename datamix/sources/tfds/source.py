@@ -11,9 +11,8 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,18 +26,7 @@ from datamix.sources.cache import Place, cache_directory
 from datamix.sources.images import Fit, ImageFormat, Mode
 from datamix.sources.splits import resolve_split
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
-from datamix.sources.tfds.decode import (
-    CHUNK_RECORDS,
-    DamageError,
-    Guard,
-    Part,
-    Reader,
-    assign,
-    decode,
-    instruction,
-    progress,
-    without_opencv_advice,
-)
+from datamix.sources.tfds.decode import DamageError, Part, Reader, decode, decode_in_order, progress, without_advice
 from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
 from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
 
@@ -126,7 +114,7 @@ class Tfds(TakeFromRead):
             part, rows = self._parts[number], np.flatnonzero(numbers == number)
             records = within[rows].tolist()
             block = {features[leaf]: np.empty((len(rows), *of.shape[1:]), of.dtype) for leaf, of in out.items()}
-            with without_opencv_advice(), self._blamed(part):
+            with without_advice(), self._blamed(part):
                 self._reader.take(part, records, block)
             for leaf, values in out.items():
                 values[rows] = block[features[leaf]]
@@ -333,9 +321,10 @@ class Tfds(TakeFromRead):
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
         # Records have the names of features, of which leaves may have others.
         features = {name: arrays[leaf] for leaf, name in self._features_of(spec).items()}
-        read = decode if self._file_format in _RANDOM_ACCESS else self._read_in_order
+        self._require_reader()
+        read = decode if self._file_format in _RANDOM_ACCESS else decode_in_order
         bar = progress(f"Reading {self.name} {self.split}", self.num_records if tell is None else 0)
-        with without_opencv_advice(), bar as advance:
+        with without_advice(), bar as advance:
             done = 0
             for count in read(self._reader, self._parts, features, self._blamed):
                 advance(count)
@@ -349,35 +338,6 @@ class Tfds(TakeFromRead):
     def _blamed(self, part: Part) -> contextlib.AbstractContextManager[None]:
         """Blame what reading a part raises on its file."""
         return self._damage(Path(self._reader.builder.info.splits[part.split].filepaths[part.shard]))
-
-    def _read_in_order(self, reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
-        """The same for formats that only TensorFlow reads, from first to last."""
-        self._require_reader()
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-
-        with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
-            tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
-        start = 0
-        for part in parts:
-            with guard(part):
-                records = reader.builder.as_dataset(
-                    split=instruction(part), shuffle_files=False, decoders=reader.decoders(arrays)
-                )
-                records = records.map(lambda record: {leaf: record[leaf] for leaf in arrays}).batch(CHUNK_RECORDS)
-                try:
-                    for batch in tfds.as_numpy(records):
-                        stop = start + len(next(iter(batch.values())))
-                        for leaf, array in arrays.items():
-                            if reader.form and leaf in reader.images:
-                                reader.resize(batch[leaf], array[start:stop])
-                            else:
-                                assign(array[start:stop], batch[leaf], leaf)
-                        yield stop - start
-                        start = stop
-                except tf.errors.OpError as error:
-                    raise DamageError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
 
     @contextlib.contextmanager
     def _damage(self, path: Path) -> Iterator[None]:

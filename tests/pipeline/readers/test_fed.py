@@ -157,6 +157,25 @@ def test_compiled_programs_call_back(pipelines: Callable[..., tuple[datamix.Pipe
     _assert_equal({leaf: np.asarray(values) for leaf, values in batch.items()}, resident[2])
 
 
+class _Counted(MemoryArrays):
+    """A source that counts the records that are asked for."""
+
+    count = 0
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        _Counted.count += len(indices)
+        super().take(indices, out)
+
+
+def test_batches_of_compiled_programs_are_read_once_and_ahead() -> None:
+    fed = datamix.mix({"a": _Counted(_SOURCES["a"])}, batch_size=8, stop="forever", placement="host", threads=1)
+    scan, _Counted.count = jax.jit(_sums), 0
+    scan(fed.compiled, fed.start())
+    sums = scan(fed.compiled, fed.start(5))
+    np.testing.assert_array_equal(sums, [fed[step]["image"].sum(axis=(1, 2, 3)) for step in range(5, 10)])
+    assert _Counted.count == (10 + 1 + 5) * 8  # those of both programs, one ahead, those that they are compared with
+
+
 def test_other_weights_share_the_data_and_the_program(
     pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]],
 ) -> None:

@@ -50,11 +50,29 @@ def test_records_are_read_in_the_order_in_which_they_lie() -> None:
 
 
 def test_a_large_read_is_cut_into_pieces() -> None:
-    source = Watched({"x": np.zeros((64, 2**16), np.uint8)})
+    source = Watched({"x": np.zeros((640, 2**16), np.uint8)})
+    for count, pieces in ((64, [32, 32]), (640, [153, 153, 153, 153, 28])):  # one a thread; of 10 MB, 0.1 s if slow
+        host = reader(a=source)
+        source.asked.clear()
+        host.read(np.zeros(count, np.uint32), np.arange(count, dtype=np.uint32))
+        assert sorted(map(len, source.asked), reverse=True) == pieces
+
+
+def test_what_was_read_ahead_is_not_read_again() -> None:
+    source = Watched({"x": np.arange(99, dtype=np.uint8)})
     host = reader(a=source)
+    asked = [(np.zeros(2, np.uint32), np.arange(first, first + 2, dtype=np.uint32)) for first in (0, 2, 4, 6)]
     source.asked.clear()
-    host.read(np.zeros(64, np.uint32), np.arange(64, dtype=np.uint32))
-    assert sorted(map(len, source.asked)) == [16, 16, 16, 16]  # of 1 MiB
+    for step in range(3):
+        staging = host.finished(host.read_ahead(asked[step], asked[step + 1]))
+        assert staging.rows[0]["x"].tolist() == [2 * step, 2 * step + 1]
+    host.finished(host.read_ahead(asked[3]))
+    assert source.asked == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    # A batch that comes after itself, and more programs than there is memory to read ahead for.
+    host.finished(host.read_ahead(asked[0], asked[0]))
+    host.prefetch_bytes = 5
+    for each in asked:
+        assert host.finished(host.read_ahead(each, asked[1])).rows[0]["x"].tolist() == each[1].tolist()
 
 
 def test_a_read_of_nothing() -> None:
@@ -123,6 +141,9 @@ def test_a_stall_names_the_source(slow: tuple[Slow, threading.Event], caplog: py
     assert metrics["waited_s"] > 0.5
     assert (metrics["last_source"], metrics["step"]) == ("slow", 1)
     assert metrics["bytes"] == 4 * 600
+    row = metrics["sources"]["slow"]
+    assert (row["waited_s"], row["records"]) == (pytest.approx(metrics["waited_s"], rel=0.1), 50)
+    assert 0 < row["bytes_per_s"] <= 4 * 600 / metrics["waited_s"]
     iterator.close()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from datamix.sources.tfds import decode
-from datamix.sources.tfds.decode import Part, Reader, assign, instruction, progress, without_opencv_advice
+from datamix.sources.tfds.decode import Part, Reader, assign, instruction, progress, without_advice
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_long_read_says_that_it_has_begun(capsys):
 
 def test_only_the_advice_to_install_opencv_is_kept_back(caplog):
     logger = logging.getLogger("absl")
-    with without_opencv_advice():
+    with without_advice():
         logger.warning("OpenCV is not installed. We recommend using OpenCV …")
         logger.warning("something else")
     logger.warning("OpenCV is not installed, again")

@@ -1,0 +1,165 @@
+"""States: where a mix stands, and what has determined its sequence up to there, and no more."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from datamix import registry
+from datamix.errors import StateError
+from datamix.fingerprint import digest, records_key
+from datamix.mixing.plan import Plan
+from datamix.operators.base import traits
+from datamix.pipeline.graph import Graph, Operation
+from datamix.spec import Spec
+
+State = dict[str, Any]
+"""A position and what has determined the sequence up to it, in JSON's types."""
+
+FORMAT = 3  # 3 has a position in records, and what has determined the sequence up to there
+_BLOCK, _MOST_BLOCKS = 2**13, 2**7  # slots that are digested at a time, and how often: as far as the longest table
+_NUM_RECORDS = 64  # of a source, by which another order of its records is seen
+
+
+class Past:
+    """What has determined the sequence of a mix up to a position, digested: what has begun by then, and no more.
+
+    Args:
+      plan: The plan of the mix.
+      graph: Its operators.
+      specs: The spec of each source's stored records, by name.
+      seeds: The seed of each source's random operators.
+      contents: Digests the records of a source, by its index.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        graph: Graph,
+        specs: Mapping[str, Spec],
+        seeds: Sequence[int],
+        contents: Callable[[int], str],
+    ) -> None:
+        self._plan, self._contents = plan, contents
+        self._blocks: dict[int, str] = {}
+        shared = [node.operation for node in graph.chain("mix") if node.operation]
+        self._chains = []
+        for i, (name, spec) in enumerate(specs.items()):
+            tag = {"source_id": i}  # the number of the source stands in `mix`
+            chain = [node.operation for node in graph.chain(name) if node.operation]
+            chain = [each for each in chain if (each.operator, each.settings) != ("tag_source", tag)] + shared
+            is_random = any(traits(each.function).random for each in chain)
+            leaves = {leaf: str(part) for leaf, part in spec.items()}
+            self._chains.append([identities(chain), leaves, seeds[i] if is_random else None])
+        self._source = lru_cache(2 * len(specs))(self._source_until)
+
+    def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
+        """The digest of each thing that has determined the sequence up to a position, in records.
+
+        Args:
+          position: The position in the whole mix.
+          counts: How many records of each source were given by then, by name, where that was by another mix.
+        """
+        plan = self._plan
+        end = -(-(position if plan.length is None else min(position, plan.length)) // plan.batch_records)
+        stages = [stage for stage in plan.stages if stage.first < end]
+        if not stages:
+            return {}
+        if draws_records := plan.stages[0].period.repeats_records:  # of which none is counted
+            given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
+        else:
+            counts = counts or dict(zip(plan.names, plan.counts(position), strict=True))
+            given = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
+        mix = [plan.batch_records, self._slots(end), plan.replacement_key if draws_records else None]
+        if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
+            later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
+            shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
+            mix += [[plan.counts(position)[i] for i in given], shares, _digest_of("", later)]
+        parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in given])}
+        for i, count in given.items():
+            parts[f"source.{plan.names[i]}"] = self._source(i, min(count, _NUM_RECORDS))
+            parts[records_key(plan.names[i])] = self._contents(i)
+        return parts
+
+    def _slots(self, end: int) -> str:
+        """Digest the sources of the slots up to one, of the first million at most."""
+        begin, base = self._plan.stages[0].first, self._plan.stages[0].base
+        whole, rest = divmod(min(end - begin, _BLOCK * _MOST_BLOCKS), _BLOCK)
+        last = digest([begin, [[i, count] for i, count in enumerate(base) if count]])
+        for block in range(whole):
+            if block not in self._blocks:
+                self._blocks[block] = _digest_of(last, self._plan.slots(begin + block * _BLOCK, _BLOCK)[0])
+            last = self._blocks[block]
+        return _digest_of(last, self._plan.slots(begin + whole * _BLOCK, rest)[0])
+
+    def _source_until(self, source: int, count: int) -> str:
+        """Digest what is done to the records of a source, and in which order the first of them come."""
+        epoch, index = np.divmod(np.arange(count), max(self._plan.epoch_records[source], 1))
+        records = self._plan.record_order.record(np.full(count, source), epoch, index)
+        return digest([self._chains[source], np.asarray(records).tolist()])
+
+
+def _digest_of(before: str, slots: np.ndarray) -> str:
+    return hashlib.blake2b(before.encode() + slots.astype("<i4").tobytes(), digest_size=8).hexdigest()
+
+
+def identities(operators: Iterable[Operation]) -> list[object]:
+    """The operators by their registered names, others by where they are defined, with their settings."""
+
+    def name(operation: Operation) -> str:
+        function = operation.function
+        known = operation.operator in registry.names("operator")
+        if known and registry.lookup("operator", operation.operator) is function:
+            return operation.operator
+        return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+    return [[name(each), {key: _plain(value) for key, value in each.settings.items()}] for each in operators]
+
+
+def _plain(value: object) -> object:
+    """A setting as JSON has it; the text of a long array would leave most of it out."""
+    return np.asarray(value).tolist() if hasattr(value, "__array__") else value
+
+
+def check(state: Any) -> None:
+    """Refuse what is no state, and one of another version.
+
+    Raises:
+      StateError: It says which.
+    """
+    try:
+        version = _count(state["version"])
+        if version == FORMAT:
+            if not isinstance(state["history"], list):
+                raise ValueError
+            counts = [state["step"], state["position"], *_by_name(state["counts"])]
+            _by_name(state["fingerprint"]), _by_name(state["settings"])
+            for entry in state["history"]:
+                counts += [entry["position"], *_by_name(entry["counts"])]
+                _by_name(entry["changes"])
+            for count in counts:
+                _count(count)
+    except (LookupError, TypeError, ValueError):
+        text = f"it needs version {FORMAT}, a position and a fingerprint"
+        raise StateError(f"this is no state of datamix; {text}.") from None
+    if version != FORMAT:
+        raise StateError(
+            f"this state has version {version}, of {'an older' if version < FORMAT else 'a newer'} datamix; this one "
+            f"restores version {FORMAT}. Restore it with the datamix that took it, or start afresh."
+        )
+
+
+def _count(number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**62:
+        raise ValueError
+    return number
+
+
+def _by_name(values: Any) -> Iterable[Any]:
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise ValueError
+    return values.values()
