@@ -155,7 +155,7 @@ class Plan(Lookup):
         >>> Plan({"a": 9, "b": 2}).never_shown()
         '6 of 11 records are never shown (a 6); stop=all_exhausted shows all and gives b 4.0 times.'
         """
-        if self.spec.samples is not None or self.spec.tokens is not None:
+        if self.spec.samples is not None or self.spec.tokens is not None or self.spec.max_epochs:
             return ""
         return plan_report.never_shown(self, Plan.of(replace(self.spec, stop="all_exhausted")))
 

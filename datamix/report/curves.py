@@ -16,7 +16,7 @@ def draw(
     *,
     unit: str = "cross-entropy, nats",
     family: str = "accuracy",
-    losses: Sequence[tuple[int, float]] = (),
+    losses: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Draw the loss in its unit and another family of metrics over steps, from the lines of `metrics.jsonl`."""
     figure = canvas(9, 3.6, layout=None)
@@ -24,7 +24,7 @@ def draw(
     # Margins by hand: to have them found takes as long as all the rest.
     axes = figure.subplots(1, 2, gridspec_kw={"left": 0.07, "right": 0.98, "bottom": 0.15, "top": 0.88})
     steps = [line["step"] for line in lines]
-    trained = losses or [(line["step"], line["loss"]) for line in lines]
+    trained = list(losses) or [(line["step"], line["loss"]) for line in lines]
     axes[0].plot(*zip(*trained, strict=True), color="#555555", linestyle="--", linewidth=1, label="in training")
     scale = 100 if family == "accuracy" else 1
     for i, name in enumerate(names):

@@ -27,6 +27,7 @@ class MetricsFile:
 
     Attributes:
       lines: Those of tests, without what they say of the sources in training.
+      losses: The loss in training, by a step, in parts of the steps between two lines.
       loss: The loss in the last line; None before there is one.
     """
 
@@ -43,10 +44,10 @@ class MetricsFile:
         write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
         self._board = _board(directory, step)
 
-    def trained(self, before: int, losses: np.ndarray) -> None:
-        """Keep the loss in training since the step `before`, [steps], as means of a few steps each, for the curves."""
+    def trained(self, steps: np.ndarray, losses: np.ndarray) -> None:
+        """Keep the loss of each step in training as means of a few steps each, for the curves."""
         for part in np.array_split(np.arange(len(losses)), min(len(losses), _PARTS)):
-            self.losses.append((before + 1 + int(part[len(part) // 2]), float(losses[part].mean())))
+            self.losses.append((int(steps[part[len(part) // 2]]) + 1, float(losses[part].mean())))
 
     def add(
         self,

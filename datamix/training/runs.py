@@ -322,7 +322,7 @@ def _note(
     for row, loss, count in zip(sources.values(), *by_source.tolist(), strict=True):
         row["loss"] = loss / count if count else None
     metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
-    run.metrics.trained(before, losses)
+    run.metrics.trained(steps, losses)
     run.metrics.add(run.step, float(losses.mean()), metrics, sources)
     if ending or (metrics is not None and _due(run)):
         run.state = state()
