@@ -323,10 +323,7 @@ def run(node: DictConfig, trained: Any = None) -> float | None:
         if "train" in node and any(directory.glob("checkpoints/*")):
             print(f"The same command {more}goes on from the last checkpoint.", file=sys.stderr)
         elif "train" in node:
-            print(
-                "There is no checkpoint yet; the same command begins again. Tests take one: train.eval_every.",
-                file=sys.stderr,
-            )
+            print("There is no checkpoint yet, as tests take one; the same command begins again.", file=sys.stderr)
         elif node.job.get(TARGET) == "prepare":
             print("What is prepared is kept; the same command goes on.", file=sys.stderr)
         raise

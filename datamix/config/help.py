@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,8 +17,7 @@ from datamix.config.schema import SourceConfig
 _LINE = re.compile(r"( *)([A-Za-z_]\w*):(?: +(.*?))?(?: *(?<![\w'\"])# (.*))?$")
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One line of a YAML file."""
 
     key: str
@@ -79,24 +78,21 @@ def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *
     paths = {conf_dir() / f"{file}.yaml": package for file, package in files.items()}
     known = [each for path, package in paths.items() if path.is_file() for each in settings_of(path, package)[1]]
     meanings = {each.key: each.meaning for each in known if each.meaning}
-    of_source = meanings_of(SourceConfig.__doc__ or "")
-    lines, shown = [], ""
+    said, lines, shown = meanings_of(SourceConfig.__doc__ or ""), [], ""
+    of_source = {
+        key.path: said[name] for name, key in keys_of(SourceConfig).items() if name not in ("name", "settings")
+    }
     for line, key, _, _ in _keyed(OmegaConf.to_yaml(config, resolve=resolve)):
         shown = key or shown
-        meaning = meanings.get(key) or (of_source.get(key.split(".")[-1], "") if key.startswith("source.") else "")
+        meaning = meanings.get(key) or (of_source.get(key.rpartition(".")[2]) if key.startswith("source.") else "")
         if f"{shown}.".startswith(f"{topic}." if topic else ""):
             lines.append(f"{line}  # {meaning}" if meaning else line)
-    options = [_option(topic, name) for name in choices_of(topic)] if topic else []
+    place = conf_dir() / ("dataset" if topic == "source" else topic)
+    choosable = choices_of(topic) if topic else []
+    options = [f"{topic}={name}: {settings_of(place / f'{name}.yaml')[0]}" for name in choosable]
     if not lines and not options:
         groups = [group for group in choices if "@" not in group and "/" not in group]
         raise unknown_key(topic, {*map(str, config), *groups})
     if topic == "source":
-        keys = {name: key.path for name, key in keys_of(SourceConfig).items() if name not in ("name", "settings")}
-        lines += ["", *(f"source.NAME.{key}: {of_source[name]}" for name, key in keys.items())]
+        lines += ["", *(f"source.NAME.{key}: {meaning}" for key, meaning in of_source.items())]
     return "\n".join([*options, *([""] if options else []), *lines])
-
-
-def _option(group: str, name: str) -> str:
-    return (
-        f"{group}={name}: {settings_of(conf_dir() / ('dataset' if group == 'source' else group) / f'{name}.yaml')[0]}"
-    )

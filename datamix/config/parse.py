@@ -70,11 +70,10 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         settings = top.group(config.job)
         for name in config.job_settings:
             settings.take(name)
-    if isinstance(own := top.values.get("experiment"), Mapping) and (
-        lost := next((key for key in own if key in node), "")
-    ):
-        mend = "Let the file of the experiment begin with the line # @package _global_"
-        raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=f"{mend}.")
+    own = top.values.get("experiment")
+    if lost := next((key for key in own if key in node), "") if isinstance(own, Mapping) else "":
+        mend = "Let the file of the experiment begin with the line # @package _global_."
+        raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=mend)
     users = _user_keys(node, hydra) if top.values else ()
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
