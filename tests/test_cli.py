@@ -124,6 +124,11 @@ def test_help_on_one_group_or_key(call_datamix):
     assert "  ratio: '7:3'  # of all sources in their order: 7:3 (in YAML with quotes)" in lines
     assert not any("size" in line for line in lines)
     assert call_datamix("--help", "batch.size").out == "  size: 16  # records\n"
+    limit = call_datamix("--help", "source.mnist.limit").out
+    assert limit == "source.mnist.limit: How many of the first of these records are used; null for all.\n"
+    assert call_datamix("--help", "batch.siz").mistake.startswith(
+        "ConfigError: batch.siz: there is no key 'siz' in batch."
+    )
     assert "source.NAME.limit: How many of the first" in call_datamix("--help", "source").out
     assert call_datamix("--help", "train").mistake.startswith("ConfigError: train: it belongs to job=train. Add job=")
 
@@ -436,6 +441,9 @@ MISTAKES = {
     "job.batches=few": "ConfigError: job.batches = 'few'; ",
     "plugins=[no_such_module]": "ConfigError: plugins: there is no module 'no_such_module'; ",
     "mnist": "ConfigError: 'mnist' is not an override; write source=mnist.",
+    "mnist+fashion": "ConfigError: 'mnist+fashion' is not an override; write source=mnist+fashion.",
+    "=5": "ConfigError: '=5' is not an override; write key=value, ",
+    "data.dir=a[1]": "ConfigError: 'data.dir=a[1]' is not an override; write key=value, and quotes around ",
     "train": "ConfigError: 'train' is not an override; write job=train.",
     "help": "ConfigError: 'help' is not an override; write --help.",
     "sweep": "ConfigError: 'sweep' is not an override; write -m job=train mix.share.mnist=0.1,0.5,0.9.",

@@ -43,9 +43,9 @@ def config_error(error: BaseException) -> ConfigError:
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _override_error(match[1], error.__cause__ or error)
-    if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
-        text = match[1] or match[2]
-        return ConfigError(f"{text!r} is not an override; write {_meant(text)}.")
+    match = re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text)
+    if override := (match[1] or match[2]) if match else getattr(error, "override", None):
+        return ConfigError(f"{override!r} is not an override; write {_meant(override)}.")
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
         mend = f"For one value write mix.ratio=7:3, source=mnist+fashion or {match[1]}=[…]."
         return ConfigError(f"{match[1]}={match[2]} lists several values: -m runs one job for each. {mend}")
@@ -73,7 +73,7 @@ def _meant(text: str) -> str:
     if text in _WORDS:
         return _WORDS[text]
     for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):
-        if text in choices_of(group):
+        if {*text.split("+")} <= {*choices_of(group)}:
             return f"{group}={text}"
     return "key=value; --help shows the keys"
 
@@ -99,7 +99,7 @@ def require_choices(overrides: Sequence[str]) -> None:
     parser = OverridesParser.create()
     for text in overrides:
         group = text.partition("=")[0].lstrip("+").partition("@")[0]
-        if not (options := choices_of(group)):
+        if not group or not (options := choices_of(group)):
             continue
         try:
             (override,) = parser.parse_overrides([text])

@@ -82,7 +82,9 @@ def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *
     of_source = {
         key.path: said[name] for name, key in keys_of(SourceConfig).items() if name not in ("name", "settings")
     }
-    for line, key, _, _ in _keyed(OmegaConf.to_yaml(config, resolve=resolve)):
+    whole = list(_keyed(OmegaConf.to_yaml(config, resolve=resolve)))
+    keys = {key for _, key, _, _ in whole if key}
+    for line, key, _, _ in whole:
         shown = key or shown
         meaning = meanings.get(key) or (of_source.get(key.rpartition(".")[2]) if key.startswith("source.") else "")
         if f"{shown}.".startswith(f"{topic}." if topic else ""):
@@ -90,9 +92,12 @@ def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *
     place = conf_dir() / ("dataset" if topic == "source" else topic)
     choosable = choices_of(topic) if topic else []
     options = [f"{topic}={name}: {settings_of(place / f'{name}.yaml')[0]}" for name in choosable]
+    parent, _, name = topic.rpartition(".")
+    if parent.startswith("source.") and name in of_source and not lines:
+        lines.append(f"{topic}: {of_source[name]}")
     if not lines and not options:
-        groups = [group for group in choices if "@" not in group and "/" not in group]
-        raise unknown_key(topic, {*map(str, config), *groups})
+        beside = {key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent}
+        raise unknown_key(topic, beside if parent else {*beside, *(each for each in choices if each.isidentifier())})
     if topic == "source":
         lines += ["", *(f"source.NAME.{key}: {meaning}" for key, meaning in of_source.items())]
     return "\n".join([*options, *([""] if options else []), *lines])

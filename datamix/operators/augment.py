@@ -113,7 +113,7 @@ def color_jitter(
     amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     for draw, (name, amount) in zip(jax.random.split(key, 3), amounts.items(), strict=True):
         if not isinstance(amount, jax.Array) and not 0 <= amount <= 1:
-            raise ConfigError("it is from 0 to 1", key=f"color_jitter.{name}", value=amount)
+            raise ConfigError("it is from 0 to 1", key=f"color_jitter.{name}", value=float(amount))
         factors.append(1 + jnp.asarray(amount, jnp.float32) * jax.random.uniform(draw, (), minval=-1, maxval=1))
     colors = value[..., :3].astype(jnp.float32) * factors[0]
     for middle, factor in ((lambda image: gray_of(image).mean(), factors[1]), (gray_of, factors[2])):
@@ -129,7 +129,7 @@ def gaussian_noise(
     """Add noise of a normal distribution to every value; integers are rounded and stay in the range of their dtype."""
     value = leaf_of(record, leaf, "gaussian_noise")
     if not isinstance(std, jax.Array) and std < 0:
-        raise ConfigError("it is 0 or more", key="gaussian_noise.std", value=std)
+        raise ConfigError("it is 0 or more", key="gaussian_noise.std", value=float(std))
     noise = jax.random.normal(key, value.shape) * jnp.asarray(std, jnp.float32)
     return record | {leaf: in_dtype(value.astype(jnp.float32) + noise, value.dtype)}
 

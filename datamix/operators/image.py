@@ -90,7 +90,7 @@ def clip(
     [0.0, 0.5, 1.0]
     """
     if not isinstance(low, jax.Array) and not isinstance(high, jax.Array) and low > high:
-        raise ConfigError(f"it is not above clip.high, which is {high:g}", key="clip.low", value=low)
+        raise ConfigError(f"it is not above clip.high, which is {high:g}", key="clip.low", value=float(low))
     value = leaf_of(record, leaf, "clip")
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     clipped = jnp.where(value > high, in_dtype(high, value.dtype), value)

@@ -120,7 +120,7 @@ def test_random_erasing_by_its_probability() -> None:
         ),
         (random_crop, {"padding": -1}, r" padding of -1, which is 0 or more\.$"),
         (color_jitter, {"contrast": 1.5}, r"^color_jitter\.contrast = 1\.5; it is from 0 to 1\.$"),
-        (gaussian_noise, {"std": -1}, r"^gaussian_noise\.std = -1; it is 0 or more\.$"),
+        (gaussian_noise, {"std": -1}, r"^gaussian_noise\.std = -1\.0; it is 0 or more\.$"),
         (random_erasing, {"probability": 2}, r"^random_erasing\.probability = 2; it is from 0 to 1\.$"),
         (
             random_erasing,

@@ -307,7 +307,7 @@ def test_clip_and_log() -> None:
     assert apply(clip, large, low=7).tolist() == [2**24 + 1, 7]
     assert apply(clip, np.array([-1, 3], np.float32), high=1).tolist() == [-1, 1]
     assert apply(log, np.array([0, 1], np.uint8)).tolist() == pytest.approx([0, 0.693147], abs=1e-6)
-    with pytest.raises(ConfigError, match=r"^clip\.low = 2; it is not above clip\.high, which is 1\.$"):
+    with pytest.raises(ConfigError, match=r"^clip\.low = 2\.0; it is not above clip\.high, which is 1\.$"):
         apply(clip, RGB, low=2, high=1)
 
 
