@@ -10,8 +10,8 @@ import shlex
 import signal
 import string
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -44,6 +44,7 @@ from datamix.errors import ConfigError, DatamixError, InstallationError, Resourc
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import run_recorded, run_watched
+from datamix.training import processes
 
 # What Hydra prints of a configuration, and does not run.
 _SHOWN_BY_HYDRA = ("cfg", "info", "shell_completion")
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: The arguments; None for those of the process.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
-    with _any_text(sys.stdout):
+    with processes.leaving(), _any_text(sys.stdout):
         try:
             with ended_by(signal.SIGINT, signal.SIGTERM):
                 _run(list(sys.argv[1:] if argv is None else argv))
@@ -93,7 +94,8 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
 def _lack(error: Exception) -> DatamixError | None:
     """The resource that the machine lacks, where that has raised an error."""
     jax: Any = sys.modules.get("jax")
-    exhausted = jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    of_jax = jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
+    exhausted = of_jax and "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, MemoryError) or exhausted:
         detail = " ".join(str(error).split()).removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
         more = f" ({detail[:200]})" if detail else ""
@@ -101,6 +103,9 @@ def _lack(error: Exception) -> DatamixError | None:
             f"there is not enough memory{more}; a smaller batch.size or train.steps, source.NAME.limit and fewer "
             "sources take less."
         )
+    # In a call, JAX raises the code and text of the same error as a ValueError.
+    if processes.has_joined() and (of_jax or (isinstance(error, ValueError) and re.match("[A-Z_]+: ", str(error)))):
+        return processes.lost(error)
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
         return InstallationError(f"JAX has no device: {' '.join(str(error).split())}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -185,12 +190,30 @@ def _run(arguments: list[str]) -> None:
                     check_jobs(config, loader)
                 if not args.hydra_help:
                     key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
-                    overrides += stack.enter_context(directory_in_use(config, key))
+                    overrides += stack.enter_context(_directory(config, key))
         if is_sweep:
             run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
         else:
             _import_job(config)
             _start_hydra([*flags, *overrides])
+
+
+def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]]:
+    """The directory that the run or the sweep writes to; of several processes that train together, the first's.
+
+    Gives the overrides that make Hydra compose the same.
+    """
+    distributed = OmegaConf.select(config, "train.distributed") is True
+    if "train" in config and processes.is_asked(distributed=distributed):
+        if key == "hydra.sweep.dir":
+            mend = "Start the sweep by itself; hydra/launcher=processes starts several for each of its jobs."
+            raise ConfigError("several processes train one model, not a sweep", key="train.distributed", hint=mend)
+        processes.join(distributed=distributed)
+        if not processes.is_first():
+            return processes.apart()
+        if processes.LAUNCHED in os.environ:  # the launcher holds it
+            return nullcontext([])
+    return directory_in_use(config, key)
 
 
 def _import_job(config: DictConfig) -> None:
@@ -304,15 +327,16 @@ def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> 
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def run(node: DictConfig, trained: Any = None) -> float | None:
+def run(node: DictConfig, trained: Any = None, work: Callable[..., dict[str, Any]] | None = None) -> float | None:
     """Run the job that a composed configuration names, in Hydra's run directory.
 
     Args:
       node: The composed configuration, without Hydra's part.
       trained: What a launcher has done of the job ahead, see `datamix.jobs.train.run`.
+      work: What a launcher does instead of running the job here, see `datamix.sweeps.processes.work_of`.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_recorded(node, partial(_work, trained=trained))
+        return run_recorded(node, partial(_work, trained=trained) if work is None else partial(work, otherwise=_work))
     try:
         _work(node)
     except Exception as error:  # all that is no signal

@@ -15,7 +15,7 @@ from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
-from datamix.fingerprint import fingerprint
+from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
@@ -101,7 +101,7 @@ class Assembly:
 
     def fingerprint(self) -> str:
         """The digest of all that is configured and determines the sequence; what the records hold is not read."""
-        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
+        return digest(settings_of(self.identity, self.plan, self.batch_size, self.remainder))
 
     def completed(self, *, all_counts: bool = False) -> Self:
         """The same, with the numbers of classes that need the labels themselves to be read.

@@ -190,6 +190,10 @@ class TrainConfig:
       log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
       resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
+      devices: Devices of each process that train together, each on its rows of every batch; None for the most among
+        whom a batch can be divided equally.
+      distributed: Whether several processes train together that a cluster has started; also asked for by
+        `JAX_COORDINATOR_ADDRESS` in the environment.
     """
 
     model: Annotated[str, Key("model._target_", kind="model")]
@@ -205,6 +209,8 @@ class TrainConfig:
     log_every: Annotated[Count | None, Key("train.log_every")] = None
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
     resume: Annotated[bool | Literal["changed"], Key("train.resume")]
+    devices: Annotated[Count | None, Key("train.devices")] = None
+    distributed: Annotated[bool, Key("train.distributed")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

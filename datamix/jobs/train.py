@@ -15,6 +15,7 @@ from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
+from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
 
 
@@ -30,9 +31,10 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
       or there are none.
     """
     out = console()
-    job = prepare(config, directory) if trained is None else trained
-    if isinstance(job, DatamixError):
-        raise job
+    with together():
+        job = prepare(config, directory) if trained is None else trained
+        if isinstance(job, DatamixError):
+            raise job
     print_notes(out, "Stand-in", job.data.built.notes)
     print_notes(out, "Note", _notes(job))
     print_notes(out, "Resume", [job.note] if job.note else [])
@@ -40,9 +42,10 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     if not job.ended:
         with progress(out, job.steps, job.step) as advance:
             fit([job], lambda _: advance(job.step, _line(job)))
-    if job.error is not None:
-        raise job.error
-    return end(out, job)
+    with together():
+        if job.error is not None:
+            raise job.error
+    return end(out, job) if is_first() else {}
 
 
 def begin(out: Console, job: Run) -> None:
@@ -51,7 +54,8 @@ def begin(out: Console, job: Run) -> None:
     mix = ", ".join(f"{name} {percent(float(share))}" for name, share in zip(plan.names, plan.targets, strict=True))
     model = f"{settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says})"
     steps = f"{job.steps:,} steps of {job.config.batch_size}"
-    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}")
+    devices = "" if job.mesh is None else f", by {job.mesh.size} devices"
+    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}{devices}")
 
 
 def end(out: Console, job: Run) -> dict[str, Any]:
@@ -113,7 +117,12 @@ def end(out: Console, job: Run) -> dict[str, Any]:
             "schedule": {"name": settings.schedule, **settings.schedule_settings},
             **settings.optimizer_settings,
         },
-        "train": {"steps": job.steps, "eval_every": settings.eval_every, "batch_size": size},
+        "train": {
+            "steps": job.steps,
+            "eval_every": settings.eval_every,
+            "batch_size": size,
+            "devices": 1 if job.mesh is None else job.mesh.size,
+        },
         "seconds": job.seconds,
     }
     out.print(f"Curves: {job.directory / 'curves.png'}\nReport: {write_report(job.directory, report)}")

@@ -23,6 +23,7 @@ _LENGTHS, _TRIES = 512, 4
 _EACH = 64  # slots of a block for each source, at most
 _UNIT = 2**96  # the parts of a slot in which amounts are counted
 _ONE = 2**64
+_SMALLEST = 2.0**-50
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -37,11 +38,13 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
       A period in which at every position every source is within 2 slots of its share.
 
     Raises:
-      ConfigError: Too many shares are too small.
+      ConfigError: A share, or too many of them, are too small.
     """
     active = [source for source, share in enumerate(shares) if share]
     parts = [shares[source] for source in active]
     sizes = np.asarray([float(part) for part in parts])
+    if sizes.min() < _SMALLEST:
+        raise ConfigError(f"a share of {sizes.min():.3g} is below one record in 2^50; raise it, or make it 0.")
     large = sizes >= _LARGE
     most, slots = 2 * LEAST_SLOTS, max(slots, _EACH * len(parts))
     while most < slots and sizes.min() * most < _ENOUGH:

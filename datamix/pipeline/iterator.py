@@ -355,15 +355,21 @@ class BatchIterator(Iterator[Batch]):
         self._read_ahead()
         chunk, flat = self._ahead or self._compute()
         self._ahead = None
-        next_one = self._chunks[0].reading if self._chunks else None
-        if self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there:
-            self._ahead = self._compute()
+        self._compute_ahead()
         if chunk.reading is not None:
             jax.block_until_ready(flat)  # then nothing looks at the staging any more
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
+            self._compute_ahead()  # its records may have come meanwhile
         self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
         return self._batches(chunk.program, flat)
+
+    def _compute_ahead(self) -> None:
+        """Set the next chunk going, if nothing has to be waited for."""
+        next_one = self._chunks[0].reading if self._chunks else None
+        is_there = self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there
+        if is_there and self._ahead is None:
+            self._ahead = self._compute()
 
     def _batches(self, program: Program, chunk: Record) -> Iterator[Batch]:
         """The batches of a chunk, when it is computed."""

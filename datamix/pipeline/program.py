@@ -24,6 +24,7 @@ from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
 from datamix.pipeline.tables import look_up
 from datamix.pipeline.transform import Branch, Numbers, transform
+from datamix.rng.hash import Words
 from datamix.spec import Batch, LeafSpec, Record
 
 
@@ -82,18 +83,20 @@ class Compiled:
     reader: Reader
     numbers: tuple[Numbers, ...]
 
-    def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
+    def next(self, cursor: Cursor, rows: tuple[Words, int] | None = None) -> tuple[Batch, Cursor]:
         """The batch at a cursor, and the cursor after it; a pure function.
 
         A cursor knows no end: past the end of the mix it goes on with the last stage.
 
         Args:
           cursor: The beginning of a batch; see `Pipeline.start`.
+          rows: The first of the rows that are read and computed, uint32 [], and their number, which is static: those of
+            one device, as `lax.axis_index` tells it under `shard_map`. None for all.
 
         Returns:
-          Leaf name to array, shape [batch, *leaf shape], and the next cursor.
+          Leaf name to array, shape [batch, *leaf shape] or [rows, *leaf shape], and the next cursor.
         """
-        flat, cursor = next_flat(self, cursor)
+        flat, cursor = next_flat(self, cursor, *(rows or ()))
         return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self.program.spec}, cursor
 
 
@@ -119,15 +122,24 @@ def locate_batches(
     return located, after
 
 
-def _next_flat(compiled: Compiled, cursor: Cursor) -> tuple[Record, Cursor]:
-    """The batch at a cursor with flat leaves, shape [batch, elements], and the cursor after it."""
+def _next_flat(
+    compiled: Compiled, cursor: Cursor, first: Words | None = None, num_rows: int | None = None
+) -> tuple[Record, Cursor]:
+    """The batch at a cursor, or some rows of it, with flat leaves, shape [rows, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
     located, cursor = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
     reader = compiled.reader
+
+    def here(located: Located) -> Located:
+        if first is None or num_rows is None:
+            return located
+        return Located(*(lax.dynamic_slice_in_dim(values, first, num_rows) for values in located))
+
+    located = here(located)
     if isinstance(reader, Fed):
         # What the next call asks for, so that it is read while this batch is computed with.
         ahead, _ = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
-        reader = reader.stage(located, ahead)
+        reader = reader.stage(located, here(ahead))
     return transform(program.branches, program.shared, numbers, located, reader.read), cursor
 
 
@@ -166,7 +178,7 @@ def _compute_chunk(
 
 
 # One for all pipelines: the second pipeline of a process finds what the first one compiled.
-next_flat = tracing.jit(_next_flat)
+next_flat = tracing.jit(_next_flat, static_argnums=3)
 
 
 @cache

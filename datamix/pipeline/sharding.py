@@ -7,12 +7,52 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from datamix.errors import ConfigError
 from datamix.pipeline.batching import Batching
+from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.iterator import BatchIterator
+from datamix.pipeline.program import Compiled
 from datamix.pipeline.state import State
 from datamix.spec import Batch, LeafSpec
+
+AXIS = "data"
+"""The axis of a mesh over whose devices the rows of each batch are divided."""
+
+
+def next_batch(compiled: Compiled, cursor: Cursor, mesh: Mesh | None) -> tuple[Batch, Cursor]:
+    """`Compiled.next`, for a function under `jit` over the devices of a mesh of the one axis `AXIS`.
+
+    Each device reads and computes its own rows, or where the batch cannot be divided equally, all of them.
+    """
+    if mesh is None:
+        return compiled.next(cursor)
+    size = compiled.program.batch_size
+    is_divided = size % mesh.size == 0
+
+    def rows(compiled: Compiled, cursor: Cursor) -> tuple[Batch, Cursor]:
+        num_rows = size // mesh.size
+        first = lax.axis_index(AXIS).astype("uint32") * num_rows
+        return compiled.next(cursor, (first, num_rows) if is_divided else None)
+
+    out_specs = (PartitionSpec(AXIS if is_divided else None), PartitionSpec())
+    batch: tuple[Batch, Cursor] = jax.shard_map(
+        rows, mesh=mesh, in_specs=PartitionSpec(), out_specs=out_specs, check_vma=False
+    )(compiled, cursor)
+    return batch
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """Arrays of this process, which are the same in every other one, as global arrays that all devices hold whole."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def whole(leaf: Any) -> jax.Array:
+        copies = [jax.device_put(leaf, device) for device in mesh.local_devices]
+        return jax.make_array_from_single_device_arrays(copies[0].shape, sharding, copies)
+
+    return jax.tree.map(whole, tree)
 
 
 class GlobalIterator(Iterator[Batch]):

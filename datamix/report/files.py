@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+REPORT = "report.json"
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -31,6 +33,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_report(directory: Path, report: Mapping[str, Any]) -> Path:
     """Write a job's `report.json`; returns its path."""
-    path = directory / "report.json"
+    path = directory / REPORT
     write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return path

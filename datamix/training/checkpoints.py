@@ -33,10 +33,10 @@ _DIGESTS = "digests.json"  # written last: a checkpoint without it is half writt
 class Checkpoints:
     """The checkpoints of one run, in `checkpoints/` of its directory; one that is half written does not count."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **more: Any) -> None:
         self.path = directory.absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=_MAX_TO_KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=_MAX_TO_KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True, **more
         )
         self._manager = ocp.CheckpointManager(self.path, options=options)
         self._whole: set[int] = set()  # the steps whose files have been compared with what was written
@@ -56,7 +56,7 @@ class Checkpoints:
           OSError: Raised when the checkpoint cannot be written, as on a full disk.
         """
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_numbers(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
+            state=ocp.args.StandardSave(numbers_of(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
         )
         if step in self._manager.all_steps():  # of a run that goes on with larger batches, and counts less
             self._manager.delete(step)
@@ -107,11 +107,9 @@ class Checkpoints:
         """The state that `save` was given."""
         self._check(step)
         with self._damage(step):
-            numbers = ocp.args.StandardRestore(_numbers(like))
+            numbers = ocp.args.StandardRestore(numbers_of(like))
             read = self._manager.restore(step, args=ocp.args.Composite(state=numbers)).state
-        leaves, structure = jax.tree.flatten_with_path(like)
-        restored: State = jax.tree.unflatten(structure, [_typed(read[_name(path)], leaf) for path, leaf in leaves])
-        return restored
+        return state_of(read, like)
 
     def clear(self) -> None:
         """Remove all checkpoints."""
@@ -164,9 +162,16 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _numbers(state: State) -> dict[str, np.ndarray]:
+def numbers_of(state: State) -> dict[str, np.ndarray]:
     """Every array by its name; of random keys, their words."""
     return {_name(path): np.asarray(_words(leaf)) for path, leaf in jax.tree.leaves_with_path(state)}
+
+
+def state_of(numbers: Mapping[str, np.ndarray], like: State) -> State:
+    """The state whose `numbers_of` these are, with the structure of another."""
+    leaves, structure = jax.tree.flatten_with_path(like)
+    state: State = jax.tree.unflatten(structure, [_typed(numbers[_name(path)], leaf) for path, leaf in leaves])
+    return state
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, Integer, UInt32
 
 from datamix import registry
@@ -25,6 +26,7 @@ from datamix.pipeline import tracing
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
+from datamix.pipeline.sharding import next_batch
 from datamix.rng.keys import key_of, same_draws
 from datamix.spec import LeafSpec
 from datamix.training.models import Standardized
@@ -165,9 +167,16 @@ def first_state(learner: Learner, key: jax.Array, moments: Moments) -> State:
 
 @same_draws()
 def train(
-    learner: Learner, compiled: Compiled, cursor: Cursor, state: State, rates: Float32[jax.Array, " steps"]
+    learner: Learner,
+    compiled: Compiled,
+    cursor: Cursor,
+    state: State,
+    rates: Float32[jax.Array, " steps"],
+    mesh: Mesh | None = None,
 ) -> tuple[Cursor, State, Float32[jax.Array, " steps"], Float32[jax.Array, "2 num_sources"]]:
     """Train on one batch for each rate, the batches being made in the same loop.
+
+    Over a mesh, each device makes and learns from its own rows of every batch; the state is the same on all of them.
 
     Returns:
       Cursor and state after the last step, the loss of each step, and over all steps the summed loss of each source,
@@ -185,25 +194,32 @@ def train(
 
     def step(carry: tuple[Cursor, State, jax.Array], rate: jax.Array) -> tuple[tuple[Any, ...], jax.Array]:
         cursor, (params, rest, optimizer), sums = carry
-        batch, cursor = compiled.next(cursor)
+        batch, cursor = next_batch(compiled, cursor, mesh)
         (loss, (rest, of_record)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch)
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
         params = optax.apply_updates(params, updates)
         sums += jax.ops.segment_sum(of_record, batch["source_id"], num_sources)
-        return (cursor, State(params, rest, optimizer), sums), loss
+        return (cursor, _on_all(State(params, rest, optimizer), mesh), sums), loss
 
     num_sources = len(compiled.plan.size)
     (cursor, state, sums), losses = lax.scan(step, (cursor, state, jnp.zeros((num_sources, 2))), rates)
-    return cursor, state, losses, sums.T
+    return cursor, state, _on_all(losses, mesh), _on_all(sums.T, mesh)
 
 
-def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int) -> Sums:
+def _on_all(tree: Any, mesh: Mesh | None) -> Any:
+    """What every device of a mesh holds whole."""
+    return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def evaluate(
+    learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int, mesh: Mesh | None = None
+) -> Sums:
     """Test a model on the test records of every source, which fill `num_batches`: the task's scores, summed."""
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
     task, size = learner.task, data.compiled.program.batch_size
 
     def scores_of(cursor: Cursor, first: jax.Array) -> tuple[Cursor, Sums]:
-        batch, cursor = data.compiled.next(cursor)
+        batch, cursor = next_batch(data.compiled, cursor, mesh)
         # The last batch goes on past the end.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
         source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
@@ -222,14 +238,14 @@ def evaluate(learner: Learner, data: HeldOut, state: State, num_batches: int, nu
     firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
     shapes = jax.eval_shape(scores_of, data.cursor, firsts[0])[1]
     zeros = jax.tree.map(lambda sums: jnp.zeros(sums.shape, sums.dtype), shapes)
-    sums: Sums
     (_, sums), _ = lax.scan(step, (data.cursor, zeros), firsts)
-    return sums
+    summed: Sums = _on_all(sums, mesh)
+    return summed
 
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.
-train_jitted = tracing.jit(train, static_argnames="learner")
-evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources"))
+train_jitted = tracing.jit(train, static_argnames=("learner", "mesh"))
+evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources", "mesh"))
 
 
 def is_key(leaf: jax.Array) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float32
 
 from datamix.pipeline import tracing
@@ -35,6 +36,8 @@ BySource: TypeAlias = Float32[np.ndarray, "num_replicas 2 num_sources"]
 class Single:
     """One model; `Threaded` and `Vmapped` have the same methods for several."""
 
+    _mesh: Mesh | None = None
+
     def __init__(
         self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
     ) -> None:
@@ -44,7 +47,7 @@ class Single:
     def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
         """Train each replica on one batch for each of its learning rates; see `datamix.training.learner.train`."""
         self._cursor, self._state, losses, sums = train_jitted(
-            self._learner, self._compiled, self._cursor, self._state, jnp.asarray(rates[0])
+            self._learner, self._compiled, self._cursor, self._state, rates[0], mesh=self._mesh
         )
         return np.asarray(losses)[None], np.asarray(sums)[None]
 
@@ -54,7 +57,8 @@ class Single:
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         """Test every replica; see `datamix.training.learner.evaluate`."""
-        return [jax.device_get(evaluate_jitted(self._learner, data, self._state, num_batches, num_sources))]
+        scores = evaluate_jitted(self._learner, data, self._state, num_batches, num_sources, mesh=self._mesh)
+        return [jax.device_get(scores)]
 
     def state(self, replica: int) -> State:  # noqa: ARG002
         """The state of one replica."""

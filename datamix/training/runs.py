@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jax.sharding import Mesh
 
 from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
@@ -25,6 +27,8 @@ from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, State, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
+from datamix.training.parallel import Parallel, checkpoints_of, mesh_of
+from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
 
@@ -44,6 +48,7 @@ class Run:
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.
       steps_done: The number of steps in that time.
+      mesh: The devices that train it together; None for one device.
     """
 
     config: Config
@@ -62,6 +67,7 @@ class Run:
     error: DatamixError | None = None
     seconds: float = 0.0
     steps_done: int = 0
+    mesh: Mesh | None = None
 
     @property
     def steps(self) -> int:
@@ -84,6 +90,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         raise ConfigError(
             "job=train needs the groups model and optimizer and the keys of train, as job/train.yaml has."
         )
+    mesh = mesh_of(config.batch_size, settings.devices)
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
@@ -101,7 +108,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         step=0,
         cursor=data.pipeline.start(),
         state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
-        checkpoints=Checkpoints(directory),
+        checkpoints=checkpoints_of(directory),
+        mesh=mesh,
     )
     lines: list[Line] = []
     if settings.resume:
@@ -109,6 +117,9 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     else:
         run.checkpoints.clear()
     run.metrics = MetricsFile(directory, lines, run.step)
+    if has_joined():
+        mix = data.pipeline.state(steps)
+        check_alike(mix["settings"] | _identity(run) | mix["fingerprint"])
     return run
 
 
@@ -199,7 +210,7 @@ def _identity(run: Run) -> dict[str, Any]:
     settings, tests = run.settings, run.data.test_pipeline
     parts = tests.parts(tests.plan.length or 0)
     of_source = {
-        f"source.{name}.test_split": f"#{digest([value for key, value in parts.items() if _is_of(name, key)])}"
+        f"source.{name}.test_split": f"#{digest([parts.get(f'source.{name}'), parts.get(records_key(name))])}"
         for name in tests.source_names
     }
     return shortened({
@@ -209,10 +220,6 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
     }) | of_source  # fmt: skip
-
-
-def _is_of(source: str, part: str) -> bool:
-    return part in (f"source.{source}", records_key(source))
 
 
 def _save(run: Run) -> None:
@@ -247,7 +254,10 @@ def _alike(first: Run, other: Run) -> bool:
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
     first = runs[0]
-    replicas: Replicas = execution_of(how, len(runs))(
+    execution: Callable[..., Replicas] = execution_of(how, len(runs))
+    if first.mesh is not None and len(runs) == 1:
+        execution = partial(Parallel, first.mesh)
+    replicas = execution(
         first.learner,
         [run.data.pipeline.compiled for run in runs],
         [run.cursor for run in runs],
@@ -270,7 +280,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             if step == first.steps or step % first.settings.eval_every == 0:
                 scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
         seconds = (time.perf_counter() - begun) / len(runs)
-        ending = interruption.received()  # a signal that comes later waits for the next line
+        ending = any(agreed(interruption.received))  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if trained and run.error is None:
@@ -282,6 +292,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             tell(runs)
         if ending:
             interruption.check()
+            raise SystemExit(128 + signal.SIGTERM)  # it has come to another process
         if step == first.steps:
             break
     for run in runs:

@@ -30,7 +30,8 @@ def pipeline(*, stop="all_exhausted"):
         name: {"image": generator.integers(0, 256, (size, 2, 4, 3), np.uint8), "label": np.arange(size)}
         for name, size in {"a": 50, "b": 29}.items()
     }
-    return datamix.mix(sources, batch_size=8, remainder="keep", shuffle_rows=True, stop=stop, placement=sys.argv[3])
+    settings = {"shuffle_rows": True, "placement": sys.argv[3], "skip": [[1, 2], [4, 7]] if sys.argv[4:] else []}
+    return datamix.mix(sources, batch_size=8, remainder="keep", stop=stop, **settings)
 
 def seen(batches):
     return [(batch["label"].tolist(), batch["image"].tolist()) for batch in batches]
@@ -94,6 +95,11 @@ def test_spawned_workers_take_batches_in_turn(tmp_path: Any, workers: int) -> No
 
 
 @pytest.mark.slow
+def test_workers_leave_steps_out_together(tmp_path: Any) -> None:
+    assert run(WORKERS, tmp_path, "spawn", 2, "host", "skip") == "same 9"
+
+
+@pytest.mark.slow
 def test_a_worker_that_would_wait_for_ever_says_so(tmp_path: Any) -> None:
     assert 'start workers with multiprocessing_context="spawn"' in run(FORKED, tmp_path, "", "", "device")
 
@@ -150,6 +156,8 @@ def test_a_state_is_that_of_any_iterator() -> None:
     pipeline = mix()
     own = datamix.interop.torch.dataset(pipeline)
     assert own.state_dict()["step"] == 0
+    cut = datamix.interop.torch.dataset(mix(skip=[[0, 2]], samples=80))
+    assert (cut.state_dict()["step"], len(cut), len(list(cut))) == (2, 8, 8)
     batches = iter(own)
     for _ in range(3):
         next(batches)

@@ -88,6 +88,13 @@ def test_too_many_tiny_shares_are_refused() -> None:
         carried(shares, 2**18)
 
 
+def test_a_share_that_nobody_would_ever_meet_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^a share of 1e-300 is below one record in 2\^50; raise it, or make it 0\.$"
+    ):
+        Plan({"large": 10, "tiny": 10}, {"tiny": 1e-300}, stop="forever")
+
+
 @pytest.mark.parametrize(
     "options",
     [

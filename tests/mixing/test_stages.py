@@ -95,7 +95,7 @@ def test_a_source_without_a_slot() -> None:
 
 def capped(caps: dict[int, int], stop: Stop, *remaining: int, limit: int | None = None, **how: bool) -> list[object]:
     """First slot, length and counts before of each stage, of sources that fill so many slots at most."""
-    stages = cut(stop, round_robin, [(None, HALVES)], demand(*remaining), limit, caps, **how)
+    stages = cut(stop, round_robin, [(None, HALVES)], demand(*remaining), limit, caps=caps, **how)
     return [(stage.first, stage.length, stage.base) for stage in stages]
 
 

@@ -61,11 +61,23 @@ for placement in ("device", "host"):
 print("same")
 """
 PROCESS = f"""{MIX}
+from functools import partial
+from datamix.pipeline.sharding import next_batch, replicated
+
 rank, count, port = map(int, sys.argv[1:])
 if count > 1:
     jax.distributed.initialize(f"127.0.0.1:{{port}}", count, rank)
 mesh = Mesh(np.array(jax.devices()).reshape(-1, 2), ("data", "tensor"))
 iterator = pipeline(placement="host").iterator(start=1, sharding=NamedSharding(mesh, P("data")))
+whole, rows = pipeline(), Mesh(np.array(jax.devices()), ("data",))
+made = jax.jit(partial(next_batch, mesh=rows))
+compiled, cursor = replicated((pipeline(placement="host").compiled, whole.start(1)), rows)
+for step in (1, 2):
+    batch, cursor = made(compiled, cursor)
+    for leaf, values in batch.items():
+        assert values.sharding.is_equivalent_to(NamedSharding(rows, P("data")), values.ndim)
+        for part in values.addressable_shards:
+            np.testing.assert_array_equal(np.asarray(part.data), whole[step][leaf][part.index])
 total = jax.jit(lambda x: x.astype(np.int32).sum(axis=(1, 2, 3)), out_shardings=NamedSharding(mesh, P()))
 sums = [np.asarray(total(next(iterator)["image"])).tolist() for _ in range(3)]
 print(json.dumps({{"sums": sums, "read": iterator.metrics()["bytes"], "step": iterator.state()["step"]}}))
@@ -107,6 +119,50 @@ def test_any_number_of_processes_gives_the_same_global_batches() -> None:
             assert rank["sums"] == alone["sums"]
             assert rank["step"] == 4
             assert rank["read"] == alone["read"] // count  # its own rows alone
+
+
+def test_some_rows_of_a_batch_are_computed_alone(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("stop=forever", "batch.shuffle=true")
+    rows = jax.jit(lambda compiled, cursor, first: compiled.next(cursor, rows=(first, 3)))
+    batch, after = rows(pipeline.compiled, pipeline.start(4), 5)
+    for leaf, values in batch.items():
+        np.testing.assert_array_equal(values, pipeline[4][leaf][5:8])
+    np.testing.assert_array_equal(after.position, pipeline.next(pipeline.start(4))[1].position)
+
+
+def nested(**settings: Any) -> datamix.Pipeline:
+    """A mix of a source and of a mix of two, whose weights change, of which one source is read on the host."""
+    sources = {name: {"image": np.arange(size * 6, dtype=np.uint8).reshape(size, 2, 3, 1)} for name, size in
+               {"v.a": 19, "v.b": 30, "c": 41}.items()}  # fmt: skip
+    schedule = [{"until": 5, "weights": {"v": 3}}, {"until": 8, "ramp": "linear", "weights": {"v.a": 4}}]
+    return datamix.mix(sources, schedule=schedule, stop="forever", batch_size=13, **settings)
+
+
+TEXT = ["source=docs+code", "source.docs.packing=best_fit", "source.code.length=64", "source.docs.length=64",
+        "mix.unit=tokens", "mix.ratio=2:1", "batch.size=11", "stop=forever"]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:source '(docs|code)':UserWarning")  # where the text is from
+@pytest.mark.parametrize("kind", ["nested", "text"])
+def test_the_number_of_hosts_may_change_at_any_step(kind: str, tmp_path: Path) -> None:
+    """One after another, each goes on where the one before has stopped; batches are those of one, bit for bit."""
+    if kind == "nested":
+        whole, fed = nested(), nested(placement={"v.b": "host"})
+    else:
+        text = [*TEXT, f"data.cache={tmp_path}"]
+        whole, fed = datamix.load(*text), datamix.load(*text, "data.placement=host")
+    state, step = fed.iterator().state(), 0
+    for count in (1, 3, 2, 4, 1, 2):
+        ranks = [fed.iterator(shard=(rank, count)) for rank in range(count)]
+        for rank in ranks:
+            rank.restore(state)
+        for _ in range(1 + count % 2):
+            parts = [next(rank) for rank in ranks]
+            for leaf, values in whole[step].items():
+                np.testing.assert_array_equal(np.concatenate([part[leaf] for part in parts]), values)
+            step += 1
+        state = json.loads(json.dumps(ranks[-1].state()))
+    assert step == 9
 
 
 def one_device(*names: str) -> NamedSharding:

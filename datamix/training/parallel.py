@@ -1,0 +1,119 @@
+"""One model over several devices, of one process or of several: each learns from its own rows of every batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental.multihost_utils import broadcast_one_to_all
+from jax.sharding import Mesh
+
+from datamix.errors import ConfigError
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.program import Compiled
+from datamix.pipeline.sharding import AXIS, replicated
+from datamix.training.checkpoints import Checkpoints, numbers_of, state_of
+from datamix.training.learner import HeldOut, Learner, State
+from datamix.training.processes import has_joined, is_first, of_first
+from datamix.training.replicas import Single
+from datamix.training.tasks.base import Sums
+
+
+def mesh_of(batch_size: int, num_devices: int | None = None) -> Mesh | None:
+    """The devices of all processes that train together; None for one device alone.
+
+    Args:
+      batch_size: The number of records of a batch, which are divided among the devices.
+      num_devices: The number of devices of each process; None for the most among whom the batch can be divided equally.
+
+    Raises:
+      ConfigError: There are not so many, or a batch cannot be divided equally.
+    """
+    num_processes = jax.process_count()
+    most = min(Counter(device.process_index for device in jax.devices()).values())
+    if num_devices is not None and num_devices > most:
+        raise ConfigError(f"JAX has {most} of them in a process", key="train.devices", value=num_devices)
+    usable = [count for count in range(1, most + 1) if batch_size % (count * num_processes) == 0]
+    if (chosen := num_devices or max(usable, default=1)) not in usable:
+        text = f"a batch cannot be divided equally among {num_processes} processes of {chosen} devices"
+        mend = f"Choose a multiple of {chosen * num_processes}."
+        raise ConfigError(text, key="batch.size", value=batch_size, hint=mend)
+    if chosen * num_processes == 1:
+        return None
+    devices = [[each for each in jax.devices() if each.process_index == rank] for rank in range(num_processes)]
+    return Mesh(np.concatenate([of_process[:chosen] for of_process in devices]), (AXIS,))
+
+
+class Parallel(Single):
+    """One model, the same on every device of a mesh; see `datamix.training.learner.train`."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        learner: Learner,
+        compiled: Sequence[Compiled],
+        cursors: Sequence[Cursor],
+        states: Sequence[State],
+    ) -> None:
+        super().__init__(learner, *(replicated(each, mesh) for each in (compiled, cursors, states)))
+        self._mesh: Mesh = mesh
+        self._tests: HeldOut | None = None
+
+    def seek(self, cursors: Sequence[Cursor]) -> None:
+        super().seek(replicated(cursors, self._mesh))
+
+    def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
+        if self._tests is None:
+            self._tests = replicated(data, self._mesh)
+        return super().scores(self._tests, num_batches, num_sources)
+
+    def state(self, replica: int) -> State:
+        state: State = jax.tree.map(lambda leaf: leaf.addressable_data(0), super().state(replica))
+        return state
+
+
+def checkpoints_of(directory: Path) -> Checkpoints:
+    """The checkpoints of a run, of one process or of several."""
+    return SharedCheckpoints(directory) if has_joined() else Checkpoints(directory)
+
+
+class SharedCheckpoints(Checkpoints):
+    """Checkpoints that the first process reads and writes for all, whose number may be another one each time."""
+
+    def __init__(self, directory: Path) -> None:
+        if is_first():
+            directory.joinpath("checkpoints").mkdir(parents=True, exist_ok=True)  # Orbax would have all make it
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+            )
+            super().__init__(directory, create=False, multiprocessing_options=alone)
+
+    def last(self) -> int | None:
+        step: int | None = of_first(super().last)
+        return step
+
+    def save(self, step: int, state: State, position: Mapping[str, Any]) -> None:
+        of_first(partial(super().save, step, state, position))
+
+    def position(self, step: int) -> dict[str, Any]:
+        position: dict[str, Any] = of_first(partial(super().position, step))
+        return position
+
+    def state(self, step: int, like: State) -> State:
+        states = [like]
+        read = super().state
+        of_first(lambda: states.insert(0, read(step, like)))
+        return state_of(broadcast_one_to_all(numbers_of(states[0])), like)
+
+    def clear(self) -> None:
+        of_first(super().clear)
+
+    def close(self) -> None:
+        if is_first():
+            super().close()

@@ -1,0 +1,187 @@
+"""Training on several processes: how they find each other, agree, and end together.
+
+Each runs the same program on the same configuration. What one of them decides by itself, as whether a signal has come
+or what lies on its disk, the others are told. Importing this imports no JAX.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+from datamix import errors
+from datamix.errors import ConfigError, DatamixError, ResourceError
+from datamix.fingerprint import changes
+
+LAUNCHED = "DATAMIX_LAUNCHED"
+"""Set for a process that a launcher has started, and that ends when its standard input does."""
+_COORDINATOR, _COUNT, _RANK = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+_told: list[DatamixError] = []  # what every process knows already
+
+
+def join(*, distributed: bool) -> None:
+    """Join the other processes, where the setting or `JAX_COORDINATOR_ADDRESS` in the environment asks for it.
+
+    Raises:
+      ConfigError: Neither the environment nor a cluster that JAX knows says which they are.
+      ResourceError: They have not come.
+    """
+    if not is_asked(distributed=distributed):
+        return
+    import jax
+
+    if os.environ.get(LAUNCHED):
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
+        logging.getLogger("jax._src.distributed").setLevel("ERROR")  # of proxies, which nothing here goes through
+    numbers = {name: os.environ[name] for name in (_COUNT, _RANK) if name in os.environ}
+    if bad := [name for name, value in numbers.items() if not value.isdecimal()]:
+        raise ConfigError("it is a whole number", key=bad[0], value=numbers[bad[0]])
+    count, rank = (int(numbers[name]) if name in numbers else None for name in (_COUNT, _RANK))
+    on_signal = signal.getsignal(signal.SIGTERM)
+    try:
+        if not jax.distributed.is_initialized():
+            jax.distributed.initialize(num_processes=count, process_id=rank)
+    except ValueError as error:
+        text = f"nothing says which processes there are ({_first_line(error)})"
+        mend = f"Outside Slurm and Open MPI, set {_COORDINATOR}=HOST:PORT, {_COUNT} and {_RANK}."
+        raise ConfigError(text, key="train.distributed", hint=mend) from error
+    except RuntimeError as error:
+        raise ResourceError(f"the processes have not found each other: {_first_line(error)}.") from error
+    finally:
+        signal.signal(signal.SIGTERM, on_signal)  # JAX takes it for itself
+
+
+def is_asked(*, distributed: bool) -> bool:
+    """Whether this process is to train with others; see `join`."""
+    return distributed or _COORDINATOR in os.environ
+
+
+def _end_with_launcher() -> None:
+    os.read(0, 1)  # until its other end is closed; `sys.stdin` would be locked when Python ends
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def has_joined() -> bool:
+    """Whether this process is one of several."""
+    jax: Any = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is the only one, or the one that shows and writes what all of them do."""
+    return not has_joined() or sys.modules["jax"].process_index() == 0
+
+
+@contextmanager
+def apart() -> Iterator[list[str]]:
+    """Keep what a process other than the first prints and writes out of sight; yields the overrides for that."""
+    with tempfile.TemporaryDirectory(prefix="datamix-") as directory:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        yield [f"hydra.run.dir='{directory}'"]
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """End a process that ends badly at once: otherwise JAX would wait for the others, and they wait for this one."""
+    try:
+        yield
+    except BaseException as ending:
+        if not has_joined():
+            raise
+        if not isinstance(ending, SystemExit):
+            traceback.print_exception(ending)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ending.code if isinstance(ending, SystemExit) and isinstance(ending.code, int) else 1)
+
+
+def agreed(make: Callable[[], Any]) -> list[Any]:
+    """What each process makes, in JSON's types, in all of them; a mistake in one ends all, and the first tells it.
+
+    Raises:
+      DatamixError: It could not be made, here or elsewhere.
+    """
+    if not has_joined():
+        return [make()]
+    value, mistake = None, None
+    try:
+        value = make()
+    except DatamixError as error:
+        if error in _told:
+            raise
+        mistake = error
+    kind = next((c.__name__ for c in type(mistake).__mro__ if c.__module__ == errors.__name__), "")
+    answers = [json.loads(text) for text in _gathered(json.dumps([value, kind, str(mistake)]))]
+    failed = next((rank for rank, (_, kind, _) in enumerate(answers) if kind), None)
+    if failed is None:
+        return [value for value, _, _ in answers]
+    if not is_first():
+        raise SystemExit(2)
+    _, kind, text = answers[failed]
+    _told.append(mistake or getattr(errors, kind)(f"process {failed}: {text}"))
+    raise _told[-1]
+
+
+def of_first(make: Callable[[], Any]) -> Any:
+    """What the first process makes, in JSON's types, in all of them; see `agreed`."""
+    return agreed(lambda: make() if is_first() else None)[0]
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Do something in all processes, none of which goes on unless all have done it; see `agreed`."""
+    try:
+        yield
+    except DatamixError as error:
+        agreed(partial(_raise, error))
+    agreed(lambda: None)
+
+
+def _raise(error: DatamixError) -> NoReturn:
+    raise error
+
+
+def check_alike(identity: Mapping[str, object]) -> None:
+    """Refuse processes that would train differently.
+
+    Raises:
+      ConfigError: Another process has other settings or records.
+    """
+    answers = agreed(lambda: identity)
+    with together():
+        for rank, other in enumerate(answers):
+            if keys := ", ".join(changes(answers[0], other)):
+                text = f"process {rank} differs from process 0 in {keys}"
+                raise ConfigError(f"{text}; give all the same command and the same data.")
+
+
+def _gathered(text: str) -> list[str]:
+    """The text of each process, in all of them."""
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = np.asarray(process_allgather(np.int32(len(data))))
+    rows = np.asarray(process_allgather(np.pad(data, (0, int(sizes.max()) - len(data)))))
+    return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def lost(error: Exception) -> ResourceError:
+    """The error that stands for one of JAX's, where another process has ended."""
+    text = f"another of the processes that train together has ended, or cannot be reached ({_first_line(error)})"
+    return ResourceError(f"{text}; train.resume=true goes on from the last checkpoint.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")[:200]
