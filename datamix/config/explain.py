@@ -99,7 +99,9 @@ def require_choices(overrides: Sequence[str]) -> None:
     parser = OverridesParser.create()
     for text in overrides:
         group = text.partition("=")[0].lstrip("+").partition("@")[0]
-        if not group or not (options := choices_of(group)):
+        if not group:
+            raise ConfigError(f"{text!r} is not an override; write {_meant(text)}.")
+        if not (options := choices_of(group)):
             continue
         try:
             (override,) = parser.parse_overrides([text])
