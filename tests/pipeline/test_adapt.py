@@ -155,3 +155,14 @@ def test_what_needs_to_know_the_future_is_refused():
                 lambda: pipeline.start(1), lambda: pipeline.iterator(start=2)):  # fmt: skip
         with pytest.raises(ConfigError, match=r"^adapt = 'loss_temperature'; which records a batch has depends on the"):
             ask()
+
+
+def test_loaders_that_tell_no_losses_are_refused():
+    pipeline = mixed()
+    grain = pytest.importorskip("datamix.interop.grain", reason="Grain is not installed")
+    torch = pytest.importorskip("datamix.interop.torch", reason="PyTorch is not installed")
+    for make in (grain.batches, grain.dataset, torch.dataset):
+        with pytest.raises(
+            ConfigError, match=r"depends on the losses of those before it, and (a loader tells none|they)"
+        ):
+            make(pipeline)
