@@ -102,7 +102,7 @@ def test_one_process_then_three_then_two_end_as_one_does(start, run_datamix, tmp
 @pytest.mark.slow
 def test_a_mistake_in_one_process_ends_all_with_one_line(start):
     for overrides, line in [
-        (("seed=0", "seed=1"), "ConfigError: process 1 differs from process 0 in seed, mix, source.digits, "
+        (("seed=0", "seed=1"), "ConfigError: process 1 differs from process 0 in seed, source.digits, "
          "source.garments; give all the same command and the same data."),
         (("", "source.digits.split=nothing"), "ConfigError: process 1: source 'digits': split = 'nothing'; there is no "
          "split 'nothing'. Known: test, train."),
