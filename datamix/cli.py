@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 # With these packages, the names of their components are known.
-from datamix import __version__, jobs, mixing, operators, registry, sources, training  # noqa: F401
+from datamix import __version__, jobs, mixing, operators, pipeline, registry, sources, training  # noqa: F401
 from datamix.config import compose
 from datamix.config.directories import directory_in_use
 from datamix.config.explain import config_error

@@ -37,11 +37,6 @@ def settings_of(identity: Mapping[str, object], plan: _Plan, batch_size: int, re
     return {**identity, **mix, "batch.size": batch_size, "batch.remainder": remainder}
 
 
-def fingerprint(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> str:
-    """Digest all that is configured."""
-    return digest(settings_of(identity, plan, batch_size, remainder))
-
-
 def shortened(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings in JSON's types to be kept and shown, with the digest of what is long in place of it.
 
@@ -100,6 +95,7 @@ _CAUSES = {
     ),
     "batch.shuffle": (("batch.shuffle", "batch.size"), ("seed",)),
     "skip": (("skip",),),
+    "mix.loss_weight": (("mix.loss_weight", "mix.loss_weight."), ("mix.",)),
 }
 
 

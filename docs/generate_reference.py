@@ -23,6 +23,7 @@ KINDS = {
     "mix": "order",
     "stop": "stop",
     "weighting": "weighting",
+    "adapt": "policy",
     "job": "job",
     "model": "model",
     "optimizer": "optimizer",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datamix.fingerprint import causes, changes, digest, fingerprint, in_words, settings_of, shortened
+from datamix.fingerprint import causes, changes, digest, in_words, settings_of, shortened
 from datamix.mixing.plan import Plan
 
 IDENTITY = {"seed": 0, "source": ["a", "b"]}
@@ -73,8 +73,3 @@ def test_that_is_blamed_which_has_changed_a_sequence() -> None:
     }.items():
         assert list(causes([part], changed)) == keys
     assert list(causes(["mix"], {"stop": (1, 2)})) == ["stop"]
-
-
-def test_one_digest_of_all() -> None:
-    assert fingerprint(IDENTITY, plan(), 4, "drop") == digest(settings_of(IDENTITY, plan(), 4, "drop"))
-    assert fingerprint(IDENTITY, plan(ratio="2:2"), 4, "drop") == fingerprint(IDENTITY, plan(), 4, "drop")

@@ -135,3 +135,17 @@ def test_the_benchmark_of_formats_reads_parquet(shared_data, tmp_path):
     files = script["parquets"](shared_data / "huggingface" / "mnist_small.train.parquet", tmp_path, copies=1)
     batch = next(script["parquet_take"](files))
     assert {leaf: values.shape for leaf, values in batch.items()} == {"image": (256, 28, 28, 1), "label": (256,)}
+
+
+@pytest.mark.slow
+def test_what_many_sources_cost_is_measured(environment, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench_sources.py", "--sources", "2", "20"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith(("load, 2 ", "load, 20 ", "plan, 20 ", "report() of "))]
+    offs = [float(match[1]) for line in lines if (match := re.search(r"off by ([\d.]+) at most", line))]
+    assert len(offs) == 2
+    assert max(offs) < 2

@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "offset_label": {"offset": 10},
     "offset_one_hot": {"offset": 1, "num_classes": 4},
     "one_hot": {"num_classes": 5},
+    "tag_loss_weight": {"loss_weight": 2.0},
     "tag_source": {"source_id": 1},
     "rename": {"leaf": "label", "to": "digit"},
     "mask_tokens": {"mask_token": 9, "vocab_size": 10},

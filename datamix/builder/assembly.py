@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
+from datamix.builder.adapting import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.values import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
-from datamix.fingerprint import fingerprint
+from datamix.fingerprint import digest, settings_of
+from datamix.mixing.loss_weights import loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
-from datamix.operators.label import tag_source
+from datamix.operators.label import tag_loss_weight, tag_source
+from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.batching import Remainder, Skip, num_batches, parse_skip
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
@@ -42,8 +45,10 @@ class Assembly:
       shuffle_rows: Whether the rows of each batch are put into another order.
       skip: The steps that iterators leave out.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
+      loss_weight: The weights of the sources in the loss, by name; empty for none.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
+      adapt: How the weights follow training; None where they do not.
     """
 
     sources: Mapping[str, OpenSource]
@@ -57,8 +62,10 @@ class Assembly:
     shuffle_rows: bool
     skip: Skip
     identity: Mapping[str, object]
+    loss_weight: Mapping[str, float] = field(default_factory=dict)
     prefetch_bytes: int | None = None
     threads: int | None = None
+    adapt: Adapt | None = None
 
     @property
     def placements(self) -> dict[str, Placement]:
@@ -98,7 +105,7 @@ class Assembly:
 
     def fingerprint(self) -> str:
         """The digest of all that is configured and determines the sequence; what the records hold is not read."""
-        return fingerprint(self.identity, self.plan, self.batch_size, self.remainder)
+        return digest(settings_of(self.identity, self.plan, self.batch_size, self.remainder))
 
     def completed(self, *, all_counts: bool = False) -> Self:
         """The same, with the numbers of classes that need the labels themselves to be read.
@@ -115,7 +122,8 @@ class Assembly:
         opened, labels = decide(list(self.sources.values()), self.labels.numbering, self.operators, complete=True)
         labels = replace(labels, notes=tuple(dict.fromkeys((*self.labels.notes, *labels.notes))))
         sources = {source.name: source for source in opened}
-        return replace(self, sources=sources, labels=labels, graph=_graph(opened, labels, self.operators))
+        graph = _graph(opened, labels, self.operators, self.loss_weight)
+        return replace(self, sources=sources, labels=labels, graph=graph)
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
         """The notes on the labels and values of the mix, once its data is read; a sentence each."""
@@ -145,6 +153,7 @@ class Assembly:
             placements=self.placements,
             threads=self.threads,
             prefetch_bytes=self.prefetch_bytes,
+            adapt=self.adapt,
         )
 
 
@@ -159,10 +168,12 @@ def assemble(
     shuffle_rows: bool = False,
     skip: object = None,
     unit: str = "record",
+    loss_weight: object = None,
     placement: Choice = "auto",
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
     threads: int | None = None,
+    adapt: Mapping[str, Any] | None = None,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
@@ -176,10 +187,12 @@ def assemble(
       shuffle_rows: Whether the rows of each batch are put into another order.
       skip: The steps that iterators leave out; see `parse_skip`.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      loss_weight: The rule of `datamix.mixing.loss_weights`.
       placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
       device_bytes: The most bytes of records on the device, where "auto" decides.
       prefetch_bytes: The most bytes of records that are read ahead on the host.
       threads: The number of threads that read on the host.
+      adapt: How the weights follow training: the policy's name under "rule", what every policy has, and its settings.
     """
     for source in sources:
         if not source.num_records:
@@ -202,6 +215,7 @@ def assemble(
     sampling = {source.name: by for source in sources if (by := sampling_of(source)) is not None}
     mix = replace(mix, sizes=sizes, seeds=seeds, lengths=lengths, num_tokens=num_tokens)
     plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
+    weights = loss_weights(loss_weight, plan.names, plan.targets)
     check_largest(sources, operators)
     sources = placed(sources, placement, device_bytes)
     if labels_like is None:
@@ -224,14 +238,19 @@ def assemble(
         # Only where they are set, so that they change no other fingerprint.
         **({"batch.shuffle": True} if shuffle_rows else {}),
         **({"skip": skip} if skip else {}),
+        **({} if adapt is None else {"adapt": dict(adapt)}),
     }
+    if mix.max_epochs:
+        identity["mix.max_epochs"] = [dict(mix.max_epochs), mix.at_max_epochs]
+    if weights:
+        identity["mix.loss_weight"] = loss_weight if isinstance(loss_weight, str) else weights
     for source in sources:
         identity |= _identity(source)
     return Assembly(
         sources={source.name: source for source in opened},
         operators=tuple(operators),
         labels=decided,
-        graph=_graph(opened, decided, operators),
+        graph=_graph(opened, decided, operators, weights),
         plan=plan,
         seed=mix.seed,
         batch_size=mix.batch_size,
@@ -239,8 +258,10 @@ def assemble(
         shuffle_rows=shuffle_rows,
         skip=skip,
         identity=identity,
+        loss_weight=weights,
         prefetch_bytes=prefetch_bytes,
         threads=threads,
+        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit, remainder, loss_weight, skip),
     )
 
 
@@ -291,8 +312,14 @@ def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarr
     return source.read_leaf(leaf)
 
 
-def _graph(sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation]) -> Graph:
-    return Graph.of({source.name: _chain(source, i, labels) for i, source in enumerate(sources)}, operators)
+def _graph(
+    sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
+) -> Graph:
+    branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
+    for name, weight in loss_weight.items():
+        settings = {"loss_weight": weight}
+        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=settings))
+    return Graph.of(branches, operators)
 
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:

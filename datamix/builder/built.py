@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from datamix.builder.adapting import DEFAULTS
 from datamix.builder.assembly import Assembly, assemble
-from datamix.builder.labels import Labels
 from datamix.builder.opening import check_data_dir, open_source, operations
 from datamix.config.parse import check_components
-from datamix.config.schema import Config
+from datamix.config.schema import AdaptConfig, Config
 from datamix.errors import install_hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan_spec import PlanSpec
@@ -30,6 +30,14 @@ class Built(Assembly):
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
         return notes
 
+    def notes_on_records(self) -> list[str]:
+        """See `Assembly`."""
+        notes = super().notes_on_records()
+        if self.config.adapt is not None and self.adapt is None:
+            rule = self.config.adapt.rule
+            notes.append(f"adapt={rule}: this is the mix as it begins; in job=train, the losses change its weights.")
+        return notes
+
     @property
     def caution(self) -> str:
         """What the titles of figures and tables say of stand-ins; empty where there are none."""
@@ -37,10 +45,10 @@ class Built(Assembly):
         return f" — built-in stand-ins, not real data: {', '.join(names)}" if names else ""
 
 
-def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_like: Labels | None = None) -> Built:
+def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     """Open the sources of a configuration, and lay out its plan and graph; no record is read.
 
-    `memory` holds sources made in Python, by name; with `labels_like`, labels are numbered as in that other mix.
+    `memory` holds sources made in Python, by name.
     """
     check_components(config)
     mix = config.mix
@@ -66,18 +74,28 @@ def build(config: Config, memory: Mapping[str, Any] | None = None, *, labels_lik
             shuffle=config.shuffle,
             batch_size=config.batch_size,
             granularity=mix.granularity,
+            max_epochs=mix.max_epochs,
+            at_max_epochs=mix.at_max_epochs,
             settings=mix.settings,
         ),
         operators=operations(config.operators),
         labels=config.labels,
-        labels_like=labels_like,
         remainder=config.remainder,
         shuffle_rows=config.shuffle_rows,
         skip=config.skip,
         unit=mix.unit,
+        loss_weight=mix.loss_weight,
         placement=config.placement,
         device_bytes=config.device_bytes,
         prefetch_bytes=config.prefetch_bytes,
         threads=config.threads,
+        adapt=None if config.adapt is None else _settings(config.adapt),
     )
+    if config.job not in ("", "train"):  # without losses, the weights stay as they are
+        assembly = replace(assembly, adapt=None)
     return Built(config=config, **vars(assembly))
+
+
+def _settings(adapt: AdaptConfig) -> dict[str, Any]:
+    """What `assemble` takes."""
+    return {**adapt.settings, **{key: getattr(adapt, key) for key in ("rule", *DEFAULTS)}}

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from datamix.builder.built import build
+from datamix.builder.views import view
 from datamix.config.compose import compose
 from datamix.config.files import conf_dir
 from datamix.config.parse import parse
@@ -66,6 +67,7 @@ def load(
     node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
     built = build(parse(node), memory).completed()
     pipeline = built.pipeline()
+    pipeline.viewer = partial(view, built, memory)
     pipeline.recipe = partial(load, *overrides, config_dir=config_dir, sources=sources)
     for note in (*built.notes, *built.notes_on(pipeline)):
         warnings.warn(note, stacklevel=2)

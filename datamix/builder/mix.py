@@ -17,9 +17,10 @@ from datamix.builder.labels import Numbering
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.source import Kind, OpenSource, named
+from datamix.builder.views import view
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.mixing.groups import by_path
-from datamix.mixing.plan_spec import PlanSpec
+from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
 from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
@@ -44,6 +45,9 @@ def mix(
     weighting: str | Mapping[str, Any] = "equal",
     schedule: Sequence[Mapping[str, Any]] | None = None,
     unit: str = "record",
+    loss_weight: Mapping[str, Any] | str | None = None,
+    max_epochs: Mapping[str, Any] | None = None,
+    at_max_epochs: AtMaxEpochs = "drop",
     order: str = "proportional",
     granularity: str = "record",
     stop: str | Mapping[str, Any] | None = None,
@@ -72,6 +76,7 @@ def mix(
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
     threads: int | None = None,
+    adapt: str | Mapping[str, Any] | None = None,
     **order_settings: Any,
 ) -> Pipeline:
     """Mix sources that are Python objects.
@@ -92,6 +97,9 @@ def mix(
       weighting: The rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
       schedule: Weights that change with the step.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
+      loss_weight: Weights in the loss, as a leaf `loss_weight`, by source; or "inverse_share".
+      max_epochs: How often a source is gone through at most.
+      at_max_epochs: "drop": the source then leaves the mix, and the others keep their ratio; "error": it is refused.
       order: "proportional", "random", "round_robin" or "concat".
       granularity: "record", or "batch" for whole batches of one source.
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
@@ -124,6 +132,8 @@ def mix(
         accelerator's memory, 1 GiB on a CPU.
       prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default.
       threads: The number of threads that read on the host; by default twice the number of processors, 2 to 16.
+      adapt: The policy by which the weights follow the losses that `iterator.update` is told: its name, or its name
+        and settings as in `{"rule": "odm", "every": 10, "floor": 0.01}`.
       **order_settings: the settings of the order, such as `window=64`.
 
     Raises:
@@ -152,6 +162,7 @@ def mix(
     _check_choice("remainder", remainder, ("drop", "keep"))
     _check_choice("labels", labels, ("union", "keep"))
     _check_choice("granularity", granularity, ("record", "batch"))
+    _check_choice("at_max_epochs", at_max_epochs, get_args(AtMaxEpochs))
     if not isinstance(operators, Mapping):
         operators = dict.fromkeys(flat, operators)
     operators_of = _of_sources("operators", operators, flat, _operations)
@@ -212,6 +223,8 @@ def mix(
             shuffle=shuffle,
             batch_size=batch_size,
             granularity=granularity,
+            max_epochs=by_path(max_epochs),
+            at_max_epochs=at_max_epochs,
             settings=order_settings,
         ),
         operators=_operations("shared_operators", shared_operators),
@@ -220,13 +233,15 @@ def mix(
         shuffle_rows=shuffle_rows,
         skip=skip,
         unit=unit,
+        loss_weight=loss_weight,
         placement=cast(Choice, placement if isinstance(placement, str) else "auto"),
         device_bytes=None if device_bytes is None else _count("device_bytes", device_bytes),
         prefetch_bytes=None if prefetch_bytes is None else _count("prefetch_bytes", prefetch_bytes),
         threads=None if threads is None else _count("threads", threads),
+        adapt={"rule": adapt} if isinstance(adapt, str) else adapt,
     ).completed()
     pipeline = assembly.pipeline()
-    pipeline.recipe = recipe
+    pipeline.recipe, pipeline.viewer = recipe, partial(view, assembly, {})
     for note in assembly.notes_on(pipeline):
         warnings.warn(note, stacklevel=2)
     return pipeline

@@ -100,6 +100,8 @@ def config_loader(
         if not directory.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
+    # Before all: what asks a file system for a file of so long a name fails.
+    search_path.prepend(provider="datamix", path=f"{_PLUS}+{'+'.join(datasets)}")
     if datasets:
         search_path.prepend(provider="datamix", path=_PLUS + "+".join(datasets), anchor=before_schema)
     return ConfigLoaderImpl(search_path)

@@ -19,7 +19,7 @@ from datamix.errors import ConfigError, hint
 # What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
 _NO_INDEX = re.compile(r"^invalid literal for int\(\) with base 10: (.+)$|^Index (.+) \(str\) is not an int$")
 # Groups whose keys are the names of sources.
-_BY_SOURCE = ("mix.weights", "mix.share", "stop.epochs")
+_BY_SOURCE = ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs")
 
 
 @contextmanager

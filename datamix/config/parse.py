@@ -18,7 +18,16 @@ from datamix import registry
 from datamix.config.check import Node, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
-from datamix.config.schema import LARGEST, Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
+from datamix.config.schema import (
+    LARGEST,
+    AdaptConfig,
+    Config,
+    MixConfig,
+    OperatorConfig,
+    SourceConfig,
+    SweepConfig,
+    TrainConfig,
+)
 from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
@@ -62,6 +71,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         mix=_mix(top, [source.name for source in sources], group_weights),
         operators=_operators(top.take("operators"), "operators"),
         shuffle="null" if (shuffle := top.take("shuffle")) is None else shuffle,
+        adapt=_adapt(top),
         sweep=_sweep(top),
         train=_train(top) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
@@ -85,6 +95,8 @@ def check_components(config: Config) -> None:
     for where, chain in {**chains, "operators": config.operators}.items():
         for i, operator in enumerate(chain):
             _check(f"{where}[{i}].{operator.name}", "operator", operator.name, operator.settings)
+    if (adapt := config.adapt) is not None:
+        _check("adapt", "policy", adapt.rule, adapt.settings)
     if (train := config.train) is not None:
         _check("model", "model", train.model, train.model_settings)
         _check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
@@ -137,14 +149,14 @@ def _interpolations(node: object) -> Iterator[str]:
 
 def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> MixConfig:
     known = {*names, *groups_of(names)}
-    for key in ("mix.weights", "mix.share", "stop.epochs"):
+    for key in ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs"):
         group, _, name = key.partition(".")
         _require_sources(top.group(group).values.get(name), "", key, known)
     mix = read(MixConfig, top, group_weights=group_weights)
     _require_known(top.group("mix"), "order", mix.order, mix.settings)
     _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
     _require_known(top.group("weighting"), "weighting", mix.weighting_rule, mix.weighting_settings)
-    return replace(mix, epochs=by_path(mix.epochs))
+    return replace(mix, epochs=by_path(mix.epochs), max_epochs=by_path(mix.max_epochs))
 
 
 def _require_sources(node: object, prefix: str, key: str, known: Collection[str]) -> None:
@@ -242,6 +254,19 @@ def _sweep(top: Node) -> SweepConfig:
     if not all(isinstance(directory, str) for directory in several):
         raise ConfigError("it is the directory of a sweep, or a list of them", key="sweep.dir", value=directories)
     return read(SweepConfig, top, directories=several)
+
+
+def _adapt(top: Node) -> AdaptConfig | None:
+    if "adapt" not in top.values:
+        return None
+    node = top.group("adapt")
+    if not node.values.get("reference"):  # which `source=a+b` brings, for the policies that take it
+        node.values.pop("reference", None)
+    if not node.values:  # adapt=none
+        return None
+    if TARGET not in node.values:
+        raise unknown_key(node.key(next(iter(node.values))), ())
+    return read(AdaptConfig, top)
 
 
 def _train(top: Node) -> TrainConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,20 +13,32 @@ from datamix.errors import ConfigError
 MIX = "mix"
 """The `_target_` of a dataset that is itself a mix."""
 
+_ARRAYS = {"_target_": "arrays"}
 
-def joined(text: str) -> DictConfig:
+
+def joined(text: str, memory: Sequence[str] = ()) -> DictConfig:
     """The config that `source=a+b` stands for: the defaults `/dataset@source.a: a` and `/dataset@source.b: b`.
 
     Its nodes with a key for each source are open, so that the command line may set any key of a source without Hydra's
     `+`. Which of these keys mean something is checked where the configuration is parsed.
+
+    Args:
+      text: The names of datasets, joined by `+`; `mnist@easy` is the dataset `mnist` as the source `easy`.
+      memory: The datasets that lie in memory; where there are no others, they need no defaults, each of which Hydra
+        merges with all others.
     """
+    datasets = datasets_of(text)
     node: dict[str, Any] = {
-        "defaults": ["_self_", *({f"/dataset@source.{name}": dataset} for name, dataset in datasets_of(text).items())],
         "source": _open(),
-        "mix": {"weights": _open(), "share": _open()},
+        "mix": {name: _open() for name in ("weights", "share", "loss_weight", "max_epochs")},
         "stop": {"epochs": _open()},
         "sweep": {"goal_weights": _open()},
+        "adapt": {"reference": _open()},
     }
+    if set(datasets.values()) <= set(memory):
+        node["source"] = OmegaConf.create(dict.fromkeys(datasets, _ARRAYS), flags={"struct": False})
+    else:
+        node["defaults"] = ["_self_", *({f"/dataset@source.{name}": dataset} for name, dataset in datasets.items())]
     return OmegaConf.create(node)
 
 
@@ -56,4 +69,4 @@ def _open() -> DictConfig:
 
 def in_memory() -> DictConfig:
     """The config of a source whose arrays lie in memory."""
-    return OmegaConf.create({"_target_": "arrays"})
+    return OmegaConf.create(_ARRAYS)

@@ -111,6 +111,9 @@ class MixConfig:
       weighting_settings: Its keyword settings.
       schedule: Weights that change, see `datamix.mixing.schedules.phases`; None where they do not.
       unit: What follows the ratio: "record", or the leaf that holds the length of each record.
+      loss_weight: Weights in the loss by source, or "inverse_share"; see `datamix.mixing.loss_weights`.
+      max_epochs: How often a source is gone through at most, by source.
+      at_max_epochs: What comes after that: the source drops out of the mix, or the run is refused.
       epochs: How often a source is gone through until it counts as finished, by source.
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
@@ -130,6 +133,9 @@ class MixConfig:
     weighting_settings: Annotated[Mapping[str, Any], Key("weighting.*")] = field(default_factory=dict)
     schedule: Annotated[Any, Key("mix.schedule")] = None
     unit: Annotated[str, Key("mix.unit")] = "record"
+    loss_weight: Annotated[Any, Key("mix.loss_weight")] = field(default_factory=dict)
+    max_epochs: Annotated[Mapping[str, Any], Key("mix.max_epochs")] = field(default_factory=dict)
+    at_max_epochs: Annotated[Literal["drop", "error"], Key("mix.at_max_epochs")] = "drop"
     epochs: Annotated[Mapping[str, Any], Key("stop.epochs")] = field(default_factory=dict)
     samples: Annotated[Count | None, Key("stop.samples")] = None
     batches: Annotated[Count | None, Key("stop.batches")] = None
@@ -181,6 +187,7 @@ class TrainConfig:
       steps: Batches to train on; None for the whole mix.
       tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
       eval_every: Steps between two tests.
+      log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
       resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
       devices: Devices of each process that train together, each on its rows of every batch; None for the most among
@@ -199,10 +206,34 @@ class TrainConfig:
     steps: Annotated[Count | None, Key("train.steps")] = None
     tokens: Annotated[Count | None, Key("train.tokens")] = None
     eval_every: Annotated[Count, Key("train.eval_every")]
+    log_every: Annotated[Count | None, Key("train.log_every")] = None
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
     resume: Annotated[bool | Literal["changed"], Key("train.resume")]
     devices: Annotated[Count | None, Key("train.devices")] = None
     distributed: Annotated[bool, Key("train.distributed")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How the weights of the mix follow training: the group `adapt`.
+
+    Attributes:
+      rule: The registered name of the policy.
+      settings: Its keyword settings.
+      every: Steps between two updates of the weights.
+      floor: The least share of every source.
+      warmup: Steps before the first update.
+      max_epochs: How often a source is gone through at most; None for no limit.
+      export: The name under which a run writes its weights as a schedule; None to write none.
+    """
+
+    rule: Annotated[str, Key("adapt._target_", kind="policy")]
+    settings: Annotated[Mapping[str, Any], Key("adapt.*")]
+    every: Annotated[Count, Key("adapt.every")] = 10
+    floor: Annotated[float, Meta(ge=0, le=1), Key("adapt.floor")] = 0.01
+    warmup: Annotated[int, Meta(ge=0, le=2**31), Key("adapt.warmup")] = 0
+    max_epochs: Annotated[Annotated[int, Meta(ge=1, le=2**31 - 1)] | None, Key("adapt.max_epochs")] = None
+    export: Annotated[str | None, Key("adapt.export")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +262,7 @@ class Config:
       device_bytes: The most bytes of records on the device, where "auto" decides; None for a share of its memory.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
+      adapt: How the weights follow training; None where they do not.
       sweep: What a multirun is judged by.
       train: How a model is trained; None for the jobs that train none.
     """
@@ -254,5 +286,6 @@ class Config:
     device_bytes: Annotated[Count | None, Key("data.device_bytes")] = None
     prefetch_bytes: Annotated[Count | None, Key("data.prefetch_bytes")] = None
     threads: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, Key("data.threads")] = None
+    adapt: AdaptConfig | None = None
     sweep: SweepConfig
     train: TrainConfig | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("grain", "orbax", "tensorflow", "torch")
+_MODULES = ("grain", "keras", "orbax", "tensorflow", "torch")
 
 
 def __getattr__(name: str) -> ModuleType:

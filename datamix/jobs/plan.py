@@ -65,7 +65,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     notes = [*built.notes_on_records(), *_shard_notes(built), *_skip_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
-    report["plan"]["skip"] = [list(steps) for steps in built.skip]
+    if built.skip:
+        report["plan"]["skip"] = [list(steps) for steps in built.skip]
     if of_tokens:
         report["plan"]["packing"] = {name: source.facts._asdict() for name, source in of_tokens.items()}
     report["notes"] = notes

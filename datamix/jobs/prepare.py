@@ -10,6 +10,7 @@ from typing import Any
 from datamix.builder.kept import KeptStatistics
 from datamix.builder.opening import open_source
 from datamix.builder.texts import texts
+from datamix.builder.views import held_out
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError
 from datamix.report.console import print_notes, table
@@ -20,7 +21,6 @@ from datamix.sources.cache import cache_directory, locked
 from datamix.sources.statistics import LeafStatistics
 from datamix.sources.text.tokenizers import train_tokenizer
 from datamix.spec import bytes_of
-from datamix.training.data import held_out
 
 
 def run(

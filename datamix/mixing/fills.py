@@ -25,28 +25,24 @@ _STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
 _QUEUED = 2**12  # records whose lengths are looked up at a time
 
 
-def evenly(group: Group, horizon: int | None, slots: int) -> np.ndarray:
+def holds(group: Group, horizon: int | None, slots: int) -> bool:
+    """Whether a table holds the sequence of a group, which `evenly` fills, or as much of it as will be used."""
+    least = min(share for share in group.leaf_shares() if share)
+    return min(_period(group), horizon or math.inf) <= _enough(slots, least)
+
+
+def evenly(group: Group, horizon: int | None) -> np.ndarray:
     """Fill one period by Tijdeman's rule at every level: it divides a group's slots among its members, too.
+
+    Args:
+      group: The group, whose sequence a table `holds`.
+      horizon: The slots that will be used; a longer period is cut there.
 
     Returns:
       Source ids, int32 [period]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
       of the group's slots.
     """
-    if group.depth == 1:
-        members, parts = _active(group)
-        source_of: np.ndarray = np.asarray(members, np.int32)[tijdeman(parts, horizon, slots)]
-        return source_of
-    shares = group.leaf_shares()
-    leaves, period = [share for share in shares if share], _period(group)
-    length = min(period, _enough(slots, min(leaves)))
-    if horizon is not None and horizon <= length:
-        return _filled(group, horizon)
-    _refuse_rare(leaves, length)
-    source_of = _filled(group, length)
-    if length == period:
-        return source_of
-    ids, ranked = np.unique(source_of, return_inverse=True)
-    return source_of[: _best_end(ranked, [shares[i] for i in ids])]
+    return _filled(group, min(_period(group), horizon or math.inf))
 
 
 def _active(group: Group) -> tuple[list[int | Group], list[Fraction]]:
@@ -66,35 +62,32 @@ def _period(group: int | Group) -> int:
     return sum(weights) * math.lcm(*rounds)
 
 
-def _filled(group: Group, count: int) -> np.ndarray:
+def _filled(group: Group, count: int | float) -> np.ndarray:
     """The first slots of a group's sequence, int32 [count]."""
     members, shares = _active(group)
-    member_of = np.resize(tijdeman(shares, max(count, 1), max(count, 1)), count)
-    source_of = np.empty(count, np.int32)
+    member_of = np.resize(tijdeman(shares, max(int(count), 1)), int(count))
+    if group.depth == 1:
+        source_of: np.ndarray = np.asarray(members, np.int32)[member_of]
+        return source_of
+    source_of = np.empty(int(count), np.int32)
     for i, member in enumerate(members):
         slots = member_of == i
         source_of[slots] = _filled(member, int(slots.sum())) if isinstance(member, Group) else member
     return source_of
 
 
-def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOTS) -> np.ndarray:
+def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
     """Fill one period by Tijdeman's rule.
 
     Each source's n-th slot has an earliest and a latest position; the next slot goes to the earliest deadline among
-    those allowed. Shares whose common denominator is larger than the table are followed exactly up to the table's
-    end, which is put where the counts come closest to the shares.
+    those allowed.
 
     Args:
       shares: The shares, positive and adding up to 1, shape [num_sources].
       horizon: The slots that will be used; a longer period is cut there.
-      slots: The length at which a longer period is cut otherwise; where that is too short for the smallest share to
-        come within 1 % of what was asked, it is `TABLE_SLOTS` or `LONG_TABLE_SLOTS`.
 
     Returns:
       Source ids, int32 [period]. At every prefix each source is within 1 - 1/(2S-2) of its share.
-
-    Raises:
-      ConfigError: A share is so small that the longest table has no slot for it.
 
     Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
     """
@@ -102,11 +95,7 @@ def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOT
     total = sum(weights)
     if len(weights) == 1:
         return np.zeros(1, np.int32)
-    slots = _enough(slots, min(shares))
-    cut = horizon is not None and horizon <= min(total, slots)
-    length = horizon if horizon is not None and cut else min(total, slots)
-    if not cut:
-        _refuse_rare(shares, length)
+    length = min(total, horizon or total)
     slack = 2 * len(weights) - 2
     releases, tickets = [], []
     for source, weight in enumerate(weights):
@@ -114,19 +103,46 @@ def tijdeman(shares: Shares, horizon: int | None = None, slots: int = TABLE_SLOT
         releases.append(_ceil_ratio(number * slack + 1, total, slack * weight) - 1)
         # The deadline, and the source to break ties, in one integer.
         tickets.append(-_ceil_ratio(1 - (number + 1) * slack, total, slack * weight) * len(weights) + source)
-    release = np.concatenate(releases)
-    order = np.argsort(release, kind="stable")
-    release_list, ticket_list = release[order].tolist(), np.concatenate(tickets)[order].tolist()
+    chosen = earliest_deadlines(np.concatenate(releases), np.concatenate(tickets), length)
+    return (chosen % len(weights)).astype(np.int32)
+
+
+def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) -> np.ndarray:
+    """Give each slot to the lowest ticket of those that are released, or else will be first; int64 [count]."""
+    order = np.argsort(releases, kind="stable")
+    release_list, ticket_list = releases[order].tolist(), tickets[order].tolist()
     waiting: list[int] = []
-    chosen = np.empty(length, np.int64)
+    chosen = np.empty(count, np.int64)
     upcoming = 0
-    for slot in range(length):
-        while upcoming < len(release_list) and release_list[upcoming] <= slot:
+    for slot in range(count):
+        while upcoming < len(release_list) and (release_list[upcoming] <= slot or not waiting):
             heapq.heappush(waiting, ticket_list[upcoming])
             upcoming += 1
         chosen[slot] = heapq.heappop(waiting)
-    source_of = (chosen % len(weights)).astype(np.int32)
-    return source_of if cut or length == total else source_of[: _best_end(source_of, shares)]
+    return chosen
+
+
+def by_credit(shares: Shares, owed: Shares, count: int) -> np.ndarray:
+    """Give each slot to the source that is furthest behind the sum of its shares, of equals to the first.
+
+    Args:
+      shares: The shares, adding up to 1, shape [num_sources].
+      owed: By how many slots each source is behind already, adding up to 0; empty where none is.
+      count: How many slots.
+
+    Returns:
+      Source ids, int32 [count].
+    """
+    total = math.lcm(*(share.denominator for share in (*shares, *owed)))
+    dtype = np.int64 if total < 2**56 else object
+    weights = np.asarray([int(share * total) for share in shares], dtype)
+    credit = np.asarray([int(debt * total) for debt in owed], dtype) if owed else np.zeros_like(weights)
+    source_of = np.empty(count, np.int32)
+    for slot in range(count):
+        credit += weights
+        source_of[slot] = source = credit.argmax()
+        credit[source] -= total
+    return source_of
 
 
 def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
@@ -143,17 +159,6 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
     return result
 
 
-def _best_end(source_of: np.ndarray, shares: Shares) -> int:
-    """The length in the last quarter of `source_of` whose counts come closest to the shares, relative to each share."""
-    three_quarters = len(source_of) * 3 // 4
-    positions = np.arange(1, len(source_of) + 1)
-    worst = np.zeros(len(source_of))
-    for source, share in enumerate(shares):
-        off = np.cumsum(source_of == source) - float(share) * positions
-        worst = np.maximum(worst, np.abs(off) / float(share))
-    return three_quarters + 1 + int(np.argmin((worst / positions)[three_quarters:]))
-
-
 def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slots: int) -> np.ndarray:
     """Fill one period so that every batch holds each source's exact quota, rounded down or up.
 
@@ -163,8 +168,9 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
       shares: The shares of all sources, shape [num_sources].
       batch: The slots of a batch.
       first: The position in the whole mix of the period's first slot; batches begin at multiples of `batch`.
-      horizon: See `tijdeman`.
-      slots: See `tijdeman`.
+      horizon: The slots that will be used; a longer period is cut there.
+      slots: The length at which a longer period is cut otherwise, where its counts come closest to the shares; where
+        that is too short for the smallest share to come within 1 % of what was asked, `LONG_TABLE_SLOTS`.
 
     Returns:
       Source ids, int32 [period]; within a batch, each source's slots are spread evenly.

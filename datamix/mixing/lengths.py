@@ -22,7 +22,7 @@ class RecordLengths:
       stored: The lengths of each source's records as they are stored, int64 [size] each.
       shuffle: The order in which the records come.
       slots: How many slots, from the first of the mix, are filled by these lengths; those after them are filled by
-        their means.
+        their means. The records of a source then follow its share over its mean for ever, and whole epochs its share.
     """
 
     stored: tuple[np.ndarray, ...]

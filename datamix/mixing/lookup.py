@@ -13,7 +13,7 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import ResolvedSpec
-from datamix.mixing.stages import Stage, most_stages
+from datamix.mixing.stages import Stage, beyond_cap, most_stages
 from datamix.rng.hash import draw_at, key_for, multiply_high
 
 _MOST = 2**62
@@ -58,6 +58,7 @@ class Lookup:
       sampling: How the records of a source are drawn, None where they are not, shape [num_sources].
       shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none".
       record_order: The order of the records within their sources.
+      caps: The slots that a source fills at most, by its index, before it leaves the mix or ends it.
       replacement_key: The key of the records that are drawn with replacement.
     """
 
@@ -71,7 +72,9 @@ class Lookup:
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
         self.begin = mix.begin * self.batch_records
-        most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=demand.lengths is not None)
+        num_caps = len(mix.caps) if mix.drops_at_cap else 0
+        by_length = demand.lengths is not None
+        most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=by_length, num_caps=num_caps)
         self.max_stages = max(most, len(stages))
         last = self.stages[-1]
         ends = [] if mix.samples is None else [mix.samples]
@@ -80,8 +83,15 @@ class Lookup:
         self.length: int | None = min(ends, default=None)
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
+        self.caps, self._ends_at_cap = mix.caps, not mix.drops_at_cap and mix.stop.waits_for is None and not mix.samples
         self.shuffle, self.record_order, self.sampling = mix.shuffle.kind, mix.shuffle, mix.shuffle.sampling
         self.epoch_records = mix.shuffle.epoch_records
+        repeats = mix.stop.waits_for is None and not last.period.repeats_records
+        self._foreseen = {
+            i: slots * self.batch_records
+            for i, slots in enumerate(demand.remaining)
+            if repeats and i not in mix.caps and self.sampling[i] is None
+        }
         self.replacement_key = key_for(self.seed, "mix", "replacement")
 
     def take(self, start: int, count: int) -> Selection:
@@ -168,6 +178,24 @@ class Lookup:
             width *= 2
         around = range(max(guess - width, 0), min(guess + width, most) + 1)
         return around[bisect_left(around, tokens, key=given)]
+
+    def refusal(self) -> ConfigError | None:
+        """The error in which a mix ends that would else have no end, but may not go beyond a source's last epoch."""
+        last = self.stages[-1]
+        if not self._ends_at_cap or last.length is None:
+            return None
+        source = int(last.period.take(last.length, 1)[0][0])
+        return beyond_cap(self.names[source], (last.first + last.length) * self.batch_records)
+
+    def unforeseen(self, position: int) -> dict[str, float]:
+        """How often sources have been gone through before a position, by name, where nobody has foreseen it.
+
+        A mix without end foresees one epoch of each source, or as many as `epochs`, and any up to `max_epochs`.
+        """
+        counts = self.counts(position) if self._foreseen else []
+        return {
+            self.names[i]: counts[i] / self.epoch_records[i] for i, most in self._foreseen.items() if counts[i] > most
+        }
 
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:

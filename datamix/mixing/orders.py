@@ -10,10 +10,11 @@ import numpy as np
 
 from datamix import registry
 from datamix.errors import ConfigError
+from datamix.mixing.carrying import carried
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import by_length, evenly, stratified
+from datamix.mixing.fills import by_credit, by_length, evenly, holds, stratified
 from datamix.mixing.groups import Group
-from datamix.mixing.periods import Draws, Period, Runs, Table
+from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
 from datamix.rng.hash import draw_at, key_for
 
 
@@ -40,7 +41,7 @@ def order(function: Callable[..., Period]) -> Callable[..., Period]:
 
 
 @order
-def proportional(demand: Demand, *, window: int | None = None, stratify: bool = False) -> Table:
+def proportional(demand: Demand, *, window: int | None = None, stratify: bool = False) -> Table | Carried:
     """Spread the slots of each source as evenly as its share allows, by Tijdeman's rule.
 
     Args:
@@ -50,10 +51,11 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
       stratify: Give every batch the exact quota of each source, rounded down or up, and carry the rest over.
 
     Returns:
-      A period in which, without a window, every source at every position is within 1 - 1/(2S-2) of its share.
+      A period in which, without a window, every source at every position is within 1 - 1/(2S-2) of its share where a
+      table holds the shares; elsewhere within 2, see `datamix.mixing.carrying`.
 
     Raises:
-      ConfigError: The window is not positive, does not fit the batch, or a share is too small, see `tijdeman`.
+      ConfigError: The window is not positive, does not fit the batch, or shares are too small, see `carried`.
     """
     if window is not None and window < 1:
         raise ConfigError("it is 1 or more, or null for none", key="mix.window", value=window)
@@ -66,31 +68,58 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
         raise ConfigError("it counts records; leave mix.unit=record, or leave it out", key="mix.stratify")
     # The windows past the stage's end reach into it.
     horizon = None if demand.horizon is None else demand.horizon + (window or 0)
+    period: Table | Carried
     if demand.lengths and demand.first < demand.lengths.slots:
         shares, count = demand.group.leaf_shares(), demand.lengths.slots - demand.first
         count = count if horizon is None else min(count, horizon)
         source_of = by_length(shares, demand.lengths.of, demand.base or (0,) * len(shares), count)
-    elif demand.lengths:
-        source_of = evenly(Group.flat(demand.shares), horizon, demand.table_slots)
+        period = Table(source_of, demand.num_sources)
     elif stratify:
         source_of = stratified(demand.shares, demand.batch_size, demand.first, horizon, demand.table_slots)
+        period = Table(source_of, demand.num_sources)
     else:
-        source_of = evenly(demand.group, horizon, demand.table_slots)
-    if window is None or window == 1:
-        return Table.unrolled(source_of, demand.num_sources)
-    table = Table.unrolled(source_of, demand.num_sources, demand.table_slots)
+        period = _spread(demand, Group.flat(demand.shares) if demand.lengths else demand.group, horizon)
+    shuffles = window is not None and window > 1
+    if isinstance(period, Table):
+        period = Table.unrolled(period.source_of, demand.num_sources, *[demand.table_slots] * shuffles)
+    if not shuffles:
+        return period
     # Windows begin where batches do.
     begin = demand.first % demand.batch_size if stratify else 0
-    slot = np.arange(table.length, dtype=np.uint64) + np.uint64(begin)
+    block = period.table if isinstance(period, Carried) else period
+    slot = np.arange(block.length, dtype=np.uint64) + np.uint64(begin)
     word = draw_at(key_for(demand.seed, "mix", "window", demand.first), slot)
-    return Table(table.source_of[np.lexsort((word, slot // np.uint64(window)))], table.num_sources)
+    return period.shuffled(np.lexsort((word, slot // np.uint64(window or 1))))
+
+
+def _spread(demand: Demand, group: Group, horizon: int | None) -> Table | Carried:
+    """Slots as even as the shares of a group allow, of what a table holds or without end."""
+    if holds(group, horizon, demand.table_slots):
+        return Table(evenly(group, horizon), demand.num_sources)
+    return carried(group.leaf_shares(), demand.table_slots)
 
 
 @order
-def round_robin(demand: Demand) -> Table:
+def largest_credit(demand: Demand) -> Table | Carried:
+    """Follow a schedule as a run with `adapt` does, whose weights it may be; the last, endless part as `proportional`.
+
+    At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
+    """
+    if demand.group.depth > 1 or demand.lengths:
+        raise ConfigError("largest_credit mixes single records of sources side by side", key="mix._target_")
+    if demand.horizon is None:
+        return _spread(demand, demand.group, None)
+    return Table(by_credit(demand.shares, demand.owed, demand.horizon), demand.num_sources)
+
+
+@order
+def round_robin(demand: Demand) -> Table | Carried:
     """One slot for each source in order, going on where the last stage left off; a group counts as one source."""
     _refuse_weights(demand, "round_robin", "takes one record of each source in order")
-    source_of = evenly(demand.group, None, demand.table_slots)
+    period = _spread(demand, demand.group, None)
+    if isinstance(period, Carried):
+        return period
+    source_of = period.source_of
     if demand.last is not None and demand.group.depth == 1:
         source_of = np.roll(source_of, -int(np.searchsorted(source_of, demand.last, side="right")))
     return Table.unrolled(source_of, demand.num_sources)

@@ -13,7 +13,7 @@ from datamix.errors import ConfigError
 from datamix.mixing import plan_report
 from datamix.mixing.lookup import Lookup, Selection
 from datamix.mixing.plan_report import PlanReport
-from datamix.mixing.plan_spec import Begin, PlanSpec, ResolvedSpec, resolve_spec
+from datamix.mixing.plan_spec import AtMaxEpochs, Begin, PlanSpec, ResolvedSpec, resolve_spec
 from datamix.mixing.sampling import Sampling
 from datamix.mixing.stages import Stage, cut
 from datamix.mixing.stops import Stop
@@ -71,6 +71,8 @@ class Plan(Lookup):
         granularity: str = "record",
         lengths: Mapping[str, np.ndarray] | None = None,
         num_tokens: Mapping[str, np.ndarray] | None = None,
+        max_epochs: Mapping[str, int] | None = None,
+        at_max_epochs: AtMaxEpochs = "drop",
         begin: Begin | None = None,
         **settings: object,
     ) -> None:
@@ -96,6 +98,8 @@ class Plan(Lookup):
             granularity=granularity,
             lengths=lengths,
             num_tokens=num_tokens,
+            max_epochs=max_epochs,
+            at_max_epochs=at_max_epochs,
             begin=begin,
             settings=settings,
         )
@@ -167,7 +171,8 @@ class Plan(Lookup):
 
 
 def _stages(mix: ResolvedSpec) -> list[Stage]:
-    stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit, (mix.begin, mix.base))
+    begin = mix.begin, mix.base
+    stages = cut(mix.stop, mix.order, mix.phases, mix.demand, mix.limit, begin, mix.caps, drops_at_cap=mix.drops_at_cap)
     if not stages:
         position = mix.begin * mix.demand.slot_records
         text = f"it ends the mix before record {position:,}, where it is to go on"

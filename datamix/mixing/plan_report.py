@@ -269,6 +269,18 @@ def unseen(plan: Lookup) -> list[str]:
     return sentences
 
 
+def capped(plan: Lookup) -> list[str]:
+    """Say where sources have been gone through as often as they may be, and what comes then."""
+    if (refusal := plan.refusal()) is not None:
+        return [f"the mix ends in an error: {refusal}"]
+    sentences = []
+    for source, most in plan.caps.items():
+        if (end := next((stage.first for stage in plan.stages if stage.base[source] >= most), None)) is not None:
+            batch = end * plan.batch_records // plan.batch_size
+            sentences.append(f"{plan.names[source]} leaves the mix in batch {batch:,}, as mix.max_epochs says.")
+    return sentences
+
+
 def drawn(plan: Lookup) -> list[str]:
     """Say how the records of those sources come that are not gone through one after the other."""
     return [f"{name} {by.note}" for name, by in zip(plan.names, plan.sampling, strict=True) if by is not None]
@@ -277,8 +289,11 @@ def drawn(plan: Lookup) -> list[str]:
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
-        warnings.append(f"lengths follow the shares record by record for {TABLE_SLOTS:,} records, then on average.")
-    warnings += drawn(plan) + unseen(plan)
+        warnings.append(
+            f"lengths follow the shares record by record for {TABLE_SLOTS:,} records; from there on the error is that "
+            "of the epochs under way, and does not grow."
+        )
+    warnings += drawn(plan) + unseen(plan) + capped(plan)
     for source, name in enumerate(plan.names):
         if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")

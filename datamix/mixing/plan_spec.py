@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number
 from datamix.rng import permute
 from datamix.rng.hash import key_for
+
+AtMaxEpochs: TypeAlias = Literal["drop", "error"]
 
 
 class Begin(NamedTuple):
@@ -74,6 +76,9 @@ class PlanSpec:
       lengths: The lengths of the records of each source, int [size] by name, such as numbers of tokens; the summed
         lengths then follow the ratio, not the records.
       num_tokens: The tokens of each record of the sources that have any, int [size] by name.
+      max_epochs: How often a source is gone through at most, by name; one not named, as often as the stop lets it.
+      at_max_epochs: What comes then: "drop": the source leaves the mix and the others keep their ratio; "error": a mix
+        that would go through it once more is refused, and one without end ends there in an error.
       begin: Where the plan begins, if it goes on with another one: each source goes on at its own running number. Of
         the positions before, it knows nothing.
       settings: The settings of the order, such as `window` and `stratify` for "proportional", `replacement` for
@@ -101,6 +106,8 @@ class PlanSpec:
     granularity: str = "record"
     lengths: Mapping[str, np.ndarray] | None = None
     num_tokens: Mapping[str, np.ndarray] | None = None
+    max_epochs: Mapping[str, int] | None = None
+    at_max_epochs: AtMaxEpochs = "drop"
     begin: Begin | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -115,6 +122,8 @@ class ResolvedSpec:
       stop: The rule by which the mix ends.
       phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
       demand: The demand of the whole mix, which has the names of the sources, the seed, the batch size and so on.
+      caps: The slots that a source fills at most, by its index, where that is less than the stop lets it.
+      drops_at_cap: Whether a source then leaves the mix, or ends it in an error.
       samples: Records after which the mix ends in any case; None for no limit.
       shuffle: The order of the records within their sources.
       num_tokens: The tokens of the records, 0 of those of sources without any; None where none has.
@@ -127,6 +136,8 @@ class ResolvedSpec:
     stop: Stop
     phases: tuple[Phase, ...]
     demand: Demand
+    caps: Mapping[int, int]
+    drops_at_cap: bool
     samples: int | None
     shuffle: Shuffle
     num_tokens: RecordLengths | None
@@ -198,6 +209,8 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         stop=stop,
         phases=mix,
         demand=demand,
+        caps=_caps(spec, stop, slot_records, shuffle.epoch_records) if stop.repeats else {},
+        drops_at_cap=spec.at_max_epochs == "drop",
         samples=spec.samples,
         shuffle=shuffle,
         num_tokens=num_tokens,
@@ -291,12 +304,13 @@ def _slots_to_exhaustion(
         if name not in names:
             raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
-    for name, times in epochs.items():
-        if name not in names:
-            text = f"there is no source {name!r} in this mix"
-            raise ConfigError(text, key=f"stop.epochs.{name}", hint=hint(name, names))
-        if isinstance(times, bool) or not isinstance(times, int) or times < 1:
-            raise ConfigError("it is a whole number, 1 or more", key=f"stop.epochs.{name}", value=times)
+    for key, numbers in (("stop.epochs", epochs), ("mix.max_epochs", spec.max_epochs or {})):
+        for name, times in numbers.items():
+            if name not in names:
+                text = f"there is no source {name!r} in this mix"
+                raise ConfigError(text, key=f"{key}.{name}", hint=hint(name, names))
+            if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+                raise ConfigError("it is a whole number, 1 or more", key=f"{key}.{name}", value=times)
     active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
@@ -313,3 +327,17 @@ def _slots_to_exhaustion(
             )
         slots.append(count)
     return slots
+
+
+def _caps(spec: PlanSpec, stop: Stop, per_slot: int, epoch_records: Sequence[int]) -> dict[int, int]:
+    """The number of slots that each source fills at most, by its index."""
+    epochs, caps, ids = dict(stop.epochs) | dict(spec.epochs or {}), {}, list(spec.sizes)
+    for name, times in (spec.max_epochs or {}).items():
+        if stop.waits_for is not None and times < epochs.get(name, 1):
+            text = f"the mix goes on until {name} has been gone through {epochs[name]} times"
+            raise ConfigError(text, key=f"mix.max_epochs.{name}", value=times, hint=f"See stop.epochs.{name}.")
+        source = ids.index(name)
+        caps[source] = epoch_records[source] * times // per_slot
+        if not caps[source]:
+            raise ConfigError(f"its records fill no batch of {per_slot}", key=f"mix.max_epochs.{name}", value=times)
+    return caps

@@ -36,9 +36,11 @@ class Stage:
     period: Period
 
 
-def most_stages(stop: Stop, num_sources: int, num_phases: int = 1, *, by_length: bool = False) -> int:
-    """Into how many stages a stop cuts a mix at most, whatever the weights."""
-    return num_phases + (num_sources - 1 if stop.drops else 0) + by_length
+def most_stages(
+    stop: Stop, num_sources: int, num_phases: int = 1, *, by_length: bool = False, num_caps: int = 0
+) -> int:
+    """Into how many stages a stop, and the caps of some sources, cut a mix at most, whatever the weights."""
+    return num_phases + (num_sources - 1 if stop.drops else num_caps) + by_length
 
 
 def cut(
@@ -48,65 +50,106 @@ def cut(
     demand: Demand,
     limit: int | None = None,
     begin: tuple[int, Sequence[int]] = (0, ()),
+    caps: Mapping[int, int] | None = None,
+    *,
+    drops_at_cap: bool = True,
 ) -> list[Stage]:
     """Cut a mix into stages.
 
     Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case. Its
-    stages begin at the slot of `begin`, before which each source had as many slots as are said there.
+    stages begin at the slot of `begin`, before which each source had as many slots as are said there. A source in
+    `caps` fills so many slots at most: then it drops out, or the mix ends where it would fill another.
 
     Returns:
       The stages, at least one unless the mix ends before it begins. The end of the last is the end of the mix; its
       length is None where there is no end.
 
     Raises:
-      ConfigError: The order fills no stage, or cannot fill this mix.
+      ConfigError: The order fills no stage, or cannot fill this mix; or sources do not drop out at their cap, and a mix
+        that has an end goes beyond one.
     """
     stages: list[Stage] = []
     first, before = begin
     left = [once - n for once, n in zip(demand.remaining, before or [0] * demand.num_sources, strict=True)]
     last = None
+    owed = [Fraction(0)] * len(left) if demand.scheduled else []
     later_of = _later(phases)
     # Sources without a share hold up nothing.
     watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
     # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
     beyond = 1 if stop.ends_before_repeat else 0
+    # Under a stop whose sources drop out, each has the cap of being gone through once.
+    waits_for, most = stop.waits_for, dict(caps or {})
+    if stop.drops:
+        waits_for, most, drops_at_cap = None, dict(enumerate(demand.remaining)), True
     for (phase_end, phase), later in zip(phases, later_of, strict=True):
         end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
         while end is None or first < end:
             until = end
             if demand.lengths and first < demand.lengths.slots:
                 until = demand.lengths.slots if end is None else min(end, demand.lengths.slots)
-            group = phase.without([source for source, rest in enumerate(left) if rest <= 0]) if stop.drops else phase
+            base = tuple(once - rest for once, rest in zip(demand.remaining, left, strict=True))
+            dropped = {source for source, count in most.items() if drops_at_cap and base[source] >= count}
+            group = phase.without(dropped) if dropped else phase
             if group is None:
                 break  # nothing is left of what this phase is made of
-            waiting = [source for source in sorted(later & watched) if left[source] + beyond > 0]
-            if stop.waits_for is not None and not waiting:
+            waiting = [source for source in sorted(later & watched - dropped) if left[source] + beyond > 0]
+            if waits_for is not None and not waiting:
                 return stages
-            base = tuple(once - rest for once, rest in zip(demand.remaining, left, strict=True))
-            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last)
+            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last, owed=owed)
             active = set(now.active.tolist())
-            if stop.waits_for == "any":
+            if waits_for == "any":
                 waiting = [source for source in waiting if source in active]
             wanted = {source: left[source] + beyond for source in waiting}
-            ends = stop.waits_for is not None and bool(wanted) and active.issuperset(wanted)
+            if waits_for is None or not active.issuperset(wanted):
+                wanted = {}
+            capped = {i: count - base[i] + (not drops_at_cap) for i, count in most.items() if i in active}
             room = None if until is None else until - first
-            now = replace(now, horizon=_horizon(stop, now, wanted if ends else {}, room))
+            now = replace(now, horizon=_horizon(now, room, (waits_for, wanted), ("any", capped)))
             period = order(now)
             if not isinstance(period, Period):
                 raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
-            if ends and room is not None:
-                counts = period.counts(room)
-                ends = (any if stop.waits_for == "any" else all)(counts[i] >= count for i, count in wanted.items())
-            length = _slots_until(stop, now, period, wanted) - beyond if ends else room
+            if capped and period.sets_shares and not stop.drops:
+                raise ConfigError(
+                    "this order gives whole sources, and stop.epochs says how often", key="mix.max_epochs"
+                )
+            length, ends = room, False
+            if _within(room, period, wanted, waits_for):
+                length, ends = _slots_until(waits_for, now, period, wanted) - beyond, True
+            if _within(length, period, capped, "any"):
+                reached = _slots_until("any", now, period, capped) - (not drops_at_cap)
+                if length is None or reached < length:
+                    length, ends = reached, not drops_at_cap
+                    if ends and (limit is not None or waits_for is not None):
+                        name = demand.names[int(period.take(reached, 1)[0][0])]
+                        raise beyond_cap(name, (first + reached) * demand.slot_records)
             if length == 0:
                 return stages  # the first slot of the stage finds nothing left
             stages.append(Stage(first=first, length=length, base=base, shares=group.leaf_shares(), period=period))
-            if length is None or (ends and not stop.drops):
+            if length is None or ends:
                 return stages
-            left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]
+            counts, shares = period.counts(length), stages[-1].shares
+            left = [rest - used for rest, used in zip(left, counts, strict=True)]
+            if owed:
+                owed = [debt + length * share - used for debt, share, used in zip(owed, shares, counts, strict=True)]
             first += length
             last = int(period.take(length - 1, 1)[0][0])
     return stages
+
+
+def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> bool:
+    """Whether one, or all, of the sources get as many slots as are wanted of them within so many; None without end."""
+    if room is None or not wanted:
+        return bool(wanted)
+    counts = period.counts(room)
+    return (any if waits_for == "any" else all)(counts[i] >= count for i, count in wanted.items())
+
+
+def beyond_cap(source: str, record: int) -> ConfigError:
+    """The error for a mix in which a source would go beyond its last epoch with a record."""
+    text = f"the mix goes through {source} once more from record {record:,} on"
+    mend = "End it before, give the source less weight, or set mix.at_max_epochs=drop."
+    return ConfigError(text, key=f"mix.max_epochs.{source}", hint=mend)
 
 
 def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
@@ -117,17 +160,19 @@ def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
     return later[:0:-1]
 
 
-def _horizon(stop: Stop, demand: Demand, wanted: Mapping[int, int], room: int | None) -> int | None:
+def _horizon(demand: Demand, room: int | None, *ends: tuple[str | None, Mapping[int, int]]) -> int | None:
     """Slots within which a stage ends, if every source keeps near its share; None without end."""
     near = demand.group.depth  # a slot at each level
-    ends = [math.ceil((count + near) / demand.shares[source]) for source, count in wanted.items()]
-    if demand.lengths:
-        ends = [end + end // 4 for end in ends]  # records of other lengths than the mean may come first
-    expected = (min if stop.waits_for == "any" else max)(ends, default=None)
-    return min((end for end in (expected, room) if end is not None), default=None)
+    slots = [] if room is None else [room]
+    for waits_for, wanted in ends:
+        each = [math.ceil((count + near) / demand.shares[source]) for source, count in wanted.items()]
+        if demand.lengths:
+            each = [end + end // 4 for end in each]  # records of other lengths than the mean may come first
+        slots += [(min if waits_for == "any" else max)(each)] if each else []
+    return min(slots, default=None)
 
 
-def _slots_until(stop: Stop, demand: Demand, period: Period, wanted: Mapping[int, int]) -> int:
+def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: Mapping[int, int]) -> int:
     """Slots until one, or all, of the sources have had as many slots as are wanted of them."""
 
     def reached(source: int) -> int:
@@ -136,7 +181,7 @@ def _slots_until(stop: Stop, demand: Demand, period: Period, wanted: Mapping[int
             raise ConfigError(f"the order gives source {name!r} no slot, though it has a share; fill one for it.")
         return period.position_of(source, wanted[source] - 1) + 1
 
-    if stop.waits_for == "all":
+    if waits_for == "all":
         if period.max_walk is not None and (demand.horizon or 0) > period.max_walk:
             raise ConfigError(
                 f"some {demand.horizon:,} records would be drawn one by one to find where the stop ends the mix; make "

@@ -15,7 +15,9 @@ def _image(name: str) -> Any:
     return getattr(image, name)
 
 
-@registry.builtin("operator", "class_label", "offset_label", "offset_one_hot", "one_hot", "tag_source")
+@registry.builtin(
+    "operator", "class_label", "offset_label", "offset_one_hot", "one_hot", "tag_loss_weight", "tag_source"
+)
 def _label(name: str) -> Any:
     from datamix.operators import label
 

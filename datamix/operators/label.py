@@ -61,6 +61,12 @@ def tag_source(record: Record, *, source_id: int, leaf: str = "source_id") -> Re
     return record | {leaf: jnp.asarray(source_id, jnp.int32)}
 
 
+@operator(elementwise=True, traced=("loss_weight",))
+def tag_loss_weight(record: Record, *, loss_weight: float) -> Record:
+    """Add the weight that the record has in the loss, float32; times the one that it has already, where it has one."""
+    return record | {"loss_weight": jnp.asarray(record.get("loss_weight", 1) * loss_weight, jnp.float32)}
+
+
 @operator
 def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
     """Turn an integer label into a float32 vector with a single 1, shape [num_classes]; all 0 for a label outside."""

@@ -238,10 +238,11 @@ def single_source_rows(plan: Plan, batch_size: int) -> int:
         return 0  # a batch of one source, the next one of another
     lowest, highest = np.full(batch_size, len(plan.sizes)), np.full(batch_size, -1)
     for stage in plan.stages:
-        if stage.period.length is None:
+        if stage.period.max_walk is not None:
             return 0  # every draw is independent
-        # After so many slots period and batch begin together again.
-        slots = min(int(np.lcm(stage.period.length, batch_size)), stage.length or _MOST_SLOTS, _MOST_SLOTS)
+        # After so many slots period and batch begin together again, if ever.
+        slots = int(np.lcm(stage.period.length, batch_size)) if stage.period.length else _MOST_SLOTS
+        slots = min(slots, stage.length or _MOST_SLOTS, _MOST_SLOTS)
         source, _ = stage.period.take(0, slots)
         row = (stage.first + np.arange(slots)) % batch_size
         np.minimum.at(lowest, row, source)

@@ -6,6 +6,7 @@ import graphlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from datamix.errors import ConfigError
@@ -99,12 +100,16 @@ class Graph:
 
     def chain(self, start: str) -> list[Node]:
         """The operators that follow on a source or on the mix, up to the mix or the batch."""
-        following = {name: node for node in self.nodes.values() for name in node.inputs}
         chain = []
-        while (node := following[start]).kind == "operator":
+        while (node := self._following[start]).kind == "operator":
             chain.append(node)
             start = node.name
         return chain
+
+    @cached_property
+    def _following(self) -> dict[str, Node]:
+        """The node that each node's records go to."""
+        return {name: node for node in self.nodes.values() for name in node.inputs}
 
     def tree(self, notes: Mapping[str, str] | None = None) -> str:
         """The graph as an indented tree, the batch on top; `notes` are put behind the nodes' names."""

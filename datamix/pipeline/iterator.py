@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import operator
 import sys
 import threading
@@ -18,6 +20,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, InstallationError, install_hint
 from datamix.mixing.plan import Plan
+from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
@@ -29,11 +32,13 @@ from datamix.pipeline.state import State
 from datamix.spec import Batch, Record
 
 Output = Literal["numpy", "jax", "torch"]
+_log = logging.getLogger("datamix")
 
 # A call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from the
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
+_SHORT_STEPS = (8, 64)
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
@@ -101,6 +106,8 @@ class BatchIterator(Iterator[Batch]):
     _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
+    _reported: Totals | None = None
+    step = -1
 
     def __init__(
         self,
@@ -116,7 +123,7 @@ class BatchIterator(Iterator[Batch]):
             raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
         if stride < 1:
             raise ConfigError("it is 1 or more", key="stride", value=stride)
-        self._to_torch = _tensors() if output == "torch" else None
+        self._to_torch = tensors() if output == "torch" else None
         self._rows = rows
         self._adopt(pipeline)
         compiled, size = self._compiled, pipeline.batching.batch_size
@@ -137,8 +144,13 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
+        # Of a short mix not much more than there is; in few sizes, because each is another program.
+        most = math.inf if self._end is None else max(1, -(-self._end // stride))
+        num_steps = min([num_steps, *(steps for steps in _SHORT_STEPS if steps >= most)])
         self._program = compiled.program.resized(num_steps, num_rows)
         self._stride, self._block_steps = stride, block_steps(self._program, stride)
+        if most < math.inf:
+            self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
         self._all_buffers = pipeline.buffers
         self._is_whole = stride == 1 and num_rows == size
         self._begin = whole.start
@@ -148,6 +160,7 @@ class BatchIterator(Iterator[Batch]):
             if output != "numpy" and self._on_host
         }
         self._lock = threading.Lock()
+        self._repeated: set[str] = set()  # sources of whose epochs was told
         self._is_closed = False
         self._seek(start)
 
@@ -189,6 +202,8 @@ class BatchIterator(Iterator[Batch]):
     def _seek(self, step: int) -> None:
         step = operator.index(step)
         step = self._batching.after(step, 0)
+        if step != self.step:
+            self._reported, self._sought = None, step
         self.step = step
         # Chunks are of steps that follow one another: up to the next that are left out.
         self._until = min((first for first, _ in self._batching.skip if first > step), default=self._end)
@@ -312,7 +327,12 @@ class BatchIterator(Iterator[Batch]):
     def _refill(self) -> None:
         """Wait for the next chunk, with the one after it on its way."""
         if self._end is not None and self.step >= self._end:
-            raise StopIteration
+            raise self._plan.refusal() or StopIteration
+        repeated = self._plan.unforeseen(self.step * self._program.batch_size)
+        for name in repeated.keys() - self._repeated:
+            self._repeated.add(name)
+            text = "source %r is in epoch %d by step %d; mix.max_epochs.%s says how often it may be gone through."
+            _log.warning(text, name, int(repeated[name]) + 1, self.step, name)
         self._ready = iter(())  # lets go of the last chunk
         try:
             batches = self._next_batches()
@@ -335,15 +355,21 @@ class BatchIterator(Iterator[Batch]):
         self._read_ahead()
         chunk, flat = self._ahead or self._compute()
         self._ahead = None
-        next_one = self._chunks[0].reading if self._chunks else None
-        if self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there:
-            self._ahead = self._compute()
+        self._compute_ahead()
         if chunk.reading is not None:
             jax.block_until_ready(flat)  # then nothing looks at the staging any more
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
+            self._compute_ahead()  # its records may have come meanwhile
         self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
         return self._batches(chunk.program, flat)
+
+    def _compute_ahead(self) -> None:
+        """Set the next chunk going, if nothing has to be waited for."""
+        next_one = self._chunks[0].reading if self._chunks else None
+        is_there = self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there
+        if is_there and self._ahead is None:
+            self._ahead = self._compute()
 
     def _batches(self, program: Program, chunk: Record) -> Iterator[Batch]:
         """The batches of a chunk, when it is computed."""
@@ -362,11 +388,25 @@ class BatchIterator(Iterator[Batch]):
         return _each(shaped, program.num_steps)
 
     def metrics(self) -> dict[str, Any]:
-        """How fast records are read on the host: bytes, bytes for each record of a batch and for each second since the
-        iterator began, seconds waited, the share of times that data was there when it was asked for, and the source
-        that was most often the last to arrive. All of it is 0 or None where every source is resident.
+        """Where the mix stands, and how fast records are read on the host.
+
+        `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
+        together, and what follows from them: epochs, its share of records and, where there are any, of tokens; and the
+        share `lately`, which is since the last call, or since the iterator began or was restored. It follows from the
+        step alone, however that was reached.
+
+        Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
+        began, seconds waited, the share of times that data was there when it was asked for, and the source that was
+        most often the last to arrive. All of it is 0 or None where every source is resident.
         """
-        return {"step": self.step, **self._metrics.report()}
+        step = self.step
+        now = Totals.at(self._plan, step * self._program.batch_size)
+        rows = progress(
+            self._plan, now, self._reported or Totals.at(self._plan, self._sought * self._program.batch_size)
+        )
+        self._reported = now
+        sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
+        return {"step": step, **self._metrics.report(), "sources": sources}
 
     def seek(self, step: int) -> None:
         """Go on with the batch at a step, or the next that is not left out."""
@@ -401,12 +441,21 @@ class BatchIterator(Iterator[Batch]):
             self._adopt(pipeline)
             self._seek(step)
 
+    def update(self, losses: Mapping[str, Any] | Any) -> None:  # noqa: ARG002
+        """Tell the losses of batches to a mix whose weights follow them; see `AdaptiveIterator`.
+
+        Raises:
+          ConfigError: The weights of this one do not.
+        """
+        text = "the weights of this mix follow no losses; set adapt=odm or another policy"
+        raise ConfigError(text, key="adapt", value="none")
+
     # As PyTorch's and Grain's iterators call them.
     state_dict = get_state = state
     load_state_dict = set_state = restore
 
 
-def _tensors() -> Callable[[jax.Array], Any]:
+def tensors() -> Callable[[jax.Array], Any]:
     """The function that makes a tensor of an array, without a copy.
 
     Raises:

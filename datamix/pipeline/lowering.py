@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError
+from datamix.operators import label
 from datamix.operators.base import traits
 from datamix.pipeline.graph import Graph, Node
 from datamix.pipeline.program import Program
@@ -69,16 +71,13 @@ def _after(
     name: str, step: Step, traced: Mapping[str, np.ndarray], spec: Mapping[str, LeafSpec], *, keeps_shape: bool
 ) -> dict[str, LeafSpec]:
     """The spec after one operator."""
-    record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec.items()}
-    key = (jax.eval_shape(lambda: key_of((0, 0))),) if step.random else ()
+    own = step.function.__module__ == label.__name__  # takes the number of every source, whatever it is
+    constants = tuple(
+        (key, value.dtype.str, value.shape, bytes(value.nbytes) if own else value.tobytes())
+        for key, value in traced.items()
+    )
     try:
-        with same_draws():
-            result = jax.eval_shape(
-                # The numbers as they are, so that an operator can refuse them here, where it is built.
-                lambda record, key: step.function(record, *key, **dict(step.static), **traced),
-                record,
-                key,
-            )
+        result = _traced(step, constants, tuple(spec.items()))
     except (ConfigError, SpecError) as error:
         raise type(error)(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -91,6 +90,21 @@ def _after(
         if after[leaf].shape != spec[leaf].shape:
             raise SpecError(f"{name} says it is elementwise, but turns {leaf} {spec[leaf]} into {after[leaf]}.")
     return after
+
+
+@lru_cache(maxsize=4096)
+def _traced(
+    step: Step, constants: tuple[tuple[str, str, tuple[int, ...], bytes], ...], spec: tuple[tuple[str, LeafSpec], ...]
+) -> Any:
+    """What an operator returns, as shapes and dtypes; kept, because many sources may have the same one."""
+    record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec}
+    key = (jax.eval_shape(lambda: key_of((0, 0))),) if step.random else ()
+    # The numbers as they are, so that an operator can refuse them here, where it is built.
+    traced = {name: np.frombuffer(data, dtype).reshape(shape) for name, dtype, shape, data in constants}
+    with same_draws():
+        return jax.eval_shape(
+            lambda record, key: step.function(record, *key, **dict(step.static), **traced), record, key
+        )
 
 
 def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:

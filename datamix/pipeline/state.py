@@ -48,10 +48,15 @@ class Past:
         self._blocks: dict[int, str] = {}
         shared = [node.operation for node in graph.chain("mix") if node.operation]
         self._chains = []
+        self._loss_weights: dict[int, object] = {}  # by themselves, as they may follow the shares
         for i, (name, spec) in enumerate(specs.items()):
-            tag = {"source_id": i}  # the number of the source stands in `mix`
+            tag = "tag_source", {"source_id": i}  # the number of the source stands in `source`
             chain = [node.operation for node in graph.chain(name) if node.operation]
-            chain = [each for each in chain if (each.operator, each.settings) != ("tag_source", tag)] + shared
+            for each in chain:
+                if each.operator == "tag_loss_weight":
+                    self._loss_weights[i] = each.settings
+            chain = [each for each in chain if each.operator != "tag_loss_weight"]
+            chain = [each for each in chain if (each.operator, each.settings) != tag] + shared
             is_random = any(traits(each.function).random for each in chain)
             leaves = {leaf: str(part) for leaf, part in spec.items()}
             self._chains.append([identities(chain), leaves, seeds[i] if is_random else None])
@@ -62,24 +67,28 @@ class Past:
 
         Args:
           position: The position in the whole mix.
-          counts: How many records of each source were given by then, by name, where that was by another mix.
+          counts: How many records of each source another mix had given by then, by name; empty where it drew them.
         """
         plan = self._plan
         end = -(-(position if plan.length is None else min(position, plan.length)) // plan.batch_records)
         stages = [stage for stage in plan.stages if stage.first < end]
         if not stages:
             return {}
-        if draws_records := plan.stages[0].period.repeats_records:  # of which none is counted
-            given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
-        else:
-            counts = counts or dict(zip(plan.names, plan.counts(position), strict=True))
+        draws_records = plan.stages[0].period.repeats_records  # of which none is counted
+        if counts is None and not draws_records:
+            counts = dict(zip(plan.names, plan.counts(position), strict=True))
+        if counts:
             given = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
+        else:
+            given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
         mix = [plan.batch_records, self._slots(end), plan.replacement_key if draws_records else None]
         if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
             later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
             shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
             mix += [[plan.counts(position)[i] for i in given], shares, _digest_of("", later)]
         parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in given])}
+        if self._loss_weights:
+            parts["mix.loss_weight"] = digest([[i, self._loss_weights.get(i)] for i in given])
         for i, count in given.items():
             parts[f"source.{plan.names[i]}"] = self._source(i, min(count, _NUM_RECORDS))
             parts[records_key(plan.names[i])] = self._contents(i)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from datamix.pipeline.locate import Located
@@ -70,6 +71,11 @@ class Numbers(NamedTuple):
 
     settings: tuple[dict[str, Words], ...]
     keys: tuple[KeyWords | None, ...]
+
+    def changed(self, setting: str, values: Sequence[float]) -> Numbers:
+        """The same, with other values by source for a setting, where there is one of this name."""
+        table = {setting: np.asarray(values, np.float32)}
+        return self._replace(settings=tuple(each | table if setting in each else each for each in self.settings))
 
 
 def transform(

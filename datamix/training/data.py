@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import jax.numpy as jnp
 import numpy as np
 
-from datamix import registry
+from datamix.builder.assembly import Assembly
 from datamix.builder.built import Built, build
 from datamix.builder.opening import open_source
 from datamix.builder.source import OpenSource
 from datamix.builder.values import notes_on_values, what_is_broken
-from datamix.config.schema import Config, MixConfig, OperatorConfig, SourceConfig
+from datamix.builder.views import held_out, viewed
+from datamix.config.schema import Config
 from datamix.errors import ConfigError, DataError, SpecError
-from datamix.operators.base import traits
 from datamix.pipeline.pipeline import Pipeline
 from datamix.training.learner import HeldOut, Moments
 from datamix.training.overlap import num_seen
@@ -25,7 +26,6 @@ from datamix.training.tasks.classification import Classification
 from datamix.training.tasks.language import Language
 
 _MEASURED = 4096  # records of the mix, of which mean and deviation are taken
-_USUAL_SPLIT = "test"  # what the split of test records is called nearly everywhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Data:
     """
 
     built: Built
-    built_tests: Built
+    built_tests: Assembly
     pipeline: Pipeline
     test_pipeline: Pipeline
     tests: HeldOut
@@ -86,7 +86,7 @@ class Data:
             return []
         size, length = self.pipeline.batch_size, self.pipeline.plan.length
         count = min(-(-_MEASURED // size), _MEASURED if length is None else length // size)
-        batches, moments = [self.pipeline[step] for step in range(count)], []
+        batches, moments = list(islice(self.pipeline.iterator(), count)), []
         for leaf in self.task.standardized:
             values = np.ma.masked_invalid(np.concatenate([np.asarray(each[leaf], np.float64) for each in batches]))
             deviation = np.ma.filled(values.std(axis=0), 1)
@@ -117,9 +117,11 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     test_sources = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     task = task_of(built)
-    tests = build(_test_config(config, test_sources, task.test_batch), labels_like=built.labels)
-    spec = built.spec()
-    if (differing := tests.spec()) != spec:
+    opened = [open_source(source, config, {}) for source in test_sources]
+    tests = viewed(built, opened, batch_size=task.test_batch)
+    own = {"loss_weight"} if built.loss_weight else set()  # what no test needs
+    differing, spec = ({leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (tests, built))
+    if differing != spec:
         raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
     test_pipeline = tests.pipeline()
     test_records = {name: source.num_records for name, source in tests.sources.items()}
@@ -162,49 +164,6 @@ def _disjoint(built: Built) -> bool:
     return len(labels) == len(set(labels))
 
 
-def _resident(built: Built, fed: Collection[str]) -> dict[str, OpenSource]:
+def _resident(built: Assembly, fed: Collection[str]) -> dict[str, OpenSource]:
     """The sources but those whose records are read as they are needed."""
     return {name: source for name, source in built.sources.items() if name not in fed}
-
-
-def held_out(source: SourceConfig, config: Config) -> SourceConfig:
-    """A source with its test records in place of those to train on.
-
-    Raises:
-      ConfigError: Raised when it has no test records.
-    """
-    split = source.test_split or _USUAL_SPLIT
-    # A condition says what the records are like, and so holds for those of a test; the rest is about those to train on.
-    settings = {**source.settings, "split": split}
-    test_source = replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
-    try:
-        open_source(test_source, config, {})
-    except ConfigError as error:
-        if source.test_split is not None or "no split" not in str(error):
-            raise
-        raise ConfigError(
-            f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out: "
-            f"source.{source.name}.split=train[:80%] source.{source.name}.test_split=train[80%:]."
-        ) from error
-    return test_source
-
-
-def _test_config(config: Config, test_sources: list[SourceConfig], batch_size: int) -> Config:
-    """All test records once, source by source, with the same operators but those that draw."""
-    sources = [replace(source, operators=_without_random(source.operators)) for source in test_sources]
-    return replace(
-        config,
-        sources=tuple(sources),
-        mix=MixConfig(order="concat", stop="exhaust_once"),
-        operators=_without_random(config.operators),
-        shuffle=False,
-        seed=0,
-        batch_size=batch_size,
-        remainder="keep",
-        shuffle_rows=False,
-        skip=None,
-    )
-
-
-def _without_random(operators: tuple[OperatorConfig, ...]) -> tuple[OperatorConfig, ...]:
-    return tuple(each for each in operators if not traits(registry.lookup("operator", each.name)).random)

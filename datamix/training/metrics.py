@@ -1,11 +1,13 @@
-"""The metrics of each test while a model is trained: a line in `metrics.jsonl`, and TensorBoard's files."""
+"""The metrics of a model and its mix while it is trained: lines of `metrics.jsonl`, and TensorBoard's files."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +20,49 @@ Line = dict[str, float]
 
 
 class MetricsFile:
-    """The test results of one job, in its run directory."""
+    """The lines of one job, in its run directory.
 
-    def __init__(self, directory: Path, lines: Sequence[Line] = ()) -> None:
+    Attributes:
+      lines: Those of tests, without what they say of the sources in training.
+      loss: The loss in the last line; None before there is one.
+    """
+
+    def __init__(self, directory: Path, lines: Sequence[Line] = (), step: int = 0) -> None:
+        """Begin a file, or go on after a step with the tests before it, and the other lines that a file of them has."""
         self._path = directory / NAME
         self.lines: list[Line] = list(lines)
-        write_text(self._path, "".join(map(_encoded, self.lines)))
-        self._board = _board(directory, int(lines[-1]["step"]) if lines else 0)
+        self.loss: float | None = None
+        before = {line["step"]: line for line in _whole_lines(self._path) if line["step"] <= step}
+        if not before.keys() >= {line["step"] for line in lines}:  # steps may count other batches now
+            before = {}
+        before |= {line["step"]: before.get(line["step"], {}) | line for line in lines}
+        write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
+        self._board = _board(directory, step)
 
-    def add(self, step: int, loss: float, metrics: Mapping[str, float]) -> None:
-        """Keep the metrics of a test; once this returns, they are on the disk."""
-        line = {"step": step, "loss": loss, **metrics}
-        self.lines.append(line)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_encoded(line))
-            file.flush()
+    def add(
+        self,
+        step: int,
+        loss: float,
+        metrics: Mapping[str, float] | None = None,
+        sources: Mapping[str, Mapping[str, float | None]] | None = None,
+    ) -> None:
+        """Keep the loss since the last line, the metrics of a test, and what is known of each source in training.
+
+        Once this returns, they are on the disk, as one whole line of strict JSON: it is written in one call.
+        """
+        self.loss, line = loss, {"step": step, "loss": loss, **(metrics or {})}
+        if metrics is not None:
+            self.lines.append(line)
+        with self._path.open("ab", buffering=0) as file:
+            file.write(_encoded({**line, **({"sources": sources} if sources else {})}).encode())
             os.fsync(file.fileno())
         if self._board is not None:
-            for name, value in line.items():
+            scalars = {"loss/train" if name == "loss" else name: value for name, value in line.items()}
+            for source, row in (sources or {}).items():
+                scalars |= {f"train/{key}/{source}": value for key, value in row.items() if value is not None}
+            for name, value in scalars.items():
                 if name != "step":
-                    self._board.add_scalar("loss/train" if name == "loss" else name, value, step)
+                    self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
@@ -45,8 +70,22 @@ class MetricsFile:
             self._board.close()
 
 
-def _encoded(line: Line) -> str:
-    return json.dumps(line) + "\n"
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file but those of which only a part was written."""
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield line
+
+
+def _encoded(line: Mapping[str, Any]) -> str:
+    def strict(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: strict(inner) for key, inner in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(strict(line), allow_nan=False) + "\n"
 
 
 def _board(directory: Path, step: int) -> Any:

@@ -21,6 +21,7 @@ from datamix.training.learner import (
     HeldOut,
     Learner,
     State,
+    Trail,
     evaluate,
     evaluate_jitted,
     is_key,
@@ -43,12 +44,12 @@ class Single:
         (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
-    def train(self, rates: PerStep) -> PerStep:
-        """Train each replica on one batch for each of its learning rates; the loss of each step."""
-        self._cursor, self._state, losses = train_jitted(
+    def train(self, rates: PerStep) -> list[Trail]:
+        """Train each replica on one batch for each of its learning rates."""
+        self._cursor, self._state, trail = train_jitted(
             self._learner, self._compiled, self._cursor, self._state, rates[0], mesh=self._mesh
         )
-        return np.asarray(losses)[None]
+        return [jax.device_get(trail)]
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
         """Go on with the batch at each replica's cursor."""
@@ -80,16 +81,16 @@ class Threaded:
         ]
         self._compiled_steps: set[int] = set()
 
-    def train(self, rates: PerStep) -> PerStep:
+    def train(self, rates: PerStep) -> list[Trail]:
         calls = [
             partial(replica.train, rates_of_one[None])
             for replica, rates_of_one in zip(self._replicas, rates, strict=True)
         ]
         steps = rates.shape[1]
-        first = [] if steps in self._compiled_steps else [calls.pop(0)()]  # by itself, so that it is compiled once
+        first = [] if steps in self._compiled_steps else calls.pop(0)()  # by itself, so that it is compiled once
         self._compiled_steps.add(steps)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.concatenate([*first, *pool.map(lambda call: call(), calls)])
+            return [*first, *(trail for trails in pool.map(lambda call: call(), calls) for trail in trails)]
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
         for replica, cursor in zip(self._replicas, cursors, strict=True):
@@ -119,22 +120,19 @@ class Vmapped:
         self._stacked = [_stack(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
         self._cursor, self._state = (jax.tree.map(_stack, *trees) for trees in (cursors, states))
 
-    def train(self, rates: PerStep) -> PerStep:
+    def train(self, rates: PerStep) -> list[Trail]:
         stacked = (self._stacked, self._cursor, self._state, jnp.asarray(rates))
-        self._cursor, self._state, losses = _train_vmapped(
+        self._cursor, self._state, trail = _train_vmapped(
             self._learner, self._structure, self._is_shared, self._shared, stacked
         )
-        return np.asarray(losses)
+        return _unstacked(jax.device_get(trail), len(rates))
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
         self._cursor = jax.tree.map(_stack, *cursors)
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
-        return [
-            jax.tree.map(lambda values, replica=replica: values[replica], scores)
-            for replica in range(len(jax.tree.leaves(scores)[0]))
-        ]
+        return _unstacked(scores, len(jax.tree.leaves(scores)[0]))
 
     def state(self, replica: int) -> State:
         state: State = jax.tree.map(
@@ -167,6 +165,11 @@ def execution_of(execution: str, num_replicas: int) -> type[Replicas]:
     return Threaded if threads else Vmapped
 
 
+def _unstacked(tree: Any, num_replicas: int) -> list[Any]:
+    """The part of each replica."""
+    return [jax.tree.map(lambda values, i=i: values[i], tree) for i in range(num_replicas)]
+
+
 def _stack(*leaves: jax.Array) -> jax.Array:
     # On the host, where nothing is compiled for it.
     return jnp.stack(leaves) if is_key(leaves[0]) else jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
@@ -176,7 +179,7 @@ def _stack(*leaves: jax.Array) -> jax.Array:
 def _train_vmapped(
     learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], stacked: Any
 ) -> Any:
-    def train_one(replica: Any) -> tuple[Cursor, State, jax.Array]:
+    def train_one(replica: Any) -> tuple[Cursor, State, Trail]:
         arrays, cursor, state, rates = replica
         of_all, of_one = iter(shared), iter(arrays)
         compiled = structure.unflatten([next(of_all if is_common else of_one) for is_common in is_shared])

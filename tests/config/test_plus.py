@@ -19,16 +19,45 @@ def test_joined_names_are_defaults_in_their_order() -> None:
     assert node == {
         "defaults": ["_self_", {"/dataset@source.mnist": "mnist"}, {"/dataset@source.my_npz": "my_npz"}],
         "source": {},
-        "mix": {"weights": {}, "share": {}},
+        "mix": {"weights": {}, "share": {}, "loss_weight": {}, "max_epochs": {}},
         "stop": {"epochs": {}},
         "sweep": {"goal_weights": {}},
     }
 
 
+def test_sources_in_memory_need_no_defaults() -> None:
+    node = OmegaConf.to_container(joined("few+few@again", ["few", "other"]))
+    assert "defaults" not in node
+    assert node["source"] == {"few": {"_target_": "arrays"}, "again": {"_target_": "arrays"}}
+    assert "defaults" in joined("few+mnist", ["few"])
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_name_longer_than_that_of_a_file_joins_as_well(in_memory: bool) -> None:
+    few = {"image": np.zeros((3, 4, 4, 1), np.uint8), "label": np.arange(3)}
+    names = [f"source_{i}" for i in range(40)]
+    if in_memory:
+        pipeline = datamix.load(
+            "batch.size=4", "stop=forever", "source.source_7.limit=2", sources=dict.fromkeys(names, few)
+        )
+    else:
+        parts = [f"digits@{name}" for name in names]
+        pipeline = datamix.load(f"source={'+'.join(parts)}", "batch.size=4", "stop=forever", "source.source_7.limit=2")
+    assert pipeline.plan.names == tuple(names)
+    assert pipeline.plan.sizes[7] == 2
+
+
 def test_nodes_with_a_key_a_source_stay_open_where_the_rest_is_closed() -> None:
     node = joined("mnist")
     OmegaConf.set_struct(node, True)
-    for key in ("source.mnist", "mix.weights.mnist", "mix.share.mnist", "stop.epochs.mnist"):
+    for key in (
+        "source.mnist",
+        "mix.weights.mnist",
+        "mix.share.mnist",
+        "mix.loss_weight.mnist",
+        "mix.max_epochs.mnist",
+        "stop.epochs.mnist",
+    ):
         OmegaConf.update(node, key, 2)
         assert OmegaConf.select(node, key) == 2
     with pytest.raises(ConfigKeyError, match="wieghts"):

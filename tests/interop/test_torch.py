@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
+from snippets import Page
 
 torch = pytest.importorskip("torch")
 
@@ -28,7 +30,8 @@ def pipeline(*, stop="all_exhausted"):
         name: {"image": generator.integers(0, 256, (size, 2, 4, 3), np.uint8), "label": np.arange(size)}
         for name, size in {"a": 50, "b": 29}.items()
     }
-    return datamix.mix(sources, batch_size=8, remainder="keep", shuffle_rows=True, stop=stop, placement=sys.argv[3])
+    settings = {"shuffle_rows": True, "placement": sys.argv[3], "skip": [[1, 2], [4, 7]] if sys.argv[4:] else []}
+    return datamix.mix(sources, batch_size=8, remainder="keep", stop=stop, **settings)
 
 def seen(batches):
     return [(batch["label"].tolist(), batch["image"].tolist()) for batch in batches]
@@ -92,6 +95,11 @@ def test_spawned_workers_take_batches_in_turn(tmp_path: Any, workers: int) -> No
 
 
 @pytest.mark.slow
+def test_workers_leave_steps_out_together(tmp_path: Any) -> None:
+    assert run(WORKERS, tmp_path, "spawn", 2, "host", "skip") == "same 9"
+
+
+@pytest.mark.slow
 def test_a_worker_that_would_wait_for_ever_says_so(tmp_path: Any) -> None:
     assert 'start workers with multiprocessing_context="spawn"' in run(FORKED, tmp_path, "", "", "device")
 
@@ -148,6 +156,8 @@ def test_a_state_is_that_of_any_iterator() -> None:
     pipeline = mix()
     own = datamix.interop.torch.dataset(pipeline)
     assert own.state_dict()["step"] == 0
+    cut = datamix.interop.torch.dataset(mix(skip=[[0, 2]], samples=80))
+    assert (cut.state_dict()["step"], len(cut), len(list(cut))) == (2, 8, 8)
     batches = iter(own)
     for _ in range(3):
         next(batches)
@@ -178,3 +188,20 @@ def test_records_are_a_map_style_dataset() -> None:
     loader = torch.utils.data.DataLoader(pipeline.records(), batch_size=8)
     for batch, expected in zip(loader, pipeline, strict=True):
         np.testing.assert_array_equal(batch["image"], expected["image"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("library", "path"), [("lightning", "lightning_fit.py"), ("transformers", "trainer_fit.py")])
+def test_trainers_of_other_libraries_take_a_mix(
+    library: str, path: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip(library)
+    page = Page(Path(__file__).resolve().parents[2] / "docs" / "pages" / "how-to" / "torch.md")
+    page.save(tmp_path)
+    command = [sys.executable, path]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    last = float(ended.stdout.split()[-1].strip("tensor()"))
+    assert last > 0.6 if library == "lightning" else last < 1.5  # an accuracy; a mean loss, which begins at 3

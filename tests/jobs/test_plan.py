@@ -34,3 +34,10 @@ def test_a_plan_without_end(call_datamix):
         "mnist": (None, 0.25),
         "fashion": (None, 0.75),
     }
+
+
+def test_a_plan_says_which_steps_are_left_out(call_datamix):
+    ended = call_datamix("job=plan", "source=mnist", "batch.size=100", "stop.samples=1000", "skip=[[2,4],[7,8]]")
+    assert "Note: skip leaves out the steps 2 to 3, 7 to 7, which keep their numbers and their records" in ended.out
+    assert "7 of 10 batches are given." in " ".join(ended.out.split())
+    assert ended.report["plan"]["skip"] == [[2, 4], [7, 8]]

@@ -99,7 +99,10 @@ def test_tensorboard_gets_the_same_numbers(train, tmp_path):
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
     values = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
-    assert set(values) == {(name, step) for name in [*metrics, "loss/train"] for step in (20, 40)}
+    of_sources = [f"train/{key}/{name}" for key in ("loss", "records", "epochs", "share", "share_lately")
+                  for name in ("mnist", "fashion")]  # fmt: skip
+    assert set(values) == {(name, step) for name in [*metrics, "loss/train", *of_sources] for step in (20, 40)}
+    assert values["train/share/mnist", 40] == 0.5
     assert {name: values[name, 40] for name in metrics} == pytest.approx(metrics)
 
 

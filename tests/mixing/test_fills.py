@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import by_length
+from datamix.mixing.fills import by_credit, by_length
 from datamix.mixing.plan import Plan
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
@@ -99,3 +99,40 @@ def test_lengths_are_queued_fairly(weights: list[int], longest: list[int], seed:
         shares, lambda source, numbers: np.resize(lengths[source], 5000)[numbers], [0] * len(shares), 300
     )
     assert source_of.tolist() == fair_queue(shares, [values.tolist() for values in lengths], 300)
+
+
+@CHECK
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=6), st.integers(1, 200))
+def test_by_credit_goes_on_where_it_left_off(weights, cut):
+    shares = [Fraction(weight, sum(weights)) for weight in weights]
+    whole = by_credit(shares, [], 300)
+    counts = np.bincount(whole[:cut], minlength=len(weights))
+    owed = [cut * share - int(count) for share, count in zip(shares, counts, strict=True)]
+    assert whole[cut:].tolist() == by_credit(shares, owed, 300 - cut).tolist()
+    prefixes = np.cumsum(np.eye(len(weights))[whole], axis=0)
+    wanted = np.arange(1, 301)[:, None] * np.asarray(shares, float)
+    assert np.abs(prefixes - wanted).max() <= 1 + np.log(len(weights))
+
+
+def test_by_credit_of_shares_without_a_short_period():
+    shares = [Fraction(1, 2**61 - 1), 1 - Fraction(1, 2**61 - 1)]
+    assert by_credit(shares, [], 4).tolist() == [1, 1, 1, 1]
+
+
+def test_the_error_of_lengths_never_grows() -> None:
+    """After the table it is that of 2 records, and of what the order within an epoch makes of its lengths."""
+    generator = np.random.default_rng(0)
+    sizes = {"a": 500, "b": 300, "c": 70}
+    lengths = {name: generator.integers(1, 200 * (i + 1), size) for i, (name, size) in enumerate(sizes.items())}
+    plan = Plan(sizes, {"a": 3, "b": 2.5}, lengths=lengths, stop="forever")
+    second = plan.stages[1]
+    assert second.length is None
+    # A part of an epoch is off its mean by no more than if its longest records came first.
+    bridges = [
+        float(np.cumsum(np.sort(values)[::-1] - values.mean()).max()) + 2 * float(values.max())
+        for values in lengths.values()
+    ]
+    for position in (second.first, second.first + 12_345, 10**6, 10**9, 10**12, 10**15):
+        amounts = plan.amounts(position)
+        off = [abs(amount - share * sum(amounts)) for amount, share in zip(amounts, plan.shares, strict=True)]
+        assert max(off) <= 2 * sum(bridges)

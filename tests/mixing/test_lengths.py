@@ -42,7 +42,9 @@ def test_past_the_table_lengths_follow_the_shares_on_average() -> None:
     assert amounts[0] / amounts.sum() == pytest.approx(0.75, rel=0.01)
     assert plan.long_run_share(0) == pytest.approx(0.75, rel=0.01)
     assert (
-        plan.report().warnings[0] == "lengths follow the shares record by record for 262,144 records, then on average."
+        plan.report().warnings[0]
+        == "lengths follow the shares record by record for 262,144 records; from there on the "
+        "error is that of the epochs under way, and does not grow."
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -177,3 +178,59 @@ def test_tokens_of_a_mix_without_any():
         Plan({"a": 3}, tokens=0, num_tokens={"a": np.ones(3, int)})
     with pytest.raises(ConfigError, match=r"stop\.tokens = 9; the sources that have a share have no tokens\."):
         Plan({"a": 3, "b": 3}, {"a": 0}, tokens=9, num_tokens={"a": np.ones(3, int)}, stop="forever")
+
+
+@CHECK
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 5), st.one_of(st.none(), st.integers(1, 3))), min_size=1),
+    st.sampled_from(["forever", "all_exhausted"]),
+    st.sampled_from(["proportional", "random", "round_robin"]),
+)
+def test_no_source_is_gone_through_more_often_than_it_may(sources, stop, order):
+    sources = sources[:5]
+    sizes, weights, most = ({str(i): each[k] for i, each in enumerate(sources)} for k in range(3))
+    most = {name: times for name, times in most.items() if times is not None}
+    kwargs = {"order": order, "stop": stop, "weights": None if order == "round_robin" else weights}
+    plan, free = Plan(sizes, max_epochs=most, **kwargs), Plan(sizes, **kwargs)
+    end = 500 if plan.length is None else plan.length
+    taken = plan.take(0, end)
+    for i, name in enumerate(sizes):
+        assert not (taken.epoch[taken.source == i] >= most.get(name, 1000)).any()
+        assert plan.counts(end)[i] == (taken.source == i).sum()
+    until = plan.stages[0].length if len(plan.stages) > 1 else end
+    for mine, theirs in zip(plan.take(0, until), free.take(0, until), strict=True):
+        assert mine.tolist() == theirs.tolist()
+    if plan.length is None:
+        assert len(most) < len(sizes)
+        assert not free.unforeseen(0)
+        repeated = [
+            i for i, (size, count) in enumerate(zip(sizes.values(), plan.counts(end), strict=True)) if count > size
+        ]
+        assert list(plan.unforeseen(end)) == [str(i) for i in repeated if str(i) not in most]
+    elif stop == "forever":  # all have left it
+        assert plan.counts(end) == [size * most[name] for name, size in sizes.items()]
+
+
+def test_a_mix_that_may_not_go_on_ends_in_an_error():
+    plan = Plan({"a": 3, "b": 50}, {"a": 2}, stop="forever", max_epochs={"a": 2}, at_max_epochs="error")
+    assert (plan.length, plan.counts(99)) == (9, [6, 3])
+    message = r"^mix\.max_epochs\.a: the mix goes through a once more from record 9 on\. End it before, give the source"
+    assert re.match(message, str(plan.refusal()))
+    assert plan.report().warnings[0].startswith("the mix ends in an error: mix.max_epochs.a: the mix goes through a")
+    with pytest.raises(ConfigError, match=message):
+        Plan({"a": 3, "b": 50}, {"a": 2}, stop="forever", max_epochs={"a": 2}, at_max_epochs="error", samples=10)
+    for kept in ({"samples": 9}, {"max_epochs": {"a": 20}, "samples": 90}, {"at_max_epochs": "drop"}):
+        settings = {"max_epochs": {"a": 2}, "at_max_epochs": "error", **kept}
+        assert Plan({"a": 3, "b": 50}, {"a": 2}, stop="forever", **settings).refusal() is None
+
+
+def test_epochs_that_nobody_has_foreseen():
+    plan = Plan({"a": 3, "b": 6, "c": 5}, stop="forever", epochs={"b": 2}, max_epochs={"c": 9})
+    assert [plan.unforeseen(position) for position in (9, 12, 36, 45)] == [
+        {},
+        {"a": pytest.approx(4 / 3)},
+        {"a": 4},
+        {"a": 5, "b": 2.5},
+    ]
+    assert Plan({"a": 3, "b": 60}, stop="all_exhausted").unforeseen(120) == {}
+    assert Plan({"a": 3}, stop="forever", order="random", replacement=True).unforeseen(120) == {}

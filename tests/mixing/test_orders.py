@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import LONG_TABLE_SLOTS, TABLE_SLOTS, tijdeman
+from datamix.mixing.fills import TABLE_SLOTS, tijdeman
 from datamix.mixing.groups import Group
 from datamix.mixing.orders import Demand, concat, proportional, random, round_robin
-from datamix.mixing.periods import Period, Table
+from datamix.mixing.periods import Carried, Period, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.weights import integer_weights, resolve_shares
 
@@ -150,19 +151,19 @@ def test_integer_weights_keep_the_bound_and_the_exact_quotas(weights: list[int])
 
 @pytest.mark.parametrize("num_sources", [2, 3, 8, 64])
 def test_float_weights_keep_the_bound(num_sources: int) -> None:
-    """Their common denominator has up to 18 digits: no table holds a period, and 64 bits overflow."""
+    """Their common denominator has up to 18 digits: no table holds a period, but some slots; 64 bits overflow."""
     generator = np.random.default_rng(num_sources)
     weights = np.exp(generator.uniform(np.log(1e-4), 0, num_sources))
     weights[0] = 1
     shares = shares_of([float(weight) for weight in weights])
     assert sum(integer_weights(shares)) > 2**50
-    sequence, _ = proportional(demand(weights.tolist())).take(0, 20_000)
+    sequence, _ = proportional(replace(demand(weights.tolist()), horizon=20_000)).take(0, 20_000)
     assert worst_deviation(sequence, shares) <= bound(num_sources)
 
 
 def test_256_sources_keep_the_bound() -> None:
     weights = np.random.default_rng(0).uniform(0.1, 1, 256).tolist()
-    sequence, _ = proportional(demand(weights)).take(0, 6000)
+    sequence, _ = proportional(replace(demand(weights), horizon=6000)).take(0, 6000)
     assert set(sequence.tolist()) == set(range(256))
     assert worst_deviation(sequence, shares_of(weights)) <= bound(256)
 
@@ -174,51 +175,21 @@ def test_the_bound_is_the_best_there_is() -> None:
         assert worst_deviation(tijdeman(shares), shares) == 1 - Fraction(1, num_sources)
 
 
-def test_a_long_period_is_cut_where_the_counts_are_closest() -> None:
-    """0.2500001 has a period of ten million slots; its table is shorter and repeats."""
+def test_a_table_holds_the_shares_or_what_will_be_used_of_them() -> None:
+    """0.2500001 has a period of ten million slots."""
     share = Fraction(2_500_001, 10_000_000)
-    table = proportional(demand([share, 1 - share]))
-    assert TABLE_SLOTS // 2 < table.length <= TABLE_SLOTS
-    assert abs(Fraction(int(table.quota[0]), table.length) - share) < share / 10**5
-    begin = 7 * table.length - 5
-    np.testing.assert_array_equal(table.take(begin, 10)[0], np.concatenate([table.source_of[-5:], table.source_of[:5]]))
+    without_end = demand([share, 1 - share])
+    assert isinstance(proportional(without_end), Carried)
+    assert isinstance(proportional(replace(without_end, horizon=TABLE_SLOTS)), Table)
+    assert isinstance(proportional(replace(without_end, horizon=TABLE_SLOTS + 1)), Carried)
+    assert isinstance(proportional(demand([Fraction(1, 4), Fraction(3, 4)])), Table)
 
 
-@pytest.mark.parametrize("weight", [1e-3, 1e-5, 3e-6, 1.24e-6, 1.239e-6, 1e-7, 1e-12, 1e-300])
-def test_a_tiny_weight_is_never_silently_dropped(weight: float) -> None:
-    """It gets its share within a percent, or the plan warns, or it is refused."""
-    sizes, weights = {"large": 10, "tiny": 10, "other": 10}, {"tiny": weight, "other": 0.3}
-    if weight / (1.3 + weight) < 1 / LONG_TABLE_SLOTS:
-        with pytest.raises(ConfigError, match=r"is below one record in 1,048,576; raise it, or make it 0\.$"):
-            Plan(sizes, weights, stop="forever")
-        return
-    plan = Plan(sizes, weights, stop="forever")
-    share = float(plan.shares[1])
-    period = plan.stages[0].period
-    assert isinstance(period, Table)
-    got = period.quota[1] / period.length
-    assert got > 0
-    warned = any(warning.startswith("tiny gets a share of ") for warning in plan.report().warnings)
-    assert warned == (abs(got - share) > 0.01 * share)
-    assert abs(got - share) < 0.35 * share
-
-
-def test_many_tiny_weights_all_get_slots() -> None:
-    weights = {f"tiny{i}": 1e-5 * (i + 1) for i in range(10)}
-    plan = Plan({"large": 10} | dict.fromkeys(weights, 10), weights, stop="forever")
-    period = plan.stages[0].period
-    assert isinstance(period, Table)
-    assert period.length > TABLE_SLOTS
-    assert period.length <= LONG_TABLE_SLOTS
-    for share, quota in zip(plan.shares, period.quota, strict=True):
-        assert abs(quota / period.length - share) < 0.03 * share
-
-
-def test_a_share_below_the_table_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^a share of 1e-09 is below one record in 1,048,576; raise it, or make it 0\.$"
-    ):
-        proportional(demand([Fraction(1, 10**9), 1 - Fraction(1, 10**9)]))
+@pytest.mark.parametrize("weight", [1e-3, 1e-5, 3e-6, 1.24e-6, 1.239e-6, 1e-7, 1e-12])
+def test_a_tiny_weight_gets_its_share(weight: float) -> None:
+    plan = Plan({"large": 10, "tiny": 10, "other": 10}, {"tiny": weight, "other": 0.3}, stop="forever")
+    for position in (10**6, 10**9, 10**13):
+        assert abs(plan.counts(position)[1] - plan.shares[1] * position) < 2
 
 
 # Windows.
@@ -314,3 +285,25 @@ def test_a_share_below_the_draws_resolution_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^mix=random cannot draw a share below 2\^-31; raise it, or set it to 0\.$"):
         random(demand([Fraction(1, 2**32), 1]))
     assert random(demand([Fraction(1, 2**31), 1 - Fraction(1, 2**31)])).thresholds.tolist() == [1, 2**31]
+
+
+def test_the_largest_credit_is_carried_from_one_part_of_a_schedule_to_the_next():
+    schedule = [{"until": until, "ratio": ratio} for until, ratio in ((3, "2:1"), (7, "1:5"), (12, "1:1"))]
+    plan = Plan({"a": 9, "b": 9}, order="largest_credit", stop="forever", schedule=[*schedule, {"ratio": "1:1"}])
+    shares = np.repeat([[2 / 3, 1 / 3], [1 / 6, 5 / 6], [1 / 2, 1 / 2]], [3, 4, 5], axis=0)
+    credit, chosen = np.zeros(2), []
+    for share in shares:
+        credit += share
+        chosen.append(int(np.argmax(np.round(credit, 9))))
+        credit[chosen[-1]] -= 1
+    assert plan.take(0, 12).source.tolist() == chosen
+    assert [plan.counts(slot)[0] for slot in range(13)] == [0, *np.cumsum(np.asarray(chosen) == 0).tolist()]
+
+
+def test_the_largest_credit_without_a_schedule_is_as_proportional():
+    plans = [
+        Plan({"a": 9, "b": 9}, {"a": 3}, order=order, stop="forever") for order in ("largest_credit", "proportional")
+    ]
+    assert plans[0].take(0, 40).source.tolist() == plans[1].take(0, 40).source.tolist()
+    with pytest.raises(ConfigError, match="largest_credit mixes single records of sources side by side"):
+        Plan({"a.x": 9, "a.y": 9, "b": 9}, order="largest_credit", stop="forever")

@@ -142,8 +142,9 @@ def test_a_source_repeated_often_is_warned_of() -> None:
 
 def test_a_drift_from_the_exact_shares_is_warned_of() -> None:
     sizes, odd = {"a": 10**9, "b": 10**9, "c": 10**9}, {"a": 0.3183098861, "b": 0.5772156649, "c": 0.1044744490}
-    (warning,) = Plan(sizes, odd, stop="forever").report().warnings[:1]
+    (warning,) = Plan(sizes, odd, stop="forever", stratify=True, batch_size=32).report().warnings[:1]
     assert warning.startswith("the exact shares are followed for 2")
+    assert not any("exact shares" in text for text in Plan(sizes, odd, stop="forever").report().warnings)
     assert not any("exact shares" in text for text in Plan(sizes, odd, samples=10**5).report().warnings)
     assert not any("exact shares" in text for text in Plan(sizes, {"a": 7, "b": 3}, stop="forever").report().warnings)
 
@@ -187,3 +188,10 @@ def test_a_stop_that_promises_every_record_says_which_are_never_seen():
     assert Plan(sizes, stop="exhaust_once").unseen() == []
     assert Plan(sizes, stop="exhaust_once", samples=100).unseen() == []  # as was asked for
     assert Plan(sizes, ratio="0:1").unseen() == ["a has no share and gives no record."]
+
+
+def test_where_a_source_has_been_gone_through_often_enough_is_told():
+    plan = Plan({"a": 8, "b": 100}, stop="forever", batch_size=4, max_epochs={"a": 2})
+    assert plan.report().warnings[0] == "a leaves the mix in batch 7, as mix.max_epochs says."
+    ended = Plan({"a": 8, "b": 100}, stop="forever", max_epochs={"a": 2}, samples=20)  # before that
+    assert not any("leaves" in sentence for sentence in ended.report().warnings)

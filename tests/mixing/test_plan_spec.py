@@ -105,3 +105,36 @@ def test_what_a_plan_is_resolved_to() -> None:
     assert (mix.stop, mix.shuffle.kind, mix.shuffle.window) == (Stop(waits_for="any"), "window", 3)
     repeating = resolve_spec(replace(spec, stop="all_exhausted"))
     assert repeating.demand.remaining == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_epochs": {"c": 1}}, r"^mix\.max_epochs\.c: there is no source 'c' in this mix\. Known: a, b\.$"),
+        ({"max_epochs": {"a": 0}}, r"^mix\.max_epochs\.a = 0; it is a whole number, 1 or more\.$"),
+        ({"max_epochs": {"a": True}}, r"^mix\.max_epochs\.a = True; it is a whole number"),
+        (
+            {"max_epochs": {"a": 1}, "epochs": {"a": 2}, "stop": "all_exhausted"},
+            r"^mix\.max_epochs\.a = 1; the mix goes on until a has been gone through 2 times\. See stop\.epochs\.a\.$",
+        ),
+        (
+            {"max_epochs": {"a": 1}, "granularity": "batch", "batch_size": 8, "weights": {"a": 0}},
+            r"^mix\.max_epochs\.a = 1; its records fill no batch of 8\.$",
+        ),
+        ({"max_epochs": {"a": 1}, "order": "concat"}, r"^mix\.max_epochs: this order gives whole sources"),
+    ],
+)
+def test_epochs_that_cannot_be_a_cap(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Plan({"a": 5, "b": 50}, **{"stop": "forever", **settings})
+
+
+def test_a_cap_is_in_slots_and_only_where_records_may_repeat():
+    spec = PlanSpec(sizes={"a": 10, "b": 50}, max_epochs={"a": 3}, stop="forever")
+    assert resolve_spec(spec).caps == {0: 30}
+    assert resolve_spec(replace(spec, granularity="batch", batch_size=4)).caps == {0: 7}
+    for stop in ("first_exhausted", "exhaust_once"):
+        assert resolve_spec(replace(spec, stop=stop)).caps == {}
+        for how in ("drop", "error"):
+            plan = Plan.of(replace(spec, stop=stop, at_max_epochs=how))
+            assert plan.length == Plan.of(replace(spec, stop=stop, max_epochs=None)).length

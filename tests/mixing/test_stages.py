@@ -91,3 +91,28 @@ def test_a_source_without_a_slot() -> None:
 
     with pytest.raises(ConfigError, match=r"^the order gives source 'b' no slot, though it has a share; "):
         cut(all_exhausted(), first_only, [(None, HALVES)], demand(3, 5))
+
+
+def capped(caps: dict[int, int], stop: Stop, *remaining: int, limit: int | None = None, **how: bool) -> list[object]:
+    """First slot, length and counts before of each stage, of sources that fill so many slots at most."""
+    stages = cut(stop, round_robin, [(None, HALVES)], demand(*remaining), limit, caps=caps, **how)
+    return [(stage.first, stage.length, stage.base) for stage in stages]
+
+
+def test_a_source_drops_out_at_its_cap() -> None:
+    assert capped({0: 6}, forever(), 3, 5) == [(0, 11, (0, 0)), (11, None, (6, 5))]
+    assert capped({0: 6, 1: 5}, forever(), 3, 5) == [(0, 10, (0, 0)), (10, 1, (5, 5))]
+    assert capped({0: 3}, all_exhausted(), 3, 50) == [(0, 5, (0, 0)), (5, 48, (3, 2))]
+    assert capped({0: 30}, all_exhausted(), 3, 5) == [(0, 10, (0, 0))]  # the mix ends before
+    assert capped({0: 6}, forever(), 3, 5, limit=8) == [(0, 8, (0, 0))]
+    assert capped({0: 6}, forever(), 3, 5, limit=15) == [(0, 11, (0, 0)), (11, 4, (6, 5))]
+    for count in (1, 2):
+        assert most_stages(forever(), 3, num_caps=count) == 1 + count
+
+
+def test_or_ends_the_mix_there() -> None:
+    assert capped({0: 6}, forever(), 3, 5, drops_at_cap=False) == [(0, 12, (0, 0))]
+    assert capped({0: 6}, forever(), 3, 5, limit=12, drops_at_cap=False) == [(0, 12, (0, 0))]
+    for stop, limit in ((forever(), 13), (all_exhausted(), None)):
+        with pytest.raises(ConfigError, match=r"mix.max_epochs.a: the mix goes through a once more from record 12 on"):
+            capped({0: 6}, stop, 3, 50, limit=limit, drops_at_cap=False)

@@ -69,6 +69,7 @@ def test_built_in_traits() -> None:
         "normalize": ("mean", "std"),
         "offset_label": ("offset",),
         "offset_one_hot": ("offset",),
+        "tag_loss_weight": ("loss_weight",),
         "tag_source": ("source_id",),
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot, tag_source
+from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot, tag_loss_weight, tag_source
 from datamix.spec import Record
 
 LABEL: Record = {"label": jnp.array(2, jnp.int32)}
@@ -57,6 +57,12 @@ def test_offset_one_hot_takes_shorter_vectors_alone(label: jax.Array) -> None:
         SpecError, match=r"^operator 'offset_one_hot' takes a vector of at most 3 elements; leaf 'label'"
     ):
         offset_one_hot({"label": label}, offset=0, num_classes=3)
+
+
+def test_tag_loss_weight() -> None:
+    result = tag_loss_weight(LABEL, loss_weight=3)["loss_weight"]
+    assert (result.item(), result.dtype, result.shape) == (3, "float32", ())
+    assert tag_loss_weight({"loss_weight": np.float32(0.5)}, loss_weight=3)["loss_weight"].item() == 1.5
 
 
 def test_tag_source() -> None:

@@ -108,3 +108,10 @@ def test_the_largest_shard_of_one_source(
         length = min(plan.length or 4096, 4096) // batch_size * batch_size
         source = plan.take(0, length).source.reshape(-1, batch_size // rows, rows)
         assert any(len(set(source[:, rank].ravel().tolist())) == 1 for rank in range(batch_size // rows))
+
+
+def test_a_pattern_that_hardly_ever_changes_is_told() -> None:
+    plan = Plan({"a": 9, "b": 9}, {"a": 1.00001234}, stop="forever")
+    assert plan.stages[0].period.length is None
+    assert single_source_rows(plan, 4) == 1
+    assert single_source_rows(plan.with_weights({"a": 1.1234567}), 4) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -474,3 +475,56 @@ def test_other_libraries_names_of_a_state(load: Callable[..., datamix.Pipeline])
     for restore in (pipeline.iterator().load_state_dict, pipeline.iterator().set_state):
         restore(iterator.state())
         assert restore.__self__.step == 3  # type: ignore[attr-defined]
+
+
+def test_metrics_follow_from_the_step(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("mix.weights.a=2", "stop=forever")
+    iterator = pipeline.iterator(shard=(1, 2))
+    for _ in range(10):
+        next(iterator)
+    first = iterator.metrics()
+    assert first["step"] == 10
+    row = {"records": 40, "epochs": 40 / 37, "share": 0.5, "share_lately": 0.5, "bytes_per_s": 0, "waited_s": 0}
+    assert first["sources"]["a"] == row
+    assert iterator.metrics()["sources"]["a"]["share_lately"] is None  # no step since
+    next(iterator)
+    counts, before = pipeline.plan.counts(88), pipeline.plan.counts(80)
+    for name, count in zip("abc", counts, strict=True):
+        assert iterator.metrics()["sources"][name]["records"] == count
+    sought = pipeline.iterator(start=10)
+    next(sought)
+    rows = sought.metrics()["sources"]
+    assert [rows[name]["records"] for name in "abc"] == counts
+    lately = [count - since for count, since in zip(counts, before, strict=True)]
+    assert [rows[name]["share_lately"] for name in "abc"] == [count / 8 for count in lately]
+    sought.restore(pipeline.iterator(start=3).state())
+    assert sought.metrics()["sources"]["a"]["share_lately"] is None
+
+
+def test_epochs_that_nobody_has_foreseen_are_told_once(
+    load: Callable[..., datamix.Pipeline], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "datamix"):
+        for start in (0, 6):  # of 60 records, each source has given 20
+            next(load("stop=forever", "mix.max_epochs.a=9", "batch.size=10").iterator(start=start))
+        assert caplog.records == []
+        iterator = load("stop=forever", "mix.max_epochs.a=9", "batch.size=10").iterator(start=20)
+        next(iterator)
+        iterator.restore(iterator.state())
+        next(iterator)
+    said = "is in epoch 4 by step 20; mix.max_epochs.b says how often it may be gone through."
+    assert {record.message for record in caplog.records} == {
+        f"source 'b' {said}",
+        "source 'c' is in epoch 2 by step 20; mix.max_epochs.c says how often it may be gone through.",
+    }
+    assert len(caplog.records) == 2
+
+
+def test_a_mix_that_may_not_go_on_raises_after_its_last_whole_batch(load: Callable[..., datamix.Pipeline]) -> None:
+    pipeline = load("stop=forever", "mix.max_epochs.b=2", "mix.at_max_epochs=error")
+    iterator = pipeline.iterator()
+    for _ in range(15):  # of 120 records, b has given 40
+        next(iterator)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^mix\.max_epochs\.b: the mix goes through b once more from record 121"):
+            next(iterator)

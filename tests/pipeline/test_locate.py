@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import TABLE_SLOTS
-from datamix.mixing.periods import Draws, Runs, Table
+from datamix.mixing.periods import Carried, Draws, Runs, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.sampling import ByClass, ByWeight
 from datamix.pipeline.cursor import Cursor
@@ -171,6 +170,11 @@ def test_a_chunk_across_several_stages(order: str, settings: dict[str, Any]) -> 
     assert plan.stages[2].first < 48
     for start in range(0, 55, 3):
         walk(plan, start, 48, 1)
+    if order != "concat":
+        plan = plan_of(order, sizes={"a": 5, "b": 3, "c": 47}, max_epochs={"a": 2, "b": 1}, **settings)
+        assert (len(plan.stages), plan.max_stages, plan.length) == (3, 3, None)
+        for start in range(0, 55, 6):
+            walk(plan, start, 48, 1)
 
 
 def test_one_slot_at_a_time() -> None:
@@ -179,14 +183,24 @@ def test_one_slot_at_a_time() -> None:
     assert (cursor.position.tolist(), int(cursor.stage)) == ([0, 20], 2)
 
 
-def test_a_table_that_wraps_round_late() -> None:
-    """Float weights fill the whole table, whose end comes after some 2^18 slots."""
-    plan = Plan({"a": 1000, "b": 999}, {"a": 0.123456789, "b": 1}, stop="forever")
+@pytest.mark.parametrize("settings", [{}, {"window": 64}, {"granularity": "batch", "batch_size": 16}])
+def test_blocks_between_which_slots_are_swapped(settings: dict[str, Any]) -> None:
+    """No table holds float weights: the rest is carried from block to block."""
+    plan = Plan({"a": 1000, "b": 999, "c": 7}, {"a": 0.123456789, "b": 1}, stop="forever", **settings)
     period = plan.stages[0].period
-    assert isinstance(period, Table)
-    assert period.length > TABLE_SLOTS // 2
+    assert isinstance(period, Carried)
     for block in (1, 2, 3, 10**9):
-        walk(plan, block * period.length - 30, 48, 3)
+        walk(plan, (block * period.table.length - 30) * plan.batch_records, 48, 3)
+    walk(plan, 5 * plan.batch_records, 5 * period.table.length // 2, 2)
+
+
+def test_stages_of_tables_and_of_blocks_between_which_slots_are_swapped() -> None:
+    sizes = {"a": 400_000, "b": 300_000, "c": 200_000}
+    plan = Plan(sizes, {"a": 0.123456789, "b": 0.2345678}, stop="exhaust_once")
+    assert [type(stage.period) for stage in plan.stages] == [Carried, Carried, Table]
+    for stage in plan.stages:
+        for start in (max(stage.first - 20, 0), stage.first, stage.first + 100_000):
+            walk(plan, start, 48, 2)
 
 
 def test_past_the_end_a_cursor_goes_on() -> None:

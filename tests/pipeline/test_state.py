@@ -384,3 +384,32 @@ def test_with_many_sources_a_state_leaves_out_what_only_names_them() -> None:
     many.iterator().restore(state)
     with pytest.raises(StateError, match=r"mix\.weights differs; restore"):
         many.with_weights({names[0]: 9}).iterator().restore(state)
+
+
+def test_records_that_are_drawn_are_not_counted() -> None:
+    drawn = mix(order="random", replacement=True)
+    state = saved(drawn.iterator(2).state())
+    assert state["counts"] == {}
+    other = mix().iterator()
+    with pytest.raises(StateError, match=r"mix\.order was random and is proportional"):
+        other.restore(state)
+    other.restore(state, changed="mix")
+    follows(numbers(other, 9))  # from the first record of each on
+    back = drawn.iterator()
+    back.restore(saved(mix().iterator(2).state()), changed="mix")
+    assert numbers(back, 3) == numbers(drawn.iterator(2), 3)
+
+
+def test_the_weights_in_the_loss_go_with_the_mix() -> None:
+    one, other = (mix(weights={"a": weight}, loss_weight="inverse_share") for weight in (1, 3))
+    state = saved(one.iterator(3).state())
+    one.iterator().restore(state)
+    changed = other.iterator()
+    with pytest.raises(StateError, match=r"mix\.weights\.a was 1/2 and is 3/4"):
+        changed.restore(state)
+    changed.restore(state, changed="mix")
+    batch, expected = next(changed), other[0]
+    of_a = {float(each["loss_weight"][each["source_id"] == 0][0]) for each in (batch, expected)}
+    assert len(of_a) == 1
+    with pytest.raises(StateError, match=r"mix\.loss_weight\.a was 1(\.0)? and is 2(\.0)?"):
+        mix(loss_weight={"a": 2}).iterator().restore(mix(loss_weight={"a": 1}).iterator(2).state())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
 
 @pytest.mark.slow
 def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
-    overrides = ("optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer.schedule=linear")
+    overrides = ("optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer.schedule=linear", "train.log_every=1")
     expected = trained(make(*overrides, directory="whole"))
     text = (expected.directory / "metrics.jsonl").read_text()
     for stop in (2, 4, 6):
@@ -46,6 +48,48 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         for name, values in numbers(expected).items():
             np.testing.assert_array_equal(numbers(resumed)[name], values)
         assert resumed.scores["correct"].tolist() == expected.scores["correct"].tolist()
+
+
+def test_lines_between_tests_tell_of_the_sources(make, trained):
+    run = trained(make("train.log_every=3", "mix.weights.across=3", "mix.loss_weight.across=2", "train.eval_every=4"))
+    lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], "accuracy/mean" in line) for line in lines] == [(3, False), (4, True), (6, True)]
+    assert [line["step"] for line in run.metrics.lines] == [4, 6]
+    before = [0, 0]
+    for line in lines:
+        counts = run.data.pipeline.plan.counts(line["step"] * 8)
+        rows = [line["sources"][name] for name in ("across", "down")]
+        assert [row["records"] for row in rows] == counts
+        assert [row["epochs"] for row in rows] == [count / 60 for count in counts]
+        lately = [count - since for count, since in zip(counts, before, strict=True)]
+        assert [row["share_lately"] for row in rows] == [count / sum(lately) for count in lately]
+        before = counts
+    # Each of these steps has 6 records of `across` and 2 of `down`, and the first weigh twice as much.
+    for line in (lines[1],):
+        across, down = (line["sources"][name]["loss"] for name in ("across", "down"))
+        assert line["loss"] == pytest.approx((2 * 6 * across + 2 * down) / 14, rel=1e-5)
+
+
+def test_records_without_weight_teach_nothing(make, trained, num_traces):
+    run = trained(make("mix.loss_weight.across=0", "train.log_every=1"))
+    lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == pytest.approx([line["sources"]["down"]["loss"] for line in lines])
+    assert lines[-1]["sources"]["across"]["loss"] != pytest.approx(lines[-1]["loss"], rel=0.01)
+    assert "loss_weight" not in run.data.test_pipeline.spec
+    for other in ("mix.loss_weight.across=3", "mix.loss_weight=inverse_share"):
+        assert num_traces(trained, make(other, "train.log_every=1", directory=other)) == 0
+
+
+def test_more_epochs_than_a_source_may_have_are_refused_before_training(make):
+    make("mix.max_epochs.across=1", "train.steps=15", "mix.at_max_epochs=error")
+    with pytest.raises(
+        ConfigError, match=r"^mix\.max_epochs\.across: the mix goes through across once more from record"
+    ):
+        make("mix.max_epochs.across=1", "train.steps=16", "mix.at_max_epochs=error")
+    with pytest.raises(ConfigError, match="the whole mix never ends"):
+        make("mix.max_epochs.across=1", "train.steps=null", "mix.at_max_epochs=error")
+    run = make("mix.max_epochs.across=1", "train.steps=20")
+    assert run.data.pipeline.plan.counts(160) == [60, 100]
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make, trained):

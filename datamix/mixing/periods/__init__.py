@@ -1,8 +1,9 @@
 """The kinds of period that fill the plan's stages, one file each; `base` says what a kind of period is."""
 
 from datamix.mixing.periods.base import Period
+from datamix.mixing.periods.carried import Carried
 from datamix.mixing.periods.draws import MAX_DRAWS, Draws
 from datamix.mixing.periods.runs import Runs
 from datamix.mixing.periods.table import Table
 
-__all__ = ["MAX_DRAWS", "Draws", "Period", "Runs", "Table"]
+__all__ = ["MAX_DRAWS", "Carried", "Draws", "Period", "Runs", "Table"]

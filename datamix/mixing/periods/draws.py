@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ MAX_DRAWS = 2**27
 """Draws that may be walked to find a slot: some seconds."""
 
 _DRAW_BLOCK = 2**16
+_FINE_BITS = 15  # of the 31 bits of a draw, those that seldom decide
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,28 @@ class Draws(Period):
     def sources(self, start: int, count: int) -> np.ndarray:
         """The sources of the positions [start, start + count), int32 [count]."""
         word = draw_at(self.key, np.uint64(self.first + start) + np.arange(count, dtype=np.uint64)) >> np.uint32(1)
-        return np.searchsorted(self.thresholds, word, side="right").astype(np.int32)
+        source: np.ndarray = self._coarse[word >> np.uint32(_FINE_BITS)]
+        mixed = np.flatnonzero(source < 0)
+        source[mixed] = np.searchsorted(self.thresholds, word[mixed], side="right")
+        return source
+
+    @cached_property
+    def _coarse(self) -> np.ndarray:
+        """The source of every word with the same upper bits, -1 where there are several, int32."""
+        ends = np.arange(2 ** (31 - _FINE_BITS) + 1) << _FINE_BITS
+        first = np.searchsorted(self.thresholds, ends[:-1], side="right")
+        last = np.searchsorted(self.thresholds, ends[1:] - 1, side="right")
+        return np.where(first == last, first, -1).astype(np.int32)
+
+    def _walk(self) -> None:
+        """Sum up one more block."""
+        drawn = self.sources((len(self._sums) - 1) * _DRAW_BLOCK, _DRAW_BLOCK)
+        self._sums.append(self._sums[-1] + np.bincount(drawn, minlength=len(self.thresholds)))
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """The sources of one block, and the counts before it."""
         while len(self._sums) <= block:
-            drawn = self.sources((len(self._sums) - 1) * _DRAW_BLOCK, _DRAW_BLOCK)
-            self._sums.append(self._sums[-1] + np.bincount(drawn, minlength=len(self.thresholds)))
+            self._walk()
         return self.sources(block * _DRAW_BLOCK, _DRAW_BLOCK), self._sums[block]
 
     def counts(self, position: int) -> list[int]:
@@ -82,9 +99,8 @@ class Draws(Period):
         return source, table.rank_of + np.asarray(before, np.int64)[source]
 
     def position_of(self, source: int, number: int) -> int:
-        block = 0
-        while len(self._sums) <= block + 1 or self._sums[block + 1][source] <= number:
-            self._block(block + 1)
-            block += int(self._sums[block + 1][source] <= number)
+        while self._sums[-1][source] <= number:
+            self._walk()
+        block = bisect_right(self._sums, number, key=lambda sums: int(sums[source])) - 1
         drawn, before = self._block(block)
         return block * _DRAW_BLOCK + int(np.flatnonzero(drawn == source)[number - int(before[source])])

@@ -53,6 +53,10 @@ class Table(Period):
         """The same endless sequence, from a table of about `slots` slots if the sequence is shorter."""
         return cls(np.tile(source_of, max(1, slots // len(source_of))).astype(np.int32), num_sources)
 
+    def shuffled(self, order: np.ndarray) -> Table:
+        """The same slots in another order: which of them stands in each, [length]."""
+        return Table(self.source_of[order], self.num_sources)
+
     @property
     def length(self) -> int:
         """Slots after which the sequence repeats."""

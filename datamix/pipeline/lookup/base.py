@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self
 
 import jax
 
@@ -14,8 +14,6 @@ from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.tables import choose, divided
 from datamix.rng.hash import Words
-
-Kind = TypeVar("Kind")
 
 _CALL_RECORDS = 2**26  # more than a call passes of one source, where it passes many periods
 
@@ -122,13 +120,13 @@ class RepeatingLookup:
         return slot, passed * choose(self.quota, cursor.stage)
 
 
-def periods_of(stages: Sequence[Stage], kind: type[Kind]) -> list[Kind]:
-    """The periods of stages, which are refused where they are of several kinds."""
+def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
+    """The periods of stages, which are refused where some are of other kinds."""
     periods = [stage.period for stage in stages]
-    same: list[Kind] = [period for period in periods if isinstance(period, kind)]
+    same = [period for period in periods if isinstance(period, kinds)]
     if len(same) < len(periods):
-        kinds = ", ".join(sorted({type(period).__name__ for period in periods}))
-        raise ConfigError(f"the stages of this plan have periods of several kinds ({kinds}); the pipeline takes one.")
+        names = ", ".join(sorted({type(period).__name__ for period in periods}))
+        raise ConfigError(f"the stages of this plan have periods of several kinds ({names}); the pipeline takes one.")
     return same
 
 

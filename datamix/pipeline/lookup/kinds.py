@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datamix.errors import ConfigError
-from datamix.mixing.periods import Draws, Period, Runs, Table
+from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
 from datamix.pipeline.lookup.base import SlotLookup
 from datamix.pipeline.lookup.draws import DrawsLookup
 from datamix.pipeline.lookup.runs import RunsLookup
 from datamix.pipeline.lookup.table import TableLookup
 
-LOOKUPS: Mapping[type, type[SlotLookup]] = {Table: TableLookup, Runs: RunsLookup, Draws: DrawsLookup}
+LOOKUPS: Mapping[type, type[SlotLookup]] = {
+    Table: TableLookup,
+    Carried: TableLookup,
+    Runs: RunsLookup,
+    Draws: DrawsLookup,
+}
 
 
 def lookup_of(period: Period) -> type[SlotLookup]:

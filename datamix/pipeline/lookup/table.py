@@ -1,4 +1,4 @@
-"""Look-up in tables of slots that repeat."""
+"""Look-up in tables of slots that repeat, with or without swaps between their repetitions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from datamix.mixing.fills import TABLE_SLOTS
-from datamix.mixing.periods import Table
+from datamix.mixing.periods import Carried, Period, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import RepeatingLookup, check_counts, periods_of
+from datamix.pipeline.lookup.carried import Swaps
 from datamix.pipeline.tables import choose, divided, look_up
 from datamix.rng.hash import Words
 
@@ -30,6 +31,7 @@ class TableLookup(RepeatingLookup):
       begin: Where each stage's table begins, uint32 [num_stages].
       length: Slots of each stage's table, uint32 [num_stages].
       quota: Slots of each source in each table, uint32 [num_stages, num_sources].
+      swaps: What changes between the repetitions of the tables; None where it is known that nothing does.
     """
 
     source_of: Words
@@ -37,17 +39,21 @@ class TableLookup(RepeatingLookup):
     begin: Words
     length: Words
     quota: Words
+    swaps: Swaps | None
 
     @classmethod
     def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
         """See `SlotLookup`."""
-        tables = periods_of(stages, Table)
+        periods: list[Table | Carried] = periods_of(stages, Table, Carried)
+        tables = [period.table if isinstance(period, Carried) else period for period in periods]
         check_counts(plan, [table.quota.tolist() for table in tables], [table.length for table in tables])
         # Of each table as much as its stage lasts; only the last stage goes on for ever.
         lasts = [stage.length for stage in plan.stages[:-1]] + [None]
         source_of = [table.source_of[:length] for table, length in zip(tables, lasts, strict=False)]
         rank_of = [table.rank_of[:length] for table, length in zip(tables, lasts, strict=False)]
         begin = np.cumsum([0, *(len(part) for part in source_of[:-1])])
+        # For a single stage always, so that another ratio is no other program.
+        swaps = len(stages) == 1 or any(isinstance(period, Carried) for period in periods)
         capacity = TABLE_SLOTS << (len(stages) > 1) << (len(plan.phases) > 2)
         return cls(
             source_of=_packed(source_of, capacity),
@@ -55,14 +61,36 @@ class TableLookup(RepeatingLookup):
             begin=np.pad(begin, (0, len(stages) - len(begin)), mode="edge").astype(np.uint32),
             length=np.asarray([table.length for table in tables], np.uint32),
             quota=np.stack([table.quota for table in tables]).astype(np.uint32),
+            swaps=Swaps.of(stages, len(plan.names)) if swaps else None,
         )
 
-    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ARG002
+    @staticmethod
+    def slot_at(period: Period, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
-        passed, slot = divided(cursor.slot + ahead, choose(self.length, cursor.stage))
+        if not isinstance(period, Carried):
+            return RepeatingLookup.slot_at(period, num_slots)
+        slot = num_slots % period.table.length
+        return slot, period.counts(num_slots - slot)
+
+    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """See `SlotLookup`."""
+        length, quota = choose(self.length, cursor.stage), choose(self.quota, cursor.stage)
+        passed, slot = divided(cursor.slot + ahead, length)
         place = choose(self.begin, cursor.stage) + slot
         source, rank = look_up(self.source_of, place), look_up(self.rank_of, place)
-        return source, passed * choose(choose(self.quota, cursor.stage), source) + rank
+        if self.swaps is None:
+            return source, passed * choose(quota, source) + rank
+        return self.swaps.take(cursor, length, quota, here, passed, slot, source, rank)
+
+    def advance(
+        self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `SlotLookup`."""
+        slot, counts = super().advance(cursor, count, source, here)
+        if self.swaps is None:
+            return slot, counts
+        length = choose(self.length, cursor.stage)
+        return slot, counts + self.swaps.gained(cursor, length, len(source), (cursor.slot + count) // length)
 
 
 def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:

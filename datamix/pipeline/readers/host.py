@@ -141,6 +141,8 @@ class Metrics:
       waits: How often data was asked for, and how many of these times it was there.
       last: How often each source was the last to arrive, by name, where data was waited for.
       begun: When counting began, in seconds.
+      source_bytes: The part of `num_bytes` that each source has, by name.
+      waited_for: The part of `waited_s` in which each source was the last to arrive, by name.
     """
 
     num_bytes: int = 0
@@ -150,6 +152,16 @@ class Metrics:
     waits: tuple[int, int] = (0, 0)
     last: dict[str, int] = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
+    source_bytes: dict[str, int] = field(default_factory=dict)
+    waited_for: dict[str, float] = field(default_factory=dict)
+
+    def of(self, source: str) -> dict[str, float]:
+        """The bytes of a source that were read each second, and the seconds in which it was waited for as the last."""
+        seconds = max(time.perf_counter() - self.begun, 1e-9)
+        return {
+            "bytes_per_s": self.source_bytes.get(source, 0) / seconds,
+            "waited_s": self.waited_for.get(source, 0.0),
+        }
 
     def report(self) -> dict[str, Any]:
         """The counts as people read them; `window_fill` is the share of times that data was there when asked for."""
@@ -296,6 +308,7 @@ class HostReader:
             if reading.last is not None:
                 name = self.names[reading.last]
                 metrics.last[name] = metrics.last.get(name, 0) + 1
+                metrics.waited_for[name] = metrics.waited_for.get(name, 0.0) + time.perf_counter() - begun
         if reading.error is not None:
             raise reading.error
 
@@ -411,7 +424,9 @@ class HostReader:
                 rank = self._rank[source]
                 self._record_s[rank] += (seconds / len(records) - self._record_s[rank]) / 8
                 metrics.read_s[name] = metrics.read_s.get(name, 0.0) + seconds
-                metrics.num_bytes += sum(values.nbytes for values in rows.values())
+                num_bytes = sum(values.nbytes for values in rows.values())
+                metrics.num_bytes += num_bytes
+                metrics.source_bytes[name] = metrics.source_bytes.get(name, 0) + num_bytes
             reading.finish(source)
 
     def _raw(self, source: int, records: np.ndarray, rows: Arrays | None = None) -> Arrays:

@@ -48,6 +48,8 @@ def test_the_look_up_of_a_kind(period: Period, lookup: type) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    message = "the pipeline has no look-up for a period of the kind Unknown; let the order return one of: Table, Runs, "
+    message = (
+        "the pipeline has no look-up for a period of the kind Unknown; let the order return one of: Table, Carried, "
+    )
     with pytest.raises(ConfigError, match=message):
         lookup_of(Unknown())

@@ -141,6 +141,9 @@ def test_a_stall_names_the_source(slow: tuple[Slow, threading.Event], caplog: py
     assert metrics["waited_s"] > 0.5
     assert (metrics["last_source"], metrics["step"]) == ("slow", 1)
     assert metrics["bytes"] == 4 * 600
+    row = metrics["sources"]["slow"]
+    assert (row["waited_s"], row["records"]) == (pytest.approx(metrics["waited_s"], rel=0.1), 50)
+    assert 0 < row["bytes_per_s"] <= 4 * 600 / metrics["waited_s"]
     iterator.close()
 
 

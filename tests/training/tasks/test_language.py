@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import jax
@@ -111,6 +112,13 @@ def test_bits_per_byte_by_hand(on_text, trained):
         assert metrics[f"bits_per_byte/{name}"] == pytest.approx(bits[i] / num_bytes[i], rel=1e-4)
         assert metrics[f"loss/{name}"] == pytest.approx(nats[i] / count[i], rel=1e-4)
     assert num_bytes[1] == sum(len(text) - 1 for text in SUMS[:10])  # each is one segment, and its first byte is given
+
+
+def test_tokens_without_weight_teach_nothing(on_text, trained):
+    run = trained(on_text("mix.loss_weight.sums=0", "train.steps=2", "train.eval_every=2"))
+    line = json.loads((run.directory / "metrics.jsonl").read_text())
+    assert line["loss"] == pytest.approx(line["sources"]["verse"]["loss"], rel=1e-5)
+    assert line["sources"]["sums"]["token_share"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_it_learns(on_text, trained):

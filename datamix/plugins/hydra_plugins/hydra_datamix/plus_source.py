@@ -5,12 +5,15 @@ from __future__ import annotations
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
+_LONGEST = 240  # characters; most file systems hold 255, with the suffix
+
 
 class PlusSource(ConfigSource):
     """Configs of the group `source` that join datasets: `source/a+b`.
 
     Searched where the search path has `plus://`. An entry `plus://few+fewer` has the datasets `few` and `fewer`, too:
-    sources in memory, which no file describes.
+    sources in memory, which no file describes. An entry `plus://+few+fewer` has only
+    what is too long for the name of a file.
     """
 
     @staticmethod
@@ -28,7 +31,9 @@ class PlusSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return group == "source" or (group == "dataset" and name in self._in_memory())
+        if self.path.startswith("+"):
+            return group == "source" and len(name) > _LONGEST
+        return group == "source" or (group == "dataset" and f"+{name}+" in f"+{self.path}+")
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if results_filter == ObjectType.GROUP:
@@ -48,6 +53,6 @@ class PlusSource(ConfigSource):
         return ConfigResult(
             provider=self.provider,
             path=self.full_path(),
-            config=joined(name) if group == "source" else in_memory(),
+            config=joined(name, self._in_memory()) if group == "source" else in_memory(),
             header={"package": "_global_" if group == "source" else None},
         )

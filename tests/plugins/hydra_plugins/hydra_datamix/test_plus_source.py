@@ -51,3 +51,10 @@ def test_a_sum_is_loaded_as_defaults_of_the_whole_configuration(suffix: str) -> 
     assert loaded.header == {"package": "_global_"}
     assert loaded.provider == "datamix"
     assert loaded.config.defaults == ["_self_", {"/dataset@source.a": "a"}, {"/dataset@source.b": "b"}]
+
+
+def test_what_no_file_can_be_named_is_asked_of_it_first() -> None:
+    plus, long = source("+few+fewer"), "source/" + "+".join(["few"] * 80)
+    assert plus.is_config(long)
+    assert not plus.is_config("source/few+fewer")
+    assert not plus.is_config("dataset/few")

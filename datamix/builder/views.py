@@ -1,0 +1,102 @@
+"""Views of a mix: the same sources and preparation, with other records, to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from datamix.builder.assembly import Assembly, assemble
+from datamix.builder.built import Built
+from datamix.builder.opening import open_source
+from datamix.builder.source import OpenSource
+from datamix.config.schema import Config, SourceConfig
+from datamix.errors import ConfigError
+from datamix.mixing.plan_spec import PlanSpec
+from datamix.operators.base import traits
+from datamix.pipeline.graph import Operation
+from datamix.pipeline.pipeline import Pipeline
+
+
+def held_out(
+    source: SourceConfig, config: Config, split: str = "test", memory: Mapping[str, Any] | None = None
+) -> SourceConfig:
+    """A source with the records of another split; of "test", those that its `test_split` names.
+
+    Raises:
+      ConfigError: Raised when it has no such records.
+    """
+    of_tests = split == "test"  # what the split of test records is called nearly everywhere
+    # A condition says what the records are like, and so holds for those of a test; the rest is about those to train on.
+    settings = {**source.settings, "split": (source.test_split if of_tests else None) or split}
+    other = replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
+    try:
+        open_source(other, config, memory or {})
+    except ConfigError as error:
+        if not of_tests or source.test_split is not None or "no split" not in str(error):
+            raise
+        raise ConfigError(
+            f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out: "
+            f"source.{source.name}.split=train[:80%] source.{source.name}.test_split=train[80%:]."
+        ) from error
+    return other
+
+
+def viewed(
+    mix: Assembly,
+    sources: Sequence[OpenSource],
+    *,
+    shuffle: bool | str = "none",
+    random: bool = False,
+    batch_size: int | None = None,
+) -> Assembly:
+    """All records of some sources once, one source after the other, prepared as those of a mix whose labels are known.
+
+    See `Pipeline.view`; `sources` are those of the mix, or other splits of them.
+    """
+
+    def kept(operators: Sequence[Operation]) -> tuple[Operation, ...]:
+        return tuple(each for each in operators if random or not traits(each.function).random)
+
+    return assemble(
+        [replace(each, operators=kept(each.operators), balance=None, record_weight=None) for each in sources],
+        PlanSpec(
+            sizes={},
+            order="concat",
+            stop="exhaust_once",
+            seed=mix.seed if random or shuffle not in ("none", False) else 0,  # where nothing is drawn, of no account
+            shuffle=shuffle,
+            batch_size=batch_size or mix.batch_size,
+        ),
+        operators=kept(mix.operators),
+        labels=mix.labels.numbering,
+        labels_like=mix.labels,
+        remainder="keep",
+        placement=mix.config.placement if isinstance(mix, Built) else "auto",
+        device_bytes=mix.config.device_bytes if isinstance(mix, Built) else None,
+        prefetch_bytes=mix.prefetch_bytes,
+        threads=mix.threads,
+    )
+
+
+def view(
+    mix: Assembly,
+    memory: Mapping[str, Any],
+    pipeline: Pipeline,
+    split: str | None,
+    *,
+    shuffle: bool | str,
+    random: bool,
+) -> Pipeline:
+    """The pipeline of a view; `memory` holds sources made in Python. See `Pipeline.view`."""
+    if split is None:
+        assembly = viewed(mix, list(mix.sources.values()), shuffle=shuffle, random=random)
+        return assembly.pipeline(pipeline.reader, pipeline.statistics)
+    if not isinstance(mix, Built):
+        text = "sources that are Python objects have no splits"
+        mend = "view(split=None) goes through the records of the mix; for others, mix them by themselves."
+        raise ConfigError(text, key="split", value=split, hint=mend)
+    config = mix.config
+    others = [held_out(source, config, split, memory) for source in config.sources]
+    sources = [open_source(other, config, memory) for other in others]
+    return viewed(mix, sources, shuffle=shuffle, random=random).pipeline()

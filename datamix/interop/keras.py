@@ -1,0 +1,64 @@
+"""Batches as a dataset of Keras 3, for `fit`, `evaluate` and `predict` on any of its backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datamix.errors import ConfigError, InstallationError, hint, install_hint
+from datamix.pipeline.pipeline import Pipeline
+
+try:
+    import keras
+except ImportError as error:
+    raise InstallationError(f"datamix.interop.keras needs Keras: {install_hint('keras')}.") from error
+
+
+def dataset(
+    pipeline: Pipeline, *, inputs: str | Sequence[str] = "image", targets: str | None = "label", start: int = 0
+) -> keras.utils.PyDataset:
+    """The batches of a pipeline as (inputs, targets), with the leaf `loss_weight` as sample weights where there is one.
+
+    Under stop="forever", `fit(dataset, steps_per_epoch=n)` goes on with the mix from one of Keras's epochs to the next.
+    A finite mix is an epoch; `fit(dataset, shuffle=False)` then keeps the order of its batches.
+
+    Args:
+      pipeline: The pipeline.
+      inputs: The leaf that a model takes, or several, which it takes by name.
+      targets: The leaf that it predicts; None for inputs alone.
+      start: The number of the first batch, to go on after so many.
+
+    Raises:
+      ConfigError: There is no such leaf.
+    """
+    leaves = [inputs] if isinstance(inputs, str) else list(inputs)
+    for key, leaf in [*(("inputs", leaf) for leaf in leaves), ("targets", targets)]:
+        if leaf is not None and leaf not in pipeline.spec:
+            raise ConfigError("there is no such leaf in this mix", key=key, value=leaf, hint=hint(leaf, pipeline.spec))
+    return _Batches(pipeline, inputs if isinstance(inputs, str) else leaves, targets, start)
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    def __init__(self, pipeline: Pipeline, inputs: str | list[str], targets: str | None, start: int) -> None:
+        super().__init__()
+        self._pipeline, self._inputs, self._targets, self._start = pipeline, inputs, targets, start
+        self._iterator = pipeline.iterator(start)
+
+    @property
+    def num_batches(self) -> int | None:
+        """The number of batches; None of an endless mix."""
+        length = self._pipeline.batching.num_batches
+        return None if length is None else max(length - self._start, 0)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        step = self._start + index
+        if index == 0 and self._iterator.step != step:  # Keras looks at the first batch, and begins each epoch anew
+            self._iterator = self._pipeline.iterator(step)
+        # In another order, each batch is computed by itself.
+        batch = next(self._iterator) if self._iterator.step == step else self._pipeline[step]
+        several = isinstance(self._inputs, list)
+        inputs = {leaf: batch[leaf] for leaf in self._inputs} if several else batch[str(self._inputs)]
+        if self._targets is None:
+            return (inputs,)
+        weights = [batch["loss_weight"]] if "loss_weight" in batch else []
+        return inputs, batch[self._targets], *weights

@@ -1,0 +1,171 @@
+"""The order of a mix whose weights no table holds: how its slots, and what changes between its blocks, are chosen."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from datamix.errors import ConfigError
+from datamix.mixing.fills import earliest_deadlines
+from datamix.mixing.periods.carried import Carried
+from datamix.mixing.periods.table import Table
+
+LEAST_SLOTS, _MOST = 2**13, 2**22
+"""Slots of a block, at least, and at most."""
+_ENOUGH = 4  # slots of the rarest source in a block that need not be longer
+_SOME = 3  # slots of a source that lie in the middle of a block
+_LARGE = 1 / 32  # the share of a source that is large
+_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+_LENGTHS, _TRIES = 512, 4
+_EACH = 64  # slots of a block for each source, at most
+_UNIT = 2**96  # the parts of a slot in which amounts are counted
+_ONE = 2**64
+_SMALLEST = 2.0**-50
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def carried(shares: Sequence[Fraction], slots: int) -> Carried:
+    """Fill a block, and find what has to change between blocks so that the shares are exact for ever.
+
+    Args:
+      shares: The shares of all sources, adding up to 1, shape [num_sources]; zero for one that does not take part.
+      slots: The length of a block, at most; it is longer where many sources have a smaller share than a slot of it.
+
+    Returns:
+      A period in which at every position every source is within 2 slots of its share.
+
+    Raises:
+      ConfigError: A share, or too many of them, are too small.
+    """
+    active = [source for source, share in enumerate(shares) if share]
+    parts = [shares[source] for source in active]
+    sizes = np.asarray([float(part) for part in parts])
+    if sizes.min() < _SMALLEST:
+        raise ConfigError(f"a share of {sizes.min():.3g} is below one record in 2^50; raise it, or make it 0.")
+    large = sizes >= _LARGE
+    most, slots = 2 * LEAST_SLOTS, max(slots, _EACH * len(parts))
+    while most < slots and sizes.min() * most < _ENOUGH:
+        most *= 2
+    tries: list[tuple[float, Carried]] = []
+    while not tries or (min(tries)[0] > 2 and len(tries) < _TRIES and most <= slots):
+        if most > _MOST:
+            text = f"a share of {sizes.min():.3g} is below one record in {_MOST:,}, and too many are; raise them"
+            raise ConfigError(f"{text}, or make some 0.")
+        # Of many lengths, that at which large sources have the least over.
+        lengths = most - np.arange(_LENGTHS) * (most // 2 // _LENGTHS)
+        over = sizes[large] * lengths[:, None]
+        length = int(lengths[np.argmin(np.abs(over - np.rint(over)).max(axis=1, initial=0))])
+        amounts = [part.numerator * length * _UNIT // part.denominator for part in parts]
+        amounts[int(np.argmax(sizes))] += length * _UNIT - sum(amounts)
+        quota = np.asarray([amount // _UNIT for amount in amounts])
+        rest = np.asarray([amount % _UNIT / _UNIT for amount in amounts])
+        quota[np.argsort(-rest, kind="stable")[: length - int(quota.sum())]] += 1
+        rests = [amount - slots * _UNIT for amount, slots in zip(amounts, quota.tolist(), strict=True)]
+        if (chain := _chain(quota, rests)) is not None:
+            tries.append(_filled(np.asarray(active, np.int32), len(shares), quota, rests, chain))
+        most *= 2
+    return min(tries, key=lambda pair: pair[0])[1]
+
+
+def _chain(quota: np.ndarray, rests: Sequence[int]) -> list[int] | None:
+    """Sources in an order in which what flows from neighbour to neighbour stays below a slot; None where none is found.
+
+    A source gives no more slots in a block than it has: one without any has to take from both sides.
+    """
+    rest = np.asarray([part / _UNIT for part in rests])
+    left, few = np.ones(len(quota), bool), np.minimum(quota, 2)
+    chain: list[int] = []
+    flow = 0
+    for _ in range(len(quota)):
+        after = flow / _UNIT + rest
+        may = left & (int(flow > 0) + (after < 0) <= quota) & (np.abs(after) < 1)
+        if not may.any():
+            return None
+        # Those that hardly fit anywhere come first; what is left below zero leaves room for a source without a slot.
+        cost = few + 8 * (np.abs(after) > 0.5) + np.abs(after) / 2 + 0.125 * (after > 0)
+        chosen = int(np.argmin(np.where(may, cost, np.inf)))
+        left[chosen] = False
+        flow += rests[chosen]
+        chain.append(chosen)
+    return chain
+
+
+def _filled(
+    ids: np.ndarray, num_sources: int, quota: np.ndarray, rests: Sequence[int], chain: Sequence[int]
+) -> tuple[float, Carried]:
+    """The block of a chain of sources and its swaps; and a bound on how far any source is ever from its share."""
+    # A source's line through the block, and those of its swaps, are moved so that it is off by as much above as below.
+    spread = np.empty(len(quota))
+    spread[np.argsort(quota, kind="stable")] = np.arange(len(quota)) * _GOLDEN % 1 / 2
+    center, phases, phase = np.zeros(len(quota)), [], 0.5
+    for source in chain[:-1]:
+        center[source] = (spread[source] if phase > 0.5 else -spread[source]) * (quota[source] > _SOME)
+        phase -= center[source]
+        phases.append(phase)
+    center[chain[-1]] = phase - 0.5
+    large = quota >= _LARGE * quota.sum()
+    for widest in _WIDTHS:
+        width = np.where(large, widest, np.maximum(_WIDTHS[0], widest - 0.1))
+        source_of, late = _even(quota, center, width)
+        if not late:
+            break
+    table = Table(ids[source_of], num_sources)
+    giver, taker, place, rate, begin = (np.zeros(len(chain) - 1, np.uint64) for _ in range(5))
+    flow, given = 0, np.zeros(len(quota), int)
+    for i, (source, following) in enumerate(itertools.pairwise(chain)):
+        flow += rests[source]
+        gives, takes = (following, source) if flow > 0 else (source, following)
+        slots = table.slots[ids[gives]]
+        # The slot in the middle of the block, or the one before it.
+        place[i] = slots[len(slots) // 2 - given[gives]] if flow else 0
+        given[gives] += bool(flow)
+        giver[i], taker[i], rate[i] = ids[gives], ids[takes], abs(flow) * _ONE // _UNIT
+        begin[i] = int(phases[i] * _ONE) if flow > 0 else _ONE - 1 - int(phases[i] * _ONE)
+    on = rate > 0
+    period = Carried(
+        table=table,
+        giver=giver[on].astype(np.int32),
+        taker=taker[on].astype(np.int32),
+        place=place[on].astype(np.int64),
+        rate=rate[on],
+        phase=begin[on],
+    )
+    return _bound(width, quota, rests, chain, rate / _ONE, place / table.length), period
+
+
+def _bound(
+    width: np.ndarray,
+    quota: np.ndarray,
+    rests: Sequence[int],
+    chain: Sequence[int],
+    rate: np.ndarray,
+    place: np.ndarray,
+) -> float:
+    """The sum of what a table, a line between blocks, and the time of the swap within a block may be off by."""
+    order = np.asarray(chain)
+    rest = np.abs([rests[source] / _UNIT for source in chain])
+    before, after = np.append(0, rate), np.append(rate, 0)
+    at, then = np.append(0.5, place), np.append(place, 0.5)
+    late = rest * np.maximum(np.maximum(at, then), 1 - np.minimum(at, then))
+    late += np.abs(at - then) * np.maximum(before, after) * (before > 0) * (after > 0)
+    table = np.where(quota > 0, width, 0)[order]
+    return float((table + (before > 0) / 2 + (after > 0) / 2 + late).max())
+
+
+def _even(quota: np.ndarray, center: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The slots of a block, by earliest deadline, so that each source is within `width` of a line through `center`.
+
+    Returns:
+      Which of the sources each slot belongs to, int64 [length], and whether a deadline was missed.
+    """
+    length, count = int(quota.sum()), len(quota)
+    source = np.repeat(np.arange(count), quota)
+    number = np.arange(length) - np.repeat(np.cumsum(quota) - quota, quota) - center[source]
+    slots, width = length / quota[source], width[source]
+    release = np.maximum(np.ceil((number + 1 - width) * slots - 1), 0).astype(np.int64)
+    due = np.clip(np.floor((number + width) * slots), 0, length - 1).astype(np.int64)
+    chosen = earliest_deadlines(release, due * count + source, length)
+    return chosen % count, bool((chosen // count < np.arange(length)).any())

@@ -1,0 +1,48 @@
+"""Weights in the loss: how much a source's records count in training, apart from how many of them there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from datamix.errors import ConfigError, hint
+from datamix.mixing.groups import by_path
+from datamix.mixing.weights import as_fraction
+
+INVERSE_SHARE = "inverse_share"
+_KEY = "mix.loss_weight"
+
+
+def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction]) -> dict[str, float]:
+    """The weight that each source's records have in the loss, by name; empty where no weights are asked for.
+
+    Args:
+      rule: Weights by source, of which one not named has 1; or "inverse_share" for 1 / (K share), where K sources have
+        a share: in the long run every source then counts alike, and the mean weight is 1.
+      names: The names of the sources, in order.
+      shares: The shares of the sources in the whole mix, in the unit that is mixed.
+
+    Raises:
+      ConfigError: The rule is neither, names no source, or leaves every record without weight.
+
+    >>> loss_weights("inverse_share", ["a", "b"], [Fraction(3, 4), Fraction(1, 4)])
+    {'a': 0.6666666666666666, 'b': 2.0}
+    >>> loss_weights({"b": 3}, ["a", "b"], [Fraction(3, 4), Fraction(1, 4)])
+    {'a': 1.0, 'b': 3.0}
+    """
+    if rule == INVERSE_SHARE:
+        count = sum(share > 0 for share in shares)
+        return {name: float(1 / (count * share)) if share else 0.0 for name, share in zip(names, shares, strict=True)}
+    if not isinstance(rule, Mapping | None):
+        text = f"it is a weight for each source, as in {_KEY}.{names[0]}=2, or {INVERSE_SHARE}"
+        raise ConfigError(text, key=_KEY, value=rule)
+    given = by_path(rule)
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"there is no source {name!r} in this mix", key=f"{_KEY}.{name}", hint=hint(name, names))
+    if not given:
+        return {}
+    weights = {name: float(as_fraction(given.get(name, 1), f"{_KEY}.{name}", name)) for name in names}
+    if not any(weight for weight, share in zip(weights.values(), shares, strict=True) if share):
+        raise ConfigError("every source that has a share has weight 0, so that nothing is learnt", key=_KEY)
+    return weights

@@ -1,0 +1,57 @@
+"""Where a mix stands at a position: what each source has given by then, which follows from the position alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from datamix.mixing.lookup import Lookup
+
+
+class Totals(NamedTuple):
+    """What each source has given before a position.
+
+    Attributes:
+      records: Its records, shape [num_sources].
+      tokens: The tokens in them; None where no source has any.
+    """
+
+    records: list[int]
+    tokens: list[int] | None
+
+    @classmethod
+    def at(cls, plan: Lookup, position: int) -> Totals:
+        """What each source gives before a position."""
+        counts = plan.counts(position)
+        return cls(counts, plan.tokens(counts))
+
+
+def progress(plan: Lookup, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
+    """The records, epochs and shares of each source by name, `lately` being from one position to another.
+
+    Shares are of all that was given, and None where nothing was; tokens are there where a source has any.
+
+    >>> from datamix.mixing.plan import Plan
+    >>> plan = Plan({"a": 4, "b": 8}, stop="forever")
+    >>> progress(plan, Totals.at(plan, 12), Totals.at(plan, 12))["a"]
+    {'records': 6, 'epochs': 1.5, 'share': 0.5, 'share_lately': None}
+    """
+    columns: dict[str, Sequence[Any]] = {
+        "records": now.records,
+        "epochs": [count / size if size else 0.0 for count, size in zip(now.records, plan.epoch_records, strict=True)],
+        "share": _shares(now.records),
+        "share_lately": _shares(now.records, before.records),
+    }
+    if now.tokens is not None and before.tokens is not None:
+        columns |= {
+            "tokens": now.tokens,
+            "token_share": _shares(now.tokens),
+            "token_share_lately": _shares(now.tokens, before.tokens),
+        }
+    return {name: {key: column[i] for key, column in columns.items()} for i, name in enumerate(plan.names)}
+
+
+def _shares(now: Sequence[int], before: Sequence[int] | None = None) -> list[float | None]:
+    counts = [count - since for count, since in zip(now, before or [0] * len(now), strict=True)]
+    total = sum(counts)
+    return [count / total if total > 0 else None for count in counts]

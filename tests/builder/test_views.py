@@ -1,0 +1,78 @@
+"""Views of a mix: which records, how prepared, in which order."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import datamix
+from datamix.errors import ConfigError
+
+
+def few(size: int, first: int = 0) -> dict[str, np.ndarray]:
+    image = np.arange(first, first + size, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
+    image[..., 0, 0] += 100  # so that a flip is seen
+    return {"image": image, "label": np.arange(size) % 3}
+
+
+SOURCES: dict[str, Any] = {"a": few(10), "b": few(7, 50)}
+RANDOM = ["source.a.operators=[flip_horizontal,to_float]", "source.b.operators=[to_float,flip_horizontal]"]
+
+
+def first_pixels(pipeline: datamix.Pipeline) -> list[int]:
+    return [round(255 * float(value)) for batch in pipeline for value in np.asarray(batch["image"])[:, 0, 1, 0]]
+
+
+def test_the_records_of_the_mix_once_as_they_are_stored_without_what_is_drawn() -> None:
+    pipeline = datamix.load(
+        *RANDOM, "stop=forever", "batch.size=4", "mix.loss_weight.a=2", "mix.max_epochs.b=3", sources=SOURCES
+    )
+    view = pipeline.view(None)
+    assert [len(batch["label"]) for batch in view] == [4, 4, 4, 4, 1]
+    assert first_pixels(view) == [*range(10), *range(50, 57)]
+    labels = np.concatenate([batch["label"] for batch in view])
+    assert labels.tolist() == [*(SOURCES["a"]["label"]), *(SOURCES["b"]["label"] + 3)]  # numbered as in the mix
+    assert sorted(view.spec) == ["image", "label", "source_id"]
+    assert pipeline.with_weights({"a": 5}).view(None).fingerprint == view.fingerprint
+    mixed = datamix.mix(SOURCES, operators=["flip_horizontal", "to_float"], batch_size=4, stop="forever").view(None)
+    assert first_pixels(mixed) == first_pixels(view)
+
+
+def test_what_is_drawn_and_another_order_where_they_are_asked_for() -> None:
+    pipeline = datamix.load(*RANDOM, "stop=forever", "batch.size=4", sources=SOURCES)
+    flipped = first_pixels(pipeline.view(None, random=True))
+    assert flipped != first_pixels(pipeline.view(None))
+    assert {pixel % 100 for pixel in flipped} == {*range(10), *range(50, 57)}
+    shuffled = first_pixels(pipeline.view(None, shuffle="full"))
+    assert shuffled != sorted(shuffled)
+    assert sorted(shuffled[:10]) == list(range(10))
+
+
+def test_another_split_of_every_source() -> None:
+    splits = ["source.a.split=train[:6]", "source.a.test_split=train[6:]", "source.b.split=train[1:]"]
+    more = ["source.b.test_split=train[:1]", "source.a.limit=2", "batch.size=2", "stop=forever", "data.placement=host"]
+    pipeline = datamix.load(*splits, *more, *RANDOM, sources=SOURCES)
+    assert first_pixels(pipeline.view()) == [*range(6, 10), 50]
+    assert first_pixels(pipeline.view("train[:2]")) == [0, 1, 50, 51]
+    assert first_pixels(pipeline.view(None)) == [0, 1, *range(51, 57)]
+    assert first_pixels(pickle.loads(pickle.dumps(pipeline.view()))) == [*range(6, 10), 50]
+
+
+def test_what_cannot_be_viewed() -> None:
+    pipeline = datamix.mix(SOURCES, batch_size=4)
+    with pytest.raises(
+        ConfigError, match=r"^split = 'test'; sources that are Python objects have no splits\. view\(spl"
+    ):
+        pipeline.view()
+    with pytest.raises(ConfigError, match=r"views are of pipelines that datamix\.load or datamix\.mix has made"):
+        pipeline.view(None).view(None)
+    loaded = datamix.load("batch.size=4", sources=SOURCES)
+    with pytest.raises(ConfigError, match="source 'a' has no split 'test' to be tested on; hold some of its records"):
+        loaded.view()
+    with pytest.raises(ConfigError, match="there is no split 'tset'"):
+        loaded.view("tset")
+    with pytest.raises(ConfigError, match="shuffle = 'most'"):
+        loaded.view(None, shuffle="most")
