@@ -47,7 +47,8 @@ def start(environment, tmp_path) -> Callable[..., list[subprocess.Popen[str]]]:
 
 def lines(directory: Path) -> list[dict[str, Any]]:
     path = directory / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    read = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [{name: value for name, value in line.items() if isinstance(value, float | int)} for line in read]
 
 
 def wait_for(test: Callable[[], Any]) -> None:
