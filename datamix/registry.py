@@ -126,7 +126,9 @@ def require(kind: str, name: str, where: str = "") -> None:
       RegistryError: There is no such name; `where` is the key that the error carries.
     """
     if name not in _LOADERS[kind] and name not in _REGISTERED[kind]:
-        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=hint(name, names(kind)))
+        near = hint(name, names(kind))
+        own = "" if near.startswith("Did") else " One of your own needs its module: plugins=[MODULE]."
+        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=near + own)
 
 
 def lookup(kind: str, name: str) -> Any:

@@ -80,6 +80,10 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         settings = top.group(config.job)
         for name in config.job_settings:
             settings.take(name)
+    own = top.values.get("experiment")
+    if lost := next((key for key in own if key in node), "") if isinstance(own, Mapping) else "":
+        mend = "Let the file of the experiment begin with the line # @package _global_."
+        raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=mend)
     users = _user_keys(node, hydra) if top.values else ()
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
@@ -113,7 +117,11 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0], key=error.full_key or "a key") from error
+        text, mend = str(error).splitlines()[0], ""
+        if match := re.search(r"Environment variable '(.*)' not found", text):
+            text = f"there is no variable {match[1]} in the environment"
+            mend = f"Set it, or say what it is without: ${{oc.env:{match[1]},VALUE}}."
+        raise ConfigError(text, key=error.full_key or "a key", hint=mend) from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply; give its values in fewer levels.") from error
     assert isinstance(plain, dict)

@@ -93,7 +93,9 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
-    curves.draw(job.directory / "curves.png", job.metrics.lines, names, title, unit=unit, family=judged, adapt=adapt)
+    lines, losses = job.metrics.lines, job.metrics.losses
+    curves.draw(job.directory / "curves.png", lines, names, title, unit=unit, family=judged, losses=losses, adapt=adapt)
+    size = job.config.batch_size
     report = report_of_pipeline(
         built,
         job.data.pipeline,

@@ -349,6 +349,7 @@ def _note(run: Run, before: int, steps: np.ndarray, trail: Trail, state: Callabl
     for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
         row["loss"] = loss / count if count else None
     metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
+    run.metrics.trained(steps, losses)
     run.metrics.add(run.step, float(losses.mean()), metrics, sources)
     if ending or (metrics is not None and _due(run)):
         run.state = state()
