@@ -1,6 +1,6 @@
 """Do weights that follow training beat weights that stay? A table of every policy and of static shares.
 
-    python scripts/adapt_study.py images data.dir=/work/shared/data/tensorflow_datasets
+    python scripts/adapt_study.py images data.dir=DIR
     python scripts/adapt_study.py text +vars.corpora=DIR
 
 Each policy begins at equal shares. Against them stand equal shares, shares in proportion to the records, and a small
