@@ -144,8 +144,10 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
-        # Of a short mix not much more than there is; in few sizes, because each is another program.
-        most = math.inf if self._end is None else max(1, -(-self._end // stride))
+        # Of a short mix not much more than there may be: in few sizes, and the same whatever the weights, because each
+        # is another program.
+        bound = self._plan.most_records
+        most = math.inf if bound is None else max(1, -(-bound // (size * stride)))
         num_steps = min([num_steps, *(steps for steps in _SHORT_STEPS if steps >= most)])
         self._program = compiled.program.resized(num_steps, num_rows)
         self._stride, self._block_steps = stride, block_steps(self._program, stride)
