@@ -15,7 +15,7 @@ EXAMPLES = dict(re.findall(r"^```python\n@datamix\.(\w+)(.*?)^```$", CONTRIBUTIN
 
 
 def test_there_is_an_example_of_each_kind():
-    assert set(EXAMPLES) == {"model", "operator", "order", "source", "stop", "weighting"}
+    assert set(EXAMPLES) == {"model", "operator", "order", "policy", "source", "stop", "weighting"}
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
