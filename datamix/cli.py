@@ -341,7 +341,9 @@ def run(node: DictConfig, trained: Any = None, work: Callable[..., dict[str, Any
         _work(node)
     except Exception as error:  # all that is no signal
         raise _JobError(error) from error
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as ending:
+        if isinstance(ending, SystemExit) and ending.code == 2:  # a mistake in another process, which tells it
+            raise
         directory = Path(HydraConfig.get().runtime.output_dir)
         more = f"with train.resume=true {shlex.quote(f'hydra.run.dir={directory}')} "
         if "train" in node and any(directory.glob("checkpoints/*")):
