@@ -10,6 +10,9 @@ from datamix.errors import RegistryError as RegistryError
 from datamix.errors import ResourceError as ResourceError
 from datamix.errors import SpecError as SpecError
 from datamix.errors import StateError as StateError
+from datamix.jobs.calling import run as run
+from datamix.jobs.calling import sweep as sweep
+from datamix.jobs.calling import train as train
 from datamix.mixing.orders import order as order
 from datamix.mixing.plan import Plan as Plan
 from datamix.mixing.plan import Selection as Selection
@@ -18,6 +21,7 @@ from datamix.mixing.weightings import weighting as weighting
 from datamix.operators.base import operator as operator
 from datamix.pipeline.cursor import Cursor as Cursor
 from datamix.pipeline.pipeline import Pipeline as Pipeline
+from datamix.pipeline.policies import policy as policy
 from datamix.sources.arrays import MemoryArrays as MemoryArrays
 from datamix.sources.base import source as source
 from datamix.sources.prepared import prepare as prepare

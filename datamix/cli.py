@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import re
+import shlex
 import signal
 import string
 import sys
@@ -29,14 +30,16 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 # With these packages, the names of their components are known.
-from datamix import __version__, jobs, mixing, operators, registry, sources, training  # noqa: F401
+from datamix import __version__, jobs, mixing, operators, pipeline, registry, sources, training  # noqa: F401
 from datamix.config import compose
 from datamix.config.directories import directory_in_use
 from datamix.config.explain import config_error
 from datamix.config.files import conf_dir
+from datamix.config.help import commented
 from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
+from datamix.config.renamed import TARGET
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
@@ -279,11 +282,17 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: list[str]) -> None:
     """Print what datamix is for, the choices that there are, and the settings that a command line makes."""
     mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
+    topics = [override for override in overrides if re.fullmatch(r"[\w.]+", override)]  # --help mix
+    overrides = [override for override in overrides if override not in topics]
     config = loader.load_configuration(args.config_name or "config", overrides, mode)
+    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve)
+    if topics:
+        print("\n\n".join(map(show, topics)))
+        return
     choices = compose.choices(args.config_dir)
     text = string.Template(config.hydra.help.template).substitute(
         APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(options)}" for group, options in choices.items()),
-        CONFIG=OmegaConf.to_yaml(without_hydra(config), resolve=args.resolve),
+        CONFIG=show(),
     )
     print(text)
 
@@ -335,11 +344,17 @@ def run(node: DictConfig, trained: Any = None, work: Callable[..., dict[str, Any
         _work(node)
     except Exception as error:  # all that is no signal
         raise _JobError(error) from error
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as ending:
+        if isinstance(ending, SystemExit) and ending.code == 2:  # a mistake in another process, which tells it
+            raise
         directory = Path(HydraConfig.get().runtime.output_dir)
+        more = f"with train.resume=true {shlex.quote(f'hydra.run.dir={directory}')} "
         if "train" in node and any(directory.glob("checkpoints/*")):
-            more = f"train.resume=true hydra.run.dir={directory}"
-            print(f"The same command with {more} goes on from the last checkpoint.", file=sys.stderr)
+            print(f"The same command {more}goes on from the last checkpoint.", file=sys.stderr)
+        elif "train" in node:
+            print("There is no checkpoint yet, as tests take one; the same command begins again.", file=sys.stderr)
+        elif node.job.get(TARGET) == "prepare":
+            print("What is prepared is kept; the same command goes on.", file=sys.stderr)
         raise
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,13 @@ class DatamixError(Exception):
         # The sentence is the only argument, so that a copy made by pickle does not make it a second time.
         super().__init__(_sentence(text, key, value, hint))
         self.key, self.value, self.hint = key, None if value is ... else value, hint
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints in place of a traceback: the user's own line, and the sentence."""
+        ours = str(Path(__file__).parent)
+        frames = [frame for frame in traceback.extract_tb(self.__traceback__) if "IPython" not in frame.filename]
+        users = [frame for frame in frames if not frame.filename.startswith(ours)]
+        return [*traceback.format_list(users[-1:]), f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(DatamixError):

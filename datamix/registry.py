@@ -23,7 +23,7 @@ ENTRY_POINTS = "datamix.plugins"
 """Entry point group: each names a module that registers components when it is imported."""
 
 
-_KINDS = ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "job")
+_KINDS = ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "policy", "job")
 _LOADERS: dict[str, dict[str, Callable[[str], Any]]] = {kind: {} for kind in _KINDS}
 """What imports each built-in component, by kind and name."""
 _REGISTERED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in _KINDS}
@@ -35,6 +35,7 @@ _RESERVED: dict[str, tuple[str, ...]] = {
     ),
     "stop": ("rule", "samples", "batches", "tokens", "epochs"),
     "weighting": ("rule",),
+    "policy": ("rule", "every", "floor", "warmup", "max_epochs", "export"),
 }
 """Keys beside which an order's, a stop's or a weighting's settings stand in a config, or as keywords of a plan."""
 
@@ -43,7 +44,8 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """Add a component.
 
     Args:
-      kind: What it is: "source", "operator", "order", "stop", "weighting", "model", "optimizer", "schedule" or "job".
+      kind: What it is: "source", "operator", "order", "stop", "weighting", "model", "optimizer", "schedule",
+        "policy" or "job".
       name: What a config calls it.
       component: What is called with the config's settings as keywords.
 
@@ -124,7 +126,9 @@ def require(kind: str, name: str, where: str = "") -> None:
       RegistryError: There is no such name; `where` is the key that the error carries.
     """
     if name not in _LOADERS[kind] and name not in _REGISTERED[kind]:
-        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=hint(name, names(kind)))
+        near = hint(name, names(kind))
+        own = "" if near.startswith("Did") else " One of your own needs its module: plugins=[MODULE]."
+        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=near + own)
 
 
 def lookup(kind: str, name: str) -> Any:

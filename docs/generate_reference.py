@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from datamix import jobs, operators, registry, sources, training  # noqa: F401  (their components are known by name)
 from datamix.config.check import keys_of
+from datamix.config.help import Setting, meanings_of, settings_of
 from datamix.config.schema import Config, MixConfig, SourceConfig, SweepConfig, TrainConfig
 from datamix.sources.images import ImageFormat
 
@@ -23,6 +23,7 @@ KINDS = {
     "mix": "order",
     "stop": "stop",
     "weighting": "weighting",
+    "adapt": "policy",
     "job": "job",
     "model": "model",
     "optimizer": "optimizer",
@@ -30,36 +31,6 @@ KINDS = {
     "dataset": "source",
 }
 """The kind of component that a choice of each group names, in the order in which the groups are shown."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One line of a YAML file."""
-
-    key: str
-    default: str
-    meaning: str
-
-
-def settings_of(path: Path, prefix: str = "") -> tuple[str, list[Setting]]:
-    """What a YAML file is for, by its first comment, and its settings with the comments that stand beside them."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    heading = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
-    is_global = any("@package _global_" in line for line in lines)
-    settings: list[Setting] = []
-    parents: list[tuple[int, str]] = []
-    for line in lines:
-        match = re.match(r"( *)([A-Za-z_]\w*):(?: +(.*?))?(?: *(?<![\w'\"])# (.*))?$", line)
-        if not match:
-            continue
-        indent, name, value, meaning = len(match[1]), match[2], match[3] or "", match[4] or ""
-        while parents and parents[-1][0] >= indent:
-            parents.pop()
-        key = ".".join([*([prefix] if prefix and not is_global else []), *(parent for _, parent in parents), name])
-        parents.append((indent, name))
-        if value and "defaults" not in key:
-            settings.append(Setting(key, value, meaning))
-    return heading, settings
 
 
 def types() -> dict[str, str]:
@@ -124,13 +95,6 @@ def components(kind: str) -> Iterator[str]:
             rows.append((f"`{setting}`", default, allowed[setting], meanings.get(setting, "")))
         yield from table(("setting", "default", "type", "meaning"), rows)
         yield ""
-
-
-def meanings_of(docstring: str) -> dict[str, str]:
-    """The meaning of each argument or attribute that a docstring in Google's style lists."""
-    section = re.search(r"^ *(?:Args|Attributes):\n((?:(?:  .*)?\n?)*)", inspect.cleandoc(docstring), re.MULTILINE)
-    entries = re.findall(r"^  (\w+): ((?:.|\n    )*)", section[1] if section else "", re.MULTILINE)
-    return {name: " ".join(text.replace("None", "null").split()) for name, text in entries}
 
 
 def meanings_of_component(component: Any) -> dict[str, str]:
@@ -217,11 +181,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_config(config: Any) -> Any:
-    """MkDocs' hook: lists the pages of `how-to/` in the order of their names."""
-    pages = sorted(path.name for path in Path(config.docs_dir, "how-to").glob("*.md"))
+    """MkDocs' hook: lists the pages of a folder in the order of their names."""
     for entry in config.nav:
-        if "How-to" in entry:
-            entry["How-to"] = [f"how-to/{name}" for name in pages]
+        for title, folder in entry.items():
+            if isinstance(folder, str) and folder.endswith("/"):
+                pages = sorted(path.name for path in Path(config.docs_dir, folder).glob("*.md"))
+                entry[title] = [folder + name for name in pages]
     return config
 
 

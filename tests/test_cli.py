@@ -113,9 +113,40 @@ def test_help_lists_choices_and_settings(run_datamix, tmp_path):
     assert "mix: concat, proportional, random, round_robin" in lines
     assert "stop: all_exhausted, exhaust_once, first_exhausted, forever" in lines
     assert any(re.match(r"dataset: .*\bfashion\b.*\bmnist\b", line) for line in lines)
-    assert "  size: 16" in lines
+    assert "  size: 16  # records" in lines
     assert "${" not in ended.out
     assert not list(tmp_path.iterdir())
+
+
+def test_help_on_one_group_or_key(call_datamix):
+    lines = call_datamix("--help", "mix", "mix.ratio=7:3").out.splitlines()
+    assert lines[0].startswith("mix=concat: Every source whole, one after the other;")
+    assert "  ratio: '7:3'  # of all sources in their order: 7:3 (in YAML with quotes)" in lines
+    assert not any("size" in line for line in lines)
+    assert call_datamix("--help", "batch.size").out == "  size: 16  # records\n"
+    limit = call_datamix("--help", "source.mnist.limit").out
+    assert limit == "source.mnist.limit: How many of the first of these records are used; null for all.\n"
+    assert call_datamix("--help", "batch.siz").mistake.startswith(
+        "ConfigError: batch.siz: there is no key 'siz' in batch."
+    )
+    assert "source.NAME.limit: How many of the first" in call_datamix("--help", "source").out
+    assert call_datamix("--help", "train").mistake.startswith("ConfigError: train: it belongs to job=train. Add job=")
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"), [("source=dig", ["source=digits"]), ("source=mnist+fas", ["source=mnist+fashion"])]
+)
+def test_sources_are_completed(call_datamix, monkeypatch, line, completed):
+    monkeypatch.setenv("COMP_LINE", f"datamix {line}")
+    monkeypatch.setenv("COMP_POINT", str(len(f"datamix {line}")))
+    assert call_datamix("--shell-completion", "query=bash").out.split() == completed
+
+
+def test_an_experiment_without_a_package(call_datamix, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("batch: {size: 32}\n")
+    mistake = call_datamix("--config-dir", "conf", "source=digits", "job=plan", "experiment=mine").mistake
+    assert mistake.startswith("ConfigError: experiment.batch: it sets nothing there. Let the file of the experiment ")
 
 
 def test_cfg_shows_the_configuration_and_does_nothing(call_datamix, tmp_path):
@@ -409,7 +440,24 @@ MISTAKES = {
     "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more, and 10,000 or less.",
     "job.batches=few": "ConfigError: job.batches = 'few'; ",
     "plugins=[no_such_module]": "ConfigError: plugins: there is no module 'no_such_module'; ",
-    "mnist": "ConfigError: 'mnist' is not an override; write key=value, ",
+    "mnist": "ConfigError: 'mnist' is not an override; write source=mnist.",
+    "mnist+fashion": "ConfigError: 'mnist+fashion' is not an override; write source=mnist+fashion.",
+    "=5": "ConfigError: '=5' is not an override; write key=value, ",
+    "data.dir=a[1]": "ConfigError: 'data.dir=a[1]' is not an override; write key=value, and quotes around ",
+    "train": "ConfigError: 'train' is not an override; write job=train.",
+    "help": "ConfigError: 'help' is not an override; write --help.",
+    "sweep": "ConfigError: 'sweep' is not an override; write -m job=train mix.share.mnist=0.1,0.5,0.9.",
+    "data.dir=(1)": "ConfigError: 'data.dir=(1)' is not an override; write key=value, and quotes around a value with "
+    "special characters: \"data.dir='(1)'\".",
+    "mix.ratio=7/3": "ConfigError: mix.ratio = '7/3'; it has 1 numbers, but there are 2 sources (mnist, fashion). "
+    "Write 7:3.",
+    "mix.share.mnist=70%": "ConfigError: mix.share.mnist = '70%'; a weight is a number, 0 or more. Write 0.7.",
+    "shuffle=windows(500)": "ConfigError: shuffle = 'windows(500)'; it is full, none, window(n) or blocks(n) with n ",
+    "batch=64": "ConfigError: batch = 64; it is a group of keys. Set one of them: batch.remainder, batch.shuffle, ",
+    "batch.size=1e2": "ConfigError: batch.size = 100.0; it is a whole number. Write 100.",
+    "batch.size=${oc.env:NONE_SUCH}": "ConfigError: batch.size: there is no variable NONE_SUCH in the environment. ",
+    "batch.size='64'": "ConfigError: batch.size = '64'; it is a whole number. Write it without quotes; of a ",
+    "vars.a=1": "ConfigError: vars.a: there is no key 'vars'. Add it: +vars.a=…",
     "--config-dir nowhere": "ConfigError: ",
 }
 

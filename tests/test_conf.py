@@ -95,10 +95,18 @@ def test_the_examples_of_tokens_give_batches_of_records(load, shared_data, tmp_p
 
 def test_every_file_belongs_to_a_group_that_is_tested_here():
     groups = {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*") if path.is_file()}
-    ours = {"dataset", "mix", "weighting", "stop", "job", "model", "optimizer", "experiment"}
+    ours = {"adapt", "dataset", "mix", "weighting", "stop", "job", "model", "optimizer", "experiment"}
     assert groups == {".", *ours, "hydra/help", "hydra/job_logging"}
     assert {path.suffix for path in CONF.rglob("*") if path.is_file()} == {".yaml"}
     assert [path.name for path in CONF.glob("*.yaml")] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("name", names("adapt"))
+def test_every_policy_begins_at_the_weights_of_the_mix(load, name):
+    pipeline = load(f"adapt={name}", "source=digits+garments", "stop=forever", "mix.ratio=3:1")
+    assert pipeline.adapt is None if name == "none" else pipeline.adapt.rule == name
+    batches = islice(pipeline.iterator(), 5)
+    assert np.mean([batch["source_id"] for batch in batches]) == pytest.approx(0.25, abs=1 / 80)
 
 
 def test_the_defaults_are_the_mix_of_mnist_and_fashion():

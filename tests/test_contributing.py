@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datamix import registry
+from datamix import pipeline, registry  # noqa: F401  (its policies have names once it is imported)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -15,7 +15,7 @@ EXAMPLES = dict(re.findall(r"^```python\n@datamix\.(\w+)(.*?)^```$", CONTRIBUTIN
 
 
 def test_there_is_an_example_of_each_kind():
-    assert set(EXAMPLES) == {"model", "operator", "order", "source", "stop", "weighting"}
+    assert set(EXAMPLES) == {"model", "operator", "order", "policy", "source", "stop", "weighting"}
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

@@ -95,3 +95,12 @@ def test_what_a_terminal_would_obey_is_shown(character: str) -> None:
 def test_a_home_that_is_nobodys_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"^~nobody-of-this-name/x: there is no such home; write the whole path\.$"):
         errors.expanded("~nobody-of-this-name/x")
+
+
+def test_a_notebook_shows_the_users_line_and_the_sentence() -> None:
+    with pytest.raises(ConfigError) as caught:
+        datamix.Plan({"a": 3}, {"b": 1})
+    lines = caught.value._render_traceback_()
+    assert len(lines) == 2
+    assert 'datamix.Plan({"a": 3}, {"b": 1})' in lines[0]
+    assert lines[1].startswith("ConfigError: mix.weights.b: there is no source 'b' in this mix.")

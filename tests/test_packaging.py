@@ -53,6 +53,16 @@ def test_the_wheel_holds_the_package_and_its_configs_and_no_more(wheel):
     assert names == {place.removeprefix("datamix/plugins/") for place in places.values()}
 
 
+def test_the_long_description_stands_alone(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    head, _, text = archive.read(name).decode().partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in head
+    assert text.startswith("# datamix\n")
+    assert re.findall(r"\]\((?!https?:|#)", text) == []
+    assert "The distribution is called `datamix-jax`" in text
+
+
 def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
     target, env = installed
     code = (

@@ -40,7 +40,12 @@ def test_the_tutorial_takes_ten_alternating_batches(printed):
 
 
 def test_the_tutorial_finds_any_batch_at_once(printed):
-    assert printed[-1] == "the same batch: True"
+    assert printed[-2:] == ["resumed at step 5: True", "the same batch: True"]
+
+
+def test_the_tutorial_mixes_in_a_ratio_and_in_other_formats(printed):
+    assert any(line.startswith("mnist: 70.0 % (70.0 % asked for), 700 records") for line in printed)
+    assert any(line.startswith("{'image': 'float32 [28, 28, 1]', ") for line in printed)
 
 
 def test_the_tutorial_shows_the_pipeline(printed):
@@ -53,7 +58,7 @@ def test_the_tutorial_is_the_experiment_of_its_name(call_datamix):
     import datamix
 
     code = TUTORIAL.read_text(encoding="utf-8")
-    overrides = re.findall(r'^    "([\w.]+=.*)",$', code, re.MULTILINE)
+    overrides = re.findall(r'^    "([\w.]+=.*)",$', code.partition("*more")[0], re.MULTILINE)
     assert len(overrides) == 9
     pipeline = datamix.load(*overrides)
     assert pipeline.fingerprint == call_datamix("experiment=interleaved_tutorial", "job=preview").report["fingerprint"]

@@ -36,6 +36,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mask_tokens": {"mask_token": 9, "vocab_size": 10},
     "prefix_source": {"token": 9},
     "truncate": {"length": 2},
+    "center_crop": {"height": 1, "width": 2},
+    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+    "pad": {"height": 3, "width": 5},
+    "random_crop": {"padding": 2},
+    "rotate": {"degrees": 30},
+    "select": {"leaves": ["image"]},
+    "transpose": {"axes": [2, 0, 1]},
 }
 TOKENS = {leaf: np.int32([1, 2, 3, 0]) for leaf in ("tokens", "positions")} | {
     "segment_ids": np.int32([1, 1, 1, 0]),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from datamix.builder.adapting import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
@@ -21,6 +22,7 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_loss_weight, tag_source
+from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.batching import Remainder, Skip, num_batches, parse_skip
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
@@ -46,6 +48,7 @@ class Assembly:
       loss_weight: The weights of the sources in the loss, by name; empty for none.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
+      adapt: How the weights follow training; None where they do not.
     """
 
     sources: Mapping[str, OpenSource]
@@ -62,6 +65,7 @@ class Assembly:
     loss_weight: Mapping[str, float] = field(default_factory=dict)
     prefetch_bytes: int | None = None
     threads: int | None = None
+    adapt: Adapt | None = None
 
     @property
     def placements(self) -> dict[str, Placement]:
@@ -149,6 +153,7 @@ class Assembly:
             placements=self.placements,
             threads=self.threads,
             prefetch_bytes=self.prefetch_bytes,
+            adapt=self.adapt,
         )
 
 
@@ -168,6 +173,7 @@ def assemble(
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
     threads: int | None = None,
+    adapt: Mapping[str, Any] | None = None,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
 
@@ -186,6 +192,7 @@ def assemble(
       device_bytes: The most bytes of records on the device, where "auto" decides.
       prefetch_bytes: The most bytes of records that are read ahead on the host.
       threads: The number of threads that read on the host.
+      adapt: How the weights follow training: the policy's name under "rule", what every policy has, and its settings.
     """
     for source in sources:
         if not source.num_records:
@@ -231,6 +238,7 @@ def assemble(
         # Only where they are set, so that they change no other fingerprint.
         **({"batch.shuffle": True} if shuffle_rows else {}),
         **({"skip": skip} if skip else {}),
+        **({} if adapt is None else {"adapt": dict(adapt)}),
     }
     if mix.max_epochs:
         identity["mix.max_epochs"] = [dict(mix.max_epochs), mix.at_max_epochs]
@@ -253,6 +261,7 @@ def assemble(
         loss_weight=weights,
         prefetch_bytes=prefetch_bytes,
         threads=threads,
+        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit, remainder, loss_weight, skip),
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from datamix.builder.adapting import DEFAULTS
 from datamix.builder.assembly import Assembly, assemble
 from datamix.builder.opening import check_data_dir, open_source, operations
 from datamix.builder.selecting import simulate
 from datamix.config.parse import check_components
-from datamix.config.schema import Config
+from datamix.config.schema import AdaptConfig, Config
 from datamix.errors import install_hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan_spec import PlanSpec
@@ -28,6 +29,14 @@ class Built(Assembly):
         notes = [source.note for source in self.sources.values() if source.note]
         if notes:
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
+        return notes
+
+    def notes_on_records(self) -> list[str]:
+        """See `Assembly`."""
+        notes = super().notes_on_records()
+        if self.config.adapt is not None and self.adapt is None:
+            rule = self.config.adapt.rule
+            notes.append(f"adapt={rule}: this is the mix as it begins; in job=train, the losses change its weights.")
         return notes
 
     @property
@@ -84,5 +93,13 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         device_bytes=config.device_bytes,
         prefetch_bytes=config.prefetch_bytes,
         threads=config.threads,
+        adapt=None if config.adapt is None else _settings(config.adapt),
     )
+    if config.job not in ("", "train"):  # without losses, the weights stay as they are
+        assembly = replace(assembly, adapt=None)
     return Built(config=config, **vars(assembly))
+
+
+def _settings(adapt: AdaptConfig) -> dict[str, Any]:
+    """What `assemble` takes."""
+    return {**adapt.settings, **{key: getattr(adapt, key) for key in ("rule", *DEFAULTS)}}

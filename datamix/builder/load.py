@@ -55,7 +55,7 @@ def load(
     for override in overrides:
         if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
             text = "load builds a pipeline and runs no job, and this is of one"
-            raise ConfigError(f"{text}; jobs run on the command line, python -m datamix", key=override)
+            raise ConfigError(f"{text}; jobs run on the command line, or by datamix.run", key=override)
         if memory and re.match(r"source=.*@", override):  # few@again is few once more
             datasets = datasets_of(override.removeprefix("source="))
             memory |= {name: memory[dataset] for name, dataset in datasets.items() if dataset in memory}

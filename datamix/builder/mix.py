@@ -76,6 +76,7 @@ def mix(
     device_bytes: int | None = None,
     prefetch_bytes: int | None = None,
     threads: int | None = None,
+    adapt: str | Mapping[str, Any] | None = None,
     **order_settings: Any,
 ) -> Pipeline:
     """Mix sources that are Python objects.
@@ -131,6 +132,8 @@ def mix(
         accelerator's memory, 1 GiB on a CPU.
       prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default.
       threads: The number of threads that read on the host; by default twice the number of processors, 2 to 16.
+      adapt: The policy by which the weights follow the losses that `iterator.update` is told: its name, or its name
+        and settings as in `{"rule": "odm", "every": 10, "floor": 0.01}`.
       **order_settings: the settings of the order, such as `window=64`.
 
     Raises:
@@ -235,6 +238,7 @@ def mix(
         device_bytes=None if device_bytes is None else _count("device_bytes", device_bytes),
         prefetch_bytes=None if prefetch_bytes is None else _count("prefetch_bytes", prefetch_bytes),
         threads=None if threads is None else _count("threads", threads),
+        adapt={"rule": adapt} if isinstance(adapt, str) else adapt,
     ).completed()
     pipeline = assembly.pipeline()
     pipeline.recipe, pipeline.viewer = recipe, partial(view, assembly, {})

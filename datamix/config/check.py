@@ -13,7 +13,7 @@ import msgspec
 
 from datamix import registry
 from datamix.config.files import homes
-from datamix.config.schema import Key
+from datamix.config.schema import Config, Key, MixConfig, SweepConfig, TrainConfig
 from datamix.errors import ConfigError, RegistryError, hint
 
 T = TypeVar("T")
@@ -35,7 +35,11 @@ class Node:
 
     def __init__(self, values: object, where: str = "") -> None:
         if not isinstance(values, Mapping):
-            raise ConfigError("it is a group of keys", key=where, value=values)
+            schemas = (Config, MixConfig, SweepConfig, TrainConfig)
+            keys = [key.path for schema in schemas for key in keys_of(schema).values()]
+            keys = [key for key in keys if key.startswith(f"{where}.") and key[-1] not in "*_"]
+            mend = f"Set one of them: {', '.join(sorted(keys))}." if keys else ""
+            raise ConfigError("it is a group of keys", key=where, value=values, hint=mend)
         self.values: dict[str, Any] = {str(key): value for key, value in values.items()}
         self.where = where
         self._taken: list[str] = []
@@ -123,7 +127,12 @@ def _mistake(schema: type, node: Node, values: Mapping[str, Any], text: str) -> 
         sentence = f"it is {registry.KINDS[_TYPES[kind]]}"
     else:
         sentence = match["text"].lower()
-    return ConfigError(sentence, key=key, value=value)
+    mend = ""
+    if kind == "int" and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        mend = f"Write {int(value)}."
+    elif kind in ("int", "float") and isinstance(value, str):
+        mend = "Write it without quotes; of a variable, write ${oc.decode:${oc.env:NAME}}."
+    return ConfigError(sentence, key=key, value=value, hint=mend)
 
 
 def _options(annotation: Any) -> list[str]:
@@ -160,7 +169,8 @@ def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: st
         return ConfigError(f"it belongs to {' or '.join(choices)}", key=key, hint=f"{add}, or leave it out.")
     parent, _, name = path.rpartition(".")
     text = f"there is no {kind} {name!r}{f' in {parent}' if parent else ''}"
-    return ConfigError(text, key=key, hint=hint(name, known))
+    mend = f"Add it: +{key}=…" if path == "vars" else hint(name, known)
+    return ConfigError(text, key=key, hint=mend)
 
 
 def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:

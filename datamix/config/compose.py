@@ -70,7 +70,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
         sweeps = re.match(r"(choice|sort|shuffle)\(", value)
-        windows = key == "shuffle" and re.search(r"(window|blocks)\(", value) and not sweeps
+        windows = key == "shuffle" and re.search(r"\w\(", value) and not sweeps
         if key.endswith(".where") and value not in ("", "null") and not sweeps and not re.match(r"['\"]", value):
             value = "'{}'".format(value.replace("'", "\\'"))  # whole: its commas are those of lists
         needed = split or windows or value.startswith("~/")

@@ -43,9 +43,9 @@ def config_error(error: BaseException) -> ConfigError:
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _override_error(match[1], error.__cause__ or error)
-    if match := re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text):
-        mend = "write key=value, and put quotes around a value with special characters: key='[a]'"
-        return ConfigError(f"{match[1] or match[2]!r} is not an override; {mend}.")
+    match = re.search(r"Error parsing override '(.*)'|^LexerNoViableAltException: (.*)", text)
+    if override := (match[1] or match[2]) if match else getattr(error, "override", None):
+        return ConfigError(f"{override!r} is not an override; write {_meant(override)}.")
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
         mend = f"For one value write mix.ratio=7:3, source=mnist+fashion or {match[1]}=[…]."
         return ConfigError(f"{match[1]}={match[2]} lists several values: -m runs one job for each. {mend}")
@@ -60,6 +60,22 @@ def config_error(error: BaseException) -> ConfigError:
         return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=hint(name, options))
     text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
+
+
+_WORDS = {"help": "--help", "version": "--version", "sweep": "-m job=train mix.share.mnist=0.1,0.5,0.9"}
+
+
+def _meant(text: str) -> str:
+    """What to write in place of what is no override, such as `train` or `path=a (1).csv`."""
+    key, equals, value = text.partition("=")
+    if equals and value:
+        return f"""key=value, and quotes around a value with special characters: "{key}='{value}'\""""
+    if text in _WORDS:
+        return _WORDS[text]
+    for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):
+        if {*text.split("+")} <= {*choices_of(group)}:
+            return f"{group}={text}"
+    return "key=value; --help shows the keys"
 
 
 def _override_error(key: str, cause: BaseException) -> ConfigError:
@@ -83,6 +99,8 @@ def require_choices(overrides: Sequence[str]) -> None:
     parser = OverridesParser.create()
     for text in overrides:
         group = text.partition("=")[0].lstrip("+").partition("@")[0]
+        if not group:
+            raise ConfigError(f"{text!r} is not an override; write {_meant(text)}.")
         if not (options := choices_of(group)):
             continue
         try:

@@ -18,7 +18,16 @@ from datamix import registry
 from datamix.config.check import Node, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
-from datamix.config.schema import LARGEST, Config, MixConfig, OperatorConfig, SourceConfig, SweepConfig, TrainConfig
+from datamix.config.schema import (
+    LARGEST,
+    AdaptConfig,
+    Config,
+    MixConfig,
+    OperatorConfig,
+    SourceConfig,
+    SweepConfig,
+    TrainConfig,
+)
 from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
@@ -62,6 +71,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         mix=_mix(top, [source.name for source in sources], group_weights),
         operators=_operators(top.take("operators"), "operators"),
         shuffle="null" if (shuffle := top.take("shuffle")) is None else shuffle,
+        adapt=_adapt(top),
         sweep=_sweep(top),
         train=_train(top) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
@@ -70,6 +80,10 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         settings = top.group(config.job)
         for name in config.job_settings:
             settings.take(name)
+    own = top.values.get("experiment")
+    if lost := next((key for key in own if key in node), "") if isinstance(own, Mapping) else "":
+        mend = "Let the file of the experiment begin with the line # @package _global_."
+        raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=mend)
     users = _user_keys(node, hydra) if top.values else ()
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
@@ -85,6 +99,8 @@ def check_components(config: Config) -> None:
     for where, chain in {**chains, "operators": config.operators}.items():
         for i, operator in enumerate(chain):
             _check(f"{where}[{i}].{operator.name}", "operator", operator.name, operator.settings)
+    if (adapt := config.adapt) is not None:
+        _check("adapt", "policy", adapt.rule, adapt.settings)
     if (train := config.train) is not None:
         _check("model", "model", train.model, train.model_settings)
         _check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
@@ -101,7 +117,11 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0], key=error.full_key or "a key") from error
+        text, mend = str(error).splitlines()[0], ""
+        if match := re.search(r"Environment variable '(.*)' not found", text):
+            text = f"there is no variable {match[1]} in the environment"
+            mend = f"Set it, or say what it is without: ${{oc.env:{match[1]},VALUE}}."
+        raise ConfigError(text, key=error.full_key or "a key", hint=mend) from error
     except RecursionError as error:
         raise ConfigError("the configuration is nested too deeply; give its values in fewer levels.") from error
     assert isinstance(plain, dict)
@@ -242,6 +262,19 @@ def _sweep(top: Node) -> SweepConfig:
     if not all(isinstance(directory, str) for directory in several):
         raise ConfigError("it is the directory of a sweep, or a list of them", key="sweep.dir", value=directories)
     return read(SweepConfig, top, directories=several)
+
+
+def _adapt(top: Node) -> AdaptConfig | None:
+    if "adapt" not in top.values:
+        return None
+    node = top.group("adapt")
+    if not node.values.get("reference"):  # which `source=a+b` brings, for the policies that take it
+        node.values.pop("reference", None)
+    if not node.values:  # adapt=none
+        return None
+    if TARGET not in node.values:
+        raise unknown_key(node.key(next(iter(node.values))), ())
+    return read(AdaptConfig, top)
 
 
 def _train(top: Node) -> TrainConfig:

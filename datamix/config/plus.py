@@ -33,6 +33,7 @@ def joined(text: str, memory: Sequence[str] = ()) -> DictConfig:
         "mix": {name: _open() for name in ("weights", "share", "loss_weight", "max_epochs")},
         "stop": {"epochs": _open()},
         "sweep": {"goal_weights": _open()},
+        "adapt": {"reference": _open()},
     }
     if set(datasets.values()) <= set(memory):
         node["source"] = OmegaConf.create(dict.fromkeys(datasets, _ARRAYS), flags={"struct": False})

@@ -219,6 +219,29 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How the weights of the mix follow training: the group `adapt`.
+
+    Attributes:
+      rule: The registered name of the policy.
+      settings: Its keyword settings.
+      every: Steps between two updates of the weights.
+      floor: The least share of every source.
+      warmup: Steps before the first update.
+      max_epochs: How often a source is gone through at most; None for no limit.
+      export: The name under which a run writes its weights as a schedule; None to write none.
+    """
+
+    rule: Annotated[str, Key("adapt._target_", kind="policy")]
+    settings: Annotated[Mapping[str, Any], Key("adapt.*")]
+    every: Annotated[Count, Key("adapt.every")] = 10
+    floor: Annotated[float, Meta(ge=0, le=1), Key("adapt.floor")] = 0.01
+    warmup: Annotated[int, Meta(ge=0, le=2**31), Key("adapt.warmup")] = 0
+    max_epochs: Annotated[Annotated[int, Meta(ge=1, le=2**31 - 1)] | None, Key("adapt.max_epochs")] = None
+    export: Annotated[str | None, Key("adapt.export")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All of a run's configuration, checked.
 
@@ -244,6 +267,7 @@ class Config:
       device_bytes: The most bytes of records on the device, where "auto" decides; None for a share of its memory.
       prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
+      adapt: How the weights follow training; None where they do not.
       sweep: What a multirun is judged by.
       train: How a model is trained; None for the jobs that train none.
     """
@@ -267,6 +291,7 @@ class Config:
     device_bytes: Annotated[Count | None, Key("data.device_bytes")] = None
     prefetch_bytes: Annotated[Count | None, Key("data.prefetch_bytes")] = None
     threads: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, Key("data.threads")] = None
+    adapt: AdaptConfig | None = None
     sweep: SweepConfig
     train: TrainConfig | None = None
 

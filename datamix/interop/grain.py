@@ -36,6 +36,7 @@ def batches(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> grain.Ite
     >>> [batch["label"].tolist() for batch in batches(pipeline)]
     [[0, 1, 2, 3], [4, 5, 6, 7]]
     """
+    pipeline.require_known("a loader tells none")
     pipeline.batching.check_shard(shard)
     return _Batches(pipeline, shard)
 

@@ -31,6 +31,7 @@ def dataset(
     Raises:
       ConfigError: There is no such leaf.
     """
+    pipeline.require_known("a loader tells none")
     leaves = [inputs] if isinstance(inputs, str) else list(inputs)
     for key, leaf in [*(("inputs", leaf) for leaf in leaves), ("targets", targets)]:
         if leaf is not None and leaf not in pipeline.spec:

@@ -28,6 +28,7 @@ def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.D
     except ImportError as error:
         text = f"datamix.interop.tensorflow needs TensorFlow: {install_hint('prepare')}."
         raise InstallationError(text) from error
+    pipeline.require_known("a loader tells none")
     batching = pipeline.batching
     batching.check_shard(shard)
     whole = shard_rows(batching.batch_size, *shard)

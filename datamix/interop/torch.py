@@ -51,6 +51,7 @@ def dataset(
     >>> len(batches), batches[0]["image"].shape, batches[0]["label"].dtype
     (2, torch.Size([4, 3, 4, 4]), torch.int64)
     """
+    pipeline.require_known("a loader tells none")
     if shard is not None:
         pipeline.batching.check_shard(shard)
     return TorchDataset(pipeline, shard, channels_first, label_dtype, copy)

@@ -15,6 +15,8 @@ from datamix.report.console import percent, print_notes, table
 from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
 
+_NAMED = 5  # sources in the title of a figure
+
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print and write what the mix will do; no record is read.
@@ -98,7 +100,12 @@ def _skip_notes(built: Built) -> list[str]:
 
 def _draw(directory: Path, built: Built) -> str:
     shown, config = over_time(built.plan), built.config
-    title = f"{config.mix.order}, {config.mix.stop}, batches of {config.batch_size}{built.caution}"
+    ends = [[*map(percent, map(float, row))] for row in shown.planned[[0, -1]]]
+    shares = (first if first == last else f"{first} → {last}" for first, last in zip(*ends, strict=True))
+    names = [f"{name} {share}" for name, share in zip(built.plan.names, shares, strict=True)]
+    mixed = " + ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "…"])
+    rule = f"{config.mix.order}, {config.mix.stop}, batches of {config.batch_size}"
+    title = f"{mixed}\n{rule}{built.caution}"
     drawn = shown.positions / config.batch_size, shown.planned, shown.realised, shown.epochs
     figures.plan(directory / "plan.png", built.plan.names, *drawn, title)
     return "plan.png"

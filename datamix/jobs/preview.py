@@ -85,9 +85,10 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     off = f"{report['max_deviation']:.2f} {unit}"
     out.print(f"\nIn {total} records: {mixed}; at no point more than {off} from the exact shares.")
     whole, length = built.num_batches(), pipeline.plan.length
-    out.print(
-        "The whole mix never ends." if whole is None else f"The whole mix: {length:,} records, {whole:,} batches."
-    )
+    ends = " never ends." if whole is None else f": {length:,} records, {whole:,} batches."
+    out.print(f"The whole mix{ends}")
+    if never := pipeline.plan.never_shown():
+        out.print(never)
     out.print(f"About {round(rate, -4):,.0f} samples/s, at a first look.")
     figure = f"\nFigure: {directory / report['figure']}" if report["figure"] else ""
     out.print(f"Report: {write_report(directory, report)}{figure}")
@@ -165,7 +166,13 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
     if not holds_images(pipeline.spec):
         return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
-    rows = {}
+    sources, batch = list(built.sources), seen[0]
+    rows: dict[str, list[tuple[np.ndarray, str, int]]] = {"first batch,\nas it comes": []}
+    for row, i in enumerate(batch["source_id"][:_IMAGES_A_ROW].tolist()):
+        image = picture(batch["image"][row], built, sources[i])
+        rows["first batch,\nas it comes"].append(
+            (image, sources[i] if len(sources[i]) < 15 else f"{sources[i][:13]}…", i)
+        )
     for i, (name, source) in enumerate(built.sources.items()):
         if not pipeline.plan.shares[i]:
             continue
@@ -175,7 +182,7 @@ def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) 
         images = []
         for pixels, label in images_seen[:_IMAGES_A_ROW]:
             title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
-            images.append((picture(pixels, built, name), title))
+            images.append((picture(pixels, built, name), title, i))
         rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
     figures.samples(directory / "samples.png", rows, f"Samples of the mix{built.caution}")
     return "samples.png"

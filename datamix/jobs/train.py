@@ -15,6 +15,8 @@ from datamix.report.console import console, percent, print_notes, table
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
+from datamix.training.adapted import counts as records_of
+from datamix.training.adapted import deviation, summary, write_schedule
 from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
 
@@ -55,7 +57,8 @@ def begin(out: Console, job: Run) -> None:
     model = f"{settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says})"
     steps = f"{job.steps:,} steps of {job.config.batch_size}"
     devices = "" if job.mesh is None else f", by {job.mesh.size} devices"
-    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}{devices}")
+    adapt = f", then as adapt={job.learner.adapt.rule} says" if job.learner.adapt else ""
+    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}{adapt}{devices}")
 
 
 def end(out: Console, job: Run) -> dict[str, Any]:
@@ -66,12 +69,14 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     step, loss = int(last.pop("step")), last.pop("loss")
     untrained, families, confusion = _untrained(job), _families(job), None
     if job.data.disjoint_classes and job.scores is not None:
-        shares = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
-        confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, shares.tolist(), strict=True)}
+        parts = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
+        confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, parts.tolist(), strict=True)}
+    size, given = job.config.batch_size, _counts(job, step)
+    shares = built.plan.targets if job.learner.adapt is None else [count / (step * size) for count in given]
     rows = [
         (
             name,
-            "not trained on" if name in untrained else percent(float(built.plan.targets[i])),
+            "not trained on" if name in untrained else percent(float(shares[i])),
             f"{job.data.test_records[name]:,}",
             *(_shown(last[f"{each}/{name}"], each) for each in families),
             *([percent(share) for share in confusion[name].values()] if confusion else []),
@@ -87,17 +92,24 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     head = judged.replace("_", " ").capitalize()
     out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
-    curves.draw(job.directory / "curves.png", job.metrics.lines, names, title, unit=unit, family=judged)
+    adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
+    lines, losses = job.metrics.lines, job.metrics.losses
+    curves.draw(job.directory / "curves.png", lines, names, title, unit=unit, family=judged, losses=losses, adapt=adapt)
     size = job.config.batch_size
     report = report_of_pipeline(
         built,
         job.data.pipeline,
         batches=step,
-        counts=dict(zip(names, job.data.pipeline.counts(step), strict=True)),
+        counts=dict(zip(names, given, strict=True)),
         records=step * size,
         samples_per_s=steps_per_s * size,
         figure="curves.png",
     )
+    if job.learner.adapt is not None:
+        mixed = [float(share) for share in built.plan.targets] if job.learner.adapt.weighs_loss else None
+        report |= {"adapt": adapt, "max_deviation": deviation(job.adapted, mixed)}
+        for name, source in report["sources"].items() if mixed is None else ():
+            source["target"] = report["adapt"]["mean"][name]
     for name, source in report["sources"].items():
         source["trained_on"] = name not in untrained
     report |= {
@@ -124,13 +136,24 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         },
         "seconds": job.seconds,
     }
+    if job.config.adapt is not None and job.config.adapt.export is not None:
+        path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
+        out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")
     out.print(f"Curves: {job.directory / 'curves.png'}\nReport: {write_report(job.directory, report)}")
     return report
 
 
 def _untrained(job: Run) -> list[str]:
-    counts = job.data.pipeline.counts(job.steps)
+    """The sources that give no record in all steps of a run."""
+    counts = _counts(job, job.steps)
     return [name for name, count in zip(job.data.pipeline.source_names, counts, strict=True) if not count]
+
+
+def _counts(job: Run, step: int) -> list[int]:
+    """The number of records that each source gives before a step; where weights follow training, before the last."""
+    if job.learner.adapt is not None:
+        return records_of(job.adapted) if job.adapted else [1] * len(job.data.pipeline.source_names)
+    return job.data.pipeline.counts(step)
 
 
 def _notes(job: Run) -> list[str]:

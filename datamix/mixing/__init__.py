@@ -13,7 +13,7 @@ from typing import Any
 from datamix import registry
 
 
-@registry.builtin("order", "concat", "proportional", "random", "round_robin")
+@registry.builtin("order", "concat", "largest_credit", "proportional", "random", "round_robin")
 def _order(name: str) -> Any:
     from datamix.mixing import orders
 

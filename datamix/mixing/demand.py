@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +36,7 @@ class Demand:
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       table_slots: The length at which a table is cut that the shares do not fit.
       scheduled: Whether the shares of the mix change with the step.
+      owed: By how many slots each source is behind the sum of its shares so far; empty where the shares do not change.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.
     """
 
@@ -50,6 +52,7 @@ class Demand:
     slot_records: int = 1
     table_slots: int = TABLE_SLOTS
     scheduled: bool = False
+    owed: Sequence[Fraction] = ()
     lengths: RecordLengths | None = None
 
     @property

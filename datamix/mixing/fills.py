@@ -122,6 +122,29 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
     return chosen
 
 
+def by_credit(shares: Shares, owed: Shares, count: int) -> np.ndarray:
+    """Give each slot to the source that is furthest behind the sum of its shares, of equals to the first.
+
+    Args:
+      shares: The shares, adding up to 1, shape [num_sources].
+      owed: By how many slots each source is behind already, adding up to 0; empty where none is.
+      count: How many slots.
+
+    Returns:
+      Source ids, int32 [count].
+    """
+    total = math.lcm(*(share.denominator for share in (*shares, *owed)))
+    dtype = np.int64 if total < 2**56 else object
+    weights = np.asarray([int(share * total) for share in shares], dtype)
+    credit = np.asarray([int(debt * total) for debt in owed], dtype) if owed else np.zeros_like(weights)
+    source_of = np.empty(count, np.int32)
+    for slot in range(count):
+        credit += weights
+        source_of[slot] = source = credit.argmax()
+        credit[source] -= total
+    return source_of
+
+
 def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
     """ceil(numbers * total / divisor), exactly up to what is past any table, int64 [count]."""
     if int(np.abs(numbers).max()) * total < 2**62:

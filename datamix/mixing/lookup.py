@@ -49,6 +49,7 @@ class Lookup:
       scheduled: Whether a schedule was given.
       shares: The shares that are asked for in the first phase, shape [num_sources].
       length: The records of the whole mix; None without end.
+      most_records: The records that the mix has at most, whatever the weights; None where nothing bounds them.
       batch_size: The records of a batch.
       batch_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       lengths: The lengths of the sources' records, int64 [size] each, where these follow the ratio; else None.
@@ -81,6 +82,10 @@ class Lookup:
         if last.length is not None:
             ends.append((last.first + last.length) * self.batch_records)
         self.length: int | None = min(ends, default=None)
+        bounds = [] if mix.samples is None else [mix.samples]
+        if mix.stop.waits_for and not mix.stop.repeats:
+            bounds.append(sum(demand.remaining) * self.batch_records)
+        self.most_records: int | None = min(bounds, default=None)
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
         self.caps, self._ends_at_cap = mix.caps, not mix.drops_at_cap and mix.stop.waits_for is None and not mix.samples

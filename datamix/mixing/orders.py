@@ -12,7 +12,7 @@ from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.carrying import carried
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import by_length, evenly, holds, stratified
+from datamix.mixing.fills import by_credit, by_length, evenly, holds, stratified
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
 from datamix.rng.hash import draw_at, key_for
@@ -97,6 +97,19 @@ def _spread(demand: Demand, group: Group, horizon: int | None) -> Table | Carrie
     if holds(group, horizon, demand.table_slots):
         return Table(evenly(group, horizon), demand.num_sources)
     return carried(group.leaf_shares(), demand.table_slots)
+
+
+@order
+def largest_credit(demand: Demand) -> Table | Carried:
+    """Follow a schedule as a run with `adapt` does, whose weights it may be; the last, endless part as `proportional`.
+
+    At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
+    """
+    if demand.group.depth > 1 or demand.lengths:
+        raise ConfigError("largest_credit mixes single records of sources side by side", key="mix._target_")
+    if demand.horizon is None:
+        return _spread(demand, demand.group, None)
+    return Table(by_credit(demand.shares, demand.owed, demand.horizon), demand.num_sources)
 
 
 @order

@@ -149,6 +149,16 @@ class Plan(Lookup):
         """Say of which sources records are never given, where the stop promises all, or where there is no share."""
         return plan_report.unseen(self)
 
+    def never_shown(self) -> str:
+        """Say how many records the stop never shows, and what showing all would repeat; empty where it shows all.
+
+        >>> Plan({"a": 9, "b": 2}).never_shown()
+        '6 of 11 records are never shown (a 6); stop=all_exhausted shows all and gives b 4.0 times.'
+        """
+        if self.spec.samples is not None or self.spec.tokens is not None or self.spec.max_epochs:
+            return ""
+        return plan_report.never_shown(self, Plan.of(replace(self.spec, stop="all_exhausted")))
+
     def drawn(self) -> list[str]:
         """Say how the records of those sources come that are not gone through one after the other."""
         return plan_report.drawn(self)

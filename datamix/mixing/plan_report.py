@@ -17,6 +17,7 @@ from datamix.mixing.stages import Stage
 
 # How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20
+_SMOOTHED = 200  # slots of a mix whose share of each source is drawn as one
 _FAR = 10**9  # records of a mix without end over which a drift of one record would matter
 
 
@@ -128,12 +129,21 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     batches = sorted({num_batches * i // points for i in range(points + 1)})
     positions = [min(batch * size, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
-    steps = np.diff(amounts, axis=0)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
+    planned = np.asarray([[float(share) for share in row] for row in shares])
+    # Around each step, over as many as hold so many slots: of a few, a share is away from its own by rounding alone.
+    reach = math.ceil(_SMOOTHED * plan.batch_records * len(planned) / (2 * max(end, 1)))
+    steps = []
+    for i, row in enumerate(planned):
+        alike = np.flatnonzero(np.abs(planned[max(i - reach, 0) : i + reach + 1] - row).max(axis=1) < 0.01)
+        begin = i - next((n for n in range(min(i, reach) + 1) if min(i, reach) - n - 1 not in alike), 0)
+        after = i + next((n for n in range(reach + 1) if min(i, reach) + n + 1 not in alike), 0)
+        steps.append(amounts[after + 1] - amounts[begin])
+    got = np.asarray(steps)
     return OverTime(
         positions=np.asarray(positions),
-        planned=np.asarray([[float(share) for share in row] for row in shares]),
-        realised=steps / np.maximum(steps.sum(axis=1, keepdims=True), 1),
+        planned=planned,
+        realised=got / np.maximum(got.sum(axis=1, keepdims=True), 1),
         epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.epoch_records, 1),
     )
 
@@ -267,6 +277,34 @@ def unseen(plan: Lookup) -> list[str]:
             left = f"{size - counts[source]:,} of {name}'s {size:,} records"
             sentences.append(f"{left} are never seen: the schedule ends without it.")
     return sentences
+
+
+def never_shown(plan: Lookup, whole: Lookup) -> str:
+    """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
+
+    Args:
+      plan: The plan of the mix.
+      whole: The same mix until each source has been seen once.
+    """
+    if plan.length is None or plan.sees_all or any(plan.sampling):
+        return ""
+    counts = plan.counts(plan.length)
+    shares = [any(stage.shares[source] for stage in plan.stages) for source in range(len(plan.names))]
+    rows = zip(plan.names, plan.sizes, counts, shares, strict=True)
+    rest = {name: size - count for name, size, count, share in rows if size > count and share}
+    if not rest or whole.length is None:
+        return ""
+    repeats, name = max(
+        (count / size, name)
+        for name, size, count in zip(plan.names, plan.sizes, whole.counts(whole.length), strict=True)
+        if size
+    )
+    by_source = ", ".join(f"{name} {count:,}" for name, count in rest.items())
+    shows = f"shows all and gives {name} {repeats:.1f} times" if repeats > 1 else "shows all"
+    return (
+        f"{sum(rest.values()):,} of {sum(plan.sizes):,} records are never shown ({by_source}); stop=all_exhausted "
+        f"{shows}."
+    )
 
 
 def capped(plan: Lookup) -> list[str]:

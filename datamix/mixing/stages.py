@@ -72,6 +72,7 @@ def cut(
     first, before = begin
     left = [once - n for once, n in zip(demand.remaining, before or [0] * demand.num_sources, strict=True)]
     last = None
+    owed = [Fraction(0)] * len(left) if demand.scheduled else []
     later_of = _later(phases)
     # Sources without a share hold up nothing.
     watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
@@ -95,7 +96,7 @@ def cut(
             waiting = [source for source in sorted(later & watched - dropped) if left[source] + beyond > 0]
             if waits_for is not None and not waiting:
                 return stages
-            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last)
+            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last, owed=owed)
             active = set(now.active.tolist())
             if waits_for == "any":
                 waiting = [source for source in waiting if source in active]
@@ -127,7 +128,10 @@ def cut(
             stages.append(Stage(first=first, length=length, base=base, shares=group.leaf_shares(), period=period))
             if length is None or ends:
                 return stages
-            left = [rest - used for rest, used in zip(left, period.counts(length), strict=True)]
+            counts, shares = period.counts(length), stages[-1].shares
+            left = [rest - used for rest, used in zip(left, counts, strict=True)]
+            if owed:
+                owed = [debt + length * share - used for debt, share, used in zip(owed, shares, counts, strict=True)]
             first += length
             last = int(period.take(length - 1, 1)[0][0])
     return stages

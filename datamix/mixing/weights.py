@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
@@ -40,7 +41,9 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
         if max(abs(number.numerator), number.denominator) >= _LARGEST:
             raise ValueError
     except (TypeError, ValueError, ArithmeticError):
-        raise ConfigError("a weight is a number, 0 or more", key=where, value=value) from None
+        percent = re.fullmatch(r"(\d+(?:\.\d+)?) *%", value) if isinstance(value, str) else None
+        mend = f"Write {float(percent[1]) / 100:g}." if percent else ""
+        raise ConfigError("a weight is a number, 0 or more", key=where, value=value, hint=mend) from None
     if number < 0:
         name = name or where.rpartition(".")[2]
         raise ConfigError(
@@ -72,7 +75,9 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
         raise ConfigError("it is no ratio", key=where, value=ratio, hint=mend)
     if len(parts) != len(names):
         text = f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})"
-        raise ConfigError(text, key=where, value=ratio, hint="Give one each, as in 7:3.")
+        other = re.sub(r"\s*[/;|\s-]\s*", ":", ratio.strip()) if isinstance(ratio, str) else ""
+        mend = f"Write {other}." if other.count(":") == len(names) - 1 else "Give one each, as in 7:3."
+        raise ConfigError(text, key=where, value=ratio, hint=mend)
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
 

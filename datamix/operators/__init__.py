@@ -7,8 +7,15 @@ from typing import Any
 from datamix import registry
 
 
-@registry.builtin("operator", "cast", "channels_last", "drop_alpha", "flip_horizontal", "normalize", "resize")
-@registry.builtin("operator", "to_float", "to_grayscale", "to_rgb")
+@registry.builtin("operator", "color_jitter", "gaussian_noise", "random_crop", "random_erasing", "rotate")
+def _augment(name: str) -> Any:
+    from datamix.operators import augment
+
+    return getattr(augment, name)
+
+
+@registry.builtin("operator", "cast", "center_crop", "channels_last", "clip", "drop_alpha", "flip_horizontal", "log")
+@registry.builtin("operator", "normalize", "pad", "resize", "to_float", "to_grayscale", "to_rgb")
 def _image(name: str) -> Any:
     from datamix.operators import image
 
@@ -31,7 +38,7 @@ def _text(name: str) -> Any:
     return getattr(text, name)
 
 
-@registry.builtin("operator", "add_axis", "rename", "squeeze")
+@registry.builtin("operator", "add_axis", "rename", "select", "squeeze", "transpose")
 def _leaf(name: str) -> Any:
     from datamix.operators import leaf
 

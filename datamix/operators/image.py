@@ -76,12 +76,44 @@ def normalize(
     return record | {leaf: (value - jnp.asarray(mean, jnp.float32)) * (1.0 / jnp.asarray(std, jnp.float32))}
 
 
+@operator(elementwise=True, traced=("low", "high"))
+def clip(
+    record: Record,
+    *,
+    low: float | jax.Array = -np.inf,
+    high: float | jax.Array = np.inf,
+    leaf: str = "image",
+) -> Record:
+    """Cut off what lies below `low` or above `high`; the dtype stays.
+
+    >>> clip({"image": jnp.array([-2.0, 0.5, 2.0])}, low=0, high=1)["image"].tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if not isinstance(low, jax.Array) and not isinstance(high, jax.Array) and low > high:
+        raise ConfigError(f"it is not above clip.high, which is {high:g}", key="clip.low", value=float(low))
+    value = leaf_of(record, leaf, "clip")
+    low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
+    clipped = jnp.where(value > high, in_dtype(high, value.dtype), value)
+    return record | {leaf: jnp.where(value < low, in_dtype(low, value.dtype), clipped)}
+
+
+@operator(elementwise=True, traced=("offset",))
+def log(record: Record, *, offset: float | jax.Array = 1.0, leaf: str = "image") -> Record:
+    """Take the natural logarithm of x + offset, in float32; NaN and minus infinity come of sums of 0 and less.
+
+    >>> log({"image": jnp.array([0.0])})["image"].tolist()
+    [0.0]
+    """
+    value = leaf_of(record, leaf, "log").astype(jnp.float32)
+    return record | {leaf: jnp.log(value + jnp.asarray(offset, jnp.float32))}
+
+
 @operator(random=True)
 def flip_horizontal(
     record: Record, key: Key[jax.Array, ""], *, probability: float = 0.5, leaf: str = "image"
 ) -> Record:
     """Mirror an image left to right with a probability."""
-    value = _image(record, leaf, "flip_horizontal")
+    value = image_of(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:
         raise ConfigError("it is from 0 to 1", key="flip_horizontal.probability", value=probability)
     return record | {leaf: jnp.where(jax.random.bernoulli(key, jnp.float32(probability)), value[:, ::-1], value)}
@@ -98,18 +130,22 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
         the image shrinks.
       leaf: The name of the leaf.
     """
-    value = _image(record, leaf, "resize")
+    value = image_of(record, leaf, "resize")
     for setting, length in {"height": height, "width": width}.items():
         if length < 1:
             raise ConfigError("it is 1 or more", key=f"resize.{setting}", value=length)
     jax.image.ResizeMethod.from_string(method)
     resized = _resized_axis(value.astype(jnp.float32), 0, height, method)
-    resized = _resized_axis(resized, 1, width, method)
-    if jnp.issubdtype(value.dtype, jnp.integer):
-        limits = np.iinfo(value.dtype)
+    return record | {leaf: in_dtype(_resized_axis(resized, 1, width, method), value.dtype)}
+
+
+def in_dtype(computed: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Floats in the dtype of what they were computed of: rounded, and within its range, where it is of integers."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        limits = np.iinfo(dtype)
         # As floats: JAX takes no Python integer above int32's largest.
-        resized = jnp.clip(jnp.round(resized), float(limits.min), float(limits.max))
-    return record | {leaf: resized.astype(value.dtype)}
+        computed = jnp.clip(jnp.round(computed), float(limits.min), float(limits.max))
+    return computed.astype(dtype)
 
 
 def _resized_axis(image: Image, axis: int, size: int, method: str) -> Any:
@@ -141,22 +177,53 @@ def _taps(
 
 
 @operator
+def center_crop(record: Record, *, height: int, width: int, leaf: str = "image") -> Record:
+    """Cut out the middle of an image, in pixels; where it cannot be in the middle, it is half a pixel up or left."""
+    value = image_of(record, leaf, "center_crop")
+    if not (1 <= height <= value.shape[0] and 1 <= width <= value.shape[1]):
+        text = f"it is from [1, 1] to {list(value.shape[:2])}, the size of the image"
+        raise ConfigError(text, key="center_crop.[height, width]", value=[height, width])
+    top, left = (value.shape[0] - height) // 2, (value.shape[1] - width) // 2
+    return record | {leaf: value[top : top + height, left : left + width]}
+
+
+@operator
+def pad(record: Record, *, height: int, width: int, fill: float = 0, leaf: str = "image") -> Record:
+    """Put a border around an image, so that it is of a size in pixels and in the middle, as of `center_crop`.
+
+    >>> pad({"image": jnp.zeros((28, 28, 1))}, height=32, width=32)["image"].shape
+    (32, 32, 1)
+    """
+    value = image_of(record, leaf, "pad")
+    if height < value.shape[0] or width < value.shape[1]:
+        text = f"it is at least {list(value.shape[:2])}, the size of the image"
+        raise ConfigError(text, key="pad.[height, width]", value=[height, width])
+    more = (height - value.shape[0], width - value.shape[1])
+    return record | {leaf: jnp.pad(value, (*((n // 2, n - n // 2) for n in more), (0, 0)), constant_values=fill)}
+
+
+@operator
 def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
     """Turn three channels into one, by Rec. 601 luma; one channel stays as it is, a fourth is dropped; dtypes stay."""
-    value = _image(record, leaf, "to_grayscale")
+    value = image_of(record, leaf, "to_grayscale")
     if value.shape[2] == 1:
         return record
+    return record | {leaf: in_dtype(gray_of(value.astype(jnp.float32)), value.dtype)}
+
+
+def gray_of(image: Image) -> Image:
+    """The luma of colours in floats, with one channel; gray images stay as they are."""
+    if image.shape[2] == 1:
+        return image
     # A sum of slices, not a matrix product: XLA's CPU backend does it 7 times faster, and others in whole floats.
-    red, green, blue = (value[..., i : i + 1].astype(jnp.float32) * weight for i, weight in enumerate(_LUMA))
-    gray = red + green + blue
-    gray = jnp.round(gray) if jnp.issubdtype(value.dtype, jnp.integer) else gray
-    return record | {leaf: gray.astype(value.dtype)}
+    red, green, blue = (image[..., i : i + 1] * weight for i, weight in enumerate(_LUMA))
+    return red + green + blue
 
 
 @operator
 def to_rgb(record: Record, *, leaf: str = "image") -> Record:
     """Turn one channel into three equal ones; three channels stay as they are, and a fourth is dropped."""
-    value = _image(record, leaf, "to_rgb")
+    value = image_of(record, leaf, "to_rgb")
     return record | {leaf: jnp.broadcast_to(value[..., :3], (*value.shape[:2], 3))}
 
 
@@ -186,7 +253,8 @@ def drop_alpha(record: Record, *, leaf: str = "image") -> Record:
     return record | {leaf: value[..., :-1]} if value.shape[2] in (2, 4) else record
 
 
-def _image(record: Record, leaf: str, name: str) -> Image:
+def image_of(record: Record, leaf: str, name: str) -> Image:
+    """A record's image; `SpecError` where the leaf is none."""
     value = leaf_of(record, leaf, name)
     if value.ndim != 3 or value.shape[2] not in (1, 3, 4):
         raise shape_error(name, "an image [height, width, 1, 3 or 4]", leaf, value)

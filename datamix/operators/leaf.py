@@ -37,6 +37,30 @@ def squeeze(record: Record, *, axis: int | None = None, leaf: str = "image") -> 
     return record | {leaf: jnp.squeeze(value, axis)}
 
 
+@operator
+def transpose(record: Record, *, axes: list[int], leaf: str = "image") -> Record:
+    """Put the axes of a leaf into another order, such as [1, 0, 2] for the columns of an image before its rows.
+
+    >>> transpose({"image": jnp.zeros((28, 32, 1))}, axes=[1, 0, 2])["image"].shape
+    (32, 28, 1)
+    """
+    value = leaf_of(record, leaf, "transpose")
+    if sorted(axes) != list(range(value.ndim)):
+        text = f"leaf {leaf!r} has shape {list(value.shape)}; it is the numbers from 0 to {value.ndim - 1}, each once"
+        raise ConfigError(text, key="transpose.axes", value=list(axes))
+    return record | {leaf: jnp.transpose(value, axes)}
+
+
+@operator(elementwise=True)
+def select(record: Record, *, leaves: list[str]) -> Record:
+    """Keep these leaves alone.
+
+    >>> select({"image": 0, "mask": 1, "label": 2}, leaves=["image", "label"])
+    {'image': 0, 'label': 2}
+    """
+    return {leaf: leaf_of(record, leaf, "select") for leaf in leaves}
+
+
 @operator(elementwise=True)
 def rename(record: Record, *, leaf: str, to: str) -> Record:
     """Give a leaf another name; the other leaves keep theirs.

@@ -7,6 +7,18 @@ from typing import NamedTuple
 from datamix.rng.hash import Words
 
 
+class Online(NamedTuple):
+    """The part of a cursor whose weights change on the way; see `datamix.pipeline.lookup.credit`.
+
+    Attributes:
+      weight: Weight of each source, int32 [num_sources].
+      credit: By how much each source is behind the sum of its weights, int32 [num_sources].
+    """
+
+    weight: Words
+    credit: Words
+
+
 class Cursor(NamedTuple):
     """A position in the mix.
 
@@ -19,6 +31,7 @@ class Cursor(NamedTuple):
       slot: The next slot within the stage's period, uint32 [].
       epoch: Epoch of each source when the period began, uint32 [num_sources].
       offset: Offset of each source in that epoch, in records, uint32 [num_sources].
+      online: The weights and credits of a mix whose weights change on the way; else None.
     """
 
     position: Words
@@ -26,3 +39,4 @@ class Cursor(NamedTuple):
     slot: Words
     epoch: Words
     offset: Words
+    online: Online | None = None

@@ -123,7 +123,7 @@ class BatchIterator(Iterator[Batch]):
             raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
         if stride < 1:
             raise ConfigError("it is 1 or more", key="stride", value=stride)
-        self._to_torch = _tensors() if output == "torch" else None
+        self._to_torch = tensors() if output == "torch" else None
         self._rows = rows
         self._adopt(pipeline)
         compiled, size = self._compiled, pipeline.batching.batch_size
@@ -144,8 +144,10 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
-        # Of a short mix not much more than there is; in few sizes, because each is another program.
-        most = math.inf if self._end is None else max(1, -(-self._end // stride))
+        # Of a short mix not much more than there may be: in few sizes, and the same whatever the weights, because each
+        # is another program.
+        bound = self._plan.most_records
+        most = math.inf if bound is None else max(1, -(-bound // (size * stride)))
         num_steps = min([num_steps, *(steps for steps in _SHORT_STEPS if steps >= most)])
         self._program = compiled.program.resized(num_steps, num_rows)
         self._stride, self._block_steps = stride, block_steps(self._program, stride)
@@ -441,12 +443,21 @@ class BatchIterator(Iterator[Batch]):
             self._adopt(pipeline)
             self._seek(step)
 
+    def update(self, losses: Mapping[str, Any] | Any) -> None:  # noqa: ARG002
+        """Tell the losses of batches to a mix whose weights follow them; see `AdaptiveIterator`.
+
+        Raises:
+          ConfigError: The weights of this one do not.
+        """
+        text = "the weights of this mix follow no losses; set adapt=odm or another policy"
+        raise ConfigError(text, key="adapt", value="none")
+
     # As PyTorch's and Grain's iterators call them.
     state_dict = get_state = state
     load_state_dict = set_state = restore
 
 
-def _tensors() -> Callable[[jax.Array], Any]:
+def tensors() -> Callable[[jax.Array], Any]:
     """The function that makes a tensor of an array, without a copy.
 
     Raises:

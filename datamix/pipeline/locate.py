@@ -19,6 +19,7 @@ from datamix.mixing.sampling import Lookups, sample
 from datamix.mixing.shuffle import ShuffleTables, place
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import SlotLookup
+from datamix.pipeline.lookup.credit import settled
 from datamix.pipeline.lookup.kinds import lookup_of
 from datamix.pipeline.tables import choose, divided, look_up
 from datamix.rng import permute
@@ -207,7 +208,8 @@ def _advance(plan: PlanArrays, cursor: Cursor, count: jax.Array, source: jax.Arr
     epochs, offset = divided(cursor.offset + counts * jnp.uint32(plan.records_per_slot), plan.size)
     epoch = cursor.epoch + epochs
     if len(plan.end) == 1:  # which never ends
-        return Cursor(jnp.stack([high, low]), cursor.stage, slot, epoch, offset)
+        online = None if cursor.online is None else settled(cursor.online, count, counts)
+        return Cursor(jnp.stack([high, low]), cursor.stage, slot, epoch, offset, online)
     end = choose(plan.end, cursor.stage)
     over = (high == end[0]) & (low == end[1])
     stage = cursor.stage + over

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Any, Literal, NoReturn, TypeAlias, overload
+from typing import Any, Literal, NoReturn, TypeAlias, cast, overload
 
 import jax
 import numpy as np
@@ -20,12 +20,15 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
+from datamix.pipeline.adapt import Adapt, AdaptState
+from datamix.pipeline.adaptive import AdaptiveIterator
 from datamix.pipeline.batching import Batching, Remainder, RowShuffle, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
 from datamix.pipeline.iterator import BatchIterator, Output
-from datamix.pipeline.locate import arrays_of, start_at
+from datamix.pipeline.locate import PlanArrays, arrays_of, start_at
+from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, locate_block, next_flat
 from datamix.pipeline.readers.base import Reader
@@ -65,6 +68,8 @@ class Pipeline:
         what those have that are not named, "host" for read as they are needed. Batches are the same.
       threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
       prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB.
+      adapt: How the weights follow training; None where they do not. The plan is then that of the weights with which
+        the mix begins, and has one stage.
 
     Raises:
       SpecError: The records of two sources do not fit together; found before any data is read.
@@ -107,9 +112,11 @@ class Pipeline:
         placements: Mapping[str, Placement] | None = None,
         threads: int | None = None,
         prefetch_bytes: int | None = None,
+        adapt: Adapt | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder, skip=skip)
-        plan_arrays = arrays_of(plan)
+        self.adapt = adapt
+        plan_arrays = self._plan_arrays(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
@@ -140,6 +147,10 @@ class Pipeline:
                 self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
         self._layout = program, plan_arrays, row_shuffle, numbers
         self._reader = _OnDevice(reader)
+
+    def _plan_arrays(self, plan: Plan) -> PlanArrays:
+        arrays = arrays_of(plan)
+        return arrays if self.adapt is None else replace(arrays, slots=CreditLookup.of(plan))
 
     @property
     def batch_size(self) -> int:
@@ -207,6 +218,8 @@ class Pipeline:
         parts = self._past.parts(position, counts)
         if parts and self._layout[2] is not None:
             parts["batch.shuffle"] = digest([self.plan.seed, self.batch_size])
+        if self.adapt is not None:
+            parts["adapt"] = digest([self._identity.get("adapt"), self.batch_size])
         if parts and "JAX_ENABLE_X64" in self._identity:
             parts["JAX_ENABLE_X64"] = digest(True)
         size = self.batch_size
@@ -244,6 +257,8 @@ class Pipeline:
         """
         if changed not in (None, "mix"):
             raise ConfigError("it is 'mix', or None for nothing", key="changed", value=changed)
+        if changed is not None:
+            self.require_known("it cannot be changed on the way")
         check(state)
         position, history = state["position"], state["history"]
         pipeline = self._continued(history)
@@ -254,12 +269,8 @@ class Pipeline:
             settings = {key: value for key, value in state["settings"].items() if not key.startswith(of_gone)}
             every = changes(settings, shortened(self._settings))
             # A source may come and go with the mix; of one that stays, nothing may change.
-            may_change = {
-                "mix",
-                "mix.loss_weight",
-                "source",
-                *(key for key in before.keys() ^ now.keys() if key.startswith("source.")),
-            }
+            may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
+            may_change |= {"mix", "mix.loss_weight", "source"}
             firm = [key for key in differing if key not in may_change]
             if firm or changed is None:
                 or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
@@ -315,8 +326,8 @@ class Pipeline:
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
         other._make_past, other.history = self._make_past, self.history
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
-        other._places = self._places
-        other._layout, other._reader = (program, arrays_of(plan), row_shuffle, numbers), self._reader
+        other._places, other.adapt = self._places, self.adapt
+        other._layout, other._reader = (program, self._plan_arrays(plan), row_shuffle, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other
 
@@ -406,6 +417,7 @@ class Pipeline:
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
+        self.require_known("it is taken by its number")
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if 0 <= index * self.batch_size < self.plan.begin:
@@ -459,20 +471,42 @@ class Pipeline:
                     "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
                 )
             return GlobalIterator(
-                lambda rows: BatchIterator(self, start=start, rows=lambda _: rows), self.batching, self.spec, sharding
+                lambda rows: self._iterator(start, lambda _: rows, "numpy", 1), self.batching, self.spec, sharding
             )
         self.batching.check_shard(shard)
-        return BatchIterator(
-            self, start=start, rows=lambda size: shard_rows(size, *shard), output=output, stride=stride
-        )
+        return self._iterator(start, lambda size: shard_rows(size, *shard), output, stride)
+
+    def _iterator(self, start: int, rows: Callable[[int], slice], output: Output, stride: int) -> BatchIterator:
+        if start or stride != 1:
+            self.require_known("start and stride leave some out")
+        if self.adapt is not None:
+            return cast(BatchIterator, AdaptiveIterator(self, rows(self.batch_size), output))  # it has the same methods
+        return BatchIterator(self, start=start, rows=rows, output=output, stride=stride)
 
     def records(self) -> Records:
         """The records of all batches by their number, for libraries that ask for records one by one."""
+        self.require_known("they are taken by their number")
         return Records(self)
 
     def start(self, step: int = 0) -> Cursor:
         """The cursor before the batch at `step`; a pytree for `next`."""
-        return start_at(self.plan, step, self.batch_size)
+        if step:
+            self.require_known("it is asked for")
+        adapted = self.adapted()
+        return start_at(self.plan, step, self.batch_size) if adapted is None else adapted[1]
+
+    def adapted(self) -> tuple[AdaptState, Cursor] | None:
+        """The state of weights that follow training, and the cursor that has them, at the beginning; else None."""
+        if self.adapt is None:
+            return None
+        return self.adapt.start(self.compiled.plan, start_at(self.plan, 0, self.batch_size))
+
+    def require_known(self, how: str) -> None:
+        """Refuse what needs to know the records of a batch before the losses of those before it are known."""
+        if self.adapt is not None:
+            text = f"which records a batch has depends on the losses of those before it, and {how}"
+            mend = "Take batches in order, by iterator() from its beginning or from a state, or leave adapt out."
+            raise ConfigError(text, key="adapt", value=self.adapt.rule, hint=mend)
 
     def next(self, cursor: Cursor) -> tuple[Batch, Cursor]:
         """`compiled.next`: the batch at a cursor, and the cursor after it."""

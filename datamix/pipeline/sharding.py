@@ -129,6 +129,11 @@ class GlobalIterator(Iterator[Batch]):
         for _, iterator in self._runs:
             iterator.restore(state, changed)
 
+    def update(self, losses: Mapping[str, Any] | Any) -> None:
+        """See `AdaptiveIterator.update`; every process tells the same losses."""
+        for _, iterator in self._runs:
+            iterator.update(losses)
+
     state_dict = get_state = state
     load_state_dict = set_state = restore
 

@@ -50,12 +50,13 @@ class Past:
         self._chains = []
         self._loss_weights: dict[int, object] = {}  # by themselves, as they may follow the shares
         for i, (name, spec) in enumerate(specs.items()):
-            tag = {"source_id": i}  # the number of the source stands in `mix`
+            tag = "tag_source", {"source_id": i}  # the number of the source stands in `source`
             chain = [node.operation for node in graph.chain(name) if node.operation]
-            chain = [each for each in chain if (each.operator, each.settings) != ("tag_source", tag)] + shared
-            if weights := [each.settings for each in chain if each.operator == "tag_loss_weight"]:
-                self._loss_weights[i] = weights
+            for each in chain:
+                if each.operator == "tag_loss_weight":
+                    self._loss_weights[i] = each.settings
             chain = [each for each in chain if each.operator != "tag_loss_weight"]
+            chain = [each for each in chain if (each.operator, each.settings) != tag] + shared
             is_random = any(traits(each.function).random for each in chain)
             leaves = {leaf: str(part) for leaf, part in spec.items()}
             self._chains.append([identities(chain), leaves, seeds[i] if is_random else None])

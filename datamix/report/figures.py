@@ -24,6 +24,11 @@ def color_of(source: int) -> str:
     return _COLORS[source % len(_COLORS)]
 
 
+def width_of(source: int, num_sources: int) -> float:
+    """The width of the line of a source: those drawn before are wider, and so seen where lines lie on one another."""
+    return 1.4 + 1.8 * (num_sources - 1 - source) / max(num_sources - 1, 1)
+
+
 def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of a size in inches; without a layout, its margins are set by hand."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,10 +78,10 @@ def plan(
     shares, passes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     middles = (steps[1:] + steps[:-1]) / 2
     for i, name in enumerate(names):
-        color = color_of(i)
+        color, width = color_of(i), width_of(i, len(names))
         shares.stairs(planned[:, i], steps, color=color, linestyle="--", linewidth=1, alpha=0.8, baseline=None)
-        shares.plot(middles, realised[:, i], color=color, label=name)
-        passes.plot(steps, epochs[:, i], color=color)
+        shares.plot(middles, realised[:, i], color=color, label=name, linewidth=width)
+        passes.plot(steps, epochs[:, i], color=color, linewidth=width)
     shares.plot([], [], color="gray", linestyle="--", linewidth=1, label="asked for")
     shares.set(ylabel="share of the mix", ylim=(-0.02, 1.02))
     shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(names) // 20)
@@ -86,7 +91,9 @@ def plan(
     save(figure, path)
 
 
-def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], title: str) -> None:
+def samples(
+    path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str] | tuple[np.ndarray, str, int]]], title: str
+) -> None:
     """Draw a grid of samples, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
     width = max(len(images) for images in rows.values())
     height = 1.6 * len(rows) + 0.5
@@ -99,10 +106,12 @@ def samples(path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], ti
     for row, (name, images) in enumerate(rows.items()):
         top = row * 1.45 + 0.42
         axis.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=9)
-        for column, (pixels, label) in enumerate(images):
+        for column, (pixels, label, *source) in enumerate(images):
             place = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
             shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
+            for frame in map(color_of, source):
+                axis.plot(np.take(place, [0, 1, 1, 0, 0]), np.take(place, [2, 2, 3, 3, 2]), color=frame, linewidth=2.5)
             axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
     save(figure, path)

@@ -107,9 +107,11 @@ def _against_swept(
         # The metric that decides lies under the others, as a broad line: the worst source's hides none of them.
         broad = {"linewidth": 7, "alpha": 0.25, "marker": ""}
         _line(axis, groups, places, family[0], _METRIC_COLOR, readable(family[0]), band=len(family) == 1, **broad)
-        for i, name in enumerate(family[1:]):
-            style = "--" if name.endswith("/mean") else "-"
-            _line(axis, groups, places, name, color_of(i), readable(name), linestyle=style)
+        sources = list(groups[0].first.sources)
+        for name in family[1:]:
+            source = name.partition("/")[2]  # the mean is none, and apart from their colours
+            color, style = (color_of(sources.index(source)), "-") if source in sources else ("#555555", "--")
+            _line(axis, groups, places, name, color, readable(name), linestyle=style)
         _named(axis, family[0] if len(family) == 1 else _family(metric), label)
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +86,7 @@ class Data:
             return []
         size, length = self.pipeline.batch_size, self.pipeline.plan.length
         count = min(-(-_MEASURED // size), _MEASURED if length is None else length // size)
-        batches, moments = [self.pipeline[step] for step in range(count)], []
+        batches, moments = list(islice(self.pipeline.iterator(), count)), []
         for leaf in self.task.standardized:
             values = np.ma.masked_invalid(np.concatenate([np.asarray(each[leaf], np.float64) for each in batches]))
             deviation = np.ma.filled(values.std(axis=0), 1)

@@ -23,7 +23,9 @@ from datamix import registry
 from datamix.config.schema import TrainConfig
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing
+from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lookup.credit import whole_weights
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.pipeline.sharding import next_batch
@@ -44,11 +46,30 @@ class State(NamedTuple):
       params: What is learnt.
       rest: What else the model keeps: random streams, running means.
       optimizer: The state of Optax's optimiser, with the learning rate of the last step.
+      adapt: Where the weights of the mix follow training, the state of that, and the cursor that has them; else None.
     """
 
     params: Any
     rest: Any
     optimizer: Any
+    adapt: tuple[AdaptState, Cursor] | None = None
+
+
+class Trail(NamedTuple):
+    """What training leaves behind; None what is not there.
+
+    Attributes:
+      loss: The loss of each step, float32 [steps].
+      weight: The weights of a mix that adapts, in parts of `TOTAL`, int32 [steps, num_sources].
+      records: The number of records of each source in it, [steps, num_sources].
+      sums: Over all steps the summed loss of each source, without weights, and how many things it is a sum over,
+        [2, num_sources].
+    """
+
+    loss: Any
+    weight: Any = None
+    records: Any = None
+    sums: Any = None
 
 
 class HeldOut(NamedTuple):
@@ -74,6 +95,7 @@ class Learner:
       model: The function that makes the model; see `datamix.training.models.model`.
       optimizer: The function that makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
       task: What it learns.
+      adapt: How the weights of the mix follow training; None where they do not.
     """
 
     model: Callable[..., nnx.Module]
@@ -81,9 +103,10 @@ class Learner:
     optimizer: Callable[..., optax.GradientTransformation]
     optimizer_settings: tuple[tuple[str, Any], ...]
     task: Task
+    adapt: Adapt | None = None
 
     @classmethod
-    def of(cls, config: TrainConfig, task: Task) -> Learner:
+    def of(cls, config: TrainConfig, task: Task, adapt: Adapt | None = None) -> Learner:
         """The learner that a configuration describes, for a task."""
         return cls(
             model=registry.lookup("model", config.model),
@@ -91,6 +114,7 @@ class Learner:
             optimizer=registry.lookup("optimizer", config.optimizer),
             optimizer_settings=frozen(config.optimizer_settings),
             task=task,
+            adapt=adapt,
         )
 
     @same_draws()
@@ -173,37 +197,46 @@ def train(
     state: State,
     rates: Float32[jax.Array, " steps"],
     mesh: Mesh | None = None,
-) -> tuple[Cursor, State, Float32[jax.Array, " steps"], Float32[jax.Array, "2 num_sources"]]:
+) -> tuple[Cursor, State, Trail]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Over a mesh, each device makes and learns from its own rows of every batch; the state is the same on all of them.
 
     Returns:
-      Cursor and state after the last step, the loss of each step, and over all steps the summed loss of each source,
-      without weights, and how many things it is a sum over.
+      Cursor and state after the last step, and what they leave behind.
     """
-    graph, transform = _graph(learner, training=True), learner.transform()
+    graph, transform, adapt = _graph(learner, training=True), learner.transform(), learner.adapt
+    num_sources = len(compiled.plan.size)
 
-    def loss_of(params: Any, rest: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
+    def loss_of(
+        params: Any, rest: Any, batch: Mapping[str, jax.Array], weights: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
         losses, counts = learner.task.loss(model(*learner.task.inputs(batch)), batch)
         weight = batch.get("loss_weight", jnp.float32(1))
+        if weights is not None:
+            weight = weight * weights[batch["source_id"]]
         total = (counts * weight).sum()
         loss = (losses * weight).sum() / jnp.where(total > 0, total, 1)
-        return loss, (_split(model)[2], jnp.stack([losses, counts.astype(losses.dtype)], axis=1))
+        sums = jnp.stack([losses, counts.astype(losses.dtype), jnp.ones_like(losses)], axis=1)
+        return loss, (_split(model)[2], jax.ops.segment_sum(sums, batch["source_id"], num_sources))
 
-    def step(carry: tuple[Cursor, State, jax.Array], rate: jax.Array) -> tuple[tuple[Any, ...], jax.Array]:
-        cursor, (params, rest, optimizer), sums = carry
+    def step(carry: tuple[Cursor, State, jax.Array], rate: jax.Array) -> tuple[tuple[Any, ...], Trail]:
+        cursor, (params, rest, optimizer, adapting), sums = carry
         batch, cursor = next_batch(compiled, cursor, mesh)
-        (loss, (rest, of_record)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch)
+        weights = adapting[0].weights if adapt is not None and adapt.weighs_loss and adapting is not None else None
+        (loss, (rest, by_source)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch, weights)
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
-        params = optax.apply_updates(params, updates)
-        sums += jax.ops.segment_sum(of_record, batch["source_id"], num_sources)
-        return (cursor, _on_all(State(params, rest, optimizer), mesh), sums), loss
+        params, trail = optax.apply_updates(params, updates), Trail(loss)
+        if adapt is not None and adapting is not None:
+            weight = cursor.online.weight if weights is None and cursor.online else whole_weights(adapting[0].weights)
+            trail = Trail(loss, weight, by_source[:, 2])
+            adapting = adapt.observe(adapting[0], cursor, compiled.plan, *by_source.T)
+            cursor = adapting[1]
+        return (cursor, _on_all(State(params, rest, optimizer, adapting), mesh), sums + by_source), trail
 
-    num_sources = len(compiled.plan.size)
-    (cursor, state, sums), losses = lax.scan(step, (cursor, state, jnp.zeros((num_sources, 2))), rates)
-    return cursor, state, _on_all(losses, mesh), _on_all(sums.T, mesh)
+    (cursor, state, sums), trail = lax.scan(step, (cursor, state, jnp.zeros((num_sources, 3))), rates)
+    return cursor, state, _on_all(trail._replace(sums=sums.T[:2]), mesh)
 
 
 def _on_all(tree: Any, mesh: Mesh | None) -> Any:

@@ -11,9 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datamix.report.files import write_text
 
 NAME = "metrics.jsonl"
+_PARTS = 20  # between two tests, of the loss in training
 
 Line = dict[str, float]
 """Step, loss on the batches since the last line, and metrics by name."""
@@ -24,6 +27,7 @@ class MetricsFile:
 
     Attributes:
       lines: Those of tests, without what they say of the sources in training.
+      losses: The loss in training, by a step, in parts of the steps between two lines.
       loss: The loss in the last line; None before there is one.
     """
 
@@ -31,6 +35,7 @@ class MetricsFile:
         """Begin a file, or go on after a step with the tests before it, and the other lines that a file of them has."""
         self._path = directory / NAME
         self.lines: list[Line] = list(lines)
+        self.losses: list[tuple[int, float]] = [(int(line["step"]), line["loss"]) for line in lines]
         self.loss: float | None = None
         before = {line["step"]: line for line in _whole_lines(self._path) if line["step"] <= step}
         if not before.keys() >= {line["step"] for line in lines}:  # steps may count other batches now
@@ -38,6 +43,11 @@ class MetricsFile:
         before |= {line["step"]: before.get(line["step"], {}) | line for line in lines}
         write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
         self._board = _board(directory, step)
+
+    def trained(self, steps: np.ndarray, losses: np.ndarray) -> None:
+        """Keep the loss of each step in training as means of a few steps each, for the curves."""
+        for part in np.array_split(np.arange(len(losses)), min(len(losses), _PARTS)):
+            self.losses.append((int(steps[part[len(part) // 2]]) + 1, float(losses[part].mean())))
 
     def add(
         self,

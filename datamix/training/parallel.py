@@ -87,8 +87,9 @@ class SharedCheckpoints(Checkpoints):
     """Checkpoints that the first process reads and writes for all, whose number may be another one each time."""
 
     def __init__(self, directory: Path) -> None:
+        self.path = directory.absolute() / "checkpoints"
         if is_first():
-            directory.joinpath("checkpoints").mkdir(parents=True, exist_ok=True)  # Orbax would have all make it
+            self.path.mkdir(parents=True, exist_ok=True)  # Orbax would have all make it
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
             )

@@ -21,6 +21,7 @@ from datamix.training.learner import (
     HeldOut,
     Learner,
     State,
+    Trail,
     evaluate,
     evaluate_jitted,
     is_key,
@@ -30,7 +31,6 @@ from datamix.training.learner import (
 from datamix.training.tasks.base import Sums
 
 PerStep: TypeAlias = Float32[np.ndarray, "num_replicas steps"]
-BySource: TypeAlias = Float32[np.ndarray, "num_replicas 2 num_sources"]
 
 
 class Single:
@@ -44,12 +44,12 @@ class Single:
         (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
 
-    def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
-        """Train each replica on one batch for each of its learning rates; see `datamix.training.learner.train`."""
-        self._cursor, self._state, losses, sums = train_jitted(
+    def train(self, rates: PerStep) -> list[Trail]:
+        """Train each replica on one batch for each of its learning rates."""
+        self._cursor, self._state, trail = train_jitted(
             self._learner, self._compiled, self._cursor, self._state, rates[0], mesh=self._mesh
         )
-        return np.asarray(losses)[None], np.asarray(sums)[None]
+        return [jax.device_get(trail)]
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
         """Go on with the batch at each replica's cursor."""
@@ -81,17 +81,16 @@ class Threaded:
         ]
         self._compiled_steps: set[int] = set()
 
-    def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
+    def train(self, rates: PerStep) -> list[Trail]:
         calls = [
             partial(replica.train, rates_of_one[None])
             for replica, rates_of_one in zip(self._replicas, rates, strict=True)
         ]
         steps = rates.shape[1]
-        first = [] if steps in self._compiled_steps else [calls.pop(0)()]  # by itself, so that it is compiled once
+        first = [] if steps in self._compiled_steps else calls.pop(0)()  # by itself, so that it is compiled once
         self._compiled_steps.add(steps)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            losses, sums = zip(*first, *pool.map(lambda call: call(), calls), strict=True)
-        return np.concatenate(losses), np.concatenate(sums)
+            return [*first, *(trail for trails in pool.map(lambda call: call(), calls) for trail in trails)]
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
         for replica, cursor in zip(self._replicas, cursors, strict=True):
@@ -121,22 +120,19 @@ class Vmapped:
         self._stacked = [_stack(*column) for column, shared in zip(columns, self._is_shared, strict=True) if not shared]
         self._cursor, self._state = (jax.tree.map(_stack, *trees) for trees in (cursors, states))
 
-    def train(self, rates: PerStep) -> tuple[PerStep, BySource]:
+    def train(self, rates: PerStep) -> list[Trail]:
         stacked = (self._stacked, self._cursor, self._state, jnp.asarray(rates))
-        self._cursor, self._state, losses, sums = _train_vmapped(
+        self._cursor, self._state, trail = _train_vmapped(
             self._learner, self._structure, self._is_shared, self._shared, stacked
         )
-        return np.asarray(losses), np.asarray(sums)
+        return _unstacked(jax.device_get(trail), len(rates))
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
         self._cursor = jax.tree.map(_stack, *cursors)
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
-        return [
-            jax.tree.map(lambda values, replica=replica: values[replica], scores)
-            for replica in range(len(jax.tree.leaves(scores)[0]))
-        ]
+        return _unstacked(scores, len(jax.tree.leaves(scores)[0]))
 
     def state(self, replica: int) -> State:
         state: State = jax.tree.map(
@@ -169,6 +165,11 @@ def execution_of(execution: str, num_replicas: int) -> type[Replicas]:
     return Threaded if threads else Vmapped
 
 
+def _unstacked(tree: Any, num_replicas: int) -> list[Any]:
+    """The part of each replica."""
+    return [jax.tree.map(lambda values, i=i: values[i], tree) for i in range(num_replicas)]
+
+
 def _stack(*leaves: jax.Array) -> jax.Array:
     # On the host, where nothing is compiled for it.
     return jnp.stack(leaves) if is_key(leaves[0]) else jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
@@ -178,7 +179,7 @@ def _stack(*leaves: jax.Array) -> jax.Array:
 def _train_vmapped(
     learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], stacked: Any
 ) -> Any:
-    def train_one(replica: Any) -> tuple[Cursor, State, jax.Array, jax.Array]:
+    def train_one(replica: Any) -> tuple[Cursor, State, Trail]:
         arrays, cursor, state, rates = replica
         of_all, of_one = iter(shared), iter(arrays)
         compiled = structure.unflatten([next(of_all if is_common else of_one) for is_common in is_shared])

@@ -18,13 +18,16 @@ from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import changes, digest, in_words, records_key, shortened
 from datamix.mixing.progress import Totals, progress
+from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
+from datamix.training.adapted import check_export
+from datamix.training.adapted import counts as records_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.learner import Learner, State, first_state
+from datamix.training.learner import Learner, State, Trail, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
 from datamix.training.parallel import Parallel, checkpoints_of, mesh_of
@@ -48,6 +51,8 @@ class Run:
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.
       steps_done: The number of steps in that time.
+      adapted: Where the weights follow training: by the first step of each window, the weights, in parts of `TOTAL`,
+        and the number of records of each source so far.
       mesh: The devices that train it together; None for one device.
     """
 
@@ -67,6 +72,7 @@ class Run:
     error: DatamixError | None = None
     seconds: float = 0.0
     steps_done: int = 0
+    adapted: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
     mesh: Mesh | None = None
 
     @property
@@ -94,10 +100,15 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
+    if config.adapt is not None and data.pipeline.adapt is not None:
+        check_export(config.adapt.export, data.pipeline.adapt, data.pipeline.source_names)
     if not data.pipeline.batching.kept_runs(0, steps):
         raise ConfigError(f"it leaves out all of the run's {steps:,} steps", key="skip", value=config.skip)
-    learner = Learner.of(settings, data.task)
+    learner = Learner.of(settings, data.task, data.pipeline.adapt)
     learner.check(data.pipeline.spec)
+    if learner.adapt is not None:
+        learner.adapt.check_steps(steps, data.pipeline.plan.epoch_records)
+    state = first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments())
     run = Run(
         config=config,
         settings=settings,
@@ -107,7 +118,7 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         rates=rates(schedule(steps, **settings.schedule_settings), settings.learning_rate, steps),
         step=0,
         cursor=data.pipeline.start(),
-        state=first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments()),
+        state=state._replace(adapt=data.pipeline.adapted()),
         checkpoints=checkpoints_of(directory),
         mesh=mesh,
     )
@@ -141,7 +152,7 @@ def _same_data(first: Config, other: Config) -> bool:
     def kept(config: Config) -> Config:
         mix = replace(config.mix, ratio=None, weights={}, share={})
         sources = tuple(replace(source, seed=None) for source in config.sources)
-        return replace(config, seed=0, mix=mix, sources=sources, train=None)
+        return replace(config, seed=0, mix=mix, sources=sources, adapt=None, train=None)
 
     return kept(first) == kept(other)
 
@@ -193,7 +204,8 @@ def _resume(run: Run) -> list[Line]:
         on |= pipeline.history[-1]["changes"]
     run.data = replace(run.data, pipeline=pipeline)
     run.state = run.checkpoints.state(step, run.state)
-    run.cursor = pipeline.start(run.step)
+    run.cursor = pipeline.start(run.step) if run.state.adapt is None else run.state.adapt[1]
+    run.adapted = {int(window): tuple(values) for window, values in position.get("adapted", {}).items()}
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
@@ -223,8 +235,9 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def _save(run: Run) -> None:
-    mix = run.data.pipeline.state(run.step)
-    run.checkpoints.save(run.step, run.state, {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines})
+    mix, adapted = run.data.pipeline.state(run.step), {"adapted": run.adapted} if run.adapted else {}
+    position = {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines, **adapted}
+    run.checkpoints.save(run.step, run.state, position)
 
 
 def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
@@ -285,9 +298,13 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if trained and run.error is None:
                 numbers = np.concatenate([np.arange(*each) for each in steps])
-                losses = np.concatenate([each[i] for each, _ in trained])
-                by_source = np.sum([sums[i] for _, sums in trained], axis=0)
-                _note(run, before, numbers, losses, by_source, partial(replicas.state, i), ending=ending)
+                parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
+                loss, sums = (
+                    np.concatenate([part.loss for part in parts]),
+                    np.sum([part.sums for part in parts], axis=0),
+                )
+                trail = parts[0]._replace(loss=loss, sums=sums)
+                _note(run, before, numbers, trail, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
         if ending:
@@ -305,17 +322,9 @@ def _every(run: Run) -> tuple[int, int]:
     return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
 
 
-def _note(
-    run: Run,
-    before: int,
-    steps: np.ndarray,
-    losses: np.ndarray,
-    by_source: np.ndarray,
-    state: Callable[[], State],
-    *,
-    ending: bool,
-) -> None:
-    """Record what a run has done since the step `before`: the loss of each step, and the sums of each source's."""
+def _note(run: Run, before: int, steps: np.ndarray, trail: Trail, state: Callable[[], State], *, ending: bool) -> None:
+    """Record what a run has done since the step `before`, and what was left behind by the steps that were trained."""
+    losses: np.ndarray = trail.loss
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
@@ -329,14 +338,35 @@ def _note(
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     plan, size = run.data.pipeline.plan, run.data.pipeline.batch_size
-    sources = progress(plan, Totals.at(plan, run.step * size), Totals.at(plan, before * size))
-    for row, loss, count in zip(sources.values(), *by_source.tolist(), strict=True):
+    at = [plan.counts(step * size) for step in (run.step, before)]
+    if run.learner.adapt is not None:
+        at[1] = records_of(run.adapted) or [0] * len(plan.names)
+        _note_weights(run, run.learner.adapt, before, trail)
+        at[0] = records_of(run.adapted)
+    if run.error is not None:
+        return
+    sources = progress(plan, *(Totals(counts, plan.tokens(counts)) for counts in at))
+    for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
         row["loss"] = loss / count if count else None
     metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
+    run.metrics.trained(steps, losses)
     run.metrics.add(run.step, float(losses.mean()), metrics, sources)
     if ending or (metrics is not None and _due(run)):
         run.state = state()
         _save(run)
+
+
+def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
+    """Record the weights since the step `before`, and how many records each source has given under them."""
+    if (trail.weight < 0).any():
+        lost = before + int(np.argmax((trail.weight < 0).any(axis=1)))
+        text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"
+        run.error = ConfigError(text, key=f"adapt={adapt.rule}")
+        return
+    for step, weight, count in zip(range(before, run.step), trail.weight, trail.records, strict=True):
+        window = step - step % adapt.every
+        weights, counts = run.adapted.get(window, (weight.tolist(), [0] * len(count)))
+        run.adapted[window] = weights, [int(a + b) for a, b in zip(counts, count, strict=True)]
 
 
 def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[list[Item]]:

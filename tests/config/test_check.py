@@ -51,12 +51,16 @@ def test_where_fields_stand() -> None:
     assert keys_of(Parts)["number"] == Key("number")
 
 
+QUOTES = "Write it without quotes; of a variable, write ${oc.decode:${oc.env:NAME}}."
+KEYS = "Set one of them: batch.remainder, batch.shuffle, batch.size."
+
+
 @pytest.mark.parametrize(
     ("values", "key", "value", "sentence"),
     [
         ({"number": True}, "number", True, "number = True; it is a whole number."),
-        ({"number": 3.0}, "number", 3.0, "number = 3.0; it is a whole number."),
-        ({"number": "3"}, "number", "3", "number = '3'; it is a whole number."),
+        ({"number": 3.0}, "number", 3.0, "number = 3.0; it is a whole number. Write 3."),
+        ({"number": "3"}, "number", "3", f"number = '3'; it is a whole number. {QUOTES}"),
         ({"number": None}, "number", None, "number is missing; it is a whole number."),
         ({"batch": {}}, "batch.size", None, "batch.size is missing; it is a whole number."),
         ({"batch": {"size": 0}}, "batch.size", 0, "batch.size = 0; it is 1 or more."),
@@ -66,7 +70,7 @@ def test_where_fields_stand() -> None:
         ({"batch": {"size": 1, "rate": 0}}, "batch.rate", 0, "batch.rate = 0; it is above 0."),
         ({"batch": {"size": 1, "rate": True}}, "batch.rate", True, "batch.rate = True; it is a number."),
         ({"batch": {"size": 1, "rate": math.inf}}, "batch.rate", math.inf, "batch.rate = inf; it is a finite number."),
-        ({"batch": 3}, "batch", 3, "batch = 3; it is a group of keys."),
+        ({"batch": 3}, "batch", 3, f"batch = 3; it is a group of keys. {KEYS}"),
         ({"ends": 1}, "stop.ends", 1, "stop.ends = 1; it is true or false."),
         ({"ends": "yes"}, "stop.ends", "yes", "stop.ends = 'yes'; it is true or false."),
         ({"side": "rigth"}, "stop.side", "rigth", "stop.side = 'rigth'. Did you mean 'right'? Known: left, right."),

@@ -215,7 +215,7 @@ def test_keys_that_interpolations_refer_to_are_the_users(tmp_path: Path) -> None
     assert parsed("+tag=7", "batch.size=${tag}").batch_size == 7
     assert parsed("+tag=7", "batch.size=${oc.select:tag,3}").batch_size == 7
     assert parsed("+vars.anything=1").batch_size == 16
-    with pytest.raises(ConfigError, match=r"^tag: there is no key 'tag'\. Known: batch, "):
+    with pytest.raises(ConfigError, match=r"^tag: there is no key 'tag'\. Known: adapt, batch, "):
         parsed("+tag=7")
     with pytest.raises(ConfigError, match=r"^sede: there is no key 'sede'\. Did you mean 'seed'\?"):
         parsed("+sede=7", "batch.size=${seed}", "seed=1")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import by_length
+from datamix.mixing.fills import by_credit, by_length
 from datamix.mixing.plan import Plan
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
@@ -99,6 +99,24 @@ def test_lengths_are_queued_fairly(weights: list[int], longest: list[int], seed:
         shares, lambda source, numbers: np.resize(lengths[source], 5000)[numbers], [0] * len(shares), 300
     )
     assert source_of.tolist() == fair_queue(shares, [values.tolist() for values in lengths], 300)
+
+
+@CHECK
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=6), st.integers(1, 200))
+def test_by_credit_goes_on_where_it_left_off(weights, cut):
+    shares = [Fraction(weight, sum(weights)) for weight in weights]
+    whole = by_credit(shares, [], 300)
+    counts = np.bincount(whole[:cut], minlength=len(weights))
+    owed = [cut * share - int(count) for share, count in zip(shares, counts, strict=True)]
+    assert whole[cut:].tolist() == by_credit(shares, owed, 300 - cut).tolist()
+    prefixes = np.cumsum(np.eye(len(weights))[whole], axis=0)
+    wanted = np.arange(1, 301)[:, None] * np.asarray(shares, float)
+    assert np.abs(prefixes - wanted).max() <= 1 + np.log(len(weights))
+
+
+def test_by_credit_of_shares_without_a_short_period():
+    shares = [Fraction(1, 2**61 - 1), 1 - Fraction(1, 2**61 - 1)]
+    assert by_credit(shares, [], 4).tolist() == [1, 1, 1, 1]
 
 
 def test_the_error_of_lengths_never_grows() -> None:

@@ -285,3 +285,25 @@ def test_a_share_below_the_draws_resolution_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^mix=random cannot draw a share below 2\^-31; raise it, or set it to 0\.$"):
         random(demand([Fraction(1, 2**32), 1]))
     assert random(demand([Fraction(1, 2**31), 1 - Fraction(1, 2**31)])).thresholds.tolist() == [1, 2**31]
+
+
+def test_the_largest_credit_is_carried_from_one_part_of_a_schedule_to_the_next():
+    schedule = [{"until": until, "ratio": ratio} for until, ratio in ((3, "2:1"), (7, "1:5"), (12, "1:1"))]
+    plan = Plan({"a": 9, "b": 9}, order="largest_credit", stop="forever", schedule=[*schedule, {"ratio": "1:1"}])
+    shares = np.repeat([[2 / 3, 1 / 3], [1 / 6, 5 / 6], [1 / 2, 1 / 2]], [3, 4, 5], axis=0)
+    credit, chosen = np.zeros(2), []
+    for share in shares:
+        credit += share
+        chosen.append(int(np.argmax(np.round(credit, 9))))
+        credit[chosen[-1]] -= 1
+    assert plan.take(0, 12).source.tolist() == chosen
+    assert [plan.counts(slot)[0] for slot in range(13)] == [0, *np.cumsum(np.asarray(chosen) == 0).tolist()]
+
+
+def test_the_largest_credit_without_a_schedule_is_as_proportional():
+    plans = [
+        Plan({"a": 9, "b": 9}, {"a": 3}, order=order, stop="forever") for order in ("largest_credit", "proportional")
+    ]
+    assert plans[0].take(0, 40).source.tolist() == plans[1].take(0, 40).source.tolist()
+    with pytest.raises(ConfigError, match="largest_credit mixes single records of sources side by side"):
+        Plan({"a.x": 9, "a.y": 9, "b": 9}, order="largest_credit", stop="forever")

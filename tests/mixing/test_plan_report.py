@@ -43,6 +43,20 @@ def rows(selection: Selection) -> list[tuple[int, int, int]]:
     return list(zip(*(field.tolist() for field in selection), strict=True))
 
 
+def test_records_that_are_never_shown() -> None:
+    sizes = {"a": 8000, "b": 800, "c": 5}
+    unequal = Plan(sizes, share={"a": 0.7, "c": 0})
+    shown = dict(zip(sizes, unequal.counts(unequal.length), strict=True))
+    rest = [8000 - shown["a"], 800 - shown["b"]]
+    assert unequal.never_shown() == (
+        f"{sum(rest):,} of 8,805 records are never shown (a {rest[0]:,}); stop=all_exhausted shows all and gives b 4.3 "
+        "times."
+    )
+    assert Plan({"a": 9, "b": 9}).never_shown() == ""
+    for ends in ({"stop": "forever"}, {"stop": "all_exhausted"}, {"samples": 20}):
+        assert Plan(sizes, **ends).never_shown() == ""
+
+
 def test_exact_report() -> None:
     report = Plan({"a": 5, "b": 3}, {"a": 2, "b": 1}, stop="all_exhausted").report()
     assert report.length == 8
@@ -177,6 +191,14 @@ def test_what_is_seen_along_the_way() -> None:
     assert seen.planned.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
     assert seen.realised.tolist() == [[0.9, 0.1]] * 5 + [[0.5, 0.5]] * 5
     assert seen.epochs[-1].tolist() == [0.7, 0.3]
+
+
+def test_shares_over_time_are_those_of_many_slots():
+    plan = Plan({"a": 1300, "b": 900, "c": 500}, ratio="5:3:2", batch_size=16)
+    seen = over_time(plan)
+    assert len(seen.planned) > 100
+    assert np.abs(seen.realised - [0.5, 0.3, 0.2]).max() < 0.01  # a batch of 16 would be up to 0.05 away
+    np.testing.assert_allclose(seen.realised.sum(axis=1), 1)
 
 
 def test_a_stop_that_promises_every_record_says_which_are_never_seen():

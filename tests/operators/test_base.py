@@ -62,10 +62,12 @@ def test_built_in_traits() -> None:
     promised = {name: traits(function) for name, function in operators.items() if function.__module__ in built_in}
     assert [name for name, each in promised.items() if each.random] == ["flip_horizontal"]
     assert [name for name, each in promised.items() if not each.elementwise] == [
-        "add_axis", "channels_last", "drop_alpha", "flip_horizontal", "offset_one_hot", "one_hot", "resize", "squeeze",
-        "to_grayscale", "to_rgb",
+        "add_axis", "center_crop", "channels_last", "drop_alpha", "flip_horizontal", "offset_one_hot", "one_hot", "pad",
+        "resize", "squeeze", "to_grayscale", "to_rgb", "transpose",
     ]  # fmt: skip
     assert {name: each.traced for name, each in promised.items() if each.traced} == {
+        "clip": ("low", "high"),
+        "log": ("offset",),
         "normalize": ("mean", "std"),
         "offset_label": ("offset",),
         "offset_one_hot": ("offset",),

@@ -15,10 +15,14 @@ from hypothesis.extra import numpy as hnp
 from datamix.errors import ConfigError, SpecError
 from datamix.operators.image import (
     cast,
+    center_crop,
     channels_last,
+    clip,
     drop_alpha,
     flip_horizontal,
+    log,
     normalize,
+    pad,
     resize,
     to_float,
     to_grayscale,
@@ -278,9 +282,40 @@ def test_drop_alpha_takes_images(shape: tuple[int, ...]) -> None:
         apply(drop_alpha, np.zeros(shape))
 
 
+# center_crop, pad, clip and log ---------------------------------------------------------------------------------------
+
+
+def test_center_crop_and_pad() -> None:
+    np.testing.assert_array_equal(apply(center_crop, RGB, height=2, width=2), RGB[1:3, 1:3], strict=True)
+    padded = apply(pad, RGB, height=8, width=7, fill=9)
+    assert (padded.shape, padded.dtype, int((padded == 9).sum())) == ((8, 7, 3), np.uint8, int((RGB == 9).sum()) + 108)
+    np.testing.assert_array_equal(apply(center_crop, padded, height=5, width=4), RGB)
+
+
+def test_sizes_that_do_not_fit() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^center_crop\.\[height, width\] = \[6, 1\]; it is from \[1, 1\] to \[5, 4\]"
+    ):
+        apply(center_crop, RGB, height=6, width=1)
+    with pytest.raises(ConfigError, match=r"^pad\.\[height, width\] = \[9, 3\]; it is at least \[5, 4\], the"):
+        apply(pad, RGB, height=9, width=3)
+
+
+def test_clip_and_log() -> None:
+    assert apply(clip, np.array([0, 100, 255], np.uint8), low=9, high=2.5e2).tolist() == [9, 100, 250]
+    large = np.array([2**24 + 1, 5], np.int32)  # more than float32 tells apart
+    assert apply(clip, large, low=7).tolist() == [2**24 + 1, 7]
+    assert apply(clip, np.array([-1, 3], np.float32), high=1).tolist() == [-1, 1]
+    assert apply(log, np.array([0, 1], np.uint8)).tolist() == pytest.approx([0, 0.693147], abs=1e-6)
+    with pytest.raises(ConfigError, match=r"^clip\.low = 2\.0; it is not above clip\.high, which is 1\.$"):
+        apply(clip, RGB, low=2, high=1)
+
+
 # All of them ----------------------------------------------------------------------------------------------------------
 
 ON_IMAGES = {
+    "center_crop": partial(center_crop, height=3, width=2),
+    "pad": partial(pad, height=6, width=6),
     "flip_horizontal": partial(flip_horizontal, key=KEY),
     "resize": partial(resize, height=3, width=2),
     "to_grayscale": to_grayscale,
@@ -288,6 +323,8 @@ ON_IMAGES = {
 }
 ON_NUMBERS = {
     "cast": partial(cast, dtype="int32"),
+    "clip": partial(clip, low=20, high=100),
+    "log": log,
     "normalize": partial(normalize, mean=0.5, std=0.25),
     "to_float": to_float,
 }

@@ -8,7 +8,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.leaf import add_axis, rename, squeeze
+from datamix.operators.leaf import add_axis, rename, select, squeeze, transpose
 
 VALUE = jnp.arange(6).reshape(1, 2, 3)
 RECORD = {"image": VALUE, "label": jnp.array(7)}
@@ -45,6 +45,19 @@ def test_squeeze(axis: int | None) -> None:
 def test_there_is_no_axis_of_length_one(axis: int) -> None:
     with pytest.raises(SpecError, match=rf"^squeeze\.axis = {axis}; .* \[1, 2, 3\], with no axis of length 1"):
         squeeze(RECORD, axis=axis)
+
+
+def test_transpose() -> None:
+    np.testing.assert_array_equal(transpose(RECORD, axes=[2, 0, 1])["image"], VALUE.transpose(2, 0, 1), strict=True)
+    for axes in ([0, 1], [0, 0, 1], [1, 2, 3]):
+        with pytest.raises(ConfigError, match=r"^transpose\.axes = .* from 0 to 2, each once\.$"):
+            transpose(RECORD, axes=axes)
+
+
+def test_select() -> None:
+    assert list(select(RECORD | {"mask": VALUE}, leaves=["mask", "label"])) == ["mask", "label"]
+    with pytest.raises(SpecError, match=r"^operator 'select': records have no leaf 'labels'\. Did you mean 'label'"):
+        select(RECORD, leaves=["labels"])
 
 
 def test_rename() -> None:

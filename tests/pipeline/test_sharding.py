@@ -71,7 +71,8 @@ mesh = Mesh(np.array(jax.devices()).reshape(-1, 2), ("data", "tensor"))
 iterator = pipeline(placement="host").iterator(start=1, sharding=NamedSharding(mesh, P("data")))
 whole, rows = pipeline(), Mesh(np.array(jax.devices()), ("data",))
 made = jax.jit(partial(next_batch, mesh=rows))
-compiled, cursor = replicated((pipeline(placement="host").compiled, whole.start(1)), rows)
+fed = pipeline(placement="host")
+compiled, cursor = replicated((fed.compiled, whole.start(1)), rows)
 for step in (1, 2):
     batch, cursor = made(compiled, cursor)
     for leaf, values in batch.items():

@@ -20,6 +20,24 @@ def test_curves_of_every_source_are_drawn(tmp_path):
     assert two.std() > 0.05
 
 
+def test_the_loss_between_tests_is_drawn(tmp_path):
+    lines = [{"step": 10, "loss": 1.0, "loss/a": 1.0, "accuracy/a": 0.5}]
+    curves.draw(tmp_path / "with.png", lines, ["a"], "", losses=[(1, 2.0), (5, 1.5), (9, 0.5)])
+    curves.draw(tmp_path / "without.png", lines, ["a"], "")
+    drawn, other = (imread(tmp_path / name)[..., :3] for name in ("with.png", "without.png"))
+    assert (drawn != other).any()
+
+
 def test_a_run_of_one_test_is_drawn_too(tmp_path):
     curves.draw(tmp_path / "curves.png", [{"step": 1, "loss": 2.3, "loss/a": 2.3, "accuracy/a": 0.1}], ["a"], "")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_weights_that_follow_training_are_drawn_beside_the_losses(tmp_path):
+    lines = [{"step": step, "loss": 1 / step, "loss/a": 2 / step, "loss/b": 3 / step} for step in (10, 20)]
+    shares = {"a": [0.5, 0.25], "b": [0.5, 0.75]}
+    adapt = {"rule": "odm", "steps": [0, 10], "weights": shares, "shares": shares}
+    curves.draw(tmp_path / "three.png", lines, ["a", "b"], "cnn on a + b", adapt=adapt)
+    three = imread(tmp_path / "three.png")[..., :3]
+    assert three.shape == (396, 1485, 3)
+    assert three[:, 990:].std() > 0.05

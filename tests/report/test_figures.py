@@ -23,6 +23,22 @@ def test_samples_are_a_grid_a_row_a_source(tmp_path):
     assert imread(tmp_path / "wider.png").shape[1] > pixels.shape[1]
 
 
+def test_images_are_framed_in_the_colour_of_their_source(tmp_path):
+    gray = np.full((2, 2, 1), 0.25)
+    figures.samples(tmp_path / "framed.png", {"as it comes": [(gray, "a", 0), (gray, "b", 1)]}, "Samples")
+    pixels = np.round(255 * imread(tmp_path / "framed.png")[..., :3]).astype(int)
+    for i in range(2):
+        color = [int(figures.color_of(i)[j : j + 2], 16) for j in (1, 3, 5)]
+        assert (pixels == color).all(axis=2).sum() > 100
+
+
+def test_lines_that_lie_on_one_another_are_of_different_widths():
+    widths = [figures.width_of(i, 4) for i in range(4)]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) == 4
+    assert figures.width_of(0, 1) > 1
+
+
 def test_a_plan_is_drawn_over_its_steps(tmp_path):
     steps = np.arange(5) * 10
     shares = np.asarray([[0.75, 0.25]] * 4)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
+
 from datamix.training.metrics import MetricsFile
 
 
@@ -49,3 +51,13 @@ def read(directory):
     text = (directory / "metrics.jsonl").read_text()
     assert text == "" or text.endswith("\n")
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_the_loss_between_tests_is_kept_in_parts(tmp_path):
+    metrics = MetricsFile(tmp_path, [{"step": 10, "loss": 5.0}])
+    metrics.trained(np.arange(10, 50), np.arange(40.0))
+    assert metrics.losses[:3] == [(10, 5.0), (12, 0.5), (14, 2.5)]
+    assert (len(metrics.losses), metrics.losses[-1]) == (21, (50, 38.5))
+    metrics.trained(np.asarray([50]), np.asarray([7.0]))
+    assert metrics.losses[-1] == (51, 7.0)
+    metrics.close()

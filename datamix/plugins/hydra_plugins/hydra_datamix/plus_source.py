@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
@@ -44,7 +47,8 @@ class PlusSource(ConfigSource):
             return []
         from datamix.config.files import choices_of
 
-        return sorted([*choices_of("source"), *self._in_memory()])
+        typed = re.search(r" source=((?:\w+\+)+)\w*$", os.environ.get("COMP_LINE", ""))  # completed by a shell
+        return sorted((typed[1] if typed else "") + name for name in [*choices_of("source"), *self._in_memory()])
 
     def load_config(self, config_path: str) -> ConfigResult:
         from datamix.config.plus import in_memory, joined

@@ -1,0 +1,86 @@
+"""Jobs run from Python, such as a notebook: each is a command line in a process of its own, whose results are read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamix import errors
+from datamix.errors import DatamixError
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A job, or a sweep, that was run; a notebook shows its figures.
+
+    Attributes:
+      directory: The directory of all that it has written.
+      report: What is in its `report.json`, or in the `sweep.json` of a sweep.
+    """
+
+    directory: Path
+    report: Any = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        images = [base64.b64encode(path.read_bytes()).decode() for path in sorted(self.directory.glob("*.png"))]
+        return "".join(f'<img src="data:image/png;base64,{image}" style="max-width:100%">' for image in images)
+
+
+def run(*arguments: str, directory: str | Path | None = None) -> Ran:
+    """Run a command line in a process of its own, and print what it prints.
+
+    Args:
+      *arguments: As on the command line: "job=plan", "source=mnist+fashion", "-m".
+      directory: The directory for its results; by default a new one in `outputs/`.
+
+    Raises:
+      DatamixError: The command line ends with a mistake; the error is the one that it names.
+      RuntimeError: It ends with another error, which is printed.
+    """
+    if directory is None:
+        day = Path("outputs", time.strftime("%Y-%m-%d"))
+        day.mkdir(parents=True, exist_ok=True)
+        directory = tempfile.mkdtemp(prefix=time.strftime("%H-%M-%S-"), dir=day)
+    is_sweep = bool({"-m", "--multirun"} & {*arguments})
+    place = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{directory}'"
+    command = [sys.executable, "-m", "datamix", *arguments, place]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for last in process.stdout:
+                print(last, end="", flush=True)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # a notebook interrupts its own process alone
+            raise
+    if process.returncode:
+        match = re.fullmatch(r"(\w+Error): (.*)\n", last)
+        kind = getattr(errors, match[1], None) if match and process.returncode == 2 else None
+        if match and isinstance(kind, type) and issubclass(kind, DatamixError):
+            raise kind(match[2])
+        raise RuntimeError(f"datamix {' '.join(arguments)} ended with code {process.returncode}; see what it printed")
+    report = Path(directory, "sweep.json" if is_sweep else "report.json")
+    return Ran(Path(directory), json.loads(report.read_text(encoding="utf-8")))
+
+
+def train(*overrides: str, directory: str | Path | None = None) -> Ran:
+    """Train a model on a mix: `job=train` with these overrides; see `run`."""
+    return run("job=train", *overrides, directory=directory)
+
+
+def sweep(*overrides: str, directory: str | Path | None = None) -> Ran:
+    """Run a job for each of the values that overrides list, such as "mix.share.mnist=0.1,0.5"; see `run`.
+
+    The job is `job=train`, unless another one is named.
+    """
+    job = [] if any(override.startswith("job=") for override in overrides) else ["job=train"]
+    return run("-m", *job, *overrides, directory=directory)

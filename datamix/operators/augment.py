@@ -1,0 +1,176 @@
+"""Random changes of images, so that no epoch shows a record twice alike: drawn anew for each record and epoch."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Key
+
+from datamix.errors import ConfigError
+from datamix.operators.base import leaf_of, operator
+from datamix.operators.image import gray_of, image_of, in_dtype
+from datamix.spec import Record
+
+
+@operator(random=True)
+def random_crop(
+    record: Record,
+    key: Key[jax.Array, ""],
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    padding: int = 0,
+    leaf: str = "image",
+) -> Record:
+    """Cut out a part of an image at a random place.
+
+    Args:
+      record: The record, with an image in `leaf`.
+      key: The key of the draw.
+      height: The height of the part in pixels; None for that of the image.
+      width: The width of the part in pixels; None for that of the image.
+      padding: The pixels of 0 that are put around the image before.
+      leaf: The name of the leaf.
+    """
+    value = image_of(record, leaf, "random_crop")
+    size = (value.shape[0] if height is None else height, value.shape[1] if width is None else width)
+    largest = [length + 2 * padding for length in value.shape[:2]]
+    if padding < 0 or not all(1 <= part <= whole for part, whole in zip(size, largest, strict=True)):
+        text = f"it is from [1, 1] to {largest}, the size of the image with a padding of {padding}, which is 0 or more"
+        raise ConfigError(text, key="random_crop.[height, width]", value=list(size))
+    padded = jnp.pad(value, ((padding, padding), (padding, padding), (0, 0)))
+    top, left = (
+        jax.random.randint(draw, (), 0, whole - part + 1)
+        for draw, part, whole in zip(jax.random.split(key), size, largest, strict=True)
+    )
+    return record | {leaf: lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), (*size, value.shape[2]))}
+
+
+@operator(random=True, traced=("degrees", "fill"))
+def rotate(
+    record: Record,
+    key: Key[jax.Array, ""],
+    *,
+    degrees: float | jax.Array = 15,
+    fill: float | jax.Array = 0,
+    leaf: str = "image",
+) -> Record:
+    """Turn an image around its centre by a random angle, with bilinear interpolation; its size stays.
+
+    Args:
+      record: The record, with an image in `leaf`; its dtype is kept.
+      key: The key of the draw.
+      degrees: The largest angle, to either side.
+      fill: The value of the corners that come in.
+      leaf: The name of the leaf.
+    """
+    value = image_of(record, leaf, "rotate")
+    angle = jax.random.uniform(key, (), minval=-1, maxval=1) * (jnp.asarray(degrees, jnp.float32) * (np.pi / 180))
+    centre = [(length - 1) / 2 for length in value.shape[:2]]
+    row, column = (
+        axis - middle for axis, middle in zip(jnp.indices(value.shape[:2], jnp.float32), centre, strict=True)
+    )
+    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    place = [cosine * row + sine * column + centre[0], cosine * column - sine * row + centre[1]]
+    background = jnp.asarray(fill, jnp.float32)
+
+    def channel(pixels: jax.Array) -> jax.Array:
+        # Apart from the background: `map_coordinates` takes no traced fill.
+        turned: jax.Array = map_coordinates(pixels.astype(jnp.float32) - background, place, order=1)
+        return turned + background
+
+    return record | {leaf: in_dtype(jax.vmap(channel, in_axes=2, out_axes=2)(value), value.dtype)}
+
+
+@operator(random=True, traced=("brightness", "contrast", "saturation"))
+def color_jitter(
+    record: Record,
+    key: Key[jax.Array, ""],
+    *,
+    brightness: float | jax.Array = 0,
+    contrast: float | jax.Array = 0,
+    saturation: float | jax.Array = 0,
+    leaf: str = "image",
+) -> Record:
+    """Change brightness, then contrast, then saturation, each by a factor drawn from 1 - x to 1 + x.
+
+    It comes before `normalize`: what is dark is near 0. Integers stay in the range of their dtype; floats are not cut
+    off, for which there is `clip`. A fourth channel stays as it is.
+
+    Args:
+      record: The record, with an image in `leaf`; its dtype is kept.
+      key: The key of the draws.
+      brightness: x for a product with all values; from 0 to 1, as the others.
+      contrast: x for the distance from the mean of the grey image.
+      saturation: x for the distance of each pixel from its own grey; images of one channel stay as they are.
+      leaf: The name of the leaf.
+    """
+    value = image_of(record, leaf, "color_jitter")
+    factors = []
+    amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    for draw, (name, amount) in zip(jax.random.split(key, 3), amounts.items(), strict=True):
+        if not isinstance(amount, jax.Array) and not 0 <= amount <= 1:
+            raise ConfigError("it is from 0 to 1", key=f"color_jitter.{name}", value=float(amount))
+        factors.append(1 + jnp.asarray(amount, jnp.float32) * jax.random.uniform(draw, (), minval=-1, maxval=1))
+    colors = value[..., :3].astype(jnp.float32) * factors[0]
+    for middle, factor in ((lambda image: gray_of(image).mean(), factors[1]), (gray_of, factors[2])):
+        center = middle(colors)
+        colors = (colors - center) * factor + center
+    return record | {leaf: jnp.concatenate([in_dtype(colors, value.dtype), value[..., 3:]], axis=2)}
+
+
+@operator(random=True, elementwise=True, traced=("std",))
+def gaussian_noise(
+    record: Record, key: Key[jax.Array, ""], *, std: float | jax.Array = 0.1, leaf: str = "image"
+) -> Record:
+    """Add noise of a normal distribution to every value; integers are rounded and stay in the range of their dtype."""
+    value = leaf_of(record, leaf, "gaussian_noise")
+    if not isinstance(std, jax.Array) and std < 0:
+        raise ConfigError("it is 0 or more", key="gaussian_noise.std", value=float(std))
+    noise = jax.random.normal(key, value.shape) * jnp.asarray(std, jnp.float32)
+    return record | {leaf: in_dtype(value.astype(jnp.float32) + noise, value.dtype)}
+
+
+@operator(random=True, traced=("fill",))
+def random_erasing(
+    record: Record,
+    key: Key[jax.Array, ""],
+    *,
+    probability: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.33),
+    fill: float | jax.Array = 0,
+    leaf: str = "image",
+) -> Record:
+    """Fill a random rectangle of an image, three times as wide as high at most, or as high as wide.
+
+    Args:
+      record: The record, with an image in `leaf`; its dtype is kept.
+      key: The key of the draws.
+      probability: The probability by which an image gets one.
+      area: The smallest and the largest part of the image that it covers, from 0 to 1.
+      fill: The value in the rectangle.
+      leaf: The name of the leaf.
+
+    Source: Z. Zhong et al., Random erasing data augmentation, AAAI (2020).
+    """
+    value = image_of(record, leaf, "random_erasing")
+    if not 0 <= probability <= 1:
+        raise ConfigError("it is from 0 to 1", key="random_erasing.probability", value=probability)
+    if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:
+        raise ConfigError("it is two numbers from 0 to 1, in order", key="random_erasing.area", value=list(area))
+    whether, draws = jax.random.split(key)
+    size, form, top, left = jax.random.uniform(draws, (4,))
+    pixels = (area[0] + (area[1] - area[0]) * size) * np.prod(value.shape[:2])
+    aspect = jnp.exp((2 * form - 1) * np.log(3))
+    inside = jax.random.bernoulli(whether, jnp.float32(probability))
+    sides = (jnp.sqrt(pixels * aspect), jnp.sqrt(pixels / aspect))
+    for axis, length, begin in zip((0, 1), sides, (top, left), strict=True):
+        whole = value.shape[axis]
+        length = jnp.minimum(jnp.round(length), whole)
+        first = jnp.floor(begin * (whole - length + 1))
+        index = jnp.arange(whole).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        inside = inside & (index >= first) & (index < first + length)
+    return record | {leaf: jnp.where(inside, jnp.asarray(fill).astype(value.dtype), value)}

@@ -1,0 +1,238 @@
+"""Batches of a mix whose weights follow losses that its user tells."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from datamix.errors import ConfigError, StateError, hint
+from datamix.mixing.progress import Totals, progress
+from datamix.pipeline import tracing, xla
+from datamix.pipeline.adapt import AdaptState
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.iterator import Output, chunk_program, tensors
+from datamix.pipeline.locate import Located
+from datamix.pipeline.program import compute_chunk, locate_block
+from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.readers.fed import Fed
+from datamix.pipeline.state import State
+from datamix.spec import Batch, Record
+
+if TYPE_CHECKING:
+    from datamix.pipeline.pipeline import Pipeline
+
+
+class _Window(NamedTuple):
+    """The steps between two updates of the weights: the cursor before them, and their records."""
+
+    cursor: Cursor
+    located: Located
+
+
+@cache
+def _turned() -> Any:
+    return tracing.jit(lambda adapt, *args: adapt.turned(*args), static_argnums=0)
+
+
+class AdaptiveIterator(Iterator[Batch]):
+    """An iterator whose weights follow the losses of training, see `Pipeline.iterator`; one thread takes from it.
+
+    The weights change at the end of every `adapt.every` steps, by all that `update` was told before the next batch is
+    asked for. Where records are read on the host, and so ahead, they hold one window later.
+
+    Args:
+      pipeline: The pipeline.
+      rows: The rows that are given of every batch.
+      output: See `Pipeline.iterator`.
+    """
+
+    _reported: Totals | None = None
+
+    def __init__(self, pipeline: Pipeline, rows: slice, output: Output) -> None:
+        assert pipeline.adapt is not None
+        self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
+        self._output, self._to_torch = output, tensors() if output == "torch" else None
+        every, most = self._adapt.every, chunk_program(self._compiled.program).num_steps
+        steps = max(steps for steps in range(1, min(every, most) + 1) if every % steps == 0)
+        self._program = self._compiled.program.resized(steps, rows.stop - rows.start)
+        self._lag = int(isinstance(self._compiled.reader, Fed))
+        self._threads = ThreadPoolExecutor(1) if self._lag else None
+        started = pipeline.adapted()
+        assert started is not None
+        self._begin(0, 0, started[0], started[1:])
+        if self._lag:
+            self._append()
+
+    def _begin(self, step: int, window: int, state: AdaptState, begins: Sequence[Cursor]) -> None:
+        """Begin at a step, with windows that begin at some cursors, the first of which has a number."""
+        self.step, self._window, self._state, self._windows = step, window, state, deque[_Window]()
+        self._ahead: tuple[int, Future[Reader]] | None = None
+        self._batches: deque[Batch] = deque()
+        for begin in begins:
+            self._locate(begin)
+
+    def _locate(self, cursor: Cursor) -> None:
+        size, compiled = self._adapt.batch_size, self._compiled
+        located, self._end = locate_block()(compiled.plan, compiled.row_shuffle, cursor, self._adapt.every, size)
+        self._windows.append(_Window(cursor, located))
+
+    def _append(self) -> None:
+        """Locate another window, under the weights that follow from all losses so far."""
+        self._state, cursor = _turned()(self._adapt, self._state, self._end, self._compiled.plan)
+        self._locate(cursor)
+
+    def __next__(self) -> Batch:
+        xla.check_not_forked()
+        last = self._pipeline.batching.num_batches
+        if last is not None and self.step >= last:
+            raise StopIteration
+        if not self._batches:
+            within = self.step % self._adapt.every
+            if self.step // self._adapt.every > self._window:
+                source = np.asarray(self._windows.popleft().located.source)
+                self._window += 1
+                count = np.bincount(source, minlength=len(self._pipeline.source_names))
+                self._state = self._state._replace(records=jnp.asarray(count, jnp.float32), step=np.uint32(self.step))
+                self._append()
+            steps = self._program.num_steps
+            self._batches.extend(self._computed(within - within % steps))
+            for _ in range(within % steps):  # after a state was restored
+                self._batches.popleft()
+        self.step += 1
+        return self._batches.popleft()
+
+    def _computed(self, within: int) -> Iterator[Batch]:
+        """The batches of a chunk of the first window."""
+        program, located = self._program, self._windows[0].located
+        begins = self._begins(within)
+        reader = self._compiled.reader
+        if self._threads is not None:
+            step = self.step - self.step % program.num_steps
+            if self._ahead is None or self._ahead[0] != step:
+                self._ahead = self._read(0, within)
+            reader = self._ahead[1].result()
+            after = within + program.num_steps
+            self._ahead = self._read(*divmod(after, self._adapt.every))
+        fresh: Record = {
+            leaf: np.zeros((program.num_steps * program.num_rows, *part.flat), part.dtype)
+            for leaf, part in program.spec
+        }
+        flat = compute_chunk()(
+            program, reader, self._compiled.numbers, located, np.uint32(0), begins, jax.device_put(fresh)
+        )
+        for step in range(program.num_steps):
+            rows = slice(step * program.num_rows, (step + 1) * program.num_rows)
+            yield {leaf: self._given(flat[leaf], rows, part.shape) for leaf, part in program.spec}
+
+    def _begins(self, within: int) -> np.ndarray:
+        """The row of the window at which each batch of a chunk, or its shard, begins."""
+        steps = within + np.arange(self._program.num_steps)
+        return np.asarray(steps * self._adapt.batch_size + self._rows.start, np.uint32)
+
+    def _read(self, window: int, within: int) -> tuple[int, Future[Reader]]:
+        """Have the records of a chunk read."""
+        assert self._threads is not None
+        reader, located = self._compiled.reader, self._windows[window].located
+        assert isinstance(reader, Fed)
+        rows = (self._begins(within)[:, None] + np.arange(self._program.num_rows)).reshape(-1)
+        first = self.step - self.step % self._adapt.every + window * self._adapt.every
+
+        def read() -> Reader:
+            source, record = np.asarray(located.source)[rows], np.asarray(located.record)[rows]
+            return reader.staged(self._pipeline.read_on_host(source, record, len(rows)))
+
+        return first + within, self._threads.submit(read)
+
+    def _given(self, flat: jax.Array, rows: slice, shape: tuple[int, ...]) -> Any:
+        if self._output == "numpy":
+            return np.asarray(flat)[rows].reshape(-1, *shape)
+        array = flat[rows].reshape(-1, *shape)
+        return array if self._to_torch is None else self._to_torch(array)
+
+    def update(self, losses: Mapping[str, Any] | Any) -> None:
+        """Tell the losses of batches; the means of those told between two updates of the weights count.
+
+        Where several ranks take shards, each tells the same ones.
+
+        Args:
+          losses: The mean loss of each source's records, by its name, or an array, [num_sources], in their order. A
+            source that is not named, or is NaN, had no record.
+
+        Raises:
+          ConfigError: It names another source, or holds no finite numbers of that shape.
+        """
+        names = self._pipeline.source_names
+        if isinstance(losses, Mapping):
+            for name in losses:
+                if name not in names:
+                    text = f"there is no source {name!r} in this mix"
+                    raise ConfigError(text, key=f"losses[{name!r}]", hint=hint(str(name), names))
+            losses = [losses.get(name, np.nan) for name in names]
+        try:
+            values = np.asarray(losses, np.float32)
+        except (TypeError, ValueError):
+            values = np.zeros(0, np.float32)
+        if values.shape != (len(names),) or np.isinf(values).any():
+            raise ConfigError(f"it is a finite number for each of {', '.join(names)}", key="losses", value=losses)
+        self._state = self._state._replace(
+            loss=self._state.loss + np.nan_to_num(values), terms=self._state.terms + ~np.isnan(values)
+        )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The newest weights, by source."""
+        return dict(zip(self._pipeline.source_names, map(float, np.asarray(self._state.weights)), strict=True))
+
+    def metrics(self) -> dict[str, Any]:
+        """The next step, the newest weights, and what each source has given; see `BatchIterator.metrics`."""
+        plan, window = self._pipeline.plan, self._windows[0]
+        begin = np.asarray(window.cursor.epoch, np.int64) * plan.epoch_records + np.asarray(window.cursor.offset)
+        rows = (self.step - self._window * self._adapt.every) * self._adapt.batch_size
+        counts = np.bincount(np.asarray(window.located.source)[:rows], minlength=len(plan.names))
+        now = Totals(records := (begin + counts).tolist(), plan.tokens(records))
+        zeros = [0] * len(records)
+        before, self._reported = self._reported or Totals(zeros, plan.tokens(zeros)), now
+        return {"step": self.step, "weights": self.weights, "sources": progress(plan, now, before)}
+
+    def state(self) -> State:
+        """The place where the iterator stands, with all that the losses have done so far; JSON."""
+        arrays = self._state, [window.cursor for window in self._windows]
+        words = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)]
+        return {**self._pipeline.state(self.step), "window": self._window, "arrays": words}
+
+    def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
+        """Go on where a state was taken.
+
+        Raises:
+          StateError: It is no state of a mix that adapts, or one of another mix; the message names what differs.
+          ConfigError: `changed` is given, which only a mix takes that follows no losses.
+        """
+        _, step = self._pipeline.restored(state, changed)
+        leaves, structure = jax.tree.flatten((self._state, [window.cursor for window in self._windows]))
+        try:
+            window = operator.index(state["window"])
+            if not 0 <= step - window * self._adapt.every <= self._adapt.every:
+                raise ValueError
+            arrays = [
+                np.frombuffer(bytes.fromhex(text), np.asarray(leaf).dtype).reshape(np.shape(leaf))
+                for text, leaf in zip(state["arrays"], leaves, strict=True)
+            ]
+        except (LookupError, TypeError, ValueError):
+            raise StateError("this state of a mix that adapts is damaged: its window or arrays are others.") from None
+        self._begin(step, window, *jax.tree.unflatten(structure, arrays))
+
+    state_dict = get_state = state
+    load_state_dict = set_state = restore
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)

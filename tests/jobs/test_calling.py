@@ -1,0 +1,38 @@
+"""Command lines that are run from Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import datamix
+from datamix.errors import ConfigError
+
+pytestmark = pytest.mark.slow  # each is a process of its own
+FEW = ("source=digits+garments", "source.digits.limit=64", "source.garments.limit=64")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_job_is_run_and_read(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = datamix.run("job=plan", *FEW, directory="a b")
+    assert (ran.directory.name, ran.report["job"], ran.report["samples"]) == ("a b", "plan", 128)
+    assert ran._repr_html_().count("data:image/png") == 1
+    assert "What this mix will do" in capsys.readouterr().out
+
+
+def test_a_sweep_of_training() -> None:
+    more = ("model=linear", "train.steps=2", "mix.share.digits=0.2,0.8")
+    ran = datamix.sweep(*FEW, *more)
+    assert [job["status"] for job in ran.report] == ["done", "done"]
+    assert ran.directory.parent.parent.name == "outputs"
+    assert datamix.train(*FEW, *more[:2]).report["job"] == "train"
+
+
+def test_a_mistake_is_the_error_that_the_command_line_names() -> None:
+    with pytest.raises(ConfigError, match=r"^batch\.size = 0; it is 1 or more\.$"):
+        datamix.run("job=plan", "batch.size=0")
