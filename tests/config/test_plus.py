@@ -21,6 +21,7 @@ def test_joined_names_are_defaults_in_their_order() -> None:
         "source": {},
         "mix": {"weights": {}, "share": {}, "loss_weight": {}, "max_epochs": {}},
         "stop": {"epochs": {}},
+        "adapt": {"reference": {}},
         "sweep": {"goal_weights": {}},
     }
 
