@@ -41,6 +41,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     built = built.completed()
     pipeline = built.pipeline()
     names = list(built.sources)
+    if "source_id" not in pipeline.spec:
+        raise ConfigError("an operator drops or renames the leaf source_id, by which a mix is shown", key="operators")
 
     seen: list[Batch] = list(islice(pipeline, batches))
     source_id = np.concatenate([batch["source_id"] for batch in seen])

@@ -53,12 +53,15 @@ def transpose(record: Record, *, axes: list[int], leaf: str = "image") -> Record
 
 @operator(elementwise=True)
 def select(record: Record, *, leaves: list[str]) -> Record:
-    """Keep these leaves alone.
+    """Keep these leaves alone, and the `source_id` that a mix adds.
 
     >>> select({"image": 0, "mask": 1, "label": 2}, leaves=["image", "label"])
     {'image': 0, 'label': 2}
     """
-    return {leaf: leaf_of(record, leaf, "select") for leaf in leaves}
+    if not leaves:
+        raise ConfigError("it names one leaf or more", key="select.leaves", value=leaves)
+    kept = [*leaves, *(leaf for leaf in ("source_id",) if leaf in record and leaf not in leaves)]
+    return {leaf: leaf_of(record, leaf, "select") for leaf in kept}
 
 
 @operator(elementwise=True)

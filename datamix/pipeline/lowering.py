@@ -79,7 +79,7 @@ def _after(
     try:
         result = _traced(step, constants, tuple(spec.items()))
     except (ConfigError, SpecError) as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {str(error).removeprefix(f'{name}.')}") from error
     except (TypeError, ValueError) as error:
         what = ", ".join(f"{leaf}: {part}" for leaf, part in spec.items())
         raise SpecError(f"{name} cannot take these records ({what}): {str(error).splitlines()[0]}") from error

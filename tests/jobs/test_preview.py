@@ -91,3 +91,10 @@ def test_every_prefix_is_within_the_bound(call_datamix):
         assert source["target"] == share
         assert abs(source["samples"] - share * 160) <= 0.75
     assert [source["labels"] for source in report["sources"].values()] == [[0, 9], [10, 19], [20, 29]]
+
+
+def test_a_mix_without_the_numbers_of_its_sources_is_not_shown(call_datamix):
+    renamed = "operators=[{rename:{leaf:source_id,to:origin}}]"
+    for job in ("preview", "train"):
+        mistake = call_datamix(f"job={job}", "source=digits+garments", renamed).mistake
+        assert mistake.startswith("ConfigError: operators: an operator drops or renames the leaf source_id, by which ")

@@ -58,6 +58,9 @@ def test_select() -> None:
     assert list(select(RECORD | {"mask": VALUE}, leaves=["mask", "label"])) == ["mask", "label"]
     with pytest.raises(SpecError, match=r"^operator 'select': records have no leaf 'labels'\. Did you mean 'label'"):
         select(RECORD, leaves=["labels"])
+    assert list(select(RECORD | {"source_id": VALUE}, leaves=["label"])) == ["label", "source_id"]
+    with pytest.raises(ConfigError, match=r"^select\.leaves = \[\]; it names one leaf or more\.$"):
+        select(RECORD, leaves=[])
 
 
 def test_rename() -> None:

@@ -26,6 +26,8 @@ def choose(built: Built) -> Callable[[Built], Task]:
       ConfigError: The records hold nothing to learn from, or not enough is known of it.
     """
     spec = built.spec()
+    if "source_id" not in spec:
+        raise ConfigError("an operator drops or renames the leaf source_id, by which job=train tests", key="operators")
     if "tokens" in spec and len(spec["tokens"].shape) == 1 and np.dtype(spec["tokens"].dtype).kind in "iu":
         return lambda built: Language(shape=spec["tokens"].shape, num_outputs=_vocab_size(built))
     label = spec.get("label")
