@@ -41,7 +41,7 @@ def shortened(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings in JSON's types to be kept and shown, with the digest of what is long in place of it.
 
     >>> shortened({"seed": 0, "mix.schedule": ["long"] * 99})
-    {'seed': 0, 'mix.schedule': '#ecf01b62e4ea2cd3'}
+    {'seed': 0, 'mix.schedule': '#05536531881da420'}
     """
     texts = {key: json.dumps(value, sort_keys=True, default=str) for key, value in settings.items()}
     if sum(map(len, texts.values())) > _LONGEST:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import resource
 import statistics
 import subprocess
@@ -76,6 +77,7 @@ def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) ->
     import datamix
     from datamix.operators import to_float
 
+    logging.getLogger("datamix").setLevel("ERROR")  # of epochs that nobody foresees
     data = sources(record_bytes, total_bytes)
     iterators: dict[str, Iterator[Any]] = {
         placement: iter(datamix.mix(data, operators=[to_float], batch_size=BATCH, stop="forever", placement=placement))

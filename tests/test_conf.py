@@ -186,6 +186,7 @@ def test_a_stand_in_looks_like_what_it_stands_in_for(settle, name, stand_in):
 # Records of a mix of 12 and 6 records, one to one; the stops' rules tell them without an order drawn at random.
 LENGTHS = {
     "proportional": {"first_exhausted": 13, "all_exhausted": 23, "exhaust_once": 18},
+    "largest_credit": {"first_exhausted": 13, "all_exhausted": 23, "exhaust_once": 18},
     "round_robin": {"first_exhausted": 13, "all_exhausted": 23, "exhaust_once": 18},
     "concat": {"first_exhausted": 18, "all_exhausted": 18, "exhaust_once": 18},
     "random": {"exhaust_once": 18},

@@ -47,7 +47,7 @@ register("operator", "blur", blur)
 
 def test_built_in_names() -> None:
     assert {"arrays", "digits", "garments", "image_folder", "tfds", "webdataset"} <= set(registry.names("source"))
-    assert registry.names("order") == ["concat", "proportional", "random", "round_robin"]
+    assert registry.names("order") == ["concat", "largest_credit", "proportional", "random", "round_robin"]
     assert registry.names("stop") == ["all_exhausted", "exhaust_once", "first_exhausted", "forever"]
     assert "resize" in registry.names("operator")
     assert registry.lookup("operator", "resize") is resize

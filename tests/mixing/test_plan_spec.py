@@ -24,7 +24,7 @@ def test_names_that_are_not_known() -> None:
     with pytest.raises(RegistryError, match=r"^no order 'proportionl'\. Did you mean 'proportional'\?"):
         Plan({"a": 1}, order="proportionl")
     with pytest.raises(
-        RegistryError, match=r"^no stop 'sometime'\. Known: all_exhausted, exhaust_once, first_exhausted, forever\.$"
+        RegistryError, match=r"^no stop 'sometime'\. Known: all_exhausted, exhaust_once, first_exhausted, forever\."
     ):
         Plan({"a": 1}, stop="sometime")
     with pytest.raises(ConfigError, match=r"^mix\.weights\.bb: there is no source 'bb' in this mix\. "):
