@@ -110,7 +110,7 @@ def test_help_lists_choices_and_settings(run_datamix, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert lines[0] == "datamix mixes datasets in an exact ratio, in one compiled pipeline."
-    assert "mix: concat, proportional, random, round_robin" in lines
+    assert "mix: concat, largest_credit, proportional, random, round_robin" in lines
     assert "stop: all_exhausted, exhaust_once, first_exhausted, forever" in lines
     assert any(re.match(r"dataset: .*\bfashion\b.*\bmnist\b", line) for line in lines)
     assert "  size: 16  # records" in lines

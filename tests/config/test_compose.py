@@ -97,7 +97,7 @@ def test_choices_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "extra").mkdir()
     (tmp_path / "extra" / "one.yaml").write_text("")
     groups = choices(tmp_path)
-    assert groups["mix"] == ["concat", "proportional", "random", "round_robin"]
+    assert groups["mix"] == ["concat", "largest_credit", "proportional", "random", "round_robin"]
     assert "mine" in groups["dataset"]
     assert groups["extra"] == ["one"]
     assert not any(group.startswith("hydra") for group in groups)

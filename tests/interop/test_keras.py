@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -81,4 +82,4 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.delitem(sys.modules, "datamix.interop.keras", raising=False)
     with pytest.raises(datamix.InstallationError, match=r"datamix\.interop\.keras needs Keras: pip install .*keras"):
-        _ = datamix.interop.keras
+        importlib.import_module("datamix.interop.keras")
