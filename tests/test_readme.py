@@ -33,7 +33,13 @@ def test_it_has_commands_and_code():
     assert len(README.python) == 2
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+def _marked(line: str) -> object:
+    """Studies and sweeps take their time, so that they are not among the tests that README's command runs."""
+    takes_long = re.search(r"experiment=\w*_study|job=train|job=suggest", line)
+    return pytest.param(line, marks=[pytest.mark.slow] if takes_long else [])
+
+
+@pytest.mark.parametrize("line", [_marked(line) for line in COMMANDS])
 def test_a_command_runs(call_in_reach, line):
     program, *arguments = words(line)
     assert program == "datamix"

@@ -65,6 +65,7 @@ def test_the_tutorial_is_the_experiment_of_its_name(call_datamix):
     assert pipeline.fingerprint == call_datamix("experiment=interleaved_tutorial", "job=preview").report["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_comparison_checks_the_work_and_prints_a_table(environment, tmp_path):
     """Two contestants, for a moment; what others give is for those who have them installed."""
     names = ["datamix", "hand-vectorised NumPy"]

@@ -143,6 +143,7 @@ TEXT = ["source=docs+code", "source.docs.packing=best_fit", "source.code.length=
         "mix.unit=tokens", "mix.ratio=2:1", "batch.size=11", "stop=forever"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:source '(docs|code)':UserWarning")  # where the text is from
 @pytest.mark.parametrize("kind", ["nested", "text"])
 def test_the_number_of_hosts_may_change_at_any_step(kind: str, tmp_path: Path) -> None:

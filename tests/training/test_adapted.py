@@ -43,6 +43,7 @@ def test_the_schedule_of_windows(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_policy_or_without_one_is_refused(make, trained):
     trained(make(*ADAPT))
     for overrides in (["adapt=odm"], [*ADAPT, "adapt.floor=0.1"], [*ADAPT, "batch.size=4"], []):

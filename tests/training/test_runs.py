@@ -50,6 +50,7 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         assert resumed.scores["correct"].tolist() == expected.scores["correct"].tolist()
 
 
+@pytest.mark.slow
 def test_lines_between_tests_tell_of_the_sources(make, trained):
     run = trained(make("train.log_every=3", "mix.weights.across=3", "mix.loss_weight.across=2", "train.eval_every=4"))
     lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
@@ -112,6 +113,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make,
     assert trained(make("train.resume=true")).step == 6
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_is_trained_on(make, trained, numbers):
     trained(make(directory="on"))
     on = trained(make("train.steps=10", "train.resume=true", directory="on"))
@@ -144,6 +146,7 @@ def test_a_mix_that_is_changed_on_purpose_goes_on_and_is_told(make, trained, num
         np.testing.assert_array_equal(numbers(again)[name], values)
 
 
+@pytest.mark.slow
 def test_with_another_batch_size_the_same_records_go_on(make, trained):
     trained(make(directory="small"))
     run = make("batch.size=16", "train.steps=6", "train.resume=true", directory="small")
@@ -209,6 +212,7 @@ def test_the_whole_mix(make):
     assert make("stop=first_exhausted", "train.steps=null").steps == 15
 
 
+@pytest.mark.slow
 def test_records_read_on_the_host_train_the_same_model(make, trained, numbers, monkeypatch):
     resident = trained(make(directory="device"))
     fed = trained(make("data.placement=host", directory="host"))
