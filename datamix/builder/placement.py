@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from math import prod
 from typing import Literal, TypeAlias
 
 import jax
-import numpy as np
 
 from datamix.builder.source import OpenSource
 from datamix.pipeline.lowering import stored_spec
+from datamix.spec import bytes_of
 
 Choice: TypeAlias = Literal["auto", "device", "host"]
 """Where records are to lie; "auto" decides by their size."""
@@ -33,8 +32,7 @@ def default_device_bytes() -> int:
 
 def stored_bytes(source: OpenSource) -> int:
     """The bytes of all records of a source as a pipeline stores them."""
-    spec = stored_spec(source.name, source.spec)
-    return source.num_records * sum(np.dtype(part.dtype).itemsize * prod(part.shape) for part in spec.values())
+    return source.num_records * bytes_of(stored_spec(source.name, source.spec))
 
 
 def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes: int | None = None) -> list[OpenSource]:

@@ -29,7 +29,7 @@ from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_bl
 from datamix.pipeline.readers.fed import Fed, Stagings
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
 from datamix.pipeline.state import State
-from datamix.spec import Batch, Record
+from datamix.spec import Batch, Record, bytes_of
 
 Output = Literal["numpy", "jax", "torch"]
 _log = logging.getLogger("datamix")
@@ -48,7 +48,7 @@ _SLICED_STEPS = 16  # where slices are cut on a device: more of them take second
 @lru_cache(64)
 def chunk_program(program: Program) -> Program:
     """The same program for as many batches as are computed in one call."""
-    batch_bytes = program.batch_size * sum(np.dtype(s.dtype).itemsize * int(np.prod(s.shape)) for _, s in program.spec)
+    batch_bytes = program.batch_size * bytes_of(dict(program.spec))
     return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS), program.batch_size)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from datamix.pipeline.locate import Located
-from datamix.spec import Arrays, LeafSpec, Record
+from datamix.spec import Arrays, LeafSpec, Record, bytes_of
 
 _DIGESTED_BYTES = 2**20  # of a source: 1 ms; of a larger one, records at even distances
 _DIGESTED_RECORDS = 256  # at least, whatever their size
@@ -56,7 +56,7 @@ def digest_of(num_records: int, spec: Iterable[tuple[str, LeafSpec]], read: Call
       spec: The spec of its records as they are stored.
       read: Gives the records of some numbers, int64 [count]: leaf name to array, shape [count, elements].
     """
-    record_bytes = sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for _, part in spec)
+    record_bytes = bytes_of(dict(spec))
     step = min(-(-num_records * record_bytes // _DIGESTED_BYTES), num_records // _DIGESTED_RECORDS)
     content = hashlib.blake2b(digest_size=8)
     for leaf, rows in sorted(read(np.arange(0, num_records, max(1, step))).items()):

@@ -26,7 +26,7 @@ from datamix.pipeline import xla
 from datamix.pipeline.narrowing import beyond, mend, what_is_lost
 from datamix.sources.base import Source
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
-from datamix.spec import Arrays, Spec
+from datamix.spec import Arrays, Spec, bytes_of
 
 PREFETCH_BYTES = 256 * 2**20
 # A task of a thread takes at least so long, as its Python takes 50 µs of every thread's time, and at most, as far as is
@@ -220,7 +220,7 @@ class HostReader:
         of_rank = self._group[self._ordered]
         self._first_of_group = np.searchsorted(of_rank, of_rank)  # the first rank of each one's group
         self._are_all_fed = bool(self.is_fed.all())
-        sizes = np.array([max(_bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        sizes = np.array([max(bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
         self._record_s = sizes * _SLOW_S  # of one record of each, in that order
         self.threads = threads or default_threads()
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
@@ -238,7 +238,7 @@ class HostReader:
     @property
     def record_bytes(self) -> int:
         """Bytes of one staging row of all groups."""
-        return sum(_bytes_of(spec) for spec in self.specs)
+        return sum(bytes_of(spec) for spec in self.specs)
 
     def _open(self, source: int) -> None:
         """Read a first record, so that what is missing is missed at once, and what is decoded ahead is, by one thread.
@@ -478,7 +478,7 @@ class HostReader:
     def _evenly(self, source: int) -> np.ndarray:
         """Some of a source's records, evenly spaced."""
         size = self._sources[source].num_records
-        count = min(size, _SAMPLE_RECORDS, max(_SAMPLE_BYTES // max(_bytes_of(self._given[source]), 1), 1))
+        count = min(size, _SAMPLE_RECORDS, max(_SAMPLE_BYTES // max(bytes_of(self._given[source]), 1), 1))
         return np.linspace(0, max(size - 1, 0), count).astype(np.int64)
 
     def rows_of(self, source: int, records: np.ndarray) -> Arrays:
@@ -523,8 +523,3 @@ class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
 def _key(request: Rows) -> bytes:
     source, record = request
     return source.tobytes() + record.tobytes()
-
-
-def _bytes_of(spec: Spec) -> int:
-    """Bytes of one record."""
-    return sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in spec.values())
