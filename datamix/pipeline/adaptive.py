@@ -7,27 +7,44 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError, hint
+from datamix.mixing.plan import Plan
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
-from datamix.pipeline.adapt import AdaptState
+from datamix.pipeline.adapt import Adapt, AdaptState
+from datamix.pipeline.batching import Batching
+from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Output, chunk_program, tensors
+from datamix.pipeline.iterator import Output, chunk_program, rows_of, tensors
 from datamix.pipeline.locate import Located
-from datamix.pipeline.program import compute_chunk, locate_block
+from datamix.pipeline.program import Compiled, compute_chunk, locate_block
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
+from datamix.pipeline.readers.host import Staging
 from datamix.pipeline.state import State
 from datamix.spec import Batch, Record
 
-if TYPE_CHECKING:
-    from datamix.pipeline.pipeline import Pipeline
+
+class _Mix(Protocol):
+    """The part of `Pipeline` that is iterated over."""
+
+    adapt: Adapt | None
+    plan: Plan
+    batching: Batching
+    source_names: tuple[str, ...]
+
+    @property
+    def compiled(self) -> Compiled: ...
+    def adapted(self) -> tuple[AdaptState, Cursor] | None: ...
+    def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None, /) -> Staging: ...
+    def state(self, step: int, /) -> State: ...
+    def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
 
 
 class _Window(NamedTuple):
@@ -56,7 +73,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     _reported: Totals | None = None
 
-    def __init__(self, pipeline: Pipeline, rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: _Mix, rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
         self._output, self._to_torch = output, tensors() if output == "torch" else None
@@ -121,12 +138,8 @@ class AdaptiveIterator(Iterator[Batch]):
             reader = self._ahead[1].result()
             after = within + program.num_steps
             self._ahead = self._read(*divmod(after, self._adapt.every))
-        fresh: Record = {
-            leaf: np.zeros((program.num_steps * program.num_rows, *part.flat), part.dtype)
-            for leaf, part in program.spec
-        }
-        flat = compute_chunk()(
-            program, reader, self._compiled.numbers, located, np.uint32(0), begins, jax.device_put(fresh)
+        flat: Record = compute_chunk()(
+            program, reader, self._compiled.numbers, located, np.uint32(0), begins, Buffers(program).take()
         )
         for step in range(program.num_steps):
             rows = slice(step * program.num_rows, (step + 1) * program.num_rows)
@@ -142,12 +155,12 @@ class AdaptiveIterator(Iterator[Batch]):
         assert self._threads is not None
         reader, located = self._compiled.reader, self._windows[window].located
         assert isinstance(reader, Fed)
-        rows = (self._begins(within)[:, None] + np.arange(self._program.num_rows)).reshape(-1)
+        begins = self._begins(within)
         first = self.step - self.step % self._adapt.every + window * self._adapt.every
 
         def read() -> Reader:
-            source, record = np.asarray(located.source)[rows], np.asarray(located.record)[rows]
-            return reader.staged(self._pipeline.read_on_host(source, record, len(rows)))
+            source, record = rows_of(located, 0, self._program, begins, None)
+            return reader.staged(self._pipeline.read_on_host(source, record, len(source)))
 
         return first + within, self._threads.submit(read)
 

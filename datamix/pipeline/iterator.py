@@ -8,7 +8,7 @@ import operator
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -253,7 +253,7 @@ class BatchIterator(Iterator[Batch]):
             self._next_block = self._locate()  # beside the chunks that are on their way
         reading = None
         if self._host is not None:
-            rows = partial(_rows_of, self._block, first, program, self._begins(step, program), self._num_rows(step))
+            rows = partial(rows_of, self._block, first, program, self._begins(step, program), self._num_rows(step))
             reading = self._host.start(rows, self._stagings_of(program).take(), self._metrics)
         return _Chunk(program, step, self._block, first, reading)
 
@@ -496,8 +496,8 @@ def _words(numbers: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(numbers, jnp.uint32)
 
 
-def _rows_of(
-    block: Located, first: int, program: Program, begins: tuple[int, ...] | None, num_rows: int | None
+def rows_of(
+    block: Located, first: int, program: Program, begins: Sequence[int] | np.ndarray | None, num_rows: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Source and record of the rows of a chunk, `_compute_chunk` on the host; none past the end of the mix."""
     count = program.num_steps * program.batch_size

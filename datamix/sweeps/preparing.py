@@ -25,6 +25,11 @@ _SIMPLEX = "hydra_plugins.hydra_datamix.simplex_sweeper.SimplexSweeper"
 _RATIO = re.compile(r"mix\.(ratio|schedule)|mix\.share(\..+)?|mix\.weights(\.[^.]+)?|source")
 
 
+def config_flags(node: Any) -> list[str]:
+    """The flags with which another command line finds the configs of this one, whose `hydra` part is given."""
+    return [f"--config-dir={each.path}" for each in node.runtime.config_sources if each.provider == "command-line"]
+
+
 def is_search(node: DictConfig) -> bool:
     """Whether a sweeper chooses the jobs one after another, by the results of those before."""
     return node.sweeper._target_ not in (_BASIC, _SIMPLEX)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from datamix import errors
 from datamix.errors import ConfigError, DatamixError, ResourceError
 from datamix.report.files import REPORT
+from datamix.sweeps.preparing import config_flags
 from datamix.training.processes import LAUNCHED
 
 _GRACE_S = 20.0  # for the others to end by themselves, where one has ended badly
@@ -54,10 +55,9 @@ def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfi
         return otherwise(node)
     hydra: Any = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
-    flags = [f"--config-dir={each.path}" for each in hydra.runtime.config_sources if each.provider == "command-line"]
     quoted = str(directory).replace("'", "\\'")
     own = [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", f"train.resume={node.train.resume}"]
-    command = [sys.executable, "-m", "datamix", *flags, f"--config-name={hydra.job.config_name}"]
+    command = [sys.executable, "-m", "datamix", *config_flags(hydra), f"--config-name={hydra.job.config_name}"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

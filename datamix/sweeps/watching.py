@@ -28,7 +28,7 @@ from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint
 from datamix.report.files import write_text
-from datamix.sweeps.preparing import check_directories, grid, is_search, shared_directory
+from datamix.sweeps.preparing import check_directories, config_flags, grid, is_search, shared_directory
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, read_result, read_results
 from datamix.sweeps.table import number
 
@@ -156,9 +156,7 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     interruption.check()
     if earlier is not None and earlier.job != hydra.job.num:
         raise shared_directory(str(hydra.sweep.subdir), earlier.job, hydra.job.num)
-    sources = hydra.runtime.config_sources
-    flags = [f"--config-dir={each.path}" for each in sources if each.provider == "command-line"]
-    overrides = list(hydra.overrides.task)
+    overrides, flags = list(hydra.overrides.task), config_flags(hydra)
     result_file = ResultFile(directory, job=hydra.job.num, overrides=overrides, config=config, flags=flags)
     try:
         with _output(directory, verbose=bool(node.sweep.get("verbose"))):

@@ -182,9 +182,10 @@ def _resume(run: Run) -> list[Line]:
         return []
     position = run.checkpoints.position(step)
     path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
-    changed = changes(position["identity"], _identity(run))
+    identity = _identity(run)
+    changed = changes(position["identity"], identity)
     # Of a source that comes or goes with the mix, nothing else was tested or will be.
-    tested = {f"source.{name}.test_split" for name in position["mix"]["counts"]} & set(_identity(run))
+    tested = {f"source.{name}.test_split" for name in position["mix"]["counts"]} & set(identity)
     firm = [key for key in changed if not key.endswith(".test_split") or key in tested]
     if on_purpose:
         firm = [key for key in firm if key not in _MAY_CHANGE]
