@@ -45,6 +45,7 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
     Returns:
       The sources, each with the placement "device" or "host".
 
+    >>> import numpy as np
     >>> from datamix.sources.objects import as_source
     >>> arrays = {name: as_source({"x": np.zeros(size, np.uint8)}) for name, size in {"a": 90, "b": 30}.items()}
     >>> sources = [OpenSource(name=name, source=source, provenance="arrays") for name, source in arrays.items()]
