@@ -16,6 +16,7 @@ from datamix.errors import ConfigError, DataError, printable
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
 SUGGESTION = "suggest.json"
+MIXMIN = "mixmin.json"
 ROUNDS = "rounds.json"
 """The rounds by which a sweep has gone on."""
 
