@@ -44,7 +44,7 @@ from datamix.errors import ConfigError, DatamixError, InstallationError, Resourc
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
-from datamix.sweeps.watching import run_recorded, run_watched
+from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
 from datamix.training import processes
 
 # What Hydra prints of a configuration, and does not run.
@@ -192,13 +192,22 @@ def _run(arguments: list[str]) -> None:
                 if not args.hydra_help:
                     key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
                     overrides += stack.enter_context(_directory(config, key))
+        failed = None
         if is_sweep:
-            run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+            try:
+                run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+            except JobsFailed as error:  # the rounds go on with what the others have found
+                failed = error
         else:
             _import_job(config)
             _start_hydra([*flags, *overrides])
     for following in rounds(config, loader) if is_sweep else ():
-        _run([*flags, *following])
+        try:
+            _run([*flags, *following])
+        except JobsFailed as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]]:

@@ -54,6 +54,7 @@ class Answer:
       noise: The deviation of the goal over seeds, of one job.
       improvement: How much better than `predicted` the first of `next` is expected to be, 0 or more.
       next: The ratios to try next, those that promise most first.
+      beyond: Whether the first of them lies beyond the edge of what was tried.
       goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
     """
 
@@ -69,6 +70,7 @@ class Answer:
     noise: float
     improvement: float
     next: np.ndarray
+    beyond: bool
     goal: Callable[[np.ndarray], np.ndarray]
 
 
@@ -173,16 +175,21 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     residual = min(_noise(data, [each[name] for each in fits], residuals[name]) for name in likely)
     noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
     low, high = data.ratios.min(0), data.ratios.max(0)
-    on_edge = ((best <= low + 1e-3) & (low > 1e-6)) | ((best >= high - 1e-3) & (high < 1 - 1e-6))
-    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if on_edge.any() else "clear"
+    at_low, at_high = (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
+    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if (at_low | at_high).any() else "clear"
     # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
     differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
     if np.ptp(at_tried) < _CLEAR * noise and not (model == "constant" and differ):
         verdict = "flat"
     elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
         verdict = "noise"
-    candidates = _combinations(data, _CANDIDATES, random)
-    promise = np.maximum(sign * (draws_at(candidates) - predicted), 0).mean(0)
+    beyond = _beyond(best, at_low, at_high) if verdict == "edge" else np.empty((0, len(best)))
+    # Where nothing promises more, the best itself is the first.
+    inside = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
+    promise, there = (
+        np.maximum(sign * (draws_at(at) - predicted), 0).mean(0) if len(at) else np.zeros(0) for at in (inside, beyond)
+    )
+    first = beyond[there.argmax()] if len(beyond) else inside[promise.argmax()]
 
     def goal(at: np.ndarray) -> np.ndarray:
         return np.concatenate([goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
@@ -198,8 +205,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain=gain,
         gain_interval=gain_interval,
         noise=noise,
-        improvement=float(promise.max()),
-        next=_spread(candidates, promise, best, num_next),
+        improvement=float(max(*promise, *there)),
+        next=_spread(inside, promise, first, num_next),
+        beyond=len(beyond) > 0,
         goal=goal,
     )
 
@@ -281,9 +289,24 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
     return np.asarray(ratios[np.arange(number), values.argmax(1)].clip(0, 1))
 
 
-def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
-    """Ratios of the largest expected improvement, each a little away from those before; the best, if none is better."""
-    chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
+def _beyond(best: np.ndarray, at_low: np.ndarray, at_high: np.ndarray) -> np.ndarray:
+    """Ratios half the way on from the best to 0, or to 1, in each share at an edge; the others keep their proportions.
+
+    None are given that differ from the best by no more than a share is known to.
+    """
+    ratios = np.empty((0, len(best)))
+    for i in np.flatnonzero(at_low | at_high):
+        share = best[i] / 2 if at_low[i] else (1 + best[i]) / 2
+        if abs(share - best[i]) > _LEAST and best[i] < 1:
+            ratio = best * (1 - share) / (1 - best[i])
+            ratio[i] = share
+            ratios = np.concatenate([ratios, ratio[None]])
+    return ratios
+
+
+def _spread(candidates: np.ndarray, promise: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
+    """The first ratio, and others of the largest expected improvement, each a little away from those before."""
+    chosen = [first]
     worth = promise + 1e-9 * promise.max() + 1e-12
     while len(chosen) < number:
         distance = np.min([np.abs(candidates - each).sum(1) for each in chosen], 0)

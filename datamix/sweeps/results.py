@@ -131,6 +131,29 @@ def read_result(path: Path, sweep: str = "") -> Result:
         raise DataError(f"{path} is damaged ({error!r}); {mend}.") from error
 
 
+def written_rounds(directory: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The rounds by which a sweep has gone on: `ratios`, `seeds`, the job that they are `like`, and whether more
+    `num_jobs` were `asked` for; and the number of the first one's first job. Without any, there are 0 and none.
+    """
+    path = directory / ROUNDS
+    if not path.is_file():
+        return 0, []
+    try:
+        plain = json.loads(path.read_bytes())
+        return int(plain["first"]), [
+            {
+                "ratios": [str(ratio) for ratio in each["ratios"]],
+                "seeds": [str(int(seed)) for seed in each["seeds"]],
+                "like": int(each["like"]),
+                "asked": bool(each["asked"]),
+            }
+            for each in plain["rounds"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        mend = "delete it, and the rounds are chosen anew"
+        raise DataError(f"{path} is damaged ({error!r}); {mend}.") from error
+
+
 def by_key(overrides: Sequence[str]) -> dict[str, str]:
     """The values of overrides by their keys.
 

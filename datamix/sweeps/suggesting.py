@@ -77,8 +77,9 @@ class Suggestion:
 
     @property
     def promising(self) -> bool:
-        """Whether the next ratios are worth a try: more than half a deviation over the seeds is expected of them."""
-        return self.answer.verdict != "flat" and self.answer.improvement > self.answer.noise / 2
+        """Whether ratios beyond an edge are to be tried, or such as gain more than half a deviation over the seeds."""
+        answer = self.answer
+        return answer.beyond or (answer.verdict != "flat" and answer.improvement > answer.noise / 2)
 
     def json(self) -> dict[str, Any]:
         answer = self.answer
