@@ -19,7 +19,17 @@ from datamix.report.console import percent
 from datamix.report.files import write_text
 from datamix.sweeps.results import MIXMIN, Result, best, readable, settings
 from datamix.sweeps.simplex import rounded, share_overrides
-from datamix.sweeps.suggesting import Goal, Suggestion, comparable, names_of, run_of, share_of, signed, together
+from datamix.sweeps.suggesting import (
+    Goal,
+    Suggestion,
+    comparable,
+    in_words,
+    names_of,
+    run_of,
+    share_of,
+    signed,
+    together,
+)
 from datamix.sweeps.table import number
 from datamix.training.predictions import read_predictions
 
@@ -53,19 +63,20 @@ class Mixture:
     num_seeds: int
     reference: Result
 
-    @property
-    def verdict(self) -> str:
-        return "clear" if self.gain_interval[1] < 0 else "noise"
-
-    def json(self, suggestion: Suggestion | None) -> dict[str, Any]:
-        """The fields of `suggest.json` that there are, and the `grid` that a suggestion was fitted to."""
-        parts = rounded(self.best)
+    def json(self, suggestion: Suggestion | None = None) -> dict[str, Any]:
+        """The fields of `suggest.json` that there are, and what a sweep predicts at this ratio, as `grid`."""
+        parts, grid = rounded(self.best), None
         ratio = " ".join(share_overrides(self.names, parts))
+        if suggestion is not None and set(self.names) <= {*suggestion.names}:
+            share = dict(zip(self.names, self.best, strict=True))
+            here = suggestion.answer.goal(np.array([[share.get(name, 0.0) for name in suggestion.names]]))
+            best = suggestion.answer.predicted
+            grid = {"metric": suggestion.goal.metric, "here": [float(each) for each in here[:, 0]], "best": best}
         return {
             "metric": "loss",
             "goal": "min",
             "model": "mixture of predictions",
-            "verdict": self.verdict,
+            "verdict": "clear" if self.gain_interval[1] < 0 else "noise",
             **together(self.names, parts, self.interval),
             "predicted": self.loss,
             "gain": self.gain,
@@ -75,40 +86,25 @@ class Mixture:
             "seeds": self.num_seeds,
             "next": [ratio],
             "commands": [run_of(self.reference, ratio)],
-            "grid": None if suggestion is None else self._on_grid(suggestion),
+            "grid": grid,
         }
-
-    def _on_grid(self, suggestion: Suggestion) -> dict[str, Any] | None:
-        """What the model of a sweep predicts at this ratio, and at its own best."""
-        if not set(self.names) <= {*suggestion.names}:
-            return None
-        share = dict(zip(self.names, self.best, strict=True))
-        here = suggestion.answer.goal(np.array([[share.get(name, 0.0) for name in suggestion.names]]))
-        metric, predicted = suggestion.goal.metric, suggestion.answer.predicted
-        return {"metric": metric, "here": [float(each) for each in here[:, 0]], "best": predicted}
 
     def words(self, suggestion: Suggestion | None = None) -> str:
         """The answer in sentences."""
         plain = self.json(suggestion)
-        mix = ", ".join(
-            f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
-            for source, share in plain["best"].items()
-        )
         target = " + ".join(f"{name} {percent(share)}" for name, share in self.target.items() if share)
         low, high = (signed(each, "loss") for each in self.gain_interval)
         mixture = f"Their mixture has a loss of {number(self.loss, 'loss')} on {target}, {signed(self.gain, 'loss')}"
-        may = ", which may do as well" * (self.verdict != "clear")
+        may = ", which may do as well" * (plain["verdict"] != "clear")
         sentences = [
-            f"MixMin, from the predictions of one run a source: {mix}.",
+            f"MixMin, from the predictions of one run a source: {in_words(plain)}.",
             f"{mixture} ({low} to {high}) against equal shares{may}.",
+            *["With one seed, the intervals know of the test records alone."] * (self.num_seeds == 1),
         ]
-        if self.num_seeds == 1:
-            sentences.append("With one seed, the intervals know of the test records alone.")
         if (grid := plain["grid"]) is not None:
-            metric = grid["metric"]
-            here, least, most, at_best = (number(each, metric) for each in [*grid["here"], grid["best"]])
-            there = f"There the sweep predicts {readable(metric)} of {here} ({least} to {most})"
-            sentences.append(f"{there}, and {at_best} at its own best.")
+            here, least, most, best = (number(each, grid["metric"]) for each in [*grid["here"], grid["best"]])
+            there = f"There the sweep predicts {readable(grid['metric'])} of {here} ({least} to {most})"
+            sentences.append(f"{there}, and {best} at its own best.")
         return " ".join(sentences)
 
     def write(self, directory: Path, suggestion: Suggestion | None = None) -> dict[str, Any]:
@@ -142,7 +138,9 @@ def mixmin(results: Sequence[Result], goal: Goal) -> Mixture | None:
     names = [name for name in names_of(reference) if name in runs]
     if len(names) < 2:
         return None
-    target = _target(reference, goal)
+    of = goal.metric.partition("/")[2]
+    asked = dict(goal.weights) or ({of: 1.0} if of in reference.sources else dict.fromkeys(reference.sources, 1.0))
+    target = {name: weight / sum(asked.values()) for name, weight in asked.items()}
     shapes = [{name: each[name].shape for name in target} for of in runs.values() for each in of]
     if any(shape != shapes[0] for shape in shapes):
         text = "the runs of one source each were not tested on the same records"
@@ -232,10 +230,3 @@ def least(logs: np.ndarray, weights: np.ndarray, begin: np.ndarray | None = None
 
 def _share_is_1(result: Result, name: str) -> bool:
     return share_of(result, name) > 1 - 1e-9
-
-
-def _target(reference: Result, goal: Goal) -> dict[str, float]:
-    """The weight of each source whose test records are to be predicted."""
-    of = goal.metric.partition("/")[2]
-    weights = dict(goal.weights) or ({of: 1.0} if of in reference.sources else dict.fromkeys(reference.sources, 1.0))
-    return {name: weight / sum(weights.values()) for name, weight in weights.items()}

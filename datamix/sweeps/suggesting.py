@@ -123,12 +123,8 @@ class Suggestion:
         """The answer in sentences; metrics and shares in per cent where they are shares of something."""
         answer, metric, name = self.answer, self.goal.metric, readable(self.goal.metric)
         plain = self.json()
-        mix = ", ".join(
-            f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
-            for source, share in plain["best"].items()
-        )
         low, high = answer.gain_interval
-        first = f"Predicted best: {mix}, with {name} of {number(answer.predicted, metric)}"
+        first = f"Predicted best: {in_words(plain)}, with {name} of {number(answer.predicted, metric)}"
         gain = f"{signed(answer.gain, metric)} ({signed(low, metric)} to {signed(high, metric)})"
         noise = number(answer.noise, metric)
         sentence = {
@@ -196,6 +192,14 @@ def together(names: Sequence[str], parts: Sequence[int], interval: np.ndarray) -
         for name, part, (low, high) in zip(names, parts, interval, strict=True)
     }
     return {"best": {name: part / PARTS for name, part in zip(names, parts, strict=True)}, "interval": bounds}
+
+
+def in_words(plain: Mapping[str, Any]) -> str:
+    """The shares of `together` for people to read."""
+    return ", ".join(
+        f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
+        for source, share in plain["best"].items()
+    )
 
 
 def run_of(reference: Result, ratio: str) -> str:

@@ -44,6 +44,7 @@ def test_eight_sources():
     rates = np.linspace(20, 60, 8)
     answer = analyse(evidence([f"s{i}" for i in range(8)], saturating(*rates)))
     np.testing.assert_allclose(answer.best, 1 / rates / (1 / rates).sum(), atol=0.03)
+    assert NOISE / 2 < answer.noise < 2 * NOISE  # without second seeds, and though half of the ratios are corners
     assert answer.next.shape == (3, 8)
     np.testing.assert_allclose(answer.next.sum(1), 1)
 
@@ -66,6 +67,15 @@ def test_a_metric_of_the_whole_mix_is_fitted_itself():
     )
     assert answer.verdict == "clear"
     np.testing.assert_allclose(answer.best, centre, atol=0.05)
+
+
+def test_a_metric_of_eight_sources_has_its_best_ratio_inside():
+    centre = np.array([0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
+    bowl = evidence(list("abcdefgh"), lambda r: 0.9 - ((r - centre) ** 2).sum(1, keepdims=True), combine=lambda m: m[0])
+    answer = analyse(bowl)
+    assert (answer.model, answer.verdict) == ("additive quadratic", "clear")
+    np.testing.assert_allclose(answer.best, centre, atol=0.05)
+    assert ((answer.interval[:, 0] <= centre) & (centre <= answer.interval[:, 1])).all()
 
 
 @pytest.mark.parametrize(
