@@ -259,7 +259,7 @@ def _stop(value: str | Mapping[str, Any] | Stop) -> Stop:
     name, component, settings = _rule("stop", value)
     stop = component(**settings)
     if not isinstance(stop, Stop):
-        raise ConfigError(f"stop={name} gives {stop!r}; a stop gives a datamix.mixing.stops.Stop.")
+        raise ConfigError(f"it gives {stop!r}; a stop gives a datamix.mixing.stops.Stop", key="stop", value=name)
     return stop
 
 
@@ -270,9 +270,8 @@ def _weighting(value: str | Mapping[str, Any]) -> Rule:
     def weigh(sizes: Mapping[str, int]) -> Mapping[str, Number]:
         weights = component(sizes, **settings)
         if not isinstance(weights, Mapping) or set(weights) != set(sizes):
-            raise ConfigError(
-                f"weighting={name} gives {weights!r}; it gives one weight for each of {', '.join(sizes)}."
-            )
+            text = f"it gives {weights!r} and not one weight for each of {', '.join(sizes)}"
+            raise ConfigError(text, key="weighting", value=name)
         return weights
 
     return weigh

@@ -466,7 +466,7 @@ def tensors() -> Callable[[jax.Array], Any]:
     try:
         from torch.utils.dlpack import from_dlpack
     except ImportError:
-        raise InstallationError(f"output = 'torch' needs PyTorch: {install_hint('torch')}.") from None
+        raise InstallationError(f"it needs PyTorch: {install_hint('torch')}", key="output", value="torch") from None
     tensor: Callable[[jax.Array], Any] = from_dlpack
     return tensor
 

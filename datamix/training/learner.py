@@ -152,7 +152,7 @@ class Learner:
             shape = ", ".join(["batch", *map(str, expected[1:])])
             kind = "numbers" if expected == (2, 1) else "logits"
             given = f"for two {what if what != task.leaf else 'records'} it gave {outputs}"
-            raise ConfigError(f"model={self._name} must give {kind} [{shape}]; {given}.")
+            raise ConfigError(f"it must give {kind} [{shape}]; {given}", key=f"model={self._name}")
 
     @property
     def _name(self) -> str:

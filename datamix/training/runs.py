@@ -93,9 +93,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     """
     settings = config.train
     if settings is None:
-        raise ConfigError(
-            "job=train needs the groups model and optimizer and the keys of train, as job/train.yaml has."
-        )
+        needed = "it needs the groups model and optimizer and the keys of train, as job/train.yaml has"
+        raise ConfigError(needed, key="job", value="train")
     mesh = mesh_of(config.batch_size, settings.devices)
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
