@@ -12,7 +12,7 @@ from datamix.builder.source import Kind, OpenSource, is_shipped
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation
-from datamix.sources.mapped import end
+from datamix.sources.mapped import after_read
 
 Numbering: TypeAlias = Literal["union", "keep"]
 """Whether the classes of every source get numbers of their own, or labels stay as they are."""
@@ -104,7 +104,7 @@ class _Values:
         whole, one_hot_, num_nan, smallest, largest = True, True, 0, None, -1
         blocks = (part[i : i + _LOOKED_AT] for part in parts for i in range(0, max(len(part), 1), _LOOKED_AT))
         for part in blocks:
-            end(part, len(part))
+            after_read(part, len(part))
             labels = part.astype(np.float32) if part.dtype.name == "bfloat16" else part
             if labels.ndim > 1:
                 is_one_hot = labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()

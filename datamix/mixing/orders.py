@@ -109,7 +109,7 @@ def largest_credit(demand: Demand) -> Table | Carried:
         raise ConfigError("largest_credit mixes single records of sources side by side", key="mix._target_")
     if demand.horizon is None:
         return _spread(demand, demand.group, None)
-    return Table(by_credit(demand.shares, demand.owed, demand.horizon), demand.num_sources)
+    return Table(by_credit(demand.shares, demand.credit, demand.horizon), demand.num_sources)
 
 
 @order

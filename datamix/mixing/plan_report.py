@@ -124,7 +124,7 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     end = plan.length
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
-        end = max(100 * size, 2 * plan.stages[-1].first * plan.batch_records, *seen)
+        end = max(100 * size, 2 * plan.stages[-1].first * plan.slot_records, *seen)
     num_batches = max(end // size, 1)
     batches = sorted({num_batches * i // points for i in range(points + 1)})
     positions = [min(batch * size, end) for batch in batches]
@@ -132,7 +132,7 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
     planned = np.asarray([[float(share) for share in row] for row in shares])
     # Around each step, over as many as hold so many slots: of a few, a share is away from its own by rounding alone.
-    reach = math.ceil(_SMOOTHED * plan.batch_records * len(planned) / (2 * max(end, 1)))
+    reach = math.ceil(_SMOOTHED * plan.slot_records * len(planned) / (2 * max(end, 1)))
     steps = []
     for i, row in enumerate(planned):
         alike = np.flatnonzero(np.abs(planned[max(i - reach, 0) : i + reach + 1] - row).max(axis=1) < 0.01)
@@ -191,7 +191,7 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
         return None  # some records may never be seen
     if samples is not None and samples <= last_record:
         return None
-    number, within = divmod(last_record, plan.batch_records)
+    number, within = divmod(last_record, plan.slot_records)
     for stage in plan.stages:
         period = stage.period
         if period.repeats_records:
@@ -204,31 +204,31 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
                 return None  # too far to walk
         elif period.counts(stage.length)[source] <= wanted:
             continue
-        return (stage.first + period.position_of(source, wanted)) * plan.batch_records + within + 1
+        return (stage.first + period.slot_of(source, wanted)) * plan.slot_records + within + 1
     return None
 
 
 def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]:
     """See `datamix.mixing.plan.Plan.max_deviation`."""
-    worst, walked, per_slot = 0.0, 0, plan.batch_records
+    worst, walked, slot_records = 0.0, 0, plan.slot_records
     ends = [end for end in (records, plan.length) if end is not None]
-    slots = min([_WALKED, *(-(-end // per_slot) for end in ends)])
+    slots = min([_WALKED, *(-(-end // slot_records) for end in ends)])
     for stage in plan.stages:
         count = min(slots - stage.first, stage.length or slots)
         if count <= 0:
             break
-        shares = [float(share) for share in plan.targets_at(stage.first * per_slot)]
+        shares = [float(share) for share in plan.targets_at(stage.first * slot_records)]
         if plan.lengths is None:
             source, _ = stage.period.take(0, count)
-            worst = max(worst, largest_deviation(source, shares) * per_slot)
+            worst = max(worst, largest_deviation(source, shares) * slot_records)
         else:
-            chosen = plan.take(stage.first * per_slot, count * per_slot)
+            chosen = plan.take(stage.first * slot_records, count * slot_records)
             lengths = np.empty(count, np.int64)
             for i, stored in enumerate(plan.lengths):
                 lengths[chosen.source == i] = stored[chosen.record[chosen.source == i]]
             worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares))
         walked += count
-    return worst, walked * per_slot
+    return worst, walked * slot_records
 
 
 def realised(plan: Lookup, stage: Stage) -> list[float]:
@@ -314,7 +314,7 @@ def capped(plan: Lookup) -> list[str]:
     sentences = []
     for source, most in plan.caps.items():
         if (end := next((stage.first for stage in plan.stages if stage.base[source] >= most), None)) is not None:
-            batch = end * plan.batch_records // plan.batch_size
+            batch = end * plan.slot_records // plan.batch_size
             sentences.append(f"{plan.names[source]} leaves the mix in batch {batch:,}, as mix.max_epochs says.")
     return sentences
 
@@ -337,7 +337,7 @@ def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
-        seen = last.base[source] * plan.batch_records
+        seen = last.base[source] * plan.slot_records
         if plan.length is None and not last.shares[source] and 0 < seen < row.records and not plan.sampling[source]:
             rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
             warnings.append(f"{rest} are never seen: the schedule ends without it.")

@@ -294,7 +294,7 @@ def _slots_to_exhaustion(
     spec: PlanSpec,
     stop: Stop,
     mix: Sequence[tuple[int | None, Group]],
-    per_slot: int,
+    slot_records: int,
     epoch_records: Sequence[int],
 ) -> list[int]:
     """The number of slots that each source fills until it is exhausted."""
@@ -314,21 +314,21 @@ def _slots_to_exhaustion(
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
         records = epoch_records[source] * epochs.get(name, 1)
-        count = -(-records // per_slot) if stop.repeats else records // per_slot
+        count = -(-records // slot_records) if stop.repeats else records // slot_records
         if size < 0 or size > permute.MAX_SIZE:
             raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
         if source in active and not size:
             raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
         if source in active and not count:
             raise ConfigError(
-                f"source {name!r} has {size} records, which fill no batch of {per_slot}; "
+                f"source {name!r} has {size} records, which fill no batch of {slot_records}; "
                 f"make batch.size {size} or less, or use mix.granularity=record."
             )
         slots.append(count)
     return slots
 
 
-def _caps(spec: PlanSpec, stop: Stop, per_slot: int, epoch_records: Sequence[int]) -> dict[int, int]:
+def _caps(spec: PlanSpec, stop: Stop, slot_records: int, epoch_records: Sequence[int]) -> dict[int, int]:
     """The number of slots that each source fills at most, by its index."""
     epochs, caps, ids = dict(stop.epochs) | dict(spec.epochs or {}), {}, list(spec.sizes)
     for name, times in (spec.max_epochs or {}).items():
@@ -336,7 +336,7 @@ def _caps(spec: PlanSpec, stop: Stop, per_slot: int, epoch_records: Sequence[int
             text = f"the mix goes on until {name} has been gone through {epochs[name]} times"
             raise ConfigError(text, key=f"mix.max_epochs.{name}", value=times, hint=f"See stop.epochs.{name}.")
         source = ids.index(name)
-        caps[source] = epoch_records[source] * times // per_slot
+        caps[source] = epoch_records[source] * times // slot_records
         if not caps[source]:
-            raise ConfigError(f"its records fill no batch of {per_slot}", key=f"mix.max_epochs.{name}", value=times)
+            raise ConfigError(f"its records fill no batch of {slot_records}", key=f"mix.max_epochs.{name}", value=times)
     return caps

@@ -19,7 +19,7 @@ from datamix.rng.hash import KeyWords, Words, draw, fold, multiply_high
 _ONE = 2**32  # the mean weight, in the integers of the alias table
 
 
-class Lookups(NamedTuple):
+class ArrayOps(NamedTuple):
     """The operations in which NumPy arrays and traced JAX arrays differ.
 
     Attributes:
@@ -216,7 +216,7 @@ class SamplingTables(NamedTuple):
 def sample(
     tables: SamplingTables,
     keys: KeyWords,
-    on: Lookups,
+    on: ArrayOps,
     source: Words,
     epoch: Words,
     index: Words,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.sampling import Lookups, Sampling, SamplingTables, sample
+from datamix.mixing.sampling import ArrayOps, Sampling, SamplingTables, sample
 from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, multiply_high
 
@@ -38,7 +38,7 @@ def parse_shuffle(value: object) -> tuple[str, int]:
     return match[0].partition("(")[0], int(match[1] or 1)
 
 
-_HOST = Lookups(operator.getitem, operator.getitem, permute.permute, np.where)
+_HOST = ArrayOps(operator.getitem, operator.getitem, permute.permute, np.where)
 
 
 class ShuffleTables(NamedTuple):
@@ -69,7 +69,7 @@ class ShuffleTables(NamedTuple):
     samples: SamplingTables | None = None
 
 
-def place(kind: str, tables: ShuffleTables, on: Lookups, source: Words, epoch: Words, index: Words) -> Words:
+def place(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoch: Words, index: Words) -> Words:
     """The records that stand at some places of their sources' epochs; NumPy or traced JAX, uint32 [count] each.
 
     Args:

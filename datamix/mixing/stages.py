@@ -22,7 +22,7 @@ class Stage:
     """A part of the mix with fixed shares.
 
     Attributes:
-      first: The position, in slots, at which it begins.
+      first: The slot of the whole mix at which it begins.
       length: The slots that it lasts; None without end.
       base: How many slots each source had before it, shape [num_sources].
       shares: The shares of the sources that are asked for, shape [num_sources].
@@ -96,7 +96,7 @@ def cut(
             waiting = [source for source in sorted(later & watched - dropped) if left[source] + beyond > 0]
             if waits_for is not None and not waiting:
                 return stages
-            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last, owed=owed)
+            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last, credit=owed)
             active = set(now.active.tolist())
             if waits_for == "any":
                 waiting = [source for source in waiting if source in active]
@@ -179,7 +179,7 @@ def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: 
         if period.quota is not None and not period.quota[source]:
             name = demand.names[source] if demand.names else source
             raise ConfigError(f"the order gives source {name!r} no slot, though it has a share; fill one for it.")
-        return period.position_of(source, wanted[source] - 1) + 1
+        return period.slot_of(source, wanted[source] - 1) + 1
 
     if waits_for == "all":
         if period.max_walk is not None and (demand.horizon or 0) > period.max_walk:

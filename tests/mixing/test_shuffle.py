@@ -13,7 +13,7 @@ def orders_of(plan: Plan, source: int, num_epochs: int) -> list[list[int]]:
     """The records of a source's first epochs, in order."""
     size = plan.sizes[source]
     share = float(plan.shares[source])
-    selection = plan.take(0, int(num_epochs * size / share) + 20 * len(plan.sizes) * plan.batch_records)
+    selection = plan.take(0, int(num_epochs * size / share) + 20 * len(plan.sizes) * plan.slot_records)
     mine = selection.source == source
     return [selection.record[mine & (selection.epoch == epoch)].tolist() for epoch in range(num_epochs)]
 
