@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from fractions import Fraction
 from itertools import accumulate
 
@@ -15,7 +16,11 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.fills import by_credit, by_length, evenly, holds, stratified
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
+from datamix.mixing.plan_spec import PlanSpec
 from datamix.rng.hash import draw_at, key_for
+
+# `Plan` takes an order's settings as keywords beside its own.
+registry.reserve("order", (field.name for field in fields(PlanSpec)))
 
 
 def order(function: Callable[..., Period]) -> Callable[..., Period]:
@@ -81,7 +86,7 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
         period = _spread(demand, Group.flat(demand.shares) if demand.lengths else demand.group, horizon)
     shuffles = window is not None and window > 1
     if isinstance(period, Table):
-        period = Table.unrolled(period.source_of, demand.num_sources, *[demand.table_slots] * shuffles)
+        period = Table.unrolled(period.source_of, demand.num_sources, *([demand.table_slots] if shuffles else []))
     if not shuffles:
         return period
     # Windows begin where batches do.
