@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from datamix.errors import StateError
+from datamix.errors import StateError, first_line
 from datamix.report.files import write_text
 from datamix.training.learner import State, is_key
 
@@ -126,7 +126,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            text = f"{self.path / str(step)} is damaged ({str(error).splitlines()[0]})"
+            text = f"{self.path / str(step)} is damaged ({first_line(error)})"
             raise StateError(text, key="train.resume", hint="Delete it to go on from the one before.") from error
 
 

@@ -361,7 +361,7 @@ def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
     if (trail.weight < 0).any():
         lost = before + int(np.argmax((trail.weight < 0).any(axis=1)))
         text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"
-        run.error = ConfigError(text, key=f"adapt={adapt.rule}")
+        run.error = ConfigError(text, key="adapt", value=adapt.rule)
         return
     for step, weight, count in zip(range(before, run.step), trail.weight, trail.records, strict=True):
         window = step - step % adapt.every
