@@ -69,7 +69,7 @@ def checked_lengths(
       ConfigError: They are none, or whole batches are mixed.
     """
     if by_batch:
-        raise ConfigError("mix.unit follows lengths record by record; set mix.granularity=record.")
+        raise ConfigError("it follows lengths record by record", key="mix.unit", hint="Set mix.granularity=record.")
     checked = []
     for name, size in sizes.items():
         values = np.asarray(lengths[name])

@@ -131,21 +131,27 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
     planned = np.asarray([[float(share) for share in row] for row in shares])
-    # Around each step, over as many as hold so many slots: of a few, a share is away from its own by rounding alone.
+    # Average each step over neighbours with the same planned shares until `_SMOOTHED` slots are covered; over fewer,
+    # rounding alone moves the realised share.
     reach = math.ceil(_SMOOTHED * plan.slot_records * len(planned) / (2 * max(end, 1)))
-    steps = []
-    for i, row in enumerate(planned):
-        alike = np.flatnonzero(np.abs(planned[max(i - reach, 0) : i + reach + 1] - row).max(axis=1) < 0.01)
-        begin = i - next((n for n in range(min(i, reach) + 1) if min(i, reach) - n - 1 not in alike), 0)
-        after = i + next((n for n in range(reach + 1) if min(i, reach) + n + 1 not in alike), 0)
-        steps.append(amounts[after + 1] - amounts[begin])
-    got = np.asarray(steps)
+    ranges = [_alike(planned, i, reach) for i in range(len(planned))]
+    got = np.asarray([amounts[after] - amounts[begin] for begin, after in ranges])
     return OverTime(
         positions=np.asarray(positions),
         planned=planned,
         realised=got / np.maximum(got.sum(axis=1, keepdims=True), 1),
         epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.epoch_records, 1),
     )
+
+
+def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
+    """The rows [begin, end) around row `i` with the same shares, at most `reach` on either side."""
+    begin, end = i, i + 1
+    while begin > max(i - reach, 0) and np.abs(planned[begin - 1] - planned[i]).max() < 0.01:
+        begin -= 1
+    while end < min(i + reach + 1, len(planned)) and np.abs(planned[end] - planned[i]).max() < 0.01:
+        end += 1
+    return begin, end
 
 
 def report(plan: Lookup) -> PlanReport:
@@ -274,9 +280,12 @@ def unseen(plan: Lookup) -> list[str]:
         if not any(stage.shares[source] for stage in plan.stages):
             sentences.append(f"{name} has no share and gives no record.")
         elif counts is not None and counts[source] < size and not plan.sampling[source]:
-            left = f"{size - counts[source]:,} of {name}'s {size:,} records"
-            sentences.append(f"{left} are never seen: the schedule ends without it.")
+            sentences.append(_never_seen(name, size, counts[source]))
     return sentences
+
+
+def _never_seen(name: str, size: int, seen: int) -> str:
+    return f"{size - seen:,} of {name}'s {size:,} records are never seen: the schedule ends without it."
 
 
 def never_shown(plan: Lookup, whole: Lookup) -> str:
@@ -337,21 +346,15 @@ def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
+        if plan.sampling[source]:
+            continue  # some records may never be seen
         seen = last.base[source] * plan.slot_records
-        if plan.length is None and not last.shares[source] and 0 < seen < row.records and not plan.sampling[source]:
-            rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
-            warnings.append(f"{rest} are never seen: the schedule ends without it.")
-        if (
-            row.samples
-            and row.epochs is not None
-            and row.epochs < 0.5
-            and not plan.sees_all
-            and not plan.sampling[source]
-        ):
-            warnings.append(
-                f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
-                "stop the mix goes on."
-            )
+        if plan.length is None and not last.shares[source] and 0 < seen < row.records:
+            warnings.append(_never_seen(name, row.records, seen))
+        is_cut_short = row.epochs is not None and row.epochs < 0.5 and not plan.sees_all
+        if row.samples and is_cut_short:
+            rest = f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen"
+            warnings.append(f"{rest}; under another stop the mix goes on.")
     late = max((row.exhausted_at or 0, name) for name, row in sources.items())
     repeats = [
         (count / row.records, name)

@@ -170,18 +170,19 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     slot_records = spec.batch_size if spec.granularity == "batch" else 1
 
     mix = _phases(spec, names, spec.batch_size // slot_records)
-    exhausted = _slots_to_exhaustion(spec, stop, mix, slot_records, shuffle.epoch_records)
+    epochs = dict(stop.epochs) | dict(spec.epochs or {})
+    exhausted = _slots_to_exhaustion(spec, stop, epochs, mix, slot_records, shuffle.epoch_records)
+    drawn = f"it counts every record once an epoch, and {next(iter(spec.sampling or ()), '')}'s are drawn"
     lengths = None
     if spec.lengths is not None:
         if spec.sampling:
-            text = f"it counts every record once an epoch, and {next(iter(spec.sampling))}'s are drawn"
-            raise ConfigError(text, key="mix.unit", hint="Leave balance and record_weight out, or mix records.")
+            mend = "Leave balance and record_weight out, or mix records."
+            raise ConfigError(drawn, key="mix.unit", hint=mend)
         stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
         lengths = RecordLengths(stored=stored, shuffle=shuffle)
     num_tokens = None
     if spec.tokens is not None and spec.sampling:
-        text = f"it counts every record once an epoch, and {next(iter(spec.sampling))}'s are drawn"
-        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
+        raise ConfigError(drawn, key="stop.tokens", value=spec.tokens)
     if spec.num_tokens and not spec.sampling:
         tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
         num_tokens = RecordLengths(stored=tuple(tokens), shuffle=shuffle)
@@ -192,7 +193,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         seed=spec.seed,
         batch_size=spec.batch_size,
         slot_records=slot_records,
-        # As much room for all phases together as for two alone: another schedule is then no other program.
+        # All phases together get the room of two, so that changing the schedule does not recompile.
         table_slots=TABLE_SLOTS if len(mix) <= 2 else max(2**13, 2 * TABLE_SLOTS >> (len(mix) - 1).bit_length()),
         scheduled=spec.schedule is not None,
         lengths=lengths,
@@ -209,7 +210,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         stop=stop,
         phases=mix,
         demand=demand,
-        caps=_caps(spec, stop, slot_records, shuffle.epoch_records) if stop.repeats else {},
+        caps=_caps(spec, stop, epochs, slot_records, shuffle.epoch_records) if stop.repeats else {},
         drops_at_cap=spec.at_max_epochs == "drop",
         samples=spec.samples,
         shuffle=shuffle,
@@ -293,6 +294,7 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
 def _slots_to_exhaustion(
     spec: PlanSpec,
     stop: Stop,
+    epochs: Mapping[str, int],
     mix: Sequence[tuple[int | None, Group]],
     slot_records: int,
     epoch_records: Sequence[int],
@@ -302,7 +304,6 @@ def _slots_to_exhaustion(
     for name in stop.sources:
         if name not in names:
             raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
-    epochs = dict(stop.epochs) | dict(spec.epochs or {})
     for key, numbers in (("stop.epochs", epochs), ("mix.max_epochs", spec.max_epochs or {})):
         for name, times in numbers.items():
             if name not in names:
@@ -327,9 +328,11 @@ def _slots_to_exhaustion(
     return slots
 
 
-def _caps(spec: PlanSpec, stop: Stop, slot_records: int, epoch_records: Sequence[int]) -> dict[int, int]:
+def _caps(
+    spec: PlanSpec, stop: Stop, epochs: Mapping[str, int], slot_records: int, epoch_records: Sequence[int]
+) -> dict[int, int]:
     """The number of slots that each source fills at most, by its index."""
-    epochs, caps, ids = dict(stop.epochs) | dict(spec.epochs or {}), {}, list(spec.sizes)
+    caps, ids = {}, list(spec.sizes)
     for name, times in (spec.max_epochs or {}).items():
         if stop.waits_for is not None and times < epochs.get(name, 1):
             text = f"the mix goes on until {name} has been gone through {epochs[name]} times"
