@@ -179,5 +179,5 @@ def test_every_place_of_blocks_is_as_likely() -> None:
 def test_blocks_that_are_none() -> None:
     with pytest.raises(ConfigError, match=r"^block_records\.a = 0; it is 1 or more, and less than 2\^32\.$"):
         Plan({"a": 5}, shuffle="blocks(2)", block_records={"a": 0})
-    with pytest.raises(ConfigError, match=r"^block_records: there is no source 'b' in this mix\. Known: a\.$"):
+    with pytest.raises(ConfigError, match=r"^block_records\.b: there is no source 'b' in this mix\. Known: a\.$"):
         Plan({"a": 5}, shuffle="blocks(2)", block_records={"b": 3})
