@@ -45,7 +45,10 @@ class Labels:
         return self.numbering == "keep" or None not in self.num_classes.values()
 
     def offset(self, source: str) -> int | None:
-        """The number that is added to the classes of a source; None if that depends on labels not yet read."""
+        """The number that the numbering adds to the classes of a source; None if that depends on labels not yet read.
+
+        A user's own `offset_label` may take its place; see `datamix.builder.assembly.Assembly.offset`.
+        """
         if self.numbering == "keep" or source not in self.num_classes:
             return 0
         counts = list(self.num_classes.values())[: list(self.num_classes).index(source)]

@@ -149,17 +149,10 @@ class OpenSource:
         of_source = int(known) if isinstance(known, int | np.integer) and known > 0 else None
         return number or names or len(self.source.class_names) or of_source
 
-    def num_classes(self) -> int:
-        """The number of classes: as many as are declared, otherwise the largest label of the dataset and one."""
-        declared = self.declared_num_classes
-        if declared is not None:
-            return declared
-        return max((int(np.fmax.reduce(labels, initial=-1)) + 1 for labels in self.whole_labels()), default=0)
-
     def whole_labels(self) -> list[np.ndarray]:
         """The labels of the whole dataset, of which this source may be a part."""
         whole = self.source
-        while isinstance(whole, Selected):
+        while isinstance(whole, Selected):  # what is `Sliced` knows them itself
             whole = whole.source
         try:
             if isinstance(whole, LabelledSource):

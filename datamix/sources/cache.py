@@ -36,6 +36,11 @@ def cache_directory(path: str | None) -> Path:
     return expanded(path) if path else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
+def stamp(status: os.stat_result) -> list[int]:
+    """What of a file changes when it is written again: its size, its time in ns and its inode."""
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """The content of a place.
