@@ -46,7 +46,7 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """Add a component.
 
     Args:
-      kind: One of `_KINDS`.
+      kind: "source", "operator", "order" and so on.
       name: What a config calls it.
       component: What is called with the config's settings as keywords.
 

@@ -129,7 +129,6 @@ def by_credit(shares: Shares, begin: Shares, count: int) -> np.ndarray:
       shares: The shares, adding up to 1, shape [num_sources].
       begin: The credit of each source at the first slot, by how many slots it is behind, adding up to 0; empty where
         none is.
-      count: How many slots.
 
     Returns:
       Source ids, int32 [count].
@@ -232,7 +231,6 @@ def by_length(
       shares: The shares of the summed lengths, shape [num_sources].
       length_of: The lengths of a source's records by their running numbers, int64 [count] -> [count].
       base: The running number of each source's first record here.
-      count: How many slots to fill.
 
     Returns:
       Source ids, int32 [count]. At every prefix, the summed length of every source is within one longest record of its

@@ -50,7 +50,6 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     """Spread the slots of each source as evenly as its share allows, by Tijdeman's rule.
 
     Args:
-      demand: The demand of the stage.
       window: Shuffle the slots inside windows of so many: looks random, keeps every window's counts. The shuffles
         repeat with the table, after some 2^18 slots.
       stratify: Give every batch the exact quota of each source, rounded down or up, and carry the rest over.
@@ -142,7 +141,6 @@ def random(demand: Demand, *, replacement: bool = False) -> Draws:
     """Draw every slot's source independently, in proportion to the shares.
 
     Args:
-      demand: The demand of the stage.
       replacement: Draw the record within the source the same way, instead of taking its next one.
 
     Raises:

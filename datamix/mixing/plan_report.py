@@ -292,7 +292,6 @@ def never_shown(plan: Lookup, whole: Lookup) -> str:
     """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
 
     Args:
-      plan: The plan of the mix.
       whole: The same mix until each source has been seen once.
     """
     if plan.length is None or plan.sees_all or any(plan.sampling):
@@ -372,7 +371,6 @@ def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
 
     Args:
       source: The source of each record, int [count].
-      shares: The exact share of each source.
 
     >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
     0.5

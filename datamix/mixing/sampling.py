@@ -235,7 +235,6 @@ def sample(
     """Records as they are drawn; NumPy or traced JAX, uint32 [count] each.
 
     Args:
-      source: As epoch and index, see `datamix.mixing.shuffle.place`.
       record: What stands there where nothing is drawn.
       shuffled: Whether the classes and their records are put into another order.
     """

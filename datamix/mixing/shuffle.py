@@ -74,9 +74,7 @@ def place(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoch: 
 
     Args:
       kind: "full", "window", "blocks" or "none".
-      source: The index of each source.
       epoch: How often the source had been gone through before.
-      index: The place in this epoch.
     """
     if tables.grid is None:
         return index

@@ -21,7 +21,6 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
 
     Args:
       value: A number or text.
-      where: The key of the weight.
       name: The source that it is for; by default, the last part of the key.
 
     Raises:
@@ -108,7 +107,6 @@ def resolve_shares(
       weights: The relative weights; a source not named has 1; None counts as not named.
       share: The absolute shares, in [0, 1]; the other sources divide what is left by their weights.
       default: The weights of sources that are not named, in place of 1.
-      where: The key under which all this stands.
       may_be_empty: Whether all weights may be 0, and all shares with them.
 
     Returns:

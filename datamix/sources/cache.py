@@ -70,7 +70,7 @@ class Place:
 
     Attributes:
       cache_dir: The directory of all entries; it is made when it is first written to.
-      name: A name for people who list the directory.
+      name: For people who list the directory.
       key: JSON; what is kept. Another key is another entry.
       fingerprint: JSON; the state of what the arrays are made from. Another fingerprint makes the entry stale.
       checked: Whether opening an entry checks all of its arrays, which reads them, and not their size alone.
