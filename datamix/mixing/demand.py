@@ -11,7 +11,7 @@ import numpy as np
 
 from datamix.mixing.fills import TABLE_SLOTS, Shares
 from datamix.mixing.groups import Group
-from datamix.mixing.lengths import RecordLengths
+from datamix.mixing.record_lengths import RecordLengths
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from datamix.errors import ConfigError, hint, unknown_source
 from datamix.mixing.demand import Demand
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import Group, Rule, by_path, resolve
-from datamix.mixing.lengths import RecordLengths, checked_lengths
+from datamix.mixing.record_lengths import RecordLengths, checked_lengths
 from datamix.mixing.sampling import Sampling
 from datamix.mixing.schedules import Phase, phases
 from datamix.mixing.shuffle import BLOCK_RECORDS, Shuffle, parse_shuffle
