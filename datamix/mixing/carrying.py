@@ -17,9 +17,9 @@ from fractions import Fraction
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import earliest_deadlines
 from datamix.mixing.periods.carried import Carried
 from datamix.mixing.periods.table import Table
+from datamix.mixing.table_fills import earliest_deadlines
 
 LEAST_SLOTS, _MOST_SLOTS = 2**13, 2**22
 """The slots of a block, at least and at most."""

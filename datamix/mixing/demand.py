@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from datamix.mixing.fills import TABLE_SLOTS, Shares
 from datamix.mixing.groups import Group
 from datamix.mixing.record_lengths import RecordLengths
+from datamix.mixing.table_fills import TABLE_SLOTS, Shares
 
 
 @dataclass(frozen=True, kw_only=True)

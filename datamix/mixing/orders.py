@@ -13,10 +13,10 @@ from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.carrying import carried
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import by_credit, by_length, evenly, holds, stratified
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
 from datamix.mixing.plan_spec import PlanSpec
+from datamix.mixing.table_fills import by_credit, by_length, evenly, holds, stratified
 from datamix.rng.hash import draw_at, key_for
 
 # `Plan` takes an order's settings as keywords beside its own.

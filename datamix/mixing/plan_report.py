@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import groups_of
 from datamix.mixing.lookup import Lookup
 from datamix.mixing.periods import Table
 from datamix.mixing.stages import Stage
+from datamix.mixing.table_fills import TABLE_SLOTS
 
 # How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20

@@ -12,7 +12,6 @@ import numpy as np
 from datamix import registry
 from datamix.errors import ConfigError, hint, unknown_source
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import Group, Rule, by_path, resolve
 from datamix.mixing.record_lengths import RecordLengths, checked_lengths
 from datamix.mixing.sampling import Sampling
@@ -20,6 +19,7 @@ from datamix.mixing.schedules import Phase, phases
 from datamix.mixing.shuffle import BLOCK_RECORDS, Shuffle, parse_shuffle
 from datamix.mixing.stages import Order
 from datamix.mixing.stops import Stop
+from datamix.mixing.table_fills import TABLE_SLOTS
 from datamix.mixing.weights import Number
 from datamix.rng import permute
 from datamix.rng.hash import key_for

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.shuffle import Shuffle
+from datamix.mixing.table_fills import TABLE_SLOTS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

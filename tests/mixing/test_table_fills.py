@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import by_credit, by_length
 from datamix.mixing.plan import Plan
+from datamix.mixing.table_fills import by_credit, by_length
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 weights = st.lists(st.integers(1, 50) | st.floats(1e-2, 1), min_size=2, max_size=9)
