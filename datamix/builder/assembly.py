@@ -14,7 +14,7 @@ from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
-from datamix.builder.values import check_largest, notes_on_values
+from datamix.builder.value_checks import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.kept import KeptStatistics
 from datamix.builder.opening import open_source
+from datamix.builder.statistics_cache import KeptStatistics
 from datamix.builder.texts import texts
 from datamix.builder.views import held_out
 from datamix.config.schema import Config, SourceConfig

@@ -15,7 +15,7 @@ from jaxtyping import UInt32
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
-from datamix.mixing.sampling import Lookups, sample
+from datamix.mixing.sampling import ArrayOps, sample
 from datamix.mixing.shuffle import ShuffleTables, place
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import SlotLookup
@@ -26,7 +26,7 @@ from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, draw, multiply_high
 
 _NEVER = 2**63
-_DEVICE = Lookups(choose, look_up, permute.permute_traced, jnp.where)
+_DEVICE = ArrayOps(choose, look_up, permute.permute_traced, jnp.where)
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +36,7 @@ class PlanArrays:
 
     Attributes:
       shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none"; static.
-      records_per_slot: Records that a slot stands for; static.
+      slot_records: Records that a slot stands for; static.
       slots: The periods of all stages.
       end: Slot at which each stage ends, high and low word, uint32 [num_stages, 2].
       base_epoch: Epoch of each source when the stage begins, uint32 [num_stages, num_sources].
@@ -47,7 +47,7 @@ class PlanArrays:
     """
 
     shuffle: str = field(metadata={"static": True})
-    records_per_slot: int = field(metadata={"static": True})
+    slot_records: int = field(metadata={"static": True})
     slots: SlotLookup
     end: Words
     base_epoch: Words
@@ -96,7 +96,7 @@ def arrays_of(plan: Plan) -> PlanArrays:
         shuffle = replace(shuffle, kind="none")
     return PlanArrays(
         shuffle=shuffle.kind,
-        records_per_slot=plan.batch_records,
+        slot_records=plan.slot_records,
         slots=slots,
         end=np.asarray([[end >> 32, end % 2**32] for end in ends], np.uint32),
         base_epoch=np.stack([epoch for epoch, _ in base]),
@@ -114,7 +114,7 @@ def cursor_at(plan: Plan, position: int) -> Cursor:
       plan: The plan of the mix.
       position: Position in records, at the beginning of a slot.
     """
-    number = position // plan.batch_records
+    number = position // plan.slot_records
     index = max(i for i, stage in enumerate(plan.stages) if stage.first <= number)
     stage = plan.stages[index]
     slot, counts = lookup_of(stage.period).slot_at(stage.period, number - stage.first)
@@ -153,9 +153,9 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
       num_slots: How many slots; static.
 
     Returns:
-      `num_slots * plan.records_per_slot` records, and the cursor right after them.
+      `num_slots * plan.slot_records` records, and the cursor right after them.
     """
-    begin, per_slot = cursor.position, plan.records_per_slot
+    begin, slot_records = cursor.position, plan.slot_records
     ahead = jnp.arange(num_slots, dtype=jnp.uint32)
     if len(plan.end) == 1:
         here, count = jnp.ones(num_slots, bool), jnp.uint32(num_slots)
@@ -163,9 +163,9 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
         cursor = _advance(plan, cursor, count, source, here)
     else:
         cursor, (source, epoch, offset) = _take_through_stages(plan, cursor, ahead)
-    if per_slot > 1:
-        within = jnp.arange(per_slot, dtype=jnp.uint32)
-        source, epoch = (jnp.repeat(values, per_slot) for values in (source, epoch))
+    if slot_records > 1:
+        within = jnp.arange(slot_records, dtype=jnp.uint32)
+        source, epoch = (jnp.repeat(values, slot_records) for values in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
     passed, index = divided(offset, choose(plan.size, source))
     epoch = epoch + passed
@@ -196,7 +196,7 @@ def _take_through_stages(plan: PlanArrays, cursor: Cursor, slot: jax.Array) -> t
 def _take(plan: PlanArrays, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> Slots:
     """The slots `ahead` of a cursor, where they are `here`."""
     source, rank = plan.slots.take(cursor, ahead, here)
-    used = rank * jnp.uint32(plan.records_per_slot)
+    used = rank * jnp.uint32(plan.slot_records)
     return source, choose(cursor.epoch, source), choose(cursor.offset, source) + used
 
 
@@ -205,7 +205,7 @@ def _advance(plan: PlanArrays, cursor: Cursor, count: jax.Array, source: jax.Arr
     low = cursor.position[1] + count
     high = cursor.position[0] + (low < cursor.position[1])
     slot, counts = plan.slots.advance(cursor, count, source, here)
-    epochs, offset = divided(cursor.offset + counts * jnp.uint32(plan.records_per_slot), plan.size)
+    epochs, offset = divided(cursor.offset + counts * jnp.uint32(plan.slot_records), plan.size)
     epoch = cursor.epoch + epochs
     if len(plan.end) == 1:  # which never ends
         online = None if cursor.online is None else settled(cursor.online, count, counts)
@@ -234,9 +234,9 @@ def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Ar
     """Record of each index in the epochs of the sources; `begin` is the slot of the first, high and low word."""
     if plan.slots.draws_records:
         # Counted in records, like the plan's: the 64-bit product of slot and records, then the row.
-        per_slot = jnp.uint32(plan.records_per_slot)
-        low = begin[1] * per_slot
-        high = begin[0] * per_slot + multiply_high(begin[1], per_slot)
+        slot_records = jnp.uint32(plan.slot_records)
+        low = begin[1] * slot_records
+        high = begin[0] * slot_records + multiply_high(begin[1], slot_records)
         row = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (row < low), row)
         record = jnp.asarray(multiply_high(word, choose(plan.size, source)))
@@ -255,6 +255,6 @@ def _sizes(plan: Plan) -> list[int]:
 
 def _epochs_and_offsets(counts: Sequence[int], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Epoch of each source and offset in it, uint32 [num_sources], after so many slots of it."""
-    pairs = [divmod(n * plan.batch_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
+    pairs = [divmod(n * plan.slot_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
     epoch, offset = np.asarray([(epoch % 2**32, offset) for epoch, offset in pairs], np.uint32).T
     return epoch, offset

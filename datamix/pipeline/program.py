@@ -115,9 +115,9 @@ def locate_batches(
     Returns:
       `num_batches * batch_size` records, and the cursor right after them.
     """
-    located, after = locate(plan, cursor, num_batches * batch_size // plan.records_per_slot)
+    located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records)
     if row_shuffle is not None:
-        rows = row_shuffle.rows(cursor.position, num_batches, batch_size, plan.records_per_slot)
+        rows = row_shuffle.rows(cursor.position, num_batches, batch_size, plan.slot_records)
         located = Located(*(look_up(values, rows) for values in located))
     return located, after
 

@@ -70,7 +70,7 @@ class Past:
           counts: How many records of each source another mix had given by then, by name; empty where it drew them.
         """
         plan = self._plan
-        end = -(-(position if plan.length is None else min(position, plan.length)) // plan.batch_records)
+        end = -(-(position if plan.length is None else min(position, plan.length)) // plan.slot_records)
         stages = [stage for stage in plan.stages if stage.first < end]
         if not stages:
             return {}
@@ -81,7 +81,7 @@ class Past:
             given = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
         else:
             given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
-        mix = [plan.batch_records, self._slots(end), plan.replacement_key if draws_records else None]
+        mix = [plan.slot_records, self._slots(end), plan.replacement_key if draws_records else None]
         if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
             later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
             shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]

@@ -13,7 +13,7 @@ from datamix.builder.assembly import Assembly
 from datamix.builder.built import Built, build
 from datamix.builder.opening import open_source
 from datamix.builder.source import OpenSource
-from datamix.builder.values import notes_on_values, what_is_broken
+from datamix.builder.value_checks import notes_on_values, what_is_broken
 from datamix.builder.views import held_out, viewed
 from datamix.config.schema import Config
 from datamix.errors import ConfigError, DataError, SpecError

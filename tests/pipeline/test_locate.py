@@ -61,9 +61,9 @@ def walk(plan: Plan, start: int, num_slots: int, times: int) -> Cursor:
     arrays = on_device(plan)
     cursor = cursor_at(plan, start)
     for i in range(times):
-        begin = start + i * num_slots * plan.batch_records
+        begin = start + i * num_slots * plan.slot_records
         got, cursor = located(arrays, cursor, num_slots)
-        assert_located(got, plan, begin, num_slots * plan.batch_records)
+        assert_located(got, plan, begin, num_slots * plan.slot_records)
     return cursor
 
 
@@ -73,7 +73,7 @@ def walk(plan: Plan, start: int, num_slots: int, times: int) -> Cursor:
 def test_exact_records() -> None:
     plan = Plan({"a": 2, "b": 3}, order="round_robin", stop="forever", shuffle=False)
     arrays = arrays_of(plan)
-    assert (arrays.shuffle, arrays.records_per_slot) == ("none", 1)
+    assert (arrays.shuffle, arrays.slot_records) == ("none", 1)
     got, cursor = located(arrays, cursor_at(plan, 0), 8)
     assert got.source.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     assert got.epoch.tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
@@ -103,7 +103,7 @@ def test_exact_cursors() -> None:
 def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: type, static: tuple[Any, ...]) -> None:
     arrays = arrays_of(plan_of(order, **settings))
     assert type(arrays.slots) is lookup
-    assert (arrays.shuffle, arrays.records_per_slot, arrays.slots.draws_records) == static
+    assert (arrays.shuffle, arrays.slot_records, arrays.slots.draws_records) == static
 
 
 # The plan, traced.
@@ -190,8 +190,8 @@ def test_blocks_between_which_slots_are_swapped(settings: dict[str, Any]) -> Non
     period = plan.stages[0].period
     assert isinstance(period, Carried)
     for block in (1, 2, 3, 10**9):
-        walk(plan, (block * period.table.length - 30) * plan.batch_records, 48, 3)
-    walk(plan, 5 * plan.batch_records, 5 * period.table.length // 2, 2)
+        walk(plan, (block * period.table.length - 30) * plan.slot_records, 48, 3)
+    walk(plan, 5 * plan.slot_records, 5 * period.table.length // 2, 2)
 
 
 def test_stages_of_tables_and_of_blocks_between_which_slots_are_swapped() -> None:
