@@ -270,7 +270,7 @@ class Pipeline:
             every = changes(settings, shortened(self._settings))
             # A source may come and go with the mix; of one that stays, nothing may change.
             may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
-            may_change |= {"mix", "mix.loss_weight", "source"}
+            may_change |= {"mix", "source"}
             firm = [key for key in differing if key not in may_change]
             if firm or changed is None:
                 or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
