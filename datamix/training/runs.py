@@ -215,7 +215,8 @@ def _resume(run: Run) -> list[Line]:
 
 
 _RESUME = "train.resume"
-_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule")  # what is done from then on, and leaves no other state
+# What is done from then on, and leaves no other state.
+_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule", "mix.loss_weight")
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -232,6 +233,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
+        **({"mix.loss_weight": [weight]} if (weight := run.config.mix.loss_weight) else {}),
     }) | of_source  # fmt: skip
 
 

@@ -436,5 +436,5 @@ def test_a_state_is_of_all_records_of_a_source_given_or_not() -> None:
     other = datamix.mix({"a": ARRAYS["a"], "b": {"number": values}}, stop="forever", batch_size=4, labels="keep")
     state = saved(mix().iterator(1).state())
     for insists in (None, "mix"):
-        with pytest.raises(StateError, match="over other records of source 'b' than are here; restore it under the same"):
+        with pytest.raises(StateError, match="over other records of source 'b' than are here; restore"):
             other.iterator().restore(state, changed=insists)

@@ -101,6 +101,8 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make,
         "mix.share.across=0.3": r"mix\.weights\.across was 1/2 and is 3/10, .*go on .*\(train\.resume=changed\)",
         "optimizer.learning_rate=0.1": r"/6 was taken under another configuration: optimizer\.learning_rate was 0\.05 "
         r"and is 0\.1; resume it under the same, go on on purpose with train\.resume=changed, or start afresh",
+        "mix.loss_weight.across=2": r"/6 was taken under another configuration: mix\.loss_weight was not set and is "
+        r'\[\{"across": 2\}\]; resume it under the same, go on on purpose with train\.resume=changed, or start afresh',
         "model.hidden=[3]": r"model was .* and is .*, parameters was \d+ and is \d+; resume it under the same, or",
         "train.steps=4": r"^train\.steps = 4; the run in \S+ has done 6 steps already\. Make it more, or start",
         "source.down.test_split=train": r"source\.down\.test_split differs; resume it under the same, or start",
