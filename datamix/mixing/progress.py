@@ -25,6 +25,16 @@ class Totals(NamedTuple):
         counts = plan.counts(position)
         return cls(counts, plan.tokens(counts))
 
+    def without(self, first: Totals, end: Totals) -> Totals:
+        """The same without what was given from one position to another."""
+
+        def less(of_all: list[int], begin: list[int], until: list[int]) -> list[int]:
+            return [count + since - upto for count, since, upto in zip(of_all, begin, until, strict=True)]
+
+        if self.tokens is None or first.tokens is None or end.tokens is None:
+            return Totals(less(self.records, first.records, end.records), None)
+        return Totals(*(less(*parts) for parts in zip(self, first, end, strict=True)))
+
 
 def progress(plan: Lookup, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
     """The records, epochs and shares of each source by name, `lately` being from one position to another.

@@ -86,6 +86,7 @@ class _Mix(Protocol):
 
     @property
     def compiled(self) -> Compiled: ...
+    def totals(self, step: int, /) -> Totals: ...
     def state(self, step: int, /) -> State: ...
     def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
 
@@ -393,20 +394,17 @@ class BatchIterator(Iterator[Batch]):
         """Where the mix stands, and how fast records are read on the host.
 
         `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
-        together, and what follows from them: epochs, its share of records and, where there are any, of tokens; and the
-        share `lately`, which is since the last call, or since the iterator began or was restored. It follows from the
-        step alone, however that was reached.
+        together and without the steps that are left out, and what follows from them: epochs, its share of records and,
+        where there are any, of tokens; and the share `lately`, which is since the last call, or since the iterator
+        began or was restored. It follows from the step alone, however that was reached.
 
         Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
         began, seconds waited, the share of times that data was there when it was asked for, and the source that was
         most often the last to arrive. All of it is 0 or None where every source is resident.
         """
         step = self.step
-        now = Totals.at(self._plan, step * self._program.batch_size)
-        rows = progress(
-            self._plan, now, self._reported or Totals.at(self._plan, self._sought * self._program.batch_size)
-        )
-        self._reported = now
+        now, before = self._pipeline.totals(step), self._reported or self._pipeline.totals(self._sought)
+        rows, self._reported = progress(self._plan, now, before), now
         sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
         return {"step": step, **self._metrics.report(), "sources": sources}
 

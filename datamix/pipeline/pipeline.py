@@ -18,6 +18,7 @@ from datamix.fingerprint import causes, changes, difference, digest, in_words, s
 from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
+from datamix.mixing.progress import Totals
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState
@@ -226,12 +227,13 @@ class Pipeline:
         ranges = [[first * size, end * size] for first, end in self.batching.skip if first * size < position]
         return parts | ({"skip": digest(ranges)} if ranges else {})
 
-    def counts(self, step: int) -> list[int]:
-        """The records of each source in the batches before a step that are not left out."""
-        at = [self.plan.counts(self.batching.position(step))]
+    def totals(self, step: int) -> Totals:
+        """What each source has given in the batches before a step that are not left out."""
+        now = Totals.at(self.plan, self.batching.position(step))
         for steps in self.batching.skip:
-            at += [self.plan.counts(self.batching.position(min(each, step))) for each in steps]
-        return [count[0] + sum(count[1::2]) - sum(count[2::2]) for count in zip(*at, strict=True)]
+            first, end = (Totals.at(self.plan, self.batching.position(min(each, step))) for each in steps)
+            now = now.without(first, end)
+        return now
 
     def state(self, step: int) -> State:
         """The state of an iterator before the batch at a step; see `BatchIterator.state`."""

@@ -501,6 +501,20 @@ def test_metrics_follow_from_the_step(load: Callable[..., datamix.Pipeline]) -> 
     assert sought.metrics()["sources"]["a"]["share_lately"] is None
 
 
+def test_metrics_leave_out_what_is_skipped() -> None:
+    sources = {name: {"number": np.arange(size)} for name, size in {"a": 37, "b": 11}.items()}
+    pipeline = datamix.mix(sources, skip=[[0, 2], [4, 5]], batch_size=8, weights={"a": 3}, stop="forever")
+    iterator, counts, lately = pipeline.iterator(), np.zeros(2, int), np.zeros(2, int)
+    for _ in range(6):
+        assert [row["records"] for row in iterator.metrics()["sources"].values()] == counts.tolist()
+        counts += (lately := np.bincount(next(iterator)["source_id"], minlength=2))
+    rows = iterator.metrics()["sources"].values()
+    assert iterator.step == 9
+    assert [row["share_lately"] for row in rows] == (lately / 8).tolist()
+    sought = pipeline.iterator(9).metrics()["sources"].values()
+    assert [row["records"] for row in sought] == counts.tolist()
+
+
 def test_epochs_that_nobody_has_foreseen_are_told_once(
     load: Callable[..., datamix.Pipeline], caplog: pytest.LogCaptureFixture
 ) -> None:
