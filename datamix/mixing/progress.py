@@ -27,13 +27,14 @@ class Totals(NamedTuple):
 
     def without(self, first: Totals, end: Totals) -> Totals:
         """The same without what was given from one position to another."""
+        tokens = None
+        if self.tokens is not None and first.tokens is not None and end.tokens is not None:
+            tokens = _less(self.tokens, first.tokens, end.tokens)
+        return Totals(_less(self.records, first.records, end.records), tokens)
 
-        def less(of_all: list[int], begin: list[int], until: list[int]) -> list[int]:
-            return [count + since - upto for count, since, upto in zip(of_all, begin, until, strict=True)]
 
-        if self.tokens is None or first.tokens is None or end.tokens is None:
-            return Totals(less(self.records, first.records, end.records), None)
-        return Totals(*(less(*parts) for parts in zip(self, first, end, strict=True)))
+def _less(counts: list[int], first: list[int], end: list[int]) -> list[int]:
+    return [count - until + since for count, since, until in zip(counts, first, end, strict=True)]
 
 
 def progress(plan: Lookup, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
