@@ -15,7 +15,6 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
-from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
 from datamix.mixing.progress import Totals
@@ -116,7 +115,7 @@ class Pipeline:
         adapt: Adapt | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder, skip=skip)
-        self.adapt = adapt
+        self.adapt, self._identity = adapt, dict(identity or {})
         plan_arrays = self._plan_arrays(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
@@ -125,7 +124,6 @@ class Pipeline:
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
         self.viewer: Callable[..., Pipeline] | None = None
-        self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
         self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
@@ -150,7 +148,7 @@ class Pipeline:
         self._reader = _OnDevice(reader)
 
     def _plan_arrays(self, plan: Plan) -> PlanArrays:
-        arrays = arrays_of(plan)
+        arrays = arrays_of(plan, cast(Any, self._identity.get("mix.loss_weight")))
         return arrays if self.adapt is None else replace(arrays, slots=CreditLookup.of(plan))
 
     @property
@@ -319,9 +317,6 @@ class Pipeline:
         """The same data and the same compiled program under another plan."""
         batching = replace(self.batching, length=plan.length)
         program, _, row_shuffle, numbers = self._layout
-        if self._identity.get("mix.loss_weight") == INVERSE_SHARE:
-            by_source = loss_weights(INVERSE_SHARE, plan.names, plan.targets)
-            numbers = tuple(each.changed("loss_weight", list(by_source.values())) for each in numbers)
         row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
