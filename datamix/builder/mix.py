@@ -16,16 +16,15 @@ from datamix.builder.assembly import assemble
 from datamix.builder.labels import Numbering
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
-from datamix.builder.source import Kind, OpenSource, named
+from datamix.builder.source import Kind, OpenSource, of_python
 from datamix.builder.views import view
-from datamix.errors import ConfigError, DatamixError, hint
+from datamix.errors import ConfigError, hint
 from datamix.mixing.groups import by_path
 from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
 from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
 from datamix.pipeline.pipeline import Pipeline
-from datamix.sources.objects import as_source
 
 _Value = TypeVar("_Value")
 
@@ -272,11 +271,7 @@ def _is_leaf(value: object) -> bool:
 
 
 def _open(name: str, data: object, **settings: Any) -> OpenSource:
-    try:
-        source = as_source(data)
-        _ = source.num_records, source.spec
-    except DatamixError as error:
-        raise named(name, error) from error
+    source = of_python(name, data)
     return OpenSource(name=name, source=source, provenance=source.provenance, **settings)
 
 

@@ -328,15 +328,18 @@ class Pipeline:
         other.recipe, other.viewer = None, self.viewer
         return other
 
-    def view(self, split: str | None = "test", *, shuffle: bool | str = "none", random: bool = False) -> Pipeline:
+    def view(
+        self, split: str | Mapping[str, Any] | None = "test", *, shuffle: bool | str = "none", random: bool = False
+    ) -> Pipeline:
         """The same sources and preparation, to evaluate on: each source's records once, one source after the other.
 
         Labels are numbered as in the mix. The last batch may be short, and there is no leaf `loss_weight` from
         `mix.loss_weight`.
 
         Args:
-          split: The split that is read of every source; "test" is its `test_split`, where it names one. None for the
-            records of the mix itself, whose memory is shared.
+          split: The split that is read of every source; "test" is its `test_split`, where it names one. Or other
+            records of each source, by name, whatever `datamix.mix` takes. None for the records of the mix itself, whose
+            memory is shared.
           shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
           random: Whether operators that draw take part.
 
@@ -543,7 +546,7 @@ def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -
     return recipe().with_weights(weights)
 
 
-def _viewed(recipe: Callable[[], Pipeline], split: str | None, **settings: Any) -> Pipeline:
+def _viewed(recipe: Callable[[], Pipeline], split: str | Mapping[str, Any] | None, **settings: Any) -> Pipeline:
     return recipe().view(split, **settings)
 
 
