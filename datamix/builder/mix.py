@@ -129,7 +129,8 @@ def mix(
         their size; of all sources, or by source. Batches are the same.
       device_bytes: The most bytes of records on the device, where "auto" decides; by default a quarter of an
         accelerator's memory, 1 GiB on a CPU.
-      prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default.
+      prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default; half of it bounds
+        the batches that an iterator computes at a time, which are 16 MiB at most.
       threads: The number of threads that read on the host; by default twice the number of processors, 2 to 16.
       adapt: The policy by which the weights follow the losses that `iterator.update` is told: its name, or its name
         and settings as in `{"rule": "odm", "every": 10, "floor": 0.01}`.

@@ -46,10 +46,11 @@ _SLICED_STEPS = 16  # where slices are cut on a device: more of them take second
 
 
 @lru_cache(64)
-def chunk_program(program: Program) -> Program:
-    """The same program for as many batches as are computed in one call."""
+def chunk_program(program: Program, prefetch_bytes: int | None = None) -> Program:
+    """The same program for as many batches as are computed in one call: of two, one is ahead."""
     batch_bytes = program.batch_size * bytes_of(dict(program.spec))
-    return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS), program.batch_size)
+    chunk_bytes = min(_CHUNK_BYTES, (prefetch_bytes or math.inf) // 2)
+    return program.resized(min(max(1, int(chunk_bytes // max(1, batch_bytes))), _CHUNK_STEPS), program.batch_size)
 
 
 def block_steps(program: Program, stride: int = 1) -> int:
@@ -83,6 +84,7 @@ class _Mix(Protocol):
     plan: Plan
     batching: Batching
     buffers: dict[Program, Buffers]
+    prefetch_bytes: int | None
 
     @property
     def compiled(self) -> Compiled: ...
@@ -132,7 +134,7 @@ class BatchIterator(Iterator[Batch]):
         self._stream = xla.streams(self._device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
         self._on_host = output == "numpy" or self._device.platform == "cpu"
-        num_steps = chunk_program(compiled.program).num_steps
+        num_steps = chunk_program(compiled.program, pipeline.prefetch_bytes).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
         whole = rows(size)

@@ -67,7 +67,8 @@ class Pipeline:
       placements: Where the records of each source lie, by name: "device" for whole in the device's memory, which is
         what those have that are not named, "host" for read as they are needed. Batches are the same.
       threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
-      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB.
+      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB. Of
+        batches, it computes as many at a time as fit into half of it, and into 16 MiB.
       adapt: How the weights follow training; None where they do not. The plan is then that of the weights with which
         the mix begins, and has one stage.
 
@@ -115,7 +116,7 @@ class Pipeline:
         adapt: Adapt | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder, skip=skip)
-        self.adapt, self._identity = adapt, dict(identity or {})
+        self.adapt, self.prefetch_bytes, self._identity = adapt, prefetch_bytes, dict(identity or {})
         plan_arrays = self._plan_arrays(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
@@ -323,7 +324,7 @@ class Pipeline:
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
         other._make_past, other.history = self._make_past, self.history
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
-        other._places, other.adapt = self._places, self.adapt
+        other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
         other._layout, other._reader = (program, self._plan_arrays(plan), row_shuffle, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other
@@ -456,7 +457,7 @@ class Pipeline:
             rank without rows. A state can be restored under another number of ranks.
           output: "numpy" gives read-only views without a copy, "jax" arrays on the device, "torch" tensors there, which
             share their memory and are not to be written to. A view keeps the whole chunk it belongs to, some 16 MiB:
-            copy what is to be kept for long.
+            copy what is to be kept for long, or bound it by `prefetch_bytes`.
           sharding: Instead of `shard` and `output`: how each batch is laid out over the devices of all processes. A
             batch is of `jax.Array`s that are whole for every process, which reads the rows of its own devices alone.
           stride: Give every `stride`-th batch alone, as workers do that take batches in turn.
