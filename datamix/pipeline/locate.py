@@ -45,7 +45,8 @@ class PlanArrays:
       size: Records of an epoch of each source, uint32 [num_sources].
       tables: What the shuffle looks up.
       replacement_key: Two words, uint32 [] each.
-      loss_weight: Weight in the loss of each source's records, float32 [num_stages, num_sources]; None without any.
+      loss_weight: Weight in the loss of each source's records, float32 [num_stages, num_sources], or [1, num_sources]
+        where all stages have the same; None without any.
     """
 
     shuffle: str = field(metadata={"static": True})
@@ -101,7 +102,7 @@ def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) 
         shuffle = replace(shuffle, kind="none")
     weights: list[list[float]] | None = None
     if isinstance(loss_weight, Mapping):
-        weights = [list(loss_weight.values())] * len(stages)
+        weights = [list(loss_weight.values())]
     elif loss_weight is not None:
         weights = [inverse_shares(plan.targets_of(stage)) for stage in stages]
     return PlanArrays(
@@ -244,13 +245,13 @@ def _slots_left(plan: PlanArrays, cursor: Cursor) -> jax.Array:
 
 def _loss_weight(plan: PlanArrays, begin: jax.Array, source: jax.Array) -> jax.Array:
     """Weight in the loss of each record, by its stage and source; `begin` is the slot of the first."""
-    ahead = jnp.arange(len(source), dtype=jnp.uint32) // jnp.uint32(plan.records_per_slot)
-    low = begin[1] + ahead
-    high = (begin[0] + (low < ahead))[:, None]
-    end = jnp.asarray(plan.end)[:-1]
-    has_passed = (high > end[:, 0]) | ((high == end[:, 0]) & (low[:, None] >= end[:, 1]))
-    stage = jnp.sum(has_passed, axis=1, dtype=jnp.uint32)
     weights = jnp.asarray(plan.loss_weight)
+    end = jnp.asarray(plan.end)[: len(weights) - 1]
+    low = end[:, 1] - begin[1]
+    high = end[:, 0] - begin[0] - (end[:, 1] < begin[1])  # wraps round, beyond the end that is never reached
+    left = jnp.where(high == 0, low, jnp.where(high <= jnp.uint32(_NEVER >> 32), jnp.uint32(2**32 - 1), jnp.uint32(0)))
+    ahead = jnp.arange(len(source), dtype=jnp.uint32) // jnp.uint32(plan.records_per_slot)
+    stage = jnp.searchsorted(left, ahead, side="right").astype(jnp.uint32)
     return choose(weights.reshape(-1), stage * jnp.uint32(weights.shape[1]) + source)
 
 

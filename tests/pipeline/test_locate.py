@@ -388,24 +388,28 @@ def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
         )
 
 
-@pytest.mark.parametrize("placement", ["device", "host"])
 @pytest.mark.parametrize(
     "keywords",
     [
         {"schedule": [{"until": 3, "ratio": "1:3"}, {"until": 5, "ratio": "1:1"}, {"ratio": "2:0"}]},
-        {"schedule": [{"until": 2, "ratio": "1:3"}, {"ratio": "3:1"}], "granularity": "batch"},
-        {"stop": "exhaust_once", "weights": {"b": 2}, "shuffle_rows": True, "remainder": "keep"},
-        {"weights": {"a": 3}},
+        *(
+            pytest.param(keywords, marks=pytest.mark.slow)
+            for keywords in (
+                {"schedule": [{"until": 2, "ratio": "1:3"}, {"ratio": "3:1"}], "granularity": "batch"},
+                {"schedule": [{"until": 2**33 + 3, "ratio": "1:3"}, {"ratio": "3:1"}], "start": 2**33},
+                {"stop": "exhaust_once", "weights": {"b": 2}, "shuffle_rows": True, "remainder": "keep"},
+                {"weights": {"a": 3}, "placement": "host"},
+            )
+        ),
     ],
-    ids=["schedule", "batches", "dropping", "constant"],
+    ids=["schedule", "batches", "far", "dropping", "constant"],
 )
-def test_weights_in_the_loss_follow_the_shares_of_the_step(keywords: dict[str, Any], placement: str) -> None:
+def test_weights_in_the_loss_follow_the_shares_of_the_step(keywords: dict[str, Any]) -> None:
     sources = {name: {"number": np.arange(size)} for name, size in {"a": 50, "b": 21}.items()}
-    pipeline = datamix.mix(
-        sources, loss_weight="inverse_share", batch_size=6, placement=placement, **{"stop": "forever"} | keywords
-    )
-    plan, iterator, seen = pipeline.plan, pipeline.iterator(), set()
-    for step in range(8):
+    start, keywords = keywords.get("start", 0), {key: value for key, value in keywords.items() if key != "start"}
+    pipeline = datamix.mix(sources, loss_weight="inverse_share", batch_size=6, **{"stop": "forever"} | keywords)
+    plan, iterator, seen = pipeline.plan, pipeline.iterator(start), set()
+    for step in range(start, start + 8):
         batch = next(iterator)
         places = plan.take(6 * step, 6)
         of_place = {
