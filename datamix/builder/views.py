@@ -39,7 +39,7 @@ def held_out(
 
 def of_split(source: SourceConfig, split: str = "test") -> SourceConfig:
     """A source with the records of another split; see `held_out`."""
-    # A condition says what the records are like, and so holds for those of a test; the rest is about those to train on.
+    # `where` applies to test records as well; limit, records, balance and record_weight are about those to train on.
     chosen = source.test_split if split == "test" else None  # what test records are called nearly everywhere
     settings = {**source.settings, "split": chosen or split}
     return replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
@@ -67,7 +67,7 @@ def viewed(
             sizes={},
             order="concat",
             stop="exhaust_once",
-            seed=mix.seed if random or shuffle not in ("none", False) else 0,  # where nothing is drawn, of no account
+            seed=mix.seed if random or shuffle not in ("none", False) else 0,  # unused where nothing is drawn
             shuffle=shuffle,
             batch_size=batch_size or mix.batch_size,
         ),
