@@ -316,9 +316,9 @@ def _graph(
     sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
 ) -> Graph:
     branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
-    for name, weight in loss_weight.items():
-        settings = {"loss_weight": weight}
-        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=settings))
+    for name in loss_weight:  # weights are looked up by stage and source, see `arrays_of`
+        one = {"loss_weight": 1.0}
+        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=one))
     return Graph.of(branches, operators)
 
 

@@ -16,6 +16,7 @@ from datamix.errors import ConfigError, DataError, DatamixError, of_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
+from datamix.sources.objects import as_source
 from datamix.sources.selected import Selected
 from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
@@ -23,10 +24,6 @@ from datamix.spec import Arrays, LeafSpec, Spec
 
 Kind: TypeAlias = Literal["class", "number", "vector", "none"]
 """What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing."""
-
-
-def _no_sources() -> Sequence[Source]:
-    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,7 @@ class OpenSource:
     note: str = ""
     loaded_from: Callable[[np.ndarray], list[str]] | None = None
     kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
-    other_splits: Callable[[], Sequence[Source]] = _no_sources
+    other_splits: Callable[[], Sequence[Source]] = tuple
 
     @property
     def num_records(self) -> int:
@@ -278,6 +275,16 @@ def takes_leaves(source: OpenSource) -> bool:
 def is_shipped(operation: Operation) -> bool:
     """Whether an operator is one of datamix's own, so that it is known what it does to which leaf."""
     return operation.function.__module__.startswith("datamix.operators.")
+
+
+def of_python(name: str, data: object) -> Source:
+    """The source that something made in Python is, see `as_source`; a mistake is told under its name in the mix."""
+    try:
+        source = as_source(data)
+        _ = source.num_records, source.spec
+    except DatamixError as error:
+        raise named(name, error) from error
+    return source
 
 
 def named(name: str, error: DatamixError) -> DatamixError:

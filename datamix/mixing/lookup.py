@@ -223,7 +223,10 @@ class Lookup:
 
     def targets_at(self, position: int) -> tuple[Fraction, ...]:
         """The share of each source that is asked for at a position."""
-        stage = self.stage_at(position)
+        return self.targets_of(self.stage_at(position))
+
+    def targets_of(self, stage: Stage) -> tuple[Fraction, ...]:
+        """The share of each source that is asked for in a stage."""
         return self.targets if stage.period.sets_shares else stage.shares
 
     def stage_at(self, position: int) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import UInt32
+from jaxtyping import Float32, UInt32
 
 from datamix.errors import ConfigError
+from datamix.mixing.loss_weights import inverse_shares
 from datamix.mixing.plan import Plan
 from datamix.mixing.sampling import ArrayOps, sample
 from datamix.mixing.shuffle import ShuffleTables, place
@@ -44,6 +45,8 @@ class PlanArrays:
       size: Records of an epoch of each source, uint32 [num_sources].
       tables: What the shuffle looks up.
       replacement_key: Two words, uint32 [] each.
+      loss_weight: Weight in the loss of each source's records, float32 [num_stages, num_sources], or [1, num_sources]
+        where all stages have the same; None without any.
     """
 
     shuffle: str = field(metadata={"static": True})
@@ -55,6 +58,7 @@ class PlanArrays:
     size: Words
     tables: ShuffleTables
     replacement_key: KeyWords
+    loss_weight: Words | None = None
 
 
 class Located(NamedTuple):
@@ -64,11 +68,13 @@ class Located(NamedTuple):
       source: Index of the source.
       epoch: How often the source had been gone through before.
       record: Index of the record in its source.
+      loss_weight: Weight in the loss; None without any.
     """
 
     source: UInt32[jax.Array, " count"]
     epoch: UInt32[jax.Array, " count"]
     record: UInt32[jax.Array, " count"]
+    loss_weight: Float32[jax.Array, " count"] | None = None
 
 
 Slots = tuple[jax.Array, jax.Array, jax.Array]
@@ -77,8 +83,8 @@ Slots = tuple[jax.Array, jax.Array, jax.Array]
 _Carry = tuple[jax.Array, Cursor, Slots]
 
 
-def arrays_of(plan: Plan) -> PlanArrays:
-    """Lay a plan out for the device.
+def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) -> PlanArrays:
+    """Lay a plan out for the device, with the weights in the loss by source, or the rule by which they follow shares.
 
     Raises:
       ConfigError: The plan's numbers do not fit 32 bits, or its periods are of a kind that has no look-up.
@@ -94,6 +100,11 @@ def arrays_of(plan: Plan) -> PlanArrays:
     shuffle = plan.record_order
     if slots.draws_records and not any(plan.sampling):
         shuffle = replace(shuffle, kind="none")
+    weights: list[list[float]] | None = None
+    if isinstance(loss_weight, Mapping):
+        weights = [list(loss_weight.values())]
+    elif loss_weight is not None:
+        weights = [inverse_shares(plan.targets_of(stage)) for stage in stages]
     return PlanArrays(
         shuffle=shuffle.kind,
         slot_records=plan.slot_records,
@@ -104,6 +115,7 @@ def arrays_of(plan: Plan) -> PlanArrays:
         size=np.asarray(sizes, np.uint32),
         tables=shuffle.tables,
         replacement_key=(np.uint32(plan.replacement_key[0]), np.uint32(plan.replacement_key[1])),
+        loss_weight=None if weights is None else np.asarray(weights, np.float32),
     )
 
 
@@ -169,7 +181,8 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
         offset = (offset[:, None] + within).reshape(-1)
     passed, index = divided(offset, choose(plan.size, source))
     epoch = epoch + passed
-    return Located(source, epoch, _record(plan, begin, source, epoch, index)), cursor
+    weight = None if plan.loss_weight is None else _loss_weight(plan, begin, source)
+    return Located(source, epoch, _record(plan, begin, source, epoch, index), weight), cursor
 
 
 def _take_through_stages(plan: PlanArrays, cursor: Cursor, slot: jax.Array) -> tuple[Cursor, Slots]:
@@ -228,6 +241,18 @@ def _slots_left(plan: PlanArrays, cursor: Cursor) -> jax.Array:
     low = end[1] - cursor.position[1]
     high = end[0] - cursor.position[0] - (end[1] < cursor.position[1])
     return jnp.where(high > 0, jnp.uint32(2**32 - 1), low)
+
+
+def _loss_weight(plan: PlanArrays, begin: jax.Array, source: jax.Array) -> jax.Array:
+    """Weight in the loss of each record, by its stage and source; `begin` is the slot of the first."""
+    weights = jnp.asarray(plan.loss_weight)
+    end = jnp.asarray(plan.end)[: len(weights) - 1]
+    low = end[:, 1] - begin[1]
+    high = end[:, 0] - begin[0] - (end[:, 1] < begin[1])  # wraps round, beyond the end that is never reached
+    left = jnp.where(high == 0, low, jnp.where(high <= jnp.uint32(_NEVER >> 32), jnp.uint32(2**32 - 1), jnp.uint32(0)))
+    ahead = jnp.arange(len(source), dtype=jnp.uint32) // jnp.uint32(plan.slot_records)
+    stage = jnp.searchsorted(left, ahead, side="right").astype(jnp.uint32)
+    return choose(weights.reshape(-1), stage * jnp.uint32(weights.shape[1]) + source)
 
 
 def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
