@@ -198,6 +198,19 @@ def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code)
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
+def test_a_plan_waits_for_no_jax(environment, shared_data, tmp_path):
+    program = """
+        import sys
+        from datamix import cli
+        cli.main()
+        print(sorted(set(sys.modules) & {"flax", "jax", "jaxtyping", "tensorflow"}))
+        """
+    data = f"data.dir={shared_data / 'tensorflow_datasets'}"
+    command = [sys.executable, "-c", textwrap.dedent(program), "job=plan", "source=mnist+fashion", data]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 # Sweeps
 
 

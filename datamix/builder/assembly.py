@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -22,15 +22,17 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_loss_weight, tag_source
-from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.batching import Remainder, Skip, num_batches, parse_skip
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline, Placement
-from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.state import identities
 from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.adapt import Adapt
+    from datamix.pipeline.pipeline import Pipeline, Placement
+    from datamix.pipeline.readers.base import Reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,8 @@ class Assembly:
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
+        from datamix.pipeline.pipeline import Pipeline
+
         complete = self.completed()
         return Pipeline(
             complete.sources,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError
+from datamix.lazy import jax, jnp
 from datamix.mixing.plan import Plan
 from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, key_for

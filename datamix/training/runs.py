@@ -315,7 +315,6 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         if step == first.steps:
             break
     for run in runs:
-        run.metrics.close()
         run.checkpoints.close()
 
 
