@@ -14,7 +14,7 @@ from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
-from datamix.builder.values import check_largest, notes_on_values
+from datamix.builder.value_checks import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights
@@ -320,9 +320,9 @@ def _graph(
     sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
 ) -> Graph:
     branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
-    for name, weight in loss_weight.items():
-        settings = {"loss_weight": weight}
-        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=settings))
+    for name in loss_weight:  # weights are looked up by stage and source, see `arrays_of`
+        one = {"loss_weight": 1.0}
+        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=one))
     return Graph.of(branches, operators)
 
 
