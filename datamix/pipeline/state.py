@@ -85,7 +85,8 @@ class Past:
         if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
             later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
             shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
-            mix += [[plan.counts(position)[i] for i in given], shares, _digest_of("", later)]
+            now = plan.counts(position)
+            mix += [[now[i] for i in given], shares, _digest_of("", later)]
         parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in given])}
         if self._loss_weights:
             parts["mix.loss_weight"] = digest([[i, self._loss_weights.get(i)] for i in given])
