@@ -224,7 +224,7 @@ def main() -> None:
     arguments = parser.parse_args()
     begun, batch, steps = time.perf_counter(), arguments.batch, arguments.steps
     logging.getLogger("datamix").setLevel(logging.ERROR)  # each source says in which epoch it is
-    far = int(arguments.records) // batch // 2 * batch
+    far = int(arguments.records) // batch * batch
     sizes = sizes_of(arguments.sources, int(arguments.records))
     weights = {name: size**_TEMPERATURE for name, size in sizes.items()}
     datamix.Plan({"a": 3, "b": 5}).take(0, 8)  # what is imported
