@@ -123,6 +123,8 @@ def main() -> None:
         order = (0, 1) if number % 2 == 0 else (1, 0)
         marks = {i: turn(both[i], arguments) for i in order}
         turns.append((marks[0], marks[1]))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(turns, indent=1) + "\n")
     is_slower = False
     print(f"{'':20}  before: s   after: s  after / before: median, quartiles")
     for name in turns[0][0]:
@@ -134,8 +136,6 @@ def main() -> None:
         first, second = map(statistics.median, seconds)
         note = "  slower" if slower else ""
         print(f"{name:20} {first:10.3f} {second:10.3f}  {median:.2f} ({low:.2f} to {high:.2f}){note}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(turns, indent=1) + "\n")
     sys.exit(is_slower)
 
 
