@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--margin", type=float, default=1.1, help="what counts as slower")
     parser.add_argument("--records", type=int, default=20_000, help="of each of two sources")
-    parser.add_argument("--batches", type=int, default=600, help="of 256; as many records in batches of 16")
+    parser.add_argument("--batches", type=int, default=3000, help="of 256; as many records in batches of 16")
     parser.add_argument("--leave-out", nargs="*", default=[], choices=list(COMMANDS))
     parser.add_argument("--wall", action="store_true", help="seconds of the clock, not of the processor")
     parser.add_argument("--json", type=Path, help="where the seconds of all turns go")
