@@ -92,6 +92,11 @@ def of_kind(kind: str, text: str) -> DatamixError | None:
     return error(text) if isinstance(error, type) and issubclass(error, DatamixError) else None
 
 
+def of_source(name: str, text: str) -> str:
+    """A sentence on a source of the mix, which names it first."""
+    return f"source {name!r}: {text}"
+
+
 def unknown_source(name: str, known: Iterable[str], key: str) -> ConfigError:
     """The error for a setting of a source that is not in the mix."""
     return ConfigError(f"there is no source {name!r} in this mix", key=key, hint=hint(name, known))

@@ -218,3 +218,16 @@ def test_the_measurements_of_a_device_run_on_a_cpu(environment, tmp_path):
     shares = {name: rate["share"] for name, rate in results["rates"].items() if "copy" not in name}
     assert {"resident, 256, bfloat16", "resident, 512, float32, in a loop", "fed, 512"} <= set(shares)
     assert all(share > 0 for share in shares.values())
+
+
+@pytest.mark.slow
+def test_the_measurement_of_starting_compares_with_programs_by_hand(environment, shared_data, tmp_path):
+    script = ROOT / "scripts" / "bench_start.py"
+    command = [sys.executable, script, "--data", shared_data / "tensorflow_datasets", "--turns", "1", "--jobs", "2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    rows = {line[:24].strip(): float(line.split()[-1]) for line in done.stdout.splitlines()[1:8]}
+    assert list(rows) == [
+        "imports by hand", "job=plan", "job=preview", "job=train", "2 ratios by hand", "2 ratios", "2 ratios, vmap"
+    ]  # fmt: skip
+    assert rows["imports by hand"] == rows["2 ratios by hand"] == 1
+    assert rows["job=plan"] < rows["job=train"]
