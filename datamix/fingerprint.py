@@ -95,7 +95,6 @@ _CAUSES = {
     ),
     "batch.shuffle": (("batch.shuffle", "batch.size"), ("seed",)),
     "skip": (("skip",),),
-    "mix.loss_weight": (("mix.loss_weight", "mix.loss_weight."), ("mix.",)),
 }
 
 

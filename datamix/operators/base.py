@@ -6,13 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
 
-import jax
-
 from datamix import registry
 from datamix.errors import SpecError, hint
-from datamix.spec import Record
+from datamix.lazy import jax
+from datamix.spec import LeafSpec, Record, Spec
 
 Function: TypeAlias = Callable[..., Record]
+After: TypeAlias = Callable[..., Spec | None]
+
+
+def _traced(spec: Spec, **settings: object) -> None:
+    """The spec after an operator of which tracing alone tells it."""
+
+
+def recast(spec: Spec, leaf: str, dtype: str) -> Spec | None:
+    """The spec of records of which one leaf gets another dtype; None where they have no such leaf."""
+    return {**spec, leaf: LeafSpec(spec[leaf].shape, dtype)} if leaf in spec else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +33,21 @@ class Traits:
       elementwise: Whether every element is treated alone, so that leaves may have any shape, above all a flat one.
       traced: The settings that are numbers to compute with, not to shape the program by: sources that differ in these
         alone share one program, and changing them compiles nothing.
+      after: The spec of records after the operator, from the spec before and the settings, where that can be said
+        without JAX; None where tracing must tell.
     """
 
     random: bool = False
     elementwise: bool = False
     traced: tuple[str, ...] = ()
+    after: After = _traced
 
 
 @overload
 def operator(function: Function, /) -> Function: ...
 @overload
 def operator(
-    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
+    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = (), after: After = _traced
 ) -> Callable[[Function], Function]: ...
 def operator(
     function: Function | None = None,
@@ -44,6 +56,7 @@ def operator(
     random: bool = False,
     elementwise: bool = False,
     traced: tuple[str, ...] = (),
+    after: After = _traced,
 ) -> Function | Callable[[Function], Function]:
     """Register a function as an operator, under its own name.
 
@@ -61,7 +74,7 @@ def operator(
     """
 
     def decorate(function: Function) -> Function:
-        function.traits = Traits(random=random, elementwise=elementwise, traced=traced)  # type: ignore[attr-defined]
+        function.traits = Traits(random=random, elementwise=elementwise, traced=traced, after=after)  # type: ignore[attr-defined]
         registry.register("operator", function.__name__, function)
         return function
 

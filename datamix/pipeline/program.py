@@ -115,10 +115,10 @@ def locate_batches(
     Returns:
       `num_batches * batch_size` records, and the cursor right after them.
     """
-    located, after = locate(plan, cursor, num_batches * batch_size // plan.records_per_slot)
+    located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records)
     if row_shuffle is not None:
-        rows = row_shuffle.rows(cursor.position, num_batches, batch_size, plan.records_per_slot)
-        located = Located(*(look_up(values, rows) for values in located))
+        rows = row_shuffle.rows(cursor.position, num_batches, batch_size, plan.slot_records)
+        located = jax.tree.map(lambda values: look_up(values, rows), located)
     return located, after
 
 
@@ -133,7 +133,8 @@ def _next_flat(
     def here(located: Located) -> Located:
         if first is None or num_rows is None:
             return located
-        return Located(*(lax.dynamic_slice_in_dim(values, first, num_rows) for values in located))
+        rows: Located = jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, first, num_rows), located)
+        return rows
 
     located = here(located)
     if isinstance(reader, Fed):
@@ -169,10 +170,10 @@ def _compute_chunk(
     """
     count = program.num_steps * program.batch_size
     if begins is None:
-        located = Located(*(lax.dynamic_slice(values, (first,), (count,)) for values in block))
+        located = jax.tree.map(lambda values: lax.dynamic_slice(values, (first,), (count,)), block)
     else:
         rows = (first + begins[:, None] + jnp.arange(program.num_rows, dtype=jnp.uint32)).reshape(-1)
-        located = Located(*(look_up(values, rows) for values in block))
+        located = jax.tree.map(lambda values: look_up(values, rows), block)
     flat = transform(program.branches, program.shared, numbers, located, reader.read)
     return {leaf: lax.dynamic_update_slice(into[leaf], rows, [0] * rows.ndim) for leaf, rows in flat.items()}
 

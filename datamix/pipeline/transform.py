@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from datamix.pipeline.locate import Located
@@ -72,11 +71,6 @@ class Numbers(NamedTuple):
     settings: tuple[dict[str, Words], ...]
     keys: tuple[KeyWords | None, ...]
 
-    def changed(self, setting: str, values: Sequence[float]) -> Numbers:
-        """The same, with other values by source for a setting, where there is one of this name."""
-        table = {setting: np.asarray(values, np.float32)}
-        return self._replace(settings=tuple(each | table if setting in each else each for each in self.settings))
-
 
 def transform(
     branches: Sequence[Branch], shared: Branch, numbers: tuple[Numbers, ...], located: Located, read: Read
@@ -106,6 +100,8 @@ def transform(
         mixed = through(branches[0], located, index, None)
     else:
         mixed = by_branch(branches, through, located)
+    if located.loss_weight is not None:
+        mixed = mixed | {"loss_weight": mixed["loss_weight"] * located.loss_weight}
     return jax.vmap(partial(_apply, shared.steps, numbers[shared.numbers]))(mixed, located)
 
 
@@ -140,7 +136,7 @@ def by_branch(
 
         def block(i: jax.Array, branch: Branch = branch, member: jax.Array = member) -> Record:
             index = lax.dynamic_slice(ordered, (i,), (width,))
-            rows = Located(*(look_up(values, index) for values in located))
+            rows = jax.tree.map(lambda values: look_up(values, index), located)
             return through(branch, rows, index, look_up(member, index))
 
         def put(i: jax.Array, mixed: Record, begin: jax.Array = begin, block: Callable[..., Record] = block) -> Record:

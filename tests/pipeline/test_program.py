@@ -153,7 +153,7 @@ def test_batches_are_located_as_the_plan_says(shuffle_rows: bool) -> None:
     located, after = locate_batches(compiled.plan, compiled.row_shuffle, pipeline.start(2), 3, 4)
     for batch in range(3):
         expected = pipeline.plan.take((2 + batch) * 4, 4)
-        rows = [np.asarray(values)[batch * 4 :][:4] for values in located]
+        rows = [np.asarray(values)[batch * 4 :][:4] for values in located[:3]]
         mine, theirs = (list(zip(*map(list, columns), strict=True)) for columns in (rows, expected))
         assert sorted(mine) == sorted(theirs)
         if not shuffle_rows:
