@@ -47,7 +47,7 @@ from datamix.errors import ConfigError, DatamixError, InstallationError, Resourc
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
-from datamix.sweeps.watching import run_recorded, run_watched
+from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
 from datamix.training import processes
 
 # What Hydra prints of a configuration, and does not run.
@@ -196,15 +196,24 @@ def _run(arguments: list[str]) -> None:
                     check_jobs(config, loader)
                 if not args.hydra_help:
                     stack.enter_context(_directory(config, "hydra.sweep.dir" if is_sweep else "hydra.run.dir"))
+        failed = None
         if args.hydra_help:
             _start_hydra([*flags, *overrides])
         elif is_sweep:
-            run_watched(config, loader, partial(_start, config, loader))
+            try:
+                run_watched(config, loader, partial(_start, config, loader))
+            except JobsFailed as error:  # the rounds go on with what the others have found
+                failed = error
         else:
             _import_job(config)
             _start(config, loader)
     for following in rounds(config, loader) if is_sweep else ():
-        _run([*flags, *following])
+        try:
+            _run([*flags, *following])
+        except JobsFailed as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:

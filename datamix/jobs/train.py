@@ -17,6 +17,7 @@ from datamix.report.files import write_report
 from datamix.report.progress import progress
 from datamix.training.adapted import counts as records_of
 from datamix.training.adapted import deviation, summary, write_schedule
+from datamix.training.predictions import write_predictions
 from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
 
@@ -136,6 +137,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         },
         "seconds": job.seconds,
     }
+    if settings.keep_predictions:
+        write_predictions(job)
     if job.config.adapt is not None and job.config.adapt.export is not None:
         path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
         out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")

@@ -36,6 +36,7 @@ from datamix.training.parallel import Parallel, checkpoints_of, mesh_of
 from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
+from datamix.training.tasks.regression import Regression
 
 Item = TypeVar("Item")
 
@@ -105,6 +106,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         check_export(config.adapt.export, data.pipeline.adapt, data.pipeline.source_names)
     if not data.pipeline.batching.kept_runs(0, steps):
         raise ConfigError(f"it leaves out all of the run's {steps:,} steps", key="skip", value=config.skip)
+    if settings.keep_predictions and isinstance(data.task, Regression):
+        raise ConfigError("a regression gives numbers, not probabilities", key="train.keep_predictions", value=True)
     learner = Learner.of(settings, data.task, data.pipeline.adapt)
     learner.check(data.pipeline.spec)
     if learner.adapt is not None:

@@ -368,6 +368,12 @@ def test_one_trace_for_other_sizes_seeds_and_stops() -> None:
 # What does not fit 32 bits.
 
 
+def test_a_source_too_large_for_the_pipeline_is_refused() -> None:
+    message = r"^source\.b: its epoch has 4,294,967,295 records, and the pipeline counts to 4,227,858,432\. Give it a "
+    with pytest.raises(ConfigError, match=message):
+        arrays_of(Plan({"a": 5, "b": 2**32 - 1}))
+
+
 def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
     plan = Plan({"a": 2**31, "b": 2**31}, order="concat")
     with pytest.raises(
