@@ -494,7 +494,7 @@ def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
         cells = [name]
         rates = [results[size].get(name, {}).get("samples_per_s") for size in sizes]
         ours = [results[size].get("datamix", {}).get("samples_per_s") for size in sizes]
-        cells += ["–" if rate is None else f"{rate / 1000:,.0f}" for rate in rates]
+        cells += ["–" if rate is None else f"{rate / 1000:,.{0 if rate >= 1e5 else 1}f}" for rate in rates]
         cells += [
             "–" if rate is None or our is None else f"{our / rate:.{1 if our / rate >= 1 else 2}f}×"
             for rate, our in zip(rates, ours, strict=True)
