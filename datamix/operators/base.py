@@ -20,22 +20,29 @@ class Traits:
     """The promises of an operator, which the pipeline relies on.
 
     Attributes:
-      random: Whether the operator takes a JAX key as second argument.
+      random: Whether the operator takes a JAX key, after the record.
       elementwise: Whether every element is treated alone, so that leaves may have any shape, above all a flat one.
       traced: The settings that are numbers to compute with, not to shape the program by: sources that differ in these
         alone share one program, and changing them compiles nothing.
+      paired: Whether the operator takes a second record after the first, its partner: another of the same batch, of
+        any source. Each batch is divided into pairs by the seed and the step. Such an operator stands after the mix.
     """
 
     random: bool = False
     elementwise: bool = False
     traced: tuple[str, ...] = ()
+    paired: bool = False
+
+    def arguments(self, record: Record, key: jax.Array | None, partner: Record | None = None) -> tuple[Any, ...]:
+        """The positional arguments of such an operator; without a partner, the record is its own."""
+        return (record, *([partner or record] if self.paired else []), *([key] if self.random else []))
 
 
 @overload
 def operator(function: Function, /) -> Function: ...
 @overload
 def operator(
-    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
+    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = (), paired: bool = False
 ) -> Callable[[Function], Function]: ...
 def operator(
     function: Function | None = None,
@@ -44,11 +51,12 @@ def operator(
     random: bool = False,
     elementwise: bool = False,
     traced: tuple[str, ...] = (),
+    paired: bool = False,
 ) -> Function | Callable[[Function], Function]:
     """Register a function as an operator, under its own name.
 
-    The function takes a record (and a JAX key, if `random`) and keyword settings, and returns a record; it must be
-    pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
+    The function takes a record (and its partner, if `paired`; and a JAX key, if `random`) and keyword settings, and
+    returns a record; it must be pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
 
     Raises:
       RegistryError: The name is taken.
@@ -61,7 +69,8 @@ def operator(
     """
 
     def decorate(function: Function) -> Function:
-        function.traits = Traits(random=random, elementwise=elementwise, traced=traced)  # type: ignore[attr-defined]
+        promised = Traits(random=random, elementwise=elementwise, traced=traced, paired=paired)
+        function.traits = promised  # type: ignore[attr-defined]
         registry.register("operator", function.__name__, function)
         return function
 

@@ -140,7 +140,8 @@ class BatchIterator(Iterator[Batch]):
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
             host.add_user(self)
-            step_bytes = max(num_rows * host.record_bytes, 1)
+            self._num_read = 2 if compiled.program.is_paired and num_rows < size else 1  # for a row: partners as well
+            step_bytes = max(num_rows * host.record_bytes * self._num_read, 1)
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
@@ -226,7 +227,7 @@ class BatchIterator(Iterator[Batch]):
         if program not in self._stagings:
             assert self._host is not None
             assert isinstance(self._compiled.reader, Fed)
-            rows = program.num_steps * program.num_rows
+            rows = program.num_steps * program.num_rows * self._num_read
             self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
         return self._stagings[program]
 
@@ -235,7 +236,7 @@ class BatchIterator(Iterator[Batch]):
         compiled, size = self._compiled, self._program.batch_size
         with self._stream(1):
             block, self._cursor = locate_block()(
-                compiled.plan, compiled.row_shuffle, self._cursor, self._block_steps, size
+                compiled.plan, compiled.row_order, self._cursor, self._block_steps, size
             )
         return block
 
@@ -503,7 +504,10 @@ def rows_of(
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)
     if begins is not None:
-        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)
+        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)[:num_rows]
+        if block.partner is not None:  # as `_compute_chunk` has them
+            partners = rows + np.asarray(block.partner)[rows].astype(np.int32)
+            rows, num_rows = np.stack([rows, partners], axis=1).reshape(-1), None
     return np.asarray(block.source)[rows][:num_rows], np.asarray(block.record)[rows][:num_rows]
 
 

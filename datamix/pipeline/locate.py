@@ -64,11 +64,14 @@ class Located(NamedTuple):
       source: Index of the source.
       epoch: How often the source had been gone through before.
       record: Index of the record in its source.
+      partner: By how many rows further on the record stands that each is paired with, modulo 2**32; None where no
+        operator takes pairs.
     """
 
     source: UInt32[jax.Array, " count"]
     epoch: UInt32[jax.Array, " count"]
     record: UInt32[jax.Array, " count"]
+    partner: UInt32[jax.Array, " count"] | None = None
 
 
 Slots = tuple[jax.Array, jax.Array, jax.Array]
