@@ -142,6 +142,49 @@ def test_sources_are_completed(call_datamix, monkeypatch, line, completed):
     assert call_datamix("--shell-completion", "query=bash").out.split() == completed
 
 
+@pytest.fixture
+def own_files(tmp_path):
+    """A directory of one's own: a dataset, a mix, and a module that neither needs."""
+    files = {
+        "own/dataset/pets.yaml": "# Cats and dogs.\n_target_: digits\nlimit: 30\nfur: 3 # how long, in cm\n",
+        "own/mix/mine.yaml": "# As I like it.\ndefaults: [proportional]\nwindow: 7 # slots, of mine\n",
+        "mine_for_help.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return ["--config-dir", "own"]
+
+
+def test_help_reads_a_directory_of_ones_own(call_datamix, own_files):
+    whole = call_datamix(*own_files, "--help", "mix=mine").out
+    assert re.search("^dataset: .*, pets, ", whole, re.MULTILINE)
+    assert re.search("^mix: .*, mine, ", whole, re.MULTILINE)
+    of_source = call_datamix(*own_files, "--help", "source", "source=pets").out
+    assert "source=pets: Cats and dogs." in of_source.splitlines()
+    assert "    fur: 3  # how long, in cm" in of_source.splitlines()
+    of_mix = call_datamix(*own_files, "--help", "mix", "mix=mine", "plugins=[mine_for_help]").out.splitlines()
+    assert "mix=mine: As I like it." in of_mix
+    assert "  window: 7  # slots, of mine" in of_mix
+    assert call_datamix("--help", "plugins=[mine_for_hlep]").mistake.startswith("ConfigError: plugins: there is no ")
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("source=pe", ["source=pets"]),
+        ("source=digits+pe", ["source=digits+pets"]),
+        ("mix=mi", ["mix=mine"]),
+        ("source=pets+digits source.pets.fu", ["source.pets.fur="]),
+    ],
+)
+def test_completion_reads_a_directory_of_ones_own(call_datamix, monkeypatch, own_files, line, completed):
+    typed = f"datamix {' '.join(own_files)} {line}"
+    monkeypatch.setenv("COMP_LINE", typed)
+    monkeypatch.setenv("COMP_POINT", str(len(typed)))
+    assert call_datamix("--shell-completion", "query=bash").out.split() == completed
+
+
 def test_an_experiment_without_a_package(call_datamix, tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("batch: {size: 32}\n")
