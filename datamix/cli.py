@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import os
 import re
@@ -263,7 +264,11 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --hydra-help lists the flags.")
+        mend = "--hydra-help lists the flags"
+        if flag := re.match("unrecognized arguments: (--[a-zA-Z_-]+)", message):
+            near = difflib.get_close_matches(flag[1], parser._option_string_actions, n=1, cutoff=0.8)
+            mend = f"did you mean {near[0]}" if near else f"a setting is written key=value, without dashes; {mend}"
+        raise ConfigError(f"{message}; {mend}{'?' if mend.startswith('did') else '.'}")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]

@@ -51,6 +51,12 @@ def homes() -> dict[str, tuple[str, ...]]:
     return {key: tuple(each) for key, each in choices.items()}
 
 
+@cache
+def all_keys() -> tuple[str, ...]:
+    """The keys that are shipped, those of config.yaml first; not those of datasets."""
+    return tuple(dict.fromkeys([*_keys(_load(conf_dir() / "config.yaml"), ""), *homes()]))
+
+
 def _load(path: Path) -> dict[str, Any]:
     node = OmegaConf.load(path)
     plain = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
