@@ -18,7 +18,7 @@ from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.source import Kind, OpenSource, named
 from datamix.builder.views import view
-from datamix.errors import ConfigError, DatamixError, hint
+from datamix.errors import ConfigError, DatamixError, hint, unknown_source
 from datamix.mixing.groups import by_path
 from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
@@ -288,8 +288,7 @@ def _of_sources(
         raise ConfigError(f"it is given by source, as in {{{next(iter(sources))!r}: …}}", key=argument, value=values)
     for name in values or {}:
         if name not in sources:
-            text = f"there is no source {name!r} in this mix"
-            raise ConfigError(text, key=f"{argument}[{name!r}]", hint=hint(name, sources))
+            raise unknown_source(name, sources, f"{argument}[{name!r}]")
     return {name: read(f"{argument}[{name!r}]", value) for name, value in (values or {}).items()}
 
 

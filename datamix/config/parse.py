@@ -28,7 +28,7 @@ from datamix.config.schema import (
     SweepConfig,
     TrainConfig,
 )
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, first_line, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
 
@@ -117,7 +117,7 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
     except OmegaConfBaseException as error:
-        text, mend = str(error).splitlines()[0], ""
+        text, mend = first_line(error), ""
         if match := re.search(r"Environment variable '(.*)' not found", text):
             text = f"there is no variable {match[1]} in the environment"
             mend = f"Set it, or say what it is without: ${{oc.env:{match[1]},VALUE}}."

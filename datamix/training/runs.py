@@ -93,9 +93,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     """
     settings = config.train
     if settings is None:
-        raise ConfigError(
-            "job=train needs the groups model and optimizer and the keys of train, as job/train.yaml has."
-        )
+        needed = "it needs the groups model and optimizer and the keys of train, as job/train.yaml has"
+        raise ConfigError(needed, key="job", value="train")
     mesh = mesh_of(config.batch_size, settings.devices)
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
@@ -378,7 +377,7 @@ def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
     if (trail.weight < 0).any():
         lost = before + int(np.argmax((trail.weight < 0).any(axis=1)))
         text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"
-        run.error = ConfigError(text, key=f"adapt={adapt.rule}")
+        run.error = ConfigError(text, key="adapt", value=adapt.rule)
         return
     for step, weight, count in zip(range(before, run.step), trail.weight, trail.records, strict=True):
         window = step - step % adapt.every
