@@ -100,7 +100,7 @@ def mix(
       loss_weight: Weights in the loss, as a leaf `loss_weight`, by source; or "inverse_share".
       max_epochs: How often a source is gone through at most.
       at_max_epochs: "drop": the source then leaves the mix, and the others keep their ratio; "error": it is refused.
-      order: "proportional", "random", "round_robin" or "concat".
+      order: "proportional", "random", "round_robin", "concat" or "largest_credit".
       granularity: "record", or "batch" for whole batches of one source.
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
         by default the first, and "exhaust_once" for order="concat".

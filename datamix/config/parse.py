@@ -81,7 +81,8 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         for name in config.job_settings:
             settings.take(name)
     own = top.values.get("experiment")
-    if lost := next((key for key in own if key in node), "") if isinstance(own, Mapping) else "":
+    lost = next((key for key in own if key in node), "") if isinstance(own, Mapping) else ""
+    if lost:
         mend = "Let the file of the experiment begin with the line # @package _global_."
         raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=mend)
     users = _user_keys(node, hydra) if top.values else ()

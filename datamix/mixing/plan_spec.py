@@ -55,7 +55,7 @@ class PlanSpec:
         `{"rule": "size", "temperature": 2}`; see `datamix.mixing.weightings`.
       group_weights: The weights that groups give their members themselves; `weights` and `share` come before them.
       schedule: Shares that change with the step, see `datamix.mixing.schedules.phases`.
-      order: The name of the order: "proportional", "random", "round_robin", "concat" or a registered one.
+      order: The name of the order: "proportional", "random", "round_robin", "concat", "largest_credit" or a user's.
       stop: The name of the stop: "first_exhausted", "all_exhausted", "exhaust_once", "forever" or a registered one; its
         name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
       epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.

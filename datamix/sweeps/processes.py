@@ -82,7 +82,7 @@ def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfi
             processes.append(process)
         first = _wait(processes)
         texts = [_text(file) for file in said]
-        first = first if texts[first] or processes[first].returncode < 0 else 0  # which tells what all of them know
+        first = first if texts[first] or processes[first].returncode < 0 else 0  # its message stands for those of all
         if processes[first].returncode:
             raise _failure(first, len(processes), processes[first].returncode, texts[first])
         sys.stderr.write(texts[0])

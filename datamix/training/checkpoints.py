@@ -132,7 +132,7 @@ class Checkpoints:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Give an error of the system the class and the path that it has; TensorStore gives its number in a text."""
+    """Turn the error number in a message of TensorStore into an `OSError` with the path."""
 
     def other(record: logging.LogRecord) -> bool:
         return "raised an exception" not in record.getMessage()

@@ -315,11 +315,8 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             if trained and run.error is None:
                 numbers = np.concatenate([np.arange(*each) for each in steps])
                 parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
-                loss, sums = (
-                    np.concatenate([part.loss for part in parts]),
-                    np.sum([part.sums for part in parts], axis=0),
-                )
-                trail = parts[0]._replace(loss=loss, sums=sums)
+                loss = np.concatenate([part.loss for part in parts])
+                trail = parts[0]._replace(loss=loss, sums=np.sum([part.sums for part in parts], axis=0))
                 _note(run, before, numbers, trail, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
@@ -404,4 +401,5 @@ def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[
 def _due(run: Run) -> bool:
     """Whether to take a checkpoint after a test."""
     every, tests = run.settings.checkpoint_every or 1, run.settings.eval_every
-    return run.step == run.steps or run.step // every > (run.step - 1) // tests * tests // every
+    test_before = (run.step - 1) // tests * tests
+    return run.step == run.steps or run.step // every > test_before // every
