@@ -136,11 +136,13 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, _SLICED_STEPS)
         whole = rows(size)
         num_rows = whole.stop - whole.start
+        self._is_whole = stride == 1 and num_rows == size
         self._metrics = Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
             host.add_user(self)
-            self._num_read = 2 if compiled.program.is_paired and num_rows < size else 1  # for a row: partners as well
+            # For each row, and where not all rows of a chunk are computed, for its partner.
+            self._num_read = 2 if compiled.program.is_paired and not self._is_whole else 1
             step_bytes = max(num_rows * host.record_bytes * self._num_read, 1)
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
@@ -155,7 +157,6 @@ class BatchIterator(Iterator[Batch]):
         if most < math.inf:
             self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
         self._all_buffers = pipeline.buffers
-        self._is_whole = stride == 1 and num_rows == size
         self._begin = whole.start
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)

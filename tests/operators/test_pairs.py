@@ -110,6 +110,17 @@ def test_devices_that_compute_rows_of_their_own_read_their_partners() -> None:
         np.testing.assert_array_equal(parts[leaf], whole[leaf], err_msg=leaf)
 
 
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_workers_that_take_turns_and_weights_that_follow_training_give_the_same_pairs(placement: str) -> None:
+    pipeline = load("stop=forever", f"data.placement={placement}")
+    turns = [pipeline.iterator(start=rank, stride=2) for rank in range(2)]
+    adaptive = iter(load("stop=forever", f"data.placement={placement}", "adapt=odm", "adapt.every=4"))
+    for step in range(3):  # before the weights change
+        for batch in (next(turns[step % 2]), next(adaptive)):
+            for leaf, values in pipeline[step].items():
+                np.testing.assert_array_equal(batch[leaf], values, err_msg=leaf)
+
+
 def swapped(record: Record, partner: Record) -> Record:
     return record | {"other": partner["number"]}
 
