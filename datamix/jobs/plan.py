@@ -13,7 +13,7 @@ from datamix.report import tokens
 from datamix.report.console import percent, print_notes, table
 from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
-from datamix.report.samples import plan_figure
+from datamix.report.samples import plot
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         report["plan"]["packing"] = {name: source.facts._asdict() for name, source in of_tokens.items()}
     report["notes"] = notes
     report["figure"] = "plan.png"
-    plan_figure(plan, directory / "plan.png", built.caution)
+    plot(plan, directory / "plan.png", built.caution)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")
     return report
 

@@ -61,7 +61,7 @@ def cutmix(
     """Paste a rectangle of the partner's image into a record's; the labels are blended by its part of the area.
 
     Args:
-      record: The record; its label is a vector of floats, one element a class, as `one_hot` makes it.
+      record: The record, as for `mixup`.
       partner: Another record of the batch.
       key: The key of the draws.
       alpha: The part of the area is drawn from Beta(alpha, alpha), for each record by itself; what of the rectangle

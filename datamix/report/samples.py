@@ -49,19 +49,19 @@ def preview(pipeline: Pipeline) -> Figure:
     return drawn
 
 
-def plot(plan: Plan) -> Figure:
+def plot(plan: Plan, path: Path | None = None, caution: str = "") -> Figure:
     """Draw the shares and epochs of each source over the batches of a mix.
+
+    Args:
+      plan: The plan of the mix.
+      path: Where the figure is written; None for nowhere.
+      caution: What ends the title.
 
     >>> import datamix
     >>> figure = datamix.plot(datamix.Plan({"a": 70, "b": 30}, ratio="7:3", batch_size=10))
     >>> figure.get_suptitle().splitlines()[0]
     'a 70.0 % + b 30.0 %'
     """
-    return plan_figure(plan)
-
-
-def plan_figure(plan: Plan, path: Path | None = None, caution: str = "") -> Figure:
-    """The figure of `plot`, which is written where there is a path; `caution` ends its title."""
     shown, spec = over_time(plan), plan.spec
     ends = [[*map(percent, map(float, row))] for row in shown.planned[[0, -1]]]
     shares = (first if first == last else f"{first} → {last}" for first, last in zip(*ends, strict=True))
