@@ -20,12 +20,15 @@ from typing import Any, NoReturn, TextIO
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobRuntime, setup_globals
+from hydra.core.utils import JobRuntime, configure_log, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.types import RunMode
+from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -163,7 +166,7 @@ def _run(arguments: list[str]) -> None:
     except FileNotFoundError:
         raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
-    overrides = compose.prepared(args.overrides)
+    overrides = compose.prepared([*args.overrides, *(["hydra.mode=MULTIRUN"] if args.multirun else [])])
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
@@ -171,6 +174,7 @@ def _run(arguments: list[str]) -> None:
                 _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
+        setbase(compose.VERSION_BASE)
         JobRuntime.instance().set("name", __name__.rpartition(".")[2])
         with compose.named_faults(loader):
             if args.help:
@@ -184,28 +188,28 @@ def _run(arguments: list[str]) -> None:
             compose.require_keys(config, args.config_dir)
             compose.load_plugins(config)
             is_sweep = not args.hydra_help and (args.multirun or config.hydra.mode == RunMode.MULTIRUN)
+            if not args.hydra_help:
+                loader.check_mode(config, overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
             with compose.hydra_config(config):
                 check_hydra_node(config)
                 if is_sweep:
-                    overrides += settle(config)
+                    settle(config)
                     check_jobs(config, loader)
                 if not args.hydra_help:
-                    key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
-                    overrides += stack.enter_context(_directory(config, key))
-        if is_sweep:
-            run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+                    stack.enter_context(_directory(config, "hydra.sweep.dir" if is_sweep else "hydra.run.dir"))
+        if args.hydra_help:
+            _start_hydra([*flags, *overrides])
+        elif is_sweep:
+            run_watched(config, loader, partial(_start, config, loader))
         else:
             _import_job(config)
-            _start_hydra([*flags, *overrides])
+            _start(config, loader)
     for following in rounds(config, loader) if is_sweep else ():
         _run([*flags, *following])
 
 
-def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]]:
-    """The directory that the run or the sweep writes to; of several processes that train together, the first's.
-
-    Gives the overrides that make Hydra compose the same.
-    """
+def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:
+    """The directory that the run or the sweep writes to; of several processes that train together, the first's."""
     distributed = OmegaConf.select(config, "train.distributed") is True
     if "train" in config and processes.is_asked(distributed=distributed):
         if key == "hydra.sweep.dir":
@@ -213,9 +217,9 @@ def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]
             raise ConfigError("several processes train one model, not a sweep", key="train.distributed", hint=mend)
         processes.join(distributed=distributed)
         if not processes.is_first():
-            return processes.apart()
+            return processes.apart(config)
         if processes.LAUNCHED in os.environ:  # the launcher holds it
-            return nullcontext([])
+            return nullcontext()
     return directory_in_use(config, key)
 
 
@@ -324,17 +328,41 @@ def _importable_directory() -> Iterator[None]:
             sys.path.remove(directory)
 
 
-def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> None:
-    """Hand a command line over to Hydra, which reads it from `sys.argv`."""
+class _Composed(Hydra):
+    """Hydra for a configuration that is composed and checked already; by itself, it would compose it twice more."""
+
+    def __init__(self, config: DictConfig, loader: compose.Loader) -> None:
+        super().__init__(JobRuntime.instance().get("name"), loader)
+        self._config = config
+
+    def compose_config(self, *_: Any, **_options: Any) -> DictConfig:
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        return self._config
+
+
+def _start(config: DictConfig, loader: compose.Loader) -> None:
+    """Let Hydra run the job of a configuration, or those of its sweep."""
+    is_sweep = config.hydra.mode == RunMode.MULTIRUN
+    hydra = _Composed(config, loader)
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        (hydra.multirun if is_sweep else hydra.run)(config.hydra.job.config_name, run, [])
+    except OSError as error:
+        if error.filename is None:
+            raise
+        key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=key) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _start_hydra(arguments: list[str]) -> None:
+    """Hand a command line that runs nothing over to Hydra, which reads it from `sys.argv`."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     try:
         hydra.main(version_base=compose.VERSION_BASE, config_path=str(conf_dir()), config_name="config")(run)()
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=directory_key) from error
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")

@@ -96,7 +96,6 @@ _CAUSES = {
     "batch.shuffle": (("batch.shuffle", "batch.size"), ("seed",)),
     "batch.pairs": (("operators",), ("batch.size",), ("seed",)),
     "skip": (("skip",),),
-    "mix.loss_weight": (("mix.loss_weight", "mix.loss_weight."), ("mix.",)),
 }
 
 

@@ -241,6 +241,19 @@ def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code)
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
+def test_a_plan_waits_for_no_jax(environment, shared_data, tmp_path):
+    program = """
+        import sys
+        from datamix import cli
+        cli.main()
+        print(sorted(set(sys.modules) & {"flax", "jax", "jaxtyping", "tensorflow"}))
+        """
+    data = f"data.dir={shared_data / 'tensorflow_datasets'}"
+    command = [sys.executable, "-c", textwrap.dedent(program), "job=plan", "source=mnist+fashion", data]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 # Sweeps
 
 
@@ -455,12 +468,12 @@ MISTAKES = {
     "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in mix.share. Did ",
     "mix.weights.mnist=-0.2": "ConfigError: mix.weights.mnist = -0.2; a weight is 0 or more. ",
     "mix.weights.mnist=nan": "ConfigError: mix.weights.mnist = ",
-    "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: all weights are 0; ",
+    "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: mix.weights: all are 0; ",
     "mix.share.mnist=1.5": "ConfigError: mix.share.mnist = 1.5; a share lies in [0, 1]. ",
     "mix.share.mnist=-0.1": "ConfigError: mix.share.mnist = -0.1; ",
     "mix.share.mnist=0.8 mix.share.fashion=0.7": "ConfigError: mix.share: 0.8 + 0.7 = 1.5; ",
-    "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio and mix.share.mnist both say how much ",
-    "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist and mix.share.mnist both say how much ",
+    "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio = '1:1'; it and mix.share.mnist both say how much ",
+    "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist = 2; it and mix.share.mnist both ",
     "mix.ratio=1:2:3": "ConfigError: mix.ratio = '1:2:3'; it has 3 numbers, but there are 2 sources (mnist, fashion). ",
     "mix.ratio=7": "ConfigError: mix.ratio = 7; it is no ratio. Write '7:3' or [7, 3]. ",
     "mix.granularity=bach": "ConfigError: mix.granularity = 'bach'. Did you mean 'batch'? Known: batch, record.",

@@ -159,3 +159,16 @@ def test_what_many_sources_cost_is_measured(environment, tmp_path):
     offs = [float(match[1]) for line in lines if (match := re.search(r"off by ([\d.]+) at most", line))]
     assert len(offs) == 2
     assert max(offs) < 2
+
+
+@pytest.mark.slow
+def test_the_measurement_of_starting_compares_with_programs_by_hand(environment, shared_data, tmp_path):
+    script = ROOT / "scripts" / "bench_start.py"
+    command = [sys.executable, script, "--data", shared_data / "tensorflow_datasets", "--turns", "1", "--jobs", "2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    rows = {line[:24].strip(): float(line.split()[-1]) for line in done.stdout.splitlines()[1:8]}
+    assert list(rows) == [
+        "imports by hand", "job=plan", "job=preview", "job=train", "2 ratios by hand", "2 ratios", "2 ratios, vmap"
+    ]  # fmt: skip
+    assert rows["imports by hand"] == rows["2 ratios by hand"] == 1
+    assert rows["job=plan"] < rows["job=train"]

@@ -32,7 +32,10 @@ def choices_of(group: str, own: Path | None = None) -> list[str]:
 
 @cache
 def homes() -> dict[str, tuple[str, ...]]:
-    """The choices that bring a key: "mix.window" comes with "mix=proportional"; one of config.yaml needs none."""
+    """The choices that bring a key, by key: "mix.window" comes with "mix=proportional".
+
+    A key of config.yaml needs no choice.
+    """
     there = set(_keys(_load(conf_dir() / "config.yaml"), ""))
     choices: dict[str, list[str]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):

@@ -116,7 +116,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     report |= {
         "notes": _notes(job),
         "changed": list(job.data.pipeline.history),
-        "samples": sum(job.data.pipeline.counts(step)),
+        "samples": sum(job.data.pipeline.totals(step).records),
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
@@ -154,7 +154,7 @@ def _counts(job: Run, step: int) -> list[int]:
     """The number of records that each source gives before a step; where weights follow training, before the last."""
     if job.learner.adapt is not None:
         return records_of(job.adapted) if job.adapted else [1] * len(job.data.pipeline.source_names)
-    return job.data.pipeline.counts(step)
+    return job.data.pipeline.totals(step).records
 
 
 def _notes(job: Run) -> list[str]:

@@ -86,14 +86,12 @@ def resolve(
     """Turn what a user may say of the ratio into the exact share of every source, at every level.
 
     Args:
-      names: The paths of the sources, in order.
       ratio: The ratio of what the mix itself is made of, see `datamix.mixing.weights.parse_ratio`.
       weights: The relative weights of sources and groups among their neighbours, by path or nested.
       share: The absolute shares of sources and groups in the group they belong to, by path or nested.
       group_weights: The weights that groups give their members themselves, by path.
       rule: The rule that weighs those for whom nothing is said, from their sizes; without it they have 1.
       sizes: The number of records of each source, by path, for the rule.
-      where: The key under which all this stands.
 
     Raises:
       ConfigError: An unknown source, two rules for one source, or numbers that make no mix.

@@ -6,13 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
 
-import jax
-
 from datamix import registry
 from datamix.errors import SpecError, hint
-from datamix.spec import Record
+from datamix.lazy import jax
+from datamix.spec import LeafSpec, Record, Spec
 
 Function: TypeAlias = Callable[..., Record]
+After: TypeAlias = Callable[..., Spec | None]
+
+
+def _traced(spec: Spec, **settings: object) -> None:
+    """The spec after an operator of which tracing alone tells it."""
+
+
+def recast(spec: Spec, leaf: str, dtype: str) -> Spec | None:
+    """The spec of records of which one leaf gets another dtype; None where they have no such leaf."""
+    return {**spec, leaf: LeafSpec(spec[leaf].shape, dtype)} if leaf in spec else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +35,15 @@ class Traits:
         alone share one program, and changing them compiles nothing.
       paired: Whether the operator takes a second record after the first, its partner: another of the same batch, of
         any source. Each batch is divided into pairs by the seed and the step. Such an operator stands after the mix.
+      after: The spec of records after the operator, from the spec before and the settings, where that can be said
+        without JAX; None where tracing must tell.
     """
 
     random: bool = False
     elementwise: bool = False
     traced: tuple[str, ...] = ()
     paired: bool = False
+    after: After = _traced
 
     def arguments(self, record: Record, key: jax.Array | None, partner: Record | None = None) -> tuple[Any, ...]:
         """The positional arguments of such an operator; without a partner, the record is its own."""
@@ -42,7 +54,12 @@ class Traits:
 def operator(function: Function, /) -> Function: ...
 @overload
 def operator(
-    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = (), paired: bool = False
+    *,
+    random: bool = False,
+    elementwise: bool = False,
+    traced: tuple[str, ...] = (),
+    paired: bool = False,
+    after: After = _traced,
 ) -> Callable[[Function], Function]: ...
 def operator(
     function: Function | None = None,
@@ -52,6 +69,7 @@ def operator(
     elementwise: bool = False,
     traced: tuple[str, ...] = (),
     paired: bool = False,
+    after: After = _traced,
 ) -> Function | Callable[[Function], Function]:
     """Register a function as an operator, under its own name.
 
@@ -69,7 +87,7 @@ def operator(
     """
 
     def decorate(function: Function) -> Function:
-        promised = Traits(random=random, elementwise=elementwise, traced=traced, paired=paired)
+        promised = Traits(random=random, elementwise=elementwise, traced=traced, paired=paired, after=after)
         function.traits = promised  # type: ignore[attr-defined]
         registry.register("operator", function.__name__, function)
         return function

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError
+from datamix.lazy import jax, jnp
 from datamix.mixing.plan import Plan
 from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, key_for
@@ -178,7 +177,7 @@ class RowShuffle(NamedTuple):
         """The permutation of a name for a plan and its batches."""
         last = _NEVER
         if batching.short_rows:
-            slots = ((batching.num_batches or 1) - 1) * batching.batch_size // plan.batch_records
+            slots = ((batching.num_batches or 1) - 1) * batching.batch_size // plan.slot_records
             last = slots >> 32, slots % 2**32
         whole, short = (
             permute.Domain(*(np.uint32(values[0]) for values in permute.domain([rows])))
@@ -187,22 +186,22 @@ class RowShuffle(NamedTuple):
         high, low = key_for(plan.seed, "batch", name)
         return cls((np.uint32(high), np.uint32(low)), whole, short, np.asarray(last, np.uint32))
 
-    def rows(self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int) -> jax.Array:
+    def rows(self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int) -> jax.Array:
         """The row of the plan's order that stands in each row of the batches that follow.
 
         Args:
           position: Slot at which the first batch begins, high and low word, uint32 [2].
           num_batches: How many batches; static.
           batch_size: Records in a batch; static.
-          records_per_slot: Records that a slot stands for; static.
+          slot_records: Records that a slot stands for; static.
 
         Returns:
           Rows counted from the first batch's first, uint32 [num_batches * batch_size]. The rows of a short last batch
           that are past the end of the mix stay where they are.
         """
-        return self._rows(position, num_batches, batch_size, records_per_slot)[0].reshape(-1)
+        return self._rows(position, num_batches, batch_size, slot_records)[0].reshape(-1)
 
-    def partners(self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int) -> jax.Array:
+    def partners(self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int) -> jax.Array:
         """The rows as pairs, of neighbours in the permutation; for the arguments, see `rows`.
 
         A row is its partner's partner, so that a shard needs its own rows and their partners, and no more. Where their
@@ -211,18 +210,18 @@ class RowShuffle(NamedTuple):
         Returns:
           By how many rows further on each row's partner stands, modulo 2**32, uint32 [num_batches * batch_size].
         """
-        rows, size = self._rows(position, num_batches, batch_size, records_per_slot)
+        rows, size = self._rows(position, num_batches, batch_size, slot_records)
         place = jnp.arange(batch_size, dtype=jnp.uint32)
         neighbour = jnp.where(place ^ 1 < size, place ^ 1, place)
         apart = jnp.take_along_axis(rows, neighbour, axis=1) - rows
         return jnp.zeros(rows.size, jnp.uint32).at[rows.reshape(-1)].set(apart.reshape(-1), unique_indices=True)
 
     def _rows(
-        self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int
+        self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int
     ) -> tuple[jax.Array, jax.Array]:
         """The rows, uint32 [num_batches, batch_size], and how many of each batch there are, uint32 [num_batches, 1]."""
         batch = jnp.arange(num_batches, dtype=jnp.uint32)
-        ahead = batch * jnp.uint32(batch_size // records_per_slot)
+        ahead = batch * jnp.uint32(batch_size // slot_records)
         low = position[1] + ahead
         high = position[0] + (low < ahead)
         is_short = (high == self.last[0]) & (low == self.last[1])
@@ -275,7 +274,7 @@ def single_source_rows(plan: Plan, batch_size: int) -> int:
     >>> single_source_rows(Plan({"a": 9, "b": 9}, order="round_robin", stop="forever"), 5)
     0
     """
-    if plan.batch_records > 1:
+    if plan.slot_records > 1:
         return 0  # a batch of one source, the next one of another
     lowest, highest = np.full(batch_size, len(plan.sizes)), np.full(batch_size, -1)
     for stage in plan.stages:

@@ -46,10 +46,11 @@ _SLICED_STEPS = 16  # where slices are cut on a device: more of them take second
 
 
 @lru_cache(64)
-def chunk_program(program: Program) -> Program:
-    """The same program for as many batches as are computed in one call."""
+def chunk_program(program: Program, prefetch_bytes: int | None = None) -> Program:
+    """The same program for as many batches as are computed in one call: of two, one is ahead."""
     batch_bytes = program.batch_size * bytes_of(dict(program.spec))
-    return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS), program.batch_size)
+    chunk_bytes = min(_CHUNK_BYTES, (prefetch_bytes or math.inf) // 2)
+    return program.resized(min(max(1, int(chunk_bytes // max(1, batch_bytes))), _CHUNK_STEPS), program.batch_size)
 
 
 def block_steps(program: Program, stride: int = 1) -> int:
@@ -83,9 +84,11 @@ class _Mix(Protocol):
     plan: Plan
     batching: Batching
     buffers: dict[Program, Buffers]
+    prefetch_bytes: int | None
 
     @property
     def compiled(self) -> Compiled: ...
+    def totals(self, step: int, /) -> Totals: ...
     def state(self, step: int, /) -> State: ...
     def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
 
@@ -131,7 +134,7 @@ class BatchIterator(Iterator[Batch]):
         self._stream = xla.streams(self._device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
         self._on_host = output == "numpy" or self._device.platform == "cpu"
-        num_steps = chunk_program(compiled.program).num_steps
+        num_steps = chunk_program(compiled.program, pipeline.prefetch_bytes).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
         whole = rows(size)
@@ -395,20 +398,17 @@ class BatchIterator(Iterator[Batch]):
         """Where the mix stands, and how fast records are read on the host.
 
         `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
-        together, and what follows from them: epochs, its share of records and, where there are any, of tokens; and the
-        share `lately`, which is since the last call, or since the iterator began or was restored. It follows from the
-        step alone, however that was reached.
+        together and without the steps that are left out, and what follows from them: epochs, its share of records and,
+        where there are any, of tokens; and the share `lately`, which is since the last call, or since the iterator
+        began or was restored. It follows from the step alone, however that was reached.
 
         Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
         began, seconds waited, the share of times that data was there when it was asked for, and the source that was
         most often the last to arrive. All of it is 0 or None where every source is resident.
         """
         step = self.step
-        now = Totals.at(self._plan, step * self._program.batch_size)
-        rows = progress(
-            self._plan, now, self._reported or Totals.at(self._plan, self._sought * self._program.batch_size)
-        )
-        self._reported = now
+        now, before = self._pipeline.totals(step), self._reported or self._pipeline.totals(self._sought)
+        rows, self._reported = progress(self._plan, now, before), now
         sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
         return {"step": step, **self._metrics.report(), "sources": sources}
 

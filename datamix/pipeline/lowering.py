@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError, first_line
+from datamix.lazy import jax
 from datamix.operators import label
 from datamix.operators.base import traits
 from datamix.pipeline.graph import Graph, Node
-from datamix.pipeline.program import Program
-from datamix.pipeline.transform import Branch, Numbers, Step
 from datamix.rng.hash import key_for
-from datamix.rng.keys import key_of, same_draws
 from datamix.spec import LeafSpec, Spec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.program import Program
+    from datamix.pipeline.transform import Numbers, Step
 
 
 class Chain(NamedTuple):
@@ -46,6 +49,8 @@ def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Ch
       SpecError: An operator cannot take what it is handed; the message names the node.
       ConfigError: One of a source's takes pairs of records, or a setting is not a number that is to be one.
     """
+    from datamix.pipeline.transform import Step
+
     steps, numbers = [], []
     logical = dict(spec)
     for node in nodes:
@@ -107,6 +112,8 @@ def _traced(
     step: Step, constants: tuple[tuple[str, str, tuple[int, ...], bytes], ...], spec: tuple[tuple[str, LeafSpec], ...]
 ) -> Any:
     """What an operator returns, as shapes and dtypes; kept, because many sources may have the same one."""
+    from datamix.rng.keys import key_of, same_draws
+
     record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec}
     key = jax.eval_shape(lambda: key_of((0, 0)))
     # The numbers as they are, so that an operator can refuse them here, where it is built.
@@ -180,6 +187,8 @@ def numbers_of(
       names: The names of all sources.
       seeds: The seeds of all sources.
     """
+    from datamix.pipeline.transform import Numbers
+
     some = next(iter(chains.values()))
     settings, keys = [], []
     for i in range(len(some.steps)):
@@ -213,8 +222,19 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
       DataError: A leaf is not of numbers.
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
-    chains = {name: chain_of(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
-    return chain_of(graph.chain("mix"), agreed_spec(chains)).spec
+    chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
+    return _checked(graph.chain("mix"), agreed_spec(chains)).spec
+
+
+def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
+    """The chain of operators without its steps, up to the first that must be traced, which takes JAX."""
+    for i, node in enumerate(nodes):
+        assert node.operation is not None
+        after = traits(node.operation.function).after(spec, **node.operation.settings)
+        if after is None:
+            return chain_of(nodes[i:], spec, source)
+        spec = dict(sorted(after.items()))  # as JAX sorts them
+    return Chain((), (), dict(spec))
 
 
 def stored_spec(name: str, spec: Spec) -> Spec:
@@ -234,7 +254,11 @@ def stored_spec(name: str, spec: Spec) -> Spec:
                 f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Choose others "
                 f"with source.{name}.leaves."
             )
-        stored[leaf] = LeafSpec(part.shape, str(jax.dtypes.canonicalize_dtype(dtype)))
+        if dtype.itemsize == 8:
+            # As JAX is set, where it may be set otherwise than by default.
+            wide = "jax" in sys.modules or "JAX_ENABLE_X64" in os.environ
+            dtype = jax.dtypes.canonicalize_dtype(dtype) if wide else np.dtype(f"{dtype.kind}4")
+        stored[leaf] = LeafSpec(part.shape, str(dtype))
     return stored
 
 
@@ -255,6 +279,9 @@ def assemble(
     Raises:
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
+    from datamix.pipeline.program import Program
+    from datamix.pipeline.transform import Branch
+
     names = graph.sources
     nodes = {i: graph.chain(name) for i, name in enumerate(names)}
     chains = {i: chain_of(nodes[i], specs[name], name) for i, name in enumerate(names)}

@@ -15,9 +15,9 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
-from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
+from datamix.mixing.progress import Totals
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState
@@ -67,7 +67,8 @@ class Pipeline:
       placements: Where the records of each source lie, by name: "device" for whole in the device's memory, which is
         what those have that are not named, "host" for read as they are needed. Batches are the same.
       threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
-      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB.
+      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB. Of
+        batches, it computes as many at a time as fit into half of it, and into 16 MiB.
       adapt: How the weights follow training; None where they do not. The plan is then that of the weights with which
         the mix begins, and has one stage.
 
@@ -116,7 +117,7 @@ class Pipeline:
         adapt: Adapt | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder, skip=skip)
-        self.adapt = adapt
+        self.adapt, self.prefetch_bytes, self._identity = adapt, prefetch_bytes, dict(identity or {})
         plan_arrays = self._plan_arrays(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
@@ -125,7 +126,6 @@ class Pipeline:
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
         self.viewer: Callable[..., Pipeline] | None = None
-        self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
         self.class_names = {name: tuple(getattr(source, "class_names", ())) for name, source in sources.items()}
@@ -151,7 +151,7 @@ class Pipeline:
         self._reader = _OnDevice(reader)
 
     def _plan_arrays(self, plan: Plan) -> PlanArrays:
-        arrays = arrays_of(plan)
+        arrays = arrays_of(plan, cast(Any, self._identity.get("mix.loss_weight")))
         return arrays if self.adapt is None else replace(arrays, slots=CreditLookup.of(plan))
 
     @property
@@ -229,12 +229,13 @@ class Pipeline:
         ranges = [[first * size, end * size] for first, end in self.batching.skip if first * size < position]
         return parts | ({"skip": digest(ranges)} if ranges else {})
 
-    def counts(self, step: int) -> list[int]:
-        """The records of each source in the batches before a step that are not left out."""
-        at = [self.plan.counts(self.batching.position(step))]
+    def totals(self, step: int) -> Totals:
+        """What each source has given in the batches before a step that are not left out."""
+        now = Totals.at(self.plan, self.batching.position(step))
         for steps in self.batching.skip:
-            at += [self.plan.counts(self.batching.position(min(each, step))) for each in steps]
-        return [count[0] + sum(count[1::2]) - sum(count[2::2]) for count in zip(*at, strict=True)]
+            first, end = (Totals.at(self.plan, self.batching.position(min(each, step))) for each in steps)
+            now = now.without(first, end)
+        return now
 
     def state(self, step: int) -> State:
         """The state of an iterator before the batch at a step; see `BatchIterator.state`."""
@@ -273,7 +274,7 @@ class Pipeline:
             every = changes(settings, shortened(self._settings))
             # A source may come and go with the mix; of one that stays, nothing may change.
             may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
-            may_change |= {"mix", "mix.loss_weight", "source"}
+            may_change |= {"mix", "source"}
             firm = [key for key in differing if key not in may_change]
             if firm or changed is None:
                 or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
@@ -320,9 +321,6 @@ class Pipeline:
         """The same data and the same compiled program under another plan."""
         batching = replace(self.batching, length=plan.length)
         program, _, row_order, numbers = self._layout
-        if self._identity.get("mix.loss_weight") == INVERSE_SHARE:
-            by_source = loss_weights(INVERSE_SHARE, plan.names, plan.targets)
-            numbers = tuple(each.changed("loss_weight", list(by_source.values())) for each in numbers)
         shuffled, paired = (each is not None for each in row_order)
         row_order = RowOrder.of(plan, batching, shuffled=shuffled, paired=paired)
         other = object.__new__(Pipeline)
@@ -330,20 +328,24 @@ class Pipeline:
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
         other._make_past, other.history = self._make_past, self.history
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
-        other._places, other.adapt, other.class_names = self._places, self.adapt, self.class_names
+        other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
+        other.class_names = self.class_names
         other._layout, other._reader = (program, self._plan_arrays(plan), row_order, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other
 
-    def view(self, split: str | None = "test", *, shuffle: bool | str = "none", random: bool = False) -> Pipeline:
+    def view(
+        self, split: str | Mapping[str, Any] | None = "test", *, shuffle: bool | str = "none", random: bool = False
+    ) -> Pipeline:
         """The same sources and preparation, to evaluate on: each source's records once, one source after the other.
 
         Labels are numbered as in the mix. The last batch may be short, and there is no leaf `loss_weight` from
         `mix.loss_weight`.
 
         Args:
-          split: The split that is read of every source; "test" is its `test_split`, where it names one. None for the
-            records of the mix itself, whose memory is shared.
+          split: The split that is read of every source; "test" is its `test_split`, where it names one. Or other
+            records of each source, by name, whatever `datamix.mix` takes. None for the records of the mix itself, whose
+            memory is shared.
           shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
           random: Whether operators that draw take part.
 
@@ -460,7 +462,7 @@ class Pipeline:
             rank without rows. A state can be restored under another number of ranks.
           output: "numpy" gives read-only views without a copy, "jax" arrays on the device, "torch" tensors there, which
             share their memory and are not to be written to. A view keeps the whole chunk it belongs to, some 16 MiB:
-            copy what is to be kept for long.
+            copy what is to be kept for long, or bound it by `prefetch_bytes`.
           sharding: Instead of `shard` and `output`: how each batch is laid out over the devices of all processes. A
             batch is of `jax.Array`s that are whole for every process, which reads the rows of its own devices alone.
           stride: Give every `stride`-th batch alone, as workers do that take batches in turn.
@@ -550,7 +552,7 @@ def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -
     return recipe().with_weights(weights)
 
 
-def _viewed(recipe: Callable[[], Pipeline], split: str | None, **settings: Any) -> Pipeline:
+def _viewed(recipe: Callable[[], Pipeline], split: str | Mapping[str, Any] | None, **settings: Any) -> Pipeline:
     return recipe().view(split, **settings)
 
 

@@ -120,8 +120,8 @@ def locate_batches(
     Returns:
       `num_batches * batch_size` records, and the cursor right after them.
     """
-    located, after = locate(plan, cursor, num_batches * batch_size // plan.records_per_slot)
-    batches = cursor.position, num_batches, batch_size, plan.records_per_slot
+    located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records)
+    batches = cursor.position, num_batches, batch_size, plan.slot_records
     if row_order.shuffle is not None:
         located = _taken(located, row_order.shuffle.rows(*batches))
     if row_order.pairing is not None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from datamix.operators.base import Traits
@@ -74,11 +73,6 @@ class Numbers(NamedTuple):
     settings: tuple[dict[str, Words], ...]
     keys: tuple[KeyWords | None, ...]
 
-    def changed(self, setting: str, values: Sequence[float]) -> Numbers:
-        """The same, with other values by source for a setting, where there is one of this name."""
-        table = {setting: np.asarray(values, np.float32)}
-        return self._replace(settings=tuple(each | table if setting in each else each for each in self.settings))
-
 
 def transform(
     branches: Sequence[Branch], shared: Branch, numbers: tuple[Numbers, ...], located: Located, read: Read
@@ -108,6 +102,8 @@ def transform(
         mixed = through(branches[0], located, index, None)
     else:
         mixed = by_branch(branches, through, located)
+    if located.loss_weight is not None:
+        mixed = mixed | {"loss_weight": mixed["loss_weight"] * located.loss_weight}
     return _after_mix(shared.steps, numbers[shared.numbers], mixed, located)
 
 

@@ -35,8 +35,8 @@ def is_search(node: DictConfig) -> bool:
     return node.sweeper._target_ not in (_BASIC, _SIMPLEX)
 
 
-def settle(config: DictConfig) -> list[str]:
-    """Fix in place what Hydra would resolve or choose by itself; returns overrides that make it compose the same."""
+def settle(config: DictConfig) -> None:
+    """Fix what Hydra would choose by itself: in a configuration, and as overrides of its jobs."""
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)
@@ -54,9 +54,7 @@ def settle(config: DictConfig) -> list[str]:
     settled = {key: value for key, value in settled.items() if key not in chosen}
     for key, value in settled.items():
         OmegaConf.update(config, key, value)
-    overrides = [f"{key}={value}" for key, value in settled.items()]
-    config.hydra.overrides.hydra.extend(overrides)
-    return overrides
+    config.hydra.overrides.hydra.extend([f"{key}={value}" for key, value in settled.items()])
 
 
 def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:

@@ -20,9 +20,11 @@ from datamix.fingerprint import changes, digest, in_words, records_key, shortene
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lowering import stored_spec
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
+from datamix.spec import bytes_of
 from datamix.training.adapted import check_export
 from datamix.training.adapted import counts as records_of
 from datamix.training.checkpoints import Checkpoints
@@ -217,7 +219,8 @@ def _resume(run: Run) -> tuple[list[Line], Line | None]:
 
 
 _RESUME = "train.resume"
-_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule")  # what is done from then on, and leaves no other state
+# What is done from then on, and leaves no other state.
+_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule", "mix.loss_weight")
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -234,6 +237,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
+        **({"mix.loss_weight": [weight]} if (weight := run.config.mix.loss_weight) else {}),
     }) | of_source  # fmt: skip
 
 
@@ -306,6 +310,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                     replicas.seek([run.data.pipeline.start(begin) for run in runs])
                 trained.append(replicas.train(all_rates[:, begin:end]))
                 at = end
+            trained_s = (time.perf_counter() - begun) / len(runs)
             if step == first.steps or step % first.settings.eval_every == 0:
                 scores = tested()
         seconds = (time.perf_counter() - begun) / len(runs)
@@ -317,7 +322,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
                 loss = np.concatenate([part.loss for part in parts])
                 trail = parts[0]._replace(loss=loss, sums=np.sum([part.sums for part in parts], axis=0))
-                _note(run, before, numbers, trail, partial(replicas.state, i), ending=ending)
+                _note(run, before, numbers, trail, trained_s, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
         if ending:
@@ -326,7 +331,6 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         if step == first.steps:
             break
     for run in runs:
-        run.metrics.close()
         run.checkpoints.close()
 
 
@@ -335,8 +339,17 @@ def _every(run: Run) -> tuple[int, int]:
     return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
 
 
-def _note(run: Run, before: int, steps: np.ndarray, trail: Trail, state: Callable[[], State], *, ending: bool) -> None:
-    """Record what a run has done since the step `before`, and what was left behind by the steps that were trained."""
+def _note(
+    run: Run,
+    before: int,
+    steps: np.ndarray,
+    trail: Trail,
+    seconds: float,
+    state: Callable[[], State],
+    *,
+    ending: bool,
+) -> None:
+    """Record what a run has done since the step `before`, and what the steps, trained in some seconds, left behind."""
     losses: np.ndarray = trail.loss
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
@@ -350,17 +363,22 @@ def _note(run: Run, before: int, steps: np.ndarray, trail: Trail, state: Callabl
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
-    plan, size = run.data.pipeline.plan, run.data.pipeline.batch_size
-    at = [plan.counts(step * size) for step in (run.step, before)]
+    pipeline, plan = run.data.pipeline, run.data.pipeline.plan
+    at = [pipeline.totals(step) for step in (run.step, before)]
     if run.learner.adapt is not None:
-        at[1] = records_of(run.adapted) or [0] * len(plan.names)
+        counts = [records_of(run.adapted) or [0] * len(plan.names)]
         _note_weights(run, run.learner.adapt, before, trail)
-        at[0] = records_of(run.adapted)
+        counts.insert(0, records_of(run.adapted))
+        at = [Totals(records, plan.tokens(records)) for records in counts]
     if run.error is not None:
         return
-    sources = progress(plan, *(Totals(counts, plan.tokens(counts)) for counts in at))
+    sources = progress(plan, *at)
     for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
         row["loss"] = loss / count if count else None
+    for name, now, since in zip(plan.names, at[0].records, at[1].records, strict=True):
+        if pipeline.placements[name] == "host":
+            num_bytes = (now - since) * bytes_of(stored_spec(name, run.data.built.sources[name].spec))
+            sources[name]["bytes_per_s"] = num_bytes / seconds
     metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
     run.metrics.trained(steps, losses)
     run.metrics.add(run.step, float(losses.mean()), metrics, sources)

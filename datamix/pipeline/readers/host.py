@@ -23,8 +23,8 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.pipeline import xla
-from datamix.pipeline.narrowing import beyond, mend, what_is_lost
 from datamix.sources.base import Source
+from datamix.sources.narrowing import beyond, mend, what_is_lost
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec, bytes_of
 
