@@ -120,7 +120,7 @@ def resolve_shares(
     """
     weight_by_name = {key: value for key, value in (weights or {}).items() if value is not None}
     share_by_name = {key: value for key, value in (share or {}).items() if value is not None}
-    require_known(names, weight_by_name, share_by_name, where)
+    require_known(set(names), weight_by_name, share_by_name, where)
     if ratio is not None and (weight_by_name or share_by_name):
         keys = [f"{where}.weights.{name}" for name in weight_by_name]
         other = (keys + [f"{where}.share.{name}" for name in share_by_name])[0]

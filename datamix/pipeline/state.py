@@ -82,7 +82,8 @@ class Past:
         if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
             later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
             shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
-            mix += [[plan.counts(position)[i] for i in given], shares, _digest_of("", later)]
+            now = plan.counts(position)
+            mix += [[now[i] for i in given], shares, _digest_of("", later)]
         parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in given])}
         for i, count in given.items():
             parts[f"source.{plan.names[i]}"] = self._source(i, min(count, _NUM_RECORDS))

@@ -134,9 +134,9 @@ def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
 def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
     """Refuse a plan of which a count of one call, by the slots of each stage's period, overflows 32 bits."""
     largest = max((max(quota) for quota in quotas), default=0)
-    longest = int(np.argmax(plan.epoch_records))
-    if plan.epoch_records[longest] >= 2**32 - _CALL_RECORDS:
-        text = f"its epoch has {plan.epoch_records[longest]:,} records, and the pipeline counts to {2**32 - _CALL_RECORDS:,}"
+    longest, counted = int(np.argmax(plan.epoch_records)), 2**32 - _CALL_RECORDS
+    if plan.epoch_records[longest] >= counted:
+        text = f"its epoch has {plan.epoch_records[longest]:,} records, and the pipeline counts to {counted:,}"
         mend = "Give it a limit, or divide it into several sources."
         raise ConfigError(text, key=f"source.{plan.names[longest]}", hint=mend)
     most = max(2 * (largest + 1) * plan.slot_records, _CALL_RECORDS) + plan.epoch_records[longest]

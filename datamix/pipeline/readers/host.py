@@ -207,7 +207,7 @@ class HostReader:
         self.names, self._sources = list(sources), list(sources.values())
         self._stored = [specs[name] for name in self.names]
         self._given: list[Spec] = [dict(source.spec) for source in self._sources]
-        self.is_fed = np.array([name in fed for name in self.names])
+        self.is_fed = np.array([*map(frozenset(fed).__contains__, self.names)])
         self.specs: list[Spec] = [
             self._stored[members[0]] if self.is_fed[list(members)].any() else {} for members in groups
         ]
