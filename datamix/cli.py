@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import os
 import re
@@ -43,7 +44,7 @@ from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
 from datamix.config.renamed import TARGET
-from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
+from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
@@ -169,8 +170,8 @@ def _run(arguments: list[str]) -> None:
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-            with compose.named_faults(loader), _completion(args), _printing():
-                _start_hydra([*flags, *(args.overrides if args.shell_completion else overrides)])
+            with compose.named_faults(loader), _completion(args) as own, _printing():
+                _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
         setbase(compose.VERSION_BASE)
@@ -243,17 +244,23 @@ def _import_job(config: DictConfig) -> None:
 
 
 @contextmanager
-def _completion(args: argparse.Namespace) -> Iterator[None]:
-    """Let Hydra complete the line of a shell, which has the name of the program first."""
+def _completion(args: argparse.Namespace) -> Iterator[list[str]]:
+    """Let Hydra complete the line of a shell, which has the name of the program first; gives the flags for it."""
     line = os.environ.get("COMP_LINE")
     if not args.shell_completion:
-        yield
+        yield []
         return
+    flags = []
     if line is not None:
         typed = CompletionPlugin.strip_python_or_app_name(line)
-        os.environ["COMP_LINE"] = f"{line.removesuffix(typed)}{compose.SEARCH_PATH} {typed}"
+        names, shown = [], typed
+        if (named := re.search(r"(?:^|\s)(?:--config-dir|-cd)[= ](\S+)\s", typed)) and expanded(named[1]).is_dir():
+            flags = ["--config-dir", str(expanded(named[1]))]
+            names = compose.choices(expanded(named[1])).get("dataset", [])
+            shown = typed.replace(named[0], " ")  # overrides that stand on both sides of a flag it does not take
+        os.environ["COMP_LINE"] = f"{line.removesuffix(typed)}{compose.search_path(names)} {shown.lstrip()}"
     try:
-        yield
+        yield flags
     except ValueError as error:  # an unknown shell
         raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
     finally:
@@ -269,7 +276,11 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --hydra-help lists the flags.")
+        mend = "--hydra-help lists the flags"
+        if flag := re.match("unrecognized arguments: (--[a-zA-Z_-]+)", message):
+            near = difflib.get_close_matches(flag[1], parser._option_string_actions, n=1, cutoff=0.8)
+            mend = f"did you mean {near[0]}" if near else f"a setting is written key=value, without dashes; {mend}"
+        raise ConfigError(f"{message}; {mend}{'?' if mend.startswith('did') else '.'}")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -297,7 +308,9 @@ def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: l
     topics = [override for override in overrides if re.fullmatch(r"[\w.]+", override)]  # --help mix
     overrides = [override for override in overrides if override not in topics]
     config = loader.load_configuration(args.config_name or "config", overrides, mode)
-    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve)
+    compose.load_plugins(config)
+    own = None if args.config_dir is None else expanded(args.config_dir)
+    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve, own=own)
     if topics:
         print("\n\n".join(map(show, topics)))
         return

@@ -94,6 +94,7 @@ _CAUSES = {
         ("stop", "stop.", "source", "batch.size", "shuffle"),
     ),
     "batch.shuffle": (("batch.shuffle", "batch.size"), ("seed",)),
+    "batch.pairs": (("operators",), ("batch.size",), ("seed",)),
     "skip": (("skip",),),
 }
 

@@ -224,8 +224,9 @@ def load_plugins(modules: Iterable[str]) -> None:
     """
     _load_entry_points()
     for module in modules:
-        if not isinstance(module, str) or not module or module.startswith("."):
-            raise ConfigError(f"{module!r} is not the name of a module", key="plugins")
+        if not isinstance(module, str) or not module or module.startswith(".") or module.endswith(".py"):
+            mend = "It is written as Python imports it: plugins=[folder.module]."
+            raise ConfigError(f"{module!r} is not the name of a module", key="plugins", hint=mend)
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:

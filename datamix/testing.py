@@ -92,13 +92,13 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     """
     promised = traits(function)
     example = {leaf: jnp.asarray(value) for leaf, value in record.items()}
-    keys = (jax.random.key(0),) if promised.random else ()
+    key = jax.random.key(0)
 
     def apply(record: Record) -> Record:
-        return function(dict(record), *keys, **settings)
+        return function(*promised.arguments(dict(record), key), **settings)
 
     argument = dict(example)
-    expected = function(argument, *keys, **settings)
+    expected = function(*promised.arguments(argument, key), **settings)
     assert argument.keys() == example.keys(), "the operator changed the record it was given, instead of a copy"
     _assert_same(apply(example), expected, "the second time")
     _assert_same(jax.jit(apply)(example), expected, "under jit")

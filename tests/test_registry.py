@@ -239,9 +239,9 @@ def test_a_plugin_that_lacks_a_module_is_there(write: Callable[[str, str], None]
         registry.load_plugins(["plugin_blur"])
 
 
-@pytest.mark.parametrize("module", [3, None, "", ".plugin_blur"])
+@pytest.mark.parametrize("module", [3, None, "", ".plugin_blur", "plugin_blur.py"])
 def test_not_the_name_of_a_module(module: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^plugins: .* is not the name of a module\.$") as error:
+    with pytest.raises(ConfigError, match=r"^plugins: .* is not the name of a module\. It is written") as error:
         registry.load_plugins([module])
     assert repr(module) in str(error.value)
 

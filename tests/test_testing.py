@@ -51,6 +51,7 @@ TOKENS = {leaf: np.int32([1, 2, 3, 0]) for leaf in ("tokens", "positions")} | {
 RECORDS: dict[str, dict[str, Any]] = {
     "offset_one_hot": {"label": np.float32([0, 1])},
     **dict.fromkeys(("mask_tokens", "next_token_targets", "prefix_source", "truncate"), TOKENS),
+    **dict.fromkeys(("mixup", "cutmix"), IMAGE | {"label": np.float32([0, 0.5, 0.5])}),
 }
 
 

@@ -76,16 +76,7 @@ class Assembly:
 
     def offset(self, source: str) -> int | None:
         """The number that is added to a source's labels; None if that depends on labels not yet read."""
-        return next(
-            (
-                node.operation.settings["offset"]
-                for node in self.graph.chain(source)
-                if node.operation
-                and node.operation.operator in ("offset_label", "offset_one_hot")
-                and "leaf" not in node.operation.settings
-            ),
-            0,
-        )
+        return self.graph.label_offset(source)
 
     def spec(self) -> dict[str, LeafSpec]:
         """The shape and dtype of each leaf of a finished record, without reading any.

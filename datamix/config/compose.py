@@ -46,6 +46,11 @@ SEARCH_PATH = f"hydra.searchpath=[{_PLUS}]"
 _composing = RLock()
 
 
+def search_path(datasets: Sequence[str] = ()) -> str:
+    """The override that lets Hydra find `source=a+b`, and complete the names of datasets of one's own."""
+    return f"{SEARCH_PATH[:-1]},{_PLUS}+{'+'.join(datasets)}]" if datasets else SEARCH_PATH
+
+
 def prepared(overrides: Sequence[str]) -> list[str]:
     """The overrides of a command line as Hydra understands them.
 

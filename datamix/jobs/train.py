@@ -94,7 +94,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
-    lines, losses = job.metrics.lines, job.metrics.losses
+    untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]
+    lines, losses = [*untrained_line, *job.metrics.lines], job.metrics.losses
     curves.draw(job.directory / "curves.png", lines, names, title, unit=unit, family=judged, losses=losses, adapt=adapt)
     size = job.config.batch_size
     report = report_of_pipeline(

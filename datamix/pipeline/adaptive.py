@@ -99,7 +99,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     def _locate(self, cursor: Cursor) -> None:
         size, compiled = self._adapt.batch_size, self._compiled
-        located, self._end = locate_block()(compiled.plan, compiled.row_shuffle, cursor, self._adapt.every, size)
+        located, self._end = locate_block()(compiled.plan, compiled.row_order, cursor, self._adapt.every, size)
         self._windows.append(_Window(cursor, located))
 
     def _append(self) -> None:

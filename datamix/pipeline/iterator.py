@@ -139,11 +139,14 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, _SLICED_STEPS)
         whole = rows(size)
         num_rows = whole.stop - whole.start
+        self._is_whole = stride == 1 and num_rows == size
         self._metrics = Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
             host.add_user(self)
-            step_bytes = max(num_rows * host.record_bytes, 1)
+            # For each row, and where not all rows of a chunk are computed, for its partner.
+            self._num_read = 2 if compiled.program.is_paired and not self._is_whole else 1
+            step_bytes = max(num_rows * host.record_bytes * self._num_read, 1)
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
@@ -157,7 +160,6 @@ class BatchIterator(Iterator[Batch]):
         if most < math.inf:
             self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
         self._all_buffers = pipeline.buffers
-        self._is_whole = stride == 1 and num_rows == size
         self._begin = whole.start
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
@@ -229,7 +231,7 @@ class BatchIterator(Iterator[Batch]):
         if program not in self._stagings:
             assert self._host is not None
             assert isinstance(self._compiled.reader, Fed)
-            rows = program.num_steps * program.num_rows
+            rows = program.num_steps * program.num_rows * self._num_read
             self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
         return self._stagings[program]
 
@@ -238,7 +240,7 @@ class BatchIterator(Iterator[Batch]):
         compiled, size = self._compiled, self._program.batch_size
         with self._stream(1):
             block, self._cursor = locate_block()(
-                compiled.plan, compiled.row_shuffle, self._cursor, self._block_steps, size
+                compiled.plan, compiled.row_order, self._cursor, self._block_steps, size
             )
         return block
 
@@ -503,7 +505,10 @@ def rows_of(
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)
     if begins is not None:
-        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)
+        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)[:num_rows]
+        if block.partner is not None:  # as `_compute_chunk` has them
+            partners = rows + np.asarray(block.partner)[rows].astype(np.int32)
+            rows, num_rows = np.stack([rows, partners], axis=1).reshape(-1), None
     return np.asarray(block.source)[rows][:num_rows], np.asarray(block.record)[rows][:num_rows]
 
 

@@ -69,12 +69,15 @@ class Located(NamedTuple):
       epoch: How often the source had been gone through before.
       record: Index of the record in its source.
       loss_weight: Weight in the loss; None without any.
+      partner: By how many rows further on the record stands that each is paired with, modulo 2**32; None where no
+        operator takes pairs.
     """
 
     source: UInt32[jax.Array, " count"]
     epoch: UInt32[jax.Array, " count"]
     record: UInt32[jax.Array, " count"]
     loss_weight: Float32[jax.Array, " count"] | None = None
+    partner: UInt32[jax.Array, " count"] | None = None
 
 
 Slots = tuple[jax.Array, jax.Array, jax.Array]

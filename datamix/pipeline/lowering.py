@@ -37,11 +37,17 @@ class Chain(NamedTuple):
     spec: dict[str, LeafSpec]
 
 
-def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
+def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
     """Follow the records of one spec through a chain of operators, without computing anything.
+
+    Args:
+      nodes: The operators.
+      spec: The spec of what the first is handed.
+      source: The source whose records they are; None after the mix.
 
     Raises:
       SpecError: An operator cannot take what it is handed; the message names the node.
+      ConfigError: One of a source's takes pairs of records, or a setting is not a number that is to be one.
     """
     from datamix.pipeline.transform import Step
 
@@ -51,6 +57,10 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
         assert node.operation is not None
         function, settings = node.operation.function, dict(node.operation.settings)
         promised = traits(function)
+        if promised.paired and source is not None:
+            text = f"{node.operation.operator} takes pairs of a batch's records, and so stands after the mix"
+            mend = "Put it into operators=, or shared_operators= of datamix.mix."
+            raise ConfigError(text, key=f"source.{source}.operators", hint=mend)
         traced = {}
         for name in [name for name in promised.traced if name in settings]:
             # An offset that is known only once the labels are read has no value yet, but a shape.
@@ -65,7 +75,7 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
             del settings[name]
         flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
+        step = Step(function=function, static=frozen(settings), promised=promised, shapes=tuple(shapes.items()))
         steps.append(step)
         numbers.append(traced)
         logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
@@ -105,12 +115,14 @@ def _traced(
     from datamix.rng.keys import key_of, same_draws
 
     record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec}
-    key = (jax.eval_shape(lambda: key_of((0, 0))),) if step.random else ()
+    key = jax.eval_shape(lambda: key_of((0, 0)))
     # The numbers as they are, so that an operator can refuse them here, where it is built.
     traced = {name: np.frombuffer(data, dtype).reshape(shape) for name, dtype, shape, data in constants}
     with same_draws():
         return jax.eval_shape(
-            lambda record, key: step.function(record, *key, **dict(step.static), **traced), record, key
+            lambda record, key: step.function(*step.promised.arguments(record, key), **dict(step.static), **traced),
+            record,
+            key,
         )
 
 
@@ -195,7 +207,7 @@ def numbers_of(
             words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
         # Only where they are used: each argument costs a microsecond a call.
-        keys.append((columns[:, 0], columns[:, 1]) if some.steps[i].random else None)
+        keys.append((columns[:, 0], columns[:, 1]) if some.steps[i].promised.random else None)
     return Numbers(tuple(settings), tuple(keys))
 
 
@@ -210,17 +222,17 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
       DataError: A leaf is not of numbers.
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
-    chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name])) for name in graph.sources}
+    chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
     return _checked(graph.chain("mix"), agreed_spec(chains)).spec
 
 
-def _checked(nodes: Sequence[Node], spec: Spec) -> Chain:
+def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
     """The chain of operators without its steps, up to the first that must be traced, which takes JAX."""
     for i, node in enumerate(nodes):
         assert node.operation is not None
         after = traits(node.operation.function).after(spec, **node.operation.settings)
         if after is None:
-            return chain_of(nodes[i:], spec)
+            return chain_of(nodes[i:], spec, source)
         spec = dict(sorted(after.items()))  # as JAX sorts them
     return Chain((), (), dict(spec))
 
@@ -272,7 +284,7 @@ def assemble(
 
     names = graph.sources
     nodes = {i: graph.chain(name) for i, name in enumerate(names)}
-    chains = {i: chain_of(nodes[i], specs[name]) for i, name in enumerate(names)}
+    chains = {i: chain_of(nodes[i], specs[name], name) for i, name in enumerate(names)}
     spec = agreed_spec({names[i]: chain for i, chain in chains.items()})
     groups: dict[tuple[Any, ...], list[int]] = {}
     branches: dict[tuple[Any, ...], list[int]] = {}

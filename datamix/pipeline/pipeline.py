@@ -22,7 +22,7 @@ from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.adaptive import AdaptiveIterator
-from datamix.pipeline.batching import Batching, Remainder, RowShuffle, Skip, shard_rows
+from datamix.pipeline.batching import Batching, Remainder, RowOrder, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
@@ -85,6 +85,7 @@ class Pipeline:
       statistics: The statistics of every leaf of each source, as they were when its records were read; of one that
         is read on the host, of some of its records, which are looked at when they are first asked for.
       placements: Where the records of each source lie, by name.
+      class_names: The names of each source's classes, by its own number of them; empty where they have none.
       recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
       viewer: The function that makes its views; None where there are none.
     """
@@ -121,12 +122,13 @@ class Pipeline:
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
-        row_shuffle = RowShuffle.of(plan, batching) if shuffle_rows else None
+        row_order = RowOrder.of(plan, batching, shuffled=shuffle_rows, paired=program.is_paired)
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
         self.viewer: Callable[..., Pipeline] | None = None
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
+        self.class_names = {name: tuple(getattr(source, "class_names", ())) for name, source in sources.items()}
         self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
         self.history: Sequence[Mapping[str, Any]] = ()
         self._contents: dict[int, str] = {}
@@ -145,7 +147,7 @@ class Pipeline:
             if self._host is not None:
                 reader = fed_reader(self._host, reader)
                 self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
-        self._layout = program, plan_arrays, row_shuffle, numbers
+        self._layout = program, plan_arrays, row_order, numbers
         self._reader = _OnDevice(reader)
 
     def _plan_arrays(self, plan: Plan) -> PlanArrays:
@@ -187,8 +189,8 @@ class Pipeline:
         """What was laid out, on the device: only now, so that workers may be forked off before there are batches."""
         program, *arrays = self._layout
         with jax.ensure_compile_time_eval():  # the first use may lie in a function that is being traced
-            plan, row_shuffle, numbers = jax.device_put(arrays)
-            return Compiled(program, plan, row_shuffle, self._reader.arrays(), numbers)
+            plan, row_order, numbers = jax.device_put(arrays)
+            return Compiled(program, plan, row_order, self._reader.arrays(), numbers)
 
     @property
     def fingerprint(self) -> str:
@@ -216,8 +218,9 @@ class Pipeline:
     def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
         """The digest of each thing that has determined the sequence up to a position, and of no more; see `Past`."""
         parts = self._past.parts(position, counts)
-        if parts and self._layout[2] is not None:
-            parts["batch.shuffle"] = digest([self.plan.seed, self.batch_size])
+        for key, shuffle in zip(("batch.shuffle", "batch.pairs"), self._layout[2], strict=True):
+            if parts and shuffle is not None:
+                parts[key] = digest([self.plan.seed, self.batch_size])
         if self.adapt is not None:
             parts["adapt"] = digest([self._identity.get("adapt"), self.batch_size])
         if parts and "JAX_ENABLE_X64" in self._identity:
@@ -317,15 +320,17 @@ class Pipeline:
     def _with_plan(self, plan: Plan) -> Pipeline:
         """The same data and the same compiled program under another plan."""
         batching = replace(self.batching, length=plan.length)
-        program, _, row_shuffle, numbers = self._layout
-        row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
+        program, _, row_order, numbers = self._layout
+        shuffled, paired = (each is not None for each in row_order)
+        row_order = RowOrder.of(plan, batching, shuffled=shuffled, paired=paired)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
         other._make_past, other.history = self._make_past, self.history
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
-        other._layout, other._reader = (program, self._plan_arrays(plan), row_shuffle, numbers), self._reader
+        other.class_names = self.class_names
+        other._layout, other._reader = (program, self._plan_arrays(plan), row_order, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other
 
@@ -401,7 +406,7 @@ class Pipeline:
         index = self._index(step)
         rows, cursor, compiled = self.batching.num_rows(index), self.start(index), self.compiled
         if isinstance(compiled.reader, Fed):
-            located, _ = locate_block()(compiled.plan, compiled.row_shuffle, cursor, 1, self.batch_size)
+            located, _ = locate_block()(compiled.plan, compiled.row_order, cursor, 1, self.batch_size)
             source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
             staging = self.read_on_host(source, record, self.batch_size)
             compiled = replace(compiled, reader=compiled.reader.staged(staging))
@@ -414,7 +419,7 @@ class Pipeline:
         Raises:
           IndexError: There is no such batch.
         """
-        return places_at(self._index(step), self.plan, self.batching, self._layout[2], self._places)
+        return places_at(self._index(step), self.plan, self.batching, self._layout[2].shuffle, self._places)
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""

@@ -159,7 +159,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
 
 def _disjoint(built: Built) -> bool:
     labels = [label for of_source in classes(built).values() for label in of_source]
-    return len(labels) == len(set(labels))
+    return 0 < len(labels) == len(set(labels))
 
 
 def _resident(built: Assembly, fed: Collection[str]) -> dict[str, OpenSource]:

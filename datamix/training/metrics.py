@@ -29,7 +29,10 @@ class MetricsFile:
       lines: Those of tests, without what they say of the sources in training.
       losses: The loss in training, by a step, in parts of the steps between two lines.
       loss: The loss in the last line; None before there is one.
+      untrained: The test before the first step, for the curves; None where it was not made.
     """
+
+    untrained: Line | None = None
 
     def __init__(self, directory: Path, lines: Sequence[Line] = (), step: int = 0) -> None:
         """Begin a file, or go on after a step with the tests before it, and the other lines that a file of them has."""

@@ -127,11 +127,13 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         mesh=mesh,
     )
     lines: list[Line] = []
+    untrained: Line | None = None
     if settings.resume:
-        lines = _resume(run)
+        lines, untrained = _resume(run)
     else:
         run.checkpoints.clear()
     run.metrics = MetricsFile(directory, lines, run.step)
+    run.metrics.untrained = untrained
     if has_joined():
         mix = data.pipeline.state(steps)
         check_alike(mix["settings"] | _identity(run) | mix["fingerprint"])
@@ -178,12 +180,12 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     return wanted or whole or 0
 
 
-def _resume(run: Run) -> list[Line]:
-    """Go on from the last checkpoint, where there is one; returns the tests before it."""
+def _resume(run: Run) -> tuple[list[Line], Line | None]:
+    """Go on from the last checkpoint, where there is one; returns the tests before it, and the very first."""
     step = run.checkpoints.last()
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
-        return []
+        return [], None
     position = run.checkpoints.position(step)
     path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
     identity = _identity(run)
@@ -215,7 +217,8 @@ def _resume(run: Run) -> list[Line]:
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     # With another batch size, the same records are of other steps.
-    return [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
+    lines = [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
+    return lines, position.get("untrained")
 
 
 _RESUME = "train.resume"
@@ -243,7 +246,8 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _save(run: Run) -> None:
     mix, adapted = run.data.pipeline.state(run.step), {"adapted": run.adapted} if run.adapted else {}
-    position = {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines, **adapted}
+    tests = {"lines": run.metrics.lines, "untrained": run.metrics.untrained}
+    position = {"mix": mix, "identity": _identity(run), **tests, **adapted}
     run.checkpoints.save(run.step, run.state, position)
 
 
@@ -285,6 +289,18 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
     )
     all_rates, every = np.stack([run.rates for run in runs]), _every(first)
     batching, at = first.data.pipeline.batching, first.step
+
+    def tested() -> Sequence[Sums | None]:
+        return replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+
+    if first.step == 0 < first.steps:
+        begun = time.perf_counter()
+        with failures_named():
+            for run, sums in zip(runs, tested(), strict=True):
+                assert sums is not None
+                run.metrics.untrained = {"step": 0, **run.data.task.metrics(run.data.pipeline.source_names, sums)}
+        for run in runs:
+            run.seconds += (time.perf_counter() - begun) / len(runs)
     while True:
         begun, before = time.perf_counter(), first.step
         kept = batching.after(before, 0)  # the next step that is not left out
@@ -299,7 +315,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 at = end
             trained_s = (time.perf_counter() - begun) / len(runs)
             if step == first.steps or step % first.settings.eval_every == 0:
-                scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+                scores = tested()
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = any(agreed(interruption.received))  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):

@@ -281,7 +281,7 @@ def test_sources_share_storage_by_spec_and_program_by_operators() -> None:
     assert dict(program.spec)["image"] == LeafSpec((4, 4, 1), "float32")
     (mean,) = (settings["mean"] for settings in numbers[0].settings if settings)
     np.testing.assert_allclose(mean, [0.5, 0, 0.1])  # a row a source
-    assert [step.random for step in program.shared.steps] == [True]
+    assert [step.promised.random for step in program.shared.steps] == [True]
     (words,) = numbers[-1].keys
     assert len({tuple(key) for key in np.stack(words, axis=1).tolist()}) == 3  # each source has keys of its own
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(numbers))

@@ -27,6 +27,9 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
     assert str(wild.error).startswith("optimizer.learning_rate = 1e+38; at step ")
     assert good.error is None
     assert [line["step"] for line in good.metrics.lines] == [2, 4, 6]
+    assert good.metrics.untrained is not None  # the test before the first step
+    assert good.metrics.untrained["step"] == 0
+    assert good.metrics.untrained.keys() == good.metrics.lines[0].keys() - {"loss"}
     assert wild.metrics.lines == []
 
 
@@ -45,6 +48,7 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         resumed = trained(make(*overrides, "train.resume=true", directory=f"cut{stop}"))
         assert resumed.note == f"train.resume: the run goes on after step {stop} of 6."
         assert (resumed.directory / "metrics.jsonl").read_text() == text
+        assert resumed.metrics.untrained == expected.metrics.untrained
         for name, values in numbers(expected).items():
             np.testing.assert_array_equal(numbers(resumed)[name], values)
         assert resumed.scores["correct"].tolist() == expected.scores["correct"].tolist()
