@@ -87,8 +87,7 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
         shown = _lack(error) or error
     if full_error or not isinstance(shown, DatamixError):
         raise error
-    kind = next(c.__name__ for c in type(shown).__mro__ if c.__module__ == DatamixError.__module__)
-    print(printable(f"{kind}: {shown}"), file=sys.stderr)
+    print(printable(f"{shown.kind}: {shown}"), file=sys.stderr)
     sys.exit(2)
 
 

@@ -40,6 +40,11 @@ class DatamixError(Exception):
         super().__init__(_sentence(text, key, value, hint))
         self.key, self.value, self.hint = key, None if value is ... else value, hint
 
+    @property
+    def kind(self) -> str:
+        """The name of the class of this module that the error is of."""
+        return next(each.__name__ for each in type(self).__mro__ if each.__module__ == __name__)
+
     def _render_traceback_(self) -> list[str]:
         """What IPython prints in place of a traceback: the user's own line, and the sentence."""
         ours = str(Path(__file__).parent)
@@ -74,6 +79,36 @@ class InstallationError(DatamixError):
 
 class ResourceError(DatamixError):
     """Raised when the machine has no more of what a job needs: memory, room on a disk, an output to write to."""
+
+
+def of_kind(kind: str, text: str) -> DatamixError | None:
+    """The error that has been printed or written as its kind and its sentence; None where this is no such kind.
+
+    >>> of_kind("DataError", "source 'a' is empty.")
+    DataError("source 'a' is empty.")
+    >>> of_kind("ValueError", "not one of ours")
+    """
+    error = globals().get(kind)
+    return error(text) if isinstance(error, type) and issubclass(error, DatamixError) else None
+
+
+def unknown_source(name: str, known: Iterable[str], key: str) -> ConfigError:
+    """The error for a setting of a source that is not in the mix."""
+    return ConfigError(f"there is no source {name!r} in this mix", key=key, hint=hint(name, known))
+
+
+def not_installed(what: str, library: str, extra: str) -> InstallationError:
+    """The error for what needs a library that cannot be imported."""
+    return InstallationError(f"{what} needs {library}: {install_hint(extra)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without the full stop; its class where the message is empty.
+
+    >>> first_line(ValueError("no such axis.")), first_line(ValueError())
+    ('no such axis', 'ValueError')
+    """
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _sentence(text: str, key: str | None, value: object, hint: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import datamix
 from datamix import errors
-from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError, hint
+from datamix.errors import ConfigError, DataError, DatamixError, RegistryError, SpecError, StateError, hint, of_kind
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,15 @@ def test_a_notebook_shows_the_users_line_and_the_sentence() -> None:
     assert len(lines) == 2
     assert 'datamix.Plan({"a": 3}, {"b": 1})' in lines[0]
     assert lines[1].startswith("ConfigError: mix.weights.b: there is no source 'b' in this mix.")
+
+
+def test_an_error_is_read_again_from_its_kind_and_its_sentence() -> None:
+    class OwnError(DataError):
+        """A kind that another module derives."""
+
+    assert OwnError("source 'a' is empty.").kind == "DataError"
+    again = of_kind("DataError", "source 'a' is empty.")
+    assert type(again) is DataError
+    assert str(again) == "source 'a' is empty."
+    assert of_kind("Path", "no error at all") is None
+    assert of_kind("NoSuchError", "") is None

@@ -184,7 +184,9 @@ def test_what_does_not_keep_the_contract() -> None:
         Plan(sizes, order="first_only", stop="all_exhausted")
     with pytest.raises(ConfigError, match=r"^stop=never gives 'never'; a stop gives a datamix\.mixing\.stops\.Stop\.$"):
         Plan(sizes, stop="never")
-    with pytest.raises(ConfigError, match=r"^weighting=some gives \{'a': 1\}; it gives one weight for each of a, b\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^weighting = 'some'; it gives \{'a': 1\} and not one weight for each of a, b\.$"
+    ):
         Plan(sizes, weighting="some")
     with pytest.raises(ConfigError, match=r"^the stop waits for source 'c', which is not in this mix\. Known: a, b\.$"):
         Plan(sizes, stop=Stop(waits_for="any", sources=("c",), repeats=True))

@@ -18,7 +18,7 @@ from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.source import Kind, OpenSource, named
 from datamix.builder.views import view
-from datamix.errors import ConfigError, DatamixError, hint
+from datamix.errors import ConfigError, DatamixError, hint, unknown_source
 from datamix.mixing.groups import by_path
 from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
@@ -100,7 +100,7 @@ def mix(
       loss_weight: Weights in the loss, as a leaf `loss_weight`, by source; or "inverse_share".
       max_epochs: How often a source is gone through at most.
       at_max_epochs: "drop": the source then leaves the mix, and the others keep their ratio; "error": it is refused.
-      order: "proportional", "random", "round_robin" or "concat".
+      order: "proportional", "random", "round_robin", "concat" or "largest_credit".
       granularity: "record", or "batch" for whole batches of one source.
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
         by default the first, and "exhaust_once" for order="concat".
@@ -288,8 +288,7 @@ def _of_sources(
         raise ConfigError(f"it is given by source, as in {{{next(iter(sources))!r}: …}}", key=argument, value=values)
     for name in values or {}:
         if name not in sources:
-            text = f"there is no source {name!r} in this mix"
-            raise ConfigError(text, key=f"{argument}[{name!r}]", hint=hint(name, sources))
+            raise unknown_source(name, sources, f"{argument}[{name!r}]")
     return {name: read(f"{argument}[{name!r}]", value) for name, value in (values or {}).items()}
 
 

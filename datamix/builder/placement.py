@@ -60,5 +60,5 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
         for name in sorted((name for name, each in choices.items() if each == "auto"), key=sizes.__getitem__):
             room -= sizes[name]
             choices[name] = "device" if room >= 0 else "host"
-    # Few bytes are on the device without asking how many it has: that would start JAX, after which no worker is forked.
+    # Small mixes go to the device without a query of its memory: that would start JAX, and no worker could be forked.
     return [replace(source, placement="host" if choices[source.name] == "host" else "device") for source in sources]

@@ -1,4 +1,4 @@
-"""The text of a mix: that of its records of tokens, in its own ratio."""
+"""The text of the records of tokens of a mix, in its ratio: what a tokenizer is trained on."""
 
 from __future__ import annotations
 

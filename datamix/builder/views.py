@@ -27,7 +27,7 @@ def held_out(
       ConfigError: Raised when it has no such records.
     """
     of_tests = split == "test"  # what the split of test records is called nearly everywhere
-    # A condition says what the records are like, and so holds for those of a test; the rest is about those to train on.
+    # `where` applies to test records as well; limit, records, balance and record_weight are about those to train on.
     settings = {**source.settings, "split": (source.test_split if of_tests else None) or split}
     other = replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
     try:
@@ -64,7 +64,7 @@ def viewed(
             sizes={},
             order="concat",
             stop="exhaust_once",
-            seed=mix.seed if random or shuffle not in ("none", False) else 0,  # where nothing is drawn, of no account
+            seed=mix.seed if random or shuffle not in ("none", False) else 0,  # unused where nothing is drawn
             shuffle=shuffle,
             batch_size=batch_size or mix.batch_size,
         ),

@@ -1,4 +1,4 @@
-"""The directory of a run or a sweep: its own where the time names it, and in the hands of one process at a time."""
+"""The directory of a run or a sweep, locked for one process; one named by the time belongs to one run alone."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from yaml import YAMLError
 from datamix.config.check import unknown_key
 from datamix.config.files import choices_of, homes
 from datamix.config.own_data import advice
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, first_line, hint
 
 # What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
 _NO_INDEX = re.compile(r"^invalid literal for int\(\) with base 10: (.+)$|^Index (.+) \(str\) is not an int$")
@@ -88,7 +88,7 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
         return unknown_key(missing, known, kind=kind, key=key)
     if "defaults list" in str(cause) and key in homes():
         return unknown_key(key, ())
-    return ConfigError(str(cause).splitlines()[0], key=key)
+    return ConfigError(first_line(cause), key=key)
 
 
 def require_choices(overrides: Sequence[str]) -> None:

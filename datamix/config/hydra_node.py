@@ -1,4 +1,4 @@
-"""The check of Hydra's own part: it may build whole names out of fixed sets, looked at after resolving.
+"""The check of the `hydra` part: what it builds, after resolving, must be a name in a fixed set.
 
 Hydra builds its launcher, sweeper, callbacks and logging from what the configuration names, and a configuration may
 come from somebody else. So the `hydra` part is checked before Hydra sees it.

@@ -28,7 +28,7 @@ from datamix.config.schema import (
     SweepConfig,
     TrainConfig,
 )
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, first_line, hint
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
 
@@ -81,7 +81,8 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         for name in config.job_settings:
             settings.take(name)
     own = top.values.get("experiment")
-    if lost := next((key for key in own if key in node), "") if isinstance(own, Mapping) else "":
+    lost = next((key for key in own if key in node), "") if isinstance(own, Mapping) else ""
+    if lost:
         mend = "Let the file of the experiment begin with the line # @package _global_."
         raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=mend)
     users = _user_keys(node, hydra) if top.values else ()
@@ -117,7 +118,7 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
     except OmegaConfBaseException as error:
-        text, mend = str(error).splitlines()[0], ""
+        text, mend = first_line(error), ""
         if match := re.search(r"Environment variable '(.*)' not found", text):
             text = f"there is no variable {match[1]} in the environment"
             mend = f"Set it, or say what it is without: ${{oc.env:{match[1]},VALUE}}."

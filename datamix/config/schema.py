@@ -118,8 +118,8 @@ class MixConfig:
       samples: Records after which the mix ends; None where only the stop ends it.
       batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
       tokens: Tokens after which it ends, with the record that makes so many.
-      simulate_budget: The records of a larger run, as often as which this one is to repeat each source: of every source
-        a part is used.
+      simulate_budget: Records of a larger run to imitate: a part of each source is used, so that this run repeats it as
+        often as the larger one would.
     """
 
     order: Annotated[str, Key("mix._target_", kind="order")]

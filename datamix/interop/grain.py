@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from datamix.errors import InstallationError, install_hint
+from datamix.errors import not_installed
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.records import Records
@@ -14,7 +14,7 @@ from datamix.spec import Arrays, Batch
 try:
     import grain
 except ImportError as error:
-    raise InstallationError(f"datamix.interop.grain needs Grain: {install_hint('grain')}.") from error
+    raise not_installed("datamix.interop.grain", "Grain", "grain") from error
 
 
 def dataset(pipeline: Pipeline) -> grain.MapDataset[Arrays]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from datamix.errors import ConfigError, InstallationError, hint, install_hint
+from datamix.errors import ConfigError, hint, not_installed
 from datamix.pipeline.pipeline import Pipeline
 
 try:
     import keras
 except ImportError as error:
-    raise InstallationError(f"datamix.interop.keras needs Keras: {install_hint('keras')}.") from error
+    raise not_installed("datamix.interop.keras", "Keras", "keras") from error
 
 
 def dataset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from datamix.errors import InstallationError, install_hint
+from datamix.errors import not_installed
 from datamix.pipeline.batching import shard_rows
 from datamix.pipeline.pipeline import Pipeline
 
@@ -26,8 +26,7 @@ def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.D
     try:
         import tensorflow as tf
     except ImportError as error:
-        text = f"datamix.interop.tensorflow needs TensorFlow: {install_hint('prepare')}."
-        raise InstallationError(text) from error
+        raise not_installed("datamix.interop.tensorflow", "TensorFlow", "prepare") from error
     pipeline.require_known("a loader tells none")
     batching = pipeline.batching
     batching.check_shard(shard)

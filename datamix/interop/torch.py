@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
-from datamix.errors import ConfigError, InstallationError, StateError, install_hint
+from datamix.errors import ConfigError, StateError, not_installed
 from datamix.pipeline import xla
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline
@@ -16,7 +16,7 @@ try:
     import torch
     from torch.utils.data import IterableDataset, get_worker_info
 except ImportError as error:
-    raise InstallationError(f"datamix.interop.torch needs PyTorch: {install_hint('torch')}.") from error
+    raise not_installed("datamix.interop.torch", "PyTorch", "torch") from error
 
 Tensors = dict[str, torch.Tensor]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from datamix import errors
-from datamix.errors import DatamixError
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,9 @@ def run(*arguments: str, directory: str | Path | None = None) -> Ran:
             process.send_signal(signal.SIGINT)  # a notebook interrupts its own process alone
             raise
     if process.returncode:
-        match = re.fullmatch(r"(\w+Error): (.*)\n", last)
-        kind = getattr(errors, match[1], None) if match and process.returncode == 2 else None
-        if match and isinstance(kind, type) and issubclass(kind, DatamixError):
-            raise kind(match[2])
+        kind, _, text = last.rstrip("\n").partition(": ")
+        if process.returncode == 2 and (mistake := errors.of_kind(kind, text)):
+            raise mistake
         raise RuntimeError(f"datamix {' '.join(arguments)} ended with code {process.returncode}; see what it printed")
     report = Path(directory, "sweep.json" if is_sweep else "report.json")
     return Ran(Path(directory), json.loads(report.read_text(encoding="utf-8")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, unknown_source
 from datamix.mixing.groups import by_path
 from datamix.mixing.weights import as_fraction
 
@@ -39,7 +39,7 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
     given = by_path(rule)
     for name in given:
         if name not in names:
-            raise ConfigError(f"there is no source {name!r} in this mix", key=f"{_KEY}.{name}", hint=hint(name, names))
+            raise unknown_source(name, names, f"{_KEY}.{name}")
     if not given:
         return {}
     weights = {name: float(as_fraction(given.get(name, 1), f"{_KEY}.{name}", name)) for name in names}

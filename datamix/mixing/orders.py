@@ -144,7 +144,9 @@ def random(demand: Demand, *, replacement: bool = False) -> Draws:
       ConfigError: A share is below the resolution of the draw, 2^-31.
     """
     if min(share for share in demand.shares if share) < Fraction(1, 2**31):
-        raise ConfigError("mix=random cannot draw a share below 2^-31; raise it, or set it to 0.")
+        raise ConfigError(
+            "it cannot draw a share below 2^-31", key="mix", value="random", hint="Raise it, or set it to 0."
+        )
     ends = [int(end * 2**31) for end in accumulate(demand.shares)]
     return Draws(np.asarray(ends, np.uint32), demand.first, key_for(demand.seed, "mix"), replacement)
 
@@ -155,7 +157,8 @@ def _refuse_weights(demand: Demand, name: str, does: str) -> None:
     if demand.lengths:
         raise ConfigError(f"mix={name} {does} and follows no lengths; use mix=proportional or random", key="mix.unit")
     if not _equal(demand.group):
-        raise ConfigError(f"mix={name} {does} and knows no ratio; use mix=proportional, or leave the ratio out.")
+        mend = "Use mix=proportional, or leave the ratio out."
+        raise ConfigError(f"it {does} and knows no ratio", key="mix", value=name, hint=mend)
 
 
 def _equal(group: Group) -> bool:

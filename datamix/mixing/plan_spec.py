@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from datamix import registry
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, hint, unknown_source
 from datamix.mixing.demand import Demand
 from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import Group, Rule, by_path, resolve
@@ -55,7 +55,7 @@ class PlanSpec:
         `{"rule": "size", "temperature": 2}`; see `datamix.mixing.weightings`.
       group_weights: The weights that groups give their members themselves; `weights` and `share` come before them.
       schedule: Shares that change with the step, see `datamix.mixing.schedules.phases`.
-      order: The name of the order: "proportional", "random", "round_robin", "concat" or a registered one.
+      order: The name of the order: "proportional", "random", "round_robin", "concat", "largest_credit" or a user's.
       stop: The name of the stop: "first_exhausted", "all_exhausted", "exhaust_once", "forever" or a registered one; its
         name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
       epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.
@@ -225,7 +225,7 @@ def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Sh
     for what, by_name in (("block_records", blocks), ("sampling", sampling)):
         for name in by_name:
             if name not in names:
-                raise ConfigError(f"{what}: there is no source {name!r} in this mix. {hint(name, names)}")
+                raise unknown_source(name, names, f"{what}.{name}")
     for name, size in zip(names, sizes, strict=True):
         if not 1 <= blocks.get(name, 1) <= permute.MAX_SIZE:
             raise ConfigError("it is 1 or more, and less than 2^32", key=f"block_records.{name}", value=blocks[name])
@@ -259,7 +259,7 @@ def _stop(value: str | Mapping[str, Any] | Stop) -> Stop:
     name, component, settings = _rule("stop", value)
     stop = component(**settings)
     if not isinstance(stop, Stop):
-        raise ConfigError(f"stop={name} gives {stop!r}; a stop gives a datamix.mixing.stops.Stop.")
+        raise ConfigError(f"it gives {stop!r}; a stop gives a datamix.mixing.stops.Stop", key="stop", value=name)
     return stop
 
 
@@ -270,9 +270,8 @@ def _weighting(value: str | Mapping[str, Any]) -> Rule:
     def weigh(sizes: Mapping[str, int]) -> Mapping[str, Number]:
         weights = component(sizes, **settings)
         if not isinstance(weights, Mapping) or set(weights) != set(sizes):
-            raise ConfigError(
-                f"weighting={name} gives {weights!r}; it gives one weight for each of {', '.join(sizes)}."
-            )
+            text = f"it gives {weights!r} and not one weight for each of {', '.join(sizes)}"
+            raise ConfigError(text, key="weighting", value=name)
         return weights
 
     return weigh
@@ -307,8 +306,7 @@ def _slots_to_exhaustion(
     for key, numbers in (("stop.epochs", epochs), ("mix.max_epochs", spec.max_epochs or {})):
         for name, times in numbers.items():
             if name not in names:
-                text = f"there is no source {name!r} in this mix"
-                raise ConfigError(text, key=f"{key}.{name}", hint=hint(name, names))
+                raise unknown_source(name, names, f"{key}.{name}")
             if isinstance(times, bool) or not isinstance(times, int) or times < 1:
                 raise ConfigError("it is a whole number, 1 or more", key=f"{key}.{name}", value=times)
     active = {source for _, group in mix for source, share in group.leaves() if share}

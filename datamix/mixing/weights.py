@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, unknown_source
 
 _LARGEST = 10**400  # more than any float needs
 _DENOMINATOR = 10_000  # a fraction this simple that is the same float is what was meant
@@ -88,8 +88,7 @@ def require_known(
     for kind, entries in (("weights", weights), ("share", share)):
         for name in entries:
             if name not in known:
-                text = f"there is no source {name!r} in this mix"
-                raise ConfigError(text, key=f"{where}.{kind}.{name}", hint=hint(name, known))
+                raise unknown_source(name, known, f"{where}.{kind}.{name}")
 
 
 def resolve_shares(

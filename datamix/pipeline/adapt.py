@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from datamix import registry
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, first_line, unknown_source
 from datamix.pipeline.cursor import Cursor, Online
 from datamix.pipeline.locate import PlanArrays
 from datamix.pipeline.lookup.credit import TOTAL, CreditLookup, whole_weights
@@ -90,13 +90,13 @@ class Adapt:
             after = jax.eval_shape(self.policy.update, state, vector, vector)
             weights = jax.eval_shape(self.policy.weights, after)
         except (TypeError, ValueError, AttributeError) as error:
-            text = f"it cannot be traced for {num_sources} sources: {str(error).splitlines()[0]}"
-            raise ConfigError(text, key=f"adapt={self.rule}") from error
+            text = f"it cannot be traced for {num_sources} sources: {first_line(error)}"
+            raise ConfigError(text, key="adapt", value=self.rule) from error
         if jax.tree.map(lambda leaf: leaf.shape, state) != jax.tree.map(lambda leaf: leaf.shape, after):
             text = "update gives a state of other shapes than init; each array keeps its own"
-            raise ConfigError(text, key=f"adapt={self.rule}")
+            raise ConfigError(text, key="adapt", value=self.rule)
         if getattr(weights, "shape", None) != (num_sources,):
-            raise ConfigError(f"weights gives {weights}, not one number for each source", key=f"adapt={self.rule}")
+            raise ConfigError(f"weights gives {weights}, not one number for each source", key="adapt", value=self.rule)
 
     def check_steps(self, steps: int, epoch_records: Sequence[int]) -> None:
         """Refuse more steps than `max_epochs` of all sources have records for."""
@@ -192,7 +192,7 @@ def _by_source(key: str, value: Any, names: Sequence[str]) -> Any:
         return tuple(value) if isinstance(value, list) else value
     for name, number in value.items():
         if name not in names:
-            raise ConfigError("there is no such source in this mix", key=f"adapt.{key}.{name}", hint=hint(name, names))
+            raise unknown_source(name, names, f"adapt.{key}.{name}")
         if not registry.is_kind(number, float):
             raise ConfigError("it is a number", key=f"adapt.{key}.{name}", value=number)
     return tuple(float(value.get(name, 0)) for name in names)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError, StateError, hint
+from datamix.errors import ConfigError, StateError, unknown_source
 from datamix.mixing.plan import Plan
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
@@ -186,8 +186,7 @@ class AdaptiveIterator(Iterator[Batch]):
         if isinstance(losses, Mapping):
             for name in losses:
                 if name not in names:
-                    text = f"there is no source {name!r} in this mix"
-                    raise ConfigError(text, key=f"losses[{name!r}]", hint=hint(str(name), names))
+                    raise unknown_source(str(name), names, f"losses[{name!r}]")
             losses = [losses.get(name, np.nan) for name in names]
         try:
             values = np.asarray(losses, np.float32)

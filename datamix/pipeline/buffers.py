@@ -15,7 +15,7 @@ import numpy as np
 from datamix.pipeline.program import Program
 from datamix.spec import Record
 
-# One chunk is handed out, one is computed ahead, and of the one before a last batch is still looked at.
+# One chunk is handed out, one is computed ahead, and the caller may still hold the last batch of the one before.
 _NUM_CHUNKS = 3
 
 
@@ -31,8 +31,8 @@ class Buffers:
     """Buffers of one program's results, for all iterators of a pipeline and their threads; three stay with it at most.
 
     Fresh memory costs a page fault every 4 KiB, which takes up to three times as long as computing what is written
-    there. What is given out again is memory to which no array and no view refers any more; were one overlooked, JAX
-    would not take the memory either, but a copy.
+    there. Memory is given out again once no array and no view refers to it; if one were overlooked, JAX would copy
+    instead of overwriting it.
     """
 
     def __init__(self, program: Program) -> None:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError, InstallationError, install_hint
+from datamix.errors import ConfigError, not_installed
 from datamix.mixing.plan import Plan
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
@@ -480,7 +480,7 @@ def tensors() -> Callable[[jax.Array], Any]:
     try:
         from torch.utils.dlpack import from_dlpack
     except ImportError:
-        raise InstallationError(f"output = 'torch' needs PyTorch: {install_hint('torch')}.") from None
+        raise not_installed("output='torch'", "PyTorch", "torch") from None
     tensor: Callable[[jax.Array], Any] = from_dlpack
     return tensor
 

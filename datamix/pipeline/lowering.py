@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, SpecError
+from datamix.errors import ConfigError, DataError, SpecError, first_line
 from datamix.operators import label
 from datamix.operators.base import traits
 from datamix.pipeline.graph import Graph, Node
@@ -82,7 +82,7 @@ def _after(
         raise type(error)(f"{name}: {str(error).removeprefix(f'{name}.')}") from error
     except (TypeError, ValueError) as error:
         what = ", ".join(f"{leaf}: {part}" for leaf, part in spec.items())
-        raise SpecError(f"{name} cannot take these records ({what}): {str(error).splitlines()[0]}") from error
+        raise SpecError(f"{name} cannot take these records ({what}): {first_line(error)}") from error
     if not isinstance(result, dict) or not all(hasattr(value, "shape") for value in result.values()):
         raise SpecError(f"{name} must return a record, a dict of arrays; it returned {type(result).__name__}.")
     after = {leaf: LeafSpec(tuple(value.shape), str(value.dtype)) for leaf, value in result.items()}

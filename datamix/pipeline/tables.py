@@ -16,7 +16,7 @@ def look_up(table: Words, index: Words) -> jax.Array:
 
 
 def choose(table: Words, index: Words) -> jax.Array:
-    """`table[index]` where the table has a row a source, or a stage: as often as not one or two.
+    """`table[index]` where the table has one row a source or a stage, usually one or two.
 
     Comparing and selecting takes part in the loop around it and is as vectorised as that; a gather is a loop of its
     own, element by element.

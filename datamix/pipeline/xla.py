@@ -1,4 +1,4 @@
-"""Everything that JAX and XLA can do and do not document, behind one guard.
+"""All undocumented calls of JAX and XLA, behind one check of the installed version.
 
 Where the installed version lacks any of it, all of it is left out: batches are the same, and take longer.
 """
@@ -107,7 +107,7 @@ def compiler_options() -> dict[str, int] | None:
 def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]:
     """The context of calls in a stream, by its number.
 
-    On CPU, the calls of one stream wait for each other, and a core for none.
+    On CPU, calls of one stream run in order, and those of different streams may run at the same time.
     """
     internal = internals()
     return internal.execution_stream_id if internal and device.platform == "cpu" else lambda _: nullcontext()

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from datamix import errors
-from datamix.errors import ConfigError, DatamixError, ResourceError
+from datamix.errors import ConfigError, ResourceError
 from datamix.report.files import REPORT
 from datamix.sweeps.preparing import config_flags
 from datamix.training.processes import LAUNCHED
@@ -82,7 +82,7 @@ def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfi
             processes.append(process)
         first = _wait(processes)
         texts = [_text(file) for file in said]
-        first = first if texts[first] or processes[first].returncode < 0 else 0  # which tells what all of them know
+        first = first if texts[first] or processes[first].returncode < 0 else 0  # its message stands for those of all
         if processes[first].returncode:
             raise _failure(first, len(processes), processes[first].returncode, texts[first])
         sys.stderr.write(texts[0])
@@ -124,9 +124,8 @@ def _text(file: IO[bytes]) -> str:
 def _failure(rank: int, count: int, code: int, text: str) -> BaseException:
     """What a process has ended with."""
     kind, _, rest = text.strip().rpartition("\n")[2].partition(": ")
-    error: Any = getattr(errors, kind, None)
-    if code == 2 and isinstance(error, type) and issubclass(error, DatamixError):
-        return error(rest if rank == 0 else f"process {rank}: {rest}")
+    if code == 2 and (mistake := errors.of_kind(kind, rest if rank == 0 else f"process {rank}: {rest}")):
+        return mistake
     if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
         return SystemExit(code)
     sys.stderr.write(text)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
@@ -47,7 +47,7 @@ def weighted(
     names = list(dict.fromkeys(name for result in results for name in result.sources))
     for name in weights:
         if name not in names:
-            raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, names))
+            raise unknown_source(name, names, f"sweep.goal_weights.{name}")
     if not sum(weights.values()):
         raise ConfigError("a source needs a weight above 0", key="sweep.goal_weights", value=dict(weights))
     name, total = f"{family}/weighted", sum(weights.values())

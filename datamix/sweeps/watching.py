@@ -26,7 +26,7 @@ from datamix import interruption
 from datamix.config.check import leaves_of
 from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
-from datamix.errors import ConfigError, DatamixError, StateError, hint
+from datamix.errors import ConfigError, DatamixError, StateError, hint, of_kind, unknown_source
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import check_directories, config_flags, grid, is_search, shared_directory
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, read_result, read_results
@@ -51,7 +51,7 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
     for name in (config.sweep.get("goal_weights") or {}) if jobs else ():
         sources = loader.load_sweep_config(config, jobs[0]).source
         if name not in sources:
-            raise ConfigError("there is no such source", key=f"sweep.goal_weights.{name}", hint=hint(name, [*sources]))
+            raise unknown_source(name, [*sources], f"sweep.goal_weights.{name}")
     check_directories(config, loader, jobs)
     numbered = dict(enumerate(jobs, first))
     _check_earlier(config, loader, directory, numbered)
@@ -86,7 +86,7 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
 
 def _end(results: list[Result], stopped: BaseException | None, directory: Path) -> None:
     bad = [result for result in results if result.status != "done"]
-    mistakes = bool(bad) and all(result.kind in _KINDS for result in bad)
+    mistakes = bool(bad) and all(of_kind(result.kind or "", "") for result in bad)
     if isinstance(stopped, Exception) and not bad:
         raise stopped
     for why, jobs in complaints(bad).items():
@@ -126,9 +126,6 @@ def _with_the_rest(results: list[Result], jobs: Mapping[int, list[str]], directo
         missing: Any = {"status": "interrupted", "error": "it had not begun", "overrides": varied, "config": varied}
         begun.setdefault(job, Result(job=job, directory=directory / str(job), **missing))
     return [begun[job] for job in sorted(begun)]
-
-
-_KINDS = {kind.__name__ for kind in DatamixError.__subclasses__()}
 
 
 def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
@@ -247,8 +244,8 @@ class ResultFile:
         if not isinstance(error, DatamixError):
             traceback.print_exception(error)
         text = " ".join(str(error).split()) or "no message"
-        kind = next((c for c in type(error).__mro__ if c.__name__ in _KINDS), type(error))
-        self._write("failed", error=text, kind=kind.__name__)
+        kind = error.kind if isinstance(error, DatamixError) else type(error).__name__
+        self._write("failed", error=text, kind=kind)
 
     def _write(self, status: str, **ending: Any) -> None:
         seconds = None if status == "begun" else round(self.seconds, 3)

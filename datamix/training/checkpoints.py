@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from datamix.errors import StateError
+from datamix.errors import StateError, first_line
 from datamix.report.files import write_text
 from datamix.training.learner import State, is_key
 
@@ -75,10 +75,11 @@ class Checkpoints:
         """
         path = self.path / str(step)
         if not (path / _DIGESTS).is_file() and (saved := self._format(step)) != _FORMAT:
-            raise StateError(
-                f"train.resume: {path} was written by another version of datamix, in format {saved}; this one reads "
-                f"format {_FORMAT}. Resume it with that version, or start afresh without train.resume."
+            text = (
+                f"{path} was written by another version of datamix, in format {saved}; this one reads format {_FORMAT}"
             )
+            mend = "Resume it with that version, or start afresh without train.resume."
+            raise StateError(text, key="train.resume", hint=mend)
         self._check(step)
         position = self._read_position(step)
         del position["format"]
@@ -125,15 +126,13 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise StateError(
-                f"train.resume: {self.path / str(step)} is damaged ({str(error).splitlines()[0]}); delete it to go on "
-                "from the one before."
-            ) from error
+            text = f"{self.path / str(step)} is damaged ({first_line(error)})"
+            raise StateError(text, key="train.resume", hint="Delete it to go on from the one before.") from error
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Give an error of the system the class and the path that it has; TensorStore gives its number in a text."""
+    """Turn the error number in a message of TensorStore into an `OSError` with the path."""
 
     def other(record: logging.LogRecord) -> bool:
         return "raised an exception" not in record.getMessage()

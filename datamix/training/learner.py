@@ -21,7 +21,7 @@ from jaxtyping import Float32, Integer, UInt32
 
 from datamix import registry
 from datamix.config.schema import TrainConfig
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, first_line
 from datamix.pipeline import tracing
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.cursor import Cursor
@@ -146,13 +146,13 @@ class Learner:
             graph, state = nnx.split(model)
             outputs = jax.eval_shape(lambda state, batch: nnx.merge(graph, state)(*task.inputs(batch)), state, batch)
         except (TypeError, ValueError) as error:
-            text = f"it cannot take {what} {list(task.shape)}: {str(error).splitlines()[0]}"
-            raise ConfigError(text, key=f"model={self._name}", hint=task.mend) from error
+            text = f"it cannot take {what} {list(task.shape)}: {first_line(error)}"
+            raise ConfigError(text, key="model", value=self._name, hint=task.mend) from error
         if getattr(outputs, "shape", None) != expected:
             shape = ", ".join(["batch", *map(str, expected[1:])])
             kind = "numbers" if expected == (2, 1) else "logits"
             given = f"for two {what if what != task.leaf else 'records'} it gave {outputs}"
-            raise ConfigError(f"model={self._name} must give {kind} [{shape}]; {given}.")
+            raise ConfigError(f"it must give {kind} [{shape}]; {given}", key="model", value=self._name)
 
     @property
     def _name(self) -> str:

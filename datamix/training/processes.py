@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from datamix import errors
-from datamix.errors import ConfigError, DatamixError, ResourceError
+from datamix.errors import ConfigError, DatamixError, ResourceError, first_line
 from datamix.fingerprint import changes
 
 LAUNCHED = "DATAMIX_LAUNCHED"
@@ -53,11 +53,11 @@ def join(*, distributed: bool) -> None:
         if not jax.distributed.is_initialized():
             jax.distributed.initialize(num_processes=count, process_id=rank)
     except ValueError as error:
-        text = f"nothing says which processes there are ({_first_line(error)})"
+        text = f"nothing says which processes there are ({first_line(error)[:200]})"
         mend = f"Outside Slurm and Open MPI, set {_COORDINATOR}=HOST:PORT, {_COUNT} and {_RANK}."
         raise ConfigError(text, key="train.distributed", hint=mend) from error
     except RuntimeError as error:
-        raise ResourceError(f"the processes have not found each other: {_first_line(error)}.") from error
+        raise ResourceError(f"the processes have not found each other: {first_line(error)[:200]}.") from error
     finally:
         signal.signal(signal.SIGTERM, on_signal)  # JAX takes it for itself
 
@@ -121,7 +121,7 @@ def agreed(make: Callable[[], Any]) -> list[Any]:
         if error in _told:
             raise
         mistake = error
-    kind = next((c.__name__ for c in type(mistake).__mro__ if c.__module__ == errors.__name__), "")
+    kind = mistake.kind if mistake else ""
     answers = [json.loads(text) for text in _gathered(json.dumps([value, kind, str(mistake)]))]
     failed = next((rank for rank, (_, kind, _) in enumerate(answers) if kind), None)
     if failed is None:
@@ -179,9 +179,5 @@ def _gathered(text: str) -> list[str]:
 
 def lost(error: Exception) -> ResourceError:
     """The error that stands for one of JAX's, where another process has ended."""
-    text = f"another of the processes that train together has ended, or cannot be reached ({_first_line(error)})"
+    text = f"another of the processes that train together has ended, or cannot be reached ({first_line(error)[:200]})"
     return ResourceError(f"{text}; train.resume=true goes on from the last checkpoint.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")[:200]

@@ -93,9 +93,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
     """
     settings = config.train
     if settings is None:
-        raise ConfigError(
-            "job=train needs the groups model and optimizer and the keys of train, as job/train.yaml has."
-        )
+        needed = "it needs the groups model and optimizer and the keys of train, as job/train.yaml has"
+        raise ConfigError(needed, key="job", value="train")
     mesh = mesh_of(config.batch_size, settings.devices)
     data = open_data(config, None if like is None else like.data)
     schedule = registry.lookup("schedule", settings.schedule)
@@ -300,11 +299,8 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             if trained and run.error is None:
                 numbers = np.concatenate([np.arange(*each) for each in steps])
                 parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
-                loss, sums = (
-                    np.concatenate([part.loss for part in parts]),
-                    np.sum([part.sums for part in parts], axis=0),
-                )
-                trail = parts[0]._replace(loss=loss, sums=sums)
+                loss = np.concatenate([part.loss for part in parts])
+                trail = parts[0]._replace(loss=loss, sums=np.sum([part.sums for part in parts], axis=0))
                 _note(run, before, numbers, trail, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
@@ -362,7 +358,7 @@ def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
     if (trail.weight < 0).any():
         lost = before + int(np.argmax((trail.weight < 0).any(axis=1)))
         text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"
-        run.error = ConfigError(text, key=f"adapt={adapt.rule}")
+        run.error = ConfigError(text, key="adapt", value=adapt.rule)
         return
     for step, weight, count in zip(range(before, run.step), trail.weight, trail.records, strict=True):
         window = step - step % adapt.every
@@ -389,4 +385,5 @@ def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[
 def _due(run: Run) -> bool:
     """Whether to take a checkpoint after a test."""
     every, tests = run.settings.checkpoint_every or 1, run.settings.eval_every
-    return run.step == run.steps or run.step // every > (run.step - 1) // tests * tests // every
+    test_before = (run.step - 1) // tests * tests
+    return run.step == run.steps or run.step // every > test_before // every

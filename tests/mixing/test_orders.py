@@ -243,7 +243,7 @@ def test_an_order_without_a_ratio_refuses_one(order: object, does: str) -> None:
     name = order.__name__  # type: ignore[attr-defined]
     with pytest.raises(
         ConfigError,
-        match=rf"^mix={name} takes {does}.* and knows no ratio; use mix=proportional, or leave the ratio out\.$",
+        match=rf"^mix = .{name}.; it takes {does}.* knows no ratio\. Use mix=proportional, or leave the ratio out\.$",
     ):
         order(demand([2, 1, 0]))  # type: ignore[operator]
 
@@ -282,7 +282,9 @@ def test_draws_are_independent_of_each_other() -> None:
 
 
 def test_a_share_below_the_draws_resolution_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^mix=random cannot draw a share below 2\^-31; raise it, or set it to 0\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^mix = 'random'; it cannot draw a share below 2\^-31\. Raise it, or set it to 0\.$"
+    ):
         random(demand([Fraction(1, 2**32), 1]))
     assert random(demand([Fraction(1, 2**31), 1 - Fraction(1, 2**31)])).thresholds.tolist() == [1, 2**31]
 

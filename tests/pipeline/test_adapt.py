@@ -102,8 +102,8 @@ def test_a_source_without_a_record_has_its_last_loss_and_before_that_the_mean():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (lambda state: jnp.ones(2), r"^adapt=mine: weights gives .*, not one number for each source\.$"),
-        (lambda state: state + jnp.ones(2), r"^adapt=mine: it cannot be traced for 3 sources: "),
+        (lambda state: jnp.ones(2), r"^adapt = .mine.; weights gives .*, not one number for each source\.$"),
+        (lambda state: state + jnp.ones(2), r"^adapt = .mine.; it cannot be traced for 3 sources: "),
     ],
 )
 def test_a_policy_that_gives_no_weight_a_source_is_refused(weights, message):
@@ -136,7 +136,7 @@ def test_a_policy_whose_state_grows_is_refused():
 
     with registry.registered():
         datamix.policy(Growing)
-        with pytest.raises(ConfigError, match=r"adapt=growing: update gives a state of other shapes than init"):
+        with pytest.raises(ConfigError, match=r"adapt = .growing.; update gives a state of other shapes than init"):
             datamix.mix(SOURCES, stop="forever", adapt="growing")
 
 

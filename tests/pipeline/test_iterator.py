@@ -490,7 +490,7 @@ def test_tensors_share_the_memory_of_batches(load: Callable[..., datamix.Pipelin
 
 def test_torch_that_is_missing_is_named(load: Callable[..., datamix.Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.dlpack", None)
-    with pytest.raises(datamix.InstallationError, match=r"output = 'torch' needs PyTorch: pip install .*torch"):
+    with pytest.raises(datamix.InstallationError, match=r"output='torch' needs PyTorch: pip install .*torch"):
         load("stop=forever").iterator(output="torch")
 
 

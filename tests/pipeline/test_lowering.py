@@ -146,6 +146,12 @@ def test_an_operator_must_return_a_record_and_keep_its_promise() -> None:
     def cropped(record: Record) -> Record:
         return record | {"image": record["image"][:2]}
 
+    @operator
+    def silent(record: Record) -> Record:
+        raise ValueError
+
+    with pytest.raises(SpecError, match=r"^a/silent cannot take these records \(.*\): ValueError$"):
+        chain_of(graph(a=[use(silent)]).chain("a"), IMAGES)
     with pytest.raises(SpecError, match=r"^a/total must return a record, a dict of arrays; it returned "):
         chain_of(graph(a=[use(total)]).chain("a"), IMAGES)
     with pytest.raises(SpecError, match=r"^a/cropped says it is elementwise, but turns image uint8 \[4, 4, 1\] into "):

@@ -81,7 +81,11 @@ def test_goals(results, metric, weights, name, kind):
 @pytest.mark.parametrize(
     ("metric", "weights", "message"),
     [
-        ("accuracy/worst", {"mnst": 1.0}, "sweep.goal_weights.mnst: there is no such source. Did you mean 'mnist'"),
+        (
+            "accuracy/worst",
+            {"mnst": 1.0},
+            "sweep.goal_weights.mnst: there is no source 'mnst' in this mix. Did",
+        ),
         ("accuracy/worst", {"mnist": 0.0}, "a source needs a weight above 0"),
     ],
 )

@@ -136,7 +136,8 @@ def test_a_policy_of_ones_own_whose_weights_become_no_numbers_ends_its_run(make,
         run = make("adapt=broken", "train.steps=8", "train.eval_every=4")
         fit([run], lambda _: None)
     assert (
-        str(run.error) == "adapt=broken: at step 3 it gives weights that are no numbers of 0 or more with one above 0."
+        str(run.error)
+        == "adapt = 'broken'; at step 3 it gives weights that are no numbers of 0 or more with one above 0."
     )
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_one_is_named(make, trained):
     for path in (run.directory / "checkpoints" / "6").rglob("*"):
         if path.is_file() and path.stat().st_size > 500:
             path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StateError, match=r"checkpoints/6 is damaged \(.*\); delete it to go on from the one before"):
+    with pytest.raises(StateError, match=r"checkpoints/6 is damaged \(.*\)\. Delete it to go on from the one before"):
         make("train.resume=true")
 
 
@@ -122,7 +122,7 @@ def test_a_single_flipped_bit_is_refused_and_the_one_before_goes_on(tmp_path, st
             for read in (again.position, lambda step: again.state(step, state)):
                 with pytest.raises(
                     StateError,
-                    match=r"^train\.resume: .*checkpoints/4 is damaged \(.*\); delete it to go on from the one before",
+                    match=r"^train\.resume: .*checkpoints/4 is damaged \(.*\)\. Delete it to go on from the one before",
                 ):
                     read(4)
             path.write_bytes(whole)

@@ -130,9 +130,9 @@ def test_a_model_that_gives_no_logits_is_refused():
         def __call__(self, image):
             return self.head(image)
 
-    with pytest.raises(ConfigError, match=r"model=mean must give logits \[batch, 3\]; for two images it gave "):
+    with pytest.raises(ConfigError, match=r"model = .mean.; it must give logits \[batch, 3\]; for two images it gave "):
         learner_of(Mean).check(LEAVES)
-    with pytest.raises(ConfigError, match=r"model=flat: it cannot take images \[4, 4, 1\]: "):
+    with pytest.raises(ConfigError, match=r"model = .flat.; it cannot take images \[4, 4, 1\]: "):
         learner_of(Flat).check(LEAVES)
     learner_of(models.Cnn, features=(2,), hidden=4).check(LEAVES)
 

@@ -15,7 +15,7 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.tables import choose, divided
 from datamix.rng.hash import Words
 
-_CALL_RECORDS = 2**26  # more than a call passes of one source, where it passes many periods
+_CALL_RECORDS = 2**26  # upper bound on the records of one source in one call that passes many periods
 
 
 class SlotLookup(Protocol):

@@ -41,9 +41,8 @@ class DrawsLookup:
         """See `SlotLookup`."""
         draws = periods_of(stages, Draws)
         if max(plan.sizes) >= 2**31:
-            raise ConfigError(
-                "mix=random takes sources of fewer than 2^31 records; use mix=proportional with mix.window."
-            )
+            text = "it takes sources of fewer than 2^31 records"
+            raise ConfigError(text, key="mix", value="random", hint="Use mix=proportional with mix.window.")
         check_counts(plan, [], [])
         high, low = draws[0].key
         return cls(

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, InstallationError, expanded, hint, install_hint
+from datamix.errors import ConfigError, DataError, expanded, hint, not_installed
 
 # What ends a document in the vocabularies of GPT-2, Llama 3, Llama, Gemma, T5, BERT.
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eos|>", "[SEP]")
@@ -154,5 +154,5 @@ def _library(what: str) -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise InstallationError(f"{what} needs the library tokenizers: {install_hint('text')}.") from error
+        raise not_installed(what, "the library tokenizers", "text") from error
     return tokenizers

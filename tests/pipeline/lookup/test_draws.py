@@ -51,5 +51,7 @@ def test_draws_with_replacement_advance_every_source_alike() -> None:
 
 def test_a_source_of_too_many_records_is_refused() -> None:
     plan = Plan({"a": 2**31, "b": 3}, order="random", stop="forever")
-    with pytest.raises(ConfigError, match=r"^mix=random takes sources of fewer than 2\^31 records; use mix=prop"):
+    with pytest.raises(
+        ConfigError, match=r"^mix = .random.; it takes sources of fewer than 2\^31 records\. Use mix=prop"
+    ):
         DrawsLookup.of(plan, plan.stages)
