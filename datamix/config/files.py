@@ -28,7 +28,7 @@ def choices_of(group: str) -> list[str]:
 
 @cache
 def homes() -> dict[str, tuple[str, ...]]:
-    """The choices that bring a key, by key: "mix.window" comes with "mix=proportional". A key of config.yaml needs no choice."""
+    """The choices that bring a key: "mix.window" comes with "mix=proportional". Keys of config.yaml need no choice."""
     there = set(_keys(_load(conf_dir() / "config.yaml"), ""))
     choices: dict[str, list[str]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
