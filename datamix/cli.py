@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import os
 import re
@@ -19,12 +20,15 @@ from typing import Any, NoReturn, TextIO
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobRuntime, setup_globals
+from hydra.core.utils import JobRuntime, configure_log, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.completion_plugin import CompletionPlugin
 from hydra.types import RunMode
+from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -40,11 +44,11 @@ from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
 from datamix.config.renamed import TARGET
-from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, printable
+from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
-from datamix.sweeps.watching import run_recorded, run_watched
+from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
 from datamix.training import processes
 
 # What Hydra prints of a configuration, and does not run.
@@ -162,14 +166,15 @@ def _run(arguments: list[str]) -> None:
     except FileNotFoundError:
         raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
-    overrides = compose.prepared(args.overrides)
+    overrides = compose.prepared([*args.overrides, *(["hydra.mode=MULTIRUN"] if args.multirun else [])])
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-            with compose.named_faults(loader), _completion(args), _printing():
-                _start_hydra([*flags, *(args.overrides if args.shell_completion else overrides)])
+            with compose.named_faults(loader), _completion(args) as own, _printing():
+                _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
+        setbase(compose.VERSION_BASE)
         JobRuntime.instance().set("name", __name__.rpartition(".")[2])
         with compose.named_faults(loader):
             if args.help:
@@ -183,28 +188,37 @@ def _run(arguments: list[str]) -> None:
             compose.require_keys(config, args.config_dir)
             compose.load_plugins(config)
             is_sweep = not args.hydra_help and (args.multirun or config.hydra.mode == RunMode.MULTIRUN)
+            if not args.hydra_help:
+                loader.check_mode(config, overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
             with compose.hydra_config(config):
                 check_hydra_node(config)
                 if is_sweep:
-                    overrides += settle(config)
+                    settle(config)
                     check_jobs(config, loader)
                 if not args.hydra_help:
-                    key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
-                    overrides += stack.enter_context(_directory(config, key))
-        if is_sweep:
-            run_watched(config, loader, partial(_start_hydra, [*flags, *overrides], "hydra.sweep.dir"))
+                    stack.enter_context(_directory(config, "hydra.sweep.dir" if is_sweep else "hydra.run.dir"))
+        failed = None
+        if args.hydra_help:
+            _start_hydra([*flags, *overrides])
+        elif is_sweep:
+            try:
+                run_watched(config, loader, partial(_start, config, loader))
+            except JobsFailed as error:  # the rounds go on with what the others have found
+                failed = error
         else:
             _import_job(config)
-            _start_hydra([*flags, *overrides])
+            _start(config, loader)
     for following in rounds(config, loader) if is_sweep else ():
-        _run([*flags, *following])
+        try:
+            _run([*flags, *following])
+        except JobsFailed as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
-def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]]:
-    """The directory that the run or the sweep writes to; of several processes that train together, the first's.
-
-    Gives the overrides that make Hydra compose the same.
-    """
+def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:
+    """The directory that the run or the sweep writes to; of several processes that train together, the first's."""
     distributed = OmegaConf.select(config, "train.distributed") is True
     if "train" in config and processes.is_asked(distributed=distributed):
         if key == "hydra.sweep.dir":
@@ -212,9 +226,9 @@ def _directory(config: DictConfig, key: str) -> AbstractContextManager[list[str]
             raise ConfigError("several processes train one model, not a sweep", key="train.distributed", hint=mend)
         processes.join(distributed=distributed)
         if not processes.is_first():
-            return processes.apart()
+            return processes.apart(config)
         if processes.LAUNCHED in os.environ:  # the launcher holds it
-            return nullcontext([])
+            return nullcontext()
     return directory_in_use(config, key)
 
 
@@ -230,17 +244,23 @@ def _import_job(config: DictConfig) -> None:
 
 
 @contextmanager
-def _completion(args: argparse.Namespace) -> Iterator[None]:
-    """Let Hydra complete the line of a shell, which has the name of the program first."""
+def _completion(args: argparse.Namespace) -> Iterator[list[str]]:
+    """Let Hydra complete the line of a shell, which has the name of the program first; gives the flags for it."""
     line = os.environ.get("COMP_LINE")
     if not args.shell_completion:
-        yield
+        yield []
         return
+    flags = []
     if line is not None:
         typed = CompletionPlugin.strip_python_or_app_name(line)
-        os.environ["COMP_LINE"] = f"{line.removesuffix(typed)}{compose.SEARCH_PATH} {typed}"
+        names, shown = [], typed
+        if (named := re.search(r"(?:^|\s)(?:--config-dir|-cd)[= ](\S+)\s", typed)) and expanded(named[1]).is_dir():
+            flags = ["--config-dir", str(expanded(named[1]))]
+            names = compose.choices(expanded(named[1])).get("dataset", [])
+            shown = typed.replace(named[0], " ")  # overrides that stand on both sides of a flag it does not take
+        os.environ["COMP_LINE"] = f"{line.removesuffix(typed)}{compose.search_path(names)} {shown.lstrip()}"
     try:
-        yield
+        yield flags
     except ValueError as error:  # an unknown shell
         raise ConfigError(f"--shell-completion: {' '.join(str(error).split())}.") from error
     finally:
@@ -256,7 +276,11 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --hydra-help lists the flags.")
+        mend = "--hydra-help lists the flags"
+        if flag := re.match("unrecognized arguments: (--[a-zA-Z_-]+)", message):
+            near = difflib.get_close_matches(flag[1], parser._option_string_actions, n=1, cutoff=0.8)
+            mend = f"did you mean {near[0]}" if near else f"a setting is written key=value, without dashes; {mend}"
+        raise ConfigError(f"{message}; {mend}{'?' if mend.startswith('did') else '.'}")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -284,7 +308,9 @@ def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: l
     topics = [override for override in overrides if re.fullmatch(r"[\w.]+", override)]  # --help mix
     overrides = [override for override in overrides if override not in topics]
     config = loader.load_configuration(args.config_name or "config", overrides, mode)
-    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve)
+    compose.load_plugins(config)
+    own = None if args.config_dir is None else expanded(args.config_dir)
+    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve, own=own)
     if topics:
         print("\n\n".join(map(show, topics)))
         return
@@ -311,17 +337,41 @@ def _importable_directory() -> Iterator[None]:
             sys.path.remove(directory)
 
 
-def _start_hydra(arguments: list[str], directory_key: str = "hydra.run.dir") -> None:
-    """Hand a command line over to Hydra, which reads it from `sys.argv`."""
+class _Composed(Hydra):
+    """Hydra for a configuration that is composed and checked already; by itself, it would compose it twice more."""
+
+    def __init__(self, config: DictConfig, loader: compose.Loader) -> None:
+        super().__init__(JobRuntime.instance().get("name"), loader)
+        self._config = config
+
+    def compose_config(self, *_: Any, **_options: Any) -> DictConfig:
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        return self._config
+
+
+def _start(config: DictConfig, loader: compose.Loader) -> None:
+    """Let Hydra run the job of a configuration, or those of its sweep."""
+    is_sweep = config.hydra.mode == RunMode.MULTIRUN
+    hydra = _Composed(config, loader)
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        (hydra.multirun if is_sweep else hydra.run)(config.hydra.job.config_name, run, [])
+    except OSError as error:
+        if error.filename is None:
+            raise
+        key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=key) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _start_hydra(arguments: list[str]) -> None:
+    """Hand a command line that runs nothing over to Hydra, which reads it from `sys.argv`."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     try:
         hydra.main(version_base=compose.VERSION_BASE, config_path=str(conf_dir()), config_name="config")(run)()
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=directory_key) from error
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
+_MOST_NAMES = 60  # of those that are known, in a hint
 # Control characters but for tab and newline, those that turn the direction of writing, and bytes that are no text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -92,6 +93,11 @@ def of_kind(kind: str, text: str) -> DatamixError | None:
     return error(text) if isinstance(error, type) and issubclass(error, DatamixError) else None
 
 
+def of_source(name: str, text: str) -> str:
+    """A sentence on a source of the mix, which names it first."""
+    return f"source {name!r}: {text}"
+
+
 def unknown_source(name: str, known: Iterable[str], key: str) -> ConfigError:
     """The error for a setting of a source that is not in the mix."""
     return ConfigError(f"there is no source {name!r} in this mix", key=key, hint=hint(name, known))
@@ -163,7 +169,8 @@ def hint(name: str, known: Iterable[str]) -> str:
     if not names:
         return "There are none."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names)}."
+    listed = ", ".join(names[:_MOST_NAMES]) + (f", … ({len(names):,} in all)" if len(names) > _MOST_NAMES else "")
+    return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {listed}."
 
 
 def install_hint(extra: str) -> str:

@@ -94,8 +94,8 @@ _CAUSES = {
         ("stop", "stop.", "source", "batch.size", "shuffle"),
     ),
     "batch.shuffle": (("batch.shuffle", "batch.size"), ("seed",)),
+    "batch.pairs": (("operators",), ("batch.size",), ("seed",)),
     "skip": (("skip",),),
-    "mix.loss_weight": (("mix.loss_weight", "mix.loss_weight."), ("mix.",)),
 }
 
 

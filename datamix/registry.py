@@ -28,24 +28,25 @@ _LOADERS: dict[str, dict[str, Callable[[str], Any]]] = {kind: {} for kind in _KI
 """What imports each built-in component, by kind and name."""
 _REGISTERED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in _KINDS}
 """All others, by kind and name."""
-_RESERVED: dict[str, tuple[str, ...]] = {
-    "order": (
-        *("sizes", "weights", "ratio", "share", "weighting", "group_weights", "schedule", "order", "stop", "epochs"),
-        *("samples", "seed", "shuffle", "seeds", "batch_size", "granularity", "lengths", "unit"),
-    ),
-    "stop": ("rule", "samples", "batches", "tokens", "epochs"),
-    "weighting": ("rule",),
-    "policy": ("rule", "every", "floor", "warmup", "max_epochs", "export"),
+_RESERVED: dict[str, set[str]] = {
+    "order": {"unit", "loss_weight", "simulate_budget"},
+    "stop": {"rule", "samples", "batches", "tokens", "epochs"},
+    "weighting": {"rule"},
+    "policy": {"rule", "every", "floor", "warmup", "max_epochs", "export"},
 }
-"""Keys beside which an order's, a stop's or a weighting's settings stand in a config, or as keywords of a plan."""
+"""By kind, the keys beside which a component's settings stand in a config, or as keywords; see `reserve`."""
+
+
+def reserve(kind: str, names: Iterable[str]) -> None:
+    """Keep names from being those of settings, since a kind of component has them already."""
+    _RESERVED[kind].update(names)
 
 
 def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """Add a component.
 
     Args:
-      kind: What it is: "source", "operator", "order", "stop", "weighting", "model", "optimizer", "schedule",
-        "policy" or "job".
+      kind: "source", "operator", "order" and so on.
       name: What a config calls it.
       component: What is called with the config's settings as keywords.
 
@@ -54,9 +55,8 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     """
     for setting in settings(component) if kind in _RESERVED else ():
         if setting in _RESERVED[kind]:
-            raise RegistryError(
-                f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
-            )
+            text = f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
+            raise RegistryError(text)
     load = _LOADERS[kind].get(name)
     if load and component.__module__.startswith(f"{load.__module__}."):  # it is what its package has declared
         return
@@ -224,8 +224,9 @@ def load_plugins(modules: Iterable[str]) -> None:
     """
     _load_entry_points()
     for module in modules:
-        if not isinstance(module, str) or not module or module.startswith("."):
-            raise ConfigError(f"{module!r} is not the name of a module", key="plugins")
+        if not isinstance(module, str) or not module or module.startswith(".") or module.endswith(".py"):
+            mend = "It is written as Python imports it: plugins=[folder.module]."
+            raise ConfigError(f"{module!r} is not the name of a module", key="plugins", hint=mend)
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:

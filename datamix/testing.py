@@ -92,13 +92,13 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     """
     promised = traits(function)
     example = {leaf: jnp.asarray(value) for leaf, value in record.items()}
-    keys = (jax.random.key(0),) if promised.random else ()
+    key = jax.random.key(0)
 
     def apply(record: Record) -> Record:
-        return function(dict(record), *keys, **settings)
+        return function(*promised.arguments(dict(record), key), **settings)
 
     argument = dict(example)
-    expected = function(argument, *keys, **settings)
+    expected = function(*promised.arguments(argument, key), **settings)
     assert argument.keys() == example.keys(), "the operator changed the record it was given, instead of a copy"
     _assert_same(apply(example), expected, "the second time")
     _assert_same(jax.jit(apply)(example), expected, "under jit")
@@ -164,15 +164,15 @@ def _check_period(period: Period, again: Period, demand: Demand, bound: float | 
 
 
 def _check_walk(period: Period, start: int, where: str) -> None:
-    """Check that take, counts and position_of agree from a position on."""
+    """Check that take, counts and slot_of agree from a slot on."""
     counts = period.counts(start)
     assert sum(counts) == start, f"{where}, counts({start}) adds up to {sum(counts)}"
     source, number = period.take(start, 100)
     for slot, (i, n) in enumerate(zip(source.tolist(), number.tolist(), strict=True), start=start):
         if not period.repeats_records:  # whose records are not counted
             assert n == counts[i], f"{where}, slot {slot} is number {n} of source {i}, which had {counts[i]} before"
-            position = period.position_of(i, n)
-            assert position == slot, f"{where}, position_of({i}, {n}) is {position}, not {slot}"
+            got = period.slot_of(i, n)
+            assert got == slot, f"{where}, slot_of({i}, {n}) is {got}, not {slot}"
         counts[i] += 1
     assert period.counts(start + 100) == counts, f"{where}, counts({start + 100}) is not what take gives"
 

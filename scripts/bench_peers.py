@@ -1,14 +1,17 @@
 """How fast others do the same work: a table of samples per second, one contestant a process, measured in rounds.
 
-    pip install -e . torch tensorflow-cpu datasets grain datarax
+    pip install -e . torch tensorflow-cpu datasets grain 'datarax>=0.1.17'
     python scripts/bench_peers.py
+    python scripts/bench_peers.py --bytes 784 12288 150528 --where memory disk --batch 256
 
-The work: two sources of 20,000 uint8 images of 28×28×1 in memory, shuffled, mixed one to one without end, each
-normalised in its own way, labels of the second raised by 10, the source's number added; batches of float32 images and
-int32 labels. A library that is not installed is left out and said so. Every contestant first gives 20,480 records,
-whose sources, labels and pixels are checked; then all run in rounds, so that a busy moment of the machine meets them
-all, and the median counts. Settings are each library's own fastest that do this work, as far as we know them; where
-several come to mind, each has a row. What is said to be missing was not found in the library's documentation.
+The work: two sources of uint8 images, shuffled, mixed one to one without end, each normalised in its own way, labels of
+the second raised by 10, the source's number added; batches of float32 images and int32 labels. Images are 28×28×1 (784
+bytes, 20,000 a source), 64×64×3 (12,288 bytes) or 224×224×3 (150,528 bytes). They lie in memory, or in files that the
+operating system has in its cache, which each library reads in its own way. A library that is not installed is left out
+and said so. Every contestant first gives some thousand records, whose sources, labels and pixels are checked; then all
+run in rounds, so that a busy moment of the machine meets them all, and the median counts. Settings are each library's
+own fastest that do this work, as far as we know them; where several come to mind, each has a row. What is said to be
+missing was not found in the library's documentation.
 """
 
 from __future__ import annotations
@@ -20,30 +23,69 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-NUM_RECORDS = 20_000
-NUM_CHECKED = 20_480
+SHAPES = {784: (28, 28, 1), 12_288: (64, 64, 3), 150_528: (224, 224, 3)}
 MEAN, STD = np.float32([0.1307, 0.2860]), np.float32([0.3081, 0.3530])
 NAMES = ("first", "second")
 Batches = Iterator[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be done: records of so many bytes, and the folder where they lie; None for memory."""
+
+    num_bytes: int = 784
+    directory: Path | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return SHAPES[self.num_bytes]
+
+    @property
+    def num_records(self) -> int:
+        """Of a source."""
+        return min(20_000, 2**26 // self.num_bytes)
+
+    @property
+    def num_checked(self) -> int:
+        return min(20_480, 3 * self.num_records)
+
+
+WORK = Work()  # of this process
+
+
 def data() -> list[dict[str, np.ndarray]]:
     """The two sources; a record's brightness tells its source and label."""
+    if WORK.directory is not None:
+        paths = [{leaf: WORK.directory / f"{name}-{leaf}.npy" for leaf in ("image", "label")} for name in NAMES]
+        # As torch wants them: memory that may be written to, of which a copy is made if it is.
+        return [{"image": np.load(each["image"], mmap_mode="c"), "label": np.load(each["label"])} for each in paths]
     generator = np.random.default_rng(0)
     sources = []
     for source in range(2):
-        label = generator.integers(0, 10, NUM_RECORDS)
-        noise = generator.integers(0, 40, (NUM_RECORDS, 28, 28, 1), dtype=np.uint8)
-        bright = (label * 18 + source * 9).astype(np.uint8)
-        sources.append({"image": noise + bright[:, None, None, None], "label": label})
+        label = generator.integers(0, 10, WORK.num_records)
+        image = generator.integers(0, 40, (WORK.num_records, *WORK.shape), dtype=np.uint8)
+        image += (label * 18 + source * 9).astype(np.uint8)[:, None, None, None]
+        sources.append({"image": image, "label": label})
     return sources
+
+
+def save(num_bytes: int, directory: Path) -> None:
+    """Write both sources to files."""
+    global WORK
+    WORK = Work(num_bytes)
+    for name, arrays in zip(NAMES, data(), strict=True):
+        for leaf, values in arrays.items():
+            np.save(directory / f"{name}-{leaf}.npy", values)
 
 
 def finished(image: Any, label: Any, source: int) -> tuple[Any, Any]:
@@ -61,7 +103,8 @@ def datamix(batch_size: int, output: str = "numpy") -> Batches:
         for i, name in enumerate(NAMES)
     ]
     sources = dict(zip(NAMES, data(), strict=True))
-    pipeline = datamix.load("stop=forever", f"batch.size={batch_size}", *operators, sources=sources)
+    placement = f"data.placement={'device' if WORK.directory is None else 'host'}"
+    pipeline = datamix.load("stop=forever", f"batch.size={batch_size}", placement, *operators, sources=sources)
     return pipeline.iterator(output=output)  # type: ignore[arg-type]
 
 
@@ -73,13 +116,13 @@ def datamix_jax(batch_size: int) -> Batches:
 def numpy(batch_size: int) -> Batches:
     """By hand: half of each batch from each source, whole-batch operations."""
     sources, generator = data(), np.random.default_rng(0)
-    orders = [generator.permutation(NUM_RECORDS) for _ in sources]
+    orders = [generator.permutation(WORK.num_records) for _ in sources]
     at, half = 0, batch_size // 2
     while True:
-        if at + half > NUM_RECORDS:
-            orders, at = [generator.permutation(NUM_RECORDS) for _ in sources], 0
+        if at + half > WORK.num_records:
+            orders, at = [generator.permutation(WORK.num_records) for _ in sources], 0
         batch = {
-            "image": np.empty((batch_size, 28, 28, 1), np.float32),
+            "image": np.empty((batch_size, *WORK.shape), np.float32),
             "label": np.empty(batch_size, np.int32),
             "source_id": np.empty(batch_size, np.int32),
         }
@@ -94,7 +137,7 @@ def numpy(batch_size: int) -> Batches:
 def fill(batch_size: int) -> Batches:
     """No work at all: the output's bytes, written into memory that is already there."""
     batch = {
-        "image": np.empty((batch_size, 28, 28, 1), np.float32),
+        "image": np.empty((batch_size, *WORK.shape), np.float32),
         "label": np.empty(batch_size, np.int32),
         "source_id": np.empty(batch_size, np.int32),
     }
@@ -122,16 +165,27 @@ def _tf_map(tf: Any, source: int) -> Callable[[Any], Any]:
     return work
 
 
+def _tf_parts(tf: Any) -> list[Any]:
+    """The sources, shuffled and without end; the shuffle's buffer holds every record, of files too."""
+    parts = []
+    for arrays in data():
+        if WORK.directory is None:
+            part = tf.data.Dataset.from_tensor_slices(arrays)
+        else:
+            image = arrays["image"]
+            files = tf.data.FixedLengthRecordDataset(image.filename, WORK.num_bytes, header_bytes=image.offset)
+            pixels = files.map(lambda raw: tf.reshape(tf.io.decode_raw(raw, tf.uint8), WORK.shape))
+            part = tf.data.Dataset.zip({"image": pixels, "label": tf.data.Dataset.from_tensor_slices(arrays["label"])})
+        parts.append(part.shuffle(WORK.num_records).repeat())
+    return parts
+
+
 def tf_data_batches(batch_size: int) -> Batches:
     """tf.data: whole batches of one source, vectorised map, parallel; batches are not mixed within."""
     tf = _tensorflow()
     parts = [
-        tf.data.Dataset.from_tensor_slices(source)
-        .shuffle(NUM_RECORDS)
-        .repeat()
-        .batch(batch_size)
-        .map(_tf_map(tf, i), num_parallel_calls=tf.data.AUTOTUNE)
-        for i, source in enumerate(data())
+        part.batch(batch_size).map(_tf_map(tf, i), num_parallel_calls=tf.data.AUTOTUNE)
+        for i, part in enumerate(_tf_parts(tf))
     ]
     mixed = tf.data.Dataset.sample_from_datasets(parts, [0.5, 0.5]).prefetch(tf.data.AUTOTUNE)
     return mixed.as_numpy_iterator()  # type: ignore[no-any-return]
@@ -140,13 +194,7 @@ def tf_data_batches(batch_size: int) -> Batches:
 def tf_data_records(batch_size: int) -> Batches:
     """tf.data: `sample_from_datasets` record by record, the map on each record."""
     tf = _tensorflow()
-    parts = [
-        tf.data.Dataset.from_tensor_slices(source)
-        .shuffle(NUM_RECORDS)
-        .repeat()
-        .map(_tf_map(tf, i), num_parallel_calls=tf.data.AUTOTUNE)
-        for i, source in enumerate(data())
-    ]
+    parts = [part.map(_tf_map(tf, i), num_parallel_calls=tf.data.AUTOTUNE) for i, part in enumerate(_tf_parts(tf))]
     mixed = tf.data.Dataset.sample_from_datasets(parts, [0.5, 0.5]).batch(batch_size).prefetch(tf.data.AUTOTUNE)
     return mixed.as_numpy_iterator()  # type: ignore[no-any-return]
 
@@ -190,8 +238,12 @@ def hf(batch_size: int) -> Batches:
     parts = []
     for i, arrays in enumerate(data()):
         images = [image.tobytes() for image in arrays["image"]]
-        rows = {"image": images, "label": arrays["label"], "source_id": np.full(NUM_RECORDS, i)}
-        parts.append(datasets.Dataset.from_dict(rows, features))
+        rows = {"image": images, "label": arrays["label"], "source_id": np.full(WORK.num_records, i)}
+        part = datasets.Dataset.from_dict(rows, features)
+        if WORK.directory is not None:
+            part.save_to_disk(path := WORK.directory / f"{NAMES[i]}-arrow")
+            part = datasets.load_from_disk(path)
+        parts.append(part)
     epoch = 0
     while True:
         shuffled = [part.shuffle(seed=epoch) for part in parts]
@@ -199,7 +251,7 @@ def hf(batch_size: int) -> Batches:
         epoch += 1
         for table in mixed.with_format("arrow").iter(batch_size, drop_last_batch=True):
             source = table["source_id"].to_numpy()
-            pixels = np.frombuffer(b"".join(table["image"].to_pylist()), np.uint8).reshape(-1, 28, 28, 1)
+            pixels = np.frombuffer(b"".join(table["image"].to_pylist()), np.uint8).reshape(-1, *WORK.shape)
             factor = (np.float32(1 / 255) / STD[source])[:, None, None, None]
             image = pixels.astype(np.float32) * factor - (MEAN / STD)[source][:, None, None, None]
             yield {"image": image, "label": table["label"].to_numpy() + 10 * source, "source_id": source}
@@ -217,7 +269,7 @@ def grain(batch_size: int, num_threads: int = 0) -> Batches:
         return record
 
     parts = [
-        library.MapDataset.range(NUM_RECORDS).seed(i).shuffle().repeat().map(work(i, arrays))
+        library.MapDataset.range(WORK.num_records).seed(i).shuffle().repeat().map(work(i, arrays))
         for i, arrays in enumerate(data())
     ]
     mixed = library.MapDataset.mix(parts, [0.5, 0.5]).batch(batch_size)
@@ -230,30 +282,61 @@ def grain_threads(batch_size: int) -> Batches:
     return grain(batch_size, 2)
 
 
+def _datarax_sources(*, shuffle: bool) -> list[Any]:
+    import jax.numpy as jnp
+    from datarax.sources import MemorySource, MemorySourceConfig
+    from flax import nnx
+
+    parts = []
+    for i, arrays in enumerate(data()):
+        leaves = {leaf: jnp.asarray(values) for leaf, values in arrays.items()}
+        leaves["source_id"] = jnp.full(WORK.num_records, i, jnp.int32)
+        parts.append(MemorySource(MemorySourceConfig(shuffle=shuffle), leaves, rngs=nnx.Rngs(i)))
+    return parts
+
+
 def datarax(batch_size: int) -> Batches:
     """Datarax: `MixDataSourcesNode` in its compiled `Pipeline`, rows with replacement, the work on whole batches."""
     import jax.numpy as jnp
     from datarax.pipeline import Pipeline
-    from datarax.sources import MemorySource, MemorySourceConfig, MixDataSourcesConfig, MixDataSourcesNode
+    from datarax.sources import MixDataSourcesConfig, MixDataSourcesNode
     from flax import nnx
 
-    class Work(nnx.Module):
+    class Stage(nnx.Module):
         def __call__(self, batch: Any) -> Any:
             source = batch["source_id"]
             factor = jnp.asarray(np.float32(1 / 255) / STD)[source][:, None, None, None]
             image = batch["image"].astype(jnp.float32) * factor - jnp.asarray(MEAN / STD)[source][:, None, None, None]
             return {"image": image, "label": batch["label"] + 10 * source, "source_id": source}
 
-    parts = []
-    for i, arrays in enumerate(data()):
-        arrays = {leaf: jnp.asarray(values) for leaf, values in arrays.items()}
-        arrays["source_id"] = jnp.full(NUM_RECORDS, i, jnp.int32)
-        parts.append(MemorySource(MemorySourceConfig(), arrays, rngs=nnx.Rngs(i)))
-    mixed = MixDataSourcesNode(MixDataSourcesConfig(num_sources=2, weights=(0.5, 0.5)), parts, rngs=nnx.Rngs(0))
-    pipeline = Pipeline(source=mixed, stages=[Work()], batch_size=batch_size, rngs=nnx.Rngs(0))
-    while True:  # a pipeline ends with as many records as its sources hold
-        pipeline._position[...] = jnp.int32(0)
-        yield from pipeline
+    config = MixDataSourcesConfig(num_sources=2, weights=(0.5, 0.5))
+    mixed = MixDataSourcesNode(config, _datarax_sources(shuffle=False), rngs=nnx.Rngs(0))
+    return iter(Pipeline(source=mixed, stages=[Stage()], batch_size=batch_size, rngs=nnx.Rngs(0), num_epochs=None))
+
+
+def datarax_tutorial(batch_size: int) -> Batches:
+    """Datarax, as its multi-source tutorial does it: a pipeline a source, whose batches alternate."""
+    import jax.numpy as jnp
+    from datarax.operators import ElementOperator, ElementOperatorConfig
+    from datarax.pipeline import Pipeline
+    from flax import nnx
+
+    def prepare(i: int) -> Callable[..., Any]:
+        def work(element: Any, key: Any = None) -> Any:  # noqa: ARG001
+            record = element.data
+            image = (record["image"].astype(jnp.float32) / 255.0 - MEAN[i]) / STD[i]
+            return element.update_data({"image": image, "label": record["label"] + 10 * i})
+
+        return work
+
+    pipelines = []
+    for i, part in enumerate(_datarax_sources(shuffle=True)):
+        stage = ElementOperator(ElementOperatorConfig(stochastic=False), fn=prepare(i), rngs=nnx.Rngs(0))
+        pipeline = Pipeline(source=part, stages=[stage], batch_size=batch_size, rngs=nnx.Rngs(0), num_epochs=None)
+        pipelines.append(iter(pipeline))
+    while True:
+        for batches in pipelines:
+            yield next(batches)
 
 
 # What each is called in the table, the distributions it needs, and what it cannot do of what datamix does here.
@@ -263,6 +346,11 @@ CONTESTANTS: dict[str, tuple[Callable[[int], Batches], str, str]] = {
     "datamix, output=jax": (datamix_jax, "datamix-jax", ""),
     "hand-vectorised NumPy": (numpy, "numpy", "one ratio, one batch size; no resume, no seeking"),
     "Datarax MixDataSourcesNode": (datarax, "datarax", f"{RANDOM}; rows with replacement, so there are no epochs"),
+    "Datarax's tutorial, batches in turn": (
+        datarax_tutorial,
+        "datarax",
+        "one ratio; no batch holds both sources; no state of both together",
+    ),
     "tf.data, batches of one source": (
         tf_data_batches,
         "tensorflow",
@@ -278,34 +366,46 @@ CONTESTANTS: dict[str, tuple[Callable[[int], Batches], str, str]] = {
 }
 
 
+# Datarax's source of files that are not held in memory, of 0.1.17, gives one leaf, and so no labels.
+IN_MEMORY = ("Datarax MixDataSourcesNode", "Datarax's tutorial, batches in turn")
+
+
 def check(batches: Batches, batch_size: int) -> None:
     """Raise AssertionError unless the first records are what the work asks for, in distribution and in each pixel."""
     sources, labels, levels = [], [], []
-    for _, batch in zip(range(-(-NUM_CHECKED // batch_size)), batches, strict=False):
+    for _, batch in zip(range(-(-WORK.num_checked // batch_size)), batches, strict=False):
         image = np.asarray(batch["image"])
-        assert image.shape == (batch_size, 28, 28, 1), image.shape
+        assert image.shape == (batch_size, *WORK.shape), image.shape
         assert image.dtype == np.float32, image.dtype
         source = np.asarray(batch["source_id"]).astype(int)
         sources.append(source)
         labels.append(np.asarray(batch["label"]).astype(int))
-        raw = (image * STD[source][:, None, None, None] + MEAN[source][:, None, None, None]) * 255
-        levels.append(raw.reshape(batch_size, -1))
-    source, label, pixels = np.concatenate(sources), np.concatenate(labels), np.concatenate(levels)
+        flat = image.reshape(batch_size, -1)
+        ends = np.stack([flat.min(axis=1), flat.max(axis=1)])
+        levels.append((ends * STD[source] + MEAN[source]) * 255)
+    source, label, pixels = np.concatenate(sources), np.concatenate(labels), np.concatenate(levels, axis=1)
     count = np.array([[np.sum((source == i) & (label == 10 * i + k)) for k in range(10)] for i in range(2)])
     assert count.sum() == len(source), "a label that belongs to no source"
     # Five standard deviations of independent draws, the widest of all ways to mix; batches of one source are wider yet.
     share, spread = count.sum(axis=1) / len(source), 5 * np.sqrt(0.25 / (len(source) / batch_size))
     assert abs(share - 0.5).max() < min(spread, 0.49), share
-    expected = np.array([np.bincount(arrays["label"], minlength=10) / NUM_RECORDS for arrays in data()])
+    expected = np.array([np.bincount(arrays["label"], minlength=10) / WORK.num_records for arrays in data()])
     off = np.abs(count / count.sum(axis=1, keepdims=True) - expected).max()
     assert off < 5 * np.sqrt(0.1 / (len(source) / 2)), off
     lowest = (label - 10 * source) * 18 + source * 9
-    assert (pixels > lowest[:, None] - 0.5).all(), "a pixel darker than its record"
-    assert (pixels < lowest[:, None] + 39.5).all(), "a pixel brighter than its record"
+    assert (pixels[0] > lowest - 0.5).all(), "a pixel darker than its record"
+    assert (pixels[1] < lowest + 39.5).all(), "a pixel brighter than its record"
 
 
-def work(name: str, batch_size: int, seconds: float) -> None:
+def cpu_s() -> float:
+    """Seconds of the processor: of this process, all threads together, and of its workers."""
+    return time.process_time() + sum(sum(worker.cpu_times()[:2]) for worker in psutil.Process().children())
+
+
+def work(name: str, task: Work, batch_size: int, seconds: float, clock: Callable[[], float]) -> None:
     """One contestant's process: it answers each line on standard input with the samples per second of one round."""
+    global WORK
+    WORK = task
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     batches = iter(CONTESTANTS[name][0](batch_size))
@@ -313,9 +413,9 @@ def work(name: str, batch_size: int, seconds: float) -> None:
         check(batches, batch_size)
     wait = name.endswith("output=jax") or name.startswith("Datarax")
     for _ in sys.stdin:
-        begun, count = time.perf_counter(), 0
-        while (passed := time.perf_counter() - begun) < seconds:
-            for _ in range(max(1, 1024 // batch_size)):
+        begun, count = clock(), 0
+        while (passed := clock() - begun) < seconds:
+            for _ in range(max(1, min(1024, WORK.num_records) // batch_size)):
                 batch = next(batches)
                 count += batch_size
             if wait:
@@ -323,21 +423,38 @@ def work(name: str, batch_size: int, seconds: float) -> None:
         print(count / passed, file=answers, flush=True)
 
 
-def measure(names: list[str], batch_size: int, seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
+def version_of(distribution: str) -> str | None:
+    """What is installed, and in which version."""
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def measure(
+    names: list[str], task: Work, batch_size: int, seconds: float, repeats: int, clock: str
+) -> dict[str, dict[str, Any]]:
     """Samples per second of each contestant: its median, and all rounds."""
     processes, rows = {}, {}
     for name in names:
         distribution = CONTESTANTS[name][1]
-        try:
-            version = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
+        # TensorFlow for the processor alone is another distribution.
+        version = next(filter(None, map(version_of, (distribution, f"{distribution}-cpu"))), None)
+        if version is None:
             print(f"{name}: {distribution} is not installed", file=sys.stderr)
             continue
         command = [sys.executable, __file__, "--worker", name, "--batch", str(batch_size), "--seconds", str(seconds)]
+        command += [
+            "--clock",
+            clock,
+            "--bytes",
+            str(task.num_bytes),
+            *(["--directory", str(task.directory)] if task.directory else []),
+        ]
         processes[name] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        rows[name] = {"version": f"{distribution} {version}", "lacks": CONTESTANTS[name][2], "rounds": []}
+        rows[name] = {"version": version, "lacks": CONTESTANTS[name][2], "rounds": []}
     try:
         for repeat in range(repeats + 1):  # the first round warms up, checks, and does not count
             for name in list(processes):
@@ -377,7 +494,7 @@ def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
         cells = [name]
         rates = [results[size].get(name, {}).get("samples_per_s") for size in sizes]
         ours = [results[size].get("datamix", {}).get("samples_per_s") for size in sizes]
-        cells += ["–" if rate is None else f"{rate / 1000:,.0f}" for rate in rates]
+        cells += ["–" if rate is None else f"{rate / 1000:,.{0 if rate >= 1e5 else 1}f}" for rate in rates]
         cells += [
             "–" if rate is None or our is None else f"{our / rate:.{1 if our / rate >= 1 else 2}f}×"
             for rate, our in zip(rates, ours, strict=True)
@@ -393,15 +510,38 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each contestant")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), help="contestants; all, if not given")
     parser.add_argument("--json", type=Path, default=Path("bench_peers.json"), help="where the results go")
+    parser.add_argument("--bytes", type=int, nargs="+", default=[784], choices=list(SHAPES), help="of an image")
+    parser.add_argument("--where", nargs="+", default=["memory"], choices=["memory", "disk"])
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=["wall", "cpu"],
+        help="cpu: the processor's seconds, on a machine that is busy",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    seconds, repeats = arguments.seconds, arguments.repeats
     if arguments.worker:
-        work(arguments.worker, arguments.batch[0], arguments.seconds)
+        clock = cpu_s if arguments.clock == "cpu" else time.perf_counter
+        work(arguments.worker, Work(arguments.bytes[0], arguments.directory), arguments.batch[0], seconds, clock)
         return
-    names = arguments.only or list(CONTESTANTS)
-    results = {size: measure(names, size, arguments.seconds, arguments.repeats) for size in arguments.batch}
-    arguments.json.write_text(json.dumps({"cores": os.cpu_count(), "batch": results}, indent=1) + "\n")
-    print(markdown(results))
+    all_results = {}
+    for num_bytes in arguments.bytes:
+        for where in arguments.where:
+            names = [name for name in arguments.only or CONTESTANTS if where == "memory" or name not in IN_MEMORY]
+            with tempfile.TemporaryDirectory() as directory:
+                if where == "disk":
+                    save(num_bytes, Path(directory))
+                task = Work(num_bytes, Path(directory) if where == "disk" else None)
+                results = {
+                    size: measure(names, task, size, seconds, repeats, arguments.clock) for size in arguments.batch
+                }
+            all_results[f"{num_bytes} bytes, {where}"] = results
+            arguments.json.write_text(
+                json.dumps({"cores": os.cpu_count(), "clock": arguments.clock, "results": all_results}, indent=1) + "\n"
+            )
+            print(f"records of {num_bytes:,} bytes, {where}\n\n{markdown(results)}\n", flush=True)
 
 
 if __name__ == "__main__":

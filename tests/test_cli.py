@@ -142,6 +142,49 @@ def test_sources_are_completed(call_datamix, monkeypatch, line, completed):
     assert call_datamix("--shell-completion", "query=bash").out.split() == completed
 
 
+@pytest.fixture
+def own_files(tmp_path):
+    """A directory of one's own: a dataset, a mix, and a module that neither needs."""
+    files = {
+        "own/dataset/pets.yaml": "# Cats and dogs.\n_target_: digits\nlimit: 30\nfur: 3 # how long, in cm\n",
+        "own/mix/mine.yaml": "# As I like it.\ndefaults: [proportional]\nwindow: 7 # slots, of mine\n",
+        "mine_for_help.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return ["--config-dir", "own"]
+
+
+def test_help_reads_a_directory_of_ones_own(call_datamix, own_files):
+    whole = call_datamix(*own_files, "--help", "mix=mine").out
+    assert re.search("^dataset: .*, pets, ", whole, re.MULTILINE)
+    assert re.search("^mix: .*, mine, ", whole, re.MULTILINE)
+    of_source = call_datamix(*own_files, "--help", "source", "source=pets").out
+    assert "source=pets: Cats and dogs." in of_source.splitlines()
+    assert "    fur: 3  # how long, in cm" in of_source.splitlines()
+    of_mix = call_datamix(*own_files, "--help", "mix", "mix=mine", "plugins=[mine_for_help]").out.splitlines()
+    assert "mix=mine: As I like it." in of_mix
+    assert "  window: 7  # slots, of mine" in of_mix
+    assert call_datamix("--help", "plugins=[mine_for_hlep]").mistake.startswith("ConfigError: plugins: there is no ")
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("source=pe", ["source=pets"]),
+        ("source=digits+pe", ["source=digits+pets"]),
+        ("mix=mi", ["mix=mine"]),
+        ("source=pets+digits source.pets.fu", ["source.pets.fur="]),
+    ],
+)
+def test_completion_reads_a_directory_of_ones_own(call_datamix, monkeypatch, own_files, line, completed):
+    typed = f"datamix {' '.join(own_files)} {line}"
+    monkeypatch.setenv("COMP_LINE", typed)
+    monkeypatch.setenv("COMP_POINT", str(len(typed)))
+    assert call_datamix("--shell-completion", "query=bash").out.split() == completed
+
+
 def test_an_experiment_without_a_package(call_datamix, tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("batch: {size: 32}\n")
@@ -196,6 +239,19 @@ def test_help_and_composing_import_no_heavy_library(environment, tmp_path, code)
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments.split()]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_a_plan_waits_for_no_jax(environment, shared_data, tmp_path):
+    program = """
+        import sys
+        from datamix import cli
+        cli.main()
+        print(sorted(set(sys.modules) & {"flax", "jax", "jaxtyping", "tensorflow"}))
+        """
+    data = f"data.dir={shared_data / 'tensorflow_datasets'}"
+    command = [sys.executable, "-c", textwrap.dedent(program), "job=plan", "source=mnist+fashion", data]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 # Sweeps
@@ -325,7 +381,7 @@ def test_flags_may_stand_between_overrides(call_datamix, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "mistake"),
     [
-        ("--confg-dir own", "ConfigError: unrecognized arguments: --confg-dir; --hydra-help lists the flags."),
+        ("--confg-dir own", "ConfigError: unrecognized arguments: --confg-dir; did you mean --config-dir?"),
         ("--cfg nothing", "ConfigError: argument --cfg/-c: invalid choice: 'nothing' "),
         ("--cfg job --info", "ConfigError: --cfg and --info exclude each other."),
         ("--shell-completion install=nosuch", "ConfigError: --shell-completion: No completion plugin for 'nosuch' "),
@@ -412,12 +468,12 @@ MISTAKES = {
     "+mix.share.fahsion=.2": "ConfigError: mix.share.fahsion: there is no source 'fahsion' in mix.share. Did ",
     "mix.weights.mnist=-0.2": "ConfigError: mix.weights.mnist = -0.2; a weight is 0 or more. ",
     "mix.weights.mnist=nan": "ConfigError: mix.weights.mnist = ",
-    "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: all weights are 0; ",
+    "mix.weights.mnist=0 mix.weights.fashion=0": "ConfigError: mix.weights: all are 0; ",
     "mix.share.mnist=1.5": "ConfigError: mix.share.mnist = 1.5; a share lies in [0, 1]. ",
     "mix.share.mnist=-0.1": "ConfigError: mix.share.mnist = -0.1; ",
     "mix.share.mnist=0.8 mix.share.fashion=0.7": "ConfigError: mix.share: 0.8 + 0.7 = 1.5; ",
-    "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio and mix.share.mnist both say how much ",
-    "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist and mix.share.mnist both say how much ",
+    "mix.share.mnist=0.5 mix.ratio=1:1": "ConfigError: mix.ratio = '1:1'; it and mix.share.mnist both say how much ",
+    "mix.share.mnist=0.5 mix.weights.mnist=2": "ConfigError: mix.weights.mnist = 2; it and mix.share.mnist both ",
     "mix.ratio=1:2:3": "ConfigError: mix.ratio = '1:2:3'; it has 3 numbers, but there are 2 sources (mnist, fashion). ",
     "mix.ratio=7": "ConfigError: mix.ratio = 7; it is no ratio. Write '7:3' or [7, 3]. ",
     "mix.granularity=bach": "ConfigError: mix.granularity = 'bach'. Did you mean 'batch'? Known: batch, record.",
@@ -457,6 +513,25 @@ MISTAKES = {
     "batch.size=1e2": "ConfigError: batch.size = 100.0; it is a whole number. Write 100.",
     "batch.size=${oc.env:NONE_SUCH}": "ConfigError: batch.size: there is no variable NONE_SUCH in the environment. ",
     "batch.size='64'": "ConfigError: batch.size = '64'; it is a whole number. Write it without quotes; of a ",
+    "ratio=7:3": "ConfigError: ratio: there is no key 'ratio'. Did you mean mix.ratio? Known: adapt, ",
+    "batch_size=32": "ConfigError: batch_size: there is no key 'batch_size'. Did you mean batch.size? Known: ",
+    "split=test": "ConfigError: split: there is no key 'split'. Did you mean source.NAME.split? Known: ",
+    "epochs=3": "ConfigError: epochs: there is no key 'epochs'. Did you mean stop.epochs? Known: ",
+    "job=train lr=0.1": "ConfigError: lr: there is no key 'lr'. Did you mean optimizer.learning_rate? Known: ",
+    "job=train optimizer.lr=0.1": "ConfigError: optimizer.lr: there is no key 'lr' in optimizer. Did you mean optimizer"
+    ".learning_rate? Known: ",
+    "mix.weights=[7,3]": "ConfigError: mix.weights: it is a group of keys. Set one of them, as in mix.weights.NAME=…; ",
+    "operators={to_float:{}}": "ConfigError: operators: it is a list. Write operators=[…].",
+    "operators=to_float": "ConfigError: operators = 'to_float'; it is a list. Write operators=[to_float].",
+    "dataset=mnist": "ConfigError: dataset: datasets are chosen by source=, as in source=mnist+fashion.",
+    "data.device_bytes=2GB": "ConfigError: data.device_bytes = '2GB'; it is a whole number. Write 2000000000.",
+    "data.prefetch_bytes=256MiB": "ConfigError: data.prefetch_bytes = '256MiB'; it is a whole number. Write 268435456.",
+    "batch.size=thirty": "ConfigError: batch.size = 'thirty'; it is a whole number.",
+    "plugins=mine": "ConfigError: plugins = 'mine'; it is a list. Write plugins=[mine].",
+    "plugins=[mine.py]": "ConfigError: plugins: 'mine.py' is not the name of a module. It is written as Python ",
+    "--config_dir=own": "ConfigError: unrecognized arguments: --config_dir=own; did you mean --config-dir?",
+    "--batch-size 32": "ConfigError: unrecognized arguments: --batch-size; a setting is written key=value, without ",
+    "job = plan": "ConfigError: '=' is not an override; write key=value, without blanks.",
     "vars.a=1": "ConfigError: vars.a: there is no key 'vars'. Add it: +vars.a=…",
     "--config-dir nowhere": "ConfigError: ",
 }

@@ -27,6 +27,10 @@ def test_hint(name: str, known: list[str], want: str) -> None:
     assert hint(name, iter(known)) == want
 
 
+def test_a_hint_does_not_list_thousands_of_names() -> None:
+    assert hint("x", map(str, range(5000))).endswith(", … (5,000 in all).")
+
+
 @given(st.lists(st.text("abcxyz", min_size=3, max_size=8), min_size=1, max_size=5, unique=True), st.data())
 def test_a_name_with_one_letter_too_many_is_found(known: list[str], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(known))

@@ -37,7 +37,7 @@ def test_every_test_file_has_its_module() -> None:
     assert {str(path) for path, module in modules.items() if not module.is_file()} == set(WHOLE)
 
 
-PUBLIC = {"_asdict", "_render_traceback_", "_replace", "_repr_html_"}
+PUBLIC = {"_asdict", "_render_traceback_", "_replace", "_repr_html_", "_repr_png_"}
 """Public names that begin with an underscore: those of named tuples, and of notebooks."""
 
 

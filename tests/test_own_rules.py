@@ -182,7 +182,9 @@ def test_what_does_not_keep_the_contract() -> None:
         Plan(sizes, order="listed")
     with pytest.raises(ConfigError, match=r"^the order gives source 'b' no slot, though it has a share; "):
         Plan(sizes, order="first_only", stop="all_exhausted")
-    with pytest.raises(ConfigError, match=r"^stop=never gives 'never'; a stop gives a datamix\.mixing\.stops\.Stop\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^stop = 'never'; it gives 'never'; a stop gives a datamix\.mixing\.stops\.Stop\.$"
+    ):
         Plan(sizes, stop="never")
     with pytest.raises(
         ConfigError, match=r"^weighting = 'some'; it gives \{'a': 1\} and not one weight for each of a, b\.$"

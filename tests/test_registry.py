@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 import os
 import subprocess
 import sys
@@ -11,7 +13,11 @@ from typing import Any
 import pytest
 
 from datamix import registry
+from datamix.config.check import keys_of
+from datamix.config.schema import AdaptConfig, MixConfig
 from datamix.errors import ConfigError, RegistryError
+from datamix.mixing import orders  # noqa: F401
+from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.image import resize
 from datamix.sources.base import source
 
@@ -138,6 +144,23 @@ def test_a_setting_of_a_name_that_is_taken() -> None:
         registry.register("operator", setting, component)  # beside an operator's settings stands nothing
 
 
+def test_every_key_beside_a_component_s_settings_is_taken() -> None:
+    """A setting of such a name would never reach the component, or twice."""
+    keys = [key for schema in (MixConfig, AdaptConfig) for key in keys_of(schema).values()]
+    kinds = {key.path.partition(".")[0]: key.kind for key in keys if key.kind}
+    beside = [(kinds[group], name) for group, _, name in (key.path.partition(".") for key in keys) if group in kinds]
+    beside += [("order", field.name) for field in dataclasses.fields(PlanSpec)]
+    for kind, name in beside:
+        if not name.startswith(("_", "*")):
+
+            def mine(**settings: Any) -> None: ...
+
+            parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+            mine.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+            with pytest.raises(RegistryError, match=f"takes a setting '{name}', which every {kind} has already"):
+                registry.register(kind, "mine", mine)
+
+
 def test_the_same_place_may_register_again() -> None:
     def make() -> Callable[..., None]:
         def blur() -> None: ...
@@ -216,9 +239,9 @@ def test_a_plugin_that_lacks_a_module_is_there(write: Callable[[str, str], None]
         registry.load_plugins(["plugin_blur"])
 
 
-@pytest.mark.parametrize("module", [3, None, "", ".plugin_blur"])
+@pytest.mark.parametrize("module", [3, None, "", ".plugin_blur", "plugin_blur.py"])
 def test_not_the_name_of_a_module(module: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^plugins: .* is not the name of a module\.$") as error:
+    with pytest.raises(ConfigError, match=r"^plugins: .* is not the name of a module\. It is written") as error:
         registry.load_plugins([module])
     assert repr(module) in str(error.value)
 

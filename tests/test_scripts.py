@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,16 +71,18 @@ def test_the_comparison_checks_the_work_and_prints_a_table(environment, tmp_path
     """Two contestants, for a moment; what others give is for those who have them installed."""
     names = ["datamix", "hand-vectorised NumPy"]
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "bench_peers.py", "--only", *names, "--batch", "64",
-         "--seconds", "0.02", "--repeats", "1"],
+        [sys.executable, ROOT / "scripts" / "bench_peers.py", "--only", *names, "--batch", "64", "--bytes", "12288",
+         "--where", "memory", "disk", "--seconds", "0.02", "--repeats", "1"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    head, _, *rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in done.stdout.splitlines()]
-    assert head[0:2] == ["batch 64: k/s", "datamix is, at 64"]
-    assert sorted(row[0] for row in rows) == sorted(names)
-    results = json.loads((tmp_path / "bench_peers.json").read_text())["batch"]["64"]
-    assert all(results[name]["samples_per_s"] > 0 for name in names)
+    all_results = json.loads((tmp_path / "bench_peers.json").read_text())["results"]
+    for place, text in zip(("memory", "disk"), done.stdout.split("records of ")[1:], strict=True):
+        title, _, head, _, *rows = text.strip().splitlines()
+        assert title == f"12,288 bytes, {place}"
+        assert head.startswith("|  | batch 64: k/s | datamix is, at 64 |")
+        assert sorted(row.split("|")[1].strip() for row in rows) == sorted(names)
+        assert all(all_results[f"12288 bytes, {place}"]["64"][name]["samples_per_s"] > 0 for name in names)
 
 
 @pytest.mark.slow
@@ -177,3 +180,72 @@ def test_what_many_sources_cost_is_measured(environment, tmp_path):
     offs = [float(match[1]) for line in lines if (match := re.search(r"off by ([\d.]+) at most", line))]
     assert len(offs) == 2
     assert max(offs) < 2
+
+
+def test_the_sizes_of_a_simulated_mix_add_up():
+    script = runpy.run_path(str(ROOT / "scripts" / "simulate_scale.py"))
+    sizes = [*script["sizes_of"](1000, 10**11).values()]
+    assert sum(sizes) == pytest.approx(10**11, rel=1e-6)
+    assert max(sizes) < 2**32
+    assert [*script["distinct"](np.array([0, 0, 0, 2]), np.array([7, 7, 5, 5]), 3)] == [2, 0, 1]
+
+
+@pytest.mark.slow
+def test_what_many_hosts_touch_is_counted(environment, tmp_path):
+    small = "--records 1e6 --sources 20 --hosts 1 4 --batch 64 --steps 3 --tokens 4 --file-records 1000 --json out.json"
+    command = [sys.executable, ROOT / "scripts" / "simulate_scale.py", *small.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    results = json.loads((tmp_path / "out.json").read_text())
+    alone, shared = results["table"]
+    assert (alone["rows"], shared["rows"], alone["lost"]) == ([64, 64], [16, 16], None)
+    assert shared["lost"] == {"hosts": 3, "step_longer": 22 / 16, "dividing_hosts": 2, "dividing_longer": 2}
+    for shuffle in ("full", "blocks"):
+        assert 1 <= shared[shuffle]["files_a_step"][0] <= shared[shuffle]["files_a_step"][1] <= 16
+        assert shared[shuffle]["files_of_window"][1] <= alone[shuffle]["files_of_window"][1]
+    assert results["plan"]["off"] < 2
+    assert results["host"]["state_bytes"] > 20
+    assert done.stdout.splitlines()[-3].startswith("| 4 | 16 |")
+
+
+@pytest.mark.slow
+def test_a_checkout_is_compared_with_itself(environment, tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "bench_guard.py", ROOT, ROOT, "--turns", "1", "--records", "512"]
+    command += ["--batches", "2", "--leave-out", "preview", "sweep of 2 ratios", "--margin", "1000"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [line[:20].strip() for line in done.stdout.splitlines()[1:]]
+    assert names[0] == "import"
+    assert names[-3:] == ["to the first of 16", "batches of 16", "help"]
+
+
+def test_what_is_no_checkout_is_not_compared(environment, tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "bench_guard.py", ROOT, tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{tmp_path} is no checkout of datamix" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_measurements_of_a_device_run_on_a_cpu(environment, tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "bench_device.py", "--quick", "--json", "out.json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert [*results["sweeps"]["2"]] == ["one after the other", "vmap"]
+    shares = {name: rate["share"] for name, rate in results["rates"].items() if "copy" not in name}
+    assert {"resident, 256, bfloat16", "resident, 512, float32, in a loop", "fed, 512"} <= set(shares)
+    assert all(share > 0 for share in shares.values())
+
+
+@pytest.mark.slow
+def test_the_measurement_of_starting_compares_with_programs_by_hand(environment, shared_data, tmp_path):
+    script = ROOT / "scripts" / "bench_start.py"
+    command = [sys.executable, script, "--data", shared_data / "tensorflow_datasets", "--turns", "1", "--jobs", "2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    rows = {line[:24].strip(): float(line.split()[-1]) for line in done.stdout.splitlines()[1:8]}
+    assert list(rows) == [
+        "imports by hand", "job=plan", "job=preview", "job=train", "2 ratios by hand", "2 ratios", "2 ratios, vmap"
+    ]  # fmt: skip
+    assert rows["imports by hand"] == rows["2 ratios by hand"] == 1
+    assert rows["job=plan"] < rows["job=train"]

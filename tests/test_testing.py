@@ -51,6 +51,7 @@ TOKENS = {leaf: np.int32([1, 2, 3, 0]) for leaf in ("tokens", "positions")} | {
 RECORDS: dict[str, dict[str, Any]] = {
     "offset_one_hot": {"label": np.float32([0, 1])},
     **dict.fromkeys(("mask_tokens", "next_token_targets", "prefix_source", "truncate"), TOKENS),
+    **dict.fromkeys(("mixup", "cutmix"), IMAGE | {"label": np.float32([0, 0.5, 0.5])}),
 }
 
 
@@ -188,19 +189,19 @@ def test_orders() -> None:
 
 def test_a_period_that_does_not_agree_with_itself() -> None:
     class OffByOne(Table):
-        def counts(self, position: int) -> list[int]:
-            return super().counts(position + 1)
+        def counts(self, slot: int) -> list[int]:
+            return super().counts(slot + 1)
 
     class Backwards(Table):
-        def position_of(self, source: int, number: int) -> int:
-            return super().position_of(source, number) + 1
+        def slot_of(self, source: int, number: int) -> int:
+            return super().slot_of(source, number) + 1
 
     def order(kind: type[Table], demand: Demand) -> Table:
         return kind(demand.active, demand.num_sources)
 
     with pytest.raises(AssertionError, match=r"counts\(0\) adds up to 1"):
         check_order(partial(order, OffByOne))
-    with pytest.raises(AssertionError, match=r"position_of\(0, 0\) is 1, not 0"):
+    with pytest.raises(AssertionError, match=r"slot_of\(0, 0\) is 1, not 0"):
         check_order(partial(order, Backwards))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
-from datamix.pipeline.adapt import Adapt
+
+if TYPE_CHECKING:
+    from datamix.pipeline.adapt import Adapt
 
 DEFAULTS = {"every": 10, "floor": 0.01, "warmup": 0, "max_epochs": None}
 """The settings of every policy."""
@@ -71,5 +73,7 @@ def adapt_of(
             raise ConfigError(text, key=f"mix.weights.{name}", value=0)
     if len(plan.names) < 2:
         raise ConfigError(f"adapt={rule} needs two sources or more", key="source", value=plan.names[0])
+    from datamix.pipeline.adapt import Adapt
+
     own = {key: value for key, value in settings.items() if key not in {"rule", *DEFAULTS}}
     return Adapt.of(rule, own, plan.names, batch_size=mix.batch_size, **fields)

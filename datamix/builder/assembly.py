@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
-from datamix.builder.values import check_largest, notes_on_values
+from datamix.builder.value_checks import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint
 from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights
@@ -22,15 +22,17 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_loss_weight, tag_source
-from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.batching import Remainder, Skip, num_batches, parse_skip
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
-from datamix.pipeline.pipeline import Pipeline, Placement
-from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.state import identities
 from datamix.sources.statistics import Statistics
 from datamix.spec import LeafSpec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.adapt import Adapt
+    from datamix.pipeline.pipeline import Pipeline, Placement
+    from datamix.pipeline.readers.base import Reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +76,7 @@ class Assembly:
 
     def offset(self, source: str) -> int | None:
         """The number that is added to a source's labels; None if that depends on labels not yet read."""
-        return next(
-            (
-                node.operation.settings["offset"]
-                for node in self.graph.chain(source)
-                if node.operation
-                and node.operation.operator in ("offset_label", "offset_one_hot")
-                and "leaf" not in node.operation.settings
-            ),
-            0,
-        )
+        return self.graph.label_offset(source)
 
     def spec(self) -> dict[str, LeafSpec]:
         """The shape and dtype of each leaf of a finished record, without reading any.
@@ -137,6 +130,8 @@ class Assembly:
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
+        from datamix.pipeline.pipeline import Pipeline
+
         complete = self.completed()
         return Pipeline(
             complete.sources,
@@ -316,9 +311,9 @@ def _graph(
     sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
 ) -> Graph:
     branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
-    for name, weight in loss_weight.items():
-        settings = {"loss_weight": weight}
-        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=settings))
+    for name in loss_weight:  # weights are looked up by stage and source, see `arrays_of`
+        one = {"loss_weight": 1.0}
+        branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=one))
     return Graph.of(branches, operators)
 
 

@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from datamix.builder.source import Kind, OpenSource, is_shipped
-from datamix.errors import ConfigError, DataError, SpecError
+from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation
-from datamix.sources.mapped import end
+from datamix.sources.mapped import after_read
 
 Numbering: TypeAlias = Literal["union", "keep"]
 """Whether the classes of every source get numbers of their own, or labels stay as they are."""
@@ -45,7 +45,10 @@ class Labels:
         return self.numbering == "keep" or None not in self.num_classes.values()
 
     def offset(self, source: str) -> int | None:
-        """The number that is added to the classes of a source; None if that depends on labels not yet read."""
+        """The number that the numbering adds to the classes of a source; None if that depends on labels not yet read.
+
+        A user's own `offset_label` may take its place; see `datamix.builder.assembly.Assembly.offset`.
+        """
         if self.numbering == "keep" or source not in self.num_classes:
             return 0
         counts = list(self.num_classes.values())[: list(self.num_classes).index(source)]
@@ -104,7 +107,7 @@ class _Values:
         whole, one_hot_, num_nan, smallest, largest = True, True, 0, None, -1
         blocks = (part[i : i + _LOOKED_AT] for part in parts for i in range(0, max(len(part), 1), _LOOKED_AT))
         for part in blocks:
-            end(part, len(part))
+            after_read(part, len(part))
             labels = part.astype(np.float32) if part.dtype.name == "bfloat16" else part
             if labels.ndim > 1:
                 is_one_hot = labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
@@ -191,9 +194,9 @@ class _Search:
     def _is_whole(self, name: str) -> bool:
         values, source = self.values(name), self.sources[name]
         if values.whole and values.num_nan and source.unlabelled == "refuse":
-            text = f"source {name!r}: {values.num_nan:,} of its labels are NaN, and so no class"
             mend = f"{source.choice('unlabelled', 'keep')} keeps these records as unlabelled"
-            raise DataError(f"{text}; {mend}, left out of loss and accuracy.")
+            text = f"{values.num_nan:,} of its labels are NaN, and so no class; {mend}, left out of loss and accuracy."
+            raise DataError(of_source(name, text))
         return values.whole
 
     def check_declared(self, name: str) -> None:
@@ -210,7 +213,7 @@ class _Search:
             return declared
         if not self._is_whole(name):
             mend = f"{source.choice('label', 'number')} takes them as numbers to predict"
-            raise DataError(f"source {name!r}: its labels are not all whole numbers, and so no classes; {mend}.")
+            raise DataError(of_source(name, f"its labels are not all whole numbers, and so no classes; {mend}."))
         return self.values(name).largest + 1
 
     def notes(self) -> list[str]:
@@ -219,7 +222,7 @@ class _Search:
             if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):
                 kept = "they stay as they are, so that class 0 has no records and its"
                 classes = f"{values.largest + 1} classes are 0 to {values.largest}"
-                notes.append(f"source {name!r}: its labels begin at 1; {kept} {classes}.")
+                notes.append(of_source(name, f"its labels begin at 1; {kept} {classes}."))
         return notes
 
 
@@ -272,8 +275,9 @@ def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]
         for each in search.sources[name].operators:
             if _makes_one_hot(each) and len(counts) > 1 and (length := each.settings["num_classes"]) < total:
                 if length < (count or 0):
-                    text = f"source {name!r}: one_hot: num_classes = {length} has no element for all of its {count}"
-                    raise SpecError(f"{text} classes; it is {count}, or {total} for the classes of all sources.")
+                    mend = f"it is {count}, or {total} for the classes of all sources."
+                    text = f"one_hot: num_classes = {length} has no element for all of its {count} classes; {mend}"
+                    raise SpecError(of_source(name, text))
                 blocks[name] = length
     return blocks
 
@@ -311,12 +315,12 @@ def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -
         source, largest = search.sources[name], (count or 0) - 1
         if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
             mend = f"number its classes from 0 on, or leave them out: {source.choice('label', 'none')}"
-            raise SpecError(f"source {name!r}: label {largest} is beyond int32; {mend}.")
+            raise SpecError(of_source(name, f"label {largest} is beyond int32; {mend}."))
         most = _LARGEST - max(largest, 0)
         for offset in [each.settings["offset"] for each in source.operators if _is_label_offset(each)]:
             if not -_LARGEST <= offset <= most:
-                text = f"source {name!r}: offset_label: offset = {offset} and its labels up to {largest} are beyond"
-                raise SpecError(f"{text} int32; it is at most {most}.")
+                text = f"offset_label: offset = {offset} and its labels up to {largest} are beyond int32"
+                raise SpecError(of_source(name, f"{text}; it is at most {most}."))
     if total - 1 > _LARGEST:
         counts = ", ".join(f"{name} {count:,}" for name, count in labels.num_classes.items())
         text = f"the classes of all sources ({counts}) are {total:,}, more than int32 can number"

@@ -16,16 +16,15 @@ from datamix.builder.assembly import assemble
 from datamix.builder.labels import Numbering
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
-from datamix.builder.source import Kind, OpenSource, named
+from datamix.builder.source import Kind, OpenSource, of_python
 from datamix.builder.views import view
-from datamix.errors import ConfigError, DatamixError, hint, unknown_source
+from datamix.errors import ConfigError, hint, unknown_source
 from datamix.mixing.groups import by_path
 from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
 from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
 from datamix.pipeline.pipeline import Pipeline
-from datamix.sources.objects import as_source
 
 _Value = TypeVar("_Value")
 
@@ -130,7 +129,8 @@ def mix(
         their size; of all sources, or by source. Batches are the same.
       device_bytes: The most bytes of records on the device, where "auto" decides; by default a quarter of an
         accelerator's memory, 1 GiB on a CPU.
-      prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default.
+      prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default; half of it bounds
+        the batches that an iterator computes at a time, which are 16 MiB at most.
       threads: The number of threads that read on the host; by default twice the number of processors, 2 to 16.
       adapt: The policy by which the weights follow the losses that `iterator.update` is told: its name, or its name
         and settings as in `{"rule": "odm", "every": 10, "floor": 0.01}`.
@@ -272,11 +272,7 @@ def _is_leaf(value: object) -> bool:
 
 
 def _open(name: str, data: object, **settings: Any) -> OpenSource:
-    try:
-        source = as_source(data)
-        _ = source.num_records, source.spec
-    except DatamixError as error:
-        raise named(name, error) from error
+    source = of_python(name, data)
     return OpenSource(name=name, source=source, provenance=source.provenance, **settings)
 
 

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from datamix import registry
-from datamix.builder.kept import KeptStatistics
 from datamix.builder.selecting import select
 from datamix.builder.source import OpenSource, named
+from datamix.builder.statistics_cache import KeptStatistics
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
-from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint
+from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
 from datamix.sources.objects import as_source
@@ -148,8 +148,8 @@ def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> Ope
         if source.stand_in is not None:
             instead = f"set data.stand_in=true to go on with {stand_in}"
         mend = f"Point data.dir= at a directory that holds it prepared; or {install_hint('prepare')} and run once"
-        text = f"source {source.name!r}: {missing.tried}. {mend} with a network; or {instead}."
-        raise DataError(text) from missing
+        text = f"{missing.tried}. {mend} with a network; or {instead}."
+        raise DataError(of_source(source.name, text)) from missing
     split = {key: value for key, value in source.settings.items() if key == "split"}
     note = f"{source.name}: {stand_in} takes the place of the real data, which is {missing.tried}."
     return _open(source, registry.lookup("source", source.stand_in)(**split), "stand-in", note)

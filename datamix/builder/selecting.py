@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from datamix.builder.source import OpenSource, named
+from datamix.builder.source import OpenSource, named, naming
 from datamix.errors import ConfigError, DataError, DatamixError, hint
 from datamix.mixing.sampling import ByClass, ByWeight, Sampling
 from datamix.rng.hash import key_for
@@ -98,7 +98,5 @@ def _column(source: OpenSource, leaf: str, key: str) -> np.ndarray:
         scalars = [name for name, part in spec.items() if part.shape in ((), (1,))]
         what = f"it is {spec[leaf]}, and no single number a record" if leaf in spec else "there is no such leaf"
         raise ConfigError(what, key=key, value=leaf, hint=hint(leaf, scalars))
-    try:
+    with naming(source.name):
         return read_leaf(source.source, leaf, source.num_records).reshape(-1)
-    except DatamixError as error:
-        raise named(source.name, error) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
@@ -11,10 +12,11 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 
 from datamix import registry
-from datamix.errors import ConfigError, DataError, DatamixError
+from datamix.errors import ConfigError, DataError, DatamixError, of_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
+from datamix.sources.objects import as_source
 from datamix.sources.selected import Selected
 from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
@@ -22,10 +24,6 @@ from datamix.spec import Arrays, LeafSpec, Spec
 
 Kind: TypeAlias = Literal["class", "number", "vector", "none"]
 """What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing."""
-
-
-def _no_sources() -> Sequence[Source]:
-    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +72,7 @@ class OpenSource:
     note: str = ""
     loaded_from: Callable[[np.ndarray], list[str]] | None = None
     kept: Callable[[], Mapping[str, LeafStatistics] | None] | None = None
-    other_splits: Callable[[], Sequence[Source]] = _no_sources
+    other_splits: Callable[[], Sequence[Source]] = tuple
 
     @property
     def num_records(self) -> int:
@@ -149,39 +147,25 @@ class OpenSource:
         of_source = int(known) if isinstance(known, int | np.integer) and known > 0 else None
         return number or names or len(self.source.class_names) or of_source
 
-    def num_classes(self) -> int:
-        """The number of classes: as many as are declared, otherwise the largest label of the dataset and one."""
-        declared = self.declared_num_classes
-        if declared is not None:
-            return declared
-        return max((int(np.fmax.reduce(labels, initial=-1)) + 1 for labels in self.whole_labels()), default=0)
-
     def whole_labels(self) -> list[np.ndarray]:
         """The labels of the whole dataset, of which this source may be a part."""
         whole = self.source
-        while isinstance(whole, Selected):
+        while isinstance(whole, Selected):  # what is `Sliced` knows them itself
             whole = whole.source
-        try:
+        with naming(self.name):
             if isinstance(whole, LabelledSource):
                 parts = [whole.whole_labels()]
             else:
-                parts = [
-                    np.asarray(read_leaf(source, "label"))
-                    for source in (whole, *self.other_splits())
-                    if "label" in source.spec
-                ]
-        except DatamixError as error:
-            raise named(self.name, error) from error
+                sources = [each for each in (whole, *self.other_splits()) if "label" in each.spec]
+                parts = [np.asarray(read_leaf(each, "label")) for each in sources]
         return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
 
     def loaded(self) -> Self:
         """The same, with its records in memory where a second reading would take long, and they are to lie there."""
         if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
-        try:
+        with naming(self.name):
             arrays = read_all(self.source)
-        except DatamixError as error:
-            raise named(self.name, error) from error
         source = MemoryArrays(arrays, self.provenance, self.class_names)
         return replace(self, source=source, loaded_from=self.places)
 
@@ -192,17 +176,13 @@ class OpenSource:
 
     def read_leaf(self, leaf: str) -> np.ndarray:
         """One leaf of all its records, as it lies in the source."""
-        try:
+        with naming(self.name):
             return read_leaf(self.source, leaf, self.num_records)
-        except DatamixError as error:
-            raise named(self.name, error) from error
 
     def read(self) -> Arrays:
         """See `datamix.sources.base.ReadableSource`."""
-        try:
+        with naming(self.name):
             stored = read_all(self.source, self.num_records)
-        except DatamixError as error:
-            raise named(self.name, error) from error
         arrays = {}
         for leaf, part in self.spec.items():
             values = stored[leaf]
@@ -221,10 +201,8 @@ class OpenSource:
                 stored[leaf] = out[leaf][:, np.newaxis]
             else:
                 stored[leaf] = out[leaf][..., 0] if len(part.shape) + 2 == out[leaf].ndim else out[leaf]
-        try:
+        with naming(self.name):
             self.source.take(indices, stored)
-        except DatamixError as error:
-            raise named(self.name, error) from error
         self._check_labels(out)
 
     def setting(self, name: str) -> str:
@@ -242,13 +220,12 @@ class OpenSource:
             used = _used_shape(leaf, part.shape)
             if used != part.shape and (leaf != "label" or self.label != "none"):
                 what = "get a channel axis" if leaf == "image" else "lose their axis of length 1"
-                notes.append(f"source {self.name!r}: {leaf}s {list(part.shape)} {what}, and are {list(used)}.")
+                notes.append(of_source(self.name, f"{leaf}s {list(part.shape)} {what}, and are {list(used)}."))
             unmoved = all(is_shipped(each) and each.operator != "channels_last" for each in self.operators)
             if leaf == "image" and part.has_channels_first and unmoved:
-                notes.append(
-                    f"source {self.name!r}: images {list(part.shape)} seem to have their channels first, and stay so; "
-                    "operators on images and models take them last, as the operator channels_last makes them."
-                )
+                text = f"images {list(part.shape)} seem to have their channels first, and stay so; operators on images "
+                text += "and models take them last, as the operator channels_last makes them."
+                notes.append(of_source(self.name, text))
         return notes
 
     def _check_labels(self, arrays: Arrays) -> None:
@@ -261,14 +238,11 @@ class OpenSource:
         self._check_whole(labels)
         if count and (largest := np.nanmax(labels)) >= count:
             if names := self.class_names if not self.chosen_num_classes else ():
-                raise DataError(
-                    f"source {self.name!r}: label {largest:g} has no name among the {len(names)} class_names; name "
-                    f"every class in {self.setting('class_names')}."
-                )
-            raise DataError(
-                f"source {self.name!r}: label {largest:g} is none of the {count} classes from 0 on; set "
-                f"{self.setting('num_classes')}={int(largest) + 1}."
-            )
+                text = f"has no name among the {len(names)} class_names; name every class in"
+                raise DataError(of_source(self.name, f"label {largest:g} {text} {self.setting('class_names')}."))
+            mend = f"set {self.setting('num_classes')}={int(largest) + 1}"
+            text = f"label {largest:g} is none of the {count} classes from 0 on; {mend}."
+            raise DataError(of_source(self.name, text))
 
     def _check_whole(self, labels: np.ndarray) -> None:
         """Refuse labels that are no whole numbers from 0 on, but for those that may be unlabelled."""
@@ -276,19 +250,19 @@ class OpenSource:
             finite = labels[np.isfinite(labels)]
             if (broken := finite != np.floor(finite)).any() or np.isinf(labels).any():
                 value = finite[broken][0] if broken.any() else np.inf
-                raise DataError(
-                    f"source {self.name!r}: label {value:g} is no class, which is a whole number; "
-                    f"{self.choice('label', 'number')} takes labels as numbers to predict."
-                )
+                mend = f"{self.choice('label', 'number')} takes labels as numbers to predict."
+                text = f"label {value:g} is no class, which is a whole number; {mend}"
+                raise DataError(of_source(self.name, text))
         elif labels.dtype.kind not in "i":
             return
         lacking = labels < 0 if labels.dtype.kind == "i" else (labels < 0) | np.isnan(labels)
         if self.unlabelled == "refuse" and (count := int(lacking.sum())):
             example = f"{labels[lacking][0]:g}".replace("nan", "NaN")
-            raise DataError(
-                f"source {self.name!r}: {count:,} of {len(labels):,} labels are no class, such as {example}; "
+            mend = (
                 f"{self.choice('unlabelled', 'keep')} keeps these records as unlabelled, left out of loss and accuracy."
             )
+            text = f"{count:,} of {len(labels):,} labels are no class, such as {example}; {mend}"
+            raise DataError(of_source(self.name, text))
 
 
 def takes_leaves(source: OpenSource) -> bool:
@@ -303,13 +277,32 @@ def is_shipped(operation: Operation) -> bool:
     return operation.function.__module__.startswith("datamix.operators.")
 
 
+def of_python(name: str, data: object) -> Source:
+    """The source that something made in Python is, see `as_source`; a mistake is told under its name in the mix."""
+    try:
+        source = as_source(data)
+        _ = source.num_records, source.spec
+    except DatamixError as error:
+        raise named(name, error) from error
+    return source
+
+
 def named(name: str, error: DatamixError) -> DatamixError:
     """The same error, under the name that the source has in the mix."""
     text = re.sub(r"^source '[^']*': ", "", str(error))
     kind = next(each for each in type(error).__mro__ if each.__module__ == DatamixError.__module__)
-    renamed: DatamixError = kind(f"source {name!r}: {text}")
+    renamed: DatamixError = kind(of_source(name, text))
     renamed.__dict__.update(vars(error))
     return renamed
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name that a source has in the mix into the errors that are raised inside."""
+    try:
+        yield
+    except DatamixError as error:
+        raise named(name, error) from error
 
 
 def _used_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from datamix.builder.assembly import Assembly, assemble
 from datamix.builder.built import Built
 from datamix.builder.opening import open_source
-from datamix.builder.source import OpenSource
+from datamix.builder.source import OpenSource, of_python
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import PlanSpec
@@ -20,26 +20,29 @@ from datamix.pipeline.pipeline import Pipeline
 
 def held_out(
     source: SourceConfig, config: Config, split: str = "test", memory: Mapping[str, Any] | None = None
-) -> SourceConfig:
-    """A source with the records of another split; of "test", those that its `test_split` names.
+) -> OpenSource:
+    """A source, opened with the records of another split; of "test", those that its `test_split` names.
 
     Raises:
       ConfigError: Raised when it has no such records.
     """
-    of_tests = split == "test"  # what the split of test records is called nearly everywhere
-    # `where` applies to test records as well; limit, records, balance and record_weight are about those to train on.
-    settings = {**source.settings, "split": (source.test_split if of_tests else None) or split}
-    other = replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
     try:
-        open_source(other, config, memory or {})
+        return open_source(of_split(source, split), config, memory or {})
     except ConfigError as error:
-        if not of_tests or source.test_split is not None or "no split" not in str(error):
+        if split != "test" or source.test_split is not None or "no split" not in str(error):
             raise
         raise ConfigError(
             f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out: "
             f"source.{source.name}.split=train[:80%] source.{source.name}.test_split=train[80%:]."
         ) from error
-    return other
+
+
+def of_split(source: SourceConfig, split: str = "test") -> SourceConfig:
+    """A source with the records of another split; see `held_out`."""
+    # `where` applies to test records as well; limit, records, balance and record_weight are about those to train on.
+    chosen = source.test_split if split == "test" else None  # what test records are called nearly everywhere
+    settings = {**source.settings, "split": chosen or split}
+    return replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
 
 
 def viewed(
@@ -83,7 +86,7 @@ def view(
     mix: Assembly,
     memory: Mapping[str, Any],
     pipeline: Pipeline,
-    split: str | None,
+    split: str | Mapping[str, Any] | None,
     *,
     shuffle: bool | str,
     random: bool,
@@ -92,11 +95,24 @@ def view(
     if split is None:
         assembly = viewed(mix, list(mix.sources.values()), shuffle=shuffle, random=random)
         return assembly.pipeline(pipeline.reader, pipeline.statistics)
-    if not isinstance(mix, Built):
+    if isinstance(split, Mapping):
+        if differing := sorted(split.keys() ^ mix.sources.keys()):
+            text = f"it has other records of each of {', '.join(mix.sources)}, and of no others"
+            raise ConfigError(text, key="split", hint=f"Add or leave out {', '.join(map(repr, differing))}.")
+        sources = [_of_others(source, split[name]) for name, source in mix.sources.items()]
+    elif isinstance(mix, Built):
+        sources = [held_out(source, mix.config, split, memory) for source in mix.config.sources]
+    else:
         text = "sources that are Python objects have no splits"
-        mend = "view(split=None) goes through the records of the mix; for others, mix them by themselves."
+        mend = (
+            f"Give other records themselves, as in view({{{next(iter(mix.sources))!r}: …}}), or None for the mix's own."
+        )
         raise ConfigError(text, key="split", value=split, hint=mend)
-    config = mix.config
-    others = [held_out(source, config, split, memory) for source in config.sources]
-    sources = [open_source(other, config, memory) for other in others]
     return viewed(mix, sources, shuffle=shuffle, random=random).pipeline()
+
+
+def _of_others(source: OpenSource, data: object) -> OpenSource:
+    """The same source with other records, which are given in Python."""
+    others = of_python(source.name, data)
+    own: dict[str, Any] = {"limit": None, "selection": (), "note": "", "loaded_from": None, "kept": None}
+    return replace(source, source=others, provenance=others.provenance, other_splits=tuple, **own)

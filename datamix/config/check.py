@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from datamix import registry
-from datamix.config.files import homes
-from datamix.config.schema import Config, Key, MixConfig, SweepConfig, TrainConfig
+from datamix.config.files import all_keys, homes
+from datamix.config.schema import Config, Key, MixConfig, SourceConfig, SweepConfig, TrainConfig
 from datamix.errors import ConfigError, RegistryError, hint
 
 T = TypeVar("T")
@@ -131,8 +131,17 @@ def _mistake(schema: type, node: Node, values: Mapping[str, Any], text: str) -> 
     if kind == "int" and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         mend = f"Write {int(value)}."
     elif kind in ("int", "float") and isinstance(value, str):
-        mend = "Write it without quotes; of a variable, write ${oc.decode:${oc.env:NAME}}."
+        mend = _number_meant(value)
     return ConfigError(sentence, key=key, value=value, hint=mend)
+
+
+def _number_meant(text: str) -> str:
+    """What to write in place of a text that is no number; empty where nobody knows."""
+    if match := re.fullmatch(r"(\d+) ?([kKMG])(i?)B?", text):
+        return f"Write {int(match[1]) * (1024 if match[3] else 1000) ** ('KMG'.index(match[2].upper()) + 1)}."
+    if re.fullmatch(r"[-+]?[\d.]+(e-?\d+)?", text):
+        return "Write it without quotes; of a variable, write ${oc.decode:${oc.env:NAME}}."
+    return ""
 
 
 def _options(annotation: Any) -> list[str]:
@@ -170,7 +179,17 @@ def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: st
     parent, _, name = path.rpartition(".")
     text = f"there is no {kind} {name!r}{f' in {parent}' if parent else ''}"
     mend = f"Add it: +{key}=…" if path == "vars" else hint(name, known)
+    if kind == "key" and (others := _elsewhere(name)):
+        mend = f"Did you mean {' or '.join(others)}? {mend[mend.index('Known') :] if known else ''}".strip()
     return ConfigError(text, key=key, hint=mend)
+
+
+def _elsewhere(name: str) -> list[str]:
+    """The keys that end in a name, or are it with dots for underscores, such as `batch_size`; three at most."""
+    name = {"lr": "learning_rate"}.get(name, name)
+    of_source = [*(key.path for key in keys_of(SourceConfig).values()), "split", "path"]
+    keys = [*all_keys(), *(f"source.NAME.{key}" for key in of_source)]
+    return [key for key in keys if key.endswith(f".{name}") or ("_" in name and key.replace(".", "_") == name)][:3]
 
 
 def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:

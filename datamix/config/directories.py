@@ -19,18 +19,16 @@ _SWEEP = "multirun.yaml"  # what Hydra writes into the directory of a sweep
 
 
 @contextmanager
-def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
+def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
     """Make the directory that a run or a sweep writes to, and keep other processes out while it does.
 
     A directory that is named by the time, as the default is, gets a number behind its name where another run of the
     same second has it. What was made and is still empty at the end is removed again.
 
     Args:
-      config: The composed configuration, with Hydra's part; changed in place where the directory is.
+      config: The composed configuration, with Hydra's part, which gets the path of the directory, also as an override
+        of all jobs.
       key: "hydra.run.dir" or "hydra.sweep.dir".
-
-    Yields:
-      The overrides that make Hydra compose the same.
 
     Raises:
       ConfigError: Another process is using the directory, or it cannot be written.
@@ -42,7 +40,6 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).partition("\n")[0], key=key) from error
     _check_outside_sweeps(path.absolute(), key)
-    overrides: list[str] = []
     try:
         made = [each for each in (path, *path.parents) if not each.exists()]
         if _BY_TIME in raw:
@@ -50,11 +47,10 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
             made = [path, *(each for each in made if each in path.parents)]
         else:
             path.mkdir(parents=True, exist_ok=True)
-        if "${" in raw:  # resolved once, not a second time by Hydra
+        if "${" in raw:  # resolved once, not anew for each job
             quoted = str(path).replace("'", "\\'")
-            overrides.append(f"{key}='{quoted}'")
             OmegaConf.update(config, key, str(path))
-            config.hydra.overrides.hydra.extend(overrides)
+            config.hydra.overrides.hydra.append(f"{key}='{quoted}'")
         lock = FileLock(path.absolute() / _LOCK, blocking=False)
         lock.acquire()
     except Timeout:
@@ -64,7 +60,7 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[list[str]]:
         raise ConfigError(f"{error.filename or path} cannot be written: {error.strerror}", key=key) from error
     absolute = [each.absolute() for each in made]  # the job may change the current directory
     try:
-        yield overrides
+        yield
     finally:
         with suppress(OSError):
             Path(lock.lock_file).unlink(missing_ok=True)  # before it is let go of: afterwards it may be another's

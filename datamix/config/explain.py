@@ -49,6 +49,11 @@ def config_error(error: BaseException) -> ConfigError:
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
         mend = f"For one value write mix.ratio=7:3, source=mnist+fashion or {match[1]}=[…]."
         return ConfigError(f"{match[1]}={match[2]} lists several values: -m runs one job for each. {mend}")
+    if match := re.match(r"Error merging override ([^=]+)=(.)", text):
+        if match[2] == "{":
+            return ConfigError("it is a list", key=match[1], hint=f"Write {match[1]}=[…].")
+        mend = f"Set one of them, as in {match[1]}.NAME=…; a ratio of all sources is mix.ratio=7:3."
+        return ConfigError("it is a group of keys", key=match[1], hint=mend)
     if match := re.search(r"An item is already at '([^']+)'", text):
         return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -70,6 +75,8 @@ def _meant(text: str) -> str:
     key, equals, value = text.partition("=")
     if equals and value:
         return f"""key=value, and quotes around a value with special characters: "{key}='{value}'\""""
+    if text == "=":
+        return "key=value, without blanks"
     if text in _WORDS:
         return _WORDS[text]
     for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):
@@ -86,6 +93,8 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
         known = [str(name) for name in node] if isinstance(node, DictConfig) else []
         kind = "source" if parent == "source" or parent.startswith(_BY_SOURCE) else "key"
         return unknown_key(missing, known, kind=kind, key=key)
+    if key == "dataset":
+        return ConfigError("datasets are chosen by source=, as in source=mnist+fashion", key=key)
     if "defaults list" in str(cause) and key in homes():
         return unknown_key(key, ())
     return ConfigError(first_line(cause), key=key)

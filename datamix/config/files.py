@@ -20,15 +20,22 @@ def conf_dir() -> Path:
     return next(path for path in (package / "conf", package.parent / "conf") if (path / "config.yaml").is_file())
 
 
-def choices_of(group: str) -> list[str]:
-    """The options that are shipped for a group, sorted; none where it is no group. `source` chooses datasets."""
-    directory = conf_dir() / ("dataset" if group == "source" else group)
-    return sorted(path.stem for path in directory.glob("*.yaml"))
+def choices_of(group: str, own: Path | None = None) -> list[str]:
+    """The options that are shipped for a group, and those in a directory of one's own, sorted; none for no group.
+
+    `source` chooses datasets.
+    """
+    folder = "dataset" if group == "source" else group
+    directories = [conf_dir(), *([] if own is None else [own])]
+    return sorted({path.stem for directory in directories for path in (directory / folder).glob("*.yaml")})
 
 
 @cache
 def homes() -> dict[str, tuple[str, ...]]:
-    """The choices that bring a key: "mix.window" comes with "mix=proportional". Keys of config.yaml need no choice."""
+    """The choices that bring a key, by key: "mix.window" comes with "mix=proportional".
+
+    A key of config.yaml needs no choice.
+    """
     there = set(_keys(_load(conf_dir() / "config.yaml"), ""))
     choices: dict[str, list[str]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
@@ -45,6 +52,12 @@ def homes() -> dict[str, tuple[str, ...]]:
             if key not in there:
                 choices.setdefault(key, []).append(f"{group}={option}")
     return {key: tuple(each) for key, each in choices.items()}
+
+
+@cache
+def all_keys() -> tuple[str, ...]:
+    """The keys that are shipped, those of config.yaml first; not those of datasets."""
+    return tuple(dict.fromkeys([*_keys(_load(conf_dir() / "config.yaml"), ""), *homes()]))
 
 
 def _load(path: Path) -> dict[str, Any]:

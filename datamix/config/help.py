@@ -59,7 +59,9 @@ def meanings_of(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.replace("None", "null").split()) for name, text in entries}
 
 
-def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *, resolve: bool = False) -> str:
+def commented(
+    config: DictConfig, choices: Mapping[str, str], topic: str = "", *, resolve: bool = False, own: Path | None = None
+) -> str:
     """A configuration in YAML with the meaning of its keys beside them.
 
     Args:
@@ -67,6 +69,7 @@ def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *
       choices: The option of each config group, as Hydra keeps them: `dataset@source.mnist` for a part.
       topic: A group or a key, which alone is shown, with what may be chosen for it; empty for all.
       resolve: Whether interpolations are resolved.
+      own: The directory of one's own YAML files, which go before those that are shipped.
 
     Raises:
       ConfigError: There is no such group or key.
@@ -75,7 +78,12 @@ def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *
     for group, option in choices.items():
         folder, _, package = group.partition("@")
         files[f"{folder}/{option}"] = package or group
-    paths = {conf_dir() / f"{file}.yaml": package for file, package in files.items()}
+
+    def path_of(file: str) -> Path:
+        mine = None if own is None else own / f"{file}.yaml"
+        return mine if mine is not None and mine.is_file() else conf_dir() / f"{file}.yaml"
+
+    paths = {path_of(file): package for file, package in files.items()}
     known = [each for path, package in paths.items() if path.is_file() for each in settings_of(path, package)[1]]
     meanings = {each.key: each.meaning for each in known if each.meaning}
     said, lines, shown = meanings_of(SourceConfig.__doc__ or ""), [], ""
@@ -89,9 +97,9 @@ def commented(config: DictConfig, choices: Mapping[str, str], topic: str = "", *
         meaning = meanings.get(key) or (of_source.get(key.rpartition(".")[2]) if key.startswith("source.") else "")
         if f"{shown}.".startswith(f"{topic}." if topic else ""):
             lines.append(f"{line}  # {meaning}" if meaning else line)
-    place = conf_dir() / ("dataset" if topic == "source" else topic)
-    choosable = choices_of(topic) if topic else []
-    options = [f"{topic}={name}: {settings_of(place / f'{name}.yaml')[0]}" for name in choosable]
+    folder = "dataset" if topic == "source" else topic
+    choosable = choices_of(topic, own) if topic else []
+    options = [f"{topic}={name}: {settings_of(path_of(f'{folder}/{name}'))[0]}".rstrip(": ") for name in choosable]
     parent, _, name = topic.rpartition(".")
     if parent.startswith("source.") and name in of_source and not lines:
         lines.append(f"{topic}: {of_source[name]}")

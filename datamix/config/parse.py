@@ -132,7 +132,7 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 def _plugins(node: DictConfig) -> list[Any]:
     plugins = _plain(OmegaConf.masked_copy(node, ["plugins"])).get("plugins") if "plugins" in node else None
     if not isinstance(plugins, list | None):
-        raise ConfigError("it is a list", key="plugins", value=plugins)
+        raise _no_list("plugins", plugins)
     return plugins or []
 
 
@@ -283,9 +283,13 @@ def _train(top: Node) -> TrainConfig:
     return read(TrainConfig, top, schedule=schedule, schedule_settings=settings)
 
 
+def _no_list(key: str, value: object) -> ConfigError:
+    return ConfigError("it is a list", key=key, value=value, hint=f"Write {key}=[{value}]." if value else "")
+
+
 def _operators(nodes: object, where: str) -> tuple[OperatorConfig, ...]:
     if not isinstance(nodes, list | None):
-        raise ConfigError("it is a list", key=where, value=nodes)
+        raise _no_list(where, nodes)
     named = [_named(node, "operator", f"{where}[{i}]") for i, node in enumerate(nodes or ())]
     return tuple(OperatorConfig(name=name, settings=settings) for name, settings in named)
 

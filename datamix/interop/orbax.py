@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
@@ -24,7 +24,7 @@ def _save(directory: Any, state: State) -> None:
     Path(directory).joinpath(name).write_text(json.dumps(state), encoding="utf-8")
 
 
-def _load(directory: Any, iterator: Iterator) -> None:
+def _load(directory: Any, iterator: Iterator, changed: Literal["mix"] | None) -> None:
     """Restore an iterator from any process's file: a state is that of the whole mix, whatever their number.
 
     Raises:
@@ -37,7 +37,7 @@ def _load(directory: Any, iterator: Iterator) -> None:
         state = json.loads(files[0].read_bytes())
     except ValueError as error:
         raise StateError(f"{files[0]} is damaged: {error}.") from error
-    iterator.restore(state)
+    iterator.restore(state, changed)
 
 
 class MixHandler(ocp.CheckpointHandler):  # type: ignore[misc]
@@ -53,7 +53,7 @@ class MixHandler(ocp.CheckpointHandler):  # type: ignore[misc]
         Raises:
           StateError: There is no state, or it is one of another mix.
         """
-        _load(directory, args.item)
+        _load(directory, args.item, args.changed)
         return args.item
 
 
@@ -76,9 +76,11 @@ class MixRestore(ocp.args.CheckpointArgs):  # type: ignore[misc]
 
     Attributes:
       item: An iterator of the same mix.
+      changed: "mix" goes on where the mix was another one; see `BatchIterator.restore`.
     """
 
     item: Iterator
+    changed: Literal["mix"] | None = None
 
 
 @dataclass
@@ -87,9 +89,11 @@ class Checkpointable:
 
     Attributes:
       iterator: The iterator of a mix.
+      changed: See `MixRestore`.
     """
 
     iterator: Iterator
+    changed: Literal["mix"] | None = None
 
     async def save(self, directory: Any) -> Awaitable[None]:
         """Write the iterator's state as it is now."""
@@ -104,6 +108,6 @@ class Checkpointable:
         """Have the iterator go on where the state was taken."""
 
         async def read() -> None:
-            _load(directory, self.iterator)
+            _load(directory, self.iterator, self.changed)
 
         return read()

@@ -104,15 +104,15 @@ class TorchDataset(IterableDataset[Tensors]):
             jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
         loaded, self._loaded = self._loaded, None
         iterator = self._pipeline.iterator(0, self.shard, "torch", stride=num_workers)
-        own_step = False
+        own_step, since = False, 0
         if loaded is not None:
-            own_step = _is_own(loaded, worker, num_workers)
+            own_step, since = _is_own(loaded, worker, num_workers), loaded.get("since", 0)
             iterator.restore(loaded)
-            if own_step and iterator.step != loaded["step"]:
+            if (own_step or since) and iterator.step != loaded["step"]:
                 text = "each worker's state holds a step, and with this batch.size or skip it is another"
                 raise StateError(f"{text}; restore it under the same.")
         if not own_step:
-            iterator.seek(self._pipeline.batching.after(iterator.step, worker))
+            iterator.seek(self._pipeline.batching.after(iterator.step, since + worker))
         self._iterator = iterator
         return map(self._finished, iterator)
 
@@ -130,12 +130,16 @@ class TorchDataset(IterableDataset[Tensors]):
         """The place where the last iterator stands, in this process: of a loader with workers, each has its own."""
         if self._iterator is None:
             batching = self._pipeline.batching
-            return self._loaded or self._pipeline.state(batching.after(0, _worker()[0])) | {"worker": _worker()}
-        return self._iterator.state() | {"worker": _worker()}
+            return self._loaded or self._pipeline.state(batching.after(0, _worker()[0])) | _own()
+        return self._iterator.state() | _own()
 
     def load_state_dict(self, state: State) -> None:
-        """Have the next `iter()` go on where a state was taken, by this, or by any iterator of the pipeline."""
-        self._loaded, self._iterator = state, None
+        """Have the next `iter()` go on where a state was taken, under any number of workers.
+
+        Args:
+          state: That of a dataset, of any iterator of the pipeline, or of a `StatefulDataLoader` with all its workers.
+        """
+        self._loaded, self._iterator = _whole(state), None
 
 
 def _worker() -> tuple[int, int]:
@@ -144,14 +148,43 @@ def _worker() -> tuple[int, int]:
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
+def _own() -> State:
+    """What says that a state is of one worker alone; empty outside workers."""
+    return {} if get_worker_info() is None else {"worker": _worker()}
+
+
 def _is_own(state: State, worker: int, num_workers: int) -> bool:
     """Whether a state is this worker's own; otherwise it is that of an iterator over all batches.
 
     Raises:
       StateError: It is that of another worker, or of one of another number of workers.
     """
-    before, num_before = state.get("worker", (0, 1))
-    if num_before != 1 and (before, num_before) != (worker, num_workers):
+    if "worker" not in state:
+        return False
+    before, num_before = state["worker"]
+    if (before, num_before) != (worker, num_workers):
         text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of {num_workers}"
-        raise StateError(f"{text}; restore it with num_workers={num_before}.")
-    return bool(num_before != 1)
+        mend = "give the whole state of the loader to the dataset's load_state_dict, which takes it under any number"
+        raise StateError(f"{text}; restore it with num_workers={num_before}, or {mend}.")
+    return True
+
+
+def _whole(state: State) -> State | None:
+    """The state of the whole mix, also from that of a `StatefulDataLoader`: of its workers, the one whose turn it is.
+
+    None where the loader had come to its end, and begins anew.
+    """
+
+    def inside(value: object) -> Iterator[State]:
+        if isinstance(value, dict):
+            parts = [value] if "fingerprint" in value else (part for each in value.values() for part in inside(each))
+            yield from parts
+
+    if not isinstance(state, dict) or "fingerprint" in state or not (states := list(inside(state))):
+        return state
+    if state.get("_iterator_finished"):
+        return None
+    first = min(states, key=lambda each: int(each["step"]))
+    # Of batches that were given since the workers' states were taken, the loader knows the number.
+    since = {"since": state.get("_steps_since_snapshot", 0)}
+    return {key: value for key, value in first.items() if key != "worker"} | since

@@ -118,15 +118,17 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
     cursor, start = pipeline.start(), iterator.state()
 
     def plan() -> tuple[Located, object]:
-        return locate_block()(compiled.plan, compiled.row_shuffle, cursor, num_located // size, size)
+        return locate_block()(compiled.plan, compiled.row_order, cursor, num_located // size, size)
 
     located, _ = plan()
-    block = Located(*(field[:count] for field in located))
+    block: Located = jax.tree.map(lambda field: field[:count], located)
     # As many of each storage group as the mix has.
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
     groups = np.array([group_of[source] for source in np.asarray(block.source).tolist()])
-    of_group = {int(group): [jnp.asarray(np.asarray(field)[groups == group]) for field in block] for group in {*groups}}
-    rows = {group: Located(*fields) for group, fields in sorted(of_group.items())}
+    rows: dict[int, Located] = {
+        group: jax.tree.map(lambda field, group=group: jnp.asarray(np.asarray(field)[groups == group]), block)
+        for group in sorted({*groups.tolist()})
+    }
     reader = compiled.reader
     places = np.asarray(block.source), np.asarray(block.record)
     if isinstance(reader, Fed):

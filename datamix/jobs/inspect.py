@@ -40,7 +40,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         raise ConfigError(f"there is no {error}", key="job.step", value=step) from error
     step += 0 if step >= 0 else len(pipeline)
     labels = [label_of(batch, row) for row in range(len(places))]
-    names = [class_of(built, place.source, label) for place, label in zip(places, labels, strict=True)]
+    names = [class_of(pipeline, place.source, label) for place, label in zip(places, labels, strict=True)]
     shown = range(min(len(places), _MOST_ROWS))
     heads = {
         "row": shown,
@@ -74,7 +74,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         image_rows: dict[str, list[tuple[np.ndarray, str, int]]] = {}
         for row, (place, name) in enumerate(list(zip(places, names, strict=True))[:_MOST_IMAGES]):
             title = f"{_short(f'{place.source} {place.record}')}\n{_short(place.place) or name}"
-            image = picture(np.asarray(batch["image"][row]), built, place.source)
+            image = picture(np.asarray(batch["image"][row]), built.graph, place.source)
             image_rows.setdefault(str(row // _IMAGES_A_ROW), []).append(
                 (image, title, [*built.sources].index(place.source))
             )

@@ -8,14 +8,12 @@ from typing import Any
 from datamix.builder.built import Built
 from datamix.builder.texts import packed
 from datamix.config.schema import Config
-from datamix.mixing.plan_report import over_time
 from datamix.pipeline.batching import Batching, single_source_rows
-from datamix.report import figures, tokens
+from datamix.report import tokens
 from datamix.report.console import percent, print_notes, table
 from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
-
-_NAMED = 5  # sources in the title of a figure
+from datamix.report.samples import plot
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
@@ -72,7 +70,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     if of_tokens:
         report["plan"]["packing"] = {name: source.facts._asdict() for name, source in of_tokens.items()}
     report["notes"] = notes
-    report["figure"] = _draw(directory, built)
+    report["figure"] = "plan.png"
+    plot(plan, directory / "plan.png", built.caution)
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / report['figure']}")
     return report
 
@@ -96,16 +95,3 @@ def _skip_notes(built: Built) -> list[str]:
     ranges = ", ".join([f"{first:,} to {end - 1:,}" for first, end in skip[:4]] + ["…"] * (len(skip) > 4))
     kept = "" if batching.num_kept is None else f"; {batching.num_kept:,} of {batching.num_batches:,} batches are given"
     return [f"skip leaves out the steps {ranges}, which keep their numbers and their records{kept}."]
-
-
-def _draw(directory: Path, built: Built) -> str:
-    shown, config = over_time(built.plan), built.config
-    ends = [[*map(percent, map(float, row))] for row in shown.planned[[0, -1]]]
-    shares = (first if first == last else f"{first} → {last}" for first, last in zip(*ends, strict=True))
-    names = [f"{name} {share}" for name, share in zip(built.plan.names, shares, strict=True)]
-    mixed = " + ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "…"])
-    rule = f"{config.mix.order}, {config.mix.stop}, batches of {config.batch_size}"
-    title = f"{mixed}\n{rule}{built.caution}"
-    drawn = shown.positions / config.batch_size, shown.planned, shown.realised, shown.epochs
-    figures.plan(directory / "plan.png", built.plan.names, *drawn, title)
-    return "plan.png"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.kept import KeptStatistics
 from datamix.builder.opening import open_source
+from datamix.builder.statistics_cache import KeptStatistics
 from datamix.builder.texts import texts
-from datamix.builder.views import held_out
+from datamix.builder.views import held_out, of_split
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError
 from datamix.report.console import print_notes, table
@@ -89,10 +89,11 @@ def _with_test_splits(config: Config, notes: list[str]) -> Iterator[SourceConfig
     for source in config.sources:
         yield source
         try:
-            tests = held_out(source, config)
+            held_out(source, config)
         except ConfigError as error:
             notes.append(f"no test records are prepared: {error}")
         else:
+            tests = of_split(source)
             if tests.settings.get("split") != source.settings.get("split"):
                 yield tests
 

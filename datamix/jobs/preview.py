@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from itertools import islice
@@ -15,22 +14,20 @@ from datamix.builder.built import Built
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
-from datamix.report import figures, tokens
+from datamix.report import tokens
 from datamix.report.console import percent, print_notes, table
 from datamix.report.contents import announced, report_of_pipeline
 from datamix.report.files import write_report
-from datamix.report.records import class_of, holds_images, label_of, picture, records_table
+from datamix.report.records import holds_images, records_table
+from datamix.report.samples import alone, figure_of
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
-_IMAGES_A_ROW = 10
 _MOST_BATCHES = 10_000
 _MEASURE_S = 0.3
 _LABELS_OF = 2**14  # records whose labels are looked at
 _LABELS_READ = 2**9  # of them, where each is read for it
 _FIRST_RECORDS = 10  # shown where records hold no images
-_RECORDS_OF = 2**11  # of each source, whose numbers are drawn
-_MOST_NUMBERS = 16  # of a record, that are drawn
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
@@ -146,7 +143,7 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     for i, name in enumerate(names):
         # Each source by itself, so that a small share or a late first record hides nothing.
         records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
-        batches = _alone(name, pipeline, seen, records)
+        batches = alone(name, pipeline, seen, records)
         if len(labels := np.concatenate([batch["label"][batch["source_id"] == i] for batch in batches])):
             ranges[name] = (int(labels.min()), int(labels.max()))
     return ranges
@@ -166,67 +163,10 @@ def _samples_per_s(pipeline: Pipeline) -> float:
 
 
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:
-    if not holds_images(pipeline.spec):
-        return tokens.draw(directory, built.sources) or _draw_numbers(directory, pipeline, seen)
-    sources, batch = list(built.sources), seen[0]
-    rows: dict[str, list[tuple[np.ndarray, str, int]]] = {"first batch,\nas it comes": []}
-    for row, i in enumerate(batch["source_id"][:_IMAGES_A_ROW].tolist()):
-        image = picture(batch["image"][row], built, sources[i])
-        rows["first batch,\nas it comes"].append(
-            (image, sources[i] if len(sources[i]) < 15 else f"{sources[i][:13]}…", i)
-        )
-    for i, (name, source) in enumerate(built.sources.items()):
-        if not pipeline.plan.shares[i]:
-            continue
-        images_seen = _images_of(seen, i)
-        if len(images_seen) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
-            images_seen = _images_of(_alone(name, pipeline, seen, _IMAGES_A_ROW + pipeline.batch_size - 1), i)
-        images = []
-        for pixels, label in images_seen[:_IMAGES_A_ROW]:
-            title = "" if label is None else f"{label}\n{class_of(built, name, label)}".rstrip()
-            images.append((picture(pixels, built, name), title, i))
-        rows[name if name == source.provenance else f"{name}\n({source.provenance})"] = images
-    figures.samples(directory / "samples.png", rows, f"Samples of the mix{built.caution}")
-    return "samples.png"
-
-
-def _draw_numbers(directory: Path, pipeline: Pipeline, seen: list[Batch]) -> str | None:
-    """Draw histograms of the first numbers of records, the label last; None where they hold none."""
-    names = pipeline.source_names
-    rows = {}
-    for i, name in enumerate(names):
-        batches = _alone(name, pipeline, seen, _RECORDS_OF)
-        rows[name] = {leaf: np.concatenate([b[leaf][b["source_id"] == i] for b in batches]) for leaf in pipeline.spec}
-    numbers: dict[str, dict[str, np.ndarray]] = {}
-    for leaf, part in pipeline.spec.items():
-        if leaf == "source_id" or "bool" in part.dtype:
-            continue
-        for name, leaves in rows.items():
-            values = leaves[leaf].reshape(len(leaves[leaf]), math.prod(part.shape))
-            for i in range(min(values.shape[1], _MOST_NUMBERS)):
-                numbers.setdefault(f"{leaf}[{i}]" if part.shape else leaf, {})[name] = values[:, i]
-    label = [key for key in numbers if key.partition("[")[0] == "label"]
-    shown = [key for key in numbers if key not in label][: _MOST_NUMBERS - 1] + label[:1]
-    if not shown:
-        return None
-    count = sum(math.prod(part.shape) for leaf, part in pipeline.spec.items() if leaf != "source_id")
-    title = "Values in batches" + (f" — the first {len(shown)} numbers of a record" if len(shown) < count else "")
-    figures.histograms(directory / "values.png", {key: numbers[key] for key in shown}, names, title)
-    return "values.png"
-
-
-def _alone(name: str, pipeline: Pipeline, seen: list[Batch], records: int) -> list[Batch]:
-    """The first batches of one source, as if it were the whole mix; those of the mix where it fills none."""
-    weights = {other: int(other == name) for other in pipeline.source_names}
-    length = pipeline.plan.with_weights(weights).length
-    if length is not None and length < pipeline.batch_size and pipeline.remainder == "drop":
-        return seen
-    return list(islice(pipeline.with_weights(weights), max(1, records // pipeline.batch_size)))
-
-
-def _images_of(batches: list[Batch], source: int) -> list[tuple[np.ndarray, int | float | None]]:
-    images_seen = []
-    for batch in batches:
-        for row in np.flatnonzero(batch["source_id"] == source):
-            images_seen.append((batch["image"][row], label_of(batch, int(row))))
-    return images_seen
+    holds = holds_images(pipeline.spec)
+    if not holds and (packed := tokens.draw(directory, built.sources)):
+        return packed
+    name = "samples.png" if holds else "values.png"
+    provenances = {name: source.provenance for name, source in built.sources.items()}
+    drawn = figure_of(pipeline, seen, directory / name, provenances, built.caution)
+    return None if drawn is None else name

@@ -11,6 +11,7 @@ from datamix.report.console import console
 from datamix.report.figures import save
 from datamix.report.files import write_report
 from datamix.sweeps.figure import draw_suggestion
+from datamix.sweeps.mixmin import mixmin
 from datamix.sweeps.results import read_sweeps
 from datamix.sweeps.suggesting import suggest, weighted
 
@@ -32,6 +33,9 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     plain = suggestion.write(directory, list(sweeps))
     out.print("To try the next ratios, to ask again, to use the best:", *plain["commands"], sep="\n  ")
     save(draw_suggestion(suggestion), directory / "suggest.png")
+    if (mixture := mixmin(results, goal)) is not None:
+        out.print(mixture.words(suggestion))
+        mixture.write(directory, suggestion)
     report = {"job": "suggest", "seed": config.seed, "figure": "suggest.png", "sources": {}}
     report |= {"sweeps": [str(path) for path in sweeps], "suggest": plain}
     out.print(f"Suggestion: {directory / 'suggest.json'}\nFigure: {directory / 'suggest.png'}")

@@ -17,6 +17,7 @@ from datamix.report.files import write_report
 from datamix.report.progress import progress
 from datamix.training.adapted import counts as records_of
 from datamix.training.adapted import deviation, summary, write_schedule
+from datamix.training.predictions import write_predictions
 from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
 
@@ -93,7 +94,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
-    lines, losses = job.metrics.lines, job.metrics.losses
+    untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]
+    lines, losses = [*untrained_line, *job.metrics.lines], job.metrics.losses
     curves.draw(job.directory / "curves.png", lines, names, title, unit=unit, family=judged, losses=losses, adapt=adapt)
     size = job.config.batch_size
     report = report_of_pipeline(
@@ -115,7 +117,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     report |= {
         "notes": _notes(job),
         "changed": list(job.data.pipeline.history),
-        "samples": sum(job.data.pipeline.counts(step)),
+        "samples": sum(job.data.pipeline.totals(step).records),
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
@@ -136,6 +138,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         },
         "seconds": job.seconds,
     }
+    if settings.keep_predictions:
+        write_predictions(job)
     if job.config.adapt is not None and job.config.adapt.export is not None:
         path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
         out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")
@@ -153,7 +157,7 @@ def _counts(job: Run, step: int) -> list[int]:
     """The number of records that each source gives before a step; where weights follow training, before the last."""
     if job.learner.adapt is not None:
         return records_of(job.adapted) if job.adapted else [1] * len(job.data.pipeline.source_names)
-    return job.data.pipeline.counts(step)
+    return job.data.pipeline.totals(step).records
 
 
 def _notes(job: Run) -> list[str]:

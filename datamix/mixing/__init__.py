@@ -1,7 +1,7 @@
 """Plans: which record stands where, from weights, an order and a stop.
 
 Bottom up: `weights` and `groups` make exact shares of what a user says, and `schedules` makes phases of them.
-`orders` meet the `demand` of a stage with one of the `periods`, mostly a table that `fills` fills. `stops` say when a
+`orders` meet the `demand` of a stage with one of the `periods`, mostly a table, see `table_fills`. `stops` say when a
 mix ends, and `stages` cuts it there. `plan_spec` resolves a plan's inputs, `lookup` finds records by their position,
 `plan_report` says what a mix will do, and `plan` is the front of all this.
 """

@@ -1,4 +1,12 @@
-"""The order of a mix whose weights no table holds: how its slots, and what changes between its blocks, are chosen."""
+"""The order of a mix whose weights no table holds: how its slots, and what changes between its blocks, are chosen.
+
+1. A block gets a length at which the large sources have hardly a fraction of a slot over (`carried`).
+2. Each source gets whole slots of it, by the largest remainders; what is left of its share is its rest, of either sign.
+3. The sources form a chain in which the sum of the rests before each link stays below a slot (`_chain`). So the two
+   sources of a link make up for it by one slot of the block, which one gives to the other in some blocks: a swap.
+4. The slots are placed by earliest deadline, each source's around a line that leaves room for its swaps (`_filled`).
+5. Longer blocks are tried until a bound on every source's deviation (`_bound`) is at most 2 slots.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +17,18 @@ from fractions import Fraction
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import earliest_deadlines
 from datamix.mixing.periods.carried import Carried
 from datamix.mixing.periods.table import Table
+from datamix.mixing.table_fills import earliest_deadlines
 
-LEAST_SLOTS, _MOST = 2**13, 2**22
-"""Slots of a block, at least, and at most."""
-_ENOUGH = 4  # slots of the rarest source in a block that need not be longer
-_SOME = 3  # slots of a source that lie in the middle of a block
-_LARGE = 1 / 32  # the share of a source that is large
-_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-_LENGTHS, _TRIES = 512, 4
-_EACH = 64  # slots of a block for each source, at most
+LEAST_SLOTS, _MOST_SLOTS = 2**13, 2**22
+"""The slots of a block, at least and at most."""
+_ENOUGH_RARE_SLOTS = 4  # a block in which the rarest source has so many is not made longer for it
+_MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the block, not moved apart from others'
+_LARGE_SHARE = 1 / 32
+_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots that a source may be off its line, the first that works
+_NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths that are compared at a time, and how often for twice as many slots
+_SLOTS_PER_SOURCE = 64  # of which a block may always have as many
 _UNIT = 2**96  # the parts of a slot in which amounts are counted
 _ONE = 2**64
 _SMALLEST = 2.0**-50
@@ -45,17 +53,17 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
     sizes = np.asarray([float(part) for part in parts])
     if sizes.min() < _SMALLEST:
         raise ConfigError(f"a share of {sizes.min():.3g} is below one record in 2^50; raise it, or make it 0.")
-    large = sizes >= _LARGE
-    most, slots = 2 * LEAST_SLOTS, max(slots, _EACH * len(parts))
-    while most < slots and sizes.min() * most < _ENOUGH:
+    large = sizes >= _LARGE_SHARE
+    most, slots = 2 * LEAST_SLOTS, max(slots, _SLOTS_PER_SOURCE * len(parts))
+    while most < slots and sizes.min() * most < _ENOUGH_RARE_SLOTS:
         most *= 2
     tries: list[tuple[float, Carried]] = []
-    while not tries or (min(tries)[0] > 2 and len(tries) < _TRIES and most <= slots):
-        if most > _MOST:
-            text = f"a share of {sizes.min():.3g} is below one record in {_MOST:,}, and too many are; raise them"
+    while not tries or (min(tries)[0] > 2 and len(tries) < _MAX_TRIES and most <= slots):
+        if most > _MOST_SLOTS:
+            text = f"a share of {sizes.min():.3g} is below one record in {_MOST_SLOTS:,}, and too many are; raise them"
             raise ConfigError(f"{text}, or make some 0.")
         # Of many lengths, that at which large sources have the least over.
-        lengths = most - np.arange(_LENGTHS) * (most // 2 // _LENGTHS)
+        lengths = most - np.arange(_NUM_LENGTHS) * (most // 2 // _NUM_LENGTHS)
         over = sizes[large] * lengths[:, None]
         length = int(lengths[np.argmin(np.abs(over - np.rint(over)).max(axis=1, initial=0))])
         amounts = [part.numerator * length * _UNIT // part.denominator for part in parts]
@@ -84,7 +92,8 @@ def _chain(quota: np.ndarray, rests: Sequence[int]) -> list[int] | None:
         may = left & (int(flow > 0) + (after < 0) <= quota) & (np.abs(after) < 1)
         if not may.any():
             return None
-        # Those that hardly fit anywhere come first; what is left below zero leaves room for a source without a slot.
+        # Those that hardly fit anywhere come first. Prefer a running total below zero: a source without a slot of its
+        # own can only take one.
         cost = few + 8 * (np.abs(after) > 0.5) + np.abs(after) / 2 + 0.125 * (after > 0)
         chosen = int(np.argmin(np.where(may, cost, np.inf)))
         left[chosen] = False
@@ -102,11 +111,11 @@ def _filled(
     spread[np.argsort(quota, kind="stable")] = np.arange(len(quota)) * _GOLDEN % 1 / 2
     center, phases, phase = np.zeros(len(quota)), [], 0.5
     for source in chain[:-1]:
-        center[source] = (spread[source] if phase > 0.5 else -spread[source]) * (quota[source] > _SOME)
+        center[source] = (spread[source] if phase > 0.5 else -spread[source]) * (quota[source] > _MAX_CENTRED_SLOTS)
         phase -= center[source]
         phases.append(phase)
     center[chain[-1]] = phase - 0.5
-    large = quota >= _LARGE * quota.sum()
+    large = quota >= _LARGE_SHARE * quota.sum()
     for widest in _WIDTHS:
         width = np.where(large, widest, np.maximum(_WIDTHS[0], widest - 0.1))
         source_of, late = _even(quota, center, width)

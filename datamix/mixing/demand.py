@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from datamix.mixing.fills import TABLE_SLOTS, Shares
 from datamix.mixing.groups import Group
-from datamix.mixing.lengths import RecordLengths
+from datamix.mixing.record_lengths import RecordLengths
+from datamix.mixing.table_fills import TABLE_SLOTS, Shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +26,17 @@ class Demand:
       group: The sources and the groups of sources, with the share that each has of its group.
       remaining: How many slots each source can fill until it is exhausted, shape [num_sources].
       names: The names of the sources, in the order of their ids; empty where they have none.
-      first: The position in the whole mix, in slots, at which the stage begins.
+      first: The slot of the whole mix at which the stage begins.
       seed: The seed of the mix.
       base: How many slots each source had before the stage, shape [num_sources]; empty where none had any.
       last: The source of the slot right before the stage; None at the beginning of the mix.
-      horizon: Slots within which the stage ends if every source keeps within one slot of its share; None where the
+      horizon: Upper bound on the slots of the stage, if every source stays within one slot of its share; None where the
         stage has no end.
       batch_size: The records of a batch.
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
-      table_slots: The length at which a table is cut that the shares do not fit.
+      table_slots: The longest table; a longer period is cut there.
       scheduled: Whether the shares of the mix change with the step.
-      owed: By how many slots each source is behind the sum of its shares so far; empty where the shares do not change.
+      credit: By how many slots each source is behind the sum of its shares; empty where the shares do not change.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.
     """
 
@@ -52,7 +52,7 @@ class Demand:
     slot_records: int = 1
     table_slots: int = TABLE_SLOTS
     scheduled: bool = False
-    owed: Sequence[Fraction] = ()
+    credit: Sequence[Fraction] = ()
     lengths: RecordLengths | None = None
 
     @property

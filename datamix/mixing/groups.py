@@ -86,14 +86,12 @@ def resolve(
     """Turn what a user may say of the ratio into the exact share of every source, at every level.
 
     Args:
-      names: The paths of the sources, in order.
       ratio: The ratio of what the mix itself is made of, see `datamix.mixing.weights.parse_ratio`.
       weights: The relative weights of sources and groups among their neighbours, by path or nested.
       share: The absolute shares of sources and groups in the group they belong to, by path or nested.
       group_weights: The weights that groups give their members themselves, by path.
       rule: The rule that weighs those for whom nothing is said, from their sizes; without it they have 1.
       sizes: The number of records of each source, by path, for the rule.
-      where: The key under which all this stands.
 
     Raises:
       ConfigError: An unknown source, two rules for one source, or numbers that make no mix.
@@ -106,6 +104,9 @@ def resolve(
     known = {path for name in names for path in _ancestry(name)}
     require_known(known, weight_by_path, share_by_path, where)
     source_ids = {name: i for i, name in enumerate(names)}
+    totals = dict.fromkeys(known, 0)  # records of sources and groups
+    for name, size in (sizes or {}).items():
+        totals.update({path: totals[path] + size for path in _ancestry(name)})
 
     def level(prefix: str) -> Group:
         heads = [name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)]
@@ -113,7 +114,7 @@ def resolve(
         inner = {path: level(f"{path}.") for path in members if path not in source_ids}
         default: dict[str, Number] = {}
         if rule is not None:
-            default.update(rule({path: _size(path, sizes or {}) for path in members}))
+            default.update(rule({path: totals[path] for path in members}))
         default.update({path: number for path, number in (group_weights or {}).items() if path in members})
         # A group of which no member takes part takes none itself.
         default.update({path: 0 for path, group in inner.items() if not any(group.shares)})
@@ -151,10 +152,6 @@ def _ancestry(name: str) -> list[str]:
     """The path of a source, and those of the groups it belongs to, outermost first."""
     parts = name.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _size(path: str, sizes: Mapping[str, int]) -> int:
-    return sum(size for name, size in sizes.items() if name == path or name.startswith(f"{path}."))
 
 
 def by_path(entries: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Any]:

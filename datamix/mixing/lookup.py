@@ -51,7 +51,7 @@ class Lookup:
       length: The records of the whole mix; None without end.
       most_records: The records that the mix has at most, whatever the weights; None where nothing bounds them.
       batch_size: The records of a batch.
-      batch_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
+      slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       lengths: The lengths of the sources' records, int64 [size] each, where these follow the ratio; else None.
       seed: The seed of everything that is drawn.
       epoch_records: The records that an epoch of each source gives, shape [num_sources]: all there are, where they are
@@ -66,13 +66,13 @@ class Lookup:
     def __init__(self, mix: ResolvedSpec, stages: Sequence[Stage]) -> None:
         demand = mix.demand
         self.names, self.sizes, self.seed = demand.names, mix.sizes, demand.seed
-        self.batch_size, self.batch_records = demand.batch_size, demand.slot_records
+        self.batch_size, self.slot_records = demand.batch_size, demand.slot_records
         self.phases, self.scheduled = mix.phases, demand.scheduled
         # What ends the mix at a number of records leaves some unseen on purpose.
         self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
-        self.begin = mix.begin * self.batch_records
+        self.begin = mix.begin * self.slot_records
         num_caps = len(mix.caps) if mix.drops_at_cap else 0
         by_length = demand.lengths is not None
         most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=by_length, num_caps=num_caps)
@@ -80,11 +80,11 @@ class Lookup:
         last = self.stages[-1]
         ends = [] if mix.samples is None else [mix.samples]
         if last.length is not None:
-            ends.append((last.first + last.length) * self.batch_records)
+            ends.append((last.first + last.length) * self.slot_records)
         self.length: int | None = min(ends, default=None)
         bounds = [] if mix.samples is None else [mix.samples]
         if mix.stop.waits_for and not mix.stop.repeats:
-            bounds.append(sum(demand.remaining) * self.batch_records)
+            bounds.append(sum(demand.remaining) * self.slot_records)
         self.most_records: int | None = min(bounds, default=None)
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
@@ -93,7 +93,7 @@ class Lookup:
         self.epoch_records = mix.shuffle.epoch_records
         repeats = mix.stop.waits_for is None and not last.period.repeats_records
         self._foreseen = {
-            i: slots * self.batch_records
+            i: slots * self.slot_records
             for i, slots in enumerate(demand.remaining)
             if repeats and i not in mix.caps and self.sampling[i] is None
         }
@@ -117,15 +117,15 @@ class Lookup:
             raise ValueError(f"take({start}, {count}): this plan begins at {self.begin}")
         if self.length is not None:
             count = max(0, min(count, self.length - start))
-        per_slot = self.batch_records
-        first, last = start // per_slot, -(-(start + count) // per_slot)
+        slot_records = self.slot_records
+        first, last = start // slot_records, -(-(start + count) // slot_records)
         if not count:
             last = first  # a start within a batch reaches into it, and past the end there is none
         source, number = self.slots(first, last - first)
-        if per_slot > 1:
-            within = np.tile(np.arange(per_slot), last - first)
-            source, number = np.repeat(source, per_slot), np.repeat(number, per_slot) * per_slot + within
-            skipped = start - first * per_slot
+        if slot_records > 1:
+            within = np.tile(np.arange(slot_records), last - first)
+            source, number = np.repeat(source, slot_records), np.repeat(number, slot_records) * slot_records + within
+            skipped = start - first * slot_records
             source, number = source[skipped : skipped + count], number[skipped : skipped + count]
         sizes = np.maximum(np.asarray(self.epoch_records, np.int64), 1)[source]
         epoch, index = np.divmod(number, sizes)
@@ -135,9 +135,9 @@ class Lookup:
         """The number of records that each source gives before `position`; past the plan's end, before that."""
         position = max(position if self.length is None else min(position, self.length), self.begin)
         stage = self.stage_at(position)
-        slots, rest = divmod(position, self.batch_records)
+        slots, rest = divmod(position, self.slot_records)
         used = stage.period.counts(slots - stage.first)
-        counts = [(base + n) * self.batch_records for base, n in zip(stage.base, used, strict=True)]
+        counts = [(base + n) * self.slot_records for base, n in zip(stage.base, used, strict=True)]
         if rest:
             counts[int(self.slots(slots, 1)[0][0])] += rest
         return counts
@@ -190,7 +190,7 @@ class Lookup:
         if not self._ends_at_cap or last.length is None:
             return None
         source = int(last.period.take(last.length, 1)[0][0])
-        return beyond_cap(self.names[source], (last.first + last.length) * self.batch_records)
+        return beyond_cap(self.names[source], (last.first + last.length) * self.slot_records)
 
     def unforeseen(self, position: int) -> dict[str, float]:
         """How often sources have been gone through before a position, by name, where nobody has foreseen it.
@@ -213,7 +213,7 @@ class Lookup:
             return self.shares
         if self.length is None:
             return self.stages[-1].shares
-        slots = -(-self.length // self.batch_records)
+        slots = -(-self.length // self.slot_records)
         spans = [max(0, min(stage.length or slots, slots - stage.first)) for stage in self.stages]
         return tuple(
             sum((span * stage.shares[source] for span, stage in zip(spans, self.stages, strict=True)), Fraction(0))
@@ -223,12 +223,15 @@ class Lookup:
 
     def targets_at(self, position: int) -> tuple[Fraction, ...]:
         """The share of each source that is asked for at a position."""
-        stage = self.stage_at(position)
+        return self.targets_of(self.stage_at(position))
+
+    def targets_of(self, stage: Stage) -> tuple[Fraction, ...]:
+        """The share of each source that is asked for in a stage."""
         return self.targets if stage.period.sets_shares else stage.shares
 
     def stage_at(self, position: int) -> Stage:
         """The stage in which a position lies; past the end, the last."""
-        return self._stage_of(position // self.batch_records)
+        return self._stage_of(position // self.slot_records)
 
     def _stage_of(self, slot: int) -> Stage:
         return self.stages[bisect_right(self._firsts, slot) - 1]

@@ -17,10 +17,9 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
     """The weight that each source's records have in the loss, by name; empty where no weights are asked for.
 
     Args:
-      rule: Weights by source, of which one not named has 1; or "inverse_share" for 1 / (K share), where K sources have
-        a share: in the long run every source then counts alike, and the mean weight is 1.
+      rule: Weights by source, of which one not named has 1; or "inverse_share", see `inverse_shares`.
       names: The names of the sources, in order.
-      shares: The shares of the sources in the whole mix, in the unit that is mixed.
+      shares: The shares of the sources, in the unit that is mixed.
 
     Raises:
       ConfigError: The rule is neither, names no source, or leaves every record without weight.
@@ -31,8 +30,7 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
     {'a': 1.0, 'b': 3.0}
     """
     if rule == INVERSE_SHARE:
-        count = sum(share > 0 for share in shares)
-        return {name: float(1 / (count * share)) if share else 0.0 for name, share in zip(names, shares, strict=True)}
+        return dict(zip(names, inverse_shares(shares), strict=True))
     if not isinstance(rule, Mapping | None):
         text = f"it is a weight for each source, as in {_KEY}.{names[0]}=2, or {INVERSE_SHARE}"
         raise ConfigError(text, key=_KEY, value=rule)
@@ -46,3 +44,9 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
     if not any(weight for weight, share in zip(weights.values(), shares, strict=True) if share):
         raise ConfigError("every source that has a share has weight 0, so that nothing is learnt", key=_KEY)
     return weights
+
+
+def inverse_shares(shares: Sequence[Fraction]) -> list[float]:
+    """1 / (K share), where K sources have a share: every source then counts alike, and the mean weight is 1."""
+    count = sum(share > 0 for share in shares)
+    return [float(1 / (count * share)) if share else 0.0 for share in shares]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from fractions import Fraction
 from itertools import accumulate
 
@@ -12,10 +13,14 @@ from datamix import registry
 from datamix.errors import ConfigError
 from datamix.mixing.carrying import carried
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import by_credit, by_length, evenly, holds, stratified
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
+from datamix.mixing.plan_spec import PlanSpec
+from datamix.mixing.table_fills import by_credit, by_length, evenly, holds, stratified
 from datamix.rng.hash import draw_at, key_for
+
+# `Plan` takes an order's settings as keywords beside its own.
+registry.reserve("order", (field.name for field in fields(PlanSpec)))
 
 
 def order(function: Callable[..., Period]) -> Callable[..., Period]:
@@ -45,7 +50,6 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     """Spread the slots of each source as evenly as its share allows, by Tijdeman's rule.
 
     Args:
-      demand: The demand of the stage.
       window: Shuffle the slots inside windows of so many: looks random, keeps every window's counts. The shuffles
         repeat with the table, after some 2^18 slots.
       stratify: Give every batch the exact quota of each source, rounded down or up, and carry the rest over.
@@ -81,7 +85,7 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
         period = _spread(demand, Group.flat(demand.shares) if demand.lengths else demand.group, horizon)
     shuffles = window is not None and window > 1
     if isinstance(period, Table):
-        period = Table.unrolled(period.source_of, demand.num_sources, *[demand.table_slots] * shuffles)
+        period = Table.unrolled(period.source_of, demand.num_sources, *([demand.table_slots] if shuffles else []))
     if not shuffles:
         return period
     # Windows begin where batches do.
@@ -109,7 +113,7 @@ def largest_credit(demand: Demand) -> Table | Carried:
         raise ConfigError("largest_credit mixes single records of sources side by side", key="mix._target_")
     if demand.horizon is None:
         return _spread(demand, demand.group, None)
-    return Table(by_credit(demand.shares, demand.owed, demand.horizon), demand.num_sources)
+    return Table(by_credit(demand.shares, demand.credit, demand.horizon), demand.num_sources)
 
 
 @order
@@ -137,7 +141,6 @@ def random(demand: Demand, *, replacement: bool = False) -> Draws:
     """Draw every slot's source independently, in proportion to the shares.
 
     Args:
-      demand: The demand of the stage.
       replacement: Draw the record within the source the same way, instead of taking its next one.
 
     Raises:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import groups_of
 from datamix.mixing.lookup import Lookup
 from datamix.mixing.periods import Table
 from datamix.mixing.stages import Stage
+from datamix.mixing.table_fills import TABLE_SLOTS
 
 # How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
 _WALKED = 2**20
@@ -124,28 +124,34 @@ def over_time(plan: Lookup, points: int = 150) -> OverTime:
     end = plan.length
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
-        end = max(100 * size, 2 * plan.stages[-1].first * plan.batch_records, *seen)
+        end = max(100 * size, 2 * plan.stages[-1].first * plan.slot_records, *seen)
     num_batches = max(end // size, 1)
     batches = sorted({num_batches * i // points for i in range(points + 1)})
     positions = [min(batch * size, end) for batch in batches]
     amounts = np.asarray([plan.amounts(position) for position in positions], np.float64)
     shares = [plan.targets_at((begin + end) // 2) for begin, end in itertools.pairwise(positions)]
     planned = np.asarray([[float(share) for share in row] for row in shares])
-    # Around each step, over as many as hold so many slots: of a few, a share is away from its own by rounding alone.
-    reach = math.ceil(_SMOOTHED * plan.batch_records * len(planned) / (2 * max(end, 1)))
-    steps = []
-    for i, row in enumerate(planned):
-        alike = np.flatnonzero(np.abs(planned[max(i - reach, 0) : i + reach + 1] - row).max(axis=1) < 0.01)
-        begin = i - next((n for n in range(min(i, reach) + 1) if min(i, reach) - n - 1 not in alike), 0)
-        after = i + next((n for n in range(reach + 1) if min(i, reach) + n + 1 not in alike), 0)
-        steps.append(amounts[after + 1] - amounts[begin])
-    got = np.asarray(steps)
+    # Average each step over neighbours with the same planned shares until `_SMOOTHED` slots are covered; over fewer,
+    # rounding alone moves the realised share.
+    reach = math.ceil(_SMOOTHED * plan.slot_records * len(planned) / (2 * max(end, 1)))
+    ranges = [_alike(planned, i, reach) for i in range(len(planned))]
+    got = np.asarray([amounts[after] - amounts[begin] for begin, after in ranges])
     return OverTime(
         positions=np.asarray(positions),
         planned=planned,
         realised=got / np.maximum(got.sum(axis=1, keepdims=True), 1),
         epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.epoch_records, 1),
     )
+
+
+def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
+    """The rows [begin, end) around row `i` with the same shares, at most `reach` on either side."""
+    begin, end = i, i + 1
+    while begin > max(i - reach, 0) and np.abs(planned[begin - 1] - planned[i]).max() < 0.01:
+        begin -= 1
+    while end < min(i + reach + 1, len(planned)) and np.abs(planned[end] - planned[i]).max() < 0.01:
+        end += 1
+    return begin, end
 
 
 def report(plan: Lookup) -> PlanReport:
@@ -191,7 +197,7 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
         return None  # some records may never be seen
     if samples is not None and samples <= last_record:
         return None
-    number, within = divmod(last_record, plan.batch_records)
+    number, within = divmod(last_record, plan.slot_records)
     for stage in plan.stages:
         period = stage.period
         if period.repeats_records:
@@ -204,31 +210,31 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
                 return None  # too far to walk
         elif period.counts(stage.length)[source] <= wanted:
             continue
-        return (stage.first + period.position_of(source, wanted)) * plan.batch_records + within + 1
+        return (stage.first + period.slot_of(source, wanted)) * plan.slot_records + within + 1
     return None
 
 
 def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]:
     """See `datamix.mixing.plan.Plan.max_deviation`."""
-    worst, walked, per_slot = 0.0, 0, plan.batch_records
+    worst, walked, slot_records = 0.0, 0, plan.slot_records
     ends = [end for end in (records, plan.length) if end is not None]
-    slots = min([_WALKED, *(-(-end // per_slot) for end in ends)])
+    slots = min([_WALKED, *(-(-end // slot_records) for end in ends)])
     for stage in plan.stages:
         count = min(slots - stage.first, stage.length or slots)
         if count <= 0:
             break
-        shares = [float(share) for share in plan.targets_at(stage.first * per_slot)]
+        shares = [float(share) for share in plan.targets_at(stage.first * slot_records)]
         if plan.lengths is None:
             source, _ = stage.period.take(0, count)
-            worst = max(worst, largest_deviation(source, shares) * per_slot)
+            worst = max(worst, largest_deviation(source, shares) * slot_records)
         else:
-            chosen = plan.take(stage.first * per_slot, count * per_slot)
+            chosen = plan.take(stage.first * slot_records, count * slot_records)
             lengths = np.empty(count, np.int64)
             for i, stored in enumerate(plan.lengths):
                 lengths[chosen.source == i] = stored[chosen.record[chosen.source == i]]
             worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares))
         walked += count
-    return worst, walked * per_slot
+    return worst, walked * slot_records
 
 
 def realised(plan: Lookup, stage: Stage) -> list[float]:
@@ -274,16 +280,18 @@ def unseen(plan: Lookup) -> list[str]:
         if not any(stage.shares[source] for stage in plan.stages):
             sentences.append(f"{name} has no share and gives no record.")
         elif counts is not None and counts[source] < size and not plan.sampling[source]:
-            left = f"{size - counts[source]:,} of {name}'s {size:,} records"
-            sentences.append(f"{left} are never seen: the schedule ends without it.")
+            sentences.append(_never_seen(name, size, counts[source]))
     return sentences
+
+
+def _never_seen(name: str, size: int, seen: int) -> str:
+    return f"{size - seen:,} of {name}'s {size:,} records are never seen: the schedule ends without it."
 
 
 def never_shown(plan: Lookup, whole: Lookup) -> str:
     """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
 
     Args:
-      plan: The plan of the mix.
       whole: The same mix until each source has been seen once.
     """
     if plan.length is None or plan.sees_all or any(plan.sampling):
@@ -314,7 +322,7 @@ def capped(plan: Lookup) -> list[str]:
     sentences = []
     for source, most in plan.caps.items():
         if (end := next((stage.first for stage in plan.stages if stage.base[source] >= most), None)) is not None:
-            batch = end * plan.batch_records // plan.batch_size
+            batch = end * plan.slot_records // plan.batch_size
             sentences.append(f"{plan.names[source]} leaves the mix in batch {batch:,}, as mix.max_epochs says.")
     return sentences
 
@@ -337,21 +345,15 @@ def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):
-        seen = last.base[source] * plan.batch_records
-        if plan.length is None and not last.shares[source] and 0 < seen < row.records and not plan.sampling[source]:
-            rest = f"{row.records - seen:,} of {name}'s {row.records:,} records"
-            warnings.append(f"{rest} are never seen: the schedule ends without it.")
-        if (
-            row.samples
-            and row.epochs is not None
-            and row.epochs < 0.5
-            and not plan.sees_all
-            and not plan.sampling[source]
-        ):
-            warnings.append(
-                f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen; under another "
-                "stop the mix goes on."
-            )
+        if plan.sampling[source]:
+            continue  # some records may never be seen
+        seen = last.base[source] * plan.slot_records
+        if plan.length is None and not last.shares[source] and 0 < seen < row.records:
+            warnings.append(_never_seen(name, row.records, seen))
+        is_cut_short = row.epochs is not None and row.epochs < 0.5 and not plan.sees_all
+        if row.samples and is_cut_short:
+            rest = f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen"
+            warnings.append(f"{rest}; under another stop the mix goes on.")
     late = max((row.exhausted_at or 0, name) for name, row in sources.items())
     repeats = [
         (count / row.records, name)
@@ -369,7 +371,6 @@ def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
 
     Args:
       source: The source of each record, int [count].
-      shares: The exact share of each source.
 
     >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
     0.5

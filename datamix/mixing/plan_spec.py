@@ -12,14 +12,14 @@ import numpy as np
 from datamix import registry
 from datamix.errors import ConfigError, hint, unknown_source
 from datamix.mixing.demand import Demand
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.groups import Group, Rule, by_path, resolve
-from datamix.mixing.lengths import RecordLengths, checked_lengths
+from datamix.mixing.record_lengths import RecordLengths, checked_lengths
 from datamix.mixing.sampling import Sampling
 from datamix.mixing.schedules import Phase, phases
 from datamix.mixing.shuffle import BLOCK_RECORDS, Shuffle, parse_shuffle
 from datamix.mixing.stages import Order
 from datamix.mixing.stops import Stop
+from datamix.mixing.table_fills import TABLE_SLOTS
 from datamix.mixing.weights import Number
 from datamix.rng import permute
 from datamix.rng.hash import key_for
@@ -170,18 +170,19 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     slot_records = spec.batch_size if spec.granularity == "batch" else 1
 
     mix = _phases(spec, names, spec.batch_size // slot_records)
-    exhausted = _slots_to_exhaustion(spec, stop, mix, slot_records, shuffle.epoch_records)
+    epochs = dict(stop.epochs) | dict(spec.epochs or {})
+    exhausted = _slots_to_exhaustion(spec, stop, epochs, mix, slot_records, shuffle.epoch_records)
+    drawn = f"it counts every record once an epoch, and {next(iter(spec.sampling or ()), '')}'s are drawn"
     lengths = None
     if spec.lengths is not None:
         if spec.sampling:
-            text = f"it counts every record once an epoch, and {next(iter(spec.sampling))}'s are drawn"
-            raise ConfigError(text, key="mix.unit", hint="Leave balance and record_weight out, or mix records.")
+            mend = "Leave balance and record_weight out, or mix records."
+            raise ConfigError(drawn, key="mix.unit", hint=mend)
         stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
         lengths = RecordLengths(stored=stored, shuffle=shuffle)
     num_tokens = None
     if spec.tokens is not None and spec.sampling:
-        text = f"it counts every record once an epoch, and {next(iter(spec.sampling))}'s are drawn"
-        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
+        raise ConfigError(drawn, key="stop.tokens", value=spec.tokens)
     if spec.num_tokens and not spec.sampling:
         tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
         num_tokens = RecordLengths(stored=tuple(tokens), shuffle=shuffle)
@@ -192,7 +193,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         seed=spec.seed,
         batch_size=spec.batch_size,
         slot_records=slot_records,
-        # As much room for all phases together as for two alone: another schedule is then no other program.
+        # All phases together get the room of two, so that changing the schedule does not recompile.
         table_slots=TABLE_SLOTS if len(mix) <= 2 else max(2**13, 2 * TABLE_SLOTS >> (len(mix) - 1).bit_length()),
         scheduled=spec.schedule is not None,
         lengths=lengths,
@@ -209,7 +210,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         stop=stop,
         phases=mix,
         demand=demand,
-        caps=_caps(spec, stop, slot_records, shuffle.epoch_records) if stop.repeats else {},
+        caps=_caps(spec, stop, epochs, slot_records, shuffle.epoch_records) if stop.repeats else {},
         drops_at_cap=spec.at_max_epochs == "drop",
         samples=spec.samples,
         shuffle=shuffle,
@@ -293,8 +294,9 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
 def _slots_to_exhaustion(
     spec: PlanSpec,
     stop: Stop,
+    epochs: Mapping[str, int],
     mix: Sequence[tuple[int | None, Group]],
-    per_slot: int,
+    slot_records: int,
     epoch_records: Sequence[int],
 ) -> list[int]:
     """The number of slots that each source fills until it is exhausted."""
@@ -302,7 +304,6 @@ def _slots_to_exhaustion(
     for name in stop.sources:
         if name not in names:
             raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
-    epochs = dict(stop.epochs) | dict(spec.epochs or {})
     for key, numbers in (("stop.epochs", epochs), ("mix.max_epochs", spec.max_epochs or {})):
         for name, times in numbers.items():
             if name not in names:
@@ -313,29 +314,31 @@ def _slots_to_exhaustion(
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
         records = epoch_records[source] * epochs.get(name, 1)
-        count = -(-records // per_slot) if stop.repeats else records // per_slot
+        count = -(-records // slot_records) if stop.repeats else records // slot_records
         if size < 0 or size > permute.MAX_SIZE:
             raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
         if source in active and not size:
             raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
         if source in active and not count:
             raise ConfigError(
-                f"source {name!r} has {size} records, which fill no batch of {per_slot}; "
+                f"source {name!r} has {size} records, which fill no batch of {slot_records}; "
                 f"make batch.size {size} or less, or use mix.granularity=record."
             )
         slots.append(count)
     return slots
 
 
-def _caps(spec: PlanSpec, stop: Stop, per_slot: int, epoch_records: Sequence[int]) -> dict[int, int]:
+def _caps(
+    spec: PlanSpec, stop: Stop, epochs: Mapping[str, int], slot_records: int, epoch_records: Sequence[int]
+) -> dict[int, int]:
     """The number of slots that each source fills at most, by its index."""
-    epochs, caps, ids = dict(stop.epochs) | dict(spec.epochs or {}), {}, list(spec.sizes)
+    caps, ids = {}, list(spec.sizes)
     for name, times in (spec.max_epochs or {}).items():
         if stop.waits_for is not None and times < epochs.get(name, 1):
             text = f"the mix goes on until {name} has been gone through {epochs[name]} times"
             raise ConfigError(text, key=f"mix.max_epochs.{name}", value=times, hint=f"See stop.epochs.{name}.")
         source = ids.index(name)
-        caps[source] = epoch_records[source] * times // per_slot
+        caps[source] = epoch_records[source] * times // slot_records
         if not caps[source]:
-            raise ConfigError(f"its records fill no batch of {per_slot}", key=f"mix.max_epochs.{name}", value=times)
+            raise ConfigError(f"its records fill no batch of {slot_records}", key=f"mix.max_epochs.{name}", value=times)
     return caps

@@ -25,6 +25,17 @@ class Totals(NamedTuple):
         counts = plan.counts(position)
         return cls(counts, plan.tokens(counts))
 
+    def without(self, first: Totals, end: Totals) -> Totals:
+        """The same without what was given from one position to another."""
+        tokens = None
+        if self.tokens is not None and first.tokens is not None and end.tokens is not None:
+            tokens = _less(self.tokens, first.tokens, end.tokens)
+        return Totals(_less(self.records, first.records, end.records), tokens)
+
+
+def _less(counts: list[int], first: list[int], end: list[int]) -> list[int]:
+    return [count - until + since for count, since, until in zip(counts, first, end, strict=True)]
+
 
 def progress(plan: Lookup, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
     """The records, epochs and shares of each source by name, `lately` being from one position to another.

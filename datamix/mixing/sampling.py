@@ -19,7 +19,7 @@ from datamix.rng.hash import KeyWords, Words, draw, fold, multiply_high
 _ONE = 2**32  # the mean weight, in the integers of the alias table
 
 
-class Lookups(NamedTuple):
+class ArrayOps(NamedTuple):
     """The operations in which NumPy arrays and traced JAX arrays differ.
 
     Attributes:
@@ -69,8 +69,8 @@ class ByWeight:
         exact = np.floor(shares * (count * _ONE / shares.sum())).astype(np.int64)
         exact = np.maximum(exact, values > 0)
         exact[exact.argmax()] += count * _ONE - exact.sum()  # what rounding has left
-        # Each light record fills its place up with a share of a heavy one: with that at which, when all light places
-        # before it are filled, something is left. A heavy place is what remains, filled up by the next heavy record.
+        # A light place is filled by the first heavy record whose cumulative excess exceeds the deficit of all light
+        # places before it. A heavy record's own place is what remains of it, filled by the next heavy record.
         light, heavy = np.flatnonzero(exact < _ONE), np.flatnonzero(exact >= _ONE)
         lacking = np.concatenate([[0], np.cumsum(_ONE - exact[light])])
         excess = np.cumsum(exact[heavy] - _ONE)
@@ -85,10 +85,18 @@ class ByWeight:
 
     @property
     def num_records(self) -> int:
-        """The number of records, of the draws of an epoch, and of the rows of the table."""
+        """The number of records."""
         return len(self.alias)
 
-    num_rows = epoch_records = num_records
+    @property
+    def num_rows(self) -> int:
+        """The number of rows of the table: a record each."""
+        return len(self.alias)
+
+    @property
+    def epoch_records(self) -> int:
+        """The draws of an epoch: as many as there are records."""
+        return len(self.alias)
 
     @property
     def note(self) -> str:
@@ -216,7 +224,7 @@ class SamplingTables(NamedTuple):
 def sample(
     tables: SamplingTables,
     keys: KeyWords,
-    on: Lookups,
+    on: ArrayOps,
     source: Words,
     epoch: Words,
     index: Words,
@@ -227,12 +235,6 @@ def sample(
     """Records as they are drawn; NumPy or traced JAX, uint32 [count] each.
 
     Args:
-      tables: The tables of the sources.
-      keys: The key of each source.
-      on: The operations of the arrays.
-      source: See `datamix.mixing.shuffle.place`, as for epoch and index.
-      epoch: See there.
-      index: See there.
       record: What stands there where nothing is drawn.
       shuffled: Whether the classes and their records are put into another order.
     """

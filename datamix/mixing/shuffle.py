@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.sampling import Lookups, Sampling, SamplingTables, sample
+from datamix.mixing.sampling import ArrayOps, Sampling, SamplingTables, sample
 from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, multiply_high
 
@@ -38,7 +38,7 @@ def parse_shuffle(value: object) -> tuple[str, int]:
     return match[0].partition("(")[0], int(match[1] or 1)
 
 
-_HOST = Lookups(operator.getitem, operator.getitem, permute.permute, np.where)
+_HOST = ArrayOps(operator.getitem, operator.getitem, permute.permute, np.where)
 
 
 class ShuffleTables(NamedTuple):
@@ -69,16 +69,12 @@ class ShuffleTables(NamedTuple):
     samples: SamplingTables | None = None
 
 
-def place(kind: str, tables: ShuffleTables, on: Lookups, source: Words, epoch: Words, index: Words) -> Words:
+def place(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoch: Words, index: Words) -> Words:
     """The records that stand at some places of their sources' epochs; NumPy or traced JAX, uint32 [count] each.
 
     Args:
       kind: "full", "window", "blocks" or "none".
-      tables: The numbers of the sources.
-      on: The operations of the arrays.
-      source: The index of each source.
       epoch: How often the source had been gone through before.
-      index: The place in this epoch.
     """
     if tables.grid is None:
         return index
@@ -94,7 +90,10 @@ def place(kind: str, tables: ShuffleTables, on: Lookups, source: Words, epoch: W
     window, whole, special = of(tables.window), of(tables.whole), key
     if kind == "blocks":
         # The short window, with the short block, stands at any place among the others; count as if it were the last.
-        special, rest = fold((key[1], key[0]), whole), of(tables.rest)  # turned round: of no window
+        special, rest = (
+            fold((key[1], key[0]), whole),
+            of(tables.rest),
+        )  # words swapped: differs from the key of every window
         begin = multiply_high(special[0], whole + np.uint32(1)) * window
         within = index - begin  # wraps round, to large numbers, for what comes before it
         later = on.where(index < begin, index, index - rest)
@@ -150,7 +149,7 @@ class Shuffle:
         words = np.asarray(self.keys, np.uint32)
         samples = SamplingTables.of(self.sampling) if any(self.sampling) else None
         keyed = ShuffleTables((np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])), samples=samples)
-        # Of what is drawn, the shuffle counts for nothing, but has to know every place.
+        # Drawn sources ignore the shuffle, but it must still accept every index of their epoch.
         sizes = np.asarray(self.epoch_records, np.uint64)
         if self.kind == "none":
             return keyed

@@ -22,7 +22,7 @@ class Stage:
     """A part of the mix with fixed shares.
 
     Attributes:
-      first: The position, in slots, at which it begins.
+      first: The slot of the whole mix at which it begins.
       length: The slots that it lasts; None without end.
       base: How many slots each source had before it, shape [num_sources].
       shares: The shares of the sources that are asked for, shape [num_sources].
@@ -68,73 +68,111 @@ def cut(
       ConfigError: The order fills no stage, or cannot fill this mix; or sources do not drop out at their cap, and a mix
         that has an end goes beyond one.
     """
-    stages: list[Stage] = []
-    first, before = begin
-    left = [once - n for once, n in zip(demand.remaining, before or [0] * demand.num_sources, strict=True)]
-    last = None
-    owed = [Fraction(0)] * len(left) if demand.scheduled else []
     later_of = _later(phases)
+    if stop.drops:  # each source has the cap of being gone through once
+        caps, drops_at_cap = dict(enumerate(demand.remaining)), True
+    cutter = _Cutter(stop, order, demand, begin, caps or {}, drops_at_cap=drops_at_cap, is_limited=limit is not None)
     # Sources without a share hold up nothing.
     watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
-    # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
-    beyond = 1 if stop.ends_before_repeat else 0
-    # Under a stop whose sources drop out, each has the cap of being gone through once.
-    waits_for, most = stop.waits_for, dict(caps or {})
-    if stop.drops:
-        waits_for, most, drops_at_cap = None, dict(enumerate(demand.remaining)), True
     for (phase_end, phase), later in zip(phases, later_of, strict=True):
         end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
-        while end is None or first < end:
-            until = end
-            if demand.lengths and first < demand.lengths.slots:
-                until = demand.lengths.slots if end is None else min(end, demand.lengths.slots)
-            base = tuple(once - rest for once, rest in zip(demand.remaining, left, strict=True))
-            dropped = {source for source, count in most.items() if drops_at_cap and base[source] >= count}
-            group = phase.without(dropped) if dropped else phase
+        while not cutter.done and (end is None or cutter.first < end):
+            group = phase.without(cutter.dropped) if cutter.dropped else phase
             if group is None:
                 break  # nothing is left of what this phase is made of
-            waiting = [source for source in sorted(later & watched - dropped) if left[source] + beyond > 0]
-            if waits_for is not None and not waiting:
-                return stages
-            now = replace(demand, group=group, remaining=left, first=first, base=base, last=last, owed=owed)
-            active = set(now.active.tolist())
-            if waits_for == "any":
-                waiting = [source for source in waiting if source in active]
-            wanted = {source: left[source] + beyond for source in waiting}
-            if waits_for is None or not active.issuperset(wanted):
-                wanted = {}
-            capped = {i: count - base[i] + (not drops_at_cap) for i, count in most.items() if i in active}
-            room = None if until is None else until - first
-            now = replace(now, horizon=_horizon(now, room, (waits_for, wanted), ("any", capped)))
-            period = order(now)
-            if not isinstance(period, Period):
-                raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
-            if capped and period.sets_shares and not stop.drops:
-                raise ConfigError(
-                    "this order gives whole sources, and stop.epochs says how often", key="mix.max_epochs"
-                )
-            length, ends = room, False
-            if _within(room, period, wanted, waits_for):
-                length, ends = _slots_until(waits_for, now, period, wanted) - beyond, True
-            if _within(length, period, capped, "any"):
-                reached = _slots_until("any", now, period, capped) - (not drops_at_cap)
-                if length is None or reached < length:
-                    length, ends = reached, not drops_at_cap
-                    if ends and (limit is not None or waits_for is not None):
-                        name = demand.names[int(period.take(reached, 1)[0][0])]
-                        raise beyond_cap(name, (first + reached) * demand.slot_records)
-            if length == 0:
-                return stages  # the first slot of the stage finds nothing left
-            stages.append(Stage(first=first, length=length, base=base, shares=group.leaf_shares(), period=period))
-            if length is None or ends:
-                return stages
-            counts, shares = period.counts(length), stages[-1].shares
-            left = [rest - used for rest, used in zip(left, counts, strict=True)]
-            if owed:
-                owed = [debt + length * share - used for debt, share, used in zip(owed, shares, counts, strict=True)]
-            first += length
-            last = int(period.take(length - 1, 1)[0][0])
-    return stages
+            cutter.add_stage(group, watched & later, end)
+    return cutter.stages
+
+
+class _Cutter:
+    """The stages up to a slot, and what each source has had by then.
+
+    Attributes:
+      done: Whether the mix ends there.
+      first: The slot.
+      base: The slots that each source had before it, shape [num_sources].
+    """
+
+    def __init__(
+        self,
+        stop: Stop,
+        order: Order,
+        demand: Demand,
+        begin: tuple[int, Sequence[int]],
+        caps: Mapping[int, int],
+        *,
+        drops_at_cap: bool,
+        is_limited: bool,
+    ) -> None:
+        self.stages: list[Stage] = []
+        self.done = False
+        self.first = begin[0]
+        self.base = tuple(begin[1]) or (0,) * demand.num_sources
+        self._last: int | None = None
+        self._credit = [Fraction(0)] * demand.num_sources if demand.scheduled else []
+        self._order, self._demand, self._caps = order, demand, caps
+        self._waits_for = None if stop.drops else stop.waits_for
+        # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
+        self._beyond = 1 if stop.ends_before_repeat else 0
+        self._drops_at_cap, self._stop_drops = drops_at_cap, stop.drops
+        self._has_end = is_limited or self._waits_for is not None
+
+    @property
+    def dropped(self) -> set[int]:
+        """The sources that have left the mix."""
+        return {source for source, most in self._caps.items() if self._drops_at_cap and self.base[source] >= most}
+
+    def add_stage(self, group: Group, watched: set[int], end: int | None) -> None:
+        """Add a stage of a group, up to the slot `end` at most; only `watched` sources hold up the end of the mix."""
+        demand, first, waits_for = self._demand, self.first, self._waits_for
+        if demand.lengths and first < demand.lengths.slots:
+            end = demand.lengths.slots if end is None else min(end, demand.lengths.slots)
+        room = None if end is None else end - first
+        left = [once - used for once, used in zip(demand.remaining, self.base, strict=True)]
+        waiting = [source for source in sorted(watched - self.dropped) if left[source] + self._beyond > 0]
+        if waits_for is not None and not waiting:
+            self.done = True
+            return
+        now = replace(demand, group=group, remaining=left, first=first, base=self.base)
+        now = replace(now, last=self._last, credit=self._credit)
+        active = set(now.active.tolist())
+        if waits_for == "any":
+            waiting = [source for source in waiting if source in active]
+        wanted = {source: left[source] + self._beyond for source in waiting}
+        if waits_for is None or not active.issuperset(wanted):
+            wanted = {}
+        past_cap = not self._drops_at_cap
+        capped = {i: most - self.base[i] + past_cap for i, most in self._caps.items() if i in active}
+        now = replace(now, horizon=_horizon(now, room, (waits_for, wanted), ("any", capped)))
+        period = self._order(now)
+        if not isinstance(period, Period):
+            raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
+        if capped and period.sets_shares and not self._stop_drops:
+            raise ConfigError("this order gives whole sources, and stop.epochs says how often", key="mix.max_epochs")
+        length, ends = room, False
+        if _within(room, period, wanted, waits_for):
+            length, ends = _slots_until(waits_for, now, period, wanted) - self._beyond, True
+        if _within(length, period, capped, "any"):
+            reached = _slots_until("any", now, period, capped) - past_cap
+            if length is None or reached < length:
+                length, ends = reached, past_cap
+                if ends and self._has_end:
+                    name = demand.names[int(period.take(reached, 1)[0][0])]
+                    raise beyond_cap(name, (first + reached) * demand.slot_records)
+        self.done = ends or not length  # without end, or the first slot of the stage finds nothing left
+        if length == 0:
+            return
+        shares = group.leaf_shares()
+        self.stages.append(Stage(first=first, length=length, base=self.base, shares=shares, period=period))
+        if length is None or ends:
+            return
+        counts = period.counts(length)
+        self.base = tuple(before + used for before, used in zip(self.base, counts, strict=True))
+        if self._credit:
+            changes = (length * share - used for share, used in zip(shares, counts, strict=True))
+            self._credit = [credit + change for credit, change in zip(self._credit, changes, strict=True)]
+        self.first += length
+        self._last = int(period.take(length - 1, 1)[0][0])
 
 
 def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> bool:
@@ -179,14 +217,12 @@ def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: 
         if period.quota is not None and not period.quota[source]:
             name = demand.names[source] if demand.names else source
             raise ConfigError(f"the order gives source {name!r} no slot, though it has a share; fill one for it.")
-        return period.position_of(source, wanted[source] - 1) + 1
+        return period.slot_of(source, wanted[source] - 1) + 1
 
     if waits_for == "all":
         if period.max_walk is not None and (demand.horizon or 0) > period.max_walk:
-            raise ConfigError(
-                f"some {demand.horizon:,} records would be drawn one by one to find where the stop ends the mix; make "
-                "the smallest share larger, or choose another stop."
-            )
+            text = f"some {demand.horizon:,} records would be drawn one by one to find where it ends the mix"
+            raise ConfigError(text, key="stop", hint="Make the smallest share larger, or choose another stop.")
         return max(reached(source) for source in wanted)
     soonest, *others = sorted(wanted, key=lambda source: wanted[source] / demand.shares[source])
     length = reached(soonest)

@@ -54,8 +54,7 @@ class Stop:
 def stop(function: Callable[..., Stop]) -> Callable[..., Stop]:
     """Register a function as a stop, under its own name.
 
-    The function takes the keyword settings of the stop's YAML file and returns a `Stop`. `samples`, `batches` and
-    `epochs` are settings that every stop has already.
+    The function takes the keyword settings of the stop's YAML file and returns a `Stop`.
 
     Raises:
       RegistryError: The name is taken, or a setting has the name of one that every stop has.

@@ -21,7 +21,6 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
 
     Args:
       value: A number or text.
-      where: The key of the weight.
       name: The source that it is for; by default, the last part of the key.
 
     Raises:
@@ -104,12 +103,10 @@ def resolve_shares(
     """Turn what a user may say of the ratio into the exact share of every source.
 
     Args:
-      names: The sources, in order.
       ratio: The ratio of all sources, see `parse_ratio`.
       weights: The relative weights; a source not named has 1; None counts as not named.
       share: The absolute shares, in [0, 1]; the other sources divide what is left by their weights.
       default: The weights of sources that are not named, in place of 1.
-      where: The key under which all this stands.
       may_be_empty: Whether all weights may be 0, and all shares with them.
 
     Returns:
@@ -123,16 +120,16 @@ def resolve_shares(
     """
     weight_by_name = {key: value for key, value in (weights or {}).items() if value is not None}
     share_by_name = {key: value for key, value in (share or {}).items() if value is not None}
-    require_known(names, weight_by_name, share_by_name, where)
+    require_known(set(names), weight_by_name, share_by_name, where)
     if ratio is not None and (weight_by_name or share_by_name):
         keys = [f"{where}.weights.{name}" for name in weight_by_name]
         other = (keys + [f"{where}.share.{name}" for name in share_by_name])[0]
-        raise ConfigError(f"{where}.ratio and {other} both say how much of each source; give one of them.")
-    for name in weight_by_name:
+        text = f"it and {other} both say how much of each source"
+        raise ConfigError(text, key=f"{where}.ratio", value=ratio, hint="Give one of them.")
+    for name, weight in weight_by_name.items():
         if name in share_by_name:
-            raise ConfigError(
-                f"{where}.weights.{name} and {where}.share.{name} both say how much of {name}; give one of them."
-            )
+            text = f"it and {where}.share.{name} both say how much of {name}"
+            raise ConfigError(text, key=f"{where}.weights.{name}", value=weight, hint="Give one of them.")
 
     shares = {name: as_fraction(value, f"{where}.share.{name}") for name, value in share_by_name.items()}
     total = sum(shares.values(), Fraction(0))
@@ -158,11 +155,10 @@ def resolve_shares(
         if not shares and may_be_empty:
             return relative
         if not shares:
-            raise ConfigError("all weights are 0; at least one source needs a weight above 0.")
-        raise ConfigError(
-            f"{where}.share adds up to {float(total):g} and no other source has a weight to take the rest; "
-            "make the shares add up to 1, or give another source a weight."
-        )
+            raise ConfigError("all are 0; at least one source needs one above 0", key=f"{where}.weights")
+        text = f"it adds up to {float(total):g} and no other source has a weight to take the rest"
+        mend = "Make the shares add up to 1, or give another source a weight."
+        raise ConfigError(text, key=f"{where}.share", hint=mend)
     rest = 1 - total
     return {name: shares[name] if name in shares else relative[name] * rest / (whole or 1) for name in names}
 

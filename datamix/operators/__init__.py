@@ -14,6 +14,13 @@ def _augment(name: str) -> Any:
     return getattr(augment, name)
 
 
+@registry.builtin("operator", "cutmix", "mixup")
+def _pairs(name: str) -> Any:
+    from datamix.operators import pairs
+
+    return getattr(pairs, name)
+
+
 @registry.builtin("operator", "cast", "center_crop", "channels_last", "clip", "drop_alpha", "flip_horizontal", "log")
 @registry.builtin("operator", "normalize", "pad", "resize", "to_float", "to_grayscale", "to_rgb")
 def _image(name: str) -> Any:

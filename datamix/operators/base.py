@@ -6,13 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
 
-import jax
-
 from datamix import registry
 from datamix.errors import SpecError, hint
-from datamix.spec import Record
+from datamix.lazy import jax
+from datamix.spec import LeafSpec, Record, Spec
 
 Function: TypeAlias = Callable[..., Record]
+After: TypeAlias = Callable[..., Spec | None]
+
+
+def _traced(spec: Spec, **settings: object) -> None:
+    """The spec after an operator of which tracing alone tells it."""
+
+
+def recast(spec: Spec, leaf: str, dtype: str) -> Spec | None:
+    """The spec of records of which one leaf gets another dtype; None where they have no such leaf."""
+    return {**spec, leaf: LeafSpec(spec[leaf].shape, dtype)} if leaf in spec else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +29,37 @@ class Traits:
     """The promises of an operator, which the pipeline relies on.
 
     Attributes:
-      random: Whether the operator takes a JAX key as second argument.
+      random: Whether the operator takes a JAX key, after the record.
       elementwise: Whether every element is treated alone, so that leaves may have any shape, above all a flat one.
       traced: The settings that are numbers to compute with, not to shape the program by: sources that differ in these
         alone share one program, and changing them compiles nothing.
+      paired: Whether the operator takes a second record after the first, its partner: another of the same batch, of
+        any source. Each batch is divided into pairs by the seed and the step. Such an operator stands after the mix.
+      after: The spec of records after the operator, from the spec before and the settings, where that can be said
+        without JAX; None where tracing must tell.
     """
 
     random: bool = False
     elementwise: bool = False
     traced: tuple[str, ...] = ()
+    paired: bool = False
+    after: After = _traced
+
+    def arguments(self, record: Record, key: jax.Array | None, partner: Record | None = None) -> tuple[Any, ...]:
+        """The positional arguments of such an operator; without a partner, the record is its own."""
+        return (record, *([partner or record] if self.paired else []), *([key] if self.random else []))
 
 
 @overload
 def operator(function: Function, /) -> Function: ...
 @overload
 def operator(
-    *, random: bool = False, elementwise: bool = False, traced: tuple[str, ...] = ()
+    *,
+    random: bool = False,
+    elementwise: bool = False,
+    traced: tuple[str, ...] = (),
+    paired: bool = False,
+    after: After = _traced,
 ) -> Callable[[Function], Function]: ...
 def operator(
     function: Function | None = None,
@@ -44,11 +68,13 @@ def operator(
     random: bool = False,
     elementwise: bool = False,
     traced: tuple[str, ...] = (),
+    paired: bool = False,
+    after: After = _traced,
 ) -> Function | Callable[[Function], Function]:
     """Register a function as an operator, under its own name.
 
-    The function takes a record (and a JAX key, if `random`) and keyword settings, and returns a record; it must be
-    pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
+    The function takes a record (and its partner, if `paired`; and a JAX key, if `random`) and keyword settings, and
+    returns a record; it must be pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
 
     Raises:
       RegistryError: The name is taken.
@@ -61,7 +87,8 @@ def operator(
     """
 
     def decorate(function: Function) -> Function:
-        function.traits = Traits(random=random, elementwise=elementwise, traced=traced)  # type: ignore[attr-defined]
+        promised = Traits(random=random, elementwise=elementwise, traced=traced, paired=paired, after=after)
+        function.traits = promised  # type: ignore[attr-defined]
         registry.register("operator", function.__name__, function)
         return function
 

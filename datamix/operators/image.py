@@ -7,24 +7,34 @@ from __future__ import annotations
 
 from functools import cache, reduce
 from operator import add
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32, Key, Num
 
 from datamix.errors import ConfigError
-from datamix.operators.base import leaf_of, operator, shape_error
-from datamix.spec import Record
+from datamix.lazy import jax, jnp
+from datamix.operators.base import leaf_of, operator, recast, shape_error
+from datamix.spec import Record, Spec
 
-Image: TypeAlias = Num[jax.Array, "height width channels"]
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int32, Key, Num
+
+    Image: TypeAlias = Num[jax.Array, "height width channels"]
+    Number: TypeAlias = float | jax.Array
+    RandomKey: TypeAlias = Key[jax.Array, ""]
+else:  # settings are checked by the annotations of operators, which must not import JAX
+    Number = RandomKey = Any
 
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)
 
 
-@operator(elementwise=True)
+def _float(spec: Spec, *, largest: float | None = None, leaf: str = "image") -> Spec | None:
+    known = largest is None and leaf in spec and spec[leaf].dtype in ("uint8", "bool", "float32")
+    return recast(spec, leaf, "float32") if known else None
+
+
+@operator(elementwise=True, after=_float)
 def to_float(record: Record, *, largest: float | None = None, leaf: str = "image") -> Record:
     """Turn numbers into float32 in [0, 1].
 
@@ -58,10 +68,15 @@ def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
     return record | {leaf: leaf_of(record, leaf, "cast").astype(wanted)}
 
 
-@operator(elementwise=True, traced=("mean", "std"))
-def normalize(
-    record: Record, *, mean: float | list[float] | jax.Array, std: float | list[float] | jax.Array, leaf: str = "image"
-) -> Record:
+def _normal(spec: Spec, *, mean: Any, std: Any, leaf: str = "image") -> Spec | None:
+    channels = spec[leaf].shape[-1:] if leaf in spec else ()
+    means, stds = (each if isinstance(each, list) and (len(each),) == channels else [each] for each in (mean, std))
+    known = all(type(each) in (int, float) for each in (*means, *stds)) and min(stds) > 0
+    return recast(spec, leaf, "float32") if known else None
+
+
+@operator(elementwise=True, traced=("mean", "std"), after=_normal)
+def normalize(record: Record, *, mean: Number | list[float], std: Number | list[float], leaf: str = "image") -> Record:
     """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
@@ -80,8 +95,8 @@ def normalize(
 def clip(
     record: Record,
     *,
-    low: float | jax.Array = -np.inf,
-    high: float | jax.Array = np.inf,
+    low: Number = -np.inf,
+    high: Number = np.inf,
     leaf: str = "image",
 ) -> Record:
     """Cut off what lies below `low` or above `high`; the dtype stays.
@@ -98,7 +113,7 @@ def clip(
 
 
 @operator(elementwise=True, traced=("offset",))
-def log(record: Record, *, offset: float | jax.Array = 1.0, leaf: str = "image") -> Record:
+def log(record: Record, *, offset: Number = 1.0, leaf: str = "image") -> Record:
     """Take the natural logarithm of x + offset, in float32; NaN and minus infinity come of sums of 0 and less.
 
     >>> log({"image": jnp.array([0.0])})["image"].tolist()
@@ -109,9 +124,7 @@ def log(record: Record, *, offset: float | jax.Array = 1.0, leaf: str = "image")
 
 
 @operator(random=True)
-def flip_horizontal(
-    record: Record, key: Key[jax.Array, ""], *, probability: float = 0.5, leaf: str = "image"
-) -> Record:
+def flip_horizontal(record: Record, key: RandomKey, *, probability: float = 0.5, leaf: str = "image") -> Record:
     """Mirror an image left to right with a probability."""
     value = image_of(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
 from datamix.errors import ConfigError, SpecError
+from datamix.lazy import jax, jnp, lax
 from datamix.operators.base import leaf_of, operator, shape_error
-from datamix.spec import Record
+from datamix.spec import LeafSpec, Record, Spec
 
 
 @operator(elementwise=True)
@@ -20,7 +17,12 @@ def class_label(record: Record, *, leaf: str = "label") -> Record:
     return record | {leaf: label.astype(jnp.int32)}
 
 
-@operator(elementwise=True, traced=("offset",))
+def _offset(spec: Spec, *, offset: int | None, leaf: str = "label", **_settings: object) -> Spec | None:
+    known = type(offset) in (int, type(None)) and leaf in spec and spec[leaf].dtype == "int32"
+    return spec if known else None
+
+
+@operator(elementwise=True, traced=("offset",), after=_offset)
 def offset_label(record: Record, *, offset: int, keep_negative: bool = False, leaf: str = "label") -> Record:
     """Add a number to the label, so that the classes of several sources do not fall together.
 
@@ -55,7 +57,12 @@ def offset_one_hot(record: Record, *, offset: int, num_classes: int, leaf: str =
     return record | {leaf: lax.dynamic_update_slice(longer, label, (jnp.asarray(offset, jnp.int32),))}
 
 
-@operator(elementwise=True, traced=("source_id",))
+def _tagged(spec: Spec, *, source_id: int, leaf: str = "source_id") -> Spec | None:
+    tag = LeafSpec((), "int32")
+    return {**spec, leaf: tag} if type(source_id) is int and spec.get(leaf, tag).shape == () else None
+
+
+@operator(elementwise=True, traced=("source_id",), after=_tagged)
 def tag_source(record: Record, *, source_id: int, leaf: str = "source_id") -> Record:
     """Add the number of the source that the record comes from, int32."""
     return record | {leaf: jnp.asarray(source_id, jnp.int32)}

@@ -156,12 +156,12 @@ class Adapt:
         """The cursor with the weights of the next window."""
         assert cursor.online is not None
         weights = _shares(plan) if self.weighs_loss else weights
-        slots = self.every * self.batch_size // plan.records_per_slot
+        slots = self.every * self.batch_size // plan.slot_records
         if self.max_epochs is not None:
             # A source gets at most the slots that its weight and its credit say, and less than one more.
             epochs = jnp.maximum(self.max_epochs - cursor.epoch.astype(jnp.int32) - 1, -1)
             left = epochs * jnp.asarray(plan.size, jnp.float32) + (plan.size - cursor.offset).astype(jnp.float32)
-            least = left / plan.records_per_slot - cursor.online.credit / TOTAL - 1
+            least = left / plan.slot_records - cursor.online.credit / TOTAL - 1
             weights = _capped(weights / weights.sum(), jnp.maximum(least, 0) / slots)
         return cursor._replace(online=cursor.online._replace(weight=whole_weights(weights)))
 

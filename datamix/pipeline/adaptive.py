@@ -38,6 +38,7 @@ class _Mix(Protocol):
     plan: Plan
     batching: Batching
     source_names: tuple[str, ...]
+    prefetch_bytes: int | None
 
     @property
     def compiled(self) -> Compiled: ...
@@ -77,7 +78,7 @@ class AdaptiveIterator(Iterator[Batch]):
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
         self._output, self._to_torch = output, tensors() if output == "torch" else None
-        every, most = self._adapt.every, chunk_program(self._compiled.program).num_steps
+        every, most = self._adapt.every, chunk_program(self._compiled.program, pipeline.prefetch_bytes).num_steps
         steps = max(steps for steps in range(1, min(every, most) + 1) if every % steps == 0)
         self._program = self._compiled.program.resized(steps, rows.stop - rows.start)
         self._lag = int(isinstance(self._compiled.reader, Fed))
@@ -98,7 +99,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     def _locate(self, cursor: Cursor) -> None:
         size, compiled = self._adapt.batch_size, self._compiled
-        located, self._end = locate_block()(compiled.plan, compiled.row_shuffle, cursor, self._adapt.every, size)
+        located, self._end = locate_block()(compiled.plan, compiled.row_order, cursor, self._adapt.every, size)
         self._windows.append(_Window(cursor, located))
 
     def _append(self) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError
+from datamix.lazy import jax, jnp
 from datamix.mixing.plan import Plan
 from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, key_for
@@ -174,34 +173,55 @@ class RowShuffle(NamedTuple):
     last: Words
 
     @classmethod
-    def of(cls, plan: Plan, batching: Batching) -> RowShuffle:
-        """The permutation for a plan and its batches."""
+    def of(cls, plan: Plan, batching: Batching, name: str = "shuffle") -> RowShuffle:
+        """The permutation of a name for a plan and its batches."""
         last = _NEVER
         if batching.short_rows:
-            slots = ((batching.num_batches or 1) - 1) * batching.batch_size // plan.batch_records
+            slots = ((batching.num_batches or 1) - 1) * batching.batch_size // plan.slot_records
             last = slots >> 32, slots % 2**32
         whole, short = (
             permute.Domain(*(np.uint32(values[0]) for values in permute.domain([rows])))
             for rows in (batching.batch_size, batching.short_rows or batching.batch_size)
         )
-        high, low = key_for(plan.seed, "batch", "shuffle")
+        high, low = key_for(plan.seed, "batch", name)
         return cls((np.uint32(high), np.uint32(low)), whole, short, np.asarray(last, np.uint32))
 
-    def rows(self, position: jax.Array, num_batches: int, batch_size: int, records_per_slot: int) -> jax.Array:
+    def rows(self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int) -> jax.Array:
         """The row of the plan's order that stands in each row of the batches that follow.
 
         Args:
           position: Slot at which the first batch begins, high and low word, uint32 [2].
           num_batches: How many batches; static.
           batch_size: Records in a batch; static.
-          records_per_slot: Records that a slot stands for; static.
+          slot_records: Records that a slot stands for; static.
 
         Returns:
           Rows counted from the first batch's first, uint32 [num_batches * batch_size]. The rows of a short last batch
           that are past the end of the mix stay where they are.
         """
+        return self._rows(position, num_batches, batch_size, slot_records)[0].reshape(-1)
+
+    def partners(self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int) -> jax.Array:
+        """The rows as pairs, of neighbours in the permutation; for the arguments, see `rows`.
+
+        A row is its partner's partner, so that a shard needs its own rows and their partners, and no more. Where their
+        number is odd, one row is its own partner.
+
+        Returns:
+          By how many rows further on each row's partner stands, modulo 2**32, uint32 [num_batches * batch_size].
+        """
+        rows, size = self._rows(position, num_batches, batch_size, slot_records)
+        place = jnp.arange(batch_size, dtype=jnp.uint32)
+        neighbour = jnp.where(place ^ 1 < size, place ^ 1, place)
+        apart = jnp.take_along_axis(rows, neighbour, axis=1) - rows
+        return jnp.zeros(rows.size, jnp.uint32).at[rows.reshape(-1)].set(apart.reshape(-1), unique_indices=True)
+
+    def _rows(
+        self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """The rows, uint32 [num_batches, batch_size], and how many of each batch there are, uint32 [num_batches, 1]."""
         batch = jnp.arange(num_batches, dtype=jnp.uint32)
-        ahead = batch * jnp.uint32(batch_size // records_per_slot)
+        ahead = batch * jnp.uint32(batch_size // slot_records)
         low = position[1] + ahead
         high = position[0] + (low < ahead)
         is_short = (high == self.last[0]) & (low == self.last[1])
@@ -213,7 +233,27 @@ class RowShuffle(NamedTuple):
         inside = row < domain.size
         shuffled = permute.permute_traced(jnp.where(inside, row, 0), domain, (first[:, None], second[:, None]))
         rows = jnp.where(inside, shuffled, row) + batch[:, None] * jnp.uint32(batch_size)
-        return jnp.asarray(rows).reshape(-1)
+        return jnp.asarray(rows), jnp.asarray(domain.size)
+
+
+class RowOrder(NamedTuple):
+    """What is done to the rows of each batch before they are computed.
+
+    Attributes:
+      shuffle: The permutation into which they are put; None where they stay.
+      pairing: The permutation whose neighbours make pairs, row 0 and 1, 2 and 3, …; None where nothing takes pairs.
+    """
+
+    shuffle: RowShuffle | None
+    pairing: RowShuffle | None
+
+    @classmethod
+    def of(cls, plan: Plan, batching: Batching, *, shuffled: bool, paired: bool) -> RowOrder:
+        """The order of rows for a plan and its batches."""
+        return cls(
+            RowShuffle.of(plan, batching) if shuffled else None,
+            RowShuffle.of(plan, batching, "pairs") if paired else None,
+        )
 
 
 def single_source_rows(plan: Plan, batch_size: int) -> int:
@@ -234,7 +274,7 @@ def single_source_rows(plan: Plan, batch_size: int) -> int:
     >>> single_source_rows(Plan({"a": 9, "b": 9}, order="round_robin", stop="forever"), 5)
     0
     """
-    if plan.batch_records > 1:
+    if plan.slot_records > 1:
         return 0  # a batch of one source, the next one of another
     lowest, highest = np.full(batch_size, len(plan.sizes)), np.full(batch_size, -1)
     for stage in plan.stages:

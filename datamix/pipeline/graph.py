@@ -106,6 +106,12 @@ class Graph:
             start = node.name
         return chain
 
+    def label_offset(self, source: str) -> int | None:
+        """The number that is added to a source's labels; None if that depends on labels not yet read."""
+        operations = [node.operation for node in self.chain(source) if node.operation]
+        of_labels = [each.settings for each in operations if each.operator in ("offset_label", "offset_one_hot")]
+        return next((settings["offset"] for settings in of_labels if "leaf" not in settings), 0)
+
     @cached_property
     def _following(self) -> dict[str, Node]:
         """The node that each node's records go to."""

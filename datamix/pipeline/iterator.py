@@ -47,10 +47,11 @@ _SLICED_STEPS = 16  # where slices are cut on a device: more of them take second
 
 
 @lru_cache(64)
-def chunk_program(program: Program) -> Program:
-    """The same program for as many batches as are computed in one call."""
+def chunk_program(program: Program, prefetch_bytes: int | None = None) -> Program:
+    """The same program for as many batches as are computed in one call: of two, one is ahead."""
     batch_bytes = program.batch_size * bytes_of(dict(program.spec))
-    return program.resized(min(max(1, _CHUNK_BYTES // max(1, batch_bytes)), _CHUNK_STEPS), program.batch_size)
+    chunk_bytes = min(_CHUNK_BYTES, (prefetch_bytes or math.inf) // 2)
+    return program.resized(min(max(1, int(chunk_bytes // max(1, batch_bytes))), _CHUNK_STEPS), program.batch_size)
 
 
 def block_steps(program: Program, stride: int = 1) -> int:
@@ -91,9 +92,11 @@ class _Mix(Protocol):
     batching: Batching
     buffers: dict[Program, Buffers]
     first_block: tuple[tuple[int, int], Located, Cursor] | None
+    prefetch_bytes: int | None
 
     @property
     def compiled(self) -> Compiled: ...
+    def totals(self, step: int, /) -> Totals: ...
     def state(self, step: int, /) -> State: ...
     def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
 
@@ -139,16 +142,19 @@ class BatchIterator(Iterator[Batch]):
         self._stream = xla.streams(self._device)
         # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
         self._on_host = output == "numpy" or self._device.platform == "cpu"
-        num_steps = chunk_program(compiled.program).num_steps
+        num_steps = chunk_program(compiled.program, pipeline.prefetch_bytes).num_steps
         if not self._on_host:
             num_steps = min(num_steps, _SLICED_STEPS)
         whole = rows(size)
         num_rows = whole.stop - whole.start
+        self._is_whole = stride == 1 and num_rows == size
         self._metrics = Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
             host.add_user(self)
-            step_bytes = max(num_rows * host.record_bytes, 1)
+            # For each row, and where not all rows of a chunk are computed, for its partner.
+            self._num_read = 2 if compiled.program.is_paired and not self._is_whole else 1
+            step_bytes = max(num_rows * host.record_bytes * self._num_read, 1)
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
@@ -162,7 +168,6 @@ class BatchIterator(Iterator[Batch]):
         if most < math.inf:
             self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
         self._all_buffers = pipeline.buffers
-        self._is_whole = stride == 1 and num_rows == size
         self._begin = whole.start
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
@@ -235,7 +240,7 @@ class BatchIterator(Iterator[Batch]):
         if program not in self._stagings:
             assert self._host is not None
             assert isinstance(self._compiled.reader, Fed)
-            rows = program.num_steps * program.num_rows
+            rows = program.num_steps * program.num_rows * self._num_read
             self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
         return self._stagings[program]
 
@@ -248,7 +253,7 @@ class BatchIterator(Iterator[Batch]):
             return block
         with self._stream(1):
             cursor = start_at(self._plan, self._block_end, size) if self._cursor is None else self._cursor
-            block, self._cursor = locate_block()(compiled.plan, compiled.row_shuffle, cursor, self._block_steps, size)
+            block, self._cursor = locate_block()(compiled.plan, compiled.row_order, cursor, self._block_steps, size)
         if is_first:
             self._pipeline.first_block = key, block, self._cursor
         return block
@@ -407,20 +412,17 @@ class BatchIterator(Iterator[Batch]):
         """Where the mix stands, and how fast records are read on the host.
 
         `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
-        together, and what follows from them: epochs, its share of records and, where there are any, of tokens; and the
-        share `lately`, which is since the last call, or since the iterator began or was restored. It follows from the
-        step alone, however that was reached.
+        together and without the steps that are left out, and what follows from them: epochs, its share of records and,
+        where there are any, of tokens; and the share `lately`, which is since the last call, or since the iterator
+        began or was restored. It follows from the step alone, however that was reached.
 
         Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
         began, seconds waited, the share of times that data was there when it was asked for, and the source that was
         most often the last to arrive. All of it is 0 or None where every source is resident.
         """
         step = self.step
-        now = Totals.at(self._plan, step * self._program.batch_size)
-        rows = progress(
-            self._plan, now, self._reported or Totals.at(self._plan, self._sought * self._program.batch_size)
-        )
-        self._reported = now
+        now, before = self._pipeline.totals(step), self._reported or self._pipeline.totals(self._sought)
+        rows, self._reported = progress(self._plan, now, before), now
         sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
         return {"step": step, **self._metrics.report(), "sources": sources}
 
@@ -517,7 +519,10 @@ def rows_of(
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)
     if begins is not None:
-        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)
+        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)[:num_rows]
+        if block.partner is not None:  # as `_compute_chunk` has them
+            partners = rows + np.asarray(block.partner)[rows].astype(np.int32)
+            rows, num_rows = np.stack([rows, partners], axis=1).reshape(-1), None
     return np.asarray(block.source)[rows][:num_rows], np.asarray(block.record)[rows][:num_rows]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import UInt32
+from jaxtyping import Float32, UInt32
 
 from datamix.errors import ConfigError
+from datamix.mixing.loss_weights import inverse_shares
 from datamix.mixing.plan import Plan
-from datamix.mixing.sampling import Lookups, sample
+from datamix.mixing.sampling import ArrayOps, sample
 from datamix.mixing.shuffle import ShuffleTables, place
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import SlotLookup
@@ -26,7 +27,7 @@ from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, draw, multiply_high
 
 _NEVER = 2**63
-_DEVICE = Lookups(choose, look_up, permute.permute_traced, jnp.where)
+_DEVICE = ArrayOps(choose, look_up, permute.permute_traced, jnp.where)
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +37,7 @@ class PlanArrays:
 
     Attributes:
       shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none"; static.
-      records_per_slot: Records that a slot stands for; static.
+      slot_records: Records that a slot stands for; static.
       slots: The periods of all stages.
       end: Slot at which each stage ends, high and low word, uint32 [num_stages, 2].
       base_epoch: Epoch of each source when the stage begins, uint32 [num_stages, num_sources].
@@ -44,10 +45,12 @@ class PlanArrays:
       size: Records of an epoch of each source, uint32 [num_sources].
       tables: What the shuffle looks up.
       replacement_key: Two words, uint32 [] each.
+      loss_weight: Weight in the loss of each source's records, float32 [num_stages, num_sources], or [1, num_sources]
+        where all stages have the same; None without any.
     """
 
     shuffle: str = field(metadata={"static": True})
-    records_per_slot: int = field(metadata={"static": True})
+    slot_records: int = field(metadata={"static": True})
     slots: SlotLookup
     end: Words
     base_epoch: Words
@@ -55,6 +58,7 @@ class PlanArrays:
     size: Words
     tables: ShuffleTables
     replacement_key: KeyWords
+    loss_weight: Words | None = None
 
 
 class Located(NamedTuple):
@@ -64,11 +68,16 @@ class Located(NamedTuple):
       source: Index of the source.
       epoch: How often the source had been gone through before.
       record: Index of the record in its source.
+      loss_weight: Weight in the loss; None without any.
+      partner: By how many rows further on the record stands that each is paired with, modulo 2**32; None where no
+        operator takes pairs.
     """
 
     source: UInt32[jax.Array, " count"]
     epoch: UInt32[jax.Array, " count"]
     record: UInt32[jax.Array, " count"]
+    loss_weight: Float32[jax.Array, " count"] | None = None
+    partner: UInt32[jax.Array, " count"] | None = None
 
 
 Slots = tuple[jax.Array, jax.Array, jax.Array]
@@ -77,8 +86,8 @@ Slots = tuple[jax.Array, jax.Array, jax.Array]
 _Carry = tuple[jax.Array, Cursor, Slots]
 
 
-def arrays_of(plan: Plan) -> PlanArrays:
-    """Lay a plan out for the device.
+def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) -> PlanArrays:
+    """Lay a plan out for the device, with the weights in the loss by source, or the rule by which they follow shares.
 
     Raises:
       ConfigError: The plan's numbers do not fit 32 bits, or its periods are of a kind that has no look-up.
@@ -94,9 +103,14 @@ def arrays_of(plan: Plan) -> PlanArrays:
     shuffle = plan.record_order
     if slots.draws_records and not any(plan.sampling):
         shuffle = replace(shuffle, kind="none")
+    weights: list[list[float]] | None = None
+    if isinstance(loss_weight, Mapping):
+        weights = [list(loss_weight.values())]
+    elif loss_weight is not None:
+        weights = [inverse_shares(plan.targets_of(stage)) for stage in stages]
     return PlanArrays(
         shuffle=shuffle.kind,
-        records_per_slot=plan.batch_records,
+        slot_records=plan.slot_records,
         slots=slots,
         end=np.asarray([[end >> 32, end % 2**32] for end in ends], np.uint32),
         base_epoch=np.stack([epoch for epoch, _ in base]),
@@ -104,6 +118,7 @@ def arrays_of(plan: Plan) -> PlanArrays:
         size=np.asarray(sizes, np.uint32),
         tables=shuffle.tables,
         replacement_key=(np.uint32(plan.replacement_key[0]), np.uint32(plan.replacement_key[1])),
+        loss_weight=None if weights is None else np.asarray(weights, np.float32),
     )
 
 
@@ -114,7 +129,7 @@ def cursor_at(plan: Plan, position: int) -> Cursor:
       plan: The plan of the mix.
       position: Position in records, at the beginning of a slot.
     """
-    number = position // plan.batch_records
+    number = position // plan.slot_records
     index = max(i for i, stage in enumerate(plan.stages) if stage.first <= number)
     stage = plan.stages[index]
     slot, counts = lookup_of(stage.period).slot_at(stage.period, number - stage.first)
@@ -162,9 +177,9 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
       num_slots: How many slots; static.
 
     Returns:
-      `num_slots * plan.records_per_slot` records, and the cursor right after them.
+      `num_slots * plan.slot_records` records, and the cursor right after them.
     """
-    begin, per_slot = cursor.position, plan.records_per_slot
+    begin, slot_records = cursor.position, plan.slot_records
     ahead = jnp.arange(num_slots, dtype=jnp.uint32)
     if len(plan.end) == 1:
         here, count = jnp.ones(num_slots, bool), jnp.uint32(num_slots)
@@ -172,13 +187,14 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
         cursor = _advance(plan, cursor, count, source, here)
     else:
         cursor, (source, epoch, offset) = _take_through_stages(plan, cursor, ahead)
-    if per_slot > 1:
-        within = jnp.arange(per_slot, dtype=jnp.uint32)
-        source, epoch = (jnp.repeat(values, per_slot) for values in (source, epoch))
+    if slot_records > 1:
+        within = jnp.arange(slot_records, dtype=jnp.uint32)
+        source, epoch = (jnp.repeat(values, slot_records) for values in (source, epoch))
         offset = (offset[:, None] + within).reshape(-1)
     passed, index = divided(offset, choose(plan.size, source))
     epoch = epoch + passed
-    return Located(source, epoch, _record(plan, begin, source, epoch, index)), cursor
+    weight = None if plan.loss_weight is None else _loss_weight(plan, begin, source)
+    return Located(source, epoch, _record(plan, begin, source, epoch, index), weight), cursor
 
 
 def _take_through_stages(plan: PlanArrays, cursor: Cursor, slot: jax.Array) -> tuple[Cursor, Slots]:
@@ -205,7 +221,7 @@ def _take_through_stages(plan: PlanArrays, cursor: Cursor, slot: jax.Array) -> t
 def _take(plan: PlanArrays, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> Slots:
     """The slots `ahead` of a cursor, where they are `here`."""
     source, rank = plan.slots.take(cursor, ahead, here)
-    used = rank * jnp.uint32(plan.records_per_slot)
+    used = rank * jnp.uint32(plan.slot_records)
     return source, choose(cursor.epoch, source), choose(cursor.offset, source) + used
 
 
@@ -214,7 +230,7 @@ def _advance(plan: PlanArrays, cursor: Cursor, count: jax.Array, source: jax.Arr
     low = cursor.position[1] + count
     high = cursor.position[0] + (low < cursor.position[1])
     slot, counts = plan.slots.advance(cursor, count, source, here)
-    epochs, offset = divided(cursor.offset + counts * jnp.uint32(plan.records_per_slot), plan.size)
+    epochs, offset = divided(cursor.offset + counts * jnp.uint32(plan.slot_records), plan.size)
     epoch = cursor.epoch + epochs
     if len(plan.end) == 1:  # which never ends
         online = None if cursor.online is None else settled(cursor.online, count, counts)
@@ -239,13 +255,25 @@ def _slots_left(plan: PlanArrays, cursor: Cursor) -> jax.Array:
     return jnp.where(high > 0, jnp.uint32(2**32 - 1), low)
 
 
+def _loss_weight(plan: PlanArrays, begin: jax.Array, source: jax.Array) -> jax.Array:
+    """Weight in the loss of each record, by its stage and source; `begin` is the slot of the first."""
+    weights = jnp.asarray(plan.loss_weight)
+    end = jnp.asarray(plan.end)[: len(weights) - 1]
+    low = end[:, 1] - begin[1]
+    high = end[:, 0] - begin[0] - (end[:, 1] < begin[1])  # wraps round, beyond the end that is never reached
+    left = jnp.where(high == 0, low, jnp.where(high <= jnp.uint32(_NEVER >> 32), jnp.uint32(2**32 - 1), jnp.uint32(0)))
+    ahead = jnp.arange(len(source), dtype=jnp.uint32) // jnp.uint32(plan.slot_records)
+    stage = jnp.searchsorted(left, ahead, side="right").astype(jnp.uint32)
+    return choose(weights.reshape(-1), stage * jnp.uint32(weights.shape[1]) + source)
+
+
 def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
     """Record of each index in the epochs of the sources; `begin` is the slot of the first, high and low word."""
     if plan.slots.draws_records:
         # Counted in records, like the plan's: the 64-bit product of slot and records, then the row.
-        per_slot = jnp.uint32(plan.records_per_slot)
-        low = begin[1] * per_slot
-        high = begin[0] * per_slot + multiply_high(begin[1], per_slot)
+        slot_records = jnp.uint32(plan.slot_records)
+        low = begin[1] * slot_records
+        high = begin[0] * slot_records + multiply_high(begin[1], slot_records)
         row = low + jnp.arange(len(source), dtype=jnp.uint32)
         word = draw(plan.replacement_key, high + (row < low), row)
         record = jnp.asarray(multiply_high(word, choose(plan.size, source)))
@@ -264,6 +292,6 @@ def _sizes(plan: Plan) -> list[int]:
 
 def _epochs_and_offsets(counts: Sequence[int], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Epoch of each source and offset in it, uint32 [num_sources], after so many slots of it."""
-    pairs = [divmod(n * plan.batch_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
+    pairs = [divmod(n * plan.slot_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
     epoch, offset = np.asarray([(epoch % 2**32, offset) for epoch, offset in pairs], np.uint32).T
     return epoch, offset

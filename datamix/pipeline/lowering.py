@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, SpecError, first_line
+from datamix.lazy import jax
 from datamix.operators import label
 from datamix.operators.base import traits
 from datamix.pipeline.graph import Graph, Node
-from datamix.pipeline.program import Program
-from datamix.pipeline.transform import Branch, Numbers, Step
 from datamix.rng.hash import key_for
-from datamix.rng.keys import key_of, same_draws
 from datamix.spec import LeafSpec, Spec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.program import Program
+    from datamix.pipeline.transform import Numbers, Step
 
 
 class Chain(NamedTuple):
@@ -34,18 +37,30 @@ class Chain(NamedTuple):
     spec: dict[str, LeafSpec]
 
 
-def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
+def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
     """Follow the records of one spec through a chain of operators, without computing anything.
+
+    Args:
+      nodes: The operators.
+      spec: The spec of what the first is handed.
+      source: The source whose records they are; None after the mix.
 
     Raises:
       SpecError: An operator cannot take what it is handed; the message names the node.
+      ConfigError: One of a source's takes pairs of records, or a setting is not a number that is to be one.
     """
+    from datamix.pipeline.transform import Step
+
     steps, numbers = [], []
     logical = dict(spec)
     for node in nodes:
         assert node.operation is not None
         function, settings = node.operation.function, dict(node.operation.settings)
         promised = traits(function)
+        if promised.paired and source is not None:
+            text = f"{node.operation.operator} takes pairs of a batch's records, and so stands after the mix"
+            mend = "Put it into operators=, or shared_operators= of datamix.mix."
+            raise ConfigError(text, key=f"source.{source}.operators", hint=mend)
         traced = {}
         for name in [name for name in promised.traced if name in settings]:
             # An offset that is known only once the labels are read has no value yet, but a shape.
@@ -60,7 +75,7 @@ def chain_of(nodes: Sequence[Node], spec: Spec) -> Chain:
             del settings[name]
         flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=frozen(settings), random=promised.random, shapes=tuple(shapes.items()))
+        step = Step(function=function, static=frozen(settings), promised=promised, shapes=tuple(shapes.items()))
         steps.append(step)
         numbers.append(traced)
         logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
@@ -97,13 +112,17 @@ def _traced(
     step: Step, constants: tuple[tuple[str, str, tuple[int, ...], bytes], ...], spec: tuple[tuple[str, LeafSpec], ...]
 ) -> Any:
     """What an operator returns, as shapes and dtypes; kept, because many sources may have the same one."""
+    from datamix.rng.keys import key_of, same_draws
+
     record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec}
-    key = (jax.eval_shape(lambda: key_of((0, 0))),) if step.random else ()
+    key = jax.eval_shape(lambda: key_of((0, 0)))
     # The numbers as they are, so that an operator can refuse them here, where it is built.
     traced = {name: np.frombuffer(data, dtype).reshape(shape) for name, dtype, shape, data in constants}
     with same_draws():
         return jax.eval_shape(
-            lambda record, key: step.function(record, *key, **dict(step.static), **traced), record, key
+            lambda record, key: step.function(*step.promised.arguments(record, key), **dict(step.static), **traced),
+            record,
+            key,
         )
 
 
@@ -168,6 +187,8 @@ def numbers_of(
       names: The names of all sources.
       seeds: The seeds of all sources.
     """
+    from datamix.pipeline.transform import Numbers
+
     some = next(iter(chains.values()))
     settings, keys = [], []
     for i in range(len(some.steps)):
@@ -186,7 +207,7 @@ def numbers_of(
             words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
         # Only where they are used: each argument costs a microsecond a call.
-        keys.append((columns[:, 0], columns[:, 1]) if some.steps[i].random else None)
+        keys.append((columns[:, 0], columns[:, 1]) if some.steps[i].promised.random else None)
     return Numbers(tuple(settings), tuple(keys))
 
 
@@ -201,8 +222,19 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
       DataError: A leaf is not of numbers.
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
-    chains = {name: chain_of(graph.chain(name), stored_spec(name, specs[name])) for name in graph.sources}
-    return chain_of(graph.chain("mix"), agreed_spec(chains)).spec
+    chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
+    return _checked(graph.chain("mix"), agreed_spec(chains)).spec
+
+
+def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
+    """The chain of operators without its steps, up to the first that must be traced, which takes JAX."""
+    for i, node in enumerate(nodes):
+        assert node.operation is not None
+        after = traits(node.operation.function).after(spec, **node.operation.settings)
+        if after is None:
+            return chain_of(nodes[i:], spec, source)
+        spec = dict(sorted(after.items()))  # as JAX sorts them
+    return Chain((), (), dict(spec))
 
 
 def stored_spec(name: str, spec: Spec) -> Spec:
@@ -222,7 +254,11 @@ def stored_spec(name: str, spec: Spec) -> Spec:
                 f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Choose others "
                 f"with source.{name}.leaves."
             )
-        stored[leaf] = LeafSpec(part.shape, str(jax.dtypes.canonicalize_dtype(dtype)))
+        if dtype.itemsize == 8:
+            # As JAX is set, where it may be set otherwise than by default.
+            wide = "jax" in sys.modules or "JAX_ENABLE_X64" in os.environ
+            dtype = jax.dtypes.canonicalize_dtype(dtype) if wide else np.dtype(f"{dtype.kind}4")
+        stored[leaf] = LeafSpec(part.shape, str(dtype))
     return stored
 
 
@@ -243,9 +279,12 @@ def assemble(
     Raises:
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
+    from datamix.pipeline.program import Program
+    from datamix.pipeline.transform import Branch
+
     names = graph.sources
     nodes = {i: graph.chain(name) for i, name in enumerate(names)}
-    chains = {i: chain_of(nodes[i], specs[name]) for i, name in enumerate(names)}
+    chains = {i: chain_of(nodes[i], specs[name], name) for i, name in enumerate(names)}
     spec = agreed_spec({names[i]: chain for i, chain in chains.items()})
     groups: dict[tuple[Any, ...], list[int]] = {}
     branches: dict[tuple[Any, ...], list[int]] = {}

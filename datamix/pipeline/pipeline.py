@@ -15,14 +15,14 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
-from datamix.mixing.loss_weights import INVERSE_SHARE, loss_weights
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
+from datamix.mixing.progress import Totals
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.adaptive import AdaptiveIterator
-from datamix.pipeline.batching import Batching, Remainder, RowShuffle, Skip, shard_rows
+from datamix.pipeline.batching import Batching, Remainder, RowOrder, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
@@ -67,7 +67,8 @@ class Pipeline:
       placements: Where the records of each source lie, by name: "device" for whole in the device's memory, which is
         what those have that are not named, "host" for read as they are needed. Batches are the same.
       threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
-      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB.
+      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB. Of
+        batches, it computes as many at a time as fit into half of it, and into 16 MiB.
       adapt: How the weights follow training; None where they do not. The plan is then that of the weights with which
         the mix begins, and has one stage.
 
@@ -84,6 +85,7 @@ class Pipeline:
       statistics: The statistics of every leaf of each source, as they were when its records were read; of one that
         is read on the host, of some of its records, which are looked at when they are first asked for.
       placements: Where the records of each source lie, by name.
+      class_names: The names of each source's classes, by its own number of them; empty where they have none.
       recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
       viewer: The function that makes its views; None where there are none.
     """
@@ -115,18 +117,18 @@ class Pipeline:
         adapt: Adapt | None = None,
     ) -> None:
         batching = Batching(length=plan.length, batch_size=batch_size, remainder=remainder, skip=skip)
-        self.adapt = adapt
+        self.adapt, self.prefetch_bytes, self._identity = adapt, prefetch_bytes, dict(identity or {})
         plan_arrays = self._plan_arrays(plan)
         all_seeds = [(seeds or {}).get(name, 0) for name in sources]
         stored = {name: stored_spec(name, source.spec) for name, source in sources.items()}
         program, numbers, groups = assemble(graph, stored, all_seeds, batch_size)
-        row_shuffle = RowShuffle.of(plan, batching) if shuffle_rows else None
+        row_order = RowOrder.of(plan, batching, shuffled=shuffle_rows, paired=program.is_paired)
         self.graph, self.plan, self.batching, self.source_names = graph, plan, batching, tuple(sources)
         self.recipe: Callable[[], Pipeline] | None = None
         self.viewer: Callable[..., Pipeline] | None = None
-        self._identity = dict(identity or {})
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
+        self.class_names = {name: tuple(getattr(source, "class_names", ())) for name, source in sources.items()}
         self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
         self.history: Sequence[Mapping[str, Any]] = ()
         self._contents: dict[int, str] = {}
@@ -146,11 +148,11 @@ class Pipeline:
             if self._host is not None:
                 reader = fed_reader(self._host, reader)
                 self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
-        self._layout = program, plan_arrays, row_shuffle, numbers
+        self._layout = program, plan_arrays, row_order, numbers
         self._reader = _OnDevice(reader)
 
     def _plan_arrays(self, plan: Plan) -> PlanArrays:
-        arrays = arrays_of(plan)
+        arrays = arrays_of(plan, cast(Any, self._identity.get("mix.loss_weight")))
         return arrays if self.adapt is None else replace(arrays, slots=CreditLookup.of(plan))
 
     @property
@@ -188,8 +190,8 @@ class Pipeline:
         """What was laid out, on the device: only now, so that workers may be forked off before there are batches."""
         program, *arrays = self._layout
         with jax.ensure_compile_time_eval():  # the first use may lie in a function that is being traced
-            plan, row_shuffle, numbers = jax.device_put(arrays)
-            return Compiled(program, plan, row_shuffle, self._reader.arrays(), numbers)
+            plan, row_order, numbers = jax.device_put(arrays)
+            return Compiled(program, plan, row_order, self._reader.arrays(), numbers)
 
     @property
     def fingerprint(self) -> str:
@@ -217,8 +219,9 @@ class Pipeline:
     def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
         """The digest of each thing that has determined the sequence up to a position, and of no more; see `Past`."""
         parts = self._past.parts(position, counts)
-        if parts and self._layout[2] is not None:
-            parts["batch.shuffle"] = digest([self.plan.seed, self.batch_size])
+        for key, shuffle in zip(("batch.shuffle", "batch.pairs"), self._layout[2], strict=True):
+            if parts and shuffle is not None:
+                parts[key] = digest([self.plan.seed, self.batch_size])
         if self.adapt is not None:
             parts["adapt"] = digest([self._identity.get("adapt"), self.batch_size])
         if parts and "JAX_ENABLE_X64" in self._identity:
@@ -227,12 +230,13 @@ class Pipeline:
         ranges = [[first * size, end * size] for first, end in self.batching.skip if first * size < position]
         return parts | ({"skip": digest(ranges)} if ranges else {})
 
-    def counts(self, step: int) -> list[int]:
-        """The records of each source in the batches before a step that are not left out."""
-        at = [self.plan.counts(self.batching.position(step))]
+    def totals(self, step: int) -> Totals:
+        """What each source has given in the batches before a step that are not left out."""
+        now = Totals.at(self.plan, self.batching.position(step))
         for steps in self.batching.skip:
-            at += [self.plan.counts(self.batching.position(min(each, step))) for each in steps]
-        return [count[0] + sum(count[1::2]) - sum(count[2::2]) for count in zip(*at, strict=True)]
+            first, end = (Totals.at(self.plan, self.batching.position(min(each, step))) for each in steps)
+            now = now.without(first, end)
+        return now
 
     def state(self, step: int) -> State:
         """The state of an iterator before the batch at a step; see `BatchIterator.state`."""
@@ -271,7 +275,7 @@ class Pipeline:
             every = changes(settings, shortened(self._settings))
             # A source may come and go with the mix; of one that stays, nothing may change.
             may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
-            may_change |= {"mix", "mix.loss_weight", "source"}
+            may_change |= {"mix", "source"}
             firm = [key for key in differing if key not in may_change]
             if firm or changed is None:
                 or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
@@ -317,30 +321,32 @@ class Pipeline:
     def _with_plan(self, plan: Plan) -> Pipeline:
         """The same data and the same compiled program under another plan."""
         batching = replace(self.batching, length=plan.length)
-        program, _, row_shuffle, numbers = self._layout
-        if self._identity.get("mix.loss_weight") == INVERSE_SHARE:
-            by_source = loss_weights(INVERSE_SHARE, plan.names, plan.targets)
-            numbers = tuple(each.changed("loss_weight", list(by_source.values())) for each in numbers)
-        row_shuffle = None if row_shuffle is None else RowShuffle.of(plan, batching)
+        program, _, row_order, numbers = self._layout
+        shuffled, paired = (each is not None for each in row_order)
+        row_order = RowOrder.of(plan, batching, shuffled=shuffled, paired=paired)
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
         other._make_past, other.history, other.first_block = self._make_past, self.history, None
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
-        other._places, other.adapt = self._places, self.adapt
-        other._layout, other._reader = (program, self._plan_arrays(plan), row_shuffle, numbers), self._reader
+        other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
+        other.class_names = self.class_names
+        other._layout, other._reader = (program, self._plan_arrays(plan), row_order, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other
 
-    def view(self, split: str | None = "test", *, shuffle: bool | str = "none", random: bool = False) -> Pipeline:
+    def view(
+        self, split: str | Mapping[str, Any] | None = "test", *, shuffle: bool | str = "none", random: bool = False
+    ) -> Pipeline:
         """The same sources and preparation, to evaluate on: each source's records once, one source after the other.
 
         Labels are numbered as in the mix. The last batch may be short, and there is no leaf `loss_weight` from
         `mix.loss_weight`.
 
         Args:
-          split: The split that is read of every source; "test" is its `test_split`, where it names one. None for the
-            records of the mix itself, whose memory is shared.
+          split: The split that is read of every source; "test" is its `test_split`, where it names one. Or other
+            records of each source, by name, whatever `datamix.mix` takes. None for the records of the mix itself, whose
+            memory is shared.
           shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
           random: Whether operators that draw take part.
 
@@ -401,7 +407,7 @@ class Pipeline:
         index = self._index(step)
         rows, cursor, compiled = self.batching.num_rows(index), self.start(index), self.compiled
         if isinstance(compiled.reader, Fed):
-            located, _ = locate_block()(compiled.plan, compiled.row_shuffle, cursor, 1, self.batch_size)
+            located, _ = locate_block()(compiled.plan, compiled.row_order, cursor, 1, self.batch_size)
             source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
             staging = self.read_on_host(source, record, self.batch_size)
             compiled = replace(compiled, reader=compiled.reader.staged(staging))
@@ -414,7 +420,7 @@ class Pipeline:
         Raises:
           IndexError: There is no such batch.
         """
-        return places_at(self._index(step), self.plan, self.batching, self._layout[2], self._places)
+        return places_at(self._index(step), self.plan, self.batching, self._layout[2].shuffle, self._places)
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
@@ -457,7 +463,7 @@ class Pipeline:
             rank without rows. A state can be restored under another number of ranks.
           output: "numpy" gives read-only views without a copy, "jax" arrays on the device, "torch" tensors there, which
             share their memory and are not to be written to. A view keeps the whole chunk it belongs to, some 16 MiB:
-            copy what is to be kept for long.
+            copy what is to be kept for long, or bound it by `prefetch_bytes`.
           sharding: Instead of `shard` and `output`: how each batch is laid out over the devices of all processes. A
             batch is of `jax.Array`s that are whole for every process, which reads the rows of its own devices alone.
           stride: Give every `stride`-th batch alone, as workers do that take batches in turn.
@@ -547,7 +553,7 @@ def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -
     return recipe().with_weights(weights)
 
 
-def _viewed(recipe: Callable[[], Pipeline], split: str | None, **settings: Any) -> Pipeline:
+def _viewed(recipe: Callable[[], Pipeline], split: str | Mapping[str, Any] | None, **settings: Any) -> Pipeline:
     return recipe().view(split, **settings)
 
 

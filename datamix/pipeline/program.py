@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from datamix.pipeline import tracing, xla
-from datamix.pipeline.batching import RowShuffle
+from datamix.pipeline.batching import RowOrder
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, PlanArrays, locate
 from datamix.pipeline.readers.base import Reader
@@ -56,6 +56,11 @@ class Program:
         """Computed once: every call of a compiled program asks for it."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether records are paired."""
+        return any(step.promised.paired for step in self.shared.steps)
+
     def resized(self, num_steps: int, num_rows: int) -> Program:
         """The same program for another number of batches, or for other parts of them."""
         return replace(self, num_steps=num_steps, num_rows=num_rows)
@@ -72,14 +77,14 @@ class Compiled:
     Attributes:
       program: What shapes the compiled code, for one batch a call; static.
       plan: The plan of the mix, as arrays.
-      row_shuffle: The shuffle of each batch's rows; None if there is none.
+      row_order: The shuffle of each batch's rows, and their pairs.
       reader: The reader of the records, a pytree.
       numbers: The numbers of each chain of operators.
     """
 
     program: Program = field(metadata={"static": True})
     plan: PlanArrays
-    row_shuffle: RowShuffle | None
+    row_order: RowOrder
     reader: Reader
     numbers: tuple[Numbers, ...]
 
@@ -101,13 +106,13 @@ class Compiled:
 
 
 def locate_batches(
-    plan: PlanArrays, row_shuffle: RowShuffle | None, cursor: Cursor, num_batches: int, batch_size: int
+    plan: PlanArrays, row_order: RowOrder, cursor: Cursor, num_batches: int, batch_size: int
 ) -> tuple[Located, Cursor]:
     """Locate the records of the next batches, in the order of their rows.
 
     Args:
       plan: The plan of the mix.
-      row_shuffle: The shuffle of each batch's rows; None if there is none.
+      row_order: The shuffle of each batch's rows, and their pairs.
       cursor: The beginning of a batch.
       num_batches: How many batches; static.
       batch_size: Records in a batch; static.
@@ -115,11 +120,34 @@ def locate_batches(
     Returns:
       `num_batches * batch_size` records, and the cursor right after them.
     """
-    located, after = locate(plan, cursor, num_batches * batch_size // plan.records_per_slot)
-    if row_shuffle is not None:
-        rows = row_shuffle.rows(cursor.position, num_batches, batch_size, plan.records_per_slot)
-        located = Located(*(look_up(values, rows) for values in located))
+    located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records)
+    batches = cursor.position, num_batches, batch_size, plan.slot_records
+    if row_order.shuffle is not None:
+        located = _taken(located, row_order.shuffle.rows(*batches))
+    if row_order.pairing is not None:
+        located = located._replace(partner=row_order.pairing.partners(*batches))
     return located, after
+
+
+def _taken(located: Located, rows: jax.Array) -> Located:
+    """Some located records."""
+    taken: Located = jax.tree.map(lambda values: look_up(values, rows), located)
+    return taken
+
+
+def _parts(located: Located, rows: jax.Array) -> Located:
+    """Parts of some batches; of records that are paired, the partner follows each: it may lie in another part."""
+    if located.partner is None:
+        return _taken(located, rows)
+    pairs = jnp.stack([rows, rows + look_up(located.partner, rows)], axis=1).reshape(-1)
+    to_the_other = jnp.where(jnp.arange(pairs.size) % 2, jnp.uint32(2**32 - 1), jnp.uint32(1))
+    return _taken(located, pairs)._replace(partner=to_the_other)
+
+
+def _finished(program: Program, numbers: tuple[Numbers, ...], located: Located, reader: Reader, count: int) -> Record:
+    """The flat records of so many rows, of which those of partners are left out."""
+    flat = transform(program.branches, program.shared, numbers, located, reader.read)
+    return flat if len(located.source) == count else {leaf: rows[::2] for leaf, rows in flat.items()}
 
 
 def _next_flat(
@@ -127,20 +155,21 @@ def _next_flat(
 ) -> tuple[Record, Cursor]:
     """The batch at a cursor, or some rows of it, with flat leaves, shape [rows, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
-    located, cursor = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
+    located, cursor = locate_batches(compiled.plan, compiled.row_order, cursor, 1, program.batch_size)
     reader = compiled.reader
 
     def here(located: Located) -> Located:
         if first is None or num_rows is None:
             return located
-        return Located(*(lax.dynamic_slice_in_dim(values, first, num_rows) for values in located))
+        return _parts(located, first + jnp.arange(num_rows, dtype=jnp.uint32))
 
     located = here(located)
     if isinstance(reader, Fed):
         # What the next call asks for, so that it is read while this batch is computed with.
-        ahead, _ = locate_batches(compiled.plan, compiled.row_shuffle, cursor, 1, program.batch_size)
+        ahead, _ = locate_batches(compiled.plan, compiled.row_order, cursor, 1, program.batch_size)
         reader = reader.stage(located, here(ahead))
-    return transform(program.branches, program.shared, numbers, located, reader.read), cursor
+    count = program.batch_size if num_rows is None else num_rows
+    return _finished(program, numbers, located, reader, count), cursor
 
 
 def _compute_chunk(
@@ -169,11 +198,11 @@ def _compute_chunk(
     """
     count = program.num_steps * program.batch_size
     if begins is None:
-        located = Located(*(lax.dynamic_slice(values, (first,), (count,)) for values in block))
+        located: Located = jax.tree.map(lambda values: lax.dynamic_slice(values, (first,), (count,)), block)
     else:
         rows = (first + begins[:, None] + jnp.arange(program.num_rows, dtype=jnp.uint32)).reshape(-1)
-        located = Located(*(look_up(values, rows) for values in block))
-    flat = transform(program.branches, program.shared, numbers, located, reader.read)
+        located = _parts(block, rows)
+    flat = _finished(program, numbers, located, reader, program.num_steps * program.num_rows)
     return {leaf: lax.dynamic_update_slice(into[leaf], rows, [0] * rows.ndim) for leaf, rows in flat.items()}
 
 

@@ -48,13 +48,10 @@ class Past:
         self._blocks: dict[int, str] = {}
         shared = [node.operation for node in graph.chain("mix") if node.operation]
         self._chains = []
-        self._loss_weights: dict[int, object] = {}  # by themselves, as they may follow the shares
         for i, (name, spec) in enumerate(specs.items()):
             tag = "tag_source", {"source_id": i}  # the number of the source stands in `source`
             chain = [node.operation for node in graph.chain(name) if node.operation]
-            for each in chain:
-                if each.operator == "tag_loss_weight":
-                    self._loss_weights[i] = each.settings
+            # How much a record counts in training changes no sequence, and may follow the shares.
             chain = [each for each in chain if each.operator != "tag_loss_weight"]
             chain = [each for each in chain if (each.operator, each.settings) != tag] + shared
             is_random = any(traits(each.function).random for each in chain)
@@ -70,7 +67,7 @@ class Past:
           counts: How many records of each source another mix had given by then, by name; empty where it drew them.
         """
         plan = self._plan
-        end = -(-(position if plan.length is None else min(position, plan.length)) // plan.batch_records)
+        end = -(-(position if plan.length is None else min(position, plan.length)) // plan.slot_records)
         stages = [stage for stage in plan.stages if stage.first < end]
         if not stages:
             return {}
@@ -81,14 +78,13 @@ class Past:
             given = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
         else:
             given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
-        mix = [plan.batch_records, self._slots(end), plan.replacement_key if draws_records else None]
+        mix = [plan.slot_records, self._slots(end), plan.replacement_key if draws_records else None]
         if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
             later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
             shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
-            mix += [[plan.counts(position)[i] for i in given], shares, _digest_of("", later)]
+            now = plan.counts(position)
+            mix += [[now[i] for i in given], shares, _digest_of("", later)]
         parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in given])}
-        if self._loss_weights:
-            parts["mix.loss_weight"] = digest([[i, self._loss_weights.get(i)] for i in given])
         for i, count in given.items():
             parts[f"source.{plan.names[i]}"] = self._source(i, min(count, _NUM_RECORDS))
             parts[records_key(plan.names[i])] = self._contents(i)

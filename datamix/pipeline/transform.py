@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from datamix.operators.base import Traits
 from datamix.pipeline.locate import Located
 from datamix.pipeline.readers.base import Read
 from datamix.pipeline.tables import choose, look_up
@@ -33,14 +34,14 @@ class Step:
     Attributes:
       function: The operator.
       static: The settings that shape the program.
-      random: Whether the operator takes a key.
+      promised: What the operator promises.
       shapes: Shape of each leaf that it is handed, by name: the logical one, or flat where the operator works element
         by element.
     """
 
     function: Callable[..., Record]
     static: tuple[tuple[str, Any], ...]
-    random: bool
+    promised: Traits
     shapes: Shapes
 
 
@@ -72,11 +73,6 @@ class Numbers(NamedTuple):
     settings: tuple[dict[str, Words], ...]
     keys: tuple[KeyWords | None, ...]
 
-    def changed(self, setting: str, values: Sequence[float]) -> Numbers:
-        """The same, with other values by source for a setting, where there is one of this name."""
-        table = {setting: np.asarray(values, np.float32)}
-        return self._replace(settings=tuple(each | table if setting in each else each for each in self.settings))
-
 
 def transform(
     branches: Sequence[Branch], shared: Branch, numbers: tuple[Numbers, ...], located: Located, read: Read
@@ -91,7 +87,7 @@ def transform(
       shared: What is done to every record after that; static.
       numbers: The numbers of each chain of operators.
       located: Which record stands in each row.
-      read: Reads records; see `Reader.read`.
+      read: Reads records; see `Reader.read`. Where records are paired, all partners are among them.
 
     Returns:
       Flat records, leaf name to array of shape [rows, elements], or [rows] for a scalar.
@@ -106,7 +102,23 @@ def transform(
         mixed = through(branches[0], located, index, None)
     else:
         mixed = by_branch(branches, through, located)
-    return jax.vmap(partial(_apply, shared.steps, numbers[shared.numbers]))(mixed, located)
+    if located.loss_weight is not None:
+        mixed = mixed | {"loss_weight": mixed["loss_weight"] * located.loss_weight}
+    return _after_mix(shared.steps, numbers[shared.numbers], mixed, located)
+
+
+def _after_mix(steps: Sequence[Step], numbers: Numbers, records: Record, located: Located) -> Record:
+    """Apply the operators after the mix: up to each that takes pairs, to all records before it is applied to any."""
+    cuts = [0, *(i for i, step in enumerate(steps) if step.promised.paired), len(steps)]
+    for begin, end in pairwise(cuts):
+        partners = None
+        if begin < end and steps[begin].promised.paired:
+            assert located.partner is not None
+            rows = jnp.arange(len(located.partner), dtype=jnp.uint32) + located.partner
+            partners = {leaf: look_up(values, rows) for leaf, values in records.items()}
+        part = Numbers(numbers.settings[begin:end], numbers.keys[begin:end])
+        records = jax.vmap(partial(_apply, steps[begin:end], part))(records, located, partners)
+    return records
 
 
 def by_branch(
@@ -140,7 +152,7 @@ def by_branch(
 
         def block(i: jax.Array, branch: Branch = branch, member: jax.Array = member) -> Record:
             index = lax.dynamic_slice(ordered, (i,), (width,))
-            rows = Located(*(look_up(values, index) for values in located))
+            rows: Located = jax.tree.map(lambda values: look_up(values, index), located)
             return through(branch, rows, index, look_up(member, index))
 
         def put(i: jax.Array, mixed: Record, begin: jax.Array = begin, block: Callable[..., Record] = block) -> Record:
@@ -157,16 +169,21 @@ def by_branch(
     return {leaf: look_up(values, place) for leaf, values in mixed.items()}
 
 
-def _apply(steps: Sequence[Step], numbers: Numbers, record: Record, place: Located) -> Record:
-    """Apply a chain of operators to one record with flat leaves."""
+def _apply(
+    steps: Sequence[Step], numbers: Numbers, record: Record, place: Located, partner: Record | None = None
+) -> Record:
+    """Apply a chain of operators to one record with flat leaves, the first of them to its partner as well."""
     for step, settings, words in zip(steps, numbers.settings, numbers.keys, strict=True):
         record = {leaf: record[leaf].reshape(shape) for leaf, shape in step.shapes}
+        if partner is not None:
+            partner = {leaf: partner[leaf].reshape(shape) for leaf, shape in step.shapes}
         values = {name: choose(table, place.source) for name, table in settings.items()}
-        keys: tuple[jax.Array, ...] = ()
+        key = None
         if words is not None:
             # From the record's epoch and index, so that it is augmented the same in any batch, on any host.
             word = choose(words[0], place.source), choose(words[1], place.source)
-            keys = (key_of(fold(fold(word, place.epoch), place.record)),)
+            key = key_of(fold(fold(word, place.epoch), place.record))
         with same_draws():
-            record = step.function(record, *keys, **dict(step.static), **values)
+            arguments = step.promised.arguments(record, key, partner)
+            record, partner = step.function(*arguments, **dict(step.static), **values), None
     return {leaf: value.reshape(-1) if value.ndim else value for leaf, value in record.items()}

@@ -47,9 +47,9 @@ def places_at(
     start, size, rows = step * batching.batch_size, batching.batch_size, batching.num_rows(step)
     source, epoch, record = plan.take(start, rows)
     if row_shuffle is not None:
-        slot = start // plan.batch_records
+        slot = start // plan.slot_records
         position = jnp.asarray(np.asarray([slot >> 32, slot % 2**32], np.uint32))
-        order = np.asarray(row_shuffle.rows(position, 1, size, plan.batch_records))[:rows]
+        order = np.asarray(row_shuffle.rows(position, 1, size, plan.slot_records))[:rows]
         source, epoch, record = source[order], epoch[order], record[order]
     texts = [""] * rows
     for i, name in enumerate(plan.names):

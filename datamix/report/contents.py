@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.mixing.groups import groups_of
 from datamix.mixing.plan import Plan
-from datamix.pipeline.pipeline import Pipeline
 from datamix.report.console import Console, console, print_notes
 from datamix.sources.statistics import Statistics
 from datamix.spec import Spec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.pipeline import Pipeline
 
 
 def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -34,13 +35,20 @@ def canvas(width: float, height: float, layout: Literal["constrained"] | None = 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
+    class Shown(Figure):
+        """A figure that a notebook shows, whether `pyplot` was imported there or not."""
+
+        def _repr_png_(self) -> bytes:
+            save(self, image := io.BytesIO(), format="png")
+            return image.getvalue()
+
+    figure = Shown(figsize=(width, height), dpi=110, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
-    """Write a figure; names of classes and sources in it are text, in which `$` begins no formula."""
+def save(figure: Figure, target: Path | IO[Any] | None, **options: Any) -> None:
+    """Write a figure, if there is a target; names in it are text, in which `$` begins no formula."""
     import matplotlib
     from matplotlib.text import Text
 
@@ -52,19 +60,19 @@ def save(figure: Figure, target: Path | IO[str], **options: Any) -> None:
         if isinstance(target, Path):
             with whole_file(target) as part:
                 figure.savefig(part, **options)
-        else:
+        elif target is not None:
             figure.savefig(target, **options)
 
 
 def plan(
-    path: Path,
+    path: Path | None,
     names: Sequence[str],
     steps: np.ndarray,
     planned: np.ndarray,
     realised: np.ndarray,
     epochs: np.ndarray,
     title: str,
-) -> None:
+) -> Figure:
     """Draw shares and epochs of each source over the steps of a mix.
 
     Args:
@@ -89,11 +97,12 @@ def plan(
     for axis in (shares, passes):
         axis.grid(alpha=0.3)
     save(figure, path)
+    return figure
 
 
 def samples(
-    path: Path, rows: Mapping[str, Sequence[tuple[np.ndarray, str] | tuple[np.ndarray, str, int]]], title: str
-) -> None:
+    path: Path | None, rows: Mapping[str, Sequence[tuple[np.ndarray, str] | tuple[np.ndarray, str, int]]], title: str
+) -> Figure:
     """Draw a grid of samples, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
     width = max(len(images) for images in rows.values())
     height = 1.6 * len(rows) + 0.5
@@ -115,9 +124,12 @@ def samples(
             axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
     save(figure, path)
+    return figure
 
 
-def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str) -> None:
+def histograms(
+    path: Path | None, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str
+) -> Figure:
     """Draw how numbers are distributed, by their names: the values of each source that has it, overlaid."""
     from matplotlib.patches import Patch
 
@@ -143,6 +155,7 @@ def histograms(path: Path, values: Mapping[str, Mapping[str, np.ndarray]], names
     drawn = [(i, name) for i, name in enumerate(names) if any(name in of_source for of_source in values.values())]
     axes[0].legend(handles=[Patch(color=color_of(i), label=name) for i, name in drawn], fontsize=8)
     save(figure, path)
+    return figure
 
 
 def stages(path: Path, times: Mapping[str, float], title: str) -> None:

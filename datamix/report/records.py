@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from datamix.builder.built import Built
+from datamix.pipeline.graph import Graph
+from datamix.pipeline.pipeline import Pipeline
 from datamix.report.console import table
 from datamix.spec import Batch, LeafSpec
 
@@ -29,16 +30,17 @@ def label_of(batch: Batch, row: int) -> int | float | None:
     return label
 
 
-def class_of(built: Built, source: str, label: float | None) -> str:
+def class_of(pipeline: Pipeline, source: str, label: float | None) -> str:
     """The name of a label of a source, as the mix numbers it; empty where it has none."""
-    names, number = built.sources[source].class_names, -1 if label is None else label - (built.offset(source) or 0)
+    offset = pipeline.graph.label_offset(source) or 0
+    names, number = pipeline.class_names[source], -1 if label is None else label - offset
     return names[int(number)] if 0 <= number < len(names) and number == int(number) else ""
 
 
-def picture(pixels: np.ndarray, built: Built, source: str) -> np.ndarray:
+def picture(pixels: np.ndarray, graph: Graph, source: str) -> np.ndarray:
     """An image of a finished record, [height, width, channels], in [0, 1], with normalization undone."""
     values: np.ndarray = pixels.astype(np.float32)
-    chain = [*built.graph.chain(source), *built.graph.chain("mix")]
+    chain = [*graph.chain(source), *graph.chain("mix")]
     for node in reversed(chain):
         if node.operation and node.operation.operator == "normalize":
             values = values * np.float32(node.operation.settings["std"]) + np.float32(node.operation.settings["mean"])

@@ -66,8 +66,7 @@ def draw_at(key: tuple[int, int], position: np.ndarray) -> np.ndarray:
     """`draw` on the host, for positions of 64 bits.
 
     Args:
-      key: The key, two words.
-      position: The positions, uint64 [count].
+      position: uint64 [count].
 
     Returns:
       uint32 [count].

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, hint
-from datamix.sources.cache import Place, cache_directory
+from datamix.sources.cache import Place, cache_directory, stamp
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
@@ -115,12 +115,11 @@ class ArrayRecord:
                 self._fill(records, {"label": labels[records[0] : records[-1] + 1]})
             return {"label": labels}, {}
 
-        stats = [path.stat() for path in self.files.paths]
         place = Place(
             cache_dir=self.cache_dir,
             name=f"{self.files.paths[0].name}-labels",
             key={"files": [str(path.absolute()) for path in self.files.paths], "column": [column.name, str(spec)]},
-            fingerprint={"files": [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats]},
+            fingerprint={"files": [stamp(path.stat()) for path in self.files.paths]},
         )
         return place.load(build).arrays["label"]
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from datamix import registry
-from datamix.sources.mapped import begin, end
+from datamix.sources.mapped import after_read, before_read
 from datamix.spec import Arrays, Spec, bytes_of
 
 _BLOCK_BYTES, _BLOCK_RECORDS = 2**22, 1024
@@ -195,10 +195,10 @@ def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, A
         for start in range(0, max(map(len, arrays.values())), size):
             block = {leaf: values[start : start + size] for leaf, values in arrays.items()}
             for values in block.values():
-                begin(values, len(values), len(values))
+                before_read(values, len(values), len(values))
             yield start, block
             for values in block.values():
-                end(values, len(values))
+                after_read(values, len(values))
         return
     count = source.num_records if count is None else count
     size = min(size, max(count, 1), _BLOCK_RECORDS)
@@ -225,10 +225,10 @@ def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:
         low, high = int(indices.min()), int(indices.max())
         if not 0 <= low <= high < len(values):
             raise IndexError(f"records {low} to {high} are asked for, of {len(values)}")
-        begin(values, len(indices), high - low + 1)
+        before_read(values, len(indices), high - low + 1)
         # NumPy fills `rows` through a buffer where it checks the indices itself.
         np.take(values, indices, axis=0, out=rows, mode="clip")
-        end(values, len(indices))
+        after_read(values, len(indices))
 
 
 def source(function: Callable[..., Any]) -> Callable[..., Any]:

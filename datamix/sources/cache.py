@@ -36,6 +36,11 @@ def cache_directory(path: str | None) -> Path:
     return expanded(path) if path else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
+def stamp(status: os.stat_result) -> list[int]:
+    """What of a file changes when it is written again: its size, its time in ns and its inode."""
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """The content of a place.
@@ -65,7 +70,7 @@ class Place:
 
     Attributes:
       cache_dir: The directory of all entries; it is made when it is first written to.
-      name: A name for people who list the directory.
+      name: For people who list the directory.
       key: JSON; what is kept. Another key is another entry.
       fingerprint: JSON; the state of what the arrays are made from. Another fingerprint makes the entry stale.
       checked: Whether opening an entry checks all of its arrays, which reads them, and not their size alone.

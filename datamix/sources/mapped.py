@@ -26,7 +26,7 @@ def mapping_of(values: np.ndarray) -> mmap.mmap | None:
     return base if isinstance(base, mmap.mmap) else None
 
 
-def begin(values: np.ndarray, num_rows: int, span: int) -> None:
+def before_read(values: np.ndarray, num_rows: int, span: int) -> None:
     """Check that the file of a mapped array is still whole, and tell the system what is read of it.
 
     Beyond the end of a file that was cut short, the process would be killed.
@@ -50,7 +50,7 @@ def begin(values: np.ndarray, num_rows: int, span: int) -> None:
         mapping.madvise(mmap.MADV_RANDOM if is_sparse else mmap.MADV_NORMAL)
 
 
-def end(values: np.ndarray, num_rows: int) -> None:
+def after_read(values: np.ndarray, num_rows: int) -> None:
     """Count rows of a mapped array as looked at, and let go of its pages where these have become many.
 
     The pages of a file count as the process's own memory until then. They stay in the system's.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, ResourceError
+from datamix.errors import ConfigError, DataError, ResourceError, of_source
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import taken
 from datamix.sources.cache import Blocks, Place, cache_directory
@@ -121,11 +121,11 @@ def _blocks(name: str, stream: Iterator[Any], limit: int) -> Blocks:
         try:
             arrays = taken(source, np.arange(begin, len(window)))
         except DataError as error:
-            raise DataError(f"source {name!r}: {error}") from error
+            raise DataError(of_source(name, str(error))) from error
         for leaf, values in arrays.items():
             parts.setdefault(leaf, []).append((LeafStatistics.of(values), values.size))
         yield arrays
     if not parts:
-        raise DataError(f"source {name!r}: the stream holds no record.")
+        raise DataError(of_source(name, "the stream holds no record."))
     cut = any(True for _ in islice(stream, 1))
     return {"cut": cut, "statistics": to_json({leaf: LeafStatistics.merged(each) for leaf, each in parts.items()})}

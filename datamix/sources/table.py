@@ -14,6 +14,7 @@ from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.columns import INDEX, is_text, reading, whole
 from datamix.sources.files import files_of, notes_on
+from datamix.sources.narrowing import what_is_lost
 from datamix.sources.splits import resolve_split, split_ranges
 from datamix.spec import Arrays
 
@@ -155,21 +156,9 @@ def _no_numbers(pieces: Sequence[Any]) -> str:
 def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
     """The numbers of a column, NaN where they are missing."""
     values = np.concatenate([piece.cast("float64", safe=False).to_numpy(zero_copy_only=False) for piece in pieces])
-    with np.errstate(over="ignore"):
-        narrow: np.ndarray = values.astype(np.float32)
-    finite = np.isfinite(values)
-    lost = np.isinf(narrow) & finite
-    if finite.any() and not lost.any():
-        low, high = values[finite].min(), values[finite].max()
-        top = max(abs(low), abs(high))
-        # Seconds since 1970 lie within a few of float32's steps there; what is left of rounding is no difference.
-        is_coarse = 2.0**-44 * top < high - low < 2.0**16 * np.spacing(np.float32(top))
-        if is_coarse or (values[finite] == np.floor(values[finite])).all():
-            lost = finite & (narrow != values)
-    if lost.any():
-        value = values[lost][0]
-        text = f"column {name!r} holds {value:.17g}, which is {narrow[lost][0]:.17g} in float32"
-        raise DataError(f"{text}; leave it out, by a list of features.")
+    if lost := what_is_lost(values, np.dtype(np.float32)):
+        raise DataError(f"column {name!r} {lost}; leave it out, by a list of features.")
+    narrow: np.ndarray = values.astype(np.float32)
     return narrow
 
 

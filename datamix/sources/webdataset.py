@@ -18,11 +18,11 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.base import read_leaf
-from datamix.sources.cache import Place, cache_directory
+from datamix.sources.cache import Place, cache_directory, stamp
+from datamix.sources.cores import progress
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.splits import split_records
-from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _INDEX_FORMAT = 1  # of what the cache keeps
@@ -73,7 +73,7 @@ def webdataset(
                 raise ConfigError(text, key=f"leaves.{leaf}", value=suffixes)
             if leaf_of.setdefault(suffix, leaf) != leaf:
                 raise ConfigError(f"{suffix} is the leaf {leaf_of[suffix]}", key=f"leaves.{leaf}", value=suffixes)
-    stamps = [_stamp(file.stat()) for file in files]
+    stamps = [stamp(file.stat()) for file in files]
     entry = Place(
         cache_dir=cache_directory(cache_dir),
         name=f"{files[0].name}-index",
@@ -169,7 +169,7 @@ class WebDataset:
         number = self._number(record)
         offset, size = self.members[leaf][record].tolist()
         with read_error(self._place(record)), self.files[number].open("rb", buffering=0) as file:
-            if _stamp(os.fstat(file.fileno())) != self.stamps[number]:
+            if stamp(os.fstat(file.fileno())) != self.stamps[number]:
                 raise DataError("the tar file has changed since it was indexed; start again")
             return os.pread(file.fileno(), size, offset)
 
@@ -198,10 +198,6 @@ class WebDataset:
 
     def _number(self, record: int) -> int:
         return int(np.searchsorted(self.ends, record, side="right"))
-
-
-def _stamp(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def _index(

@@ -18,6 +18,7 @@ _POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
 _CANDIDATES = 2000  # ratios among which the next ones are chosen
 _LEAST = 0.01  # half the width of an interval
 _CHANCE = 5.0  # seed deviations between the extremes of some ten draws, at the most
+_FEW = 3  # ratios a source, below which the better half of them tells the noise
 _CLEAR = 2.0  # seed deviations that a gain is to have
 
 
@@ -54,6 +55,7 @@ class Answer:
       noise: The deviation of the goal over seeds, of one job.
       improvement: How much better than `predicted` the first of `next` is expected to be, 0 or more.
       next: The ratios to try next, those that promise most first.
+      beyond: Whether the first of them lies beyond the edge of what was tried.
       goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
     """
 
@@ -69,6 +71,7 @@ class Answer:
     noise: float
     improvement: float
     next: np.ndarray
+    beyond: bool
     goal: Callable[[np.ndarray], np.ndarray]
 
 
@@ -132,8 +135,11 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     model = min(errors, key=errors.__getitem__)
     if errors["constant"] <= 1.15 * errors[model]:
         model = "constant"
-    weights = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
-    numbers = random.multinomial(_DRAWS, weights / weights.sum())
+    # An error at ratios left out is itself uncertain: draws are of more models than likelihoods alone would have.
+    likelihoods = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
+    tempered = np.sqrt(likelihoods)
+    numbers = random.multinomial(_DRAWS, tempered / tempered.sum())
+    trust = np.repeat(likelihoods / np.maximum(tempered, 1e-300), numbers)
     point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
     drawn = [
         (name, int(number), _bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
@@ -169,20 +175,25 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     at_tried = goal_at(point, data.ratios[None])[0]
-    likely = [name for name, error in errors.items() if error <= 1.5 * errors[model]]
-    residual = min(_noise(data, [each[name] for each in fits], residuals[name]) for name in likely)
-    noise = float(residual if data.noise is None or data.freedom < 3 else data.noise)
+    at_best = np.stack([each.predict(best[None, None])[0] for each in point])
+    estimate = _noise(data, point, residuals[model], at_best, random)
+    noise = float(estimate if data.noise is None or data.freedom < 3 else data.noise)
     low, high = data.ratios.min(0), data.ratios.max(0)
-    on_edge = ((best <= low + 1e-3) & (low > 1e-6)) | ((best >= high - 1e-3) & (high < 1 - 1e-6))
-    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if on_edge.any() else "clear"
+    at_low, at_high = (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
+    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if (at_low | at_high).any() else "clear"
     # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
     differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
     if np.ptp(at_tried) < _CLEAR * noise and not (model == "constant" and differ):
         verdict = "flat"
-    elif sign * gain < _CLEAR * noise or (sign * gains > 0).mean() < 0.8:
+    elif sign * gain < _CLEAR * noise or trust @ (sign * gains > 0) < 0.8 * trust.sum():
         verdict = "noise"
-    candidates = _combinations(data, _CANDIDATES, random)
-    promise = np.maximum(sign * (draws_at(candidates) - predicted), 0).mean(0)
+    beyond = _beyond(best, at_low, at_high) if verdict == "edge" else np.empty((0, len(best)))
+    # Where nothing promises more, the best itself is the first.
+    inside = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
+    promise, there = (
+        np.maximum(sign * (draws_at(at) - predicted), 0).mean(0) if len(at) else np.zeros(0) for at in (inside, beyond)
+    )
+    first = beyond[there.argmax()] if len(beyond) else inside[promise.argmax()]
 
     def goal(at: np.ndarray) -> np.ndarray:
         return np.concatenate([goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
@@ -198,8 +209,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain=gain,
         gain_interval=gain_interval,
         noise=noise,
-        improvement=float(promise.max()),
-        next=_spread(candidates, promise, best, num_next),
+        improvement=float(max(*promise, *there)),
+        next=_spread(inside, promise, first, num_next),
+        beyond=len(beyond) > 0,
         goal=goal,
     )
 
@@ -219,15 +231,28 @@ def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> tuple[float
     return float(np.sqrt((data.near * error**2).sum() / data.near.sum())), data.values - np.stack(predictions)
 
 
-def _noise(data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.ndarray) -> float:
-    """The deviation of the goal of one ratio, where no ratio has several jobs.
+def _noise(
+    data: _Data, fitted: Sequence[Fitted], residuals: np.ndarray, at_best: np.ndarray, random: np.random.Generator
+) -> float:
+    """The deviation of the goal at the best ratio, where few ratios have several jobs.
 
     The geometric mean of a residual and that of the ratio left out has the deviation of the noise, whatever the number
-    of parameters; the median is robust against ratios that no model describes.
+    of parameters; it is taken of each metric by itself. Where few ratios are of many sources, and half of them corners,
+    of which a model of a source's metric may be wrong by more than noise, the better half counts. What all metrics of a
+    job have in common is told by their median.
     """
-    fitted = data.goal([_fit(data, fit, k).predict(data.ratios[None]) for k, fit in enumerate(fits)])[0]
-    left_out = data.goal((data.values - residuals)[:, None])[0]
-    return float(1.4826 * np.nanmedian(np.sqrt(np.abs((data.goals - fitted) * (data.goals - left_out)))))
+    predicted = np.stack([each.predict(data.ratios[None])[0] for each in fitted])
+    errors = np.sign(residuals) * np.sqrt(np.abs((data.values - predicted) * residuals) * data.counts)
+    goals = data.evidence.sign * data.goals
+    few = len(fitted) > 1 and len(goals) < _FEW * data.ratios.shape[1]
+    errors = errors[:, data.measured & ((goals >= np.nanmedian(goals)) | (not few))]
+    deviations = 1.4826 * np.median(np.abs(errors), 1, keepdims=True)
+    own, alike = random.normal(size=(2, len(fitted), 4000))
+    by_chance = np.median(own, 0).var()
+    seen = (1.4826 * np.median(np.abs(np.median(errors / (deviations + 1e-12), 0)))) ** 2
+    common = np.clip((seen - by_chance) / (1 - by_chance), 0, 1) if len(fitted) > 2 else 0.0
+    draws = np.sqrt(1 - common) * own + np.sqrt(common) * alike[:1]
+    return float(data.goal((at_best + deviations * draws)[:, None]).std())
 
 
 def _bootstrap(
@@ -281,9 +306,24 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
     return np.asarray(ratios[np.arange(number), values.argmax(1)].clip(0, 1))
 
 
-def _spread(candidates: np.ndarray, promise: np.ndarray, best: np.ndarray, number: int) -> np.ndarray:
-    """Ratios of the largest expected improvement, each a little away from those before; the best, if none is better."""
-    chosen = [best if promise.max() <= 0 else candidates[promise.argmax()]]
+def _beyond(best: np.ndarray, at_low: np.ndarray, at_high: np.ndarray) -> np.ndarray:
+    """Ratios half the way on from the best to 0, or to 1, in each share at an edge; the others keep their proportions.
+
+    None are given that differ from the best by no more than a share is known to.
+    """
+    ratios = np.empty((0, len(best)))
+    for i in np.flatnonzero(at_low | at_high):
+        share = best[i] / 2 if at_low[i] else (1 + best[i]) / 2
+        if abs(share - best[i]) > _LEAST and best[i] < 1:
+            ratio = best * (1 - share) / (1 - best[i])
+            ratio[i] = share
+            ratios = np.concatenate([ratios, ratio[None]])
+    return ratios
+
+
+def _spread(candidates: np.ndarray, promise: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
+    """The first ratio, and others of the largest expected improvement, each a little away from those before."""
+    chosen = [first]
     worth = promise + 1e-9 * promise.max() + 1e-12
     while len(chosen) < number:
         distance = np.min([np.abs(candidates - each).sum(1) for each in chosen], 0)

@@ -13,8 +13,9 @@ from datamix.report.console import console, print_notes
 from datamix.report.figures import save
 from datamix.report.files import write_text
 from datamix.sweeps.figure import draw
+from datamix.sweeps.mixmin import mixmin
 from datamix.sweeps.page import page
-from datamix.sweeps.results import SUGGESTION, Result, best, related, settings, stand_ins
+from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, related, settings, stand_ins
 from datamix.sweeps.suggesting import Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
@@ -34,7 +35,8 @@ def gather(
     """Print a sweep's table, write `sweep.json`, `.csv`, `.png` and `.html`, and return the rows of the first.
 
     Where jobs of one sweep have tried several ratios, the suggestion is printed, drawn, and written as `suggest.json`;
-    each row has what is `predicted` at its ratio. Where `rounds` are still to come, nothing is printed, if the next one
+    each row has what is `predicted` at its ratio. So is the mixture of predictions, as `mixmin.json`, where jobs of one
+    source each have kept theirs. Where `rounds` are still to come, nothing is printed, if the next one
     promises something.
     """
     out = console()
@@ -44,8 +46,10 @@ def gather(
     metric, goal = judged.metric, judged.kind
     chosen = best(settings(results), metric, goal)
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
+    mixture = mixmin(results, judged)
     lines = rows(results, chosen, directory)
-    (directory / SUGGESTION).unlink(missing_ok=True)  # of fewer jobs
+    for name in (SUGGESTION, MIXMIN):  # of fewer jobs
+        (directory / name).unlink(missing_ok=True)
     if isinstance(suggestion, Suggestion):
         out.quiet = rounds > 0 and suggestion.promising
         commands = suggestion.write(directory, list(sweeps))["commands"]
@@ -67,6 +71,11 @@ def gather(
         out.print(suggestion.words())
         out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
         sentences += [suggestion.words(), *commands]
+    if mixture is not None:
+        grid = suggestion if isinstance(suggestion, Suggestion) else None
+        plain = mixture.write(directory, grid)
+        out.print(mixture.words(grid), "To use that:", *plain["commands"], sep="\n  ")
+        sentences += [mixture.words(grid), *plain["commands"]]
     vector = ""
     if (figure := draw(results, chosen, metric, suggestion)) is not None:
         save(figure, directory / "sweep.png")

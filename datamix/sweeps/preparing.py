@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from datamix.config.compose import hydra_config
 from datamix.config.hydra_node import check_hydra_node
 from datamix.errors import ConfigError
-from datamix.sweeps.results import goal_of
+from datamix.sweeps.results import goal_of, written_rounds
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 _SIMPLEX = "hydra_plugins.hydra_datamix.simplex_sweeper.SimplexSweeper"
@@ -35,8 +36,8 @@ def is_search(node: DictConfig) -> bool:
     return node.sweeper._target_ not in (_BASIC, _SIMPLEX)
 
 
-def settle(config: DictConfig) -> list[str]:
-    """Fix in place what Hydra would resolve or choose by itself; returns overrides that make it compose the same."""
+def settle(config: DictConfig) -> None:
+    """Fix what Hydra would choose by itself: in a configuration, and as overrides of its jobs."""
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)
@@ -54,9 +55,7 @@ def settle(config: DictConfig) -> list[str]:
     settled = {key: value for key, value in settled.items() if key not in chosen}
     for key, value in settled.items():
         OmegaConf.update(config, key, value)
-    overrides = [f"{key}={value}" for key, value in settled.items()]
-    config.hydra.overrides.hydra.extend(overrides)
-    return overrides
+    config.hydra.overrides.hydra.extend([f"{key}={value}" for key, value in settled.items()])
 
 
 def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:
@@ -66,8 +65,12 @@ def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Overri
     return list(OverridesParser.create(config_loader=loader).parse_overrides(lines))
 
 
-def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
-    """The overrides of every job, where they are known beforehand; none for a search."""
+def grid(config: DictConfig, loader: ConfigLoaderImpl, *, whole: bool = False) -> list[list[str]]:
+    """The overrides of every job, where they are known beforehand; none for a search.
+
+    Jobs of the simplex sweeper by which there are more now than when its rounds began, come after these; `whole` has
+    them, too.
+    """
     if is_search(config.hydra):
         return []
     if (batch_size := config.hydra.sweeper.max_batch_size) is not None and batch_size < 1:
@@ -77,7 +80,15 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl) -> list[list[str]]:
     if not jobs:
         swept = ", ".join(str(override.input_line) for override in overrides if override.is_sweep_override())
         raise ConfigError("there is nothing to choose from, and the sweep has no job", key=swept)
-    return _on_simplex(config, loader, overrides, jobs) if config.hydra.sweeper._target_ == _SIMPLEX else jobs
+    if config.hydra.sweeper._target_ != _SIMPLEX:
+        return jobs
+    jobs = _on_simplex(config, loader, overrides, jobs)
+    sweeper = config.hydra.sweeper
+    first, _ = (0, []) if sweeper.first_job else written_rounds(Path(str(config.hydra.sweep.dir)))
+    if len(jobs) < first:
+        text = f"rounds have followed the {first} jobs that it made; it may become more and not less"
+        raise ConfigError(text, key="hydra.sweeper.num_jobs", value=sweeper.num_jobs)
+    return jobs[:first] if first and not whole else jobs
 
 
 def _on_simplex(

@@ -16,6 +16,7 @@ from datamix.errors import ConfigError, DataError, printable
 RESULT = "result.json"
 """What each job of a sweep leaves in its directory."""
 SUGGESTION = "suggest.json"
+MIXMIN = "mixmin.json"
 ROUNDS = "rounds.json"
 """The rounds by which a sweep has gone on."""
 
@@ -127,6 +128,29 @@ def read_result(path: Path, sweep: str = "") -> Result:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         mend = "delete it, and sweep.resume=true runs its job again"
+        raise DataError(f"{path} is damaged ({error!r}); {mend}.") from error
+
+
+def written_rounds(directory: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The rounds by which a sweep has gone on: `ratios`, `seeds`, the job that they are `like`, and whether more
+    `num_jobs` were `asked` for; and the number of the first one's first job. Without any, there are 0 and none.
+    """
+    path = directory / ROUNDS
+    if not path.is_file():
+        return 0, []
+    try:
+        plain = json.loads(path.read_bytes())
+        return int(plain["first"]), [
+            {
+                "ratios": [str(ratio) for ratio in each["ratios"]],
+                "seeds": [str(int(seed)) for seed in each["seeds"]],
+                "like": int(each["like"]),
+                "asked": bool(each["asked"]),
+            }
+            for each in plain["rounds"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        mend = "delete it, and the rounds are chosen anew"
         raise DataError(f"{path} is damaged ({error!r}); {mend}.") from error
 
 

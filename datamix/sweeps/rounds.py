@@ -10,10 +10,10 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
-from datamix.errors import DataError
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import grid
-from datamix.sweeps.results import ROUNDS, SUGGESTION, readable, sets_no_ratio
+from datamix.sweeps.results import ROUNDS, SUGGESTION, by_key, readable, sets_no_ratio, written_rounds
+from datamix.sweeps.simplex import PARTS
 from datamix.sweeps.table import number
 
 _NOT_OF_A_ROUND = ("hydra.sweep.dir", "hydra/sweeper", "hydra.sweeper")
@@ -24,59 +24,75 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
     """The overrides of one round after another, each proposed from the results of those before, in the same directory.
 
     A round is written down before it begins, so that a sweep that is resumed goes on with the same one. It ends when no
-    ratio promises more than half a deviation over the seeds.
+    ratio promises more than half a deviation over the seeds, and none lies beyond an edge. Ratios by which the sweep is
+    longer now than when its rounds began, by more `num_jobs`, are a round of their own.
     """
-    number_of_rounds = config.sweep.get("auto") or 0
-    if not number_of_rounds or config.hydra.sweeper.get("first_job"):  # which is a round itself
-        return
-    directory, jobs = Path(str(config.hydra.sweep.dir)), grid(config, loader)
-    written: list[dict[str, Any]] = _read(directory / ROUNDS) if (directory / ROUNDS).is_file() else []
+    num_rounds, directory = config.sweep.get("auto") or 0, Path(str(config.hydra.sweep.dir))
+    if config.hydra.sweeper.get("first_job") or not (num_rounds or (directory / ROUNDS).is_file()):
+        return  # a round has none itself
+    jobs = grid(config, loader)
+    _, written = written_rounds(directory)
+    asked = sum(len(each["ratios"]) * len(each["seeds"]) for each in written if each["asked"])
+    written += _asked_for(jobs, grid(config, loader, whole=True)[len(jobs) + asked :], config.seed)
     origin = list(range(len(jobs)))  # of each job, the one at the sweep's beginning whose other settings it has
-    for i in range(number_of_rounds):
+    left, i = num_rounds, 0
+    while True:
         if i == len(written):
-            if not (directory / SUGGESTION).is_file():
-                print("sweep.auto: this sweep leads to no suggestion (see job=suggest), and there is nothing to try.")
+            head = f"Round {num_rounds - left + 1} of {num_rounds}"
+            if left <= 0 or (chosen := _next(directory, config, head, written)) is None:
                 return
-            plain = json.loads((directory / SUGGESTION).read_bytes())
-            metric = readable(plain["metric"])
-            promise, noise = (number(plain[key], plain["metric"]) for key in ("improvement", "noise"))
-            if not plain["promising"]:
-                expected = f"others promise to improve {metric} by {promise}"
-                print(f"No more rounds: {expected}, and the noise is {noise}.")
-                return
-            head = f"Round {i + 1} of {number_of_rounds}, to improve {metric} by {promise}"
-            print(f"{head}: {'; '.join(plain['next'])}", flush=True)
-            written.append({"ratios": plain["ratios"], "seeds": plain["seeds"], "like": origin[plain["like"]]})
-            write_text(directory / ROUNDS, json.dumps(written, indent=2) + "\n")
-        ratios, seeds, like = (written[i][key] for key in ("ratios", "seeds", "like"))
+            written.append(chosen | {"like": origin[chosen["like"]]})
+        this = written[i]
+        left -= not this["asked"]
+        write_text(directory / ROUNDS, json.dumps({"first": len(jobs), "rounds": written}, indent=2) + "\n")
         every: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
         yield [
             *(each for each in every["hydra"] if not each.lstrip("+~").startswith(_NOT_OF_A_ROUND)),
-            *filter(sets_no_ratio, jobs[like]),
+            *filter(sets_no_ratio, jobs[this["like"]]),
             *(each for each in every["task"] if each.startswith("sweep.") and not each.startswith(_OF_A_ROUND)),
             "hydra/sweeper=simplex",
             "hydra.sweeper.params=null",
-            f"hydra.sweeper.ratios={json.dumps(ratios)}",
+            f"hydra.sweeper.ratios={json.dumps(this['ratios'])}",
             f"hydra.sweeper.first_job={len(origin)}",
             f"hydra.sweep.dir={directory}",
-            f"seed={','.join(seeds)}",
-            f"sweep.auto={number_of_rounds - i - 1}",
+            f"seed={','.join(this['seeds'])}",
+            f"sweep.auto={max(left, 0)}",
             "sweep.resume=true",
         ]
-        origin += [like] * (len(ratios) * len(seeds))
+        origin += [this["like"]] * (len(this["ratios"]) * len(this["seeds"]))
+        i += 1
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        written = [
-            {
-                "ratios": [str(ratio) for ratio in each["ratios"]],
-                "seeds": [str(int(seed)) for seed in each["seeds"]],
-                "like": int(each["like"]),
-            }
-            for each in json.loads(path.read_bytes())
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        mend = "delete it, and the rounds are chosen anew"
-        raise DataError(f"{path} is damaged ({error!r}); {mend}.") from error
-    return written
+def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The round that the results ask for; None where there is none, which is said."""
+    if not (directory / SUGGESTION).is_file():
+        print("sweep.auto: this sweep leads to no suggestion (see job=suggest), and there is nothing to try.")
+        return None
+    plain = json.loads((directory / SUGGESTION).read_bytes())
+    metric = readable(plain["metric"])
+    promise, noise = (number(plain[key], plain["metric"]) for key in ("improvement", "noise"))
+    if not plain["promising"]:
+        print(f"No more rounds: others promise to improve {metric} by {promise}, and the noise is {noise}.")
+        return None
+    least = float(config.hydra.sweeper.get("min") or 0) * PARTS
+    before = {ratio for each in written for ratio in each["ratios"]}  # whose jobs have failed
+    ratios = [ratio for ratio in plain["ratios"] if ratio not in before and min(map(int, ratio.split(":"))) >= least]
+    if not ratios:
+        print("No more rounds: what promises most has been tried, or has a share below hydra.sweeper.min.")
+        return None
+    print(f"{head}, to improve {metric} by {promise}: {'; '.join(ratios)}", flush=True)
+    return {"ratios": ratios, "seeds": plain["seeds"], "like": plain["like"], "asked": False}
+
+
+def _asked_for(jobs: list[list[str]], more: list[list[str]], seed: int) -> list[dict[str, Any]]:
+    """A round, for each other setting of a sweep, of the jobs that it did not have when its rounds began."""
+    settings = [tuple(filter(sets_no_ratio, job)) for job in jobs]
+    entries: dict[int, dict[str, Any]] = {}
+    for job in more:
+        keys = by_key(job)
+        shares = [value for key, value in keys.items() if key.startswith("mix.share.")]
+        like = settings.index(tuple(filter(sets_no_ratio, job)))
+        entry = entries.setdefault(like, {"ratios": {}, "seeds": {}, "like": like, "asked": True})
+        entry["ratios"][":".join(str(round(float(share) * PARTS)) for share in shares)] = None
+        entry["seeds"][str(keys.get("seed", seed))] = None
+    return [entry | {key: [*entry[key]] for key in ("ratios", "seeds")} for entry in entries.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -36,7 +36,7 @@ class Simplex:
       seed: Of the draw.
       min: The least share of a source.
       max_epochs: How often a source may be gone through at most in the budget of records; None for any number.
-      ratios: The ratios themselves, such as ["7:3", "1:1"]; None to draw them.
+      ratios: The ratios themselves, such as ["7:3", "1:1"]; "alone" for each source by itself; None to draw them.
       first_job: The number of the first job, where the sweep goes on with an earlier one in its directory.
     """
 
@@ -46,7 +46,7 @@ class Simplex:
     seed: Annotated[int, Meta(ge=0)] = 0
     min: Annotated[float, Meta(ge=0)] = 0.0
     max_epochs: Rate | None = None
-    ratios: list[str] | None = None
+    ratios: list[str] | Literal["alone"] | None = None
     first_job: Annotated[int, Meta(ge=0)] = 0
 
 
@@ -59,6 +59,8 @@ def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
     names = [str(name) for name in node.source]
     if len(names) < 2:
         raise ConfigError(f"it draws ratios, and {names[0]} is the only source", key="hydra/sweeper", value="simplex")
+    if simplex.ratios == "alone":
+        return [share_overrides(names, [PARTS * (name == each) for name in names]) for each in names]
     caps = dict.fromkeys(names, PARTS) if simplex.max_epochs is None else _caps(node, simplex.max_epochs)
     points = _written(simplex.ratios, names) if simplex.ratios is not None else draw(simplex, names, caps)
     return [share_overrides(names, point) for point in points]

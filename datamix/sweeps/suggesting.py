@@ -77,24 +77,19 @@ class Suggestion:
 
     @property
     def promising(self) -> bool:
-        """Whether the next ratios are worth a try: more than half a deviation over the seeds is expected of them."""
-        return self.answer.verdict != "flat" and self.answer.improvement > self.answer.noise / 2
+        """Whether ratios beyond an edge are to be tried, or such as gain more than half a deviation over the seeds."""
+        answer = self.answer
+        return answer.beyond or (answer.verdict != "flat" and answer.improvement > answer.noise / 2)
 
     def json(self) -> dict[str, Any]:
         answer = self.answer
-        parts = rounded(answer.best)
-        bounds = {
-            name: [min(part, math.floor(low * PARTS)) / PARTS, max(part, math.ceil(high * PARTS)) / PARTS]
-            for name, part, (low, high) in zip(self.names, parts, answer.interval, strict=True)
-        }
         return {
             "metric": self.goal.metric,
             "goal": self.goal.kind,
             "model": answer.model,
             "error": answer.errors[answer.model],
             "verdict": answer.verdict,
-            "best": {name: part / PARTS for name, part in zip(self.names, parts, strict=True)},
-            "interval": bounds,
+            **together(self.names, rounded(answer.best), answer.interval),
             "predicted": answer.predicted,
             "gain": answer.gain,
             "gain_interval": list(answer.gain_interval),
@@ -117,10 +112,10 @@ class Suggestion:
 
     def predicted(self, results: Sequence[Result]) -> list[float | None]:
         """The goal that is predicted at the ratio of each job; None for jobs of other settings."""
-        jobs = [_names(r) == list(self.names) and _comparable(r, self.reference) for r in results]
+        jobs = [names_of(r) == list(self.names) and comparable(r, self.reference) for r in results]
         if not any(jobs):
             return [None] * len(results)
-        shares = [[_share(r, name) for name in self.names] for r, job in zip(results, jobs, strict=True) if job]
+        shares = [[share_of(r, name) for name in self.names] for r, job in zip(results, jobs, strict=True) if job]
         means = iter(self.answer.goal(np.array(shares))[0])
         return [float(next(means)) if job else None for job in jobs]
 
@@ -128,13 +123,9 @@ class Suggestion:
         """The answer in sentences; metrics and shares in per cent where they are shares of something."""
         answer, metric, name = self.answer, self.goal.metric, readable(self.goal.metric)
         plain = self.json()
-        mix = ", ".join(
-            f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
-            for source, share in plain["best"].items()
-        )
         low, high = answer.gain_interval
-        first = f"Predicted best: {mix}, with {name} of {number(answer.predicted, metric)}"
-        gain = f"{_signed(answer.gain, metric)} ({_signed(low, metric)} to {_signed(high, metric)})"
+        first = f"Predicted best: {in_words(plain)}, with {name} of {number(answer.predicted, metric)}"
+        gain = f"{signed(answer.gain, metric)} ({signed(low, metric)} to {signed(high, metric)})"
         noise = number(answer.noise, metric)
         sentence = {
             "clear": "The optimum is clear.",
@@ -185,17 +176,41 @@ class Suggestion:
         following = f"{base}-next{count}" if Path(f"{base}-next").exists() else f"{base}-next"
         seeds = ",".join(map(str, self.seeds))
         every = ",".join(map(str, [*directories, following]))
-        best_shares = share_overrides(self.names, rounded(self.answer.best))
+        best_ratio = " ".join(share_overrides(self.names, rounded(self.answer.best)))
         lines = (
             ["datamix -m", *fixed, "hydra/sweeper=simplex", *beyond, shlex.quote(f"hydra.sweeper.ratios=[{ratios}]"),
              f"seed={seeds}", *asked, f"hydra.sweep.dir={shlex.quote(following)}"],
             ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *asked],
-            ["datamix", *fixed, *best_shares],
         )  # fmt: skip
-        return [" ".join(line) for line in lines]
+        return [*(" ".join(line) for line in lines), run_of(self.reference, best_ratio)]
 
 
-def _signed(value: float, metric: str) -> str:
+def together(names: Sequence[str], parts: Sequence[int], interval: np.ndarray) -> dict[str, Any]:
+    """The best shares, in ten-thousandths, and their intervals, as fractions by source."""
+    bounds = {
+        name: [min(part, math.floor(low * PARTS)) / PARTS, max(part, math.ceil(high * PARTS)) / PARTS]
+        for name, part, (low, high) in zip(names, parts, interval, strict=True)
+    }
+    return {"best": {name: part / PARTS for name, part in zip(names, parts, strict=True)}, "interval": bounds}
+
+
+def in_words(plain: Mapping[str, Any]) -> str:
+    """The shares of `together` for people to read."""
+    return ", ".join(
+        f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
+        for source, share in plain["best"].items()
+    )
+
+
+def run_of(reference: Result, ratio: str) -> str:
+    """The command line of one run in a ratio, with all else as in a job of a sweep."""
+    fixed = [shlex.quote(each) for each in reference.command if sets_no_ratio(each)]
+    once = ["hydra.mode=RUN"] * any(each.startswith("experiment=") for each in fixed)  # which may be a sweep
+    return " ".join(["datamix", *fixed, *once, ratio])
+
+
+def signed(value: float, metric: str) -> str:
+    """A metric for people to read, with its sign."""
     return f"{'+' if value >= 0 else '−'}{number(abs(value), metric)}"
 
 
@@ -206,20 +221,22 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     job of fewer sources counts for the metrics of those that it has.
     """
     done = [result for result in results if result.status == "done" and len(result.sources) > 1]
-    most = max((len(_names(result)) for result in done), default=0)
-    if (chosen := best(settings([r for r in done if len(_names(r)) == most]), goal.metric, goal.kind)) is None:
+    most = max((len(names_of(result)) for result in done), default=0)
+    if (chosen := best(settings([r for r in done if len(names_of(r)) == most]), goal.metric, goal.kind)) is None:
         return f"no job of two or more sources reports {goal.metric}"
     reference = chosen.first
-    names = _names(reference)
-    jobs = [r for r in done if set(_names(r)) <= set(names) and _comparable(r, reference)]
+    names = names_of(reference)
+    jobs = [r for r in done if set(names_of(r)) <= set(names) and comparable(r, reference)]
     metrics, source_of, combine = _fitted(reference, goal)
-    shares = np.array([[_share(result, name) for name in names] for result in jobs])
+    shares = np.array([[share_of(result, name) for name in names] for result in jobs])
     shares /= shares.sum(1, keepdims=True)
     values = {name: np.array([result.metrics.get(name, np.nan) for result in jobs]) for name in metrics}
     reached = combine(np.stack(list(values.values())))
     tried = len(np.unique(shares[np.isfinite(reached)].round(4), axis=0))
     if tried < _FEWEST:
         return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {tried}"
+    if (shares.max(1) > 1 - 1e-9).all():
+        return "each job has trained on one source alone, and none on a mix"
     sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(reached)
     evidence = Evidence(names=names, shares=shares, metrics=values, source_of=source_of, combine=combine, sign=sign)
     return Suggestion(
@@ -232,18 +249,24 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     )
 
 
-def _names(result: Result) -> list[str]:
+def names_of(result: Result) -> list[str]:
+    """The sources of a job, or mixes within its mix."""
     return list(dict.fromkeys(path.partition(".")[0] for path in result.sources))
 
 
-def _share(result: Result, name: str) -> float:
+def share_of(result: Result, name: str) -> float:
+    """The share of a source, or of a mix within the mix."""
     return math.fsum(s["target"] or 0.0 for path, s in result.sources.items() if path.partition(".")[0] == name)
 
 
-def _comparable(result: Result, reference: Result) -> bool:
+def comparable(result: Result, reference: Result) -> bool:
+    """Whether two jobs differ in ratio, seed and the choice of sources alone."""
+
     def rest(config: Mapping[str, Any]) -> dict[str, Any]:
         mix = {key: value for key, value in (config.get("mix") or {}).items() if key not in _RATIO}
-        return {key: value for key, value in config.items() if key not in ("seed", "source")} | {"mix": mix}
+        train = {key: value for key, value in (config.get("train") or {}).items() if key != "keep_predictions"}
+        kept = {key: value for key, value in config.items() if key not in ("seed", "source")}
+        return kept | {"mix": mix, "train": train}
 
     one, two = (each.config.get("source") or {} for each in (result, reference))
     return rest(result.config) == rest(reference.config) and all(one[name] == two[name] for name in one if name in two)
@@ -252,7 +275,7 @@ def _comparable(result: Result, reference: Result) -> bool:
 def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
     """The metrics to fit (of each source, where the goal is their worst or mean), what each is of, how they make it."""
     family, _, kind = goal.metric.partition("/")
-    paths, names = list(reference.sources), _names(reference)
+    paths, names = list(reference.sources), names_of(reference)
     metrics = [f"{family}/{path}" for path in paths]
     places = [names.index(path.partition(".")[0]) for path in paths]
     source_of: dict[str, int | None] = dict(zip(metrics, places, strict=True))

@@ -42,6 +42,8 @@ def models(source: int | None) -> Mapping[str, Fit]:
     if source is not None:
         fits["law of its own share"] = _own_share(source, None)
         fits["law of its own share, with transfer"] = _own_share(source, 0.03)
+    else:
+        fits["additive quadratic"] = _linear(_additive, 1e-3)
     fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(source)}
     if importlib.util.find_spec("sklearn") is not None:
         fits["Gaussian process"] = _gaussian_process
@@ -52,6 +54,12 @@ def _quadratic(ratios: np.ndarray) -> np.ndarray:
     """Scheffé's canonical polynomial of mixtures: shares, and their products by twos."""
     first, second = np.triu_indices(ratios.shape[-1], 1)
     return np.concatenate([ratios, 4 * ratios[..., first] * ratios[..., second]], -1)
+
+
+def _additive(ratios: np.ndarray) -> np.ndarray:
+    """Shares and their squares, whose sum is apart: one curvature for all shares, from which each may differ."""
+    squares = ratios**2
+    return np.concatenate([ratios, 4 * squares.sum(-1, keepdims=True), 0.3 * squares], -1)
 
 
 def _linear(features: Callable[[np.ndarray], np.ndarray], ridge: float) -> Fit:

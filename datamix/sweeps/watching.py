@@ -36,12 +36,17 @@ _HOW_IT_RUNS = ("sweep.", "train.resume=")
 """Overrides that say how a sweep is run, and not what its jobs compute."""
 
 
+class JobsFailed(SystemExit):
+    """Raised when a sweep has come to its end and some of its jobs have failed."""
+
+
 def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[], object]) -> None:
     """Run a multirun, and gather what its jobs leave behind however it ends.
 
     Raises:
       StateError: An earlier sweep lies there that this one does not go on with.
-      SystemExit: Jobs have failed; says which and why.
+      JobsFailed: Jobs have failed, and all have ended; it is said which and why.
+      SystemExit: Jobs have not come to their end.
     """
     directory = Path(str(config.hydra.sweep.dir))
     first, jobs = config.hydra.sweeper.get("first_job") or 0, grid(config, loader)
@@ -99,7 +104,8 @@ def _end(results: list[Result], stopped: BaseException | None, directory: Path) 
     if stopped is not None and any(result.status == "interrupted" for result in bad):
         print(f"{type(stopped).__name__}: {str(stopped).partition(chr(10))[0]}", file=sys.stderr)
     if bad:
-        sys.exit(2 if mistakes else 1)
+        ended = JobsFailed if all(result.status == "failed" for result in bad) else SystemExit
+        raise ended(2 if mistakes else 1)
 
 
 def _check_earlier(

@@ -11,9 +11,8 @@ import numpy as np
 
 from datamix.builder.assembly import Assembly
 from datamix.builder.built import Built, build
-from datamix.builder.opening import open_source
 from datamix.builder.source import OpenSource
-from datamix.builder.values import notes_on_values, what_is_broken
+from datamix.builder.value_checks import notes_on_values, what_is_broken
 from datamix.builder.views import held_out, viewed
 from datamix.config.schema import Config
 from datamix.errors import ConfigError, DataError, SpecError
@@ -114,10 +113,9 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
-    test_sources = [held_out(source, config) for source in config.sources]  # before anything is read
+    opened = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     task = task_of(built)
-    opened = [open_source(source, config, {}) for source in test_sources]
     tests = viewed(built, opened, batch_size=task.test_batch)
     own = {"loss_weight"} if built.loss_weight else set()  # what no test needs
     differing, spec = ({leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (tests, built))
@@ -161,7 +159,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
 
 def _disjoint(built: Built) -> bool:
     labels = [label for of_source in classes(built).values() for label in of_source]
-    return len(labels) == len(set(labels))
+    return 0 < len(labels) == len(set(labels))
 
 
 def _resident(built: Assembly, fed: Collection[str]) -> dict[str, OpenSource]:

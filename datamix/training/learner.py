@@ -276,9 +276,27 @@ def evaluate(
     return summed
 
 
+def losses_of_records(
+    learner: Learner, data: HeldOut, state: State, num_batches: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The loss of each test record, how many things it is a sum over, and its source, [num_batches * batch_size] each.
+
+    The last batch goes on past the end.
+    """
+    model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
+
+    def step(cursor: Cursor, _: None) -> tuple[Cursor, tuple[jax.Array, jax.Array, jax.Array]]:
+        batch, cursor = next_batch(data.compiled, cursor, None)
+        return cursor, (*learner.task.loss(model(*learner.task.inputs(batch)), batch), batch["source_id"])
+
+    _, (losses, counts, sources) = lax.scan(step, data.cursor, length=num_batches)
+    return losses.reshape(-1), counts.reshape(-1), sources.reshape(-1)
+
+
 # One of each for all jobs of a process: the second job finds what the first one compiled.
 train_jitted = tracing.jit(train, static_argnames=("learner", "mesh"))
 evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources", "mesh"))
+losses_of_records_jitted = tracing.jit(losses_of_records, static_argnames=("learner", "num_batches"))
 
 
 def is_key(leaf: jax.Array) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datamix.report.files import write_text
+from datamix.training.events import EventFile
 
 NAME = "metrics.jsonl"
 _PARTS = 20  # between two tests, of the loss in training
@@ -29,7 +29,10 @@ class MetricsFile:
       lines: Those of tests, without what they say of the sources in training.
       losses: The loss in training, by a step, in parts of the steps between two lines.
       loss: The loss in the last line; None before there is one.
+      untrained: The test before the first step, for the curves; None where it was not made.
     """
+
+    untrained: Line | None = None
 
     def __init__(self, directory: Path, lines: Sequence[Line] = (), step: int = 0) -> None:
         """Begin a file, or go on after a step with the tests before it, and the other lines that a file of them has."""
@@ -42,7 +45,7 @@ class MetricsFile:
             before = {}
         before |= {line["step"]: before.get(line["step"], {}) | line for line in lines}
         write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
-        self._board = _board(directory, step)
+        self._events = EventFile(directory, step)
 
     def trained(self, steps: np.ndarray, losses: np.ndarray) -> None:
         """Keep the loss of each step in training as means of a few steps each, for the curves."""
@@ -66,18 +69,10 @@ class MetricsFile:
         with self._path.open("ab", buffering=0) as file:
             file.write(_encoded({**line, **({"sources": sources} if sources else {})}).encode())
             os.fsync(file.fileno())
-        if self._board is not None:
-            scalars = {"loss/train" if name == "loss" else name: value for name, value in line.items()}
-            for source, row in (sources or {}).items():
-                scalars |= {f"train/{key}/{source}": value for key, value in row.items() if value is not None}
-            for name, value in scalars.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Finish TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
+        scalars = {"loss/train" if name == "loss" else name: value for name, value in line.items() if name != "step"}
+        for source, row in (sources or {}).items():
+            scalars |= {f"train/{key}/{source}": value for key, value in row.items() if value is not None}
+        self._events.add(scalars, step)
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -96,12 +91,3 @@ def _encoded(line: Mapping[str, Any]) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps(strict(line), allow_nan=False) + "\n"
-
-
-def _board(directory: Path, step: int) -> Any:
-    """TensorBoard's writer, where the extra is installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        return None
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(directory), purge_step=step or None)

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
+from omegaconf import DictConfig
+
 from datamix import errors
 from datamix.errors import ConfigError, DatamixError, ResourceError, first_line
 from datamix.fingerprint import changes
@@ -84,11 +86,12 @@ def is_first() -> bool:
 
 
 @contextmanager
-def apart() -> Iterator[list[str]]:
-    """Keep what a process other than the first prints and writes out of sight; yields the overrides for that."""
+def apart(config: DictConfig) -> Iterator[None]:
+    """Keep what a process other than the first prints and writes out of sight."""
     with tempfile.TemporaryDirectory(prefix="datamix-") as directory:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        yield [f"hydra.run.dir='{directory}'"]
+        config.hydra.run.dir = directory
+        yield
 
 
 @contextmanager

@@ -20,9 +20,11 @@ from datamix.fingerprint import changes, digest, in_words, records_key, shortene
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.lowering import stored_spec
 from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
+from datamix.spec import bytes_of
 from datamix.training.adapted import check_export
 from datamix.training.adapted import counts as records_of
 from datamix.training.checkpoints import Checkpoints
@@ -34,6 +36,7 @@ from datamix.training.parallel import Parallel, checkpoints_of, mesh_of
 from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
+from datamix.training.tasks.regression import Regression
 
 Item = TypeVar("Item")
 
@@ -103,6 +106,8 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         check_export(config.adapt.export, data.pipeline.adapt, data.pipeline.source_names)
     if not data.pipeline.batching.kept_runs(0, steps):
         raise ConfigError(f"it leaves out all of the run's {steps:,} steps", key="skip", value=config.skip)
+    if settings.keep_predictions and isinstance(data.task, Regression):
+        raise ConfigError("a regression gives numbers, not probabilities", key="train.keep_predictions", value=True)
     learner = Learner.of(settings, data.task, data.pipeline.adapt)
     learner.check(data.pipeline.spec)
     if learner.adapt is not None:
@@ -122,11 +127,13 @@ def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
         mesh=mesh,
     )
     lines: list[Line] = []
+    untrained: Line | None = None
     if settings.resume:
-        lines = _resume(run)
+        lines, untrained = _resume(run)
     else:
         run.checkpoints.clear()
     run.metrics = MetricsFile(directory, lines, run.step)
+    run.metrics.untrained = untrained
     if has_joined():
         mix = data.pipeline.state(steps)
         check_alike(mix["settings"] | _identity(run) | mix["fingerprint"])
@@ -173,12 +180,12 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     return wanted or whole or 0
 
 
-def _resume(run: Run) -> list[Line]:
-    """Go on from the last checkpoint, where there is one; returns the tests before it."""
+def _resume(run: Run) -> tuple[list[Line], Line | None]:
+    """Go on from the last checkpoint, where there is one; returns the tests before it, and the very first."""
     step = run.checkpoints.last()
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
-        return []
+        return [], None
     position = run.checkpoints.position(step)
     path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
     identity = _identity(run)
@@ -210,11 +217,13 @@ def _resume(run: Run) -> list[Line]:
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     # With another batch size, the same records are of other steps.
-    return [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
+    lines = [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
+    return lines, position.get("untrained")
 
 
 _RESUME = "train.resume"
-_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule")  # what is done from then on, and leaves no other state
+# What is done from then on, and leaves no other state.
+_MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule", "mix.loss_weight")
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -231,12 +240,14 @@ def _identity(run: Run) -> dict[str, Any]:
         "optimizer": [settings.optimizer, dict(settings.optimizer_settings)],
         "optimizer.learning_rate": settings.learning_rate,
         "optimizer.schedule": [settings.schedule, dict(settings.schedule_settings)],
+        **({"mix.loss_weight": [weight]} if (weight := run.config.mix.loss_weight) else {}),
     }) | of_source  # fmt: skip
 
 
 def _save(run: Run) -> None:
     mix, adapted = run.data.pipeline.state(run.step), {"adapted": run.adapted} if run.adapted else {}
-    position = {"mix": mix, "identity": _identity(run), "lines": run.metrics.lines, **adapted}
+    tests = {"lines": run.metrics.lines, "untrained": run.metrics.untrained}
+    position = {"mix": mix, "identity": _identity(run), **tests, **adapted}
     run.checkpoints.save(run.step, run.state, position)
 
 
@@ -278,6 +289,18 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
     )
     all_rates, every = np.stack([run.rates for run in runs]), _every(first)
     batching, at = first.data.pipeline.batching, first.step
+
+    def tested() -> Sequence[Sums | None]:
+        return replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+
+    if first.step == 0 < first.steps:
+        begun = time.perf_counter()
+        with failures_named():
+            for run, sums in zip(runs, tested(), strict=True):
+                assert sums is not None
+                run.metrics.untrained = {"step": 0, **run.data.task.metrics(run.data.pipeline.source_names, sums)}
+        for run in runs:
+            run.seconds += (time.perf_counter() - begun) / len(runs)
     while True:
         begun, before = time.perf_counter(), first.step
         kept = batching.after(before, 0)  # the next step that is not left out
@@ -290,8 +313,9 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                     replicas.seek([run.data.pipeline.start(begin) for run in runs])
                 trained.append(replicas.train(all_rates[:, begin:end]))
                 at = end
+            trained_s = (time.perf_counter() - begun) / len(runs)
             if step == first.steps or step % first.settings.eval_every == 0:
-                scores = replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+                scores = tested()
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = any(agreed(interruption.received))  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
@@ -301,7 +325,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
                 loss = np.concatenate([part.loss for part in parts])
                 trail = parts[0]._replace(loss=loss, sums=np.sum([part.sums for part in parts], axis=0))
-                _note(run, before, numbers, trail, partial(replicas.state, i), ending=ending)
+                _note(run, before, numbers, trail, trained_s, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
         if ending:
@@ -310,7 +334,6 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         if step == first.steps:
             break
     for run in runs:
-        run.metrics.close()
         run.checkpoints.close()
 
 
@@ -319,8 +342,17 @@ def _every(run: Run) -> tuple[int, int]:
     return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
 
 
-def _note(run: Run, before: int, steps: np.ndarray, trail: Trail, state: Callable[[], State], *, ending: bool) -> None:
-    """Record what a run has done since the step `before`, and what was left behind by the steps that were trained."""
+def _note(
+    run: Run,
+    before: int,
+    steps: np.ndarray,
+    trail: Trail,
+    seconds: float,
+    state: Callable[[], State],
+    *,
+    ending: bool,
+) -> None:
+    """Record what a run has done since the step `before`, and what the steps, trained in some seconds, left behind."""
     losses: np.ndarray = trail.loss
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
@@ -334,17 +366,22 @@ def _note(run: Run, before: int, steps: np.ndarray, trail: Trail, state: Callabl
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
-    plan, size = run.data.pipeline.plan, run.data.pipeline.batch_size
-    at = [plan.counts(step * size) for step in (run.step, before)]
+    pipeline, plan = run.data.pipeline, run.data.pipeline.plan
+    at = [pipeline.totals(step) for step in (run.step, before)]
     if run.learner.adapt is not None:
-        at[1] = records_of(run.adapted) or [0] * len(plan.names)
+        counts = [records_of(run.adapted) or [0] * len(plan.names)]
         _note_weights(run, run.learner.adapt, before, trail)
-        at[0] = records_of(run.adapted)
+        counts.insert(0, records_of(run.adapted))
+        at = [Totals(records, plan.tokens(records)) for records in counts]
     if run.error is not None:
         return
-    sources = progress(plan, *(Totals(counts, plan.tokens(counts)) for counts in at))
+    sources = progress(plan, *at)
     for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
         row["loss"] = loss / count if count else None
+    for name, now, since in zip(plan.names, at[0].records, at[1].records, strict=True):
+        if pipeline.placements[name] == "host":
+            num_bytes = (now - since) * bytes_of(stored_spec(name, run.data.built.sources[name].spec))
+            sources[name]["bytes_per_s"] = num_bytes / seconds
     metrics = None if run.scores is None else run.data.task.metrics(run.data.pipeline.source_names, run.scores)
     run.metrics.trained(steps, losses)
     run.metrics.add(run.step, float(losses.mean()), metrics, sources)

@@ -132,7 +132,11 @@ def test_records_that_are_chosen_and_drawn() -> None:
     mix = built("source=digits", "source.digits.where=label in [3, 4]", "source.digits.balance=label")
     source = mix.sources["digits"]
     assert set(source.read()["label"].tolist()) == {3, 4}
-    assert (source.balance, source.selection, source.num_classes()) == ("label", ("where", "label in [3, 4]"), 10)
+    assert (source.balance, source.selection, source.declared_num_classes) == (
+        "label",
+        ("where", "label in [3, 4]"),
+        10,
+    )
     weighed = built("source=digits", "source.digits.record_weight=label")
     assert len({each.fingerprint() for each in (mix, weighed, built("source=digits"))}) == 3
     (note,) = mix.notes_on_records()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix.builder import opening, views
 from datamix.errors import ConfigError
 
 
@@ -61,12 +62,44 @@ def test_another_split_of_every_source() -> None:
     assert first_pixels(pickle.loads(pickle.dumps(pipeline.view()))) == [*range(6, 10), 50]
 
 
+def test_other_records_of_every_source() -> None:
+    others = {"a": few(3, 80), "b": [{leaf: values[i] for leaf, values in few(2, 90).items()} for i in range(2)]}
+    settings: dict[str, Any] = {"operators": ["to_float"], "batch_size": 2, "limit": {"a": 5}}
+    view = datamix.mix(SOURCES, stop="forever", **settings).view(others)
+    assert first_pixels(view) == [80, 81, 82, 90, 91]
+    batches = list(view)
+    assert np.concatenate([batch["label"] for batch in batches]).tolist() == [0, 1, 2, 3, 4]  # numbered as in the mix
+    assert np.concatenate([batch["source_id"] for batch in batches]).tolist() == [0, 0, 0, 1, 1]
+    assert first_pixels(pickle.loads(pickle.dumps(view))) == first_pixels(view)
+    assert first_pixels(datamix.load("batch.size=2", *RANDOM, sources=SOURCES).view(others)) == first_pixels(view)
+
+
+def test_each_source_of_a_view_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = ["source.a.split=train[:6]", "source.a.test_split=train[6:]", "source.b.test_split=train[:1]"]
+    pipeline, opened = datamix.load("batch.size=2", *splits, *RANDOM, sources=SOURCES), []
+
+    def open_source(source: Any, *arguments: Any) -> Any:
+        opened.append((source.name, source.settings["split"]))
+        return opening.open_source(source, *arguments)
+
+    monkeypatch.setattr(views, "open_source", open_source)
+    pipeline.view()
+    assert opened == [("a", "train[6:]"), ("b", "train[:1]")]
+
+
 def test_what_cannot_be_viewed() -> None:
     pipeline = datamix.mix(SOURCES, batch_size=4)
     with pytest.raises(
-        ConfigError, match=r"^split = 'test'; sources that are Python objects have no splits\. view\(spl"
+        ConfigError,
+        match=r"^split = 'test'; sources that are Python objects have no splits\. .* as in view\(\{'a': …\}\)",
     ):
         pipeline.view()
+    with pytest.raises(
+        ConfigError, match=r"^split: it has other records of each of a, b, and of no others\. .* leave out 'b', 'c'\."
+    ):
+        pipeline.view({"a": few(3), "c": few(3)})
+    with pytest.raises(ConfigError, match="source 'b': int is no source; it needs len"):
+        pipeline.view({"a": few(3), "b": 3})
     with pytest.raises(ConfigError, match=r"views are of pipelines that datamix\.load or datamix\.mix has made"):
         pipeline.view(None).view(None)
     loaded = datamix.load("batch.size=4", sources=SOURCES)

@@ -16,6 +16,8 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import datamix
@@ -252,3 +254,28 @@ def test_hydra_finds_light_plugins() -> None:
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "True [] []\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["mix.share.mnist=0.5", "batch.size=8"],
+        ["batch.size=8", "seed=3", "mix=random", "mix.window=4"],
+        ["+vars.size=4", "batch.size=${vars.size}", "source.mnist.split='train[:10]'"],
+        ["job=train", "model=linear", "model.missing=1"],
+        ["~stop.samples", "batch.size=8"],
+        ["mix.share.mnist=0.1,0.2"],
+        ["nothing.of.the.kind=1"],
+    ],
+)
+def test_a_job_of_a_sweep_is_composed_as_hydra_composes_it(overrides: list[str]) -> None:
+    ours = config_loader()
+    theirs = ConfigLoaderImpl(ours.get_search_path())
+    master = ours.load_configuration("config", prepared(["hydra.sweep.dir=a"]), RunMode.MULTIRUN)
+    results = []
+    for loader in (theirs, ours, ours):  # a copy is as good as the first
+        try:
+            results.append(OmegaConf.to_container(loader.load_sweep_config(master, overrides), resolve=False))
+        except HydraException as error:
+            results.append(str(error))
+    assert results[0] == results[1] == results[2]

@@ -28,8 +28,8 @@ def config_of(directory: Path | str) -> DictConfig:
 
 def test_a_directory_of_the_users_choice_is_left_as_it_is(tmp_path: Path) -> None:
     config = config_of(tmp_path / "runs" / "a")
-    with directory_in_use(config, "hydra.run.dir") as overrides:
-        assert overrides == []
+    with directory_in_use(config, "hydra.run.dir"):
+        assert config.hydra.overrides.hydra == []
         (tmp_path / "runs" / "a" / "report.json").touch()
     assert [path.name for path in (tmp_path / "runs" / "a").iterdir()] == ["report.json"]
     with directory_in_use(config, "hydra.run.dir"):
@@ -48,10 +48,10 @@ def test_of_one_second_each_run_has_its_own(tmp_path: Path) -> None:
     directories = []
     for number in range(3):
         config = config_of(tmp_path / "it's" / "${now:%H-%M-%S}")
-        with directory_in_use(config, "hydra.run.dir") as overrides:
+        with directory_in_use(config, "hydra.run.dir"):
             directory = Path(config.hydra.run.dir)
-            assert overrides == [f"hydra.run.dir='{directory!s}'".replace("it's", "it\\'s")]
-            assert config.hydra.overrides.hydra == overrides
+            override = f"hydra.run.dir='{directory!s}'".replace("it's", "it\\'s")
+            assert config.hydra.overrides.hydra == [override]
             (directory / "report.json").touch()
         directories.append(directory)
         assert directory.name.removeprefix(directories[0].name) == ("" if number == 0 else f"-{number + 1}")

@@ -340,7 +340,7 @@ def test_what_a_mix_is_made_of_has_the_settings_of_any_source(nested: Path) -> N
         ),
         (
             ["source=inner", "source.inner.weights.a=3"],
-            r"source\.inner\.ratio and source\.inner\.weights\.a both say how much",
+            r"source\.inner\.ratio = .*; it and source\.inner\.weights\.a both say how much",
         ),
         (["source=outer", "source.outer.inner.a.limt=3"], r"no key 'limt' in source\.outer\.inner\.a\."),
         (

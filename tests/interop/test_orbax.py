@@ -15,8 +15,9 @@ from datamix.interop.orbax import Checkpointable, MixRestore, MixSave
 from datamix.pipeline.iterator import BatchIterator
 
 
-def iterator(steps: int, seed: int = 0) -> BatchIterator:
-    pipeline = datamix.mix({"a": {"label": np.arange(50)}}, batch_size=4, stop="forever", seed=seed)
+def iterator(steps: int, seed: int = 0, **weights: int) -> BatchIterator:
+    sources = {name: {"label": np.arange(50)} for name in "ab"}
+    pipeline = datamix.mix(sources, batch_size=4, stop="forever", seed=seed, weights=weights)
     return pipeline.iterator(start=steps)
 
 
@@ -33,6 +34,10 @@ def test_a_checkpoint_manager_saves_the_mix_beside_the_model(tmp_path: Path) -> 
         assert resumed.step == 5
         with pytest.raises(StateError, match="under another configuration: seed was 0 and is 1"):
             manager.restore(5, args=ocp.args.Composite(mix=MixRestore(iterator(0, seed=1))))
+        with pytest.raises(StateError, match=r"mix\.weights\.a was 1/2 and is 3/4.*on purpose with changed='mix'"):
+            manager.restore(5, args=ocp.args.Composite(mix=MixRestore(iterator(0, a=3))))
+        other = manager.restore(5, args=ocp.args.Composite(mix=MixRestore(iterator(0, a=3), changed="mix"))).mix
+        assert (other.step, other.state()["counts"]) == (5, {"a": 10, "b": 10})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -43,6 +48,9 @@ def test_version_1_takes_an_iterator(tmp_path: Path) -> None:
     resumed = iterator(0)
     v1.load_checkpointables(tmp_path / "run", {"mix": Checkpointable(resumed)})
     assert resumed.step == 5
+    other = iterator(0, a=3)
+    v1.load_checkpointables(tmp_path / "run", {"mix": Checkpointable(other, changed="mix")})
+    assert len(other.state()["history"]) == 1
 
 
 def test_a_state_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:

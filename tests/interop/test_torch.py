@@ -56,6 +56,32 @@ if __name__ == "__main__":
     assert begun + rest == expected, "resumed"
     print("same", len(plain))
 """
+ELASTIC = f"""{MIX}
+def loader(kind, data, workers, **settings):
+    return kind(data, batch_size=None, num_workers=workers, multiprocessing_context="fork", **settings)
+
+if __name__ == "__main__":
+    count = 5
+    stateful = loader(StatefulDataLoader, dataset(pipeline()), 3, snapshot_every_n_steps=2)
+    iterator = iter(stateful)
+    begun = seen(next(iterator) for _ in range(count))
+    state = stateful.state_dict()
+    del iterator
+    rests = []
+    for workers in (1, 2, 4):
+        resumed = dataset(pipeline())
+        resumed.load_state_dict(state)
+        rests.append(seen(loader(DataLoader, resumed, workers)))
+    other = loader(StatefulDataLoader, dataset(pipeline()), 2)
+    other.load_state_dict(state)
+    try:
+        next(iter(other))
+    except datamix.StateError as error:
+        print(str(error).splitlines()[-1])
+    alone = dataset(pipeline())
+    alone.load_state_dict(state)
+    assert [begun + rest for rest in [*rests, seen(alone)]] == [seen(pipeline())] * 4
+"""
 FORKED = f"""{MIX}
 mix = pipeline()
 mix[0]
@@ -102,6 +128,31 @@ def test_workers_leave_steps_out_together(tmp_path: Any) -> None:
 @pytest.mark.slow
 def test_a_worker_that_would_wait_for_ever_says_so(tmp_path: Any) -> None:
     assert 'start workers with multiprocessing_context="spawn"' in run(FORKED, tmp_path, "", "", "device")
+
+
+@pytest.mark.slow
+def test_a_loaders_state_goes_on_under_another_number_of_workers(tmp_path: Any) -> None:
+    told = run(ELASTIC, tmp_path, "", "", "device", "skip")
+    assert "was taken in worker 0 of 3, and this is worker 0 of 2; restore it with num_workers=3, or give the" in told
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata asks PyTorch for every name
+def test_a_loaders_state_is_one_of_its_dataset() -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    pipeline = mix(stop="all_exhausted")
+    loader = stateful(datamix.interop.torch.dataset(pipeline), batch_size=None)
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    other = datamix.interop.torch.dataset(pipeline)
+    other.load_state_dict(loader.state_dict())
+    assert next(iter(other))["label"].tolist() == pipeline[3]["label"].tolist()
+    list(batches)
+    other.load_state_dict(loader.state_dict())  # at its end, it begins anew
+    assert next(iter(other))["label"].tolist() == pipeline[0]["label"].tolist()
+    other.load_state_dict({"_num_yielded": 3})
+    with pytest.raises(StateError, match="this is no state of datamix"):
+        iter(other)
 
 
 def test_a_loader_gives_the_batches() -> None:

@@ -71,7 +71,7 @@ def test_a_walk_gives_what_the_counts_say() -> None:
         counts[i] += 1
         assert all(abs(count - share * (start + offset + 1)) < 2 for count, share in zip(counts, shares, strict=True))
     assert counts == period.counts(start + 3000)
-    assert [period.position_of(int(i), int(n)) for i, n in zip(source[:50], number[:50], strict=True)] == [
+    assert [period.slot_of(int(i), int(n)) for i, n in zip(source[:50], number[:50], strict=True)] == [
         start + offset for offset in range(50)
     ]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
-from datamix.mixing.lengths import RecordLengths
+from datamix.mixing.record_lengths import RecordLengths
 from datamix.mixing.shuffle import Shuffle
 
 THIRDS = Group.flat([Fraction(1, 3), Fraction(0), Fraction(2, 3)])

@@ -46,7 +46,7 @@ def test_a_group_of_which_nothing_takes_part_takes_none() -> None:
     assert np.bincount(plan.take(0, 100).source).tolist() == [0, 0, 50, 50]
     with pytest.raises(ConfigError, match=r"^mix: all\.vision has a share, but all weights in it are 0; "):
         shares(weights=none, share={"all.vision": 0.5})
-    with pytest.raises(ConfigError, match=r"^all weights are 0; at least one source needs a weight above 0\.$"):
+    with pytest.raises(ConfigError, match=r"^mix\.weights: all are 0; at least one source needs one above 0\.$"):
         shares(weights={"all": 0, "audio": 0})
 
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import TABLE_SLOTS, tijdeman
 from datamix.mixing.groups import Group
 from datamix.mixing.orders import Demand, concat, proportional, random, round_robin
 from datamix.mixing.periods import Carried, Period, Table
 from datamix.mixing.plan import Plan
+from datamix.mixing.table_fills import TABLE_SLOTS, tijdeman
 from datamix.mixing.weights import integer_weights, resolve_shares
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=60)

@@ -73,7 +73,7 @@ def test_batches_of_nothing(batch_size: int) -> None:
 
 
 def test_all_weights_zero() -> None:
-    with pytest.raises(ConfigError, match=r"^all weights are 0; at least one source needs a weight above 0\.$"):
+    with pytest.raises(ConfigError, match=r"^mix\.weights: all are 0; at least one source needs one above 0\.$"):
         Plan({"a": 5, "b": 5}, {"a": 0, "b": 0})
 
 

@@ -35,3 +35,17 @@ def test_a_mix_without_tokens_tells_none_and_past_its_end_nothing_more() -> None
     plan = Plan({"a": 4, "b": 4})
     rows = progress(plan, Totals.at(plan, 100), Totals.at(plan, 0))
     assert rows["a"] == {"records": 4, "epochs": 1.0, "share": 0.5, "share_lately": 0.5}
+
+
+def test_what_is_left_out_on_the_way_is_not_given() -> None:
+    tokens = {"a": np.arange(1, 8), "b": np.arange(5)}
+    plan = Plan({"a": 7, "b": 5}, {"a": 3}, stop="forever", num_tokens=tokens)
+    kept = Totals.at(plan, 40).without(Totals.at(plan, 10), Totals.at(plan, 25))
+    taken = [plan.take(0, 10), plan.take(25, 15)]
+    for source, values in enumerate(tokens.values()):
+        records = np.concatenate([each.record[each.source == source] for each in taken])
+        assert kept.records[source] == len(records)
+        assert kept.tokens is not None
+        assert kept.tokens[source] == values[records].sum()
+    plain = Plan({"a": 7, "b": 5}, stop="forever")
+    assert Totals.at(plain, 9).without(Totals.at(plain, 2), Totals.at(plain, 4)) == ([4, 3], None)

@@ -155,7 +155,7 @@ def test_what_does_not_fit_a_plan() -> None:
     by_weight = ByWeight.of(np.ones(4))
     with pytest.raises(ConfigError, match=r"^sampling\.a: source 'a' has 5 records, and 4 are drawn from\.$"):
         Plan({"a": 5}, sampling={"a": by_weight})
-    with pytest.raises(ConfigError, match=r"^sampling: there is no source 'b' in this mix\. Known: a\.$"):
+    with pytest.raises(ConfigError, match=r"^sampling\.b: there is no source 'b' in this mix\. Known: a\.$"):
         Plan({"a": 4}, sampling={"b": by_weight})
     message = (
         r"^mix\.unit: it counts every record once an epoch, and a's are drawn\. Leave balance and record_weight out"

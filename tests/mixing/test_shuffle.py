@@ -13,7 +13,7 @@ def orders_of(plan: Plan, source: int, num_epochs: int) -> list[list[int]]:
     """The records of a source's first epochs, in order."""
     size = plan.sizes[source]
     share = float(plan.shares[source])
-    selection = plan.take(0, int(num_epochs * size / share) + 20 * len(plan.sizes) * plan.batch_records)
+    selection = plan.take(0, int(num_epochs * size / share) + 20 * len(plan.sizes) * plan.slot_records)
     mine = selection.source == source
     return [selection.record[mine & (selection.epoch == epoch)].tolist() for epoch in range(num_epochs)]
 
@@ -179,5 +179,5 @@ def test_every_place_of_blocks_is_as_likely() -> None:
 def test_blocks_that_are_none() -> None:
     with pytest.raises(ConfigError, match=r"^block_records\.a = 0; it is 1 or more, and less than 2\^32\.$"):
         Plan({"a": 5}, shuffle="blocks(2)", block_records={"a": 0})
-    with pytest.raises(ConfigError, match=r"^block_records: there is no source 'b' in this mix\. Known: a\.$"):
+    with pytest.raises(ConfigError, match=r"^block_records\.b: there is no source 'b' in this mix\. Known: a\.$"):
         Plan({"a": 5}, shuffle="blocks(2)", block_records={"b": 3})

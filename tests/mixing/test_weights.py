@@ -115,12 +115,14 @@ def test_a_negative_number_in_a_ratio_names_the_source_it_is_for() -> None:
 
 def test_all_weights_zero() -> None:
     for rules in ({"weights": dict.fromkeys(NAMES, 0)}, {"ratio": "0:0:0"}):
-        with pytest.raises(ConfigError, match=r"^all weights are 0; at least one source needs a weight above 0\.$"):
+        with pytest.raises(ConfigError, match=r"^mix\.weights: all are 0; at least one source needs one above 0\.$"):
             resolve_shares(NAMES, **rules)
 
 
 def test_shares_that_leave_something_to_nobody() -> None:
-    message = r"^mix\.share adds up to 0\.5 and no other source has a weight to take the rest; make the shares add up"
+    message = (
+        r"^mix\.share: it adds up to 0\.5 and no other source has a weight to take the rest\. Make the shares add up"
+    )
     with pytest.raises(ConfigError, match=message):
         resolve_shares(NAMES, share={"mnist": 0.5}, weights={"fashion": 0, "svhn": 0})
     with pytest.raises(ConfigError, match=message.replace(r"0\.5", "0")):
@@ -155,11 +157,13 @@ def test_ten_shares_of_a_tenth_are_one() -> None:
 
 def test_two_rules_for_one_source() -> None:
     with pytest.raises(
-        ConfigError, match=r"^mix\.weights\.mnist and mix\.share\.mnist both say how much of mnist; give"
+        ConfigError, match=r"^mix\.weights\.mnist = .*; it and mix\.share\.mnist both say how much of mnist\. Give"
     ):
         resolve_shares(NAMES, weights={"mnist": 1}, share={"mnist": 0.5})
     for rules, other in (({"weights": {"svhn": 1}}, "weights.svhn"), ({"share": {"svhn": 1}}, "share.svhn")):
-        with pytest.raises(ConfigError, match=rf"^mix\.ratio and mix\.{other} both say how much of each source; give"):
+        with pytest.raises(
+            ConfigError, match=rf"^mix\.ratio = .*; it and mix\.{other} both say how much of each source\. Give"
+        ):
             resolve_shares(NAMES, ratio="1:1:1", **rules)  # type: ignore[arg-type]
 
 

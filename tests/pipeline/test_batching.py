@@ -58,7 +58,7 @@ def test_shards_are_contiguous_and_differ_by_a_row_at_most(num_rows: int, num_sh
 def reference(plan: Plan, batching: Batching, step: int) -> list[int]:
     """The rows of one batch, shuffled on the host, batch by batch."""
     size = batching.batch_size
-    first, rows = step * size // plan.batch_records, batching.num_rows(step)
+    first, rows = step * size // plan.slot_records, batching.num_rows(step)
     key = key_for(plan.seed, "batch", "shuffle")
     words = tuple(np.asarray([word], np.uint32) for word in key)
     for word in (first >> 32, first % 2**32):
@@ -73,10 +73,10 @@ def test_rows_are_shuffled_as_on_the_host(granularity: str, first: int) -> None:
     length = 6 * (first + 3) + 5
     plan = Plan({"a": 50, "b": 9}, stop="forever", batch_size=6, granularity=granularity, seed=4)
     batching = Batching(length=length, batch_size=6, remainder="keep")
-    slot = first * 6 // plan.batch_records
+    slot = first * 6 // plan.slot_records
     position = np.asarray([slot >> 32, slot % 2**32], np.uint32)
     shuffle = jax.device_put(RowShuffle.of(plan, batching))
-    rows = shuffle.rows(position, 4, 6, plan.batch_records)
+    rows = shuffle.rows(position, 4, 6, plan.slot_records)
     expected = [[6 * i + row for row in reference(plan, batching, first + i)] for i in range(4)]
     assert np.asarray(rows).reshape(4, 6).tolist() == expected
     assert expected[-1][-1] == 23  # past the end of the mix: it stays

@@ -527,6 +527,37 @@ def test_metrics_follow_from_the_step(load: Callable[..., datamix.Pipeline]) -> 
     assert sought.metrics()["sources"]["a"]["share_lately"] is None
 
 
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_what_is_computed_ahead_is_bounded_by_what_is_asked_for(placement: str) -> None:
+    def mix(prefetch_bytes: int | None) -> datamix.Pipeline:
+        rows = np.arange(40_000, dtype=np.uint8).reshape(400, 100)
+        settings: dict[str, Any] = {"placement": placement, "prefetch_bytes": prefetch_bytes}
+        return datamix.mix({"a": {"x": rows}, "b": {"x": rows[::-1]}}, batch_size=8, stop="forever", **settings)
+
+    batch_bytes = 8 * (100 + 4)  # with the number of the source
+    whole, few = mix(None), mix(20 * batch_bytes)
+    assert few.iterator().program.num_steps * batch_bytes <= 10 * batch_bytes
+    assert whole.iterator().program.num_steps > 10
+    assert mix(1).iterator().program.num_steps == 1
+    assert few.with_weights({"a": 2}).iterator().program == few.iterator().program
+    for batch, expected, _ in zip(few, whole, range(50), strict=False):
+        np.testing.assert_array_equal(batch["x"], expected["x"])
+
+
+def test_metrics_leave_out_what_is_skipped() -> None:
+    sources = {name: {"number": np.arange(size)} for name, size in {"a": 37, "b": 11}.items()}
+    pipeline = datamix.mix(sources, skip=[[0, 2], [4, 5]], batch_size=8, weights={"a": 3}, stop="forever")
+    iterator, counts, lately = pipeline.iterator(), np.zeros(2, int), np.zeros(2, int)
+    for _ in range(6):
+        assert [row["records"] for row in iterator.metrics()["sources"].values()] == counts.tolist()
+        counts += (lately := np.bincount(next(iterator)["source_id"], minlength=2))
+    rows = iterator.metrics()["sources"].values()
+    assert iterator.step == 9
+    assert [row["share_lately"] for row in rows] == (lately / 8).tolist()
+    sought = pipeline.iterator(9).metrics()["sources"].values()
+    assert [row["records"] for row in sought] == counts.tolist()
+
+
 def test_epochs_that_nobody_has_foreseen_are_told_once(
     load: Callable[..., datamix.Pipeline], caplog: pytest.LogCaptureFixture
 ) -> None:

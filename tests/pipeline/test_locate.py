@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import datamix
 from datamix.errors import ConfigError
+from datamix.mixing.loss_weights import inverse_shares
 from datamix.mixing.periods import Carried, Draws, Runs, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.sampling import ByClass, ByWeight
@@ -51,7 +53,7 @@ def on_device(plan: Plan) -> PlanArrays:
 def assert_located(got: Located, plan: Plan, start: int, count: int) -> None:
     """The same records as the plan's, up to the plan's end."""
     expected = plan.take(start, count)
-    for mine, theirs in zip(got, expected, strict=True):
+    for mine, theirs in zip(got[:3], expected, strict=True):
         assert mine.dtype == np.uint32
         np.testing.assert_array_equal(np.asarray(mine)[: len(theirs)], theirs.astype(np.uint32))
 
@@ -61,9 +63,9 @@ def walk(plan: Plan, start: int, num_slots: int, times: int) -> Cursor:
     arrays = on_device(plan)
     cursor = cursor_at(plan, start)
     for i in range(times):
-        begin = start + i * num_slots * plan.batch_records
+        begin = start + i * num_slots * plan.slot_records
         got, cursor = located(arrays, cursor, num_slots)
-        assert_located(got, plan, begin, num_slots * plan.batch_records)
+        assert_located(got, plan, begin, num_slots * plan.slot_records)
     return cursor
 
 
@@ -73,7 +75,7 @@ def walk(plan: Plan, start: int, num_slots: int, times: int) -> Cursor:
 def test_exact_records() -> None:
     plan = Plan({"a": 2, "b": 3}, order="round_robin", stop="forever", shuffle=False)
     arrays = arrays_of(plan)
-    assert (arrays.shuffle, arrays.records_per_slot) == ("none", 1)
+    assert (arrays.shuffle, arrays.slot_records) == ("none", 1)
     got, cursor = located(arrays, cursor_at(plan, 0), 8)
     assert got.source.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     assert got.epoch.tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
@@ -103,7 +105,7 @@ def test_exact_cursors() -> None:
 def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: type, static: tuple[Any, ...]) -> None:
     arrays = arrays_of(plan_of(order, **settings))
     assert type(arrays.slots) is lookup
-    assert (arrays.shuffle, arrays.records_per_slot, arrays.slots.draws_records) == static
+    assert (arrays.shuffle, arrays.slot_records, arrays.slots.draws_records) == static
 
 
 # The plan, traced.
@@ -190,8 +192,8 @@ def test_blocks_between_which_slots_are_swapped(settings: dict[str, Any]) -> Non
     period = plan.stages[0].period
     assert isinstance(period, Carried)
     for block in (1, 2, 3, 10**9):
-        walk(plan, (block * period.table.length - 30) * plan.batch_records, 48, 3)
-    walk(plan, 5 * plan.batch_records, 5 * period.table.length // 2, 2)
+        walk(plan, (block * period.table.length - 30) * plan.slot_records, 48, 3)
+    walk(plan, 5 * plan.slot_records, 5 * period.table.length // 2, 2)
 
 
 def test_stages_of_tables_and_of_blocks_between_which_slots_are_swapped() -> None:
@@ -301,7 +303,7 @@ def test_vmap_over_cursors_is_a_loop() -> None:
     )
     got, behind = many(arrays, stacked)
     for i, (start, cursor) in enumerate(zip(starts, cursors, strict=True)):
-        assert_located(Located(*(field[i] for field in got)), plan, start, 48)
+        assert_located(Located(*(field[i] for field in got[:3])), plan, start, 48)
         _, alone = located(arrays, cursor, 48)
         jax.tree.map(lambda mine, theirs, i=i: np.testing.assert_array_equal(mine[i], theirs), behind, alone)
 
@@ -314,7 +316,7 @@ def test_vmap_over_ratios_is_a_loop() -> None:
     cursors = jax.tree.map(lambda *leaves: np.stack(leaves), *(cursor_at(plan, 500) for plan in plans))
     got, _ = jax.jit(jax.vmap(lambda a, c: locate(a, c, 48)), compiler_options=QUICK)(stacked, cursors)
     for i, plan in enumerate(plans):
-        assert_located(Located(*(field[i] for field in got)), plan, 500, 48)
+        assert_located(Located(*(field[i] for field in got[:3])), plan, 500, 48)
 
 
 # One program for every ratio.
@@ -366,6 +368,12 @@ def test_one_trace_for_other_sizes_seeds_and_stops() -> None:
 # What does not fit 32 bits.
 
 
+def test_a_source_too_large_for_the_pipeline_is_refused() -> None:
+    message = r"^source\.b: its epoch has 4,294,967,295 records, and the pipeline counts to 4,227,858,432\. Give it a "
+    with pytest.raises(ConfigError, match=message):
+        arrays_of(Plan({"a": 5, "b": 2**32 - 1}))
+
+
 def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
     plan = Plan({"a": 2**31, "b": 2**31}, order="concat")
     with pytest.raises(
@@ -384,3 +392,42 @@ def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
                 granularity="batch",
             )
         )
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"schedule": [{"until": 3, "ratio": "1:3"}, {"until": 5, "ratio": "1:1"}, {"ratio": "2:0"}]},
+        *(
+            pytest.param(keywords, marks=pytest.mark.slow)
+            for keywords in (
+                {"schedule": [{"until": 2, "ratio": "1:3"}, {"ratio": "3:1"}], "granularity": "batch"},
+                {"schedule": [{"until": 2**33 + 3, "ratio": "1:3"}, {"ratio": "3:1"}], "start": 2**33},
+                {"stop": "exhaust_once", "weights": {"b": 2}, "shuffle_rows": True, "remainder": "keep"},
+                {"weights": {"a": 3}, "placement": "host"},
+            )
+        ),
+    ],
+    ids=["schedule", "batches", "far", "dropping", "constant"],
+)
+def test_weights_in_the_loss_follow_the_shares_of_the_step(keywords: dict[str, Any]) -> None:
+    sources = {name: {"number": np.arange(size)} for name, size in {"a": 50, "b": 21}.items()}
+    start, keywords = keywords.get("start", 0), {key: value for key, value in keywords.items() if key != "start"}
+    pipeline = datamix.mix(sources, loss_weight="inverse_share", batch_size=6, **{"stop": "forever"} | keywords)
+    plan, iterator, seen = pipeline.plan, pipeline.iterator(start), set()
+    for step in range(start, start + 8):
+        batch = next(iterator)
+        places = plan.take(6 * step, 6)
+        of_place = {
+            (int(source), int(record)): inverse_shares(plan.targets_at(6 * step + row))[source]
+            for row, (source, record) in enumerate(zip(places.source, places.record, strict=True))
+        }
+        rows = zip(batch["source_id"].tolist(), batch["number"].tolist(), strict=True)
+        assert batch["loss_weight"].tolist() == pytest.approx([of_place[row] for row in rows])
+        seen |= set(of_place.values())
+        for leaf, values in pipeline[step].items():
+            np.testing.assert_array_equal(values, batch[leaf])
+    assert len(seen) > 1
+    other = pipeline.with_weights({"a": 1, "b": 4})[0]
+    weight_of = dict(zip(other["source_id"].tolist(), other["loss_weight"].tolist(), strict=True))
+    assert weight_of.items() <= {0: 2.5, 1: 0.625}.items()

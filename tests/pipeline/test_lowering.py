@@ -11,7 +11,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError
-from datamix.operators.base import operator
+from datamix.operators.base import operator, traits
 from datamix.operators.image import (
     cast,
     channels_last,
@@ -23,7 +23,7 @@ from datamix.operators.image import (
     to_grayscale,
     to_rgb,
 )
-from datamix.operators.label import one_hot
+from datamix.operators.label import offset_label, one_hot, tag_source
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import agreed_spec, assemble, chain_of, check_specs, stored_spec
 from datamix.spec import LeafSpec, Record
@@ -130,6 +130,53 @@ def test_a_chain_is_followed_without_computing() -> None:
     assert dict(chain.steps[2].shapes)["image"] == (2, 3, 1)  # a number a channel needs the channels
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int32", "float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        use(to_float),
+        use(to_float, leaf="label", largest=2),
+        use(normalize, mean=0.5, std=2),
+        use(normalize, mean=[0, 0.5, 1.0], std=0.1),
+        use(normalize, mean=0, std=1, leaf="label"),
+        use(offset_label, offset=None),
+        use(offset_label, offset=3, leaf="image", keep_negative=True),
+        use(tag_source, source_id=3),
+        use(tag_source, source_id=3, leaf="image"),
+    ],
+    ids=str,
+)
+def test_what_operators_say_comes_of_them_is_what_tracing_finds(operation: Operation, dtype: str) -> None:
+    spec = {"label": LeafSpec((), "int32"), "image": LeafSpec((4, 5, 3), dtype)}
+    said = traits(operation.function).after(spec, **operation.settings)
+    mix = graph(a=[operation])
+    if said is None:  # nobody has to say, where tracing may refuse
+        return
+    traced = chain_of(mix.chain("a"), spec).spec
+    assert said == traced
+    assert list(check_specs(mix, {"a": spec}).items()) == list(traced.items())
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        use(to_float, leaf="imag"),
+        use(normalize, mean="low", std=1),
+        use(normalize, mean=0.5, std=0),
+        use(normalize, mean=[0, 1], std=1),
+        use(normalize, mean=[[1], [1, 2]], std=1),
+        use(offset_label, offset="a"),
+        use(tag_source, source_id="a"),
+    ],
+    ids=str,
+)
+def test_what_tracing_refuses_no_operator_calls_known(operation: Operation) -> None:
+    with pytest.raises((ConfigError, SpecError)):
+        check_specs(
+            graph(a=[operation]), {"a": {"image": LeafSpec((4, 5, 3), "uint8"), "label": LeafSpec((), "int32")}}
+        )
+
+
 def test_what_an_operator_cannot_take_names_its_node() -> None:
     with pytest.raises(SpecError, match=r"^a/to_rgb: .*leaf 'imag'"):
         check_specs(graph(a=[use(to_rgb, leaf="imag")]), {"a": IMAGES})
@@ -234,7 +281,7 @@ def test_sources_share_storage_by_spec_and_program_by_operators() -> None:
     assert dict(program.spec)["image"] == LeafSpec((4, 4, 1), "float32")
     (mean,) = (settings["mean"] for settings in numbers[0].settings if settings)
     np.testing.assert_allclose(mean, [0.5, 0, 0.1])  # a row a source
-    assert [step.random for step in program.shared.steps] == [True]
+    assert [step.promised.random for step in program.shared.steps] == [True]
     (words,) = numbers[-1].keys
     assert len({tuple(key) for key in np.stack(words, axis=1).tolist()}) == 3  # each source has keys of its own
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(numbers))

@@ -400,7 +400,7 @@ def test_records_that_are_drawn_are_not_counted() -> None:
     assert numbers(back, 3) == numbers(drawn.iterator(2), 3)
 
 
-def test_the_weights_in_the_loss_go_with_the_mix() -> None:
+def test_the_weights_in_the_loss_change_no_sequence() -> None:
     one, other = (mix(weights={"a": weight}, loss_weight="inverse_share") for weight in (1, 3))
     state = saved(one.iterator(3).state())
     one.iterator().restore(state)
@@ -411,5 +411,30 @@ def test_the_weights_in_the_loss_go_with_the_mix() -> None:
     batch, expected = next(changed), other[0]
     of_a = {float(each["loss_weight"][each["source_id"] == 0][0]) for each in (batch, expected)}
     assert len(of_a) == 1
-    with pytest.raises(StateError, match=r"mix\.loss_weight\.a was 1(\.0)? and is 2(\.0)?"):
-        mix(loss_weight={"a": 2}).iterator().restore(mix(loss_weight={"a": 1}).iterator(2).state())
+    for rule in ({"a": 2}, {"b": 3}, None):
+        plain = mix(loss_weight=rule)
+        plain.iterator().restore(state)
+        one.iterator().restore(saved(plain.iterator(2).state()))
+
+
+def test_an_end_of_epochs_that_has_not_come_yet_changes_no_state() -> None:
+    ends: list[dict[str, Any]] = [{}, {"max_epochs": {"a": 5}}, {"max_epochs": {"a": 2}, "at_max_epochs": "error"}]
+    plain, *_ = pipelines = [mix(**end) for end in ends]
+    for one, other in itertools.permutations(pipelines, 2):
+        resumed = other.iterator()
+        resumed.restore(saved(one.iterator(8).state()))  # a's second epoch ends with record 68
+        assert numbers(resumed, 1) == numbers(plain.iterator(8), 1)
+    late = saved(plain.iterator(20).state())
+    mix(max_epochs={"a": 5}).iterator().restore(late)
+    with pytest.raises(StateError, match=r"mix\.max_epochs was not set and is \[\{\"a\": 1\}, \"drop\"\]"):
+        mix(max_epochs={"a": 1}).iterator().restore(late)
+
+
+def test_a_state_is_of_all_records_of_a_source_given_or_not() -> None:
+    late = next(number for number in numbers(mix().iterator(3), 1) if number >= 1000)
+    values = np.where(ARRAYS["b"]["number"] == late, -1, ARRAYS["b"]["number"])
+    other = datamix.mix({"a": ARRAYS["a"], "b": {"number": values}}, stop="forever", batch_size=4, labels="keep")
+    state = saved(mix().iterator(1).state())
+    for insists in (None, "mix"):
+        with pytest.raises(StateError, match="over other records of source 'b' than are here; restore"):
+            other.iterator().restore(state, changed=insists)

@@ -26,19 +26,20 @@ def test_which_images_can_be_drawn(shape, drawn):
 
 
 def test_labels_and_classes(built):
+    pipeline = built.pipeline()
     assert label_of({"label": np.array([4, 13])}, 1) == 13
     assert label_of({"label": np.eye(3)}, 1) is None
     assert label_of({"x": np.zeros(3)}, 1) is None
-    assert class_of(built, "digits", 4) == "four"
-    assert class_of(built, "garments", 10) == built.sources["garments"].class_names[0]  # as the union numbers it
-    assert [class_of(built, "digits", label) for label in (None, -1, 10, 1.5)] == [""] * 4
+    assert class_of(pipeline, "digits", 4) == "four"
+    assert class_of(pipeline, "garments", 10) == built.sources["garments"].class_names[0]  # as the union numbers it
+    assert [class_of(pipeline, "digits", label) for label in (None, -1, 10, 1.5)] == [""] * 4
 
 
 def test_normalization_is_undone_and_whole_numbers_are_scaled(built):
     pixels = (np.float32([[[0.0], [0.5], [1.0]]]) - 0.1307) / 0.3081
-    np.testing.assert_allclose(picture(pixels, built, "digits"), [[[0], [0.5], [1]]], atol=1e-6)
+    np.testing.assert_allclose(picture(pixels, built.graph, "digits"), [[[0], [0.5], [1]]], atol=1e-6)
     plain = build(parse(compose(["source=digits", "source.digits.limit=30", "source.digits.operators=[]"])))
-    assert picture(np.array([[[255, 51]]], np.uint8), plain, "digits").tolist() == [[[1, pytest.approx(0.2)]]]
+    assert picture(np.array([[[255, 51]]], np.uint8), plain.graph, "digits").tolist() == [[[1, pytest.approx(0.2)]]]
 
 
 def test_a_table_has_a_row_a_record():

@@ -44,6 +44,7 @@ def test_eight_sources():
     rates = np.linspace(20, 60, 8)
     answer = analyse(evidence([f"s{i}" for i in range(8)], saturating(*rates)))
     np.testing.assert_allclose(answer.best, 1 / rates / (1 / rates).sum(), atol=0.03)
+    assert NOISE / 2 < answer.noise < 2 * NOISE  # without second seeds, and though half of the ratios are corners
     assert answer.next.shape == (3, 8)
     np.testing.assert_allclose(answer.next.sum(1), 1)
 
@@ -68,6 +69,15 @@ def test_a_metric_of_the_whole_mix_is_fitted_itself():
     np.testing.assert_allclose(answer.best, centre, atol=0.05)
 
 
+def test_a_metric_of_eight_sources_has_its_best_ratio_inside():
+    centre = np.array([0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
+    bowl = evidence(list("abcdefgh"), lambda r: 0.9 - ((r - centre) ** 2).sum(1, keepdims=True), combine=lambda m: m[0])
+    answer = analyse(bowl)
+    assert (answer.model, answer.verdict) == ("additive quadratic", "clear")
+    np.testing.assert_allclose(answer.best, centre, atol=0.05)
+    assert ((answer.interval[:, 0] <= centre) & (centre <= answer.interval[:, 1])).all()
+
+
 @pytest.mark.parametrize(
     ("metrics", "least", "verdict"),
     [
@@ -82,6 +92,8 @@ def test_verdicts(metrics, least, verdict):
     assert len(answer.next) == 3
     if verdict == "edge":
         assert answer.best[0] == pytest.approx(0.3, abs=1e-3)
+        np.testing.assert_allclose(answer.next[0], [0.15, 0.85], atol=1e-3)  # half the way on
+    assert answer.beyond == (verdict == "edge")
     if verdict == "flat":
         assert answer.noise == pytest.approx(NOISE / 2**0.5, rel=0.5)
 
@@ -112,11 +124,24 @@ def test_a_job_without_a_source_counts_for_the_others():
     np.testing.assert_allclose(answer.best, [0.2, 0.4, 0.4], atol=0.04)
 
 
-def test_only_ratios_inside_what_was_tried_are_proposed():
+def test_beyond_an_edge_the_other_shares_keep_their_proportions():
+    metrics = saturating(9, 30, 30)  # best at a share of the first that was not tried
+    points = np.array([[a, (1 - a) * b, (1 - a) * (1 - b)] for a in (0.2, 0.3, 0.4) for b in (0.3, 0.5, 0.7)])
+    sweep = evidence(list("abc"), metrics, num=9)
+    answer = analyse(Evidence(**{**vars(sweep), "shares": points, "metrics": dict(enumerate(metrics(points).T))}))
+    assert (answer.verdict, answer.beyond) == ("edge", True)
+    first = answer.next[0]
+    assert first[0] == pytest.approx(0.7, abs=1e-2)
+    assert first[1] / first[2] == pytest.approx(answer.best[1] / answer.best[2], rel=1e-3)
+    assert (answer.next[1:, 0] <= 0.4 + 1e-6).all()
+
+
+def test_only_the_first_proposal_may_lie_beyond_what_was_tried():
     points = np.array([[0.2, 0.4, 0.4], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]])  # a line
     sweep = evidence(list("abc"), saturating(3, 9, 9), num=3)
     values = saturating(3, 9, 9)(points).T
     answer = analyse(Evidence(**{**vars(sweep), "shares": points, "metrics": dict(enumerate(values))}))
-    for ratio in [answer.best, *answer.next]:
+    assert answer.beyond
+    for ratio in [answer.best, *answer.next[1:]]:
         assert ratio[1] == pytest.approx(ratio[2], abs=1e-6)
         assert 0.2 - 1e-6 <= ratio[0] <= 0.6 + 1e-6

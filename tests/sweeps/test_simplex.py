@@ -101,6 +101,13 @@ def test_ratios_of_ones_own_are_swept_within_the_cap_on_epochs(call_datamix, tmp
     assert 0.1 < max(row["shares"]["digits"] for row in rows) <= 0.2
 
 
+@pytest.mark.slow
+def test_each_source_by_itself(call_datamix, tmp_path):
+    assert call_datamix(*SWEEP, "hydra.sweeper.ratios=alone", "hydra.sweep.dir=alone").code == 0
+    rows = json.loads((tmp_path / "alone" / "sweep.json").read_bytes())
+    assert [row["shares"] for row in rows] == [{"digits": 1, "garments": 0}, {"digits": 0, "garments": 1}]
+
+
 @pytest.mark.parametrize(
     ("overrides", "mistake"),
     [

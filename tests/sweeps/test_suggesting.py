@@ -100,6 +100,15 @@ def test_where_there_is_none_it_says_why(leave, results):
     assert suggestion_of(few).startswith("it takes 3 ratios or more, and jobs that differ in ratio and seed alone have")
 
 
+def test_sources_by_themselves_say_nothing_of_mixes(results):
+    def of(result, job):
+        sources = {name: {"share": float(i == job % 3), "target": float(i == job % 3)} for i, name in enumerate("abc")}
+        return replace(result, sources=sources)
+
+    alone = [of(result, job) for job, result in enumerate(results)]
+    assert suggestion_of(alone, "loss/mean") == "each job has trained on one source alone, and none on a mix"
+
+
 def test_jobs_of_other_settings_do_not_count(leave, results):
     others = read_results(leave("others", model="cnn", better=-0.2))
     both = suggestion_of([*results, *others])
@@ -122,6 +131,14 @@ def test_jobs_of_fewer_sources_and_other_seeds_count(results):
     suggestion = suggestion_of([*three, *results])
     assert list(suggestion.names) == ["mnist", "fashion", "digits"]
     assert len(suggestion.values) == len(three)  # a goal of three sources is known of those alone
+
+
+def test_the_best_ratio_of_an_experiment_is_run_once(results):
+    command = ("experiment=ratio_study", *results[0].command)
+    suggestion = suggestion_of([replace(each, command=command) for each in results])
+    assert suggestion.commands(["s"])[-1].startswith(
+        "datamix experiment=ratio_study job=train hydra.mode=RUN mix.share"
+    )
 
 
 def test_commands_keep_what_was_given_and_name_a_new_directory(results, tmp_path):

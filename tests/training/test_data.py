@@ -66,16 +66,30 @@ def test_jobs_that_differ_in_weights_share_their_records(config_of):
             ["source.down.class_names=[]", "source.down.num_classes=3"],
             r"^source 'down': label 3 is none of the 3 classes from 0 on; set source\.down\.num_classes=4\.$",
         ),
-        (["labels=keep", "operators=[{one_hot:{num_classes:4}}]"], r"integer label; this mix gives image float32 \[4,"),
+        (
+            ["operators=[{one_hot:{num_classes:8}},{cast:{dtype:int32,leaf:label}}]"],
+            r"integer label, or one_hot's; this mix gives image float32 \[4,.*, label int32 \[8\]",
+        ),
         (
             ["source.across.operators=[]", "source.down.operators=[]"],
-            r"a float image and an integer label; .* to_float",
+            r"a float image and an integer label, or one_hot's; .* to_float",
         ),
     ],
 )
 def test_mistakes(config_of, overrides, message):
     with pytest.raises((ConfigError, DataError), match=message):
         open_data(config_of(*overrides))
+
+
+def test_labels_may_be_blends_of_two_classes_where_tests_have_one(config_of, make, trained):
+    pairs = "operators=[{one_hot:{num_classes:8}},mixup,{cutmix:{probability:0.5}}]"
+    run = trained(make(pairs))
+    assert run.data.task.num_outputs == 8
+    assert (run.data.pipeline[0]["label"].max(axis=1) < 0.99).any()
+    assert (run.data.test_pipeline[0]["label"].max(axis=1) == 1).all()
+    hard = open_data(config_of())
+    assert run.data.test_records == hard.test_records
+    assert run.data.tests.of_output.tolist() == hard.tests.of_output.tolist()
 
 
 IMAGES = np.random.default_rng(0).random((40, 4, 4, 1)).astype(np.float32)

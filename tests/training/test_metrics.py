@@ -16,7 +16,6 @@ def test_a_line_a_test_and_lines_between(tmp_path):
     assert read(tmp_path) == [{"step": 2, "loss": 0.5, "accuracy/a": 0.25}]  # at once
     metrics.add(3, 0.45, sources={"a": {"loss": None, "share": 0.5}})
     metrics.add(4, 0.4, {"accuracy/a": math.nan}, {"a": {"loss": math.inf}})
-    metrics.close()
     assert read(tmp_path)[1:] == [
         {"step": 3, "loss": 0.45, "sources": {"a": {"loss": None, "share": 0.5}}},
         {"step": 4, "loss": 0.4, "accuracy/a": None, "sources": {"a": {"loss": None}}},  # strict JSON
@@ -30,7 +29,6 @@ def test_a_run_that_goes_on_keeps_the_lines_before_and_drops_the_rest(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(text)
     metrics = MetricsFile(tmp_path, [{"step": 2, "loss": 1.0}], 3)
     metrics.add(4, 0.5, {})
-    metrics.close()
     assert read(tmp_path) == [
         {"step": 2, "loss": 1.0, "sources": {}},
         {"step": 3, "loss": 8},
@@ -60,4 +58,3 @@ def test_the_loss_between_tests_is_kept_in_parts(tmp_path):
     assert (len(metrics.losses), metrics.losses[-1]) == (21, (50, 38.5))
     metrics.trained(np.asarray([50]), np.asarray([7.0]))
     assert metrics.losses[-1] == (51, 7.0)
-    metrics.close()

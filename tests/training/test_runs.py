@@ -27,6 +27,9 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
     assert str(wild.error).startswith("optimizer.learning_rate = 1e+38; at step ")
     assert good.error is None
     assert [line["step"] for line in good.metrics.lines] == [2, 4, 6]
+    assert good.metrics.untrained is not None  # the test before the first step
+    assert good.metrics.untrained["step"] == 0
+    assert good.metrics.untrained.keys() == good.metrics.lines[0].keys() - {"loss"}
     assert wild.metrics.lines == []
 
 
@@ -45,6 +48,7 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         resumed = trained(make(*overrides, "train.resume=true", directory=f"cut{stop}"))
         assert resumed.note == f"train.resume: the run goes on after step {stop} of 6."
         assert (resumed.directory / "metrics.jsonl").read_text() == text
+        assert resumed.metrics.untrained == expected.metrics.untrained
         for name, values in numbers(expected).items():
             np.testing.assert_array_equal(numbers(resumed)[name], values)
         assert resumed.scores["correct"].tolist() == expected.scores["correct"].tolist()
@@ -101,6 +105,8 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make,
         "mix.share.across=0.3": r"mix\.weights\.across was 1/2 and is 3/10, .*go on .*\(train\.resume=changed\)",
         "optimizer.learning_rate=0.1": r"/6 was taken under another configuration: optimizer\.learning_rate was 0\.05 "
         r"and is 0\.1; resume it under the same, go on on purpose with train\.resume=changed, or start afresh",
+        "mix.loss_weight.across=2": r"/6 was taken under another configuration: mix\.loss_weight was not set and is "
+        r'\[\{"across": 2\}\]; resume it under the same, go on on purpose with train\.resume=changed, or start afresh',
         "model.hidden=[3]": r"model was .* and is .*, parameters was \d+ and is \d+; resume it under the same, or",
         "train.steps=4": r"^train\.steps = 4; the run in \S+ has done 6 steps already\. Make it more, or start",
         "source.down.test_split=train": r"source\.down\.test_split differs; resume it under the same, or start",
@@ -134,8 +140,8 @@ def test_a_mix_that_is_changed_on_purpose_goes_on_and_is_told(make, trained, num
     )
     trained(run)
     half = run.config.batch_size * 3
-    assert run.data.pipeline.counts(6) == [half, half]
-    assert run.data.pipeline.counts(10) == [half + run.config.batch_size, half + run.config.batch_size * 3]
+    assert run.data.pipeline.totals(6).records == [half, half]
+    assert run.data.pipeline.totals(10).records == [half + run.config.batch_size, half + run.config.batch_size * 3]
     (entry,) = run.data.pipeline.history
     assert (entry["step"], entry["counts"]) == (6, {"across": half, "down": half})
     # Killed on the way and resumed without insisting, it ends the same.
@@ -159,6 +165,10 @@ def test_with_another_batch_size_the_same_records_go_on(make, trained):
 def test_skipped_steps_are_not_trained_on(make, trained, numbers):
     whole = trained(make("skip=[[1,3],[4,5]]", directory="whole"))
     assert (whole.step, whole.steps_done) == (6, 3)
+    for line in map(json.loads, (whole.directory / "metrics.jsonl").read_text().splitlines()):
+        sources = np.concatenate([whole.data.pipeline[step]["source_id"] for step in (0, 3, 5) if step < line["step"]])
+        given = [row["records"] for row in line["sources"].values()]
+        assert given == np.bincount(sources, minlength=2).tolist()
     trained(make("skip=[[1,3]]", "train.steps=4", directory="cut"))
     cut = trained(make("skip=[[1,3],[4,5]]", "train.resume=true", directory="cut"))
     for name, values in numbers(whole).items():
@@ -218,6 +228,10 @@ def test_records_read_on_the_host_train_the_same_model(make, trained, numbers, m
     fed = trained(make("data.placement=host", directory="host"))
     assert fed.data.pipeline.placements == {"across": "host", "down": "host"}
     assert fed.metrics.lines == resident.metrics.lines
+    for run in (fed, resident):
+        text = (run.directory / "metrics.jsonl").read_text()
+        rows = [row for line in map(json.loads, text.splitlines()) for row in line["sources"].values()]
+        assert [row.get("bytes_per_s", 0) > 0 for row in rows] == [run is fed] * len(rows)
     for name, values in numbers(resident).items():
         np.testing.assert_array_equal(numbers(fed)[name], values)
     assert fed.data.not_compared == ("across", "down")

@@ -1,8 +1,8 @@
 """The contract of a period: the slots of one stage of a plan.
 
-A period is an endless sequence of slots, each for one record (or one whole batch) of one source. It answers three
-questions at any position without walking there: which source has this slot, how many slots had each source before, and
-where is a source's n-th slot. A new kind of period is one file here, and one for its look-up in the compiled pipeline.
+A period is an endless sequence of slots, numbered from 0, each for one record (or one whole batch) of one source. It
+answers three questions without walking there: which source has a slot, how many slots had each source before it, and
+which is a source's n-th slot. A new kind of period is one file here, and one for its look-up in the compiled pipeline.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Period(ABC):
         """
 
     @abstractmethod
-    def counts(self, position: int) -> list[int]:
-        """The number of slots that each source has before `position`."""
+    def counts(self, slot: int) -> list[int]:
+        """The number of slots that each source has before `slot`."""
 
     @abstractmethod
-    def position_of(self, source: int, number: int) -> int:
-        """The position of a source's slot number `number`, from 0."""
+    def slot_of(self, source: int, number: int) -> int:
+        """The slot that a source has `number` slots before."""

@@ -89,10 +89,10 @@ class Carried(Period):
         np.subtract.at(gained, self.giver[which], times)
         return gained
 
-    def counts(self, position: int) -> list[int]:
-        block, slot = divmod(position, self.table.length)
-        part = np.bincount(self.table.source_of[:slot], minlength=self.table.num_sources)
-        passed = self.swaps(block) & (self.place < slot)
+    def counts(self, slot: int) -> list[int]:
+        block, within = divmod(slot, self.table.length)
+        part = np.bincount(self.table.source_of[:within], minlength=self.table.num_sources)
+        passed = self.swaps(block) & (self.place < within)
         return [int(n) for n in self.before(block) + part + self._gained(passed)]
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,7 @@ class Carried(Period):
             rank += gain[source] * (slot > place[swap[source]])
         return source, self.before(block)[source] + rank
 
-    def position_of(self, source: int, number: int) -> int:
+    def slot_of(self, source: int, number: int) -> int:
         sides = [(int(swap), int(gain)) for swap, gain in zip(*(each[:, source] for each in self.sides), strict=True)]
         lines = [(int(self.rate[swap]), int(self.phase[swap]), gain) for swap, gain in sides if gain]
 

@@ -1,4 +1,4 @@
-"""An independent draw for each position, by its hash."""
+"""An independent draw for each slot, by its hash."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FINE_BITS = 15  # of the 31 bits of a draw, those that seldom decide
 
 @dataclass(frozen=True, eq=False)
 class Draws(Period):
-    """An independent draw for each position, by its hash.
+    """An independent draw for each slot, by its hash.
 
-    A hash has no shortcut to the counts before a position: they are summed up once, block by block, about 10 ns a
-    position, and kept.
+    A hash has no shortcut to the counts before a slot: they are summed up once, block by block, about 10 ns a slot, and
+    kept.
 
     Attributes:
       thresholds: The upper end of each source's share of the range [0, 2^31], uint32 [num_sources].
-      first: The position in the whole mix at which the stage begins.
+      first: The slot of the whole mix at which the stage begins.
       key: The key of the draws.
       replacement: Whether the record within the source is drawn as well.
     """
@@ -48,17 +48,12 @@ class Draws(Period):
         """The number of draws that may be walked to find a slot."""
         return MAX_DRAWS
 
-    @property
-    def num_walked(self) -> int:
-        """The number of draws that have been walked and summed up so far."""
-        return (len(self._sums) - 1) * _DRAW_BLOCK
-
     @cached_property
     def _sums(self) -> list[np.ndarray]:
         return [np.zeros(len(self.thresholds), np.int64)]  # counts before each block
 
     def sources(self, start: int, count: int) -> np.ndarray:
-        """The sources of the positions [start, start + count), int32 [count]."""
+        """The sources of the slots [start, start + count), int32 [count]."""
         word = draw_at(self.key, np.uint64(self.first + start) + np.arange(count, dtype=np.uint64)) >> np.uint32(1)
         source: np.ndarray = self._coarse[word >> np.uint32(_FINE_BITS)]
         mixed = np.flatnonzero(source < 0)
@@ -84,8 +79,8 @@ class Draws(Period):
             self._walk()
         return self.sources(block * _DRAW_BLOCK, _DRAW_BLOCK), self._sums[block]
 
-    def counts(self, position: int) -> list[int]:
-        block, rest = divmod(position, _DRAW_BLOCK)
+    def counts(self, slot: int) -> list[int]:
+        block, rest = divmod(slot, _DRAW_BLOCK)
         drawn, before = self._block(block)
         return [int(n) for n in before + np.bincount(drawn[:rest], minlength=len(self.thresholds))]
 
@@ -98,7 +93,7 @@ class Draws(Period):
         table = Table(source, len(self.thresholds))
         return source, table.rank_of + np.asarray(before, np.int64)[source]
 
-    def position_of(self, source: int, number: int) -> int:
+    def slot_of(self, source: int, number: int) -> int:
         while self._sums[-1][source] <= number:
             self._walk()
         block = bisect_right(self._sums, number, key=lambda sums: int(sums[source])) - 1

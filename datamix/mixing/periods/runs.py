@@ -47,14 +47,14 @@ class Runs(Period):
         lengths = self.quota
         return source, (block + blocks) * lengths[source] + slots - (self.ends - lengths)[source]
 
-    def counts(self, position: int) -> list[int]:
-        block, slot = divmod(position, self.length)
+    def counts(self, slot: int) -> list[int]:
+        block, within = divmod(slot, self.length)
         starts = (int(end) - length for end, length in zip(self.ends, self.lengths, strict=True))
         return [
-            block * length + min(max(slot - begin, 0), length)
+            block * length + min(max(within - begin, 0), length)
             for begin, length in zip(starts, self.lengths, strict=True)
         ]
 
-    def position_of(self, source: int, number: int) -> int:
+    def slot_of(self, source: int, number: int) -> int:
         block, rank = divmod(number, self.lengths[source])
         return block * self.length + int(self.ends[source]) - self.lengths[source] + rank

@@ -88,11 +88,11 @@ class Table(Period):
         source = self.source_of[slots]
         return source, (block + blocks) * self.quota[source] + self.rank_of[slots]
 
-    def counts(self, position: int) -> list[int]:
-        block, slot = divmod(position, self.length)
-        part = np.bincount(self.source_of[:slot], minlength=self.num_sources)
+    def counts(self, slot: int) -> list[int]:
+        block, within = divmod(slot, self.length)
+        part = np.bincount(self.source_of[:within], minlength=self.num_sources)
         return [block * int(quota) + int(rest) for quota, rest in zip(self.quota, part, strict=True)]
 
-    def position_of(self, source: int, number: int) -> int:
+    def slot_of(self, source: int, number: int) -> int:
         block, rank = divmod(number, int(self.quota[source]))
         return block * self.length + int(self.slots[source][rank])

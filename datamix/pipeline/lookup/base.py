@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import jax
+import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.periods import Period
@@ -133,9 +134,14 @@ def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
 def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
     """Refuse a plan of which a count of one call, by the slots of each stage's period, overflows 32 bits."""
     largest = max((max(quota) for quota in quotas), default=0)
-    most = max(2 * (largest + 1) * plan.batch_records, _CALL_RECORDS) + max(plan.epoch_records)
+    longest, counted = int(np.argmax(plan.epoch_records)), 2**32 - _CALL_RECORDS
+    if plan.epoch_records[longest] >= counted:
+        text = f"its epoch has {plan.epoch_records[longest]:,} records, and the pipeline counts to {counted:,}"
+        mend = "Give it a limit, or divide it into several sources."
+        raise ConfigError(text, key=f"source.{plan.names[longest]}", hint=mend)
+    most = max(2 * (largest + 1) * plan.slot_records, _CALL_RECORDS) + plan.epoch_records[longest]
     if most >= 2**32 or max(lengths, default=0) >= 2**31:
         raise ConfigError(
-            f"this mix passes {largest * plan.batch_records:,} records of one source in a period of its plan, more "
+            f"this mix passes {largest * plan.slot_records:,} records of one source in a period of its plan, more "
             "than the pipeline can count; use weights with fewer digits, or a smaller batch.size."
         )

@@ -9,10 +9,10 @@ from typing import Self
 import jax
 import numpy as np
 
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.periods import Carried, Period, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
+from datamix.mixing.table_fills import TABLE_SLOTS
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import RepeatingLookup, check_counts, periods_of
 from datamix.pipeline.lookup.carried import Swaps

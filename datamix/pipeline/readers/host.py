@@ -23,8 +23,8 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.pipeline import xla
-from datamix.pipeline.narrowing import beyond, mend, what_is_lost
 from datamix.sources.base import Source
+from datamix.sources.narrowing import beyond, mend, what_is_lost
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec, bytes_of
 
@@ -207,7 +207,7 @@ class HostReader:
         self.names, self._sources = list(sources), list(sources.values())
         self._stored = [specs[name] for name in self.names]
         self._given: list[Spec] = [dict(source.spec) for source in self._sources]
-        self.is_fed = np.array([name in fed for name in self.names])
+        self.is_fed = np.array([*map(frozenset(fed).__contains__, self.names)])
         self.specs: list[Spec] = [
             self._stored[members[0]] if self.is_fed[list(members)].any() else {} for members in groups
         ]

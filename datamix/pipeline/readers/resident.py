@@ -12,11 +12,11 @@ import numpy as np
 from datamix.errors import DataError
 from datamix.pipeline import xla
 from datamix.pipeline.locate import Located
-from datamix.pipeline.narrowing import Narrowing, mend
 from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import Words
 from datamix.sources.base import Source, blocks_of
+from datamix.sources.narrowing import Narrowing, mend
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Record, Spec
 

@@ -16,9 +16,9 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import load_array
 from datamix.sources.cache import Place
+from datamix.sources.cores import progress
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
-from datamix.sources.tfds.decode import progress
 from datamix.spec import Arrays
 
 PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datamix.errors import DataError
+from datamix.sources.cores import num_cores
 from datamix.spec import Arrays
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 CHUNK_RECORDS = 256
 HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
-PROGRESS_RECORDS = 5_000  # fewer are read before one would look
 # Threads take twice as long as one at 28×28×1, as long at 64×64×3, two thirds as long at 256×256×3.
 THREAD_RECORD_BYTES = 40_000
 _MAX_WORKERS = 8
@@ -247,11 +247,6 @@ def decode_in_order(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard
                 raise DamageError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
 
 
-def num_cores() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def without_advice() -> Iterator[None]:
     """Keep TFDS's advice to install OpenCV to itself; nothing else that it logs."""
@@ -265,22 +260,3 @@ def without_advice() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(other)
-
-
-@contextlib.contextmanager
-def progress(
-    label: str, total: int, *, unit: str = "records", least: int = PROGRESS_RECORDS
-) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while more than `least` records are read; where stderr is no terminal, a plain line."""
-    if total <= least:
-        yield lambda _: None
-    elif not sys.stderr.isatty():
-        print(f"{label}: {total:,} {unit} …", file=sys.stderr, flush=True)
-        yield lambda _: None
-    else:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda count: bar.advance(task, count)

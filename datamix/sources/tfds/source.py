@@ -23,10 +23,11 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError, expanded, hint, install_hint
 from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Place, cache_directory
+from datamix.sources.cores import progress
 from datamix.sources.images import Fit, ImageFormat, Mode
 from datamix.sources.splits import resolve_split
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
-from datamix.sources.tfds.decode import DamageError, Part, Reader, decode, decode_in_order, progress, without_advice
+from datamix.sources.tfds.decode import DamageError, Part, Reader, decode, decode_in_order, without_advice
 from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
 from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
 

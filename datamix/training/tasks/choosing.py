@@ -32,9 +32,13 @@ def choose(built: Built) -> Callable[[Built], Task]:
         return lambda built: Language(shape=spec["tokens"].shape, num_outputs=_vocab_size(built))
     label = spec.get("label")
     leaf = "image" if "image" in spec else "features"
-    part, scalar = spec.get(leaf), label is not None and not label.shape
-    if part is None or label is None or "float" not in part.dtype or not part.shape or not scalar:
+    part = spec.get(leaf)
+    if part is None or label is None or "float" not in part.dtype or not part.shape or len(label.shape) > 1:
         raise _nothing_to_learn(spec)
+    if label.shape:
+        if "float" not in label.dtype or not (built.labels.kind == "class" or built.labels.num_classes):
+            raise _nothing_to_learn(spec)
+        return lambda _: Classification(leaf=leaf, shape=part.shape, num_outputs=label.shape[0])
     if built.labels.kind == "number":
         return lambda _: Regression(leaf=leaf, shape=part.shape)
     if np.dtype(label.dtype).kind not in "iu":
@@ -101,7 +105,7 @@ def _vocab_size(built: Built) -> int:
 def _nothing_to_learn(spec: Mapping[str, LeafSpec]) -> ConfigError:
     listed = ", ".join(f"{leaf} {part}" for leaf, part in spec.items())
     return ConfigError(
-        "job=train takes records with a float image and an integer label; this mix gives "
+        "job=train takes records with a float image and an integer label, or one_hot's; this mix gives "
         f"{listed}. to_float makes numbers of pixels. Or with float features and a label, a class or a number, as "
         "table gives them; or with tokens, as text does."
     )

@@ -18,7 +18,11 @@ from datamix.training.tasks.base import Batch, Sums, Task, family
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """The class of each record, which is its `label`; see `datamix.training.tasks.base.Task`."""
+    """The class of each record, which is its `label`; see `datamix.training.tasks.base.Task`.
+
+    A label is a class number, or a vector of the share of each class, as `one_hot` and `mixup` make it; a record is
+    then classified rightly that is taken for the class of the largest share.
+    """
 
     loss_unit: ClassVar[str] = "cross-entropy, nats"
     judged_by: ClassVar[str] = "accuracy"
@@ -40,10 +44,11 @@ class Classification(Task):
         `taken_for` counts those that are taken for a class of each source; where sources share classes, for nothing.
         """
         losses, is_labelled = _cross_entropy(outputs, batch["label"])
-        predicted = outputs.argmax(axis=-1)
+        label, predicted = batch["label"], outputs.argmax(axis=-1)
+        label = label.argmax(axis=-1) if label.ndim > 1 else label
         return {
             "num_records": is_labelled.astype(jnp.float32),
-            "correct": (is_labelled & (predicted == batch["label"])).astype(jnp.float32),
+            "correct": (is_labelled & (predicted == label)).astype(jnp.float32),
             "loss": losses,
             "taken_for": jax.nn.one_hot(of_output[predicted], num_sources) * is_labelled[:, None],
         }
@@ -61,9 +66,11 @@ class Classification(Task):
 
 
 def _cross_entropy(
-    logits: Logits, label: Integer[jax.Array, " batch"]
+    logits: Logits, label: Integer[jax.Array, " batch"] | Float[jax.Array, "batch classes"]
 ) -> tuple[Float[jax.Array, " batch"], Bool[jax.Array, " batch"]]:
-    """The cross-entropy of each record, in nats, 0 where its label is negative and so no class; and where it is one."""
+    """The cross-entropy of each record, in nats, 0 where it has no class; and where it has one."""
+    if label.ndim > 1:
+        return optax.softmax_cross_entropy(logits, label), label.sum(axis=-1) > 0
     is_labelled = label >= 0
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
     return jnp.where(is_labelled, losses, 0), is_labelled

@@ -55,7 +55,7 @@ def check_period(period: Period, start: int, count: int) -> None:
     assert before[1] == 0
     for offset, (i, rank) in enumerate(zip(source.tolist(), number.tolist(), strict=True)):
         assert rank == before[i]
-        assert period.position_of(i, rank) == start + offset
+        assert period.slot_of(i, rank) == start + offset
         before[i] += 1
     assert period.counts(start + count) == before
 

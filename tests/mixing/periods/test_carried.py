@@ -23,7 +23,7 @@ def test_a_slot_changes_its_source_in_some_blocks() -> None:
     assert source.tolist() == [0, 1, 1, 1, 0, 1, 0, 1] * 2
     assert number.tolist() == [0, 0, 1, 2, 1, 3, 2, 4, 3, 5, 6, 7, 4, 8, 5, 9]
     assert CARRIED.counts(8) == [3, 5]
-    assert [CARRIED.position_of(0, n) for n in range(6)] == [0, 4, 6, 8, 12, 14]
+    assert [CARRIED.slot_of(0, n) for n in range(6)] == [0, 4, 6, 8, 12, 14]
     assert (CARRIED.length, CARRIED.quota) == (None, None)
 
 
@@ -39,7 +39,7 @@ def test_a_source_without_a_slot_of_its_own_takes_from_both_sides() -> None:
     source, number = carried.take(0, 16)
     assert source.tolist() == [0, 2, 1, 2, 0, 2, 1, 1] * 2
     assert number.tolist() == [0, 0, 0, 1, 1, 2, 1, 2, 2, 3, 3, 4, 3, 5, 4, 5]
-    assert [carried.position_of(1, n) for n in range(6)] == [2, 6, 7, 10, 14, 15]
+    assert [carried.slot_of(1, n) for n in range(6)] == [2, 6, 7, 10, 14, 15]
 
 
 def test_the_slots_of_every_block_in_another_order() -> None:

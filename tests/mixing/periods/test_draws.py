@@ -21,14 +21,14 @@ def test_draws_follow_the_shares_and_never_repeat() -> None:
     assert replace(DRAWS, key=(1, 3)).sources(0, 100).tolist() != DRAWS.sources(0, 100).tolist()
 
 
-def test_draws_that_were_walked_are_summed_up_once() -> None:
+def test_draws_that_were_walked_are_summed_up_once(drawn_slots: list[int]) -> None:
     draws = replace(DRAWS, first=7)
-    assert draws.num_walked == 0
-    counts = draws.counts(100_000)
-    walked = draws.num_walked
-    assert 0 < walked <= 100_000
-    assert draws.counts(100_000) == counts == np.bincount(draws.sources(0, 100_000), minlength=4).tolist()
-    assert draws.num_walked == walked
+    counts = draws.counts(1_000_000)
+    assert 1_000_000 <= sum(drawn_slots) < 1_100_000
+    drawn_slots.clear()
+    assert draws.counts(1_000_000) == counts
+    assert sum(drawn_slots) < 100_000
+    assert counts == np.bincount(draws.sources(0, 1_000_000), minlength=4).tolist()
 
 
 def test_with_replacement_every_draw_stands_for_a_record_of_any_source() -> None:

@@ -14,7 +14,7 @@ def test_exact_slots() -> None:
     assert source.tolist() == [0, 2, 2, 2, 0, 0, 2]
     assert number.tolist() == [1, 0, 1, 2, 2, 3, 3]
     assert runs.counts(8) == [4, 0, 4]
-    assert [runs.position_of(0, 3), runs.position_of(2, 4)] == [6, 8]
+    assert [runs.slot_of(0, 3), runs.slot_of(2, 4)] == [6, 8]
     assert (runs.sets_shares, runs.repeats_records, runs.max_walk) == (True, False, None)
 
 
@@ -23,4 +23,4 @@ def test_long_runs_are_counted_with_64_bits() -> None:
     source, number = runs.take(2_999_999_999, 2)
     assert (source.tolist(), number.tolist()) == ([0, 1], [2_999_999_999, 0])
     assert number.dtype == np.int64
-    assert runs.position_of(1, 4_000_000_001) == 7_000_000_000 + 3_000_000_001
+    assert runs.slot_of(1, 4_000_000_001) == 7_000_000_000 + 3_000_000_001

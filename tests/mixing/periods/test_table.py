@@ -17,7 +17,7 @@ def test_exact_slots() -> None:
     assert source.tolist() == [0, 0, 0, 2, 2, 0, 0]
     assert number.tolist() == [1, 2, 3, 2, 3, 4, 5]
     assert table.counts(7) == [4, 0, 3]
-    assert [table.position_of(0, 4), table.position_of(2, 2)] == [8, 6]
+    assert [table.slot_of(0, 4), table.slot_of(2, 2)] == [8, 6]
     assert (table.sets_shares, table.repeats_records, table.max_walk) == (False, False, None)
 
 

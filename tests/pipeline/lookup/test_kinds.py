@@ -27,10 +27,10 @@ class Unknown(Period):
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
-    def counts(self, position: int) -> list[int]:
+    def counts(self, slot: int) -> list[int]:
         raise NotImplementedError
 
-    def position_of(self, source: int, number: int) -> int:
+    def slot_of(self, source: int, number: int) -> int:
         raise NotImplementedError
 
 

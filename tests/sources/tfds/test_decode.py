@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from datamix.sources.tfds import decode
-from datamix.sources.tfds.decode import Part, Reader, assign, instruction, progress, without_advice
+from datamix.sources.tfds.decode import Part, Reader, assign, instruction, without_advice
 
 
 @pytest.fixture
@@ -115,15 +115,6 @@ def test_a_part_is_named_in_absolute_records():
     assert str(instruction(Part("test", 2, 5, 9))) == str(instruction(Part("test", 0, 5, 9)))
     (read,) = instruction(Part("test", 2, 5, 9)).to_absolute({"test": type("Split", (), {"num_examples": 20})()})
     assert (read.splitname, read.from_, read.to) == ("test", 5, 9)
-
-
-def test_a_long_read_says_that_it_has_begun(capsys):
-    with progress("Reading few", 10) as advance:
-        advance(10)
-    assert capsys.readouterr().err == ""
-    with progress("Reading many", 70_000) as advance:
-        advance(70_000)
-    assert capsys.readouterr().err == "Reading many: 70,000 records …\n"
 
 
 def test_only_the_advice_to_install_opencv_is_kept_back(caplog):

@@ -69,9 +69,7 @@ def test_operators_add_tokens_of_their_own(config_of, tmp_path):
     ],
 )
 def test_records_without_anything_to_learn(task_of, leaves):
-    message = (
-        r"a float image and an integer label; this mix gives .*\. Or with float features and a label, .* tokens, as"
-    )
+    message = r"a float image and an integer label, or one_hot's; this mix gives .*\. Or with float features"
     with pytest.raises(ConfigError, match=message):
         task_of(**leaves)
 

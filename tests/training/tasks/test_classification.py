@@ -28,6 +28,18 @@ def test_records_without_a_class_count_for_nothing():
     assert scores["taken_for"].tolist() == [[1, 0], [0, 1], [0, 0]]
 
 
+def test_a_label_may_be_the_shares_of_two_classes():
+    logits = jnp.log(jnp.array([[0.7, 0.1, 0.1, 0.1]] * 4))
+    label = jnp.array([[0.75, 0.25, 0, 0], [0, 0.25, 0.75, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    scores = TASK.scores(logits, {"label": label}, jnp.array([0, 0, 1, 1]), 2)
+    assert scores["correct"].tolist() == [1, 0, 1, 0]
+    assert scores["num_records"].tolist() == [1, 1, 1, 0]  # the last is no class, as one_hot has it
+    expected = [-0.75 * np.log(0.7) - 0.25 * np.log(0.1), -np.log(0.1), -np.log(0.7), 0]
+    np.testing.assert_allclose(scores["loss"], expected, atol=1e-6)
+    number = TASK.scores(logits[:1], {"label": jnp.array([0])}, jnp.array([0, 0, 1, 1]), 2)
+    assert number["loss"].tolist() == pytest.approx(scores["loss"][2:3].tolist())
+
+
 def test_features_are_standardised_and_images_are_not():
     features = Classification(leaf="features", shape=(13,), num_outputs=3)
     assert (features.standardized, TASK.standardized) == (("features",), ())

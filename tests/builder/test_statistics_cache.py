@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamix.builder.kept import KeptStatistics
+from datamix.builder.statistics_cache import KeptStatistics
 from datamix.config.schema import SourceConfig
 from datamix.sources.arrays import MemoryArrays, arrays
 from datamix.sources.base import Source

@@ -66,7 +66,7 @@ def test_one_giant_record_does_not_decide_the_ratio_of_all_that_comes() -> None:
         ),
         ({"order": "concat"}, r"^mix\.unit: mix=concat takes every source whole"),
         ({"stratify": True}, r"^mix\.stratify: it counts records; leave mix\.unit=record, or leave it out\.$"),
-        ({"granularity": "batch"}, r"^mix\.unit follows lengths record by record; set mix\.granularity=record\.$"),
+        ({"granularity": "batch"}, r"^mix\.unit: it follows lengths record by record\. Set mix\.granularity=record\.$"),
         ({"lengths": {"a": np.ones(3, int), "b": np.ones(4, int)}}, r"lengths of source 'b' are int64\[4\]; they are"),
         ({"lengths": {"a": np.ones(3, int), "b": np.zeros(3, int)}}, r"and not all 0\.$"),
         ({"lengths": {"a": np.ones(3, int), "b": np.ones(3)}}, r"lengths of source 'b' are float64\[3\]"),

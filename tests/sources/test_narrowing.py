@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamix.pipeline.narrowing import Narrowing, beyond, mend, what_is_lost
+from datamix.sources.narrowing import Narrowing, beyond, mend, what_is_lost
 
 FLOAT32, INT32 = np.dtype(np.float32), np.dtype(np.int32)
 DRAW = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix.builder.values import what_is_broken
+from datamix.builder.value_checks import what_is_broken
 from datamix.errors import ConfigError, DataError
 from datamix.operators import to_float
 from datamix.sources.statistics import LeafStatistics

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import TABLE_SLOTS
 from datamix.mixing.shuffle import Shuffle
+from datamix.mixing.table_fills import TABLE_SLOTS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +69,7 @@ def checked_lengths(
       ConfigError: They are none, or whole batches are mixed.
     """
     if by_batch:
-        raise ConfigError("mix.unit follows lengths record by record; set mix.granularity=record.")
+        raise ConfigError("it follows lengths record by record", key="mix.unit", hint="Set mix.granularity=record.")
     checked = []
     for name, size in sizes.items():
         values = np.asarray(lengths[name])

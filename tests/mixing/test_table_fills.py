@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.fills import by_credit, by_length
 from datamix.mixing.plan import Plan
+from datamix.mixing.table_fills import by_credit, by_length
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 weights = st.lists(st.integers(1, 50) | st.floats(1e-2, 1), min_size=2, max_size=9)
@@ -107,8 +107,8 @@ def test_by_credit_goes_on_where_it_left_off(weights, cut):
     shares = [Fraction(weight, sum(weights)) for weight in weights]
     whole = by_credit(shares, [], 300)
     counts = np.bincount(whole[:cut], minlength=len(weights))
-    owed = [cut * share - int(count) for share, count in zip(shares, counts, strict=True)]
-    assert whole[cut:].tolist() == by_credit(shares, owed, 300 - cut).tolist()
+    credit = [cut * share - int(count) for share, count in zip(shares, counts, strict=True)]
+    assert whole[cut:].tolist() == by_credit(shares, credit, 300 - cut).tolist()
     prefixes = np.cumsum(np.eye(len(weights))[whole], axis=0)
     wanted = np.arange(1, 301)[:, None] * np.asarray(shares, float)
     assert np.abs(prefixes - wanted).max() <= 1 + np.log(len(weights))

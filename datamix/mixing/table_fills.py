@@ -16,8 +16,8 @@ from datamix.mixing.weights import integer_weights
 Shares = Sequence[Fraction]
 """Share of each source, adding up to 1; zero for one that does not take part."""
 
-# The compiled pipeline has room for a table of the first size whatever the shares, so that another ratio is no other
-# program; only shares too small for it move on to the second.
+# The compiled pipeline pads tables to TABLE_SLOTS, so that changing the ratio does not recompile it; only shares too
+# small for that size use LONG_TABLE_SLOTS.
 TABLE_SLOTS = 2**18
 _PAST_ANY_TABLE = 2**40
 LONG_TABLE_SLOTS = 2**20
@@ -122,21 +122,21 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
     return chosen
 
 
-def by_credit(shares: Shares, owed: Shares, count: int) -> np.ndarray:
+def by_credit(shares: Shares, begin: Shares, count: int) -> np.ndarray:
     """Give each slot to the source that is furthest behind the sum of its shares, of equals to the first.
 
     Args:
       shares: The shares, adding up to 1, shape [num_sources].
-      owed: By how many slots each source is behind already, adding up to 0; empty where none is.
-      count: How many slots.
+      begin: The credit of each source at the first slot, by how many slots it is behind, adding up to 0; empty where
+        none is.
 
     Returns:
       Source ids, int32 [count].
     """
-    total = math.lcm(*(share.denominator for share in (*shares, *owed)))
+    total = math.lcm(*(share.denominator for share in (*shares, *begin)))
     dtype = np.int64 if total < 2**56 else object
     weights = np.asarray([int(share * total) for share in shares], dtype)
-    credit = np.asarray([int(debt * total) for debt in owed], dtype) if owed else np.zeros_like(weights)
+    credit = np.asarray([int(part * total) for part in begin], dtype) if begin else np.zeros_like(weights)
     source_of = np.empty(count, np.int32)
     for slot in range(count):
         credit += weights
@@ -162,12 +162,12 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
 def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slots: int) -> np.ndarray:
     """Fill one period so that every batch holds each source's exact quota, rounded down or up.
 
-    What rounding leaves out is carried over: the sources with the largest remainders get the slots that are left.
+    What rounding leaves out stays a source's credit: those with the largest get the slots that are left.
 
     Args:
       shares: The shares of all sources, shape [num_sources].
       batch: The slots of a batch.
-      first: The position in the whole mix of the period's first slot; batches begin at multiples of `batch`.
+      first: The slot of the whole mix at which the period begins; batches begin at multiples of `batch`.
       horizon: The slots that will be used; a longer period is cut there.
       slots: The length at which a longer period is cut otherwise, where its counts come closest to the shares; where
         that is too short for the smallest share to come within 1 % of what was asked, `LONG_TABLE_SLOTS`.
@@ -191,17 +191,17 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
     else:
         _refuse_rare([share for share in shares if share], num_batches * batch)
     quota, rest = np.divmod(weights * batch, total)
-    carried, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
+    credit, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
     counts = np.tile(quota, (num_batches, 1))
     off = np.zeros(num_batches)
-    # A source that is owed nothing of a batch's rest cannot be rounded up: its quota is a whole number.
+    # A source that has no part of a batch's rest cannot be rounded up: its quota is a whole number.
     never, relative = np.where(rest > 0, 0, -total * num_active), 1 / np.maximum(weights, 1)
     for i in range(num_batches if extra else 0):
-        carried += rest
-        more = np.argpartition(-(carried + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
+        credit += rest
+        more = np.argpartition(-(credit + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
         counts[i, more] += 1
-        carried[more] -= total
-        off[i] = np.abs(carried * relative).max() / (i + 1)
+        credit[more] -= total
+        off[i] = np.abs(credit * relative).max() / (i + 1)
     if not cut and num_batches < whole:
         late = num_batches * 3 // 4
         counts = counts[: late + 1 + int(np.argmin(off[late:]))]
@@ -231,7 +231,6 @@ def by_length(
       shares: The shares of the summed lengths, shape [num_sources].
       length_of: The lengths of a source's records by their running numbers, int64 [count] -> [count].
       base: The running number of each source's first record here.
-      count: How many slots to fill.
 
     Returns:
       Source ids, int32 [count]. At every prefix, the summed length of every source is within one longest record of its

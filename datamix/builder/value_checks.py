@@ -8,7 +8,7 @@ import numpy as np
 
 from datamix.builder.labels import Labels
 from datamix.builder.source import OpenSource, is_shipped
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, of_source
 from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import taken
@@ -53,10 +53,10 @@ def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, l
             if is_class:
                 if lacking := statistic.num_unlabelled(count):
                     some = f"{lacking:,} of {count:,} records{looked_at}"
-                    notes.append(f"source {name!r}: {some} are unlabelled, and left out of loss and accuracy.")
+                    notes.append(of_source(name, f"{some} are unlabelled, and left out of loss and accuracy."))
             elif broken := what_is_broken(statistic):
                 some = f", in {count:,} records{looked_at}" if looked_at else ""
-                notes.append(f"source {name!r}: the leaf {leaf!r} holds {broken}{some}.")
+                notes.append(of_source(name, f"the leaf {leaf!r} holds {broken}{some}."))
     return notes
 
 

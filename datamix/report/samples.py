@@ -1,0 +1,160 @@
+"""What the records of a mix look like, as a figure; and the plan of a mix, for notebooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datamix.errors import ConfigError
+from datamix.mixing.plan import Plan
+from datamix.mixing.plan_report import over_time
+from datamix.pipeline.pipeline import Pipeline
+from datamix.report import figures
+from datamix.report.console import percent
+from datamix.report.records import class_of, holds_images, label_of, picture
+from datamix.spec import Batch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_IMAGES_A_ROW = 10
+_RECORDS_OF = 2**11  # of each source, whose numbers are drawn
+_MOST_NUMBERS = 16  # of a record, that are drawn
+_PREVIEWED = 10  # batches
+_NAMED = 5  # sources in the title of a figure
+
+
+def preview(pipeline: Pipeline) -> Figure:
+    """Draw what the records of a mix look like: images by source, or how their numbers are distributed.
+
+    Raises:
+      ConfigError: Raised when records hold nothing to draw, or no `source_id` to tell their sources by.
+
+    >>> import datamix
+    >>> figure = datamix.preview(datamix.load("source=digits+garments", "source.digits.limit=20"))
+    >>> figure.get_suptitle()
+    'Samples of the mix'
+    """
+    if "source_id" not in pipeline.spec:
+        raise ConfigError("an operator drops or renames the leaf source_id, by which a mix is shown", key="operators")
+    drawn = figure_of(pipeline, list(islice(pipeline, _PREVIEWED)))
+    if drawn is None:
+        listed = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
+        raise ConfigError(f"records of {listed} hold no image and no number to draw", key="operators")
+    return drawn
+
+
+def plot(plan: Plan, path: Path | None = None, caution: str = "") -> Figure:
+    """Draw the shares and epochs of each source over the batches of a mix.
+
+    Args:
+      plan: The plan of the mix.
+      path: Where the figure is written; None for nowhere.
+      caution: What ends the title.
+
+    >>> import datamix
+    >>> figure = datamix.plot(datamix.Plan({"a": 70, "b": 30}, ratio="7:3", batch_size=10))
+    >>> figure.get_suptitle().splitlines()[0]
+    'a 70.0 % + b 30.0 %'
+    """
+    shown, spec = over_time(plan), plan.spec
+    ends = [[*map(percent, map(float, row))] for row in shown.planned[[0, -1]]]
+    shares = (first if first == last else f"{first} → {last}" for first, last in zip(*ends, strict=True))
+    names = [f"{name} {share}" for name, share in zip(plan.names, shares, strict=True)]
+    mixed = " + ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "…"])
+    stop = spec.stop["rule"] if isinstance(spec.stop, Mapping) else spec.stop
+    title = f"{mixed}\n{spec.order}, {stop}, batches of {spec.batch_size}{caution}"
+    drawn = shown.positions / spec.batch_size, shown.planned, shown.realised, shown.epochs
+    return figures.plan(path, plan.names, *drawn, title)
+
+
+def figure_of(
+    pipeline: Pipeline,
+    seen: Sequence[Batch],
+    path: Path | None = None,
+    provenances: Mapping[str, str] | None = None,
+    caution: str = "",
+) -> Figure | None:
+    """The figure of the first batches of a mix, with their sources; None where there is nothing to draw.
+
+    Args:
+      pipeline: The mix.
+      seen: Its first batches.
+      path: Where the figure is written; None for nowhere.
+      provenances: Where the records of each source are from, by its name.
+      caution: What ends the title.
+    """
+    if not holds_images(pipeline.spec):
+        return _numbers(pipeline, seen, path)
+    sources, batch = pipeline.source_names, seen[0]
+    rows: dict[str, list[tuple[np.ndarray, str, int]]] = {"first batch,\nas it comes": []}
+    for row, i in enumerate(batch["source_id"][:_IMAGES_A_ROW].tolist()):
+        image = picture(batch["image"][row], pipeline.graph, sources[i])
+        rows["first batch,\nas it comes"].append(
+            (image, sources[i] if len(sources[i]) < 15 else f"{sources[i][:13]}…", i)
+        )
+    for i, name in enumerate(sources):
+        if not pipeline.plan.shares[i]:
+            continue
+        images_seen = _images_of(seen, i)
+        if len(images_seen) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
+            images_seen = _images_of(alone(name, pipeline, seen, _IMAGES_A_ROW + pipeline.batch_size - 1), i)
+        images = []
+        for pixels, label in images_seen[:_IMAGES_A_ROW]:
+            if isinstance(label, np.ndarray):  # the shares of classes
+                title = "\n".join(f"{at}: {percent(label[at])}" for at in np.argsort(-label)[:2] if label[at] > 0)
+            else:
+                title = "" if label is None else f"{label}\n{class_of(pipeline, name, label)}".rstrip()
+            images.append((picture(pixels, pipeline.graph, name), title, i))
+        provenance = (provenances or {}).get(name, name)
+        rows[name if name == provenance else f"{name}\n({provenance})"] = images
+    return figures.samples(path, rows, f"Samples of the mix{caution}")
+
+
+def _numbers(pipeline: Pipeline, seen: Sequence[Batch], path: Path | None) -> Figure | None:
+    """Histograms of the first numbers of records, the label last; None where they hold none."""
+    names = pipeline.source_names
+    rows = {}
+    for i, name in enumerate(names):
+        batches = alone(name, pipeline, seen, _RECORDS_OF)
+        rows[name] = {leaf: np.concatenate([b[leaf][b["source_id"] == i] for b in batches]) for leaf in pipeline.spec}
+    numbers: dict[str, dict[str, np.ndarray]] = {}
+    for leaf, part in pipeline.spec.items():
+        if leaf == "source_id" or "bool" in part.dtype:
+            continue
+        for name, leaves in rows.items():
+            values = leaves[leaf].reshape(len(leaves[leaf]), math.prod(part.shape))
+            for i in range(min(values.shape[1], _MOST_NUMBERS)):
+                numbers.setdefault(f"{leaf}[{i}]" if part.shape else leaf, {})[name] = values[:, i]
+    label = [key for key in numbers if key.partition("[")[0] == "label"]
+    shown = [key for key in numbers if key not in label][: _MOST_NUMBERS - 1] + label[:1]
+    if not shown:
+        return None
+    count = sum(math.prod(part.shape) for leaf, part in pipeline.spec.items() if leaf != "source_id")
+    title = "Values in batches" + (f" — the first {len(shown)} numbers of a record" if len(shown) < count else "")
+    return figures.histograms(path, {key: numbers[key] for key in shown}, names, title)
+
+
+def alone(name: str, pipeline: Pipeline, seen: Sequence[Batch], records: int) -> Sequence[Batch]:
+    """The first batches of one source, as if it were the whole mix; those of the mix where it fills none."""
+    weights = {other: int(other == name) for other in pipeline.source_names}
+    length = pipeline.plan.with_weights(weights).length
+    if length is not None and length < pipeline.batch_size and pipeline.remainder == "drop":
+        return seen
+    return list(islice(pipeline.with_weights(weights), max(1, records // pipeline.batch_size)))
+
+
+def _images_of(batches: Sequence[Batch], source: int) -> list[tuple[np.ndarray, int | float | np.ndarray | None]]:
+    """The images of a source, with what their labels say."""
+    images_seen = []
+    for batch in batches:
+        is_vector = "label" in batch and batch["label"].ndim == 2
+        for row in np.flatnonzero(batch["source_id"] == source):
+            label = batch["label"][row] if is_vector else label_of(batch, int(row))
+            images_seen.append((batch["image"][row], label))
+    return images_seen

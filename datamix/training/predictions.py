@@ -1,0 +1,46 @@
+"""What a trained model gives the test records: the log-probability of each, in `predictions.npz` of its run."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from datamix.errors import DataError
+from datamix.pipeline.readers.fed import failures_named
+from datamix.training.learner import losses_of_records_jitted
+from datamix.training.runs import Run
+
+NAME = "predictions.npz"
+
+
+def write_predictions(run: Run) -> None:
+    """Keep what the model of a run gives the test records of each source."""
+    data, names = run.data, list(run.data.test_records)
+    with failures_named():
+        parts = losses_of_records_jitted(run.learner, data.tests, run.state, data.num_test_batches)
+        losses, counts, sources = jax.device_get(parts)
+    total = sum(data.test_records.values())
+    rows = np.stack([-losses, counts])[:, :total].astype(np.float32)
+    by_source = {name: rows[:, sources[:total] == place] for place, name in enumerate(names)}
+    np.savez(run.directory / NAME, **by_source)  # type: ignore[arg-type]  # of keywords that it has itself
+
+
+def read_predictions(directory: Path) -> dict[str, Float32[np.ndarray, "2 records"]] | None:
+    """The log-probability of each test record in nats, and the classes or tokens that it is of, by source.
+
+    None where the run has kept none.
+
+    Raises:
+      DataError: Raised when the file is damaged.
+    """
+    if not (path := directory / NAME).is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}); sweep.resume=true makes it again once it is deleted.") from error

@@ -1,0 +1,175 @@
+"""What a GPU or TPU makes of a mix: shares of its own copy speeds, and many ratios at once. One call, minutes.
+
+    python scripts/bench_device.py --json device.json
+    python scripts/bench_device.py --quick     # whether it runs, in a minute on a CPU
+
+1. Sweeps of 9 and of 64 ratios of a small network, `hydra/launcher=vmap` against one job after the other: seconds of
+   the whole command, imports and compiling included, each in a process of its own.
+2. A resident mix of two sources of uint8 images, in batches of 256 and 4,096, as float32 and as bfloat16: by an
+   iterator, and inside one compiled loop that sums each batch. Bytes are those that are read as they are stored and
+   written as they come out, of the loop those that are read; the share is of the bytes that a copy within the device
+   reads and writes.
+3. The same mix read on the host, with transfers beside computing: the share of the speed at which the same stored bytes
+   are put on the device and nothing else is done.
+
+All turns of 2 and 3 are taken in rounds, and the median counts. It claims nothing: it prints what the device gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SWEEP = ["job=train", "source=digits+garments", "hydra.sweep.dir=out"]
+_STEPS_AHEAD = 64  # in one compiled loop
+
+
+def sweep(num_ratios: int, launcher: str, steps: int, model: str) -> float:
+    """Seconds of a sweep over the share of one source."""
+    shares = ",".join(f"{share:.4f}" for share in np.linspace(0.05, 0.95, num_ratios))
+    overrides = [f"mix.share.digits={shares}", f"hydra/launcher={launcher}", f"train.steps={steps}", f"model={model}"]
+    with tempfile.TemporaryDirectory() as directory:
+        begun = time.perf_counter()
+        command = [sys.executable, "-m", "datamix", "-m", *SWEEP, *overrides]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"sweep, launcher={launcher}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
+        return time.perf_counter() - begun
+
+
+def sources(num_bytes: int, side: int) -> dict[str, dict[str, np.ndarray]]:
+    draw, count = np.random.default_rng(0), num_bytes // (2 * side * side * 3)
+    return {
+        name: {"image": np.frombuffer(draw.bytes(count * side * side * 3), np.uint8).reshape(count, side, side, 3)}
+        for name in ("first", "second")
+    }
+
+
+def median(rounds: list[float]) -> dict[str, Any]:
+    return {"median": statistics.median(rounds), "rounds": rounds}
+
+
+class Rate:
+    """Calls that are repeated for some time, and the bytes of each."""
+
+    def __init__(self, call: Callable[[], Any], num_bytes: float) -> None:
+        self._call, self._bytes = call, num_bytes
+
+    def bytes_per_s(self, seconds: float) -> float:
+        import jax
+
+        jax.block_until_ready(self._call())
+        begun, calls = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            last, calls = self._call(), calls + 1
+        jax.block_until_ready(last)
+        return calls * self._bytes / (time.perf_counter() - begun)
+
+
+def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -> Iterator[tuple[str, Rate]]:
+    """What is measured in rounds, by name."""
+    import jax
+    import jax.numpy as jnp
+
+    import datamix
+
+    values = jnp.zeros(copy_bytes // 4, jnp.float32)
+    copy = jax.jit(lambda values: values + 1)
+    yield "copy within the device", Rate(lambda: copy(values), 2 * values.nbytes)
+    record_bytes = data["first"]["image"][0].nbytes
+    for size in batch_sizes:
+        rows = np.zeros((size, record_bytes), np.uint8)
+        yield f"copy to the device, {size}", Rate(lambda rows=rows: jax.device_put(rows), rows.nbytes)
+    for size in batch_sizes:
+        for dtype in ("float32", "bfloat16"):
+            operators = ["to_float", *([{"cast": {"dtype": dtype}}] if dtype != "float32" else [])]
+            pipeline = datamix.mix(data, operators=operators, batch_size=size, stop="forever", placement="device")
+            out_bytes = record_bytes * np.dtype(jnp.dtype(dtype)).itemsize
+            iterator = pipeline.iterator(output="jax")
+            moved = size * (record_bytes + out_bytes)
+            yield f"resident, {size}, {dtype}", Rate(lambda iterator=iterator: next(iterator), moved)
+
+            @jax.jit
+            def loop(compiled: Any, cursor: Any) -> Any:
+                def step(cursor: Any, _: None) -> Any:
+                    batch, cursor = compiled.next(cursor)
+                    return cursor, batch["image"].sum(dtype=jnp.float32)
+
+                return jax.lax.scan(step, cursor, length=_STEPS_AHEAD)[1]
+
+            compiled, cursor = pipeline.compiled, pipeline.start()
+            call = lambda loop=loop, compiled=compiled, cursor=cursor: loop(compiled, cursor)  # noqa: E731
+            # What is summed at once need not be written: the stored bytes alone.
+            yield f"resident, {size}, {dtype}, in a loop", Rate(call, _STEPS_AHEAD * size * record_bytes)
+        fed = datamix.mix(data, operators=["to_float"], batch_size=size, stop="forever", placement="host")
+        iterator = fed.iterator(output="jax")
+        yield f"fed, {size}", Rate(lambda iterator=iterator: next(iterator), size * record_bytes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
+    parser.add_argument("--ratios", type=int, nargs="*", default=[9, 64], help="of the sweeps")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # sweeps share the device with this process
+    begun = time.perf_counter()
+    results: dict[str, Any] = {"sweeps": {}, "rates": {}}
+    for num_ratios in [2] if quick else arguments.ratios:
+        seconds = {
+            name: sweep(num_ratios, launcher, *((4, "linear") if quick else (100, "mlp")))
+            for name, launcher in (("one after the other", "basic"), ("vmap", "vmap"))
+        }
+        results["sweeps"][num_ratios] = seconds
+        one, vmap = seconds["one after the other"], seconds["vmap"]
+        print(
+            f"{num_ratios} ratios: one after the other {one:.1f} s, vmap {vmap:.1f} s: {one / vmap:.2f} ×", flush=True
+        )
+
+    import jax
+
+    import datamix
+
+    logging.getLogger("datamix").setLevel(logging.ERROR)  # of epochs that nobody foresees
+    device = jax.devices()[0]
+    results |= {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__}
+    results["datamix"] = datamix.__version__
+    print(f"{device.device_kind}, JAX {jax.__version__}", flush=True)
+    data = sources(2**21 if quick else 2**30, 16 if quick else 64)
+    named = dict(contestants(data, [256, 512] if quick else [256, 4096], 2**22 if quick else 2**29))
+    rounds: dict[str, list[float]] = {name: [] for name in named}
+    for _ in range(1 if quick else 5):
+        for name, rate in named.items():
+            rounds[name].append(rate.bytes_per_s(0.02 if quick else 1.0))
+    results["rates"] = {name: median(each) for name, each in rounds.items()}
+    for name, each in rounds.items():
+        if "copy" in name:
+            shares, of = "", ""
+        else:
+            size = name.split(", ")[1]
+            of = f"copy to the device, {size}" if name.startswith("fed") else "copy within the device"
+            share = statistics.median(mine / copy for mine, copy in zip(each, rounds[of], strict=True))
+            results["rates"][name]["share"] = share
+            shares = f"  {100 * share:6.1f} % of {of}"
+        print(f"{name:36} {statistics.median(each) / 1e9:9.2f} GB/s{shares}")
+    results["seconds"] = time.perf_counter() - begun
+    print(f"{results['seconds']:.0f} s")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Figures of a mix and of its plan, as a notebook shows them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+import datamix
+from datamix.errors import ConfigError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 1), np.uint8)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def shown(figure: Any) -> np.ndarray:
+    """The pixels that a notebook shows."""
+    return np.asarray(imread(io.BytesIO(figure._repr_png_())))
+
+
+def test_images_are_shown_by_source_with_their_classes() -> None:
+    sources = {name: {"image": IMAGES, "label": np.arange(30) % 2} for name in "ab"}
+    pipeline = datamix.mix(sources, class_names={"b": ["cat", "dog"]}, batch_size=8)
+    figure = datamix.preview(pipeline)
+    assert shown(figure)[..., :3].std() > 0.05
+    titles = texts(figure)
+    assert {"a", "b", "0", "1", "2\ncat", "3\ndog"} <= {*titles}
+    assert sum(axis.images != [] and len(axis.images) for axis in figure.axes) == 8 + 10 + 10
+    assert datamix.preview(pipeline.with_weights({"a": 3})).get_suptitle() == "Samples of the mix"
+
+
+def test_labels_that_are_blended_say_of_what() -> None:
+    sources = {name: {"image": IMAGES, "label": np.arange(30) % 2} for name in "ab"}
+    blend = ("mixup", {"alpha": 5.0})
+    pipeline = datamix.mix(sources, shared_operators=[("one_hot", {"num_classes": 4}), blend], batch_size=8)
+    assert any(text.count("%") == 2 for text in texts(datamix.preview(pipeline)))
+
+
+def test_numbers_are_shown_as_histograms() -> None:
+    pipeline = datamix.mix({"a": {"x": np.arange(60.0).reshape(20, 3)}, "b": {"x": np.ones((20, 3))}}, batch_size=4)
+    figure = datamix.preview(pipeline)
+    assert [axis.get_title() for axis in figure.axes][:3] == ["x[0]", "x[1]", "x[2]"]
+    assert shown(figure)[..., :3].std() > 0.05
+
+
+def test_records_without_anything_to_draw_are_refused() -> None:
+    pipeline = datamix.mix({"a": {"x": np.ones(20, bool)}}, batch_size=4)
+    with pytest.raises(ConfigError, match=r"records of source_id int32 \[\], x bool \[\] hold no image and no number"):
+        datamix.preview(pipeline)
+    dropped = datamix.mix({"a": {"x": np.ones(20)}}, shared_operators=[lambda record: {"x": record["x"]}], batch_size=4)
+    with pytest.raises(ConfigError, match="drops or renames the leaf source_id"):
+        datamix.preview(dropped)
+
+
+def test_a_plan_is_titled_by_its_shares_and_rules() -> None:
+    schedule = [{"until": 5, "ratio": "3:1"}, {"ratio": "1:1"}]
+    plan = datamix.Plan({"a": 300, "b": 300}, schedule=schedule, stop={"rule": "forever"}, batch_size=10)
+    figure = datamix.plot(plan)
+    assert figure.get_suptitle() == "a 75.0 % → 50.0 % + b 25.0 % → 50.0 %\nproportional, forever, batches of 10"
+    shares, epochs = figure.axes
+    assert [line.get_label() for line in shares.lines][:2] == ["a", "b"]
+    colors = [[line.get_color() for line in axis.lines][:2] for axis in (shares, epochs)]
+    assert colors[0] == colors[1]
+    assert shown(figure)[..., :3].std() > 0.05
+
+
+def test_many_sources_are_not_all_named_in_the_title() -> None:
+    plan = datamix.Plan({f"s{i}": 40 for i in range(9)}, batch_size=9)
+    title = datamix.plot(plan).get_suptitle()
+    assert "s3" in title
+    assert "…" in title
+    assert "s4" not in title
