@@ -24,7 +24,8 @@ from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.locate import Located, start_at
+from datamix.pipeline.cursor import Cursor
+from datamix.pipeline.locate import Located, check_start, start_at
 from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
 from datamix.pipeline.readers.fed import Fed, Stagings
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
@@ -38,7 +39,7 @@ _log = logging.getLogger("datamix")
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
-_SHORT_STEPS = (8, 64)
+_SHORT_CHUNKS = 4  # a mix of no more chunks has them of equal size: of one a little longer than a chunk, half is waste
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
@@ -79,11 +80,18 @@ class _Chunk:
 
 
 class _Mix(Protocol):
-    """The part of `Pipeline` that is iterated over; `buffers` has the memory of each program's chunks."""
+    """The part of `Pipeline` that is iterated over.
+
+    Attributes:
+      buffers: The memory of each program's chunks.
+      first_block: The block with which an iterator began last, as the next may: the number of its first batch and of
+        its batches, the block, and the cursor after it.
+    """
 
     plan: Plan
     batching: Batching
     buffers: dict[Program, Buffers]
+    first_block: tuple[tuple[int, int], Located, Cursor] | None
     prefetch_bytes: int | None
 
     @property
@@ -150,11 +158,11 @@ class BatchIterator(Iterator[Batch]):
             num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
             self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
-        # Of a short mix not much more than there may be: in few sizes, and the same whatever the weights, because each
-        # is another program.
+        # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
         bound = self._plan.most_records
         most = math.inf if bound is None else max(1, -(-bound // (size * stride)))
-        num_steps = min([num_steps, *(steps for steps in _SHORT_STEPS if steps >= most)])
+        if most <= num_steps * _SHORT_CHUNKS:
+            num_steps = math.ceil(most / math.ceil(most / num_steps))
         self._program = compiled.program.resized(num_steps, num_rows)
         self._stride, self._block_steps = stride, block_steps(self._program, stride)
         if most < math.inf:
@@ -219,7 +227,8 @@ class BatchIterator(Iterator[Batch]):
         self._drop_ahead()
         self._ready: Iterator[Batch] = iter(())
         self._computed = step
-        self._cursor = start_at(self._plan, step, self._program.batch_size)
+        check_start(self._plan, step, self._program.batch_size)
+        self._cursor: Cursor | None = None
         self._block_end = step
         self._next_block: Located | None = None
         self._single_until = step
@@ -236,12 +245,17 @@ class BatchIterator(Iterator[Batch]):
         return self._stagings[program]
 
     def _locate(self) -> Located:
-        """Set the look-up of the next block going, without waiting for it."""
-        compiled, size = self._compiled, self._program.batch_size
+        """Set the look-up of the next block going, without waiting for it; the first one may be known."""
+        compiled, size, key = self._compiled, self._program.batch_size, (self._block_end, self._block_steps)
+        is_first, known = self._cursor is None, self._pipeline.first_block
+        if is_first and known is not None and known[0] == key:
+            _, block, self._cursor = known
+            return block
         with self._stream(1):
-            block, self._cursor = locate_block()(
-                compiled.plan, compiled.row_order, self._cursor, self._block_steps, size
-            )
+            cursor = start_at(self._plan, self._block_end, size) if self._cursor is None else self._cursor
+            block, self._cursor = locate_block()(compiled.plan, compiled.row_order, cursor, self._block_steps, size)
+        if is_first:
+            self._pipeline.first_block = key, block, self._cursor
         return block
 
     def _next_chunk(self) -> _Chunk:

@@ -143,18 +143,27 @@ def cursor_at(plan: Plan, position: int) -> Cursor:
     )
 
 
-def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
-    """The cursor before the batch at `step`, on the device.
+def check_start(plan: Plan, step: int, batch_size: int) -> None:
+    """Refuse a step with which no batches begin.
 
     Raises:
-      ConfigError: The step is negative.
+      ConfigError: It is negative, or before the mix begins.
     """
-    step = operator.index(step)
     if step < 0:
         raise ConfigError("it is 0 or more", key="start", value=step)
     if step * batch_size < plan.begin:
         text = f"it is {plan.begin // batch_size} or more, where this mix goes on with another one"
         raise ConfigError(text, key="start", value=step)
+
+
+def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
+    """The cursor before the batch at `step`, on the device.
+
+    Raises:
+      ConfigError: See `check_start`.
+    """
+    step = operator.index(step)
+    check_start(plan, step, batch_size)
     cursor: Cursor = jax.device_put(cursor_at(plan, step * batch_size))
     return cursor
 

@@ -27,7 +27,7 @@ from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
 from datamix.pipeline.iterator import BatchIterator, Output
-from datamix.pipeline.locate import PlanArrays, arrays_of, start_at
+from datamix.pipeline.locate import Located, PlanArrays, arrays_of, start_at
 from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, locate_block, next_flat
@@ -134,6 +134,7 @@ class Pipeline:
         self._contents: dict[int, str] = {}
         self._make_past = partial(Past, graph=graph, specs=stored, seeds=all_seeds, contents=self._content)
         self.buffers: dict[Program, Buffers] = {}
+        self.first_block: tuple[tuple[int, int], Located, Cursor] | None = None
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
         fed = [name for name, placement in self.placements.items() if placement == "host"]
@@ -326,7 +327,7 @@ class Pipeline:
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
-        other._make_past, other.history = self._make_past, self.history
+        other._make_past, other.history, other.first_block = self._make_past, self.history, None
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
         other.class_names = self.class_names

@@ -375,6 +375,32 @@ def test_chunks_are_bounded_in_bytes_and_blocks_are_whole_chunks(side: int, batc
     assert block_steps(program) > 0
 
 
+@pytest.mark.parametrize("num_records", [1, 6, 83, 90, 600])
+def test_chunks_of_a_short_mix_hold_hardly_more_than_it_has(num_records: int) -> None:
+    source = {"image": np.zeros((num_records, 224, 300, 3), np.uint8)}
+    iterator = datamix.mix({"a": source}, batch_size=1).iterator()
+    size = iterator.program.num_steps
+    chunks = -(-num_records // size)
+    assert size <= chunk_program(iterator.program).num_steps == 83
+    assert 0 <= chunks * size - num_records < (chunks if num_records < 300 else size)
+
+
+def test_loops_over_one_mix_share_its_first_block(assert_equal: Callable[..., None]) -> None:
+    pipeline = mixed(batch_size=2)
+    batches = list(pipeline)
+    block = pipeline.first_block
+    for again in (pipeline, pipeline.iterator(shard=(0, 1))):
+        for mine, theirs in zip(again, batches, strict=True):
+            assert_equal(mine, theirs)
+        assert pipeline.first_block is block
+    assert_equal(next(pipeline.iterator(start=3)), batches[3])
+    assert pipeline.first_block is not block
+    reweighted = pipeline.with_weights({"a": 3})
+    assert reweighted.first_block is None
+    for step, batch in enumerate(reweighted):
+        assert_equal(batch, reweighted[step])
+
+
 def test_a_loop_crosses_chunks_and_blocks(assert_equal: Callable[..., None]) -> None:
     pipeline = mixed(stop="forever")
     program = chunk_program(pipeline.compiled.program)
