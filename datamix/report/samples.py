@@ -107,7 +107,7 @@ def figure_of(
         images = []
         for pixels, label in images_seen[:_IMAGES_A_ROW]:
             if isinstance(label, np.ndarray):  # the shares of classes
-                title = "\n".join(f"{at}: {percent(label[at])}" for at in np.argsort(-label)[:2] if label[at] > 0)
+                title = "\n".join(f"{at}: {percent(label[at])}" for at in np.argsort(-label)[:2] if label[at] >= 0.0005)
             else:
                 title = "" if label is None else f"{label}\n{class_of(pipeline, name, label)}".rstrip()
             images.append((picture(pixels, pipeline.graph, name), title, i))

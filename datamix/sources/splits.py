@@ -18,7 +18,7 @@ _PART = re.compile(rf"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>{_BOUND})?\s*:\s
 def resolve_split(text: str, sizes: Mapping[str, int], *, where: str = "split") -> list[tuple[str, int, int]]:
     """Turn a split in TFDS's syntax into ranges of records.
 
-    A slice that reaches past the end of its split holds what there is, as a Python slice does.
+    A slice of records that reaches past the end of its split holds what there is, as a Python slice does.
 
     Args:
       text: Names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
@@ -28,7 +28,7 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str = "split") 
       (split, start, stop) for each part, with 0 <= start <= stop <= sizes[split].
 
     Raises:
-      ConfigError: The syntax is not TFDS's, or there is no such split.
+      ConfigError: The syntax is not TFDS's, there is no such split, or a share exceeds 100 %.
 
     >>> resolve_split("train[:2000]+test[-10%:]", {"train": 800, "test": 100}, where="split")
     [('train', 0, 800), ('test', 90, 100)]
@@ -39,6 +39,8 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str = "split") 
         percent = "%" in part
         if match is None or (not percent and "." in f"{match['start']}{match['stop']}"):
             raise _no_split(text, part, where)
+        if percent and any(abs(float(end.rstrip("%"))) > 100 for end in match.group("start", "stop") if end):
+            raise ConfigError("a share of a split is 100 % at most", key=where, value=text)
         name = match["name"]
         if name != "all" and name not in sizes:
             raise ConfigError(f"there is no split {name!r}", key=where, value=text, hint=hint(name, sizes))

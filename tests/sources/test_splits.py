@@ -44,14 +44,18 @@ def test_one_part(text: str, want: tuple[str, int, int]) -> None:
         ("train[-2000:]", ("train", 0, 800)),
         ("train[2000:]", ("train", 800, 800)),
         ("train[:-2000]", ("train", 0, 0)),
-        ("train[:200%]", ("train", 0, 800)),
-        ("train[-200%:]", ("train", 0, 800)),
         ("train[5:3]", ("train", 5, 5)),
         ("train[-3:-5]", ("train", 797, 797)),
     ],
 )
 def test_a_slice_past_the_end_holds_what_there_is(text: str, want: tuple[str, int, int]) -> None:
     assert resolve(text) == [want]
+
+
+@pytest.mark.parametrize("text", ["train[:200%]", "train[-200%:]", "test+train[10%:100.5%]"])
+def test_more_than_all_of_a_split_is_refused_as_tfds_does(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^split = '.*'; a share of a split is 100 % at most\.$"):
+        resolve(text)
 
 
 @pytest.mark.parametrize(
