@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 
 from datamix.pipeline.graph import Graph
-from datamix.pipeline.pipeline import Pipeline
 from datamix.report.console import table
 from datamix.spec import Batch, LeafSpec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.pipeline import Pipeline
 
 _SHOWN_ELEMENTS = 6  # of a leaf with more of them
 

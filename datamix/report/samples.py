@@ -13,7 +13,6 @@ import numpy as np
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_report import over_time
-from datamix.pipeline.pipeline import Pipeline
 from datamix.report import figures
 from datamix.report.console import percent
 from datamix.report.records import class_of, holds_images, label_of, picture
@@ -21,6 +20,8 @@ from datamix.spec import Batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from datamix.pipeline.pipeline import Pipeline
 
 _IMAGES_A_ROW = 10
 _RECORDS_OF = 2**11  # of each source, whose numbers are drawn

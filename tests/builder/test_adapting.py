@@ -56,7 +56,7 @@ def test_settings_are_part_of_the_fingerprint():
         ({"adapt": {"rule": "odm", "floor": 0.5}}, r"^adapt\.floor = 0\.5; it is at most 1 / 3, for each of 3 sources"),
         ({"adapt": {"rule": "odm", "smooth": 1}}, r"^adapt\.smooth: there is no such setting\. Did you mean 'smooth"),
         ({"adapt": {"rule": "loss_temperature", "reference": {"d": 1}}},
-         r"^adapt\.reference\.d: there is no such source in this mix\. Known: a, b, c\.$"),
+         r"^adapt\.reference\.d: there is no source 'd' in this mix\. Known: a, b, c\.$"),
         ({"adapt": {"rule": "loss_temperature", "reference": {"a": "x"}}},
          r"^adapt\.reference\.a = 'x'; it is a number\.$"),
     ],

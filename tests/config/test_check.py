@@ -105,7 +105,7 @@ def test_what_is_left_is_refused_with_the_nearest_name() -> None:
         node.finish()
     node = Node({"batch": {"size": 1}, "number": 1, "stop": {}, "batches": 3})
     read(Parts, node)
-    with pytest.raises(ConfigError, match=r"^batches: there is no key 'batches'\. Did you mean 'batch'\?"):
+    with pytest.raises(ConfigError, match=r"^batches: there is no key 'batches'\. Did you mean stop\.batches or job\."):
         node.finish()
 
 
