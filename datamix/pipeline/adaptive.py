@@ -90,7 +90,7 @@ class AdaptiveIterator(Iterator[Batch]):
             self._append()
 
     def _begin(self, step: int, window: int, state: AdaptState, begins: Sequence[Cursor]) -> None:
-        """Begin at a step, with windows that begin at some cursors, the first of which has a number."""
+        """Begin at a step, with the windows that begin at some cursors, and the number of the first of them."""
         self.step, self._window, self._state, self._windows = step, window, state, deque[_Window]()
         self._ahead: tuple[int, Future[Reader]] | None = None
         self._batches: deque[Batch] = deque()
@@ -226,7 +226,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
         Raises:
           StateError: It is no state of a mix that adapts, or one of another mix; the message names what differs.
-          ConfigError: `changed` is given, which only a mix takes that follows no losses.
+          ConfigError: `changed` is given, for a mix that follows losses.
         """
         _, step = self._pipeline.restored(state, changed)
         leaves, structure = jax.tree.flatten((self._state, [window.cursor for window in self._windows]))

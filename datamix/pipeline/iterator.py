@@ -175,7 +175,7 @@ class BatchIterator(Iterator[Batch]):
             if output != "numpy" and self._on_host
         }
         self._lock = threading.Lock()
-        self._repeated: set[str] = set()  # sources of whose epochs was told
+        self._repeated: set[str] = set()  # sources whose further epochs were told
         self._is_closed = False
         self._seek(start)
 
@@ -325,7 +325,7 @@ class BatchIterator(Iterator[Batch]):
         return len(range(step, self._until, self._stride))
 
     def _is_unfinished(self) -> bool:
-        """Whether there are batches that are neither computed nor on their way, or read for it."""
+        """Whether there are batches that nothing has been scheduled for."""
         return self._until is None or self._computed < self._until
 
     def __next__(self) -> Batch:

@@ -92,7 +92,7 @@ def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) 
     Raises:
       ConfigError: The plan's numbers do not fit 32 bits, or its periods are of a kind that has no look-up.
     """
-    # As many stages for every ratio: the last one is there again, and never reached.
+    # Padded with copies of the last stage, which are never reached, so that shapes do not depend on the ratio.
     stages = [*plan.stages, *[plan.stages[-1]] * (plan.max_stages - len(plan.stages))]
     # Past the end a cursor goes on with the last stage; where the mix ends is for its iterator to know.
     ends = [stage.first + (stage.length or 0) for stage in plan.stages[:-1]]

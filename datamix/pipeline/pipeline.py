@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Any, Literal, NoReturn, TypeAlias, cast, overload
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, cast, overload
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ from datamix.pipeline.readers.resident import read_resident
 from datamix.pipeline.records import Records
 from datamix.pipeline.sharding import GlobalIterator
 from datamix.pipeline.state import FORMAT, Past, State, check
+from datamix.pipeline.transform import Numbers
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
@@ -148,7 +149,7 @@ class Pipeline:
             if self._host is not None:
                 reader = fed_reader(self._host, reader)
                 self.statistics = SampledStatistics(self.source_names, self.statistics, self._host)
-        self._layout = program, plan_arrays, row_order, numbers
+        self._layout = _Layout(program, plan_arrays, row_order, numbers)
         self._reader = _OnDevice(reader)
 
     def _plan_arrays(self, plan: Plan) -> PlanArrays:
@@ -168,7 +169,7 @@ class Pipeline:
     @property
     def spec(self) -> dict[str, LeafSpec]:
         """Shape and dtype of each leaf of one finished record."""
-        return dict(self._layout[0].spec)
+        return dict(self._layout.program.spec)
 
     @property
     def reader(self) -> Reader:
@@ -208,8 +209,8 @@ class Pipeline:
     def _content(self, source: int) -> str:
         """The digest of a source's records."""
         if source not in self._contents:
-            (group,) = (branch.group for branch in self._layout[0].branches if source in branch.sources)
-            self._contents[source] = self._reader.host.digest(group, source, self.plan.sizes[source])
+            (group,) = (branch.group for branch in self._layout.program.branches if source in branch.sources)
+            self._contents[source] = self._reader.reader.digest(group, source, self.plan.sizes[source])
         return self._contents[source]
 
     @cached_property
@@ -219,7 +220,7 @@ class Pipeline:
     def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
         """The digest of each thing that has determined the sequence up to a position, and of no more; see `Past`."""
         parts = self._past.parts(position, counts)
-        for key, shuffle in zip(("batch.shuffle", "batch.pairs"), self._layout[2], strict=True):
+        for key, shuffle in zip(("batch.shuffle", "batch.pairs"), self._layout.row_order, strict=True):
             if parts and shuffle is not None:
                 parts[key] = digest([self.plan.seed, self.batch_size])
         if self.adapt is not None:
@@ -331,7 +332,7 @@ class Pipeline:
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
         other.class_names = self.class_names
-        other._layout, other._reader = (program, self._plan_arrays(plan), row_order, numbers), self._reader
+        other._layout, other._reader = _Layout(program, self._plan_arrays(plan), row_order, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other
 
@@ -420,7 +421,7 @@ class Pipeline:
         Raises:
           IndexError: There is no such batch.
         """
-        return places_at(self._index(step), self.plan, self.batching, self._layout[2].shuffle, self._places)
+        return places_at(self._index(step), self.plan, self.batching, self._layout.row_order.shuffle, self._places)
 
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
@@ -525,7 +526,7 @@ class Pipeline:
         """Refuse to be an argument of JAX, which asks for this what it does not know.
 
         Raises:
-          ConfigError: Always. A `TypeError` JAX would hide in a message of its own.
+          ConfigError: Always. JAX would replace a `TypeError` by a message of its own.
         """
         raise ConfigError(
             "a Pipeline is an object of the host and no argument of a function under jit, scan or vmap; pass "
@@ -533,20 +534,29 @@ class Pipeline:
         )
 
 
+class _Layout(NamedTuple):
+    """What `Compiled` is made of, but for the data."""
+
+    program: Program
+    plan: PlanArrays
+    row_order: RowOrder
+    numbers: tuple[Numbers, ...]
+
+
 class _OnDevice:
     """The data of pipelines that share it, which goes onto the device when it is first asked for."""
 
-    def __init__(self, host: Reader) -> None:
-        self.host = host  # once it is on a device, there: memory for both there may not be
-        self._is_placed = all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(host))  # another's data
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader  # replaced by that of the device, so that both are not held at once
+        self._is_placed = all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(reader))  # another's data
         self._lock = threading.Lock()
 
     def arrays(self) -> Reader:
         """The reader, its arrays on the device."""
         with self._lock:
             if not self._is_placed:
-                self.host, self._is_placed = jax.device_put(self.host), True
-        return self.host
+                self.reader, self._is_placed = jax.device_put(self.reader), True
+        return self.reader
 
 
 def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -> Pipeline:
@@ -566,7 +576,7 @@ def _digests(pipeline: Pipeline) -> dict[str, object]:
 
 
 def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) -> Pipeline:
-    """The pipeline of a recipe, in another process; what `load` has told, it does not tell again.
+    """The pipeline of a recipe, in another process; its warnings have been told already.
 
     Raises:
       StateError: It would be another one, as after a change of a configuration's files.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ class Stagings:
         return staged
 
 
-_failed: list[DatamixError] = []  # by the last call back, which XLA makes text of
+_failed: deque[DatamixError] = deque(maxlen=16)  # by call backs; XLA passes on their text alone
 
 
 def _read(token: jax.Array, *words: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
@@ -174,7 +175,7 @@ def _read(token: jax.Array, *words: jax.Array) -> tuple[tuple[Record, ...], np.n
         ]
         stagings = [host.finished(reading) for host, reading in zip(hosts, readings, strict=True)]
     except DatamixError as error:
-        _failed[:] = [error]
+        _failed.append(error)
         raise
     arrays = [(tuple(staging.rows), staging.index) for staging in stagings]
     joined: tuple[tuple[Record, ...], np.ndarray] = jax.tree.map(
@@ -190,12 +191,14 @@ def failures_named() -> Iterator[None]:
     Raises:
       DatamixError: A record could not be read.
     """
-    _failed.clear()
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # one where it is waited for, the other in the call
-        if _failed:
-            raise _failed.pop() from error
+        text = str(error)
+        for failed in reversed(_failed):  # several threads may wait for batches of several pipelines
+            if str(failed) in text:
+                _failed.remove(failed)
+                raise failed from error
         raise
 
 

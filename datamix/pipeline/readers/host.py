@@ -29,10 +29,10 @@ from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec, bytes_of
 
 PREFETCH_BYTES = 256 * 2**20
-# A task of a thread takes at least so long, as its Python takes 50 µs of every thread's time, and at most, as far as is
-# known how long records of a source take. Until then, a source is thought to be slow.
+# The shortest and the longest task of a thread, in seconds; a task costs 50 µs in which no other thread runs Python.
+# How long a record takes is measured; before, a source is thought to need `_SLOW_S` a byte.
 _TASK_S = (1e-3, 0.1)
-_SLOW_S = 1e-8  # a byte
+_SLOW_S = 1e-8
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
 _log = logging.getLogger("datamix")
@@ -241,7 +241,7 @@ class HostReader:
         return sum(bytes_of(spec) for spec in self.specs)
 
     def _open(self, source: int) -> None:
-        """Read a first record, so that what is missing is missed at once, and what is decoded ahead is, by one thread.
+        """Read a first record: missing data is told here, and what is decoded when first used is, in one thread.
 
         Raises:
           DataError: Numbers of 64 bits cannot be stored in 32, as far as some of the records say.
