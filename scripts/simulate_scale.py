@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 import datamix
-from datamix.pipeline.batching import shard_rows
+from datamix.pipeline.batching import RowOrder, shard_rows
 from datamix.pipeline.locate import arrays_of, cursor_at
 from datamix.pipeline.program import locate_block
 from datamix.spec import LeafSpec
@@ -78,8 +78,8 @@ def plan_costs(plan: datamix.Plan, batch: int, far: int) -> dict[str, float]:
     arrays, array_bytes = (placed := jax.tree.map(jnp.asarray, arrays_of(plan))), num_bytes(placed)
     locate = locate_block()
     cursor, seek_s, _ = cost(lambda: jax.device_put(cursor_at(plan, far)))
-    jax.block_until_ready(locate(arrays, None, cursor, 1, batch))
-    turns = [cost(lambda: jax.block_until_ready(locate(arrays, None, cursor, 1, batch)))[1] for _ in range(9)]
+    jax.block_until_ready(locate(arrays, RowOrder(), cursor, 1, batch))
+    turns = [cost(lambda: jax.block_until_ready(locate(arrays, RowOrder(), cursor, 1, batch)))[1] for _ in range(9)]
     counts, share = plan.counts(far), plan.shares
     return {
         "array_bytes": array_bytes,

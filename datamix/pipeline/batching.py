@@ -244,8 +244,8 @@ class RowOrder(NamedTuple):
       pairing: The permutation whose neighbours make pairs, row 0 and 1, 2 and 3, …; None where nothing takes pairs.
     """
 
-    shuffle: RowShuffle | None
-    pairing: RowShuffle | None
+    shuffle: RowShuffle | None = None
+    pairing: RowShuffle | None = None
 
     @classmethod
     def of(cls, plan: Plan, batching: Batching, *, shuffled: bool, paired: bool) -> RowOrder:
