@@ -645,6 +645,7 @@ def test_a_run_directory_that_cannot_be_made_is_named(call_datamix, tmp_path):
 # Two at once, and one that is stopped
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_cold_cache(environment, tmp_path):
     arguments = ["source=mnist", "source.mnist.split=train[:600]", "data.cache=cache", "job.batches=1"]
     both = [

@@ -44,6 +44,7 @@ def test_a_signal_ends_what_runs(number: int, kind: type[BaseException], code: i
     assert not received()
 
 
+@pytest.mark.slow
 def test_in_a_callback_of_the_garbage_collector() -> None:
     reached = []
 
@@ -68,6 +69,7 @@ def test_in_a_callback_of_the_garbage_collector() -> None:
     assert reached == [1, 2]
 
 
+@pytest.mark.slow
 def test_within_an_import_which_then_comes_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_of_it.py").write_text(f"{SEND}\nwhole = sum(range(1000))\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -205,6 +205,7 @@ def test_ranks_are_those_of_torch_distributed(tmp_path: Any) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_a_state_is_that_of_any_iterator() -> None:
     pipeline = mix()
     own = datamix.interop.torch.dataset(pipeline)

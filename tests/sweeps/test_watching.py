@@ -93,6 +93,7 @@ def test_datasets_are_swept(call_datamix, tmp_path):
     assert [list(row["shares"]) for row in rows(tmp_path / "s")] == [["digits", "garments"], ["garments"]]
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(call_datamix, tmp_path):
     sweep = [*PLAN, "mix.share.digits=7,0.5,0.6", "hydra.sweep.dir=s"]
     first = call_datamix(*sweep)

@@ -92,6 +92,7 @@ def test_it_learns(make, trained):
     assert trained(run).metrics.lines[-1]["accuracy/worst"] > 0.9
 
 
+@pytest.mark.slow
 def test_ratio_seed_and_rate_trace_nothing(make, trained, num_traces):
     model = "model.hidden=[9]"  # of a size that no other test has
     assert num_traces(trained, make(model))

@@ -20,6 +20,7 @@ def small(**settings) -> Transformer:
     return Transformer((8,), 11, nnx.Rngs(0), **{"width": 16, "layers": 2, "heads": 2, "hidden": 24} | settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_token_sees_itself_and_those_before_it_in_its_segment(dtype):
     """By gradients: how the logits at each place change with what each token is embedded as."""
@@ -67,6 +68,7 @@ def test_rotation_keeps_lengths():
     np.testing.assert_array_equal(turned[:, 0], values[:, 0])
 
 
+@pytest.mark.slow
 def test_bfloat16_is_for_computing_alone():
     model, exact = small(dtype="bfloat16"), small()
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype("float32")}

@@ -146,6 +146,7 @@ def _sums(compiled: Any, cursor: Any) -> jax.Array:
     return sums
 
 
+@pytest.mark.slow
 def test_compiled_programs_call_back(pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]]) -> None:
     resident, fed = pipelines()
     scan = jax.jit(_sums)

@@ -200,6 +200,7 @@ def test_without_tensorflow_the_network_is_not_asked(server, data_dir, monkeypat
         assert advice in message
 
 
+@pytest.mark.slow
 def test_two_sources_without_an_answer_end_within_seconds(server, data_dir):
     start = time.monotonic()
     with leaves_as_it_was(data_dir):
@@ -265,6 +266,7 @@ def test_a_download_that_breaks_off_leaves_everything_as_it_was(server, data_dir
     assert capfd.readouterr().err == "Downloading and preparing datamix_toy …\n"
 
 
+@pytest.mark.slow
 def test_a_download_that_stalls_is_killed(server, tmp_path, toy, monkeypatch):
     monkeypatch.setenv("DATAMIX_TOY_URL", server.url("stall"))
     data_dir = tmp_path / "not" / "yet" / "there"

@@ -88,6 +88,7 @@ def on_text(make, tmp_path):
     return lambda *overrides, **more: make(*SMALL, f"data.cache={tmp_path}/cache", *overrides, **more)
 
 
+@pytest.mark.slow
 def test_bits_per_byte_by_hand(on_text, trained):
     """Token by token, of the text of the test split."""
     run = trained(on_text())

@@ -55,6 +55,7 @@ def on_table(make, tmp_path):
     return made
 
 
+@pytest.mark.slow
 def test_a_table_is_learnt_in_its_own_units(on_table, trained):
     run = on_table("train.steps=100", "train.eval_every=50")
     assert (run.data.task, run.data.task.says) == (TASK, "regression on 3 features")
