@@ -91,6 +91,8 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
         shown = _lack(error) or error
     if full_error or not isinstance(shown, DatamixError):
         raise error
+    with suppress(OSError, ResourceError), _printing():  # what waits in the buffer of an output that is full is dropped
+        pass
     print(printable(f"{shown.kind}: {shown}"), file=sys.stderr)
     sys.exit(2)
 

@@ -751,7 +751,8 @@ def test_an_output_that_is_full(environment, tmp_path, arguments):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "datamix", *arguments],
-            cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+            cwd=tmp_path, env=environment | {"PYTHONUNBUFFERED": ""}, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=120, check=False,
         )  # fmt: skip
     (line,) = done.stderr.splitlines()
     assert (done.returncode, line) == (
