@@ -110,6 +110,7 @@ def test_devices_that_compute_rows_of_their_own_read_their_partners() -> None:
         np.testing.assert_array_equal(parts[leaf], whole[leaf], err_msg=leaf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["device", "host"])
 def test_workers_that_take_turns_and_weights_that_follow_training_give_the_same_pairs(placement: str) -> None:
     pipeline = load("stop=forever", f"data.placement={placement}")

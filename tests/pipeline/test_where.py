@@ -20,6 +20,7 @@ def numbered(size: int, first: int) -> dict[str, np.ndarray]:
     return {"number": np.arange(first, first + size, dtype=np.int32)}
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(
     sizes=st.lists(st.integers(9, 30), min_size=1, max_size=3),

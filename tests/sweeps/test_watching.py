@@ -229,6 +229,7 @@ def test_what_a_search_would_call_is_refused(call_datamix):
 TRAIN = ["-m", "job=train", "model=linear", "train.steps=4", "train.eval_every=2", "source.mnist.limit=200"]
 
 
+@pytest.mark.slow
 def test_jobs_that_differ_in_ratio_or_seed_alone_compile_nothing(call_datamix, tmp_path):
     from jax import monitoring
     from jax._src.monitoring import unregister_event_duration_listener

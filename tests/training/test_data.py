@@ -81,6 +81,7 @@ def test_mistakes(config_of, overrides, message):
         open_data(config_of(*overrides))
 
 
+@pytest.mark.slow
 def test_labels_may_be_blends_of_two_classes_where_tests_have_one(config_of, make, trained):
     pairs = "operators=[{one_hot:{num_classes:8}},mixup,{cutmix:{probability:0.5}}]"
     run = trained(make(pairs))

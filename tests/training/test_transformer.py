@@ -51,6 +51,7 @@ class Given(nnx.Module):
         return self.embed.attend(values)
 
 
+@pytest.mark.slow
 def test_a_document_is_predicted_alike_wherever_it_lies_in_a_record():
     model = small()
     packed = model(TOKENS, SEGMENTS, POSITIONS)

@@ -115,6 +115,7 @@ def test_bits_per_byte_by_hand(on_text, trained):
     assert num_bytes[1] == sum(len(text) - 1 for text in SUMS[:10])  # each is one segment, and its first byte is given
 
 
+@pytest.mark.slow
 def test_tokens_without_weight_teach_nothing(on_text, trained):
     run = trained(on_text("mix.loss_weight.sums=0", "train.steps=2", "train.eval_every=2"))
     line = json.loads((run.directory / "metrics.jsonl").read_text())
@@ -136,6 +137,7 @@ def test_a_budget_of_tokens(on_text):
     assert run.steps == plan.length // 8
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(on_text, trained, numbers):
     whole = trained(on_text())
     stopped = on_text(directory="stopped")
