@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from datamix.errors import DataError
 from datamix.pipeline.readers.fed import failures_named
+from datamix.report.files import whole_file
 from datamix.training.learner import losses_of_records_jitted
 from datamix.training.runs import Run
 
@@ -26,7 +27,8 @@ def write_predictions(run: Run) -> None:
     total = sum(data.test_records.values())
     rows = np.stack([-losses, counts])[:, :total].astype(np.float32)
     by_source = {name: rows[:, sources[:total] == place] for place, name in enumerate(names)}
-    np.savez(run.directory / NAME, **by_source)  # type: ignore[arg-type]  # of keywords that it has itself
+    with whole_file(run.directory / NAME) as part:
+        np.savez(part, **by_source)  # type: ignore[arg-type]  # of keywords that it has itself
 
 
 def read_predictions(directory: Path) -> dict[str, Float32[np.ndarray, "2 records"]] | None:

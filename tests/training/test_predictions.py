@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
+import signal
+
 import numpy as np
 import pytest
 
@@ -19,6 +24,21 @@ def test_their_mean_by_source_is_the_loss_of_the_tests(make, trained):
         assert counts.tolist() == [1] * 20
         assert -logs.mean() == pytest.approx(run.metrics.lines[-1][f"loss/{name}"], rel=1e-6)
         assert len(np.unique(logs)) > 1
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(make, trained):
+    run = trained(make("train.keep_predictions=true"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as raised:
+            write_predictions(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert raised.value.filename == str(run.directory / NAME)
+    assert not [path for path in run.directory.iterdir() if path.suffix == ".npz"]
 
 
 def test_a_regression_has_none(call_datamix, tmp_path):
