@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import numpy as np
 
 from datamix import registry
-from datamix.errors import ConfigError, DataError, DatamixError, of_source
+from datamix.errors import ConfigError, DataError, DatamixError, of_kind, of_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
@@ -279,19 +279,16 @@ def is_shipped(operation: Operation) -> bool:
 
 def of_python(name: str, data: object) -> Source:
     """The source that something made in Python is, see `as_source`; a mistake is told under its name in the mix."""
-    try:
+    with naming(name):
         source = as_source(data)
         _ = source.num_records, source.spec
-    except DatamixError as error:
-        raise named(name, error) from error
     return source
 
 
 def named(name: str, error: DatamixError) -> DatamixError:
     """The same error, under the name that the source has in the mix."""
     text = re.sub(r"^source '[^']*': ", "", str(error))
-    kind = next(each for each in type(error).__mro__ if each.__module__ == DatamixError.__module__)
-    renamed: DatamixError = kind(of_source(name, text))
+    renamed = cast(DatamixError, of_kind(error.kind, of_source(name, text)))
     renamed.__dict__.update(vars(error))
     return renamed
 

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from omegaconf import DictConfig
 
@@ -132,7 +132,7 @@ def agreed(make: Callable[[], Any]) -> list[Any]:
     if not is_first():
         raise SystemExit(2)
     _, kind, text = answers[failed]
-    _told.append(mistake or getattr(errors, kind)(f"process {failed}: {text}"))
+    _told.append(mistake or cast(DatamixError, errors.of_kind(kind, f"process {failed}: {text}")))
     raise _told[-1]
 
 
