@@ -57,7 +57,7 @@ class Work:
 
     @property
     def num_checked(self) -> int:
-        return min(20_480, 3 * self.num_records)
+        return max(5_120, min(20_480, 3 * self.num_records))  # at least as many batches as a coin needs to be fair
 
 
 WORK = Work()  # of this process
