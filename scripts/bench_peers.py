@@ -57,7 +57,7 @@ class Work:
 
     @property
     def num_checked(self) -> int:
-        return max(5_120, min(20_480, 3 * self.num_records))  # at least as many batches as a coin needs to be fair
+        return max(5_120, min(20_480, 3 * self.num_records))  # 20 batches at least: shares drawn at random are checked
 
 
 WORK = Work()  # of this process

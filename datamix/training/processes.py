@@ -59,7 +59,9 @@ def join(*, distributed: bool) -> None:
         mend = f"Outside Slurm and Open MPI, set {_COORDINATOR}=HOST:PORT, {_COUNT} and {_RANK}."
         raise ConfigError(text, key="train.distributed", hint=mend) from error
     except RuntimeError as error:
-        raise ResourceError(f"the processes have not found each other: {first_line(error)[:200]}.") from error
+        proxies = [name for name in ("grpc_proxy", "https_proxy", "http_proxy") if os.environ.get(name)]
+        mend = f"; {proxies[0]} is set: keep what is inside the cluster from it with no_grpc_proxy" if proxies else ""
+        raise ResourceError(f"the processes have not found each other: {first_line(error)[:200]}{mend}.") from error
     finally:
         signal.signal(signal.SIGTERM, on_signal)  # JAX takes it for itself
 

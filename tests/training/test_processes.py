@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, ResourceError
 from datamix.training import processes
 
 TRAIN = ["job=train", "source=digits", "source.digits.test_split=test"]
@@ -35,6 +39,20 @@ def test_the_setting_or_the_environment_asks_for_others(monkeypatch):
     assert processes.is_asked(distributed=False)
 
 
+def test_a_proxy_that_may_be_in_the_way_is_named(monkeypatch):
+    def late(**_):
+        raise RuntimeError("DEADLINE_EXCEEDED: no answer\nmore")
+
+    monkeypatch.setattr("jax.distributed.initialize", late)  # its own wait is of five minutes
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ResourceError, match=r"each other: DEADLINE_EXCEEDED: no answer\.$"):
+        processes.join(distributed=True)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(ResourceError, match="; https_proxy is set: .* with no_grpc_proxy"):
+        processes.join(distributed=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("numbers", "overrides", "line"),
@@ -62,3 +80,32 @@ def test_the_setting_or_the_environment_asks_for_others(monkeypatch):
 def test_processes_that_nobody_names_are_a_mistake_of_one_line(run_datamix, tmp_path, numbers, overrides, line):
     assert run_datamix(*TRAIN, *overrides, cwd=tmp_path, env=numbers).mistake == line
     assert not list(tmp_path.rglob("report.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cluster", "rank"),
+    [
+        (
+            # JAX makes its port of the job's number.
+            {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
+            ("SLURM_PROCID", "SLURM_LOCALID"),
+        ),
+        (
+            {"OMPI_MCA_orte_hnp_uri": f"{os.getpid() * 2**12}.0;tcp://127.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"},
+            ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+        ),
+    ],
+    ids=["slurm", "open_mpi"],
+)
+def test_what_a_cluster_sets_says_which_processes_there_are(run_datamix, tmp_path, cluster, rank):
+    few = ["source.digits.split=train[:300]", "model=linear", "train.steps=3", "hydra.run.dir=run"]
+
+    def process(number: int):
+        env = cluster | dict.fromkeys(rank, str(number)) | {"no_grpc_proxy": "localhost,127.0.0.1"}
+        return run_datamix(*TRAIN, "train.distributed=true", *few, cwd=tmp_path, env=env)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, other = pool.map(process, range(2))
+    assert (first.code, other.code, other.out) == (0, 0, "")
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["train"]["devices"] == 2
