@@ -49,7 +49,7 @@ def test_a_proxy_that_may_be_in_the_way_is_named(monkeypatch):
     with pytest.raises(ResourceError, match=r"each other: DEADLINE_EXCEEDED: no answer\.$"):
         processes.join(distributed=True)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    with pytest.raises(ResourceError, match="; https_proxy is set: .* with no_grpc_proxy"):
+    with pytest.raises(ResourceError, match=r"; https_proxy is set: .* with no_grpc_proxy"):
         processes.join(distributed=True)
 
 
