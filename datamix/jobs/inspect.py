@@ -75,9 +75,9 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         for row, (place, name) in enumerate(list(zip(places, names, strict=True))[:_MOST_IMAGES]):
             title = f"{_short(f'{place.source} {place.record}')}\n{_short(place.place) or name}"
             image = picture(np.asarray(batch["image"][row]), built.graph, place.source)
-            image_rows.setdefault(str(row // _IMAGES_A_ROW), []).append(
-                (image, title, [*built.sources].index(place.source))
-            )
+            first = row - row % _IMAGES_A_ROW
+            rows = f"rows {first}\nto {min(first + _IMAGES_A_ROW, len(places)) - 1}"
+            image_rows.setdefault(rows, []).append((image, title, [*built.sources].index(place.source)))
         figures.samples(directory / "inspect.png", image_rows, f"Batch {step:,}, by row")
         out.print(f"Figure: {directory / 'inspect.png'}")
     out.print(f"Report: {write_report(directory, report)}")

@@ -28,7 +28,7 @@ def draw(
     figure = canvas(4.5 * columns, 3.6, layout=None)
     figure.suptitle(title, fontsize=11)
     # Margins by hand: to have them found takes as long as all the rest.
-    axes = figure.subplots(1, columns, gridspec_kw={"left": 0.14 / columns, "right": 0.98, "bottom": 0.15, "top": 0.88})
+    axes = figure.subplots(1, columns, gridspec_kw={"left": 0.16 / columns, "right": 0.98, "bottom": 0.15, "top": 0.88})
     steps = [line["step"] for line in lines]
     trained = list(losses) or [(line["step"], line["loss"]) for line in lines]
     axes[0].plot(*zip(*trained, strict=True), color="#555555", linestyle="--", linewidth=1, label="in training")
@@ -40,7 +40,9 @@ def draw(
             axis.plot(
                 steps, values, label=name, marker="os^Dv"[i % 5], markersize=4, color=color_of(i), linewidth=width
             )
-    axes[0].set(xlabel="step", ylabel=unit, ylim=(0, None))
+    least, most = axes[0].get_ylim()
+    # From 0, unless that would press all curves to the upper edge, under the legend.
+    axes[0].set(xlabel="step", ylabel=unit, ylim=(0 if least < most / 2 else least, None))
     if family == "accuracy":
         axes[1].set(xlabel="step", ylabel="accuracy on the test split, %", ylim=(0, 102))
     else:
@@ -55,5 +57,5 @@ def draw(
     for axis in axes:
         axis.set_xlim(0, None)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=9, loc="upper right" if axis is axes[0] else "lower right")
+        axis.legend(fontsize=9)
     save(figure, path)

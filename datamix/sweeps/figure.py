@@ -27,6 +27,7 @@ from datamix.sweeps.table import cell, number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
 _METRIC_COLOR = "#1a1a1a"
 _MARKED: Mapping[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 4}
@@ -65,12 +66,17 @@ def draw(
 
 def _named(axis: Axes, metric: str, share: str = "share") -> None:
     """Label the axes of shares and of a metric, in the units that tables have."""
-    from matplotlib.ticker import PercentFormatter
-
     axis.set_ylabel(readable(metric))
     for shown, of_axis in ((share, axis.xaxis), (metric, axis.yaxis)):
-        if shown.startswith(("share", "accuracy")):
-            of_axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        if (formatter := _percent(shown)) is not None:
+            of_axis.set_major_formatter(formatter)
+
+
+def _percent(metric: str) -> PercentFormatter | None:
+    """How ticks of a share or an accuracy are written; None for metrics that are no shares of anything."""
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(1, symbol=" %") if metric.startswith(("share", "accuracy")) else None
 
 
 def _family(metric: str) -> str:
@@ -116,7 +122,7 @@ def _against_swept(
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")
         _star(axis, best, places, metric, _METRIC_COLOR)
-        axis.set_title(f"best {readable(metric)}: {cell(best, metric)}", fontsize=10)
+        axis.set_title(f"{readable(metric)}, best: {cell(best, metric)}", fontsize=10)
     axis.set_xlabel(label)
     if ticks:
         rotation = 20 if len("".join(ticks)) > 50 else 0
@@ -192,9 +198,13 @@ def _against_source_share(
     others = [key for key in keys if not key.startswith("mix.")]
     fixed = _text(chosen, others)
     groups = [group for group in groups if _text(group, others) == fixed]
+    ratios = np.array([[group.first.sources[source]["target"] for source in shares] for group in groups])
+    # Where several shares vary freely, a line from job to job would show changes that come of the other shares.
+    along_a_line = len(ratios) < 3 or np.linalg.matrix_rank(ratios[1:] - ratios[0], 1e-3) < 2
+    style = {} if along_a_line else {"linestyle": "", "alpha": 0.8}
     for i, source in enumerate(shares):
         places = {id(group): group.first.sources[source]["target"] for group in groups}
-        _line(axis, groups, places, f"{family}/{source}", color_of(i), source)
+        _line(axis, groups, places, f"{family}/{source}", color_of(i), source, band=along_a_line, **style)
         _star(axis, _same(groups, chosen), places, f"{family}/{source}", color_of(i))
     axis.set(xlabel="its share of the mix")
     _named(axis, f"{family}/a source")
@@ -222,7 +232,7 @@ def draw_suggestion(suggestion: Suggestion) -> Figure:
 def _title(suggestion: Suggestion) -> str:
     metric = suggestion.goal.metric
     value = number(suggestion.answer.predicted, metric)
-    return f"predicted best {readable(metric)}: {value}, {direction(metric, suggestion.goal.kind)}"
+    return f"{readable(metric)}, predicted best: {value}, {direction(metric, suggestion.goal.kind)}"
 
 
 def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
@@ -233,7 +243,9 @@ def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
     shares = np.linspace(tried.min(), tried.max(), 201)
     ratios = np.stack([shares, 1 - shares], 1)[:, :: -1 if place else 1]
     mean, low, high = answer.goal(ratios)
-    limits = axis.get_ylim()  # of what was measured: a band may be broad where little was tried
+    # Of what was measured and fitted: a band may be broad where little was tried.
+    least, most = axis.get_ylim()
+    limits = min(least, 1.02 * mean.min() - 0.02 * most), max(most, 1.02 * mean.max() - 0.02 * least)
     fitted = f"fitted {readable(suggestion.goal.metric)}"
     axis.plot(shares, mean, color=_METRIC_COLOR, linewidth=1.5, linestyle="-.", label=fitted)
     axis.fill_between(shares, low, high, color=_METRIC_COLOR, alpha=0.12, linewidth=0)
@@ -273,7 +285,9 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
         colors = "viridis" if suggestion.goal.kind == "max" else "viridis_r"
         x, y = (grid @ corners).T
         filled = axis.tricontourf(x, y, predicted, levels=levels, cmap=colors, extend="both")
-        axis.figure.colorbar(filled, ax=axis, label=f"predicted {readable(suggestion.goal.metric)}", shrink=0.8)
+        filled.set_edgecolor("face")  # between bands without edges, the page would shine through in the SVG
+        bar = axis.figure.colorbar(filled, ax=axis, shrink=0.8, format=_percent(suggestion.goal.metric))
+        bar.set_label(f"predicted {readable(suggestion.goal.metric)}")
         outside = np.maximum(answer.interval[:, 0] - grid, grid - answer.interval[:, 1]).max(1)
         if outside.min() < 0 < outside.max():
             axis.tricontour(x, y, outside, levels=[0.0], colors="#1a1a1a", linestyles="--")
@@ -283,7 +297,11 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
     axis.plot(*(answer.best @ corners), "*", markersize=16, color="#ff5a36", markeredgecolor="#ffffff", label="best")
     axis.plot(*(answer.next @ corners).T, "x", color="#ff5a36", label="next")
     for name, (x, y) in zip(suggestion.names, corners, strict=True):
-        axis.annotate(name, (x, y), (0, 6 if y else -14), textcoords="offset points", ha="center")
+        axis.annotate(f"{name} 100 %", (x, y), (0, 6 if y else -14), textcoords="offset points", ha="center")
+    for share in (0.2, 0.4, 0.6, 0.8):  # lines of one share of one source
+        for i in range(3):
+            ends = np.roll([[share, 1 - share, 0], [share, 0, 1 - share]], i, axis=1) @ corners
+            axis.plot(*ends.T, color="#9c9c9c", linewidth=0.5, alpha=0.7, zorder=1.5)
     axis.set(xlim=(-0.08, 1.08), ylim=(-0.1, _HEIGHT + 0.1), aspect="equal")
     axis.axis("off")
     axis.legend(fontsize=8, loc="upper left")

@@ -60,7 +60,7 @@ def gather(
     print_notes(out, "Stand-in", [f"{name} is a built-in stand-in, not real data" for name in stand_ins(results)])
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
     more = [f"{len(notes) - _NOTES} more in the reports of the jobs"] * (len(notes) > _NOTES)
-    print_notes(out, "Note", [*notes[:_NOTES], *more])
+    print_notes(out, "Note", notes := [*notes[:_NOTES], *more])
     out.print(summary(results, chosen, metric))
     if (unfinished := failures(results)) is not None:
         out.print(unfinished)
@@ -69,13 +69,15 @@ def gather(
     sentences = [answer]
     if isinstance(suggestion, Suggestion):
         out.print(suggestion.words())
-        out.print("To try the next ratios, to ask again, to use the best:", *commands, sep="\n  ")
+        commands = ["To try the next ratios, to ask again, to use the best:", *commands]
+        out.print(*commands, sep="\n  ")
         sentences += [suggestion.words(), *commands]
     if mixture is not None:
         grid = suggestion if isinstance(suggestion, Suggestion) else None
         plain = mixture.write(directory, grid)
-        out.print(mixture.words(grid), "To use that:", *plain["commands"], sep="\n  ")
-        sentences += [mixture.words(grid), *plain["commands"]]
+        spoken = [mixture.words(grid), "To use that:", *plain["commands"]]
+        out.print(*spoken, sep="\n  ")
+        sentences += spoken
     vector = ""
     if (figure := draw(results, chosen, metric, suggestion)) is not None:
         save(figure, directory / "sweep.png")
@@ -83,6 +85,6 @@ def gather(
         save(figure, text, format="svg")
         vector = text.getvalue()
     metrics = related(results, metric)
-    write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory))
+    write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory, notes))
     out.print(f"Sweep: {directory / 'sweep.html'}")
     return lines

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from datamix.sweeps.results import Result, Setting, readable, shown_value, stand_ins, swept, swept_value
-from datamix.sweeps.table import number, share_text
+from datamix.sweeps.table import by_setting, columns_of, number, share_text
 
 
 def page(
@@ -19,8 +19,9 @@ def page(
     metrics: Sequence[str],
     figure: str,
     directory: Path,
+    notes: Sequence[str] = (),
 ) -> str:
-    """A sweep's page, with the figure as SVG; `answer` is the answer, and any suggestion in words and commands."""
+    """A sweep's page, with the figure as SVG; `answer` is the answer, and any suggestion, in sentences and commands."""
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     unreal = map(escape, stand_ins(results))
@@ -28,10 +29,11 @@ def page(
         f"<h1>Sweep {escape(named)}</h1>",
         f'<p class="dim">{len(results)} jobs, {done} done</p>',
         *(f'<p class="warn">{name}: a built-in stand-in was used; this is not real data.</p>' for name in unreal),
-        *(f'<p class="verdict">{escape(sentence)}</p>' for sentence in answer[:2]),
-        *(f"<p><code>{escape(command)}</code></p>" for command in answer[2:]),
+        *(f'<p class="dim">Note: {escape(note)}</p>' for note in notes),
+        *map(_answer, answer),
         # A drawing within a page has no declaration of its own.
         f'<div class="figure">{figure[figure.find("<svg") :]}</div>' if figure else "",
+        _settings(results, chosen, metrics),
         "<h2>Jobs</h2>",
         _table(results, chosen, metrics),
         "<h2>Each job</h2>",
@@ -47,13 +49,43 @@ def page(
     )
 
 
+def _answer(line: str) -> str:
+    if line.startswith("datamix "):
+        return f'<p class="command"><code>{escape(line)}</code></p>'
+    return f"<p>{escape(line)}</p>" if line.endswith(":") else f'<p class="verdict">{escape(line)}</p>'
+
+
+def _settings(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[str]) -> str:
+    """The table of the terminal, with all metrics; empty where each setting has one job."""
+    columns, lines = by_setting(results, chosen, columns_of(metrics))
+    if len(lines) == len(results):
+        return ""
+    numeric = [  # where every cell begins as a number does, or with the dash of none
+        name not in ("", "status") and all(each[:1] in "–-0123456789" for each in cells)
+        for name, *cells in zip(columns, *lines, strict=True)
+    ]
+    rows = [f"<tr{' class=best' if line[0] else ''}>{''.join(map(_cell, line, numeric))}</tr>" for line in lines]
+    return "<h2>Settings, mean ± deviation over the seeds</h2>\n" + _grid(zip(columns, numeric, strict=True), rows)
+
+
+def _grid(columns: Iterable[tuple[str, bool]], rows: Sequence[str], name: str = "settings") -> str:
+    """A table whose headings sort it, and may be broken after a dot."""
+    head = "".join(
+        f'<th scope="col"{" class=number" if numeric else ""}><button>'
+        f"{escape(text).replace('.', '.<wbr>').replace(' %', '&nbsp;%')}</button></th>"
+        for text, numeric in columns
+    )
+    head, body = f"<thead><tr>{head}</tr></thead>", "\n".join(rows)
+    return f'<div class="scroll"><table id="{name}">{head}\n<tbody>\n{body}\n</tbody></table></div>'
+
+
 def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[str]) -> str:
     keys = swept(results)
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     sources = [name for name in sources if f"mix.share.{name}" not in keys]
     heads = [("job", True), *((key, _numeric(results, key)) for key in keys), ("seed", True), ("status", False)]
     heads += [(f"share of {name}", True) for name in sources]
-    shown = [name for name in metrics if not name.startswith("share/")]
+    shown = columns_of(metrics)
     heads += [*((readable(name), True) for name in shown), ("seconds", True)]
     if any(result.error for result in results):
         heads.append(("why", False))
@@ -61,24 +93,19 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
     for i, result in enumerate(results):
         cells = [f'<td class="number" data-value="{result.job}"><a href="#job-{i}">{result.job}</a></td>']
         cells += [_cell(swept_value(result, key), _numeric(results, key), shown_value(result, key)) for key in keys]
-        cells += [_cell(str(result.seed), True), _cell(result.status, False)]
+        cells += [_cell(str(result.seed), True), f"<td>{result.status}</td>"]
         targets = {name: result.sources.get(name, {}).get("target") for name in sources}
         cells += [_number_cell(target, share_text(result, name)) for name, target in targets.items()]
         values = {name: result.metrics.get(name) for name in shown}
         cells += [_number_cell(each, "–" if each is None else number(each, name)) for name, each in values.items()]
-        cells.append(_number_cell(result.seconds))
+        cells.append(_number_cell(result.seconds, "–" if result.seconds is None else f"{result.seconds:.1f}"))
         if any(other.error for other in results):
             cells.append(f'<td class="error">{escape(result.why or "")}</td>')
         best = chosen is not None and result in chosen.results and result.status == "done"
         lines.append(f'<tr class="{result.status}{" best" if best else ""}">{"".join(cells)}</tr>')
-    head = "".join(
-        f'<th scope="col"{" class=number" if numeric else ""}><button>{escape(name)}</button></th>'
-        for name, numeric in heads
-    )
-    body = "\n".join(lines)
     return (
         '<p><input id="filter" type="search" placeholder="Show jobs with …" aria-label="Show jobs with"></p>'
-        f'<div class="scroll"><table id="jobs"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+        + _grid(heads, lines, "jobs")
     )
 
 
@@ -90,11 +117,11 @@ def _numeric(results: Sequence[Result], key: str) -> bool:
 
 
 def _cell(value: str, numeric: bool, shown: str | None = None) -> str:
-    kind = ' class="number"' if numeric else ""
-    return f'<td{kind} data-value="{escape(value)}">{escape(value if shown is None else shown)}</td>'
+    kind = "number" if numeric else "text"
+    return f'<td class="{kind}" data-value="{escape(value)}">{escape(value if shown is None else shown)}</td>'
 
 
-def _number_cell(value: float | None, shown: str | None = None) -> str:
+def _number_cell(value: float | None, shown: str | None) -> str:
     return _cell("" if value is None else repr(value), True, shown)
 
 

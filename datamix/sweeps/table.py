@@ -84,9 +84,21 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> Table:
+    """One row a setting, for the terminal."""
+    columns, lines = by_setting(results, chosen, columns_of(related(results, metric))[:_COLUMNS_SHOWN])
+    return table("The sweep", [re.sub(r"([/.])", r"\1\n", column) for column in columns], lines)
+
+
+def columns_of(metrics: Sequence[str]) -> list[str]:
+    """The metrics that have a column: the shares of sources have theirs before them."""
+    return [name for name in metrics if not name.startswith("share/")]
+
+
+def by_setting(
+    results: Sequence[Result], chosen: Setting | None, names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
     """One row a setting: what was swept, how its jobs ended, the sources' shares, mean ± deviation over the seeds."""
-    keys, names = swept(results), related(results, metric)
-    names = [name for name in names if not name.startswith("share/")][:_COLUMNS_SHOWN]
+    keys = swept(results)
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     sources = [name for name in sources if f"mix.share.{name}" not in keys]
     groups = settings(results)
@@ -106,7 +118,7 @@ def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> T
                 *(cell(group, name).removesuffix(" %") for name in names),
             ]
         )
-    return table("The sweep", [re.sub(r"(/|\.(?=[^.]*$))", r"\1\n", column) for column in columns], lines)
+    return columns, lines
 
 
 def failures(results: Sequence[Result]) -> Table | None:

@@ -70,6 +70,7 @@ def test_a_suggestion_is_a_curve_with_its_band_and_the_interval_of_the_best_shar
     (axis,) = sweep_figure.draw_suggestion(suggestion).axes
     assert f"({suggestion.answer.verdict})" in axis.get_title()
     assert len(lines(axis)["jobs"]) == 10
+    assert axis.get_ylim()[1] > lines(axis)["fitted worst source's accuracy"][:, 1].max()  # the best is in sight
 
 
 @pytest.mark.parametrize(("names", "drawn"), [("abc", "ternary"), ("abcd", "dependence")])
@@ -97,9 +98,10 @@ def test_more_sources_are_a_ternary_map_or_a_curve_for_each(names, drawn):
             )
         )
     suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
-    axis = sweep_figure.draw_suggestion(suggestion).axes[0]
+    axis, *bars = sweep_figure.draw_suggestion(suggestion).axes
     if drawn == "ternary":
-        assert set(names) <= {text.get_text() for text in axis.texts}
+        assert bars[0].yaxis.get_major_formatter()(0.5).endswith(" %")
+        assert {f"{name} 100 %" for name in names} <= {text.get_text() for text in axis.texts}
         assert "best" in lines(axis)
         return
     curves = lines(axis)
@@ -107,3 +109,31 @@ def test_more_sources_are_a_ternary_map_or_a_curve_for_each(names, drawn):
     for i, curve in enumerate(curves.values()):
         at_best = np.interp(suggestion.answer.best[i], *curve.T)
         assert at_best == pytest.approx(suggestion.answer.predicted, abs=0.02)  # every curve goes through the best
+
+
+def test_sources_whose_shares_vary_freely_are_points_without_lines():
+    def axis_of(shares):
+        results = []
+        for job, ratio in enumerate(shares):
+            sources = {name: {"target": share, "provenance": "tfds"} for name, share in zip("abc", ratio, strict=True)}
+            metrics = {"accuracy/worst": min(ratio)} | {f"accuracy/{name}": sources[name]["target"] for name in "abc"}
+            results.append(
+                Result(
+                    job=job,
+                    directory=Path(str(job)),
+                    overrides={"mix.share.a": str(ratio[0])},
+                    status="done",
+                    error=None,
+                    metrics=metrics,
+                    config={"job": job},
+                    sources=sources,
+                )
+            )
+        chosen = best(settings(results), "accuracy/worst", "auto")
+        return sweep_figure.draw(results, chosen, "accuracy/worst").axes[1]
+
+    def styles(axis):
+        return {line.get_linestyle() for line in axis.lines if line.get_label() in "abc"}
+
+    assert styles(axis_of([(0.2, 0.4, 0.4), (0.4, 0.3, 0.3), (0.6, 0.2, 0.2)])) == {"-"}
+    assert styles(axis_of([(0.2, 0.4, 0.4), (0.4, 0.1, 0.5), (0.6, 0.3, 0.1)])) == {"None"}

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from datamix.sweeps.page import page
+
 
 @pytest.fixture
 def browse(tmp_path):
@@ -36,6 +38,8 @@ def test_the_page_is_whole_in_a_browser_and_its_table_sorts(reported, browse, tm
     click = """<script>
       const head = [...document.querySelectorAll("th")].find(head => head.textContent === "worst source's accuracy");
       head.firstChild.click(); head.firstChild.click();
+      const means = [...document.querySelectorAll("th")].find(head => head.textContent.startsWith("mean accuracy"));
+      means.firstChild.click();
       document.querySelector("td a[href='#job-3']").click();
       const shown = document.querySelector("#job-3 img");
       shown.decode().then(() => document.title = `${shown.naturalWidth} of ${document.images.length}`);
@@ -49,21 +53,40 @@ def test_the_page_is_whole_in_a_browser_and_its_table_sorts(reported, browse, tm
     }
     assert jobs == [*sorted((job for job in worst if worst[job] is not None), key=lambda job: -worst[job]), 2]
     assert 'aria-sort="descending"' in dom
+    settings = dom.partition("<h2>Settings")[2].partition("<h2>Jobs")[0]
+    means = [float(mean) for mean in re.findall(r">([\d.]+)(?: ± [\d.]+)?</td></tr>", settings)]
+    assert len(means) == 3
+    assert means == sorted(means)
+    assert re.search(r'<tr class="best"><td[^>]*>★</td>.*>0.3<.*1 done, 1 failed', settings)
     assert re.search(r'<details id="job-3" open="">', dom)
     assert "<title>6 of 1</title>" in dom  # pixels across, pictures
     assert dom.count("<svg") == 1
     filtered = directory / "filtered.html"
     type_in = """<script>
       const box = document.querySelector("#filter");
-      box.value = "0.3 DONE"; box.dispatchEvent(new Event("input"));
+      box.value = "70.0 DONE"; box.dispatchEvent(new Event("input"));
       const shown = [...document.querySelectorAll("#jobs tbody tr")].filter(row => !row.hidden).length;
-      const cut = document.querySelector(".scroll").scrollWidth > innerWidth;
-      document.title = `${shown} shown, ${cut ? "cut" : "whole"}`;
+      const cut = [...document.querySelectorAll(".scroll")].some(part => part.scrollWidth > part.clientWidth);
+      const line = document.createRange();
+      const broken = [...document.querySelectorAll("#jobs td:not(:first-child, .error)")].some(cell => {
+        line.selectNodeContents(cell);
+        return line.getClientRects().length > 1;
+      });
+      document.title = `${shown} shown, ${cut ? "cut" : "whole"}, ${broken ? "broken" : "a line each"}`;
     </script>"""
     filtered.write_text(text.replace("</body>", f"{type_in}</body>"))
-    assert "<title>1 shown, whole</title>" in browse(filtered, "--dump-dom", "--window-size=1200,900")
+    assert "<title>1 shown, whole, a line each</title>" in browse(filtered, "--dump-dom", "--window-size=1200,900")
     screenshot = tmp_path / "page.png"
     browse(directory / "sweep.html", f"--screenshot={screenshot}", "--window-size=1200,900")
     pixels = imread(screenshot)
     assert pixels.shape[:2] == (900, 1200)
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+def test_notes_sentences_and_commands_are_told_apart_and_escaped(tmp_path):
+    answer = ["Best: <a> & b.", "To use it:", "datamix 'source=a+b'"]
+    text = page([], None, answer, [], "", tmp_path, ["<i> is repeated"])
+    assert '<p class="dim">Note: &lt;i&gt; is repeated</p>' in text
+    assert '<p class="verdict">Best: &lt;a&gt; &amp; b.</p>\n<p>To use it:</p>' in text
+    assert '<p class="command"><code>datamix &#x27;source=a+b&#x27;</code></p>' in text
+    assert "Settings" not in text  # each job is one
