@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -19,6 +20,7 @@ from datamix.config.schema import Config, MixConfig, SourceConfig, SweepConfig, 
 from datamix.sources.images import ImageFormat
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+FIGURES = CONF.parent / ".github"
 KINDS = {
     "mix": "order",
     "stop": "stop",
@@ -70,7 +72,9 @@ def type_of(annotation: Any) -> str:
 
 
 def cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """A text in a cell: outside of code, what looks like a tag would be one."""
+    parts = text.replace("|", "\\|").replace("\n", " ").split("`")
+    return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -173,11 +177,19 @@ def reference() -> str:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """MkDocs' hook: adds the page."""
+    """MkDocs' hook: adds the page, and README's figures, which other pages show too."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "reference/config.md", content=reference()))
+    for path in sorted(FIGURES.glob("*.png")):
+        files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """MkDocs' hook: README's figures lie elsewhere in the site than in the repository, where links lead to them too."""
+    to_root = "../" * page.file.src_uri.count("/")
+    return re.sub(r"\((\.\./)+\.github/", f"({to_root}figures/", markdown)
 
 
 def on_config(config: Any) -> Any:

@@ -68,6 +68,10 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     reference = (tmp_path / "reference" / "config" / "index.html").read_text(encoding="utf-8")
     for key in ("mix.share", "batch.size", "mix.window", "optimizer.learning_rate", "source.NAME.limit", "train.steps"):
         assert f"<code>{key}</code>" in reference
+    assert "source.&lt;name&gt;.placement" in reference  # not taken for a tag
+    for page, figure in (("", "samples"), ("how-to/sweep", "ratio_study"), ("how-to/set-the-mix", "plan")):
+        link = re.search(rf'src="([./]*figures/{figure}.png)"', (tmp_path / page / "index.html").read_text("utf-8"))
+        assert (tmp_path / page / link[1]).is_file()
     interface = (tmp_path / "reference" / "api" / "index.html").read_text(encoding="utf-8")
     assert "with_weights" in interface
 
