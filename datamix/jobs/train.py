@@ -11,7 +11,7 @@ from rich.console import Console
 from datamix.config.schema import Config
 from datamix.errors import DatamixError
 from datamix.report import curves
-from datamix.report.console import console, percent, print_notes, table
+from datamix.report.console import console, per_s, percent, print_notes, table
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
@@ -91,7 +91,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     mean, worst = (_shown(last[f"{judged}/{each}"], judged) for each in ("mean", "worst"))
     steps_per_s = job.steps_done / max(job.seconds, 1e-9)
     head = judged.replace("_", " ").capitalize()
-    out.print(f"{head}: mean {mean}, worst source {worst}; {steps_per_s:,.0f} steps/s, tests included")
+    out.print(f"{head}: mean {mean}, worst source {worst}; {per_s(steps_per_s)}, tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
     untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]

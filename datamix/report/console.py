@@ -54,6 +54,15 @@ def print_notes(out: RichConsole, head: str, notes: Iterable[str]) -> None:
         out.print(Text.assemble((f"{head}:", "bold yellow"), f" {printable(note)}"))
 
 
+def per_s(rate: float) -> str:
+    """A rate of steps, with a digit more where it is small.
+
+    >>> per_s(0.42), per_s(1234.5)
+    ('0.4 steps/s', '1,234 steps/s')
+    """
+    return f"{rate:,.{int(rate < 10)}f} steps/s"
+
+
 def percent(share: float) -> str:
     """A share for people to read.
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
+from datamix.report.console import per_s
+
 _LINE_S = 10  # between two lines where nobody can see a bar
 
 
@@ -20,7 +22,7 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
 
     def line(step: int, text: str) -> str:
         rate = (step - first) / max(time.perf_counter() - begun, 1e-9)
-        return f"step {step:>{digits},}/{total:,}  {text}  {rate:,.0f} steps/s, {(total - step) / rate:,.0f} s left"
+        return f"step {step:>{digits},}/{total:,}  {text}  {per_s(rate)}, {(total - step) / rate:,.0f} s left"
 
     if not out.is_terminal:
         yield lambda step, text: out.print(line(step, text))
@@ -63,4 +65,4 @@ class _Rate(TextColumn):
         super().__init__("")
 
     def render(self, task: Task) -> object:  # type: ignore[override]
-        return "" if task.speed is None else f"{task.speed:,.0f} steps/s"
+        return "" if task.speed is None else per_s(task.speed)

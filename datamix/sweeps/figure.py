@@ -27,7 +27,6 @@ from datamix.sweeps.table import cell, number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
 _METRIC_COLOR = "#1a1a1a"
 _MARKED: Mapping[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 4}
@@ -72,7 +71,7 @@ def _named(axis: Axes, metric: str, share: str = "share") -> None:
             of_axis.set_major_formatter(formatter)
 
 
-def _percent(metric: str) -> PercentFormatter | None:
+def _percent(metric: str) -> Any:
     """How ticks of a share or an accuracy are written; None for metrics that are no shares of anything."""
     from matplotlib.ticker import PercentFormatter
 

@@ -64,9 +64,8 @@ def gather(
     out.print(summary(results, chosen, metric))
     if (unfinished := failures(results)) is not None:
         out.print(unfinished)
-    answer = verdict(results, chosen, metric, goal)
-    out.print(answer)
-    sentences = [answer]
+    sentences = [verdict(results, chosen, metric, goal)]
+    out.print(*sentences)
     if isinstance(suggestion, Suggestion):
         out.print(suggestion.words())
         commands = ["To try the next ratios, to ask again, to use the best:", *commands]

@@ -103,10 +103,8 @@ def _table(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[
             cells.append(f'<td class="error">{escape(result.why or "")}</td>')
         best = chosen is not None and result in chosen.results and result.status == "done"
         lines.append(f'<tr class="{result.status}{" best" if best else ""}">{"".join(cells)}</tr>')
-    return (
-        '<p><input id="filter" type="search" placeholder="Show jobs with …" aria-label="Show jobs with"></p>'
-        + _grid(heads, lines, "jobs")
-    )
+    box = '<p><input id="filter" type="search" placeholder="Show jobs with …" aria-label="Show jobs with"></p>'
+    return box + _grid(heads, lines, "jobs")
 
 
 def _numeric(results: Sequence[Result], key: str) -> bool:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from datamix.report.console import console, percent, print_notes, table
+from datamix.report.console import console, per_s, percent, print_notes, table
 
 
 @pytest.fixture
@@ -44,3 +44,7 @@ def test_notes_are_a_line_each(out):
 )
 def test_a_share_for_people(share, text):
     assert percent(share) == text
+
+
+def test_a_slow_rate_is_not_rounded_to_nothing():
+    assert [per_s(rate) for rate in (0.36, 9.96, 12.4)] == ["0.4 steps/s", "10.0 steps/s", "12 steps/s"]
