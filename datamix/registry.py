@@ -24,8 +24,8 @@ ENTRY_POINTS = "datamix.plugins"
 
 
 _KINDS = ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "policy", "job")
-_LOADERS: dict[str, dict[str, Callable[[str], Any]]] = {kind: {} for kind in _KINDS}
-"""What imports each built-in component, by kind and name."""
+_BUILTIN: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in _KINDS}
+"""The module of each built-in component and its name there, by kind and name."""
 _REGISTERED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in _KINDS}
 """All others, by kind and name."""
 _RESERVED: dict[str, set[str]] = {
@@ -57,33 +57,29 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
         if setting in _RESERVED[kind]:
             text = f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
             raise RegistryError(text)
-    load = _LOADERS[kind].get(name)
-    if load and component.__module__.startswith(f"{load.__module__}."):  # it is what its package has declared
+    if component.__module__ == _BUILTIN[kind].get(name, ("",))[0]:  # it is what its package has declared
         return
-    present = load(name) if load else _REGISTERED[kind].get(name)
+    present = lookup(kind, name) if name in names(kind) else None
     path = _path(component)
     if present is not None and path != (first := _path(present)):
         raise RegistryError(f"{kind} {name!r} is registered twice: as {first} and as {path}; rename one.")
     _REGISTERED[kind][name] = component
 
 
-def builtin(kind: str, *names: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
+def builtin(kind: str, module: str, *names: str, **attributes: str) -> None:
     """Declare components by name, in the light `__init__.py` of the package that holds them.
 
-    The decorated function imports one of them when it is first used, and returns it.
+    Args:
+      module: The module that is imported when one of them is first used.
+      names: The names of those that are called so in the module.
+      attributes: The others: what each is called in the module, by name.
 
-    >>> @builtin("operator", "later_for_doctest")
-    ... def _load(name):
-    ...     return len
-    >>> lookup("operator", "later_for_doctest") is len
-    True
+    >>> builtin("operator", "math", root_for_doctest="sqrt")
+    >>> lookup("operator", "root_for_doctest")(9.0)
+    3.0
     """
-
-    def declare(load: Callable[[str], Any]) -> Callable[[str], Any]:
-        _LOADERS[kind].update(dict.fromkeys(names, load))
-        return load
-
-    return declare
+    of_module = dict(zip(names, names, strict=True)) | attributes
+    _BUILTIN[kind] |= {name: (module, attribute) for name, attribute in of_module.items()}
 
 
 @contextmanager
@@ -116,7 +112,7 @@ def name_of(component: Callable[..., Any]) -> str:
 
 def names(kind: str) -> list[str]:
     """The names of a kind, sorted."""
-    return sorted({*_LOADERS[kind], *_REGISTERED[kind]})
+    return sorted({*_BUILTIN[kind], *_REGISTERED[kind]})
 
 
 def require(kind: str, name: str, where: str = "") -> None:
@@ -125,7 +121,7 @@ def require(kind: str, name: str, where: str = "") -> None:
     Raises:
       RegistryError: There is no such name; `where` is the key that the error carries.
     """
-    if name not in _LOADERS[kind] and name not in _REGISTERED[kind]:
+    if name not in _BUILTIN[kind] and name not in _REGISTERED[kind]:
         near = hint(name, names(kind))
         own = "" if near.startswith("Did") else " One of your own needs its module: plugins=[MODULE]."
         raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=near + own)
@@ -144,8 +140,10 @@ def lookup(kind: str, name: str) -> Any:
     datamix.errors.RegistryError: no job 'plam_for_doctest'. Did you mean 'plan_for_doctest'? Known: ...
     """
     require(kind, name)
-    load = _LOADERS[kind].get(name)
-    return load(name) if load else _REGISTERED[kind][name]
+    if name not in _BUILTIN[kind]:
+        return _REGISTERED[kind][name]
+    module, attribute = _BUILTIN[kind][name]
+    return getattr(importlib.import_module(module), attribute)
 
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

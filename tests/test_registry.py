@@ -75,23 +75,21 @@ def test_names_and_their_check_import_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_what_a_package_declares_is_imported_when_first_used_and_taken_by_nobody_else() -> None:
-    loaded = []
-
-    @registry.builtin("operator", "blur_for_doctest", "sharpen_for_doctest")
-    def load(name: str) -> Any:
-        loaded.append(name)
-        return resize
-
+def test_what_a_package_declares_is_imported_when_first_used_and_taken_by_nobody_else(
+    write: Callable[[str, str], None],
+) -> None:
+    write("plugin_later", "def blur_for_doctest(record):\n    return record\n\nclass Sharpen:\n    pass\n")
+    registry.builtin("operator", "plugin_later", "blur_for_doctest", sharpen_for_doctest="Sharpen")
     registry.require("operator", "blur_for_doctest")
     assert {"blur_for_doctest", "sharpen_for_doctest"} <= set(registry.names("operator"))
-    assert loaded == []
-    assert registry.lookup("operator", "sharpen_for_doctest") is resize
-    assert loaded == ["sharpen_for_doctest"]
+    assert "plugin_later" not in sys.modules
+    assert registry.lookup("operator", "sharpen_for_doctest").__name__ == "Sharpen"
+    blur = registry.lookup("operator", "blur_for_doctest")
+    registry.register("operator", "blur_for_doctest", blur)  # as its decorator does
     with pytest.raises(
-        RegistryError, match=r"^operator 'blur_for_doctest' is registered twice: as datamix\.operators\.image:resize"
+        RegistryError, match=r"^operator 'blur_for_doctest' is registered twice: as plugin_later:blur_for_doctest and"
     ):
-        registry.register("operator", "blur_for_doctest", load)
+        registry.register("operator", "blur_for_doctest", resize)
 
 
 def test_unknown_name() -> None:

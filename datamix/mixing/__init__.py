@@ -8,27 +8,8 @@ mix ends, and `stages` cuts it there. `plan_spec` resolves a plan's inputs, `loo
 
 from __future__ import annotations
 
-from typing import Any
-
 from datamix import registry
 
-
-@registry.builtin("order", "concat", "largest_credit", "proportional", "random", "round_robin")
-def _order(name: str) -> Any:
-    from datamix.mixing import orders
-
-    return getattr(orders, name)
-
-
-@registry.builtin("stop", "all_exhausted", "exhaust_once", "first_exhausted", "forever")
-def _stop(name: str) -> Any:
-    from datamix.mixing import stops
-
-    return getattr(stops, name)
-
-
-@registry.builtin("weighting", "equal", "size")
-def _weighting(name: str) -> Any:
-    from datamix.mixing import weightings
-
-    return getattr(weightings, name)
+registry.builtin("order", f"{__name__}.orders", "concat", "largest_credit", "proportional", "random", "round_robin")
+registry.builtin("stop", f"{__name__}.stops", "all_exhausted", "exhaust_once", "first_exhausted", "forever")
+registry.builtin("weighting", f"{__name__}.weightings", "equal", "size")

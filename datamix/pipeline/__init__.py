@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from datamix import registry
 
-
-@registry.builtin("policy", "ado", "doremi", "loss_temperature", "odm")
-def _policy(name: str) -> Any:
-    from datamix.pipeline import policies
-
-    return getattr(policies, "".join(map(str.capitalize, name.split("_"))))
+_POLICIES = {"ado": "Ado", "doremi": "Doremi", "loss_temperature": "LossTemperature", "odm": "Odm"}
+registry.builtin("policy", f"{__name__}.policies", **_POLICIES)

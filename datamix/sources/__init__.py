@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 from datamix import registry
 
-_PLACES = {
-    "array_record": "array_record.array_record",
-    "arrays": "arrays.arrays",
-    "digits": "synthetic.digits.digits",
-    "garments": "synthetic.garments.garments",
-    "huggingface": "parquet.parquet",
-    "image_folder": "image_folder.image_folder",
-    "parquet": "parquet.parquet",
-    "sample_text": "text.sample.sample_text",
-    "table": "table.table",
-    "text": "text.source.Text",
-    "tfds": "tfds.source.Tfds",
-    "tokens": "text.source.Tokens",
-    "webdataset": "webdataset.webdataset",
-}
-
-
-@registry.builtin("source", *_PLACES)
-def _source(name: str) -> Any:
-    module, _, attribute = _PLACES[name].rpartition(".")
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
+registry.builtin("source", f"{__name__}.array_record", "array_record")
+registry.builtin("source", f"{__name__}.arrays", "arrays")
+registry.builtin("source", f"{__name__}.image_folder", "image_folder")
+registry.builtin("source", f"{__name__}.parquet", "parquet", huggingface="parquet")
+registry.builtin("source", f"{__name__}.synthetic.digits", "digits")
+registry.builtin("source", f"{__name__}.synthetic.garments", "garments")
+registry.builtin("source", f"{__name__}.table", "table")
+registry.builtin("source", f"{__name__}.text.sample", "sample_text")
+registry.builtin("source", f"{__name__}.text.source", text="Text", tokens="Tokens")
+registry.builtin("source", f"{__name__}.tfds.source", tfds="Tfds")
+registry.builtin("source", f"{__name__}.webdataset", "webdataset")

@@ -2,34 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from datamix import registry
 
-
-@registry.builtin("model", "cnn", "linear", "mlp")
-def _model(name: str) -> Any:
-    from datamix.training import models
-
-    return getattr(models, name.capitalize())
-
-
-@registry.builtin("model", "transformer")
-def _transformer(_name: str) -> Any:
-    from datamix.training.transformer import Transformer
-
-    return Transformer
-
-
-@registry.builtin("optimizer", "adam", "adamw", "lion", "rmsprop", "sgd")
-def _optimizer(name: str) -> Any:
-    from datamix.training import optimizers
-
-    return getattr(optimizers, name)
-
-
-@registry.builtin("schedule", "constant", "cosine", "exponential", "linear", "warmup_cosine")
-def _schedule(name: str) -> Any:
-    from datamix.training import optimizers
-
-    return getattr(optimizers, name)
+registry.builtin("model", f"{__name__}.models", cnn="Cnn", linear="Linear", mlp="Mlp")
+registry.builtin("model", f"{__name__}.transformer", transformer="Transformer")
+registry.builtin("optimizer", f"{__name__}.optimizers", "adam", "adamw", "lion", "rmsprop", "sgd")
+registry.builtin("schedule", f"{__name__}.optimizers", "constant", "cosine", "exponential", "linear", "warmup_cosine")
