@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from html import escape
 from typing import Any
-
-import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing import plan_report
 from datamix.mixing.lookup import Lookup, Selection
 from datamix.mixing.plan_report import PlanReport
-from datamix.mixing.plan_spec import AtMaxEpochs, Begin, PlanSpec, ResolvedSpec, resolve_spec
-from datamix.mixing.sampling import Sampling
+from datamix.mixing.plan_spec import PlanSpec, ResolvedSpec, resolve_spec
 from datamix.mixing.stages import Stage, cut
-from datamix.mixing.stops import Stop
 from datamix.mixing.weights import Number
 
 __all__ = ["Plan", "Selection"]
+
+_INPUTS = {field.name for field in fields(PlanSpec)} - {"sizes", "weights", "settings"}
 
 
 class Plan(Lookup):
@@ -30,7 +28,7 @@ class Plan(Lookup):
     Args:
       sizes: The number of records of each source, by name, in order.
       weights: The relative weights of sources and groups; one not named has 1.
-      settings: The settings of the order; the other arguments are those of `PlanSpec`.
+      inputs: The other attributes of `PlanSpec`, as keywords, and the settings of the order.
 
     Attributes:
       spec: The inputs. The other attributes are those of `datamix.mixing.lookup.Lookup`.
@@ -47,64 +45,12 @@ class Plan(Lookup):
     [0, 0, 1, 2, 1, 3, 4, 2]
     """
 
-    def __init__(
-        self,
-        sizes: Mapping[str, int],
-        weights: Mapping[str, Any] | None = None,
-        *,
-        ratio: object = None,
-        share: Mapping[str, Any] | None = None,
-        weighting: str | Mapping[str, Any] = "equal",
-        group_weights: Mapping[str, Number] | None = None,
-        schedule: Sequence[Mapping[str, Any]] | None = None,
-        order: str = "proportional",
-        stop: str | Mapping[str, Any] | Stop = "first_exhausted",
-        epochs: Mapping[str, int] | None = None,
-        samples: int | None = None,
-        tokens: int | None = None,
-        seed: int = 0,
-        shuffle: bool | str = True,
-        block_records: Mapping[str, int] | None = None,
-        sampling: Mapping[str, Sampling] | None = None,
-        seeds: Mapping[str, int] | None = None,
-        batch_size: int = 1,
-        granularity: str = "record",
-        lengths: Mapping[str, np.ndarray] | None = None,
-        num_tokens: Mapping[str, np.ndarray] | None = None,
-        max_epochs: Mapping[str, int] | None = None,
-        at_max_epochs: AtMaxEpochs = "drop",
-        begin: Begin | None = None,
-        **settings: object,
-    ) -> None:
-        self.spec = PlanSpec(
-            sizes=sizes,
-            weights=weights,
-            ratio=ratio,
-            share=share,
-            weighting=weighting,
-            group_weights=group_weights,
-            schedule=schedule,
-            order=order,
-            stop=stop,
-            epochs=epochs,
-            samples=samples,
-            tokens=tokens,
-            seed=seed,
-            shuffle=shuffle,
-            block_records=block_records,
-            sampling=sampling,
-            seeds=seeds,
-            batch_size=batch_size,
-            granularity=granularity,
-            lengths=lengths,
-            num_tokens=num_tokens,
-            max_epochs=max_epochs,
-            at_max_epochs=at_max_epochs,
-            begin=begin,
-            settings=settings,
-        )
+    def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, Any] | None = None, **inputs: Any) -> None:
+        own = {key: inputs.pop(key) for key in _INPUTS & inputs.keys()}
+        self.spec = PlanSpec(sizes=sizes, weights=weights, **own, settings=inputs)
         mix = resolve_spec(self.spec)
         stages = _stages(mix)
+        tokens = self.spec.tokens
         if tokens is not None and (end := Lookup(mix, stages).records_until(tokens)) is not None:
             mix = replace(mix, samples=end)
             stages = _stages(mix)
@@ -113,8 +59,8 @@ class Plan(Lookup):
     @classmethod
     def of(cls, spec: PlanSpec) -> Plan:
         """The plan of some inputs."""
-        inputs = {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "settings"}
-        return cls(**inputs, **spec.settings)
+        inputs = dict(vars(spec))
+        return cls(**inputs.pop("settings"), **inputs)
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {float(share):.4g}" for name, share in zip(self.names, self.targets, strict=True))
