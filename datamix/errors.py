@@ -103,6 +103,14 @@ def unknown_source(name: str, known: Iterable[str], key: str) -> ConfigError:
     return ConfigError(f"there is no source {name!r} in this mix", key=key, hint=hint(name, known))
 
 
+def check_sources(names: Iterable[str], known: Iterable[str], key: str) -> None:
+    """Refuse to set anything for a source that is not in the mix; each has its setting below `key`."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise unknown_source(name, known, f"{key}.{name}")
+
+
 def not_installed(what: str, library: str, extra: str) -> InstallationError:
     """The error for what needs a library that cannot be imported."""
     return InstallationError(f"{what} needs {library}: {install_hint(extra)}.")

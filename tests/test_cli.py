@@ -479,7 +479,7 @@ MISTAKES = {
     "mix.granularity=bach": "ConfigError: mix.granularity = 'bach'. Did you mean 'batch'? Known: batch, record.",
     "mix.window=0": "ConfigError: mix.window = 0; it is 1 or more",
     "mix.window=wide": "ConfigError: mix.window = 'wide'; ",
-    "source.mnist.split=train[:0]": "DataError: source 'mnist' is empty (split train[:0]); ",
+    "source.mnist.split=train[:0]": "DataError: source.mnist.split = 'train[:0]'; source 'mnist' is empty. ",
     "source.mnist.split=trian": "ConfigError: source 'mnist': split = 'trian'; there is no split 'trian'. Did ",
     "source.mnist.split=train[": "ConfigError: source 'mnist': split = 'train['; 'train[' is not a split. ",
     "source=mnist source.mnist.name=mnits": "ConfigError: source 'mnist': name = 'mnits'; TFDS knows no such dataset",

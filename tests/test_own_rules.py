@@ -88,7 +88,7 @@ def test_on_the_command_line(configs: Path, call_datamix: Callable[..., Any]) ->
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("stop.source=digit", "the stop waits for source 'digit', which is not in this mix. Did you mean 'digits'?"),
+        ("stop.source=digit", "stop: it waits for source 'digit', which is not in this mix. Did you mean 'digits'?"),
         ("stop.time=2", "stop.time"),
         ("mix.time=2", "mix.time"),
         ("mix.times=x", "mix.times = 'x'; it is a whole number."),
@@ -190,7 +190,7 @@ def test_what_does_not_keep_the_contract() -> None:
         ConfigError, match=r"^weighting = 'some'; it gives \{'a': 1\} and not one weight for each of a, b\.$"
     ):
         Plan(sizes, weighting="some")
-    with pytest.raises(ConfigError, match=r"^the stop waits for source 'c', which is not in this mix\. Known: a, b\.$"):
+    with pytest.raises(ConfigError, match=r"^stop: it waits for source 'c', which is not in this mix\. Known: a, b\.$"):
         Plan(sizes, stop=Stop(waits_for="any", sources=("c",), repeats=True))
 
 

@@ -15,7 +15,7 @@ from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.value_checks import check_largest, notes_on_values
-from datamix.errors import ConfigError, DataError, SpecError, hint
+from datamix.errors import ConfigError, DataError, SpecError, hint, of_source
 from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights
 from datamix.mixing.plan import Plan
@@ -125,7 +125,7 @@ class Assembly:
 
     def notes_on_records(self) -> list[str]:
         """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""
-        left_out = [f"source {name!r}: {note}" for name, source in self.sources.items() for note in source.notes]
+        left_out = [of_source(name, note) for name, source in self.sources.items() for note in source.notes]
         return [*left_out, *self.plan.unseen()]
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
@@ -191,11 +191,9 @@ def assemble(
     """
     for source in sources:
         if not source.num_records:
-            split = source.settings.get("split")
-            raise DataError(
-                f"source {source.name!r} is empty{f' (split {split})' if split else ''}; leave it out"
-                + (f" of source=, or choose other records with {source.key}.split." if source.key else ".")
-            )
+            split, mend = source.settings.get("split"), "Leave it out, or choose other records."
+            key = f"{source.key}.split" if split else source.key or f"sources[{source.name!r}]"
+            raise DataError(f"source {source.name!r} is empty", key=key, value=split or ..., hint=mend)
     skip = parse_skip(skip)
     seeds = _seeds(sources, mix.seed)
     lengths = None if unit == "record" else {each.name: _lengths(each, unit, "mix.unit", unit) for each in sources}
@@ -321,10 +319,8 @@ def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation
     """A source's operators, with those that every source has: numbers of its own for its classes, and the source's."""
     if "source_id" in source.spec:
         mend = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "rename it, or leave it out"
-        raise SpecError(
-            f"source {source.name!r} has a leaf 'source_id' of its own, which the source's number would overwrite; "
-            f"{mend}."
-        )
+        text = f"it has a leaf 'source_id' of its own, which the source's number would overwrite; {mend}."
+        raise SpecError(of_source(source.name, text))
     chain = list(labels.operators(source))
     if not any(each.operator == "tag_source" and "leaf" not in each.settings for each in source.operators):
         chain.append(Operation(operator="tag_source", function=tag_source, settings={"source_id": source_id}))

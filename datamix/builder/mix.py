@@ -159,52 +159,33 @@ def mix(
         None if samples is None else _count("samples", samples),
         None if batches is None else _count("batches", batches) * batch_size,
     ]
-    _check_choice("remainder", remainder, ("drop", "keep"))
-    _check_choice("labels", labels, ("union", "keep"))
-    _check_choice("granularity", granularity, ("record", "batch"))
-    _check_choice("at_max_epochs", at_max_epochs, get_args(AtMaxEpochs))
+    _choice("remainder", remainder, ("drop", "keep"))
+    _choice("labels", labels, ("union", "keep"))
+    _choice("granularity", granularity, ("record", "batch"))
+    _choice("at_max_epochs", at_max_epochs, get_args(AtMaxEpochs))
     if not isinstance(operators, Mapping):
         operators = dict.fromkeys(flat, operators)
-    operators_of = _of_sources("operators", operators, flat, _operations)
-    seed_of = _of_sources("seeds", seeds, flat, _whole)
+    choice = _choice("placement", placement, get_args(Choice)) if isinstance(placement, str) else "auto"
+    placements = None if isinstance(placement, str) else placement
+    of_sources: dict[str, dict[str, Any]] = {
+        "operators": _of_sources("operators", operators, flat, _operations),
+        "seed": _of_sources("seeds", seeds, flat, _whole),
+        "limit": _of_sources("limit", limit, flat, _count),
+        "balance": _of_sources("balance", balance, flat, _text),
+        "record_weight": _of_sources("record_weight", record_weight, flat, _text),
+        "chosen_names": _of_sources("class_names", class_names, flat, _names),
+        "chosen_num_classes": _of_sources("num_classes", num_classes, flat, _count),
+        "label": _of_sources("label", label, flat, partial(_choice, options=get_args(Kind))),
+        "placement": _of_sources("placement", placements, flat, partial(_choice, options=get_args(Choice))),
+        "unlabelled": _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep"))),
+    }
     records_of = _of_sources("records", records, flat, lambda _, value: value)
     where_of = _of_sources("where", where, flat, _text)
-    balance_of = _of_sources("balance", balance, flat, _text)
-    record_weight_of = _of_sources("record_weight", record_weight, flat, _text)
-    limit_of = _of_sources("limit", limit, flat, _count)
-    names_of = _of_sources("class_names", class_names, flat, _names)
-    num_classes_of = _of_sources("num_classes", num_classes, flat, _count)
-    label_of = _of_sources("label", label, flat, partial(_choice, options=get_args(Kind)))
-    if isinstance(placement, str):
-        _check_choice("placement", placement, get_args(Choice))
-    placement_of = _of_sources(
-        "placement",
-        None if isinstance(placement, str) else placement,
-        flat,
-        partial(_choice, options=get_args(Choice)),
-    )
-    unlabelled_of = _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep")))
-    opened = [
-        select(
-            _open(
-                name,
-                data,
-                operators=operators_of.get(name, ()),
-                seed=seed_of.get(name),
-                limit=limit_of.get(name),
-                placement=placement_of.get(name),
-                balance=balance_of.get(name),
-                record_weight=record_weight_of.get(name),
-                chosen_names=names_of.get(name, ()),
-                chosen_num_classes=num_classes_of.get(name),
-                label=label_of.get(name),
-                unlabelled=unlabelled_of.get(name, "refuse"),
-            ),
-            records=records_of.get(name),
-            condition=where_of.get(name),
-        )
-        for name, data in flat.items()
-    ]
+    opened = []
+    for name, data in flat.items():
+        settings = {field: values[name] for field, values in of_sources.items() if name in values}
+        source = _open(name, data, **settings)
+        opened.append(select(source, records=records_of.get(name), condition=where_of.get(name)))
     assembly = assemble(
         opened,
         PlanSpec(
@@ -234,7 +215,7 @@ def mix(
         skip=skip,
         unit=unit,
         loss_weight=loss_weight,
-        placement=cast(Choice, placement if isinstance(placement, str) else "auto"),
+        placement=cast(Choice, choice),
         device_bytes=None if device_bytes is None else _count("device_bytes", device_bytes),
         prefetch_bytes=None if prefetch_bytes is None else _count("prefetch_bytes", prefetch_bytes),
         threads=None if threads is None else _count("threads", threads),
@@ -312,13 +293,9 @@ def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(name) for name in value)
 
 
-def _check_choice(argument: str, value: str, options: Sequence[str]) -> None:
+def _choice(argument: str, value: str, options: Sequence[str]) -> str:
     if value not in options:
         raise ConfigError(key=argument, value=value, hint=hint(str(value), options))
-
-
-def _choice(argument: str, value: str, options: Sequence[str]) -> str:
-    _check_choice(argument, value, options)
     return value
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from datamix.errors import ConfigError
-from datamix.mixing.weights import Number, require_known, resolve_shares
+from datamix.errors import ConfigError, check_sources
+from datamix.mixing.weights import Number, resolve_shares
 
 SELF = "_self_"
 """Where entries are nested, the key under which a group has its own number beside those of its members."""
@@ -102,7 +102,8 @@ def resolve(
     """
     weight_by_path, share_by_path = by_path(weights), by_path(share)
     known = {path for name in names for path in _ancestry(name)}
-    require_known(known, weight_by_path, share_by_path, where)
+    check_sources(weight_by_path, known, f"{where}.weights")
+    check_sources(share_by_path, known, f"{where}.share")
     source_ids = {name: i for i, name in enumerate(names)}
     totals = dict.fromkeys(known, 0)  # records of sources and groups
     for name, size in (sizes or {}).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from datamix.errors import ConfigError, unknown_source
+from datamix.errors import ConfigError, check_sources
 from datamix.mixing.groups import by_path
 from datamix.mixing.weights import as_fraction
 
@@ -35,9 +35,7 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
         text = f"it is a weight for each source, as in {_KEY}.{names[0]}=2, or {INVERSE_SHARE}"
         raise ConfigError(text, key=_KEY, value=rule)
     given = by_path(rule)
-    for name in given:
-        if name not in names:
-            raise unknown_source(name, names, f"{_KEY}.{name}")
+    check_sources(given, names, _KEY)
     if not given:
         return {}
     weights = {name: float(as_fraction(given.get(name, 1), f"{_KEY}.{name}", name)) for name in names}

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from datamix import registry
-from datamix.errors import ConfigError, hint, unknown_source
+from datamix.errors import ConfigError, check_sources, hint
 from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group, Rule, by_path, resolve
 from datamix.mixing.record_lengths import RecordLengths, checked_lengths
@@ -223,10 +223,8 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
 def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Shuffle:
     kind, window = parse_shuffle(spec.shuffle)
     seeds, blocks, sampling = spec.seeds or {}, spec.block_records or {}, spec.sampling or {}
-    for what, by_name in (("block_records", blocks), ("sampling", sampling)):
-        for name in by_name:
-            if name not in names:
-                raise unknown_source(name, names, f"{what}.{name}")
+    check_sources(blocks, names, "block_records")
+    check_sources(sampling, names, "sampling")
     for name, size in zip(names, sizes, strict=True):
         if not 1 <= blocks.get(name, 1) <= permute.MAX_SIZE:
             raise ConfigError("it is 1 or more, and less than 2^32", key=f"block_records.{name}", value=blocks[name])
@@ -303,11 +301,11 @@ def _slots_to_exhaustion(
     names = list(spec.sizes)
     for name in stop.sources:
         if name not in names:
-            raise ConfigError(f"the stop waits for source {name!r}, which is not in this mix. {hint(name, names)}")
+            text = f"it waits for source {name!r}, which is not in this mix"
+            raise ConfigError(text, key="stop", hint=hint(name, names))
     for key, numbers in (("stop.epochs", epochs), ("mix.max_epochs", spec.max_epochs or {})):
+        check_sources(numbers, names, key)
         for name, times in numbers.items():
-            if name not in names:
-                raise unknown_source(name, names, f"{key}.{name}")
             if isinstance(times, bool) or not isinstance(times, int) or times < 1:
                 raise ConfigError("it is a whole number, 1 or more", key=f"{key}.{name}", value=times)
     active = {source for _, group in mix for source, share in group.leaves() if share}
@@ -318,12 +316,12 @@ def _slots_to_exhaustion(
         if size < 0 or size > permute.MAX_SIZE:
             raise ConfigError(f"source {name!r} has {size} records; a source has at most 2^32 - 1.")
         if source in active and not size:
-            raise ConfigError(f"source {name!r} is empty; leave it out of source=, or set mix.weights.{name}=0.")
+            mend = "Leave it out of source=, or set its weight to 0."
+            raise ConfigError(f"source {name!r} is empty", key=f"mix.weights.{name}", hint=mend)
         if source in active and not count:
-            raise ConfigError(
-                f"source {name!r} has {size} records, which fill no batch of {slot_records}; "
-                f"make batch.size {size} or less, or use mix.granularity=record."
-            )
+            text = f"source {name!r} has {size} records, which fill no batch"
+            mend = f"Make it {size} or less, or use mix.granularity=record."
+            raise ConfigError(text, key="batch.size", value=slot_records, hint=mend)
         slots.append(count)
     return slots
 

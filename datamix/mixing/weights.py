@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
-from datamix.errors import ConfigError, unknown_source
+from datamix.errors import ConfigError, check_sources
 
 _LARGEST = 10**400  # more than any float needs
 _DENOMINATOR = 10_000  # a fraction this simple that is the same float is what was meant
@@ -80,16 +80,6 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     return {name: as_fraction(part, where, name) for name, part in zip(names, parts, strict=True)}
 
 
-def require_known(
-    known: Collection[str], weights: Mapping[str, object], share: Mapping[str, object], where: str
-) -> None:
-    """Refuse a weight or a share for what is not in the mix, with the nearest name that is."""
-    for kind, entries in (("weights", weights), ("share", share)):
-        for name in entries:
-            if name not in known:
-                raise unknown_source(name, known, f"{where}.{kind}.{name}")
-
-
 def resolve_shares(
     names: Sequence[str],
     *,
@@ -120,7 +110,8 @@ def resolve_shares(
     """
     weight_by_name = {key: value for key, value in (weights or {}).items() if value is not None}
     share_by_name = {key: value for key, value in (share or {}).items() if value is not None}
-    require_known(set(names), weight_by_name, share_by_name, where)
+    check_sources(weight_by_name, names, f"{where}.weights")
+    check_sources(share_by_name, names, f"{where}.share")
     if ratio is not None and (weight_by_name or share_by_name):
         keys = [f"{where}.weights.{name}" for name in weight_by_name]
         other = (keys + [f"{where}.share.{name}" for name in share_by_name])[0]

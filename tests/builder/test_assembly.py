@@ -101,7 +101,7 @@ def test_seeds_of_sources() -> None:
             DataError,
             r"label 2 has no name among the 2 class_names",
         ),
-        ([], {"a": few(source_id=np.zeros(6))}, SpecError, r"'a' has a leaf 'source_id' of its own"),
+        ([], {"a": few(source_id=np.zeros(6))}, SpecError, r"^source 'a': it has a leaf 'source_id' of its own"),
         (
             ["batch.size=4"],
             {"a": few(odd=np.zeros(6, [("x", "i4")]))},
@@ -120,12 +120,17 @@ def test_seeds_of_sources() -> None:
             ConfigError,
             r"normalize: mean = .* is not a number, or one a channel",
         ),
-        ([], {"a": few(0)}, DataError, r"source 'a' is empty; leave it out of source="),
+        ([], {"a": few(0)}, DataError, r"^source\.a: source 'a' is empty\. Leave it out, or"),
         ([], {"a": few(extra=np.zeros(5))}, DataError, r"need the same length along their first axis; found image \[6"),
         ([], {"a": {}}, DataError, r"need the same length along their first axis; found none"),
         (["mix.weights.a=-1"], {"a": few()}, ConfigError, r"mix\.weights\.a = -1; a weight is 0 or more"),
         (["mix.share.a=0.5"], {"a": few()}, ConfigError, r"no other source has a weight to take the rest"),
-        (["mix.granularity=batch", "batch.size=7"], {"a": few()}, ConfigError, r"6 records, which fill no batch of 7"),
+        (
+            ["mix.granularity=batch", "batch.size=7"],
+            {"a": few()},
+            ConfigError,
+            r"= 7; .* 6 records, which fill no batch",
+        ),
         (
             ["mix=round_robin", "mix.ratio=2:1"],
             {"a": few(), "b": few()},

@@ -232,7 +232,7 @@ def test_the_built_in_operators_are_functions_of_the_package() -> None:
         ({"sources": {"a": iter([1])}}, r"^source 'a': list_iterator is no source"),
         ({"sources": {"a": [{"text": "x"}]}}, r"^source 'a': leaf 'text' of record 0 is text"),
         ({"sources": {"a": {"image": "x"}}}, r"^source 'a': leaf 'image' is text"),
-        ({"sources": {"a": []}}, r"^source 'a' is empty; leave it out\.$"),
+        ({"sources": {"a": []}}, r"^sources\['a'\]: source 'a' is empty\. Leave it out, or choose other records\.$"),
         ({"sources": {"a": few() | {"source_id": np.zeros(6)}}}, r"; rename it, or leave it out\.$"),
         ({"operators": {"b": [to_float]}}, r"^operators\['b'\]: there is no source 'b' in this mix\. Known: a\.$"),
         ({"operators": {"a": to_float}}, r"^operators\['a'\] = <function .*; it is a list of operators, as in \[to_"),

@@ -42,7 +42,7 @@ def test_settings_that_the_order_does_not_take() -> None:
 @pytest.mark.parametrize("stop", STOPS)
 def test_an_empty_source(order: str, stop: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"^source 'b' is empty; leave it out of source=, or set mix\.weights\.b=0\.$"
+        ConfigError, match=r"^mix\.weights\.b: source 'b' is empty\. Leave it out of source=, or set its weight to 0\.$"
     ):
         Plan({"a": 5, "b": 0}, order=order, stop=stop)
     plan = Plan({"a": 5, "b": 0}, {"b": 0}, order=order, stop=stop)

@@ -136,7 +136,7 @@ def test_a_source_that_fills_no_batch() -> None:
     for stop in ("first_exhausted", "exhaust_once"):
         with pytest.raises(
             ConfigError,
-            match=r"^source 'b' has 3 records, which fill no batch of 4; make batch\.size 3 or less, or use "
+            match=r"^batch\.size = 4; source 'b' has 3 records, which fill no batch\. Make it 3 or less, or use "
             r"mix\.granularity=record\.$",
         ):
             plan_of((5, 3), stop=stop, batch_size=4, granularity="batch")
