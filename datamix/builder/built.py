@@ -8,7 +8,7 @@ from typing import Any
 
 from datamix.builder.adapting import DEFAULTS
 from datamix.builder.assembly import Assembly, assemble
-from datamix.builder.opening import check_data_dir, open_source, operations
+from datamix.builder.opening import check_data_dir, open_source, operations, shared
 from datamix.builder.selecting import simulate
 from datamix.config.parse import check_components
 from datamix.config.schema import AdaptConfig, Config
@@ -62,25 +62,9 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     assembly = assemble(
         sources,
         PlanSpec(
-            sizes={},
-            weights=mix.weights,
-            ratio=mix.ratio,
-            share=mix.share,
-            weighting=mix.weighting,
-            group_weights=mix.group_weights,
-            schedule=mix.schedule,
-            order=mix.order,
+            **shared(PlanSpec, mix, but=("stop",)),
+            **shared(PlanSpec, config),
             stop={"rule": mix.stop, **mix.stop_settings} if mix.stop_settings else mix.stop,
-            epochs=mix.epochs,
-            samples=mix.samples,
-            tokens=mix.tokens,
-            seed=config.seed,
-            shuffle=config.shuffle,
-            batch_size=config.batch_size,
-            granularity=mix.granularity,
-            max_epochs=mix.max_epochs,
-            at_max_epochs=mix.at_max_epochs,
-            settings=mix.settings,
         ),
         operators=operations(config.operators),
         labels=config.labels,

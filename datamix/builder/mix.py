@@ -189,7 +189,6 @@ def mix(
     assembly = assemble(
         opened,
         PlanSpec(
-            sizes={},
             weights=weights,
             ratio=ratio,
             share=share,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -121,24 +121,21 @@ def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
 def _open(config: SourceConfig, source: Source, provenance: str | None = None, note: str = "") -> OpenSource:
     _ = source.num_records, source.spec  # a source may look only now whether its data is there
     return OpenSource(
-        name=config.name,
+        **shared(OpenSource, config, but=("operators",)),
         source=source,
         provenance=provenance or source.provenance,
         operators=operations(config.operators),
-        seed=config.seed,
-        limit=config.limit,
-        balance=config.balance,
-        record_weight=config.record_weight,
         chosen_names=config.class_names,
         chosen_num_classes=config.num_classes,
-        label=config.label,
-        unlabelled=config.unlabelled,
-        target=config.target,
-        settings=config.settings,
         key=f"source.{config.name}",
-        placement=config.placement,
         note=note,
     )
+
+
+def shared(kind: type, config: object, but: Collection[str] = ()) -> dict[str, Any]:
+    """What a configuration says of the fields that a dataclass has under the same names, all or `but` a few."""
+    names = [field.name for field in fields(kind) if field.name not in but]
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:

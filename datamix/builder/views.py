@@ -64,7 +64,6 @@ def viewed(
     return assemble(
         [replace(each, operators=kept(each.operators), balance=None, record_weight=None) for each in sources],
         PlanSpec(
-            sizes={},
             order="concat",
             stop="exhaust_once",
             seed=mix.seed if random or shuffle not in ("none", False) else 0,  # unused where nothing is drawn

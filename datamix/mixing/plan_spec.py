@@ -85,7 +85,7 @@ class PlanSpec:
         "random"; see `datamix.mixing.orders`.
     """
 
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, Any] | None = None
     ratio: object = None
     share: Mapping[str, Any] | None = None
