@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,7 +22,7 @@ from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_loss_weight, tag_source
-from datamix.pipeline.batching import Remainder, Skip, num_batches, parse_skip
+from datamix.pipeline.batching import Remainder, num_batches, parse_skip
 from datamix.pipeline.graph import Graph, Operation
 from datamix.pipeline.lowering import check_specs
 from datamix.pipeline.state import identities
@@ -36,6 +36,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How the records of a mix are read and handed out.
+
+    Attributes:
+      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      shuffle_rows: Whether the rows of each batch are put into another order.
+      skip: The steps that iterators leave out; see `parse_skip`.
+      placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
+      device_bytes: The most bytes of records on the device, where "auto" decides.
+      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      threads: The number of threads that read on the host; None for the default.
+    """
+
+    remainder: Remainder = "drop"
+    shuffle_rows: bool = False
+    skip: Any = ()
+    placement: Choice = "auto"
+    device_bytes: int | None = None
+    prefetch_bytes: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Assembly:
     """A mix put together, of which no record is read yet.
 
@@ -43,13 +66,9 @@ class Assembly:
       operators: The operators on every record, after the mix.
       labels: What the labels are, as far as that is known before the data is read.
       seed: The seed of everything that is drawn, where a source has none of its own.
-      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: Whether the rows of each batch are put into another order.
-      skip: The steps that iterators leave out.
+      delivery: How the records are read and handed out; its skipped steps are parsed.
       identity: What determines the sequence, by the key that sets it; not where the data lies.
       loss_weight: The weights of the sources in the loss, by name; empty for none.
-      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
-      threads: The number of threads that read on the host; None for the default.
       adapt: How the weights follow training; None where they do not.
     """
 
@@ -60,13 +79,9 @@ class Assembly:
     plan: Plan
     seed: int
     batch_size: int
-    remainder: Remainder
-    shuffle_rows: bool
-    skip: Skip
+    delivery: Delivery
     identity: Mapping[str, object]
-    loss_weight: Mapping[str, float] = field(default_factory=dict)
-    prefetch_bytes: int | None = None
-    threads: int | None = None
+    loss_weight: Mapping[str, float]
     adapt: Adapt | None = None
 
     @property
@@ -88,17 +103,17 @@ class Assembly:
 
     def num_batches(self) -> int | None:
         """The number of batches in the whole mix; None without end."""
-        return num_batches(self.plan.length, self.batch_size, self.remainder)
+        return num_batches(self.plan.length, self.batch_size, self.delivery.remainder)
 
     def num_records(self) -> int | None:
         """The number of records that these batches hold; None without end."""
-        if self.plan.length is None or self.remainder == "keep":
+        if self.plan.length is None or self.delivery.remainder == "keep":
             return self.plan.length
         return self.plan.length // self.batch_size * self.batch_size
 
     def fingerprint(self) -> str:
         """The digest of all that is configured and determines the sequence; what the records hold is not read."""
-        return digest(settings_of(self.identity, self.plan, self.batch_size, self.remainder))
+        return digest(settings_of(self.identity, self.plan, self.batch_size, self.delivery.remainder))
 
     def completed(self, *, all_counts: bool = False) -> Self:
         """The same, with the numbers of classes that need the labels themselves to be read.
@@ -132,22 +147,22 @@ class Assembly:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
         from datamix.pipeline.pipeline import Pipeline
 
-        complete = self.completed()
+        complete, delivery = self.completed(), self.delivery
         return Pipeline(
             complete.sources,
             complete.graph,
             complete.plan,
             batch_size=self.batch_size,
-            remainder=self.remainder,
-            shuffle_rows=self.shuffle_rows,
-            skip=self.skip,
+            remainder=delivery.remainder,
+            shuffle_rows=delivery.shuffle_rows,
+            skip=delivery.skip,
             seeds=_seeds(self.sources.values(), self.seed),
             identity=self.identity,
             reader=reader,
             statistics=statistics,
             placements=self.placements,
-            threads=self.threads,
-            prefetch_bytes=self.prefetch_bytes,
+            threads=delivery.threads,
+            prefetch_bytes=delivery.prefetch_bytes,
             adapt=self.adapt,
         )
 
@@ -155,19 +170,13 @@ class Assembly:
 def assemble(
     sources: Sequence[OpenSource],
     mix: PlanSpec,
+    delivery: Delivery | None = None,
     *,
     operators: Sequence[Operation] = (),
     labels: Numbering = "union",
     labels_like: Labels | None = None,
-    remainder: Remainder = "drop",
-    shuffle_rows: bool = False,
-    skip: object = None,
     unit: str = "record",
     loss_weight: object = None,
-    placement: Choice = "auto",
-    device_bytes: int | None = None,
-    prefetch_bytes: int | None = None,
-    threads: int | None = None,
     adapt: Mapping[str, Any] | None = None,
 ) -> Assembly:
     """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
@@ -175,18 +184,12 @@ def assemble(
     Args:
       sources: The sources, in order.
       mix: How they are mixed; their sizes, seeds and lengths are filled in.
+      delivery: How their records are read and handed out.
       operators: The operators on every record, after the mix.
       labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
       labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
-      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: Whether the rows of each batch are put into another order.
-      skip: The steps that iterators leave out; see `parse_skip`.
       unit: What follows the ratio: "record", or the leaf that holds each record's length.
       loss_weight: The rule of `datamix.mixing.loss_weights`.
-      placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
-      device_bytes: The most bytes of records on the device, where "auto" decides.
-      prefetch_bytes: The most bytes of records that are read ahead on the host.
-      threads: The number of threads that read on the host.
       adapt: How the weights follow training: the policy's name under "rule", what every policy has, and its settings.
     """
     for source in sources:
@@ -194,7 +197,8 @@ def assemble(
             split, mend = source.settings.get("split"), "Leave it out, or choose other records."
             key = f"{source.key}.split" if split else source.key or f"sources[{source.name!r}]"
             raise DataError(f"source {source.name!r} is empty", key=key, value=split or ..., hint=mend)
-    skip = parse_skip(skip)
+    delivery = delivery or Delivery()
+    delivery = replace(delivery, skip=parse_skip(delivery.skip))
     seeds = _seeds(sources, mix.seed)
     lengths = None if unit == "record" else {each.name: _lengths(each, unit, "mix.unit", unit) for each in sources}
     num_tokens = {source.name: source.num_tokens for source in sources if source.num_tokens is not None}
@@ -210,7 +214,7 @@ def assemble(
     plan = Plan.of(replace(mix, block_records=blocks, sampling=sampling))
     weights = loss_weights(loss_weight, plan.names, plan.targets)
     check_largest(sources, operators)
-    sources = placed(sources, placement, device_bytes)
+    sources = placed(sources, delivery.placement, delivery.device_bytes)
     if labels_like is None:
         opened, decided = decide(sources, labels, operators)
     else:
@@ -229,8 +233,8 @@ def assemble(
         "mix.unit": unit,
         "operators": identities(operators),
         # Only where they are set, so that they change no other fingerprint.
-        **({"batch.shuffle": True} if shuffle_rows else {}),
-        **({"skip": skip} if skip else {}),
+        **({"batch.shuffle": True} if delivery.shuffle_rows else {}),
+        **({"skip": delivery.skip} if delivery.skip else {}),
         **({} if adapt is None else {"adapt": dict(adapt)}),
     }
     if mix.max_epochs:
@@ -247,14 +251,12 @@ def assemble(
         plan=plan,
         seed=mix.seed,
         batch_size=mix.batch_size,
-        remainder=remainder,
-        shuffle_rows=shuffle_rows,
-        skip=skip,
+        delivery=delivery,
         identity=identity,
         loss_weight=weights,
-        prefetch_bytes=prefetch_bytes,
-        threads=threads,
-        adapt=None if adapt is None else adapt_of(adapt, plan, mix, unit, remainder, loss_weight, skip),
+        adapt=None
+        if adapt is None
+        else adapt_of(adapt, plan, mix, unit, delivery.remainder, loss_weight, delivery.skip),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datamix.builder.adapting import DEFAULTS
-from datamix.builder.assembly import Assembly, assemble
+from datamix.builder.assembly import Assembly, Delivery, assemble
 from datamix.builder.opening import check_data_dir, open_source, operations, shared
 from datamix.builder.selecting import simulate
 from datamix.config.parse import check_components
@@ -66,17 +66,11 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
             **shared(PlanSpec, config),
             stop={"rule": mix.stop, **mix.stop_settings} if mix.stop_settings else mix.stop,
         ),
+        Delivery(**shared(Delivery, config)),
         operators=operations(config.operators),
         labels=config.labels,
-        remainder=config.remainder,
-        shuffle_rows=config.shuffle_rows,
-        skip=config.skip,
         unit=mix.unit,
         loss_weight=mix.loss_weight,
-        placement=config.placement,
-        device_bytes=config.device_bytes,
-        prefetch_bytes=config.prefetch_bytes,
-        threads=config.threads,
         adapt=None if config.adapt is None else _settings(config.adapt),
     )
     if config.job not in ("", "train"):  # without losses, the weights stay as they are

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast, get_args
 import numpy as np
 
 from datamix import registry
-from datamix.builder.assembly import assemble
+from datamix.builder.assembly import Delivery, assemble
 from datamix.builder.labels import Numbering
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
@@ -155,10 +155,7 @@ def mix(
         raise ConfigError("a mix needs at least one source, as in {'a': {'image': …, 'label': …}}", key="sources")
     order_settings = _settings(order, order_settings)
     batch_size = _count("batch_size", batch_size)
-    ends = [
-        None if samples is None else _count("samples", samples),
-        None if batches is None else _count("batches", batches) * batch_size,
-    ]
+    ends = [_count_or_none("samples", samples), (_count_or_none("batches", batches) or 0) * batch_size]
     _choice("remainder", remainder, ("drop", "keep"))
     _choice("labels", labels, ("union", "keep"))
     _choice("granularity", granularity, ("record", "batch"))
@@ -197,8 +194,8 @@ def mix(
             order=order,
             stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
             epochs=by_path(epochs),
-            samples=min((end for end in ends if end is not None), default=None),
-            tokens=None if tokens is None else _count("tokens", tokens),
+            samples=min(filter(None, ends), default=None),
+            tokens=_count_or_none("tokens", tokens),
             seed=_whole("seed", seed),
             shuffle=shuffle,
             batch_size=batch_size,
@@ -207,17 +204,19 @@ def mix(
             at_max_epochs=at_max_epochs,
             settings=order_settings,
         ),
+        Delivery(
+            remainder=remainder,
+            shuffle_rows=shuffle_rows,
+            skip=skip,
+            placement=cast(Choice, choice),
+            device_bytes=_count_or_none("device_bytes", device_bytes),
+            prefetch_bytes=_count_or_none("prefetch_bytes", prefetch_bytes),
+            threads=_count_or_none("threads", threads),
+        ),
         operators=_operations("shared_operators", shared_operators),
         labels=cast(Numbering, labels),
-        remainder=remainder,
-        shuffle_rows=shuffle_rows,
-        skip=skip,
         unit=unit,
         loss_weight=loss_weight,
-        placement=cast(Choice, choice),
-        device_bytes=None if device_bytes is None else _count("device_bytes", device_bytes),
-        prefetch_bytes=None if prefetch_bytes is None else _count("prefetch_bytes", prefetch_bytes),
-        threads=None if threads is None else _count("threads", threads),
         adapt={"rule": adapt} if isinstance(adapt, str) else adapt,
     ).completed()
     pipeline = assembly.pipeline()
@@ -278,6 +277,10 @@ def _count(argument: str, value: object) -> int:
     if (count := _whole(argument, value)) < 1:
         raise ConfigError("it is 1 or more", key=argument, value=value)
     return count
+
+
+def _count_or_none(argument: str, value: object) -> int | None:
+    return None if value is None else _count(argument, value)
 
 
 def _text(argument: str, value: object) -> str:

@@ -70,14 +70,10 @@ def viewed(
             shuffle=shuffle,
             batch_size=batch_size or mix.batch_size,
         ),
+        replace(mix.delivery, remainder="keep", shuffle_rows=False, skip=()),
         operators=kept(mix.operators),
         labels=mix.labels.numbering,
         labels_like=mix.labels,
-        remainder="keep",
-        placement=mix.config.placement if isinstance(mix, Built) else "auto",
-        device_bytes=mix.config.device_bytes if isinstance(mix, Built) else None,
-        prefetch_bytes=mix.prefetch_bytes,
-        threads=mix.threads,
     )
 
 

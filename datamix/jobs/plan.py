@@ -65,8 +65,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     notes = [*built.notes_on_records(), *_shard_notes(built), *_skip_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}
-    if built.skip:
-        report["plan"]["skip"] = [list(steps) for steps in built.skip]
+    if built.delivery.skip:
+        report["plan"]["skip"] = [list(steps) for steps in built.delivery.skip]
     if of_tokens:
         report["plan"]["packing"] = {name: source.facts._asdict() for name, source in of_tokens.items()}
     report["notes"] = notes
@@ -88,9 +88,9 @@ def _shard_notes(built: Built) -> list[str]:
 
 def _skip_notes(built: Built) -> list[str]:
     """Which steps are left out."""
-    if not built.skip:
+    if not built.delivery.skip:
         return []
-    size, remainder, skip = built.batch_size, built.remainder, built.skip
+    size, remainder, skip = built.batch_size, built.delivery.remainder, built.delivery.skip
     batching = Batching(length=built.plan.length, batch_size=size, remainder=remainder, skip=skip)
     ranges = ", ".join([f"{first:,} to {end - 1:,}" for first, end in skip[:4]] + ["…"] * (len(skip) > 4))
     kept = "" if batching.num_kept is None else f"; {batching.num_kept:,} of {batching.num_batches:,} batches are given"
