@@ -6,7 +6,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, hint
+from datamix.sources.base import read_leaf
 from datamix.sources.cache import Place, cache_directory, stamp
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error, spread
-from datamix.sources.splits import split_records
+from datamix.sources.sliced import Sliced, sliced
+from datamix.sources.splits import located, sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _SETTINGS = ("column", "dtype", "shape")  # of a leaf
@@ -37,7 +38,7 @@ def array_record(
     background: str = "white",
     split: str = "train",
     cache_dir: str | None = None,
-) -> ArrayRecord:
+) -> Sliced:
     """Records in ArrayRecord files, any of which is read by itself.
 
     A `tf.train.Example` has columns: lists of int64 or of float32, where one number is a scalar leaf, or bytes, which
@@ -55,11 +56,9 @@ def array_record(
     """
     splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
     files = _Files([file for of_split in splits.values() for file in of_split])
-    counts = iter(files.counts.tolist())
-    sizes = {name: sum(islice(counts, len(of_split))) for name, of_split in splits.items()}
-    if not sum(sizes.values()):
+    if not files.num_records:
         raise DataError(f"{files.paths[0]}: there is no record in it.")
-    first = files.read(np.arange(min(sum(sizes.values()), 20)))
+    first = files.read(np.arange(min(files.num_records, 20)))
     with read_error(files.place(0)):
         columns, left_out = _columns(first[0], leaves)
     form = None
@@ -67,24 +66,23 @@ def array_record(
         contents = (io.BytesIO(images[0].values(record, _example(record))) for record in first)
         form = image_format(contents, height=height, width=width, mode=mode, fit=fit, background=background)
     note = f"{', '.join(left_out)}: no numbers or images, and left out; leaves={{LEAF: COLUMN}} chooses others."
-    return ArrayRecord(
+    whole = ArrayRecord(
         files=files,
         columns=columns,
         form=form,
-        records=split_records(split, sizes),
         notes=(*notes_on(path, splits), *([note] if left_out else [])),
         cache_dir=cache_directory(cache_dir),
     )
+    return sliced(whole, split, sizes_of(splits, files.counts.tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord:
-    """The records of ArrayRecord files; `records` are those of the split, as `files` numbers them."""
+    """The records of ArrayRecord files."""
 
     files: _Files
     columns: Mapping[str, _Column]
     form: ImageFormat | None
-    records: np.ndarray
     notes: tuple[str, ...]
     cache_dir: Path
     class_names: tuple[str, ...] = ()
@@ -92,7 +90,7 @@ class ArrayRecord:
 
     @property
     def num_records(self) -> int:
-        return len(self.records)
+        return self.files.num_records
 
     @property
     def spec(self) -> Spec:
@@ -100,37 +98,27 @@ class ArrayRecord:
         return {leaf: column.spec or image for leaf, column in self.columns.items()}
 
     def places(self, indices: np.ndarray) -> list[str]:
-        return [self.files.place(record) for record in self.records[indices].tolist()]
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        self._fill(self.records[indices], out)
+        return [self.files.place(record) for record in indices.tolist()]
 
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
-        count, spec, column = int(self.files.counts.sum()), self.spec["label"], self.columns["label"]
-
-        def build() -> tuple[Arrays, dict[str, Any]]:
-            labels = np.empty((count, *spec.shape), spec.dtype)
-            for records in np.array_split(np.arange(count), -(-count // 1024)):
-                self._fill(records, {"label": labels[records[0] : records[-1] + 1]})
-            return {"label": labels}, {}
-
+        spec, column = self.spec["label"], self.columns["label"]
         place = Place(
             cache_dir=self.cache_dir,
             name=f"{self.files.paths[0].name}-labels",
             key={"files": [str(path.absolute()) for path in self.files.paths], "column": [column.name, str(spec)]},
             fingerprint={"files": [stamp(path.stat()) for path in self.files.paths]},
         )
-        return place.load(build).arrays["label"]
+        return place.load(lambda: ({"label": read_leaf(self, "label")}, {})).arrays["label"]
 
-    def _fill(self, records: np.ndarray, out: Arrays) -> None:
-        """Fill arrays with records, numbered as `files` does; images on all cores."""
-        contents = self.files.read(records)
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        """Images are decoded on all cores."""
+        contents = self.files.read(indices)
         columns = {leaf: self.columns[leaf] for leaf in out}
         parsed = any(column.name is not None for column in columns.values())
 
         def fill(row: int) -> None:
-            with read_error(self.files.place(int(records[row]))):
+            with read_error(self.files.place(int(indices[row]))):
                 example: Mapping[str, Any] = _example(contents[row]) if parsed else {}
                 for leaf, column in columns.items():
                     values = column.values(contents[row], example)
@@ -140,9 +128,9 @@ class ArrayRecord:
                         out[leaf][row] = values
 
         if any(column.spec is None for column in columns.values()):
-            spread(len(records), fill)
+            spread(len(indices), fill)
         else:
-            for row in range(len(records)):
+            for row in range(len(indices)):
                 fill(row)
 
 
@@ -252,24 +240,24 @@ class _Files:
         self._open: dict[int, Any] = {}
         self.counts = np.array([self._reader(number).num_records() for number in range(len(paths))], np.int64)
         self._ends = np.cumsum(self.counts)
+        self.num_records = int(self.counts.sum())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Files, (self.paths,)  # open files cannot be pickled
 
     def place(self, record: int) -> str:
-        number = int(np.searchsorted(self._ends, record, side="right"))
-        return f"{self.paths[number]}, record {record - int(self._ends[number] - self.counts[number])}"
+        (number,), (within,) = located(self._ends, np.array([record]))
+        return f"{self.paths[number]}, record {within}"
 
     def read(self, records: np.ndarray) -> list[bytes]:
         """The content of some records."""
         contents = [b""] * len(records)
-        numbers = np.searchsorted(self._ends, records, side="right")
+        numbers, within = located(self._ends, records)
         for number in np.unique(numbers).tolist():
             rows = np.flatnonzero(numbers == number)
-            within = (records[rows] - (self._ends[number] - self.counts[number])).tolist()
             reader = self._reader(number)
             try:
-                parts = reader.read(within)
+                parts = reader.read(within[rows].tolist())
             except RuntimeError as error:
                 if len(records) > 1:  # one of them
                     return [self.read(record)[0] for record in records[:, np.newaxis]]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamix.sources.columns import Columns, open_columns, reading
+from datamix.sources.columns import open_columns, reading
+from datamix.sources.sliced import Sliced
 
 _GROUP_ROWS = 1000  # of a dataset in Python, as files of `save_to_disk` have
 
 
-def tabular(data: Any) -> Columns | None:
+def tabular(data: Any) -> Sliced | None:
     """The columns of a `datasets.Dataset` or a `pyarrow.Table`; its images keep their size, which is that of all.
 
     Returns:

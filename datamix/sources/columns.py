@@ -21,7 +21,8 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
 from datamix.sources.images import ImageFormat, image_size, read_error, spread
-from datamix.sources.splits import records_of_ranges, resolve_split, split_ranges
+from datamix.sources.sliced import Sliced, sliced
+from datamix.sources.splits import located, resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
 INDEX = "__index_level_"
@@ -85,6 +86,7 @@ class Column:
     """A column that becomes a leaf.
 
     Attributes:
+      kind: The type of its values.
       image: What its images are decoded to; None where it holds none.
       exact: Whether its images are of that size already, and another size is an error.
       classes: The names of classes that it holds as text, by their number.
@@ -93,6 +95,7 @@ class Column:
 
     leaf: str
     name: str
+    kind: Any
     spec: LeafSpec
     image: ImageFormat | None = None
     exact: bool = False
@@ -128,11 +131,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """The records in columns of tables; `ranges` of rows, those of all parts numbered through, are records."""
+    """The records in columns of tables: the rows of all parts, numbered through."""
 
     parts: Sequence[Part]
     columns: Sequence[Column]
-    ranges: Sequence[tuple[int, int]]
     provenance: str
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -140,7 +142,7 @@ class Columns:
 
     @property
     def num_records(self) -> int:
-        return sum(stop - start for start, stop in self.ranges)
+        return int(self._ends[-1])
 
     @property
     def spec(self) -> Spec:
@@ -154,7 +156,7 @@ class Columns:
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """Columns are not read whose leaves `out` does not hold."""
         columns = tuple(column for column in self.columns if column.specs.keys() & out.keys())
-        groups, rows = self._rows(indices)
+        groups, rows = located(self._ends, indices)
         # Copies, so that no group stays in memory for the few of its images that are asked for.
         images = [(column, [b""] * len(indices)) for column in columns if column.image]
         order = np.argsort(groups, kind="stable")
@@ -176,14 +178,13 @@ class Columns:
     def whole_labels(self) -> np.ndarray:
         """Other splits may have none, as the tests of competitions do."""
         column = next(column for column in self.columns if column.leaf == "label")
-        kinds = [_type(part, column.name) for part in self.parts]
-        kind = kinds[self._groups[np.searchsorted(self._ends, min(self.ranges[0][0], self._ends[-1] - 1), "right"), 0]]
-        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if kinds[part] == kind]
+        labelled = [_type(part, column.name) == column.kind for part in self.parts]
+        groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if labelled[part]]
         return np.concatenate([self._decoded(group, (column,))["label"] for group in groups])
 
     def places(self, indices: np.ndarray) -> list[str]:
         """The file of each record, and the number of its row there."""
-        return [self._place(group, row) for group, row in np.stack(self._rows(indices), 1).tolist()]
+        return [self._place(group, row) for group, row in np.stack(located(self._ends, indices), 1).tolist()]
 
     @cached_property
     def _groups(self) -> np.ndarray:
@@ -199,14 +200,6 @@ class Columns:
     def _ends(self) -> np.ndarray:
         """The row after the last of each group, where the rows of all parts are numbered through."""
         return np.cumsum([rows for part in self.parts for rows in part.rows])
-
-    def _rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The group of each record, and its row in the group."""
-        if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_records:
-            raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {self.num_records}")
-        rows = records_of_ranges(self.ranges, indices)
-        groups = np.searchsorted(self._ends, rows, side="right")
-        return groups, rows - np.concatenate([[0], self._ends])[groups]
 
     def _place(self, group: int, row: int) -> str:
         part, _, first = self._groups[group].tolist()
@@ -250,7 +243,7 @@ def open_columns(
     pad_to: Mapping[str, int] | None = None,
     image: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
-) -> Columns:
+) -> Sliced:
     """Choose the leaves of a dataset in tables.
 
     Args:
@@ -276,14 +269,14 @@ def open_columns(
     label = next((column for column in columns if column.leaf == "label"), None)
     names = (label.classes or _feature(used[0].schema, label.name).get("names")) if label else ()
     left = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
-    return Columns(
+    whole = Columns(
         parts=every,
         columns=columns,
-        ranges=split_ranges(split, sizes),
         provenance=provenance,
         class_names=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
         notes=(*notes, *left, *choice.missing(columns)),
     )
+    return sliced(whole, split, sizes)
 
 
 @dataclass(frozen=True)
@@ -328,7 +321,7 @@ class _Choice:
         """Check that all parts have these columns, and that none lacks values but those of fractions."""
         first, notes = self.used[0], []
         for column in columns:
-            want, total, name = _type(first, column.name), 0, column.name
+            want, total, name = column.kind, 0, column.name
             for part in self.used:
                 if (kind := _type(part, name)) != want:
                     has = f"there is no column {name!r}" if kind is None else f"column {name!r} is {kind}"
@@ -346,9 +339,9 @@ class _Choice:
         """The column of a leaf."""
         import pyarrow.types as types
 
-        column = partial(Column, leaf=leaf, name=name)
         if (kind := _type(self.used[0], name)) is None:
             raise _Unfit("is there twice")
+        column = partial(Column, leaf=leaf, name=name, kind=kind)
         element = _element(kind)
         if most is not None:
             if not isinstance(most, int) or most < 1 or element in (None, kind) or types.is_fixed_size_list(kind):

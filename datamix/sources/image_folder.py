@@ -13,7 +13,8 @@ import numpy as np
 from datamix.errors import DataError, expanded
 from datamix.sources.files import nearest
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
-from datamix.sources.splits import split_records
+from datamix.sources.sliced import Sliced, sliced
+from datamix.sources.splits import located
 from datamix.spec import Arrays, LeafSpec, Spec
 
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
@@ -31,7 +32,7 @@ def image_folder(
     fit: Fit = "resize",
     background: str = "white",
     split: str = "train",
-) -> ImageFolder:
+) -> Sliced:
     """Images in `PATH/class/…`, or in `PATH/split/class/…` where all folders of PATH are named in `SPLITS`.
 
     The classes are the folders of all splits, sorted by name. Folders inside that of a class belong to it. Hidden files
@@ -77,15 +78,15 @@ def image_folder(
     if empty := [name for name in classes if number[name] not in {*labels}]:
         notes.append(f"no image lies in the folder of {', '.join(empty)}, which is a class all the same.")
     first = (os.path.join(folder, os.fsdecode(names[0])) for folder, names in folders[:20])  # noqa: PTH118
-    return ImageFolder(
+    whole = ImageFolder(
         form=image_format(first, height=height, width=width, mode=mode, fit=fit, background=background),
         folders=folders,
         labels=np.array(labels, np.int32),
         ends=np.cumsum([len(names) for _, names in folders]),
-        records=split_records(split, sizes),
         class_names=tuple(classes),
         notes=tuple(notes),
     )
+    return sliced(whole, split, sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,21 +97,19 @@ class ImageFolder:
       folders: The folders of all splits that hold images, and the names of these, in bytes; there may be millions.
       labels: The class of each folder.
       ends: The record after the last of each folder, where those of all splits are numbered through.
-      records: The records of the split, so numbered.
     """
 
     form: ImageFormat
     folders: Sequence[tuple[str, np.ndarray]]
     labels: np.ndarray
     ends: np.ndarray
-    records: np.ndarray
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
     provenance: str = "image_folder"
 
     @property
     def num_records(self) -> int:
-        return len(self.records)
+        return int(self.ends[-1])
 
     @property
     def spec(self) -> Spec:
@@ -120,14 +119,13 @@ class ImageFolder:
         return np.repeat(self.labels, np.diff(self.ends, prepend=0))
 
     def places(self, indices: np.ndarray) -> list[str]:
-        return [self._file(record) for record in self.records[indices]]
+        return [self._file(record) for record in indices.tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        records = self.records[indices]
         if "label" in out:
-            out["label"][...] = self.labels[np.searchsorted(self.ends, records, side="right")]
+            out["label"][...] = self.labels[located(self.ends, indices)[0]]
         if "image" in out:
-            spread(len(records), lambda row: self._read(records[row], out["image"][row]))
+            spread(len(indices), lambda row: self._read(indices[row], out["image"][row]))
 
     def _read(self, record: int, out: np.ndarray) -> None:
         file = self._file(record)

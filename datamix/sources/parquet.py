@@ -9,9 +9,10 @@ from typing import Any
 
 from datamix.errors import DataError, expanded
 from datamix.sources.arrow import ArrowFile
-from datamix.sources.columns import Columns, open_columns, reading
+from datamix.sources.columns import open_columns, reading
 from datamix.sources.files import files_of, notes_on
 from datamix.sources.images import Fit, Mode
+from datamix.sources.sliced import Sliced
 
 
 def parquet(
@@ -25,7 +26,7 @@ def parquet(
     fit: Fit = "resize",
     background: str = "white",
     split: str = "train",
-) -> Columns:
+) -> Sliced:
     """Rows of Parquet files, of Arrow's own, or of what Hugging Face's `save_to_disk` wrote; also called `huggingface`.
 
     Images, see `datamix.sources.images.ImageFormat`, have the size and colours of the first by default.

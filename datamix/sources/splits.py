@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -62,9 +62,14 @@ def split_ranges(text: str, sizes: Mapping[str, int]) -> list[tuple[int, int]]:
     return [(first[split] + start, first[split] + stop) for split, start, stop in resolve_split(text, sizes)]
 
 
-def split_records(text: str, sizes: Mapping[str, int]) -> np.ndarray:
-    """The numbers of the records of a split, int64; see `split_ranges`."""
-    return np.concatenate([np.arange(start, stop) for start, stop in split_ranges(text, sizes)])
+def sizes_of(splits: Mapping[str, Sequence[object]], counts: Iterable[int]) -> dict[str, int]:
+    """The number of records in each split, given its files, and the number of records in each file.
+
+    >>> sizes_of({"train": ["a", "b"], "test": ["c"]}, [3, 4, 5])
+    {'train': 7, 'test': 5}
+    """
+    count = iter(counts)
+    return {name: sum(itertools.islice(count, len(files))) for name, files in splits.items()}
 
 
 def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: np.ndarray) -> np.ndarray:
@@ -75,7 +80,22 @@ def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: np.ndarray) ->
     """
     starts, stops = np.array(ranges, np.int64).T
     ends = np.cumsum(stops - starts)
+    if len(indices) and not 0 <= indices.min() <= indices.max() < ends[-1]:
+        raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {ends[-1]}")
     return np.asarray(indices + (stops - ends)[np.searchsorted(ends, indices, side="right")])
+
+
+def located(ends: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a whole that each of some records lies in, and its place there, int64 [count] each.
+
+    Args:
+      ends: The record after the last of each part, where those of all are numbered through, int64 [num_parts].
+
+    >>> located(np.array([3, 7]), np.array([2, 3, 6]))
+    (array([0, 1, 1]), array([2, 0, 3]))
+    """
+    part = np.searchsorted(ends, indices, side="right")
+    return part, indices - np.append(0, ends)[part]
 
 
 def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from datamix.sources.cache import Place, cache_directory, stamp
 from datamix.sources.cores import progress
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
-from datamix.sources.splits import split_records
+from datamix.sources.sliced import Sliced, sliced
+from datamix.sources.splits import sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _INDEX_FORMAT = 1  # of what the cache keeps
@@ -44,7 +44,7 @@ def webdataset(
     background: str = "white",
     split: str = "train",
     cache_dir: str | None = None,
-) -> WebDataset:
+) -> Sliced:
     """Samples in tar files: the members `KEY.SUFFIX` of one KEY, which reaches to the first dot of a file's name.
 
     Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
@@ -88,7 +88,6 @@ def webdataset(
         keys=entry.arrays["key"],
         members={leaf: entry.arrays[f"leaf {leaf}"] for leaf in kinds},
         kinds=kinds,
-        records=np.arange(counts.sum()),
     )
     if leaves is None:
         kinds = {leaf: kind for leaf, kind in kinds.items() if (whole.members[leaf][:, 1] >= 0).any()}
@@ -98,14 +97,12 @@ def webdataset(
             raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
     forms: dict[str, str | ImageFormat] = dict(kinds)
     for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
-        first = (io.BytesIO(whole.content(image, record)) for record in whole.records[:20])
+        first = (io.BytesIO(whole.content(image, record)) for record in range(min(whole.num_records, 20)))
         forms[image] = image_format(first, height=height, width=width, mode=mode, fit=fit, background=background)
-    count = iter(counts.tolist())
-    sizes = {name: sum(islice(count, len(of_split))) for name, of_split in splits.items()}
     left_out = Counter[str](entry.info["left_out"])
     note = f"{left_out.total():,} members are left out: {_counted(left_out)}; leaves={{LEAF: SUFFIX}} chooses."
     notes = (*notes_on(path, splits), *([note] if left_out else []))
-    return replace(whole, kinds=forms, records=split_records(split, sizes), notes=notes)
+    return sliced(replace(whole, kinds=forms, notes=notes), split, sizes_of(splits, counts.tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +124,13 @@ class WebDataset:
     keys: np.ndarray
     members: Arrays
     kinds: Mapping[str, str | ImageFormat]
-    records: np.ndarray
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     provenance: str = "webdataset"
 
     @property
     def num_records(self) -> int:
-        return len(self.records)
+        return len(self.keys)
 
     @property
     def block_records(self) -> int | None:
@@ -151,18 +147,17 @@ class WebDataset:
         return spec
 
     def whole_labels(self) -> np.ndarray:
-        return read_leaf(replace(self, records=np.arange(len(self.keys))), "label")
+        return read_leaf(self, "label")
 
     def places(self, indices: np.ndarray) -> list[str]:
-        return [self._place(record) for record in self.records[indices]]
+        return [self._place(record) for record in indices.tolist()]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        records = self.records[indices]
         for leaf, rows in out.items():
             if self.kinds[leaf] == "cls":
-                rows[...] = self.members[leaf][records, 0]
+                rows[...] = self.members[leaf][indices, 0]
             else:
-                spread(len(records), partial(self._fill, leaf, records, rows))
+                spread(len(indices), partial(self._fill, leaf, indices, rows))
 
     def content(self, leaf: str, record: int) -> bytes:
         """The content of a member of a record of all splits; DataError where the file has changed since."""

@@ -18,7 +18,8 @@ from PIL import Image
 from datamix.errors import ConfigError, DataError
 from datamix.sources import columns
 from datamix.sources.base import LabelledSource, Source, read_all
-from datamix.sources.columns import Columns, open_columns
+from datamix.sources.columns import open_columns
+from datamix.sources.sliced import Sliced
 from datamix.spec import LeafSpec
 from datamix.testing import check_source
 
@@ -41,7 +42,7 @@ class Rows:
         return int(self.table.column(column).null_count)
 
 
-def opened(values: dict[str, Any], **settings: Any) -> Columns:
+def opened(values: dict[str, Any], **settings: Any) -> Sliced:
     return open_columns({"train": [Rows(pa.table(values))]}, provenance="test", **settings)
 
 
