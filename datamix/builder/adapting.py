@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULTS = {"every": 10, "floor": 0.01, "warmup": 0, "max_epochs": None}
 """The settings of every policy."""
+_LEAST = {"every": (int, 1), "floor": (float, 0), "warmup": (int, 0), "max_epochs": (int, 1)}
+"""Their types, and what each is at least."""
 
 
 def adapt_of(
@@ -36,15 +38,9 @@ def adapt_of(
     """
     rule, fields = settings.get("rule"), {key: settings.get(key, default) for key, default in DEFAULTS.items()}
     if not isinstance(rule, str):
-        raise ConfigError(
-            "it is the name of a policy, or one under 'rule' and its settings", key="adapt", value=settings
-        )
-    for key, (kind, least) in {
-        "every": (int, 1),
-        "floor": (float, 0),
-        "warmup": (int, 0),
-        "max_epochs": (int, 1),
-    }.items():
+        text = "it is the name of a policy, or one under 'rule' and its settings"
+        raise ConfigError(text, key="adapt", value=settings)
+    for key, (kind, least) in _LEAST.items():
         value = fields[key]
         if value != DEFAULTS[key] and not (registry.is_kind(value, kind) and value >= least):
             raise ConfigError(f"it is {registry.KINDS[kind]}, {least} or more", key=f"adapt.{key}", value=value)

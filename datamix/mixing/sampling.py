@@ -88,15 +88,10 @@ class ByWeight:
         """The number of records."""
         return len(self.alias)
 
-    @property
-    def num_rows(self) -> int:
-        """The number of rows of the table: a record each."""
-        return len(self.alias)
-
-    @property
-    def epoch_records(self) -> int:
-        """The draws of an epoch: as many as there are records."""
-        return len(self.alias)
+    num_rows = num_records
+    """The number of rows of the table: a record each."""
+    epoch_records = num_records
+    """The draws of an epoch: as many as there are records."""
 
     @property
     def note(self) -> str:

@@ -61,16 +61,7 @@ def operator(
     paired: bool = False,
     after: After = _traced,
 ) -> Callable[[Function], Function]: ...
-def operator(
-    function: Function | None = None,
-    /,
-    *,
-    random: bool = False,
-    elementwise: bool = False,
-    traced: tuple[str, ...] = (),
-    paired: bool = False,
-    after: After = _traced,
-) -> Function | Callable[[Function], Function]:
+def operator(function: Function | None = None, /, **promised: Any) -> Function | Callable[[Function], Function]:
     """Register a function as an operator, under its own name.
 
     The function takes a record (and its partner, if `paired`; and a JAX key, if `random`) and keyword settings, and
@@ -87,8 +78,7 @@ def operator(
     """
 
     def decorate(function: Function) -> Function:
-        promised = Traits(random=random, elementwise=elementwise, traced=traced, paired=paired, after=after)
-        function.traits = promised  # type: ignore[attr-defined]
+        function.traits = Traits(**promised)  # type: ignore[attr-defined]
         registry.register("operator", function.__name__, function)
         return function
 

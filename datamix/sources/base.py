@@ -92,13 +92,13 @@ class TakeFromRead:
 
 
 class PartOfSource:
-    """A base class for some records of a source: all that follows from which ones they are."""
+    """A base class for some records of a source, or all of them: what follows from which ones they are."""
 
     source: Source
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
         """The indices of records of the part in the whole source."""
-        raise NotImplementedError
+        return indices
 
     @property
     def provenance(self) -> str:
@@ -110,7 +110,7 @@ class PartOfSource:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.source.class_names
+        return tuple(getattr(self.source, "class_names", ()))
 
     @property
     def num_classes(self) -> object:

@@ -14,7 +14,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.arrow import tabular
-from datamix.sources.base import Source, TakeFromRead
+from datamix.sources.base import PartOfSource, Source, TakeFromRead
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
 PAIR = ("image", "label")
@@ -180,7 +180,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Taking:
+class Taking(PartOfSource):
     """A source of the user's that has `take`, and lacks another member of `Source`."""
 
     source: Any
@@ -193,21 +193,6 @@ class Taking:
     @property
     def num_records(self) -> int:
         return int(self.source.num_records)
-
-    @property
-    def spec(self) -> Spec:
-        return cast("Spec", self.source.spec)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(getattr(self.source, "class_names", ()))
-
-    @property
-    def num_classes(self) -> object:
-        return getattr(self.source, "num_classes", None)
-
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        self.source.take(indices, out)
 
 
 class Reading(Taking, TakeFromRead):

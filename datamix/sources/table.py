@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -84,16 +84,15 @@ def table(
 
 @dataclass(frozen=True, kw_only=True)
 class Table(MemoryArrays):
-    """The rows of a table; the elements of the leaf `features` are the columns `feature_names`."""
+    """The rows of a table; the elements of the leaf `features` are the columns `feature_names`.
+
+    Labels of a type with fractions are numbers to predict, even where all are whole.
+    """
 
     feature_names: tuple[str, ...]
     notes: tuple[str, ...]
     labels: np.ndarray
-
-    @property
-    def predicts_fractions(self) -> bool:
-        """Whether labels of a type with fractions are numbers to predict, even where all are whole."""
-        return True
+    predicts_fractions: ClassVar[bool] = True
 
     def whole_labels(self) -> np.ndarray:
         return self.labels

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -72,13 +73,10 @@ class Procedural(TakeFromRead):
     split: str
     seed: int
     cache_dir: str | None = None
+    provenance: ClassVar[str] = "procedural"
 
     def __post_init__(self) -> None:
         self._ranges()
-
-    @property
-    def provenance(self) -> str:
-        return "procedural"
 
     @property
     def num_records(self) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Place, cache_directory
 from datamix.sources.cores import progress
 from datamix.sources.images import Fit, ImageFormat, Mode
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import located, resolve_split
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.sources.tfds.decode import DamageError, Part, Reader, decode, decode_in_order, without_advice
 from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
@@ -76,10 +76,7 @@ class Tfds(TakeFromRead):
     download: bool = True
     wait_s: float = 5.0
     url: str | None = None
-
-    @property
-    def provenance(self) -> str:
-        return "tfds"
+    provenance: ClassVar[str] = "tfds"
 
     @property
     def num_records(self) -> int:
@@ -165,9 +162,7 @@ class Tfds(TakeFromRead):
 
     def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The number of the part that each record lies in, and its place in the part."""
-        ends = np.cumsum([part.stop - part.start for part in self._parts])
-        numbers = np.searchsorted(ends, indices, side="right")
-        return numbers, indices - np.append(0, ends)[numbers]
+        return located(np.cumsum([part.stop - part.start for part in self._parts]), indices)
 
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
@@ -189,11 +184,16 @@ class Tfds(TakeFromRead):
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        path = self._directory / "dataset_info.json"
+        info: dict[str, Any] = self._json("dataset_info.json")
+        return info
+
+    def _json(self, name: str) -> Any:
+        """The content of a file that describes the dataset."""
+        path = self._directory / name
         with self._damage(path):
-            _require_file(path)
-            info: dict[str, Any] = json.loads(path.read_bytes())
-            return info
+            if path.exists() and not path.is_file():  # such as a pipe, which would be waited for without end
+                raise DamageError("it is no regular file")
+            return json.loads(path.read_bytes())
 
     @cached_property
     def _parts(self) -> list[Part]:
@@ -284,11 +284,7 @@ class Tfds(TakeFromRead):
     @cached_property
     def _reader(self) -> Reader:
         _require_tfds()
-        path = self._directory / "features.json"
-        with self._damage(path):
-            _require_file(path)
-            described = json.loads(path.read_bytes())
-        self._check_features(path, described)
+        self._check_features(self._directory / "features.json", self._json("features.json"))
         with self._damage(self._directory):
             return Reader(str(self._directory), self._file_format, self._form)
 
@@ -302,10 +298,8 @@ class Tfds(TakeFromRead):
         for name in _class_names(described):
             if name not in known:
                 text = f"{path} describes its records with {name!r}, which is no feature of TFDS"
-                mend = (
-                    "no module is imported because a dataset names it. If it is your own, name its module in plugins=."
-                )
-                raise DataError(f"{text}; {mend}")
+                mend = "no module is imported because a dataset names it"
+                raise DataError(f"{text}; {mend}. If it is your own, name its module in plugins=.")
 
     @property
     def _file_format(self) -> str:
@@ -362,12 +356,6 @@ class Tfds(TakeFromRead):
     def _damaged(self, path: Path, error: BaseException) -> DataError:
         what = f"is damaged: {_line(error)}" if path.exists() else "is missing"
         return DataError(f"{path} {what}. To have it prepared again, delete {self._directory}.")
-
-
-def _require_file(path: Path) -> None:
-    """Raise DamageError for what is no file, such as a pipe, which would be waited for without end."""
-    if path.exists() and not path.is_file():
-        raise DamageError("it is no regular file")
 
 
 def _line(error: BaseException) -> str:
