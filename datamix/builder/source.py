@@ -138,11 +138,8 @@ class OpenSource:
         """The number of classes as far as it is known without a look at the labels; None where it is not."""
         names, number = len(self.chosen_names), self.chosen_num_classes
         if names and number and names != number:
-            raise ConfigError(
-                f"there are {names} class_names; leave one of both out, or make them agree",
-                key=self.setting("num_classes"),
-                value=number,
-            )
+            text = f"there are {names} class_names; leave one of both out, or make them agree"
+            raise ConfigError(text, key=self.setting("num_classes"), value=number)
         known = getattr(self.source, "num_classes", None)
         of_source = int(known) if isinstance(known, int | np.integer) and known > 0 else None
         return number or names or len(self.source.class_names) or of_source

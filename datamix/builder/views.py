@@ -31,10 +31,9 @@ def held_out(
     except ConfigError as error:
         if split != "test" or source.test_split is not None or error.key != "split":  # it has other splits
             raise
-        raise ConfigError(
-            f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out: "
-            f"source.{source.name}.split=train[:80%] source.{source.name}.test_split=train[80%:]."
-        ) from error
+        text = f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out"
+        key = f"source.{source.name}"
+        raise ConfigError(f"{text}: {key}.split=train[:80%] {key}.test_split=train[80%:].") from error
 
 
 def of_split(source: SourceConfig, split: str = "test") -> SourceConfig:

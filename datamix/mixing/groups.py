@@ -130,9 +130,8 @@ def resolve(
         )
         for path, group in inner.items():
             if shares[path] and not any(group.shares):
-                raise ConfigError(
-                    f"{path} has a share, but all weights in it are 0; give one of them a weight", key=where
-                )
+                text = f"{path} has a share, but all weights in it are 0; give one of them a weight"
+                raise ConfigError(text, key=where)
         parts = tuple(inner[path] if path in inner else source_ids[path] for path in members)
         return Group(parts, tuple(shares.values()))
 

@@ -147,9 +147,8 @@ def random(demand: Demand, *, replacement: bool = False) -> Draws:
       ConfigError: A share is below the resolution of the draw, 2^-31.
     """
     if min(share for share in demand.shares if share) < Fraction(1, 2**31):
-        raise ConfigError(
-            "it cannot draw a share below 2^-31", key="mix", value="random", hint="Raise it, or set it to 0."
-        )
+        text, mend = "it cannot draw a share below 2^-31", "Raise it, or set it to 0."
+        raise ConfigError(text, key="mix", value="random", hint=mend)
     ends = [int(end * 2**31) for end in accumulate(demand.shares)]
     return Draws(np.asarray(ends, np.uint32), demand.first, key_for(demand.seed, "mix"), replacement)
 

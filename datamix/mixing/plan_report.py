@@ -265,10 +265,9 @@ def _drift(plan: Lookup) -> str:
         rare = [name for off, name, _, share in differences if share and off > 0.01 * share]
         if most * min(ends, default=_FAR) >= 1:
             others = f" {', '.join(rare)}: more than 1 % off." if rare else ""
-            return (
-                f"the exact shares are followed for {period.length:,} records; from there on {name} gets {got:.6g}, "
-                f"not {share:.6g}.{others} Weights of fewer digits avoid it."
-            )
+            exact = f"the exact shares are followed for {period.length:,} records"
+            later = f"from there on {name} gets {got:.6g}, not {share:.6g}"
+            return f"{exact}; {later}.{others} Weights of fewer digits avoid it."
     return ""
 
 
@@ -309,10 +308,8 @@ def never_shown(plan: Lookup, whole: Lookup) -> str:
     )
     by_source = ", ".join(f"{name} {count:,}" for name, count in rest.items())
     shows = f"shows all and gives {name} {repeats:.1f} times" if repeats > 1 else "shows all"
-    return (
-        f"{sum(rest.values()):,} of {sum(plan.sizes):,} records are never shown ({by_source}); stop=all_exhausted "
-        f"{shows}."
-    )
+    text = f"{sum(rest.values()):,} of {sum(plan.sizes):,} records are never shown ({by_source})"
+    return f"{text}; stop=all_exhausted {shows}."
 
 
 def capped(plan: Lookup) -> list[str]:
@@ -335,10 +332,8 @@ def drawn(plan: Lookup) -> list[str]:
 def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
-        warnings.append(
-            f"lengths follow the shares record by record for {TABLE_SLOTS:,} records; from there on the error is that "
-            "of the epochs under way, and does not grow."
-        )
+        exact = f"lengths follow the shares record by record for {TABLE_SLOTS:,} records"
+        warnings.append(f"{exact}; from there on the error is that of the epochs under way, and does not grow.")
     warnings += drawn(plan) + unseen(plan) + capped(plan)
     for source, name in enumerate(plan.names):
         if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:

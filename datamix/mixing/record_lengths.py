@@ -73,15 +73,9 @@ def checked_lengths(
     checked = []
     for name, size in sizes.items():
         values = np.asarray(lengths[name])
-        if (
-            values.shape != (size,)
-            or values.dtype.kind not in "iu"
-            or (size and (values.min() < 0 or not values.any()))
-        ):
-            raise ConfigError(
-                f"the lengths of source {name!r} are {values.dtype}{list(values.shape)}; they are whole numbers, 0 or "
-                f"more, one for each of its {size} records, and not all 0",
-                key="mix.unit",
-            )
+        fits = values.shape == (size,) and values.dtype.kind in "iu"
+        if not fits or (size and (values.min() < 0 or not values.any())):
+            text = f"the lengths of source {name!r} are {values.dtype}{list(values.shape)}; they are whole numbers, 0"
+            raise ConfigError(f"{text} or more, one for each of its {size} records, and not all 0", key="mix.unit")
         checked.append(values.astype(np.int64))
     return tuple(checked)

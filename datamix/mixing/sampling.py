@@ -151,10 +151,8 @@ class ByClass:
     def note(self) -> str:
         """The sizes of the classes, and how often each comes."""
         sizes = " to ".join(f"{size:,}" for size in sorted({int(self.counts.min()), int(self.counts.max())}))
-        return (
-            f"is balanced: each of its {len(self.counts):,} classes, which have {sizes} records, gives {self.rounds:,} "
-            f"records in an epoch of {self.epoch_records:,}."
-        )
+        classes = f"each of its {len(self.counts):,} classes, which have {sizes} records"
+        return f"is balanced: {classes}, gives {self.rounds:,} records in an epoch of {self.epoch_records:,}."
 
 
 Sampling: TypeAlias = ByWeight | ByClass

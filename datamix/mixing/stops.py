@@ -38,10 +38,8 @@ class Stop:
         if self.drops and (self.repeats or self.waits_for != "any"):
             raise ConfigError("a stop under which sources drop out waits for any of them and repeats nothing.")
         if self.waits_for != "any" and not self.repeats:
-            raise ConfigError(
-                f"a stop that waits for {self.waits_for or 'no'} source{'s' * (self.waits_for == 'all')} repeats "
-                "records; set repeats=True, or waits_for='any'."
-            )
+            waits = f"a stop that waits for {self.waits_for or 'no'} source{'s' * (self.waits_for == 'all')}"
+            raise ConfigError(f"{waits} repeats records; set repeats=True, or waits_for='any'.")
         if self.sources and not (self.repeats and self.waits_for):
             raise ConfigError("a stop that waits for some sources alone lets the others repeat; set repeats=True.")
 

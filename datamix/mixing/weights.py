@@ -44,10 +44,8 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
         mend = f"Write {float(percent[1]) / 100:g}." if percent else ""
         raise ConfigError("a weight is a number, 0 or more", key=where, value=value, hint=mend) from None
     if number < 0:
-        name = name or where.rpartition(".")[2]
-        raise ConfigError(
-            "a weight is 0 or more", key=where, value=_plain(number), hint=f"To drop {name}, set it to 0."
-        )
+        mend = f"To drop {name or where.rpartition('.')[2]}, set it to 0."
+        raise ConfigError("a weight is 0 or more", key=where, value=_plain(number), hint=mend)
     return number
 
 

@@ -131,12 +131,18 @@ def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
 def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
     """The records of some arrays."""
     headers = {leaf: _header_of(*place) for leaf, place in where.items()}
-    lengths = {leaf: header[0][0] for leaf, header in headers.items() if header[0]}
-    if not headers or len(lengths) < len(headers) or len(set(lengths.values())) > 1:
-        shapes = ", ".join(f"{leaf} {list(shape)}" for leaf, (shape, _) in headers.items()) or "none"
-        raise DataError(f"{what}: the arrays need the same length along their first axis; found {shapes}.")
+    length = _common_length({leaf: shape for leaf, (shape, _) in headers.items()}, f"{what}: ")
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
-    return ArrayFiles({leaf: [place] for leaf, place in where.items()}, next(iter(lengths.values())), spec)
+    return ArrayFiles({leaf: [place] for leaf, place in where.items()}, length, spec)
+
+
+def _common_length(shapes: Mapping[str, tuple[int, ...]], what: str = "") -> int:
+    """The length of arrays along their first axis."""
+    lengths = {shape[:1] for shape in shapes.values()}
+    if len(lengths) != 1 or () in lengths:
+        listed = ", ".join(f"{leaf} {list(shape)}" for leaf, shape in shapes.items()) or "none"
+        raise DataError(f"{what}the arrays need the same length along their first axis; found {listed}.")
+    return lengths.pop()[0]
 
 
 @dataclass(frozen=True)
@@ -196,10 +202,7 @@ class MemoryArrays(TakeFromRead):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        lengths = {len(leaf) if leaf.ndim else -1 for leaf in self.arrays.values()}
-        if len(lengths) != 1 or -1 in lengths:
-            shapes = ", ".join(f"{name} {list(leaf.shape)}" for name, leaf in self.arrays.items())
-            raise DataError(f"the arrays need the same length along their first axis; found {shapes or 'none'}.")
+        _common_length({leaf: values.shape for leaf, values in self.arrays.items()})
 
     @property
     def num_records(self) -> int:

@@ -21,7 +21,7 @@ def built(*overrides: str, **sources: Any) -> Built:
 def test_it_is_an_assembly_with_its_configuration() -> None:
     mix = built("batch.size=32", "seed=3", "stop=all_exhausted")
     assert isinstance(mix, Assembly)
-    assert (mix.config.seed, mix.seed, mix.batch_size, mix.remainder) == (3, 3, 32, "drop")
+    assert (mix.config.seed, mix.seed, mix.batch_size, mix.delivery.remainder) == (3, 3, 32, "drop")
     assert list(mix.sources) == ["digits", "garments"]
     assert mix.plan.sizes == (4000, 20_000)
     assert mix.sources["digits"].settings == {"split": "test"}
