@@ -11,9 +11,9 @@ import numpy as np
 
 from datamix.builder.adapting import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
+from datamix.builder.open_source import OpenSource, takes_leaves
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
-from datamix.builder.source import OpenSource, takes_leaves
 from datamix.builder.value_checks import check_largest, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint, of_source
 from datamix.fingerprint import digest, settings_of

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from datamix.builder.source import Kind, OpenSource, is_shipped
+from datamix.builder.open_source import Kind, OpenSource, is_shipped
 from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation

@@ -14,9 +14,9 @@ import numpy as np
 from datamix import registry
 from datamix.builder.assembly import Delivery, assemble
 from datamix.builder.labels import Numbering
+from datamix.builder.open_source import Kind, OpenSource, of_python
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
-from datamix.builder.source import Kind, OpenSource, of_python
 from datamix.builder.views import view
 from datamix.errors import ConfigError, hint, unknown_source
 from datamix.mixing.groups import by_path

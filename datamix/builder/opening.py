@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from datamix import registry
+from datamix.builder.open_source import OpenSource, named
 from datamix.builder.selecting import select
-from datamix.builder.source import OpenSource, named
 from datamix.builder.statistics_cache import KeptStatistics
 from datamix.config.schema import Config, OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source

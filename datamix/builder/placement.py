@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.lazy import jax
 from datamix.pipeline.lowering import stored_spec
 from datamix.spec import bytes_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from datamix.builder.source import OpenSource, named, naming
+from datamix.builder.open_source import OpenSource, named, naming
 from datamix.errors import ConfigError, DataError, DatamixError, hint
 from datamix.mixing.sampling import ByClass, ByWeight, Sampling
 from datamix.rng.hash import key_for

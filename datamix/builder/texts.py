@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from datamix.builder.assembly import Assembly
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.errors import ConfigError
 from datamix.sources.text.packed import Packed
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from datamix.builder.labels import Labels
-from datamix.builder.source import OpenSource, is_shipped
+from datamix.builder.open_source import OpenSource, is_shipped
 from datamix.errors import ConfigError, of_source
 from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation

@@ -8,8 +8,8 @@ from typing import Any
 
 from datamix.builder.assembly import Assembly, assemble
 from datamix.builder.built import Built
+from datamix.builder.open_source import OpenSource, of_python
 from datamix.builder.opening import open_source
-from datamix.builder.source import OpenSource, of_python
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import PlanSpec

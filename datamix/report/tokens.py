@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.text import Text
 
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.builder.texts import packed
 from datamix.errors import printable
 from datamix.mixing.plan import Plan

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamix.builder.assembly import Assembly
 from datamix.builder.built import Built, build
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.builder.value_checks import notes_on_values, what_is_broken
 from datamix.builder.views import held_out, viewed
 from datamix.config.schema import Config

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.rng.hash import key_for
 from datamix.spec import Arrays
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import datamix
 from datamix.builder.labels import decide
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.sources.objects import as_source
 

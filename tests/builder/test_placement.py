@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix.builder.open_source import OpenSource
 from datamix.builder.placement import default_device_bytes, placed, stored_bytes
-from datamix.builder.source import OpenSource
 from datamix.errors import ConfigError
 from datamix.sources.objects import as_source
 

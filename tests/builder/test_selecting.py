@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix.builder.open_source import OpenSource
 from datamix.builder.selecting import sampling_of, select, simulate
-from datamix.builder.source import OpenSource
 from datamix.errors import ConfigError, DataError
 from datamix.mixing.sampling import ByClass, ByWeight
 from datamix.sources.objects import as_source

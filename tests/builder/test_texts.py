@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datamix.builder.assembly import assemble
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.builder.texts import packed, texts
 from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import PlanSpec

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import datamix
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.pipeline.where import Place
 from datamix.sources.arrays import MemoryArrays, arrays
 

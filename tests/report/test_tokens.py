@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.mixing.plan import Plan
 from datamix.report import tokens
 from datamix.report.figures import color_of

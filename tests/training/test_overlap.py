@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamix.builder.source import OpenSource
+from datamix.builder.open_source import OpenSource
 from datamix.sources.arrays import MemoryArrays
 from datamix.training.overlap import digests, num_seen
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamix.builder.source import OpenSource, named
+from datamix.builder.open_source import OpenSource, named
 from datamix.errors import ConfigError, DataError
 from datamix.operators.image import channels_last
 from datamix.pipeline.graph import Operation
