@@ -28,14 +28,14 @@ class Labels:
     Attributes:
       kind: What a label is, the same in every source that has labels.
       num_classes: The number of classes of each source, None where it is not known yet; without classes, empty.
-      in_blocks: The sources whose vectors, one element a class, take a block of their own in a longer one.
+      in_parts: The sources whose vectors, one element a class, take a part of their own in a longer one.
       keeps_unlabelled: Whether a source may have records without a label.
     """
 
     kind: Kind
     numbering: Numbering
     num_classes: Mapping[str, int | None]
-    in_blocks: frozenset[str] = frozenset()
+    in_parts: frozenset[str] = frozenset()
     keeps_unlabelled: bool = False
     notes: tuple[str, ...] = ()
 
@@ -65,10 +65,10 @@ class Labels:
             first.append(Operation(operator="class_label", function=class_label))
         if self.numbering == "union":
             offset = {"offset": self.offset(source.name)}
-            if source.name in self.in_blocks:
-                block = offset | {"num_classes": sum(count or 0 for count in self.num_classes.values())}
+            if source.name in self.in_parts:
+                part = offset | {"num_classes": sum(count or 0 for count in self.num_classes.values())}
                 at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
-                operators.insert(at, Operation(operator="offset_one_hot", function=offset_one_hot, settings=block))
+                operators.insert(at, Operation(operator="offset_one_hot", function=offset_one_hot, settings=part))
             elif not any(map(_is_label_offset, source.operators)):
                 settings = offset | ({"keep_negative": True} if self.keeps_unlabelled else {})
                 first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
@@ -105,10 +105,10 @@ class _Values:
     @classmethod
     def of(cls, parts: Iterable[np.ndarray]) -> _Values:
         whole, one_hot_, num_nan, smallest, largest = True, True, 0, None, -1
-        blocks = (part[i : i + _LOOKED_AT] for part in parts for i in range(0, max(len(part), 1), _LOOKED_AT))
-        for part in blocks:
-            after_read(part, len(part))
-            labels = part.astype(np.float32) if part.dtype.name == "bfloat16" else part
+        chunks = (part[i : i + _LOOKED_AT] for part in parts for i in range(0, max(len(part), 1), _LOOKED_AT))
+        for chunk in chunks:
+            after_read(chunk, len(chunk))
+            labels = chunk.astype(np.float32) if chunk.dtype.name == "bfloat16" else chunk
             if labels.ndim > 1:
                 is_one_hot = labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
                 whole, one_hot_ = False, one_hot_ and bool(is_one_hot)
@@ -232,13 +232,13 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
     counts: dict[str, int | None] = {
         name: search.num_classes(name) if counted else search.sources[name].declared_num_classes for name in names
     }
-    blocks = _blocks(search, counts) if makers and numbering == "union" else {}
+    parts = _parts(search, counts) if makers and numbering == "union" else {}
     for name in names:
         if makers and name not in makers and _stays_as_it_is(search.sources[name]):
             made = next(each for each in search.sources[makers[0]].operators if _makes_one_hot(each))
-            width, of_all = made.settings["num_classes"], not blocks
+            width, of_all = made.settings["num_classes"], not parts
             raise _class_beside_vector(search, name, makers[0], width, "keep" if of_all else numbering)
-    return Labels(kind="class", numbering=numbering, num_classes=counts | blocks, in_blocks=frozenset(blocks))
+    return Labels(kind="class", numbering=numbering, num_classes=counts | parts, in_parts=frozenset(parts))
 
 
 def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str], numbering: Numbering) -> Labels:
@@ -263,14 +263,14 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
             text += " vectors of other numbers than a single 1, so that they name no class; set labels=keep."
             raise SpecError(text)
     counts = {name: shapes[name][0] if name in shapes else search.num_classes(name) for name in names}
-    blocks = _blocks(search, counts)
-    in_blocks = frozenset({*shapes, *blocks})
-    return Labels(kind="vector", numbering=numbering, num_classes=counts | blocks, in_blocks=in_blocks)
+    parts = _parts(search, counts)
+    in_parts = frozenset({*shapes, *parts})
+    return Labels(kind="vector", numbering=numbering, num_classes=counts | parts, in_parts=in_parts)
 
 
-def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
+def _parts(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
     """The sources whose `one_hot` makes vectors of their own classes alone, not of all classes; and their lengths."""
-    total, blocks = sum(count or 0 for count in counts.values()), {}
+    total, parts = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
         for each in search.sources[name].operators:
             if _makes_one_hot(each) and len(counts) > 1 and (length := each.settings["num_classes"]) < total:
@@ -278,8 +278,8 @@ def _blocks(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]
                     mend = f"it is {count}, or {total} for the classes of all sources."
                     text = f"one_hot: num_classes = {length} has no element for all of its {count} classes; {mend}"
                     raise SpecError(of_source(name, text))
-                blocks[name] = length
-    return blocks
+                parts[name] = length
+    return parts
 
 
 def _class_beside_vector(search: _Search, name: str, first: str, width: int, numbering: Numbering) -> SpecError:

@@ -25,7 +25,7 @@ from datamix.spec import bytes_of
 
 _MOST_PIECES = 1024  # a file each, until all are there
 _PIECE_RECORDS = 1024  # at least
-_BLOCK_BYTES = 2**23  # read at once by a thread
+_CHUNK_BYTES = 2**23  # read at once by a thread
 _DIGESTED = 64  # records, evenly spaced
 _FILES = ("path", "files", "records", "offsets", "tokenizer")  # settings that name files
 _NOT_RECORDS = (  # settings that choose no records
@@ -122,14 +122,14 @@ class KeptStatistics:
 
     def _work(self, pieces: Mapping[int, range], progress: Callable[[int, int], None]) -> None:
         total, done = sum(map(len, pieces.values())), 0
-        rows = max(1, _BLOCK_BYTES // max(1, bytes_of(self.source.spec)))
+        rows = max(1, _CHUNK_BYTES // max(1, bytes_of(self.source.spec)))
 
         def work(number: int, piece: range) -> int:
-            blocks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
-            records = (taken(self.source, np.asarray(block, np.int64)) for block in blocks)
-            found = [{leaf: LeafStatistics.of(values) for leaf, values in block.items()} for block in records]
+            chunks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
+            records = (taken(self.source, np.asarray(chunk, np.int64)) for chunk in chunks)
+            found = [{leaf: LeafStatistics.of(values) for leaf, values in chunk.items()} for chunk in records]
             written = self._directory / f"{number}.{secrets.token_hex(4)}.tmp"
-            written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, blocks), strict=True))))))
+            written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, chunks), strict=True))))))
             written.replace(self._directory / f"{number}.json")
             return len(piece)
 

@@ -2,7 +2,7 @@
 
 Bottom up: `weights` and `groups` make exact shares of what a user says, and `schedules` makes phases of them.
 `orders` meet the `demand` of a stage with one of the `periods`, mostly a table, see `table_fills`. `stops` say when a
-mix ends, and `stages` cuts it there. `plan_spec` resolves a plan's inputs, `lookup` finds records by their position,
+mix ends, and `stages` cuts it there. `plan_spec` resolves a plan's inputs, `locating` finds records by their position,
 `plan_report` says what a mix will do, and `plan` is the front of all this.
 """
 

@@ -1,11 +1,11 @@
-"""The order of a mix whose weights no table holds: how its slots, and what changes between its blocks, are chosen.
+"""The order of a mix whose weights no table holds: how its slots, and what changes between its cycles, are chosen.
 
-1. A block gets a length at which the large sources have hardly a fraction of a slot over (`carried`).
+1. A cycle gets a length at which the large sources have hardly a fraction of a slot over (`carried`).
 2. Each source gets whole slots of it, by the largest remainders; what is left of its share is its rest, of either sign.
 3. The sources form a chain in which the sum of the rests before each link stays below a slot (`_chain`). So the two
-   sources of a link make up for it by one slot of the block, which one gives to the other in some blocks: a swap.
+   sources of a link make up for it by one slot of the cycle, which one gives to the other in some cycles: a swap.
 4. The slots are placed by earliest deadline, each source's around a line that leaves room for its swaps (`_filled`).
-5. Longer blocks are tried until a bound on every source's deviation (`_bound`) is at most 2 slots.
+5. Longer cycles are tried until a bound on every source's deviation (`_bound`) is at most 2 slots.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from datamix.mixing.periods.table import Table
 from datamix.mixing.table_fills import earliest_deadlines
 
 LEAST_SLOTS, _MOST_SLOTS = 2**13, 2**22
-"""The slots of a block, at least and at most."""
-_ENOUGH_RARE_SLOTS = 4  # a block in which the rarest source has so many is not made longer for it
-_MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the block, not moved apart from others'
+"""The slots of a cycle, at least and at most."""
+_ENOUGH_RARE_SLOTS = 4  # a cycle in which the rarest source has so many is not made longer for it
+_MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the cycle, not moved apart from others'
 _LARGE_SHARE = 1 / 32
 _WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots that a source may be off its line, the first that works
 _NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths that are compared at a time, and how often for twice as many slots
-_SLOTS_PER_SOURCE = 64  # of which a block may always have as many
+_SLOTS_PER_SOURCE = 64  # of which a cycle may always have as many
 _UNIT = 2**96  # the parts of a slot in which amounts are counted
 _ONE = 2**64
 _SMALLEST = 2.0**-50
@@ -36,11 +36,11 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def carried(shares: Sequence[Fraction], slots: int) -> Carried:
-    """Fill a block, and find what has to change between blocks so that the shares are exact for ever.
+    """Fill a cycle, and find what has to change between cycles so that the shares are exact for ever.
 
     Args:
       shares: The shares of all sources, adding up to 1, shape [num_sources]; zero for one that does not take part.
-      slots: The length of a block, at most; it is longer where many sources have a smaller share than a slot of it.
+      slots: The length of a cycle, at most; it is longer where many sources have a smaller share than a slot of it.
 
     Returns:
       A period in which at every position every source is within 2 slots of its share.
@@ -81,7 +81,7 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
 def _chain(quota: np.ndarray, rests: Sequence[int]) -> list[int] | None:
     """Sources in an order in which what flows from neighbour to neighbour stays below a slot; None where none is found.
 
-    A source gives no more slots in a block than it has: one without any has to take from both sides.
+    A source gives no more slots in a cycle than it has: one without any has to take from both sides.
     """
     rest = np.asarray([part / _UNIT for part in rests])
     left, few = np.ones(len(quota), bool), np.minimum(quota, 2)
@@ -105,8 +105,8 @@ def _chain(quota: np.ndarray, rests: Sequence[int]) -> list[int] | None:
 def _filled(
     ids: np.ndarray, num_sources: int, quota: np.ndarray, rests: Sequence[int], chain: Sequence[int]
 ) -> tuple[float, Carried]:
-    """The block of a chain of sources and its swaps; and a bound on how far any source is ever from its share."""
-    # A source's line through the block, and those of its swaps, are moved so that it is off by as much above as below.
+    """The cycle of a chain of sources and its swaps; and a bound on how far any source is ever from its share."""
+    # A source's line through the cycle, and those of its swaps, are moved so that it is off by as much above as below.
     spread = np.empty(len(quota))
     spread[np.argsort(quota, kind="stable")] = np.arange(len(quota)) * _GOLDEN % 1 / 2
     center, phases, phase = np.zeros(len(quota)), [], 0.5
@@ -128,7 +128,7 @@ def _filled(
         flow += rests[source]
         gives, takes = (following, source) if flow > 0 else (source, following)
         slots = table.slots[ids[gives]]
-        # The slot in the middle of the block, or the one before it.
+        # The slot in the middle of the cycle, or the one before it.
         place[i] = slots[len(slots) // 2 - given[gives]] if flow else 0
         given[gives] += bool(flow)
         giver[i], taker[i], rate[i] = ids[gives], ids[takes], abs(flow) * _ONE // _UNIT
@@ -153,7 +153,7 @@ def _bound(
     rate: np.ndarray,
     place: np.ndarray,
 ) -> float:
-    """The sum of what a table, a line between blocks, and the time of the swap within a block may be off by."""
+    """The sum of what a table, a line between cycles, and the time of the swap within a cycle may be off by."""
     order = np.asarray(chain)
     rest = np.abs([rests[source] / _UNIT for source in chain])
     before, after = np.append(0, rate), np.append(rate, 0)
@@ -165,7 +165,7 @@ def _bound(
 
 
 def _even(quota: np.ndarray, center: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The slots of a block, by earliest deadline, so that each source is within `width` of a line through `center`.
+    """The slots of a cycle, by earliest deadline, so that each source is within `width` of a line through `center`.
 
     Returns:
       Which of the sources each slot belongs to, int64 [length], and whether a deadline was missed.

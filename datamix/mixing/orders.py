@@ -90,8 +90,8 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
         return period
     # Windows begin where batches do.
     begin = demand.first % demand.batch_size if stratify else 0
-    block = period.table if isinstance(period, Carried) else period
-    slot = np.arange(block.length, dtype=np.uint64) + np.uint64(begin)
+    cycle = period.table if isinstance(period, Carried) else period
+    slot = np.arange(cycle.length, dtype=np.uint64) + np.uint64(begin)
     word = draw_at(key_for(demand.seed, "mix", "window", demand.first), slot)
     return period.shuffled(np.lexsort((word, slot // np.uint64(window or 1))))
 

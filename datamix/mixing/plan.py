@@ -9,7 +9,7 @@ from typing import Any
 
 from datamix.errors import ConfigError
 from datamix.mixing import plan_report
-from datamix.mixing.lookup import Lookup, Selection
+from datamix.mixing.locating import Locator, Selection
 from datamix.mixing.plan_report import PlanReport
 from datamix.mixing.plan_spec import PlanSpec, ResolvedSpec, resolve_spec
 from datamix.mixing.stages import Stage, cut
@@ -20,10 +20,10 @@ __all__ = ["Plan", "Selection"]
 _INPUTS = {field.name for field in fields(PlanSpec)} - {"sizes", "weights", "settings"}
 
 
-class Plan(Lookup):
+class Plan(Locator):
     """A mix as a pure function of (configuration, seed, position).
 
-    Its inputs are resolved once and cut into stages; from then on it only looks up.
+    Its inputs are resolved once and cut into stages; from then on nothing is drawn or filled anew.
 
     Args:
       sizes: The number of records of each source, by name, in order.
@@ -31,7 +31,7 @@ class Plan(Lookup):
       inputs: The other attributes of `PlanSpec`, as keywords, and the settings of the order.
 
     Attributes:
-      spec: The inputs. The other attributes are those of `datamix.mixing.lookup.Lookup`.
+      spec: The inputs. The other attributes are those of `datamix.mixing.locating.Locator`.
 
     Raises:
       ConfigError: Names, numbers or rules that make no mix.
@@ -51,7 +51,7 @@ class Plan(Lookup):
         mix = resolve_spec(self.spec)
         stages = _stages(mix)
         tokens = self.spec.tokens
-        if tokens is not None and (end := Lookup(mix, stages).records_until(tokens)) is not None:
+        if tokens is not None and (end := Locator(mix, stages).records_until(tokens)) is not None:
             mix = replace(mix, samples=end)
             stages = _stages(mix)
         super().__init__(mix, stages)

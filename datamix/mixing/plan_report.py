@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamix.mixing.groups import groups_of
-from datamix.mixing.lookup import Lookup
+from datamix.mixing.locating import Locator
 from datamix.mixing.periods import Table
 from datamix.mixing.stages import Stage
 from datamix.mixing.table_fills import TABLE_SLOTS
@@ -118,7 +118,7 @@ class OverTime:
     epochs: np.ndarray
 
 
-def over_time(plan: Lookup, points: int = 150) -> OverTime:
+def over_time(plan: Locator, points: int = 150) -> OverTime:
     """The course of a mix: to its end, or until its last stage and every source's end have been seen."""
     size = plan.batch_size
     end = plan.length
@@ -154,7 +154,7 @@ def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
     return begin, end
 
 
-def report(plan: Lookup) -> PlanReport:
+def report(plan: Locator) -> PlanReport:
     """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
     counts = None if plan.length is None else plan.counts(plan.length)
     amounts = None if plan.length is None else plan.amounts(plan.length)
@@ -191,7 +191,7 @@ def report(plan: Lookup) -> PlanReport:
     )
 
 
-def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
+def _exhausted_at(plan: Locator, source: int, samples: int | None) -> int | None:
     last_record = plan.sizes[source] - 1
     if plan.sampling[source] is not None:
         return None  # some records may never be seen
@@ -214,7 +214,7 @@ def _exhausted_at(plan: Lookup, source: int, samples: int | None) -> int | None:
     return None
 
 
-def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]:
+def max_deviation(plan: Locator, records: int | None = None) -> tuple[float, int]:
     """See `datamix.mixing.plan.Plan.max_deviation`."""
     worst, walked, slot_records = 0.0, 0, plan.slot_records
     ends = [end for end in (records, plan.length) if end is not None]
@@ -237,7 +237,7 @@ def max_deviation(plan: Lookup, records: int | None = None) -> tuple[float, int]
     return worst, walked * slot_records
 
 
-def realised(plan: Lookup, stage: Stage) -> list[float]:
+def realised(plan: Locator, stage: Stage) -> list[float]:
     """The share of each source over a whole period of a stage, in the mix's unit."""
     quota = stage.period.quota
     if quota is None:
@@ -248,7 +248,7 @@ def realised(plan: Lookup, stage: Stage) -> list[float]:
     return [float(amount) for amount in amounts / amounts.sum()]
 
 
-def _drift(plan: Lookup) -> str:
+def _drift(plan: Locator) -> str:
     """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
     if plan.lengths is not None:
         return ""  # they follow their shares on average, which `_warnings` says
@@ -271,7 +271,7 @@ def _drift(plan: Lookup) -> str:
     return ""
 
 
-def unseen(plan: Lookup) -> list[str]:
+def unseen(plan: Locator) -> list[str]:
     """Say of which sources records are never given, where the stop promises all or where there is no share."""
     sentences = []
     counts = plan.counts(plan.length) if plan.length is not None and plan.sees_all else None
@@ -287,7 +287,7 @@ def _never_seen(name: str, size: int, seen: int) -> str:
     return f"{size - seen:,} of {name}'s {size:,} records are never seen: the schedule ends without it."
 
 
-def never_shown(plan: Lookup, whole: Lookup) -> str:
+def never_shown(plan: Locator, whole: Locator) -> str:
     """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
 
     Args:
@@ -312,7 +312,7 @@ def never_shown(plan: Lookup, whole: Lookup) -> str:
     return f"{text}; stop=all_exhausted {shows}."
 
 
-def capped(plan: Lookup) -> list[str]:
+def capped(plan: Locator) -> list[str]:
     """Say where sources have been gone through as often as they may be, and what comes then."""
     if (refusal := plan.refusal()) is not None:
         return [f"the mix ends in an error: {refusal}"]
@@ -324,12 +324,12 @@ def capped(plan: Lookup) -> list[str]:
     return sentences
 
 
-def drawn(plan: Lookup) -> list[str]:
+def drawn(plan: Locator) -> list[str]:
     """Say how the records of those sources come that are not gone through one after the other."""
     return [f"{name} {by.note}" for name, by in zip(plan.names, plan.sampling, strict=True) if by is not None]
 
 
-def _warnings(plan: Lookup, sources: Mapping[str, SourceReport]) -> list[str]:
+def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
     if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
         exact = f"lengths follow the shares record by record for {TABLE_SLOTS:,} records"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from datamix.mixing.lookup import Lookup
+from datamix.mixing.locating import Locator
 
 
 class Totals(NamedTuple):
@@ -20,7 +20,7 @@ class Totals(NamedTuple):
     tokens: list[int] | None
 
     @classmethod
-    def at(cls, plan: Lookup, position: int) -> Totals:
+    def at(cls, plan: Locator, position: int) -> Totals:
         """What each source gives before a position."""
         counts = plan.counts(position)
         return cls(counts, plan.tokens(counts))
@@ -37,7 +37,7 @@ def _less(counts: list[int], first: list[int], end: list[int]) -> list[int]:
     return [count - until + since for count, since, until in zip(counts, first, end, strict=True)]
 
 
-def progress(plan: Lookup, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
+def progress(plan: Locator, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
     """The records, epochs and shares of each source by name, `lately` being from one position to another.
 
     Shares are of all that was given, and None where nothing was; tokens are there where a source has any.

@@ -12,7 +12,7 @@ from datamix import registry
 from datamix.sources.mapped import after_read, before_read
 from datamix.spec import Arrays, Spec, bytes_of
 
-_BLOCK_BYTES, _BLOCK_RECORDS = 2**22, 1024
+_CHUNK_BYTES, _CHUNK_RECORDS = 2**22, 1024
 
 
 @runtime_checkable
@@ -143,7 +143,7 @@ def reads_whole(source: Source) -> bool:
 
 
 def read_all(source: Source, count: int | None = None) -> Arrays:
-    """All records, or the first ones: by `read()` where the source has it, otherwise by `take`, block by block."""
+    """All records, or the first ones: by `read()` where the source has it, otherwise by `take`, chunk by chunk."""
     count = source.num_records if count is None else count
     if isinstance(source, ReadableSource) and reads_whole(source):
         arrays = source.read()
@@ -159,10 +159,10 @@ def taken(source: Source, indices: np.ndarray) -> Arrays:
 
 
 def take_all(source: Source, count: int) -> Arrays:
-    """Take the first records of a source, block by block; see `read_all`."""
+    """Take the first records of a source, chunk by chunk; see `read_all`."""
     arrays = {leaf: np.empty((count, *part.shape), part.dtype) for leaf, part in source.spec.items()}
-    for start, block in blocks_of(source, count):
-        for leaf, values in block.items():
+    for start, chunk in chunks_of(source, count):
+        for leaf, values in chunk.items():
             arrays[leaf][start : start + len(values)] = values
     return arrays
 
@@ -173,8 +173,8 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
     if reads_whole(source):
         return read_all(source, count)[leaf]
     values = np.empty((count, *source.spec[leaf].shape), source.spec[leaf].dtype)
-    for start in range(0, count, _BLOCK_RECORDS):
-        indices = np.arange(start, min(start + _BLOCK_RECORDS, count))
+    for start in range(0, count, _CHUNK_RECORDS):
+        indices = np.arange(start, min(start + _CHUNK_RECORDS, count))
         out = {leaf: values[start:][: len(indices)]}
         try:
             source.take(indices, out)
@@ -183,31 +183,31 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
     return values
 
 
-def blocks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:
-    """The first records of a source in blocks that fit into a processor's cache.
+def chunks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:
+    """The first records of a source in chunks that fit into a processor's cache.
 
     Yields:
-      The number of the block's first record, and its records, leaf name to array; the next block overwrites them.
+      The number of the chunk's first record, and its records, leaf name to array; the next chunk overwrites them.
     """
-    size = max(1, _BLOCK_BYTES // max(bytes_of(source.spec), 1))
+    size = max(1, _CHUNK_BYTES // max(bytes_of(source.spec), 1))
     if reads_whole(source):
         arrays = read_all(source, count)
         for start in range(0, max(map(len, arrays.values())), size):
-            block = {leaf: values[start : start + size] for leaf, values in arrays.items()}
-            for values in block.values():
+            chunk = {leaf: values[start : start + size] for leaf, values in arrays.items()}
+            for values in chunk.values():
                 before_read(values, len(values), len(values))
-            yield start, block
-            for values in block.values():
+            yield start, chunk
+            for values in chunk.values():
                 after_read(values, len(values))
         return
     count = source.num_records if count is None else count
-    size = min(size, max(count, 1), _BLOCK_RECORDS)
+    size = min(size, max(count, 1), _CHUNK_RECORDS)
     arrays = {leaf: np.empty((size, *part.shape), part.dtype) for leaf, part in source.spec.items()}
     for start in range(0, count, size):
         indices = np.arange(start, min(start + size, count))
-        block = {leaf: values[: len(indices)] for leaf, values in arrays.items()}
-        source.take(indices, block)
-        yield start, block
+        chunk = {leaf: values[: len(indices)] for leaf, values in arrays.items()}
+        source.take(indices, chunk)
+        yield start, chunk
 
 
 def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:

@@ -56,8 +56,8 @@ class Entry:
 
 Build = Callable[[], tuple[Arrays, Mapping[str, Any]]]
 """Makes the arrays and what is to be kept with them (JSON)."""
-Blocks = Generator[Arrays, None, Mapping[str, Any]]
-"""The same block by block: each holds the next records of every leaf; returns what is to be kept with them."""
+Chunks = Generator[Arrays, None, Mapping[str, Any]]
+"""The same chunk by chunk: each holds the next records of every leaf; returns what is to be kept with them."""
 
 
 class _UnusableError(Exception):
@@ -120,13 +120,13 @@ class Place:
                 return entry
             arrays, info = build()
             try:
-                self._write(_one_block(arrays, info))
+                self._write(_one_chunk(arrays, info))
             except OSError as error:
                 return self._in_memory(arrays, info, error)
             return self._open()
 
-    def stream(self, blocks: Callable[[], Blocks]) -> Entry:
-        """The entry, written block by block where it is not there, so that memory holds one block at a time.
+    def stream(self, chunks: Callable[[], Chunks]) -> Entry:
+        """The entry, written chunk by chunk where it is not there, so that memory holds one chunk at a time.
 
         Raises:
           OSError: It cannot be written.
@@ -136,7 +136,7 @@ class Place:
         with locked(self.path):
             if (entry := self._built_meanwhile()) is not None:
                 return entry
-            self._write(blocks())
+            self._write(chunks())
             return self._open()
 
     def _built_meanwhile(self) -> Entry | None:
@@ -179,14 +179,14 @@ class Place:
                 raise _UnusableError(f"is damaged ({error})") from error
         return Entry(arrays=arrays, info=meta["info"])
 
-    def _write(self, blocks: Blocks) -> None:
+    def _write(self, chunks: Chunks) -> None:
         for left_over in self.cache_dir.glob(f"{self.path.name}.*.tmp"):  # of a process that was killed
             shutil.rmtree(left_over, ignore_errors=True)
         # As the umask has it: what `tempfile` makes, no other user can read.
         temporary = self.cache_dir / f"{self.path.name}.{secrets.token_hex(4)}.tmp"
         temporary.mkdir()
         try:
-            files, info = _append_all(blocks, temporary)
+            files, info = _append_all(chunks, temporary)
             leaves = {}
             for leaf, file in files.items():
                 _sync(file.path)
@@ -245,23 +245,23 @@ class _GrowingArray:
         npy.write_array_header_1_0(self._file, header)
 
 
-def _append_all(blocks: Blocks, directory: Path) -> tuple[dict[str, _GrowingArray], Mapping[str, Any]]:
-    """Write blocks to files; returns the file of each leaf, and what is to be kept with them."""
+def _append_all(chunks: Chunks, directory: Path) -> tuple[dict[str, _GrowingArray], Mapping[str, Any]]:
+    """Write chunks to files; returns the file of each leaf, and what is to be kept with them."""
     files: dict[str, _GrowingArray] = {}
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                block = next(blocks)
+                chunk = next(chunks)
             except StopIteration as end:
                 return files, end.value
-            for leaf, values in block.items():
+            for leaf, values in chunk.items():
                 if leaf not in files:
                     files[leaf] = _GrowingArray(directory / f"{len(files)}.npy", values)
                     stack.callback(files[leaf].close)
                 files[leaf].append(values)
 
 
-def _one_block(arrays: Arrays, info: Mapping[str, Any]) -> Blocks:
+def _one_chunk(arrays: Arrays, info: Mapping[str, Any]) -> Chunks:
     yield arrays
     return info
 

@@ -26,7 +26,7 @@ def what_is_lost(values: np.ndarray, dtype: np.dtype) -> str:
 
 
 class Narrowing:
-    """The values of a leaf that are stored in another dtype, as they go by block by block.
+    """The values of a leaf that are stored in another dtype, as they go by chunk by chunk.
 
     Values are compared with one another: each element of a vector by itself, an image as a whole.
     """

@@ -35,7 +35,7 @@ def as_source(data: object, provenance: str | None = None) -> Source:
           a dict of numbers and arrays, a named tuple of them, or a pair `(image, label)`; images of Pillow become
           arrays, in RGB where they have a palette or the colours of print. All records have the leaves, shapes and
           dtypes of the first one. Its classes are named by `classes`, as torchvision's are, or by Hugging Face's
-          `features`. Where it has `__getitems__(indices)`, records are asked for in blocks; where it has
+          `features`. Where it has `__getitems__(indices)`, records are asked for in chunks; where it has
           `take(indices, out)`, it fills the arrays itself.
 
         Several threads may call the `take` of a source or an object at once. For `[i]` and `__getitems__` they wait for

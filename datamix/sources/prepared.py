@@ -14,11 +14,11 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, ResourceError, of_source
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import taken
-from datamix.sources.cache import Blocks, Place, cache_directory
+from datamix.sources.cache import Chunks, Place, cache_directory
 from datamix.sources.objects import Objects
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 
-_BLOCK_RECORDS = 256
+_CHUNK_RECORDS = 256
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
     place = Place(cache_dir=cache, name=name, key={"prepared": name}, fingerprint={"limit": limit})
     written = []
 
-    def blocks() -> Blocks:
+    def chunks() -> Chunks:
         written.append(name)
-        return (yield from _blocks(name, iter(records), limit))
+        return (yield from _chunks(name, iter(records), limit))
 
     try:
-        entry = place.stream(blocks)
+        entry = place.stream(chunks)
     except OSError as error:
         path, is_full = str(error.filename or ""), error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not is_full and not path.startswith(str(place.cache_dir)):
@@ -108,13 +108,13 @@ class _Window:
         return self.records[number - self.begin] if number else self.first
 
 
-def _blocks(name: str, stream: Iterator[Any], limit: int) -> Blocks:
-    """The first records of a stream as blocks of arrays; returns their statistics, and whether there are more."""
+def _chunks(name: str, stream: Iterator[Any], limit: int) -> Chunks:
+    """The first records of a stream as chunks of arrays; returns their statistics, and whether there are more."""
     window = _Window()
     source = Objects(window)
     parts: dict[str, list[tuple[LeafStatistics, int]]] = {}
-    for begin in range(0, limit, _BLOCK_RECORDS):
-        if not (records := list(islice(stream, min(_BLOCK_RECORDS, limit - begin)))):
+    for begin in range(0, limit, _CHUNK_RECORDS):
+        if not (records := list(islice(stream, min(_CHUNK_RECORDS, limit - begin)))):
             break
         window.begin, window.records = begin, records
         window.first = window.first if begin else records[0]

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-_BLOCK_VALUES = 2**18  # small enough that a block stays in the processor's cache while it is looked at several times
+_CHUNK_VALUES = 2**18  # small enough that a chunk stays in the processor's cache while it is looked at several times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +41,24 @@ class LeafStatistics:
 
     @classmethod
     def of(cls, values: np.ndarray, *, sampled: bool = False) -> Self:
-        """The statistics of an array; a large one is gone through block by block."""
-        rows = max(1, _BLOCK_VALUES // max(1, values[:1].size))
+        """The statistics of an array; a large one is gone through chunk by chunk."""
+        rows = max(1, _CHUNK_VALUES // max(1, values[:1].size))
         smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
         for start in range(0, len(values), rows):
-            block = values[start : start + rows].reshape(-1)
-            if block.dtype.kind not in "biu":
-                block = block if block.dtype.kind == "f" else block.astype(np.float32)  # bfloat16
-                finite = np.isfinite(block)
+            chunk = values[start : start + rows].reshape(-1)
+            if chunk.dtype.kind not in "biu":
+                chunk = chunk if chunk.dtype.kind == "f" else chunk.astype(np.float32)  # bfloat16
+                finite = np.isfinite(chunk)
                 if not finite.all():
-                    num_nan += int(np.isnan(block).sum())
-                    block = block[finite]
-            if not len(block):
+                    num_nan += int(np.isnan(chunk).sum())
+                    chunk = chunk[finite]
+            if not len(chunk):
                 continue
-            low = float(block.min())
-            smallest, largest = min(smallest, low), max(largest, float(block.max()))
-            total += float(block.sum(dtype=_sum_dtype(block)))
-            num_negative += int((block < 0).sum()) if low < 0 else 0
-            count += len(block)
+            low = float(chunk.min())
+            smallest, largest = min(smallest, low), max(largest, float(chunk.max()))
+            total += float(chunk.sum(dtype=_sum_dtype(chunk)))
+            num_negative += int((chunk < 0).sum()) if low < 0 else 0
+            count += len(chunk)
         size = max(values.size, 1)
         return cls(
             min=smallest if count else None,
@@ -104,11 +104,11 @@ class LeafStatistics:
         return {key: value for key, value in asdict(self).items() if key not in hidden}
 
 
-def _sum_dtype(block: np.ndarray) -> type[np.number]:
-    """The dtype in which a block is added up: one that cannot overflow; pixels take half as long in 32 bits."""
-    if block.dtype.kind == "f" or block.itemsize > 4:
+def _sum_dtype(chunk: np.ndarray) -> type[np.number]:
+    """The dtype in which a chunk is added up: one that cannot overflow; pixels take half as long in 32 bits."""
+    if chunk.dtype.kind == "f" or chunk.itemsize > 4:
         return np.float64
-    return np.int32 if block.itemsize == 1 and block.size <= _BLOCK_VALUES else np.int64
+    return np.int32 if chunk.itemsize == 1 and chunk.size <= _CHUNK_VALUES else np.int64
 
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, LeafStatistics]]

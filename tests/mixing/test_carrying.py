@@ -23,9 +23,9 @@ def random_shares(num_sources: int, decades: float, seed: int) -> list[Fraction]
     return [Fraction(number, sum(numbers)) for number in numbers]
 
 
-def worst_in_block(period: Carried, shares: list[Fraction], block: int) -> float:
-    """The largest distance of a source's count from its exact share at any prefix that ends in a block."""
-    length, first = period.table.length, block * period.table.length
+def worst_in_cycle(period: Carried, shares: list[Fraction], cycle: int) -> float:
+    """The largest distance of a source's count from its exact share at any prefix that ends in a cycle."""
+    length, first = period.table.length, cycle * period.table.length
     source, number = period.take(first, length)
     before = period.counts(first)
     off = np.asarray([float(count - share * first) for count, share in zip(before, shares, strict=True)])
@@ -40,23 +40,23 @@ def worst_in_block(period: Carried, shares: list[Fraction], block: int) -> float
 @settings(derandomize=True, deadline=None, max_examples=12)
 @given(
     num_sources=st.integers(2, 40), decades=st.sampled_from([0.3, 2, 4]), seed=st.integers(0, 999),
-    blocks=st.lists(st.integers(0, 10**12 // 2**14), min_size=3, max_size=3),
+    cycles=st.lists(st.integers(0, 10**12 // 2**14), min_size=3, max_size=3),
 )  # fmt: skip
 def test_any_shares_are_within_two_slots_for_ever(
-    num_sources: int, decades: float, seed: int, blocks: list[int]
+    num_sources: int, decades: float, seed: int, cycles: list[int]
 ) -> None:
     shares = random_shares(num_sources, decades, seed)
     period = carried(shares, 2**16)
-    for block in (0, *blocks):
-        assert worst_in_block(period, shares, block) < 2
+    for cycle in (0, *cycles):
+        assert worst_in_cycle(period, shares, cycle) < 2
 
 
 @pytest.mark.parametrize("num_sources", [200, 1000])
 def test_many_sources_over_four_orders_of_magnitude(num_sources: int) -> None:
     shares = random_shares(num_sources, 4, num_sources)
     period = carried(shares, 2**18)
-    for block in (0, 1, 10**6):
-        assert worst_in_block(period, shares, block) < 2
+    for cycle in (0, 1, 10**6):
+        assert worst_in_cycle(period, shares, cycle) < 2
 
 
 def test_a_walk_gives_what_the_counts_say() -> None:

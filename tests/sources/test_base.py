@@ -13,7 +13,7 @@ from datamix.sources.base import (
     ReadableSource,
     Source,
     TakeFromRead,
-    blocks_of,
+    chunks_of,
     read_all,
     read_leaf,
     reads_whole,
@@ -89,11 +89,11 @@ def test_one_leaf_of_all_records(size: int) -> None:
     source = Squares(size)
     assert read_leaf(source, "square").tolist() == [number**2 for number in range(size)]
     assert reads_whole(source) is False
-    assert [start for start, _ in blocks_of(source)] == list(range(0, size, 1024))
+    assert [start for start, _ in chunks_of(source)] == list(range(0, size, 1024))
     memory = MemoryArrays({"x": np.arange(9)})
     assert reads_whole(memory) is True
     assert read_leaf(memory, "x", 2).tolist() == [0, 1]
-    assert [(start, block["x"].tolist()) for start, block in blocks_of(memory, 3)] == [(0, [0, 1, 2])]
+    assert [(start, chunk["x"].tolist()) for start, chunk in chunks_of(memory, 3)] == [(0, [0, 1, 2])]
 
 
 def test_a_part_of_a_source_that_is_read_in_blocks_is_one_itself() -> None:

@@ -149,34 +149,34 @@ def test_two_versions_of_the_format_have_an_entry_each(tmp_path, caplog, monkeyp
     assert caplog.text == ""
 
 
-def blocks_of(*blocks):
-    yield from blocks
+def chunks_of(*chunks):
+    yield from chunks
     return INFO
 
 
 def test_what_comes_block_by_block_is_one_entry(tmp_path):
     halves = [{leaf: array[i : i + 1] for leaf, array in ARRAYS.items()} for i in range(2)]
-    assert_holds_arrays(place_in(tmp_path).stream(lambda: blocks_of(*halves)))
+    assert_holds_arrays(place_in(tmp_path).stream(lambda: chunks_of(*halves)))
     assert_holds_arrays(place_in(tmp_path).stream(refuse))
     assert_holds_arrays(place_in(tmp_path).load(refuse))
 
 
 def test_a_million_records_in_blocks_have_room_in_the_header(tmp_path):
     ones = [{"x": np.ones(99_999, np.uint8)}] * 11
-    array = place_in(tmp_path).stream(lambda: blocks_of(*ones)).arrays["x"]
+    array = place_in(tmp_path).stream(lambda: chunks_of(*ones)).arrays["x"]
     assert array.shape == (1_099_989,)
     assert array.all()
 
 
 def test_blocks_that_end_in_an_error_leave_nothing(tmp_path):
-    def blocks():
+    def chunks():
         yield ARRAYS
         raise DataError("source 'toys': gone")
 
     with pytest.raises(DataError, match="gone"):
-        place_in(tmp_path).stream(blocks)
+        place_in(tmp_path).stream(chunks)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert_holds_arrays(place_in(tmp_path).stream(lambda: blocks_of(ARRAYS)))
+    assert_holds_arrays(place_in(tmp_path).stream(lambda: chunks_of(ARRAYS)))
 
 
 def test_an_array_of_objects_is_refused_not_pickled(tmp_path):

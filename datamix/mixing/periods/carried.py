@@ -16,20 +16,20 @@ _FAR = 2**62
 
 @dataclass(frozen=True, eq=False)
 class Carried(Period):
-    """A table of whole numbers of slots, some of which change their owner in some of its repetitions, called blocks.
+    """A table of whole numbers of slots, some of which change their owner in some of its repetitions, called cycles.
 
     The sources form a chain. Between two neighbours there is one slot of the table, which the one gives to the other in
-    as many blocks as make up for the fractions of a slot that the table cannot hold: in block b exactly if
+    as many cycles as make up for the fractions of a slot that the table cannot hold: in cycle b exactly if
     floor(rate (b + 1) + phase) is more than floor(rate b + phase), as Bresenham's line rises. So counts are known
     anywhere without a walk, and never drift.
 
     Attributes:
-      table: The slots of a block.
+      table: The slots of a cycle.
       giver: The source that a slot which changes belongs to, int32 [num_swaps]; a source is named at most twice in
         `giver` and `taker` together.
       taker: The source that it is given to, int32 [num_swaps].
       place: The slot, int64 [num_swaps]; no slot is named twice.
-      rate: How many times it is given in a block, in units of 2^-64, uint64 [num_swaps].
+      rate: How many times it is given in a cycle, in units of 2^-64, uint64 [num_swaps].
       phase: Where its line begins, in the same unit, uint64 [num_swaps].
     """
 
@@ -41,7 +41,7 @@ class Carried(Period):
     phase: np.ndarray
 
     def shuffled(self, order: np.ndarray) -> Carried:
-        """The same in another order of the slots of every block: which slot of the table stands in each, [length]."""
+        """The same in another order of the slots of every cycle: which slot of the table stands in each, [length]."""
         place = np.empty(self.table.length, np.int64)
         place[order] = np.arange(self.table.length)
         table = Table(self.table.source_of[order], self.table.num_sources)
@@ -69,17 +69,17 @@ class Carried(Period):
                 swap[side, source], gain[side, source] = number, sign
         return swap, gain
 
-    def swaps(self, block: int) -> np.ndarray:
-        """Whether each swap takes place in a block, bool [num_swaps]."""
-        before = self.rate * np.uint64(block) + self.phase  # the fraction alone: whole numbers overflow
+    def swaps(self, cycle: int) -> np.ndarray:
+        """Whether each swap takes place in a cycle, bool [num_swaps]."""
+        before = self.rate * np.uint64(cycle) + self.phase  # the fraction alone: whole numbers overflow
         swaps: np.ndarray = before + self.rate < before
         return swaps
 
-    def before(self, block: int) -> np.ndarray:
-        """The number of slots that each source has before a block, int64 [num_sources]."""
+    def before(self, cycle: int) -> np.ndarray:
+        """The number of slots that each source has before a cycle, int64 [num_sources]."""
         pairs = zip(self.rate.tolist(), self.phase.tolist(), strict=True)
-        swapped = np.asarray([(rate * block + phase) >> 64 for rate, phase in pairs], np.int64)
-        before: np.ndarray = block * self.table.quota + self._gained(slice(None), swapped)
+        swapped = np.asarray([(rate * cycle + phase) >> 64 for rate, phase in pairs], np.int64)
+        before: np.ndarray = cycle * self.table.quota + self._gained(slice(None), swapped)
         return before
 
     def _gained(self, which: slice | np.ndarray, times: int | np.ndarray = 1) -> np.ndarray:
@@ -90,44 +90,44 @@ class Carried(Period):
         return gained
 
     def counts(self, slot: int) -> list[int]:
-        block, within = divmod(slot, self.table.length)
+        cycle, within = divmod(slot, self.table.length)
         part = np.bincount(self.table.source_of[:within], minlength=self.table.num_sources)
-        passed = self.swaps(block) & (self.place < within)
-        return [int(n) for n in self.before(block) + part + self._gained(passed)]
+        passed = self.swaps(cycle) & (self.place < within)
+        return [int(n) for n in self.before(cycle) + part + self._gained(passed)]
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         source, number = np.empty(count, np.int32), np.empty(count, np.int64)
-        block, first = divmod(start, self.table.length)
+        cycle, first = divmod(start, self.table.length)
         done = 0
         while done < count:
             last = min(self.table.length, first + count - done)
             part = slice(done, done + last - first)
-            source[part], number[part] = self._take_block(block, first, last)
-            block, first, done = block + 1, 0, part.stop
+            source[part], number[part] = self._take_cycle(cycle, first, last)
+            cycle, first, done = cycle + 1, 0, part.stop
         return source, number
 
-    def _take_block(self, block: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """The slots [first, last) of a block."""
+    def _take_cycle(self, cycle: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """The slots [first, last) of a cycle."""
         source, rank = self.table.source_of[first:last].copy(), self.table.rank_of[first:last].copy()
-        swaps, slot = self.swaps(block), np.arange(first, last)
+        swaps, slot = self.swaps(cycle), np.arange(first, last)
         here = swaps & (self.place >= first) & (self.place < last)
         source[self.place[here] - first], rank[self.place[here] - first] = self.taker[here], self.taker_rank[here]
         place = np.append(np.where(swaps, self.place, last), last)
         for swap, gain in zip(*self.sides, strict=True):
             rank += gain[source] * (slot > place[swap[source]])
-        return source, self.before(block)[source] + rank
+        return source, self.before(cycle)[source] + rank
 
     def slot_of(self, source: int, number: int) -> int:
         sides = [(int(swap), int(gain)) for swap, gain in zip(*(each[:, source] for each in self.sides), strict=True)]
         lines = [(int(self.rate[swap]), int(self.phase[swap]), gain) for swap, gain in sides if gain]
 
-        def before(block: int) -> int:
-            gained = (gain * ((rate * block + phase) >> 64) for rate, phase, gain in lines)
-            return block * int(self.table.quota[source]) + sum(gained)
+        def before(cycle: int) -> int:
+            gained = (gain * ((rate * cycle + phase) >> 64) for rate, phase, gain in lines)
+            return cycle * int(self.table.quota[source]) + sum(gained)
 
-        block = bisect_right(range(_FAR), number, key=before) - 1
-        slots, swaps = set[int](self.table.slots[source].tolist()), self.swaps(block)
+        cycle = bisect_right(range(_FAR), number, key=before) - 1
+        slots, swaps = set[int](self.table.slots[source].tolist()), self.swaps(cycle)
         for swap, gain in sides:
             if gain and swaps[swap]:
                 (slots.add if gain > 0 else slots.remove)(int(self.place[swap]))
-        return block * self.table.length + sorted(slots)[number - before(block)]
+        return cycle * self.table.length + sorted(slots)[number - before(cycle)]

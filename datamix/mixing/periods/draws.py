@@ -15,7 +15,7 @@ from datamix.rng.hash import draw_at
 MAX_DRAWS = 2**27
 """Draws that may be walked to find a slot: some seconds."""
 
-_DRAW_BLOCK = 2**16
+_CHUNK_DRAWS = 2**16
 _FINE_BITS = 15  # of the 31 bits of a draw, those that seldom decide
 
 
@@ -23,7 +23,7 @@ _FINE_BITS = 15  # of the 31 bits of a draw, those that seldom decide
 class Draws(Period):
     """An independent draw for each slot, by its hash.
 
-    A hash has no shortcut to the counts before a slot: they are summed up once, block by block, about 10 ns a slot, and
+    A hash has no shortcut to the counts before a slot: they are summed up once, chunk by chunk, about 10 ns a slot, and
     kept.
 
     Attributes:
@@ -50,7 +50,7 @@ class Draws(Period):
 
     @cached_property
     def _sums(self) -> list[np.ndarray]:
-        return [np.zeros(len(self.thresholds), np.int64)]  # counts before each block
+        return [np.zeros(len(self.thresholds), np.int64)]  # counts before each chunk
 
     def sources(self, start: int, count: int) -> np.ndarray:
         """The sources of the slots [start, start + count), int32 [count]."""
@@ -69,19 +69,19 @@ class Draws(Period):
         return np.where(first == last, first, -1).astype(np.int32)
 
     def _walk(self) -> None:
-        """Sum up one more block."""
-        drawn = self.sources((len(self._sums) - 1) * _DRAW_BLOCK, _DRAW_BLOCK)
+        """Sum up one more chunk."""
+        drawn = self.sources((len(self._sums) - 1) * _CHUNK_DRAWS, _CHUNK_DRAWS)
         self._sums.append(self._sums[-1] + np.bincount(drawn, minlength=len(self.thresholds)))
 
-    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """The sources of one block, and the counts before it."""
-        while len(self._sums) <= block:
+    def _chunk(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sources of one chunk, and the counts before it."""
+        while len(self._sums) <= chunk:
             self._walk()
-        return self.sources(block * _DRAW_BLOCK, _DRAW_BLOCK), self._sums[block]
+        return self.sources(chunk * _CHUNK_DRAWS, _CHUNK_DRAWS), self._sums[chunk]
 
     def counts(self, slot: int) -> list[int]:
-        block, rest = divmod(slot, _DRAW_BLOCK)
-        drawn, before = self._block(block)
+        chunk, rest = divmod(slot, _CHUNK_DRAWS)
+        drawn, before = self._chunk(chunk)
         return [int(n) for n in before + np.bincount(drawn[:rest], minlength=len(self.thresholds))]
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +96,6 @@ class Draws(Period):
     def slot_of(self, source: int, number: int) -> int:
         while self._sums[-1][source] <= number:
             self._walk()
-        block = bisect_right(self._sums, number, key=lambda sums: int(sums[source])) - 1
-        drawn, before = self._block(block)
-        return block * _DRAW_BLOCK + int(np.flatnonzero(drawn == source)[number - int(before[source])])
+        chunk = bisect_right(self._sums, number, key=lambda sums: int(sums[source])) - 1
+        drawn, before = self._chunk(chunk)
+        return chunk * _CHUNK_DRAWS + int(np.flatnonzero(drawn == source)[number - int(before[source])])

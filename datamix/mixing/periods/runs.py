@@ -41,20 +41,20 @@ class Runs(Period):
         return True
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        block, slot = divmod(start, self.length)
-        blocks, slots = np.divmod(slot + np.arange(count, dtype=np.int64), self.length)
+        cycle, slot = divmod(start, self.length)
+        cycles, slots = np.divmod(slot + np.arange(count, dtype=np.int64), self.length)
         source = np.searchsorted(self.ends, slots, side="right").astype(np.int32)
         lengths = self.quota
-        return source, (block + blocks) * lengths[source] + slots - (self.ends - lengths)[source]
+        return source, (cycle + cycles) * lengths[source] + slots - (self.ends - lengths)[source]
 
     def counts(self, slot: int) -> list[int]:
-        block, within = divmod(slot, self.length)
+        cycle, within = divmod(slot, self.length)
         starts = (int(end) - length for end, length in zip(self.ends, self.lengths, strict=True))
         return [
-            block * length + min(max(within - begin, 0), length)
+            cycle * length + min(max(within - begin, 0), length)
             for begin, length in zip(starts, self.lengths, strict=True)
         ]
 
     def slot_of(self, source: int, number: int) -> int:
-        block, rank = divmod(number, self.lengths[source])
-        return block * self.length + int(self.ends[source]) - self.lengths[source] + rank
+        cycle, rank = divmod(number, self.lengths[source])
+        return cycle * self.length + int(self.ends[source]) - self.lengths[source] + rank

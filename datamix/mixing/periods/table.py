@@ -82,17 +82,17 @@ class Table(Period):
         return rank
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        block, slot = divmod(start, self.length)
+        cycle, slot = divmod(start, self.length)
         slots = slot + np.arange(count, dtype=np.int64)
-        blocks, slots = np.divmod(slots, self.length)
+        cycles, slots = np.divmod(slots, self.length)
         source = self.source_of[slots]
-        return source, (block + blocks) * self.quota[source] + self.rank_of[slots]
+        return source, (cycle + cycles) * self.quota[source] + self.rank_of[slots]
 
     def counts(self, slot: int) -> list[int]:
-        block, within = divmod(slot, self.length)
+        cycle, within = divmod(slot, self.length)
         part = np.bincount(self.source_of[:within], minlength=self.num_sources)
-        return [block * int(quota) + int(rest) for quota, rest in zip(self.quota, part, strict=True)]
+        return [cycle * int(quota) + int(rest) for quota, rest in zip(self.quota, part, strict=True)]
 
     def slot_of(self, source: int, number: int) -> int:
-        block, rank = divmod(number, int(self.quota[source]))
-        return block * self.length + int(self.slots[source][rank])
+        cycle, rank = divmod(number, int(self.quota[source]))
+        return cycle * self.length + int(self.slots[source][rank])

@@ -66,16 +66,16 @@ class Swaps(NamedTuple):
           length: Slots of the table.
           quota: Slots of each source in it, uint32 [num_sources].
           here: Whether each slot is asked for, bool [count].
-          passed: Blocks between the cursor's and that of each slot, uint32 [count].
-          slot: The slot in its block.
+          passed: Cycles between the cursor's and that of each slot, uint32 [count].
+          slot: The slot in its cycle.
           source: What stands there in the table, uint32 [count].
           rank: How many earlier slots of the table have the same source, uint32 [count].
         """
         count, sources = len(slot), len(quota)
         swaps = self._swaps(cursor, length, count)
-        blocks = jnp.arange(len(swaps), dtype=jnp.uint32)[:, None]
+        cycles = jnp.arange(len(swaps), dtype=jnp.uint32)[:, None]
         # Where in the call each swapped slot lies; far outside for those that do not.
-        place = blocks * length + choose(self.place, cursor.stage) - cursor.slot
+        place = cycles * length + choose(self.place, cursor.stage) - cursor.slot
         begin = jnp.uint32(0) if len(self.first) == 1 else jnp.argmax(here).astype(jnp.uint32)
         index = jnp.where(swaps & (place < count), place + begin, jnp.uint32(count)).reshape(-1)
 
@@ -85,7 +85,7 @@ class Swaps(NamedTuple):
 
         source, rank = swapped(source, self.taker), swapped(rank, self.taker_rank)
         gains, later = self._gains(cursor, swaps)
-        before = blocks * quota + jnp.cumsum(gains.sum(1), axis=0, dtype=jnp.uint32) - gains.sum(1)
+        before = cycles * quota + jnp.cumsum(gains.sum(1), axis=0, dtype=jnp.uint32) - gains.sum(1)
         which = passed * jnp.uint32(sources) + source
         number = choose(before.reshape(-1), which) + rank
         for side in range(2):
@@ -95,31 +95,31 @@ class Swaps(NamedTuple):
         return source, number
 
     def gained(self, cursor: Cursor, length: jax.Array, count: int, passed: jax.Array) -> jax.Array:
-        """What each source gains by the swaps of the blocks that are passed, uint32 [num_sources]."""
+        """What each source gains by the swaps of the cycles that are passed, uint32 [num_sources]."""
         gains, _ = self._gains(cursor, self._swaps(cursor, length, count))
         done = jnp.arange(len(gains), dtype=jnp.uint32) < passed
         return jnp.sum(gains.sum(1) * done[:, None].astype(jnp.uint32), axis=0, dtype=jnp.uint32)
 
     def _swaps(self, cursor: Cursor, length: jax.Array, count: int) -> jax.Array:
-        """Whether each swap takes place in the blocks that `count` slots may meet, bool [num_blocks, num_swaps]."""
+        """Whether each swap takes place in the cycles that `count` slots may meet, bool [num_cycles, num_swaps]."""
         first = choose(self.first, cursor.stage)
         low = cursor.position[1] - first[1]
         high = cursor.position[0] - first[0] - (cursor.position[1] < first[1])
         high, low = _quotient(high, low, length)
-        block = low + jnp.arange(count // LEAST_SLOTS + 2, dtype=jnp.uint32)[:, None]
-        high = high + (block < low)
+        cycle = low + jnp.arange(count // LEAST_SLOTS + 2, dtype=jnp.uint32)[:, None]
+        high = high + (cycle < low)
         rate, phase = choose(self.rate, cursor.stage), choose(self.phase, cursor.stage)
-        before_low = rate[1] * block + phase[1]
-        before_high = multiply_high(rate[1], block) + rate[0] * block + rate[1] * high + phase[0]
+        before_low = rate[1] * cycle + phase[1]
+        before_high = multiply_high(rate[1], cycle) + rate[0] * cycle + rate[1] * high + phase[0]
         before_high += before_low < phase[1]
         after_low = before_low + rate[1]
         after_high = before_high + rate[0] + (after_low < rate[1])
         return jnp.asarray((after_high < before_high) | ((after_high == before_high) & (after_low < before_low)))
 
     def _gains(self, cursor: Cursor, swaps: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What each source gains by its two swaps in each block, and twice the slot at which, plus 1 where it loses.
+        """What each source gains by its two swaps in each cycle, and twice the slot at which, plus 1 where it loses.
 
-        Both are uint32 [num_blocks, 2, num_sources]; the slot is past every table where the swap does not take place.
+        Both are uint32 [num_cycles, 2, num_sources]; the slot is past every table where the swap does not take place.
         """
         swap, gain = choose(self.swap, cursor.stage), choose(self.gain, cursor.stage)
         takes_place = swaps[:, swap]

@@ -15,7 +15,7 @@ from datamix.pipeline.locate import Located
 from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import Words
-from datamix.sources.base import Source, blocks_of
+from datamix.sources.base import Source, chunks_of
 from datamix.sources.narrowing import Narrowing, mend
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Record, Spec
@@ -99,7 +99,7 @@ def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], na
     narrowings = {leaf: Narrowing(stored.dtype) for leaf, stored in rows.items()}
     known: Mapping[str, LeafStatistics] | None = None
     last = 0
-    for begin, block in blocks_of(sources[name]):
+    for begin, block in chunks_of(sources[name]):
         if not begin:
             known = statistics_of(sources[name])  # now, as it may have found them while it read
         for leaf, stored in rows.items():

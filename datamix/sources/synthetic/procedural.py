@@ -1,4 +1,4 @@
-"""The base of datasets drawn by code: labels, rows of uniform numbers, grain and blocks, and a cache.
+"""The base of datasets drawn by code: labels, rows of uniform numbers, grain and chunks, and a cache.
 
 A record is drawn from a row of uniform numbers that depends on the seed, the source, the split and the record's place
 in the split alone, so a slice holds the same records as the whole.
@@ -30,7 +30,7 @@ GRID = np.arange(SIDE, dtype=np.float32)
 _SIZES = {"train": 20_000, "test": 4_000}
 _NUM_UNIFORMS = 40  # per record: more than any class takes, so that one can take another and leave the rest as it is
 _KEPT_FROM = 5_000  # records, which take 0.1 s to draw
-_BLOCK_RECORDS = 128  # a block's pictures, 400 kB in float32, stay in the processor's cache
+_CHUNK_RECORDS = 128  # a chunk's pictures, 400 kB in float32, stay in the processor's cache
 
 
 class Vary:
@@ -130,11 +130,11 @@ class Procedural(TakeFromRead):
     def _draw_all(self, image: np.ndarray, label: np.ndarray, uniforms: np.ndarray) -> None:
         for class_id in range(len(self.class_names)):
             records = np.flatnonzero(label == class_id)
-            for block in np.split(records, range(_BLOCK_RECORDS, len(records), _BLOCK_RECORDS)):
-                vary = Vary(uniforms[block])
+            for chunk in np.split(records, range(_CHUNK_RECORDS, len(records), _CHUNK_RECORDS)):
+                vary = Vary(uniforms[chunk])
                 picture = self.draw(class_id, vary)
                 picture *= 255 * _grain(vary, self.grain)
-                image[block] = np.clip(picture, 0, 255, out=picture)
+                image[chunk] = np.clip(picture, 0, 255, out=picture)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from datamix.spec import Arrays, LeafSpec, Spec
 _LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
 _LONG_PIECES = 64  # tokens; from there on, a loop over pieces is faster than an index for each token
 _MOST_TOKENS = 2**24  # of a record
-_BLOCK_TOKENS = 2**16  # handed out at a time, so that what is computed on the way stays in a core's cache
+_CHUNK_TOKENS = 2**16  # handed out at a time, so that what is computed on the way stays in a core's cache
 _LARGEST = 2**31 - 1
 _MOST_PLACES = 3  # that are named of one record and file
 
@@ -51,7 +51,7 @@ class Packed:
       split: TFDS's syntax, in documents.
       leaves: The leaves of a record; None for all.
       cache_dir: The directory of the cache.
-      source_name: The source's name in the mix, by which "best_fit" divides documents into blocks.
+      source_name: The source's name in the mix, by which "best_fit" divides documents into bundles.
 
     Files are read at first use, which raises
 
@@ -195,10 +195,10 @@ class Packed:
         if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
             out["tokens"][...] = self._checked(self._tokens[0][1][starts], 0)
             return
-        step = max(_BLOCK_TOKENS // self.length, 1)
+        step = max(_CHUNK_TOKENS // self.length, 1)
         for start in range(0, len(indices), step):
-            block = slice(start, start + step)
-            self._take(rows.pieces(indices[block]), {leaf: values[block] for leaf, values in out.items()})
+            chunk = slice(start, start + step)
+            self._take(rows.pieces(indices[chunk]), {leaf: values[chunk] for leaf, values in out.items()})
 
     def _take(self, pieces: Pieces, out: Arrays) -> None:
         count = len(next(iter(out.values())))

@@ -22,7 +22,7 @@ from datamix.sources.cache import Place
 Packing = Literal["chunk", "best_fit", "pad"]
 Long = Literal["split", "truncate", "drop"]
 
-BLOCK_DOCUMENTS = 8192
+BUNDLE_DOCUMENTS = 8192
 """Documents that are packed together: as good as all of them at once, to 0.2 % of padding."""
 _KEPT_DOCUMENTS = 2**16  # from so many on, packing them takes longer than reading how they were packed
 _VERSION = 1  # of `best_fit`; another one packs otherwise
@@ -144,7 +144,7 @@ def pack(
       packing: "chunk": the stream of all documents, cut wherever a record is full; "best_fit": pieces that fill records
         as well as can be; "pad": a piece a record.
       long: Whether documents longer than a record are cut into pieces, cut off, or left out.
-      name: The source's name, by which documents are divided into blocks for "best_fit".
+      name: The source's name, by which documents are divided into bundles for "best_fit".
       cache_dir: The directory of the cache, which keeps the pieces of many documents; None for none.
 
     Raises:
@@ -190,16 +190,16 @@ def _cut(begin: np.ndarray, length: np.ndarray, capacity: int) -> Pieces:
 
 
 def _best_fit(begin: np.ndarray, length: np.ndarray, capacity: int, name: str, cache_dir: Path | None) -> PieceTable:
-    """Best fit within blocks of documents, which a permutation keyed by the source's name forms."""
+    """Best fit within bundles of documents, which a permutation keyed by the source's name forms."""
 
     def build() -> tuple[dict[str, np.ndarray], dict[str, int]]:
         words = np.asarray(key_for(0, "packing", name), np.uint32)
         numbers = np.arange(len(length), dtype=np.uint32)
         order = permute(numbers, domain([max(len(length), 1)]), (words[:1], words[1:]))
         columns, num_rows = [np.empty((3, 0), np.int64)], 0
-        for start in range(0, len(order), BLOCK_DOCUMENTS):
-            block = order[start : start + BLOCK_DOCUMENTS]
-            _, begins, lengths = _cut(begin[block], length[block], capacity)
+        for start in range(0, len(order), BUNDLE_DOCUMENTS):
+            bundle = order[start : start + BUNDLE_DOCUMENTS]
+            _, begins, lengths = _cut(begin[bundle], length[bundle], capacity)
             row = best_fit(lengths, capacity)
             columns.append(np.stack([row + num_rows, begins, lengths])[:, np.argsort(row, kind="stable")])
             num_rows += int(row.max()) + 1

@@ -111,11 +111,11 @@ class Tfds(TakeFromRead):
         for number in np.unique(numbers).tolist():
             part, rows = self._parts[number], np.flatnonzero(numbers == number)
             records = within[rows].tolist()
-            block = {features[leaf]: np.empty((len(rows), *of.shape[1:]), of.dtype) for leaf, of in out.items()}
+            decoded = {features[leaf]: np.empty((len(rows), *of.shape[1:]), of.dtype) for leaf, of in out.items()}
             with without_advice(), self._blamed(part):
-                self._reader.take(part, records, block)
+                self._reader.take(part, records, decoded)
             for leaf, values in out.items():
-                values[rows] = block[features[leaf]]
+                values[rows] = decoded[features[leaf]]
 
     @cached_property
     def _is_cached(self) -> bool:

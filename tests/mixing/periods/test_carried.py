@@ -7,7 +7,7 @@ import numpy as np
 from datamix.mixing.periods import Carried, Table
 
 HALF = 2**63
-# The first source has 1.5 of 4 slots: the slot 2 is given to it in every other block.
+# The first source has 1.5 of 4 slots: the slot 2 is given to it in every other cycle.
 CARRIED = Carried(
     table=Table(np.asarray([0, 1, 1, 1], np.int32), 2),
     giver=np.asarray([1], np.int32),

@@ -26,7 +26,7 @@ def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
     source, number = jax.jit(TableLookup.take)(lookup, cursor, jnp.arange(count, dtype=jnp.uint32), here)
     expected, numbers = PERIOD.take(start, count)
     np.testing.assert_array_equal(source, expected)
-    _, before = TableLookup.slot_at(PERIOD, start)  # what each source had when the cursor's block began
+    _, before = TableLookup.slot_at(PERIOD, start)  # what each source had when the cursor's cycle began
     np.testing.assert_array_equal(np.asarray(number) + np.asarray(before)[expected], numbers)
     slot, passed = jax.jit(TableLookup.advance)(lookup, cursor, jnp.uint32(count), source, here)
     after, behind = TableLookup.slot_at(PERIOD, start + count)

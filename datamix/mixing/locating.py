@@ -1,4 +1,4 @@
-"""The look-up from a position to (source, epoch, record), and to how much each source has given before it."""
+"""From a position to (source, epoch, record), and to how much each source has given before it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Selection(NamedTuple):
     record: np.ndarray
 
 
-class Lookup:
-    """A mix whose stages are known: it only looks up.
+class Locator:
+    """A mix whose stages are known, which says what stands at a position and before it.
 
     Attributes:
       names: The names of the sources, in order.
