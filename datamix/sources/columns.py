@@ -41,12 +41,9 @@ class Part(Protocol):
       rows: The number of rows in each of its groups.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def schema(self) -> Any: ...
-    @property
-    def rows(self) -> Sequence[int]: ...
+    name: str
+    schema: Any
+    rows: list[int]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
         """Some columns of a group, a `pyarrow.Table` or `pyarrow.RecordBatch`; several threads may ask at once."""

@@ -23,16 +23,8 @@ def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None)
     >>> source.read()["label"][:8]
     array([9, 5, 5, 7, 9, 8, 8, 6])
     """
-    class_names = tuple(str(digit) for digit in range(len(_HANDS)))
-    return Procedural(
-        name="digits",
-        class_names=class_names,
-        draw=_draw_digit,
-        grain=0.05,
-        split=split,
-        seed=seed,
-        cache_dir=cache_dir,
-    )
+    names = tuple(str(digit) for digit in range(len(_HANDS)))
+    return Procedural("digits", names, _draw_digit, grain=0.05, split=split, seed=seed, cache_dir=cache_dir)
 
 
 # Each digit in two hands; a record is written somewhere between the two. Strokes are parted by bars; a stroke is a

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from datamix.sources.synthetic.procedural import GRID, SIDE, Procedural, Vary
 
 _CENTRE = (SIDE - 1) / 2
+_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def garments(*, split: str = "train", seed: int = 0, cache_dir: str | None = None) -> Procedural:
@@ -27,15 +27,7 @@ def garments(*, split: str = "train", seed: int = 0, cache_dir: str | None = Non
     >>> source.read()["image"].shape
     (100, 28, 28, 1)
     """
-    return Procedural(
-        name="garments",
-        class_names=tuple(_GARMENTS),
-        draw=_draw_garment,
-        grain=0.08,
-        split=split,
-        seed=seed,
-        cache_dir=cache_dir,
-    )
+    return Procedural("garments", _NAMES, _draw_garment, grain=0.08, split=split, seed=seed, cache_dir=cache_dir)
 
 
 _Number = float | np.ndarray  # of shape [records]
@@ -235,18 +227,8 @@ def _ankle_boot(vary: Vary) -> np.ndarray:
     return _join(boot, view.fill((vary(17, 20), 22, 22.5 + heel), (26, 22, 22.5 + heel)) * 0.8).swapaxes(1, 2)
 
 
-_GARMENTS: dict[str, Callable[[Vary], np.ndarray]] = {
-    "T-shirt/top": _t_shirt,
-    "Trouser": _trouser,
-    "Pullover": _pullover,
-    "Dress": _dress,
-    "Coat": _coat,
-    "Sandal": _sandal,
-    "Shirt": _shirt,
-    "Sneaker": _sneaker,
-    "Bag": _bag,
-    "Ankle boot": _ankle_boot,
-}
+# By label, in the order of `_NAMES`.
+_GARMENTS = (_t_shirt, _trouser, _pullover, _dress, _coat, _sandal, _shirt, _sneaker, _bag, _ankle_boot)
 
 
 def _draw_garment(label: int, vary: Vary) -> np.ndarray:
@@ -254,7 +236,7 @@ def _draw_garment(label: int, vary: Vary) -> np.ndarray:
         light: np.ndarray = vary(0, 0.12)[:, None] * np.sin(vary(0.2, 1.6)[:, None] * GRID + vary(0, 6.3)[:, None])
         return light + 1
 
-    garment = list(_GARMENTS.values())[label](vary)
+    garment = _GARMENTS[label](vary)
     # Folds and stripes of the cloth: a wave down times a wave across, under the picture's light.
     garment *= (wave() * vary(0.35, 1)[:, None])[:, :, None]
     garment *= wave()[:, None, :]

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,7 +48,7 @@ class Vary:
         return (self(0, 1) < share).astype(np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Procedural(TakeFromRead):
     """A source whose records are drawn when they are read; many of them are kept in the cache.
 
@@ -69,6 +69,7 @@ class Procedural(TakeFromRead):
     name: str
     class_names: tuple[str, ...]
     draw: Callable[[int, Vary], np.ndarray]
+    _: KW_ONLY
     grain: float
     split: str
     seed: int

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 
 from datamix.errors import ConfigError, DataError, install_hint
+from datamix.interruption import ended_by
 from datamix.sources.cache import locked
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
@@ -140,7 +141,8 @@ def prepare(
         raise refused(reason)
     parsed = Name.parse(name)
     try:
-        with _terminable(), _made(data_dir), _locked(data_dir):
+        is_handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        with contextlib.nullcontext() if is_handled else ended_by(signal.SIGTERM), _made(data_dir), _locked(data_dir):
             if directory := find_prepared(parsed, data_dir):
                 return directory
             for left_over in data_dir.glob(f"{_TEMPORARY}*"):  # of a process that was killed
@@ -220,19 +222,6 @@ def _locked(data_dir: Path) -> Iterator[None]:
             yield
         finally:  # while it is held; a waiting process notices and locks a new file
             (data_dir / f"{_TEMPORARY[:-1]}.lock").unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the process as Ctrl-C does, so that it clears up, where nobody else handles it."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s: float) -> str | None:
