@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
@@ -101,6 +101,12 @@ def of_source(name: str, text: str) -> str:
 def unknown_source(name: str, known: Iterable[str], key: str) -> ConfigError:
     """The error for a setting of a source that is not in the mix."""
     return ConfigError(f"there is no source {name!r} in this mix", key=key, hint=hint(name, known))
+
+
+def check_choice(value: object, options: Sequence[str], key: str) -> None:
+    """Refuse a value that is none of those that there are."""
+    if value not in options:
+        raise ConfigError(key=key, value=value, hint=hint(str(value), options))
 
 
 def check_sources(names: Iterable[str], known: Iterable[str], key: str) -> None:

@@ -18,7 +18,7 @@ from datamix.builder.open_source import Kind, OpenSource, of_python
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.views import view
-from datamix.errors import ConfigError, hint, unknown_source
+from datamix.errors import ConfigError, check_choice, hint, unknown_source
 from datamix.mixing.groups import by_path
 from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
@@ -156,10 +156,10 @@ def mix(
     order_settings = _settings(order, order_settings)
     batch_size = _count("batch_size", batch_size)
     ends = [_count_or_none("samples", samples), (_count_or_none("batches", batches) or 0) * batch_size]
-    _choice("remainder", remainder, ("drop", "keep"))
-    _choice("labels", labels, ("union", "keep"))
-    _choice("granularity", granularity, ("record", "batch"))
-    _choice("at_max_epochs", at_max_epochs, get_args(AtMaxEpochs))
+    check_choice(remainder, get_args(Remainder), "remainder")
+    check_choice(labels, get_args(Numbering), "labels")
+    check_choice(granularity, ("record", "batch"), "granularity")
+    check_choice(at_max_epochs, get_args(AtMaxEpochs), "at_max_epochs")
     if not isinstance(operators, Mapping):
         operators = dict.fromkeys(flat, operators)
     choice = _choice("placement", placement, get_args(Choice)) if isinstance(placement, str) else "auto"
@@ -296,8 +296,7 @@ def _names(argument: str, value: Sequence[str]) -> tuple[str, ...]:
 
 
 def _choice(argument: str, value: str, options: Sequence[str]) -> str:
-    if value not in options:
-        raise ConfigError(key=argument, value=value, hint=hint(str(value), options))
+    check_choice(value, options, argument)
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, hint
+from datamix.errors import ConfigError, check_choice, hint
 from datamix.mixing.groups import Group
 
 RAMPS = ("linear", "cosine", "exponential")
@@ -75,8 +75,8 @@ def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | N
         if not isinstance(entry.get(key) or {}, Mapping):
             raise ConfigError("it is a group of keys, one number a source", key=f"{where}.{key}", value=entry[key])
     until, ramp = entry.get("until"), entry.get("ramp")
-    if ramp is not None and ramp not in RAMPS:
-        raise ConfigError(key=f"{where}.ramp", value=ramp, hint=hint(str(ramp), RAMPS))
+    if ramp is not None:
+        check_choice(ramp, RAMPS, f"{where}.ramp")
     if until is None and (ramp is not None or not last):
         text = "it is the step at which the entry ends, and only the last may go on"
         raise ConfigError(text, key=f"{where}.until", value=None)

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
+from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint
 from datamix.sources.cores import num_cores
 from datamix.spec import LeafSpec
 
@@ -78,9 +78,8 @@ class ImageFormat:
             length = getattr(self, key)
             if not isinstance(length, int) or isinstance(length, bool) or length < 1:
                 raise ConfigError("it is a whole number of pixels, 1 or more", key=key, value=length)
-        for key, known in (("mode", get_args(Mode)), ("fit", get_args(Fit))):
-            if (value := getattr(self, key)) not in known:
-                raise ConfigError(f"there is no such {key}", key=key, value=value, hint=hint(str(value), known))
+        check_choice(self.mode, get_args(Mode), "mode")
+        check_choice(self.fit, get_args(Fit), "fit")
         if len(self._colour) != 3:
             text = 'it is the name of a colour, such as white, or "#rrggbb"'
             raise ConfigError(text, key="background", value=self.background)

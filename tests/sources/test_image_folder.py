@@ -186,4 +186,4 @@ def test_the_command_line_names_the_broken_file(shared_data, call_datamix, tmp_p
     broken = call_datamix("source=mnist+folder", "source.folder.path=pets")
     assert broken.mistake.startswith("DataError: source 'folder': pets/cat/7.png: it is damaged, or no whole image:")
     missing = call_datamix("source=mnist+folder", "source.folder.path=pets", "source.folder.mode=grey")
-    assert missing.mistake == "ConfigError: source 'folder': mode = 'grey'; there is no such mode. Known: L, RGB."
+    assert missing.mistake == "ConfigError: source 'folder': mode = 'grey'. Known: L, RGB."

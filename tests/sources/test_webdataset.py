@@ -249,7 +249,7 @@ def test_a_packed_file_under_another_name(tmp_path, opened):
         ({"leaves": {"image": 3}}, r"leaves\.image = 3; a leaf is made of images"),
         ({"leaves": {"image": "png;cls"}}, r"leaves\.image = 'png;cls'; a leaf is made of images"),
         ({"height": None}, "height is missing; the first images are 8 pixels high and 8 wide"),
-        ({"fit": "stretch"}, "fit = 'stretch'; there is no such fit. Known: crop, pad, resize"),
+        ({"fit": "stretch"}, "fit = 'stretch'. Known: crop, pad, resize"),
     ],
 )
 def test_a_setting_that_is_not_allowed(tmp_path, opened, settings, message):

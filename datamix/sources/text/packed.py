@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from datamix.errors import ConfigError, DataError, hint
+from datamix.errors import ConfigError, DataError, check_choice, hint
 from datamix.sources.cache import cache_directory
 from datamix.sources.files import Paths, notes_on
 from datamix.sources.splits import resolve_split
@@ -70,9 +70,8 @@ class Packed:
     class_names: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        for key, options in (("packing", get_args(Packing)), ("long", get_args(Long))):
-            if (value := getattr(self, key)) not in options:
-                raise ConfigError(key=key, value=value, hint=hint(str(value), options))
+        check_choice(self.packing, get_args(Packing), "packing")
+        check_choice(self.long, get_args(Long), "long")
         if not 1 <= self.length <= _MOST_TOKENS:
             raise ConfigError(f"it is from 1 to {_MOST_TOKENS:,}", key="length", value=self.length)
 

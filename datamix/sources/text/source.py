@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from datamix.errors import ConfigError, expanded, hint
+from datamix.errors import ConfigError, check_choice, expanded
 from datamix.sources.files import Paths, files_of
 from datamix.sources.text.packed import Packed
 from datamix.sources.text.packing import Long, Packing
@@ -54,8 +54,7 @@ class Text(Packed):
         return open_tokenizer(self.tokenizer, self.end_of_document)
 
     def _paths(self) -> Mapping[str, Sequence[Path]]:
-        if self.documents not in ("blank_line", "line"):
-            raise ConfigError(key="documents", value=self.documents, hint=hint(self.documents, ("blank_line", "line")))
+        check_choice(self.documents, ("blank_line", "line"), "documents")
         return text_files(self.path)
 
     def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:

@@ -187,13 +187,13 @@ class Tfds(TakeFromRead):
         info: dict[str, Any] = self._json("dataset_info.json")
         return info
 
-    def _json(self, name: str) -> Any:
+    def _json(self, name: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
         """The content of a file that describes the dataset."""
         path = self._directory / name
         with self._damage(path):
             if path.exists() and not path.is_file():  # such as a pipe, which would be waited for without end
                 raise DamageError("it is no regular file")
-            return json.loads(path.read_bytes())
+            return json.loads(path.read_bytes(), object_hook=object_hook)
 
     @cached_property
     def _parts(self) -> list[Part]:
@@ -284,18 +284,25 @@ class Tfds(TakeFromRead):
     @cached_property
     def _reader(self) -> Reader:
         _require_tfds()
-        self._check_features(self._directory / "features.json", self._json("features.json"))
+        self._check_features()
         with self._damage(self._directory):
             return Reader(str(self._directory), self._file_format, self._form)
 
-    def _check_features(self, path: Path, described: object) -> None:
+    def _check_features(self) -> None:
         """Check that a dataset is described with TFDS's features alone: it would import any module that it names."""
         import tensorflow_datasets as tfds
 
+        names: list[str] = []
+
+        def note(part: dict[str, Any]) -> dict[str, Any]:
+            names.extend(str(part[key]) for key in ("pythonClassName", "python_class_name") if key in part)
+            return part
+
+        described, path = self._json("features.json", note), self._directory / "features.json"
         known = {f"{each.__module__}.{each.__name__}" for each in _subclasses(tfds.features.FeatureConnector)}
         if not isinstance(described, Mapping) or "pythonClassName" not in described:
             raise self._damaged(path, KeyError("pythonClassName"))
-        for name in _class_names(described):
+        for name in names:
             if name not in known:
                 text = f"{path} describes its records with {name!r}, which is no feature of TFDS"
                 mend = "no module is imported because a dataset names it"
@@ -384,17 +391,6 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     for each in kind.__subclasses__():
         yield each
         yield from _subclasses(each)
-
-
-def _class_names(described: object) -> Iterator[str]:
-    if isinstance(described, Mapping):
-        for key, value in described.items():
-            if key in ("pythonClassName", "python_class_name"):
-                yield str(value)
-            yield from _class_names(value)
-    elif isinstance(described, list):
-        for value in described:
-            yield from _class_names(value)
 
 
 def _require_tfds() -> None:
