@@ -109,21 +109,20 @@ class Place:
         One process builds; others that ask for the same entry wait and then map it. Where the disk is full or may not
         be written to, the arrays stay in memory and a warning is logged.
         """
-        with contextlib.suppress(_UnusableError):
-            return self._open()
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self.path))
-            except OSError as error:
-                return self._in_memory(*build(), error)
-            if (entry := self._built_meanwhile()) is not None:
-                return entry
-            arrays, info = build()
-            try:
-                self._write(_one_chunk(arrays, info))
-            except OSError as error:
-                return self._in_memory(arrays, info, error)
-            return self._open()
+        built: list[tuple[Arrays, Mapping[str, Any]]] = []
+
+        def one_chunk() -> Chunks:
+            built.append(build())
+            arrays, info = built[0]
+            yield arrays
+            return info
+
+        try:
+            return self.stream(one_chunk)
+        except OSError as error:
+            arrays, info = built[0] if built else build()
+            _log.warning("cannot keep %s in the cache, so it stays in memory for this run: %s", self.path, error)
+            return Entry(arrays=arrays, info=info)
 
     def stream(self, chunks: Callable[[], Chunks]) -> Entry:
         """The entry, written chunk by chunk where it is not there, so that memory holds one chunk at a time.
@@ -134,23 +133,13 @@ class Place:
         with contextlib.suppress(_UnusableError):
             return self._open()
         with locked(self.path):
-            if (entry := self._built_meanwhile()) is not None:
-                return entry
+            try:
+                return self._open()  # another process has built it while this one waited
+            except _UnusableError as unusable:
+                if str(unusable):
+                    _log.warning("cache entry %s %s; it is made again.", self.path, unusable)
             self._write(chunks())
             return self._open()
-
-    def _built_meanwhile(self) -> Entry | None:
-        """The entry, if another process has built it while this one waited."""
-        try:
-            return self._open()
-        except _UnusableError as unusable:
-            if str(unusable):
-                _log.warning("cache entry %s %s; it is made again.", self.path, unusable)
-            return None
-
-    def _in_memory(self, arrays: Arrays, info: Mapping[str, Any], error: OSError) -> Entry:
-        _log.warning("cannot keep %s in the cache, so it stays in memory for this run: %s", self.path, error)
-        return Entry(arrays=arrays, info=info)
 
     def _meta(self) -> dict[str, Any]:
         try:
@@ -259,11 +248,6 @@ def _append_all(chunks: Chunks, directory: Path) -> tuple[dict[str, _GrowingArra
                     files[leaf] = _GrowingArray(directory / f"{len(files)}.npy", values)
                     stack.callback(files[leaf].close)
                 files[leaf].append(values)
-
-
-def _one_chunk(arrays: Arrays, info: Mapping[str, Any]) -> Chunks:
-    yield arrays
-    return info
 
 
 def _checksum_of(meta: Mapping[str, Any]) -> int:

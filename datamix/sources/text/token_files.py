@@ -178,9 +178,7 @@ def _mapped(path: Path, dtype: str | None) -> np.ndarray:
     with path.open("rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
     if is_npy:
-        tokens = load_array(path)
-        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise DataError(f"{path} is {tokens.dtype}{list(tokens.shape)}; tokens are whole numbers in one row.")
+        tokens = _whole_numbers(path, "tokens")
         if dtype is not None and np.dtype(dtype) != tokens.dtype:
             raise ConfigError(f"{path} says {tokens.dtype}; leave it out", key="dtype", value=dtype)
         return tokens
@@ -193,12 +191,16 @@ def _mapped(path: Path, dtype: str | None) -> np.ndarray:
     return np.memmap(path, dtype, "r") if size else np.empty(0, dtype)
 
 
+def _whole_numbers(path: Path, what: str) -> np.ndarray:
+    numbers = load_array(path)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise DataError(f"{path} is {numbers.dtype}{list(numbers.shape)}; {what} are whole numbers in one row.")
+    return numbers
+
+
 def _ends(path: Path, num_tokens: int, of: Path) -> np.ndarray:
     """The ends of documents, from where they begin, with or without the end of the last."""
-    offsets = load_array(path)
-    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
-        raise DataError(f"{path} is {offsets.dtype}{list(offsets.shape)}; offsets are whole numbers in one row.")
-    ends = offsets.astype(np.int64)
+    ends = _whole_numbers(path, "offsets").astype(np.int64)
     ends = ends[1:] if ends.size and not ends[0] else ends
     ends = ends if ends.size and ends[-1] == num_tokens else np.append(ends, num_tokens)
     if (np.diff(ends, prepend=0) < 0).any():
