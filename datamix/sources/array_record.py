@@ -6,8 +6,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -236,8 +236,9 @@ class _Files:
     """ArrayRecord files, whose records are numbered through."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths, self._lock = list(paths), Lock()
-        self._open: dict[int, Any] = {}
+        self.paths = list(paths)
+        # A reader that is forgotten is closed when no thread reads from it any more.
+        self._reader = lru_cache(_OPEN_FILES)(partial(_opened, self.paths))
         self.counts = np.array([self._reader(number).num_records() for number in range(len(paths))], np.int64)
         self._ends = np.cumsum(self.counts)
         self.num_records = int(self.counts.sum())
@@ -266,24 +267,20 @@ class _Files:
                 contents[row] = content
         return contents
 
-    def _reader(self, number: int) -> Any:
-        """The reader of a file, which several threads may use."""
-        from array_record.python.array_record_module import ArrayRecordReader
 
-        with self._lock:
-            if number not in self._open:
-                # Without reading ahead: records are asked for in any order.
-                options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 1 << 15}
-                reader = ArrayRecordReader(str(self.paths[number]), **options)
-                if not reader.ok():  # it says why only when it is read, and that it has no records
-                    try:
-                        reader.read([0])
-                    except RuntimeError as error:
-                        raise _damaged(str(self.paths[number]), error) from error
-                if len(self._open) >= _OPEN_FILES:
-                    del self._open[next(iter(self._open))]  # it is closed when no thread reads from it any more
-                self._open[number] = reader
-            return self._open[number]
+def _opened(paths: Sequence[Path], number: int) -> Any:
+    """The reader of a file, which several threads may use."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    # Without reading ahead: records are asked for in any order.
+    options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 1 << 15}
+    reader = ArrayRecordReader(str(paths[number]), **options)
+    if not reader.ok():  # it says why only when it is read, and that it has no records
+        try:
+            reader.read([0])
+        except RuntimeError as error:
+            raise _damaged(str(paths[number]), error) from error
+    return reader
 
 
 def _damaged(place: str, error: BaseException) -> DataError:
