@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Key
 
 from datamix.errors import ConfigError
-from datamix.operators.base import leaf_of, operator
+from datamix.operators.base import Number, RandomKey, leaf_of, operator
 from datamix.operators.image import gray_of, image_of, in_dtype
 from datamix.spec import Record
 
@@ -18,7 +17,7 @@ from datamix.spec import Record
 @operator(random=True)
 def random_crop(
     record: Record,
-    key: Key[jax.Array, ""],
+    key: RandomKey,
     *,
     height: int | None = None,
     width: int | None = None,
@@ -50,14 +49,7 @@ def random_crop(
 
 
 @operator(random=True, traced=("degrees", "fill"))
-def rotate(
-    record: Record,
-    key: Key[jax.Array, ""],
-    *,
-    degrees: float | jax.Array = 15,
-    fill: float | jax.Array = 0,
-    leaf: str = "image",
-) -> Record:
+def rotate(record: Record, key: RandomKey, *, degrees: Number = 15, fill: Number = 0, leaf: str = "image") -> Record:
     """Turn an image around its centre by a random angle, with bilinear interpolation; its size stays.
 
     Args:
@@ -88,11 +80,11 @@ def rotate(
 @operator(random=True, traced=("brightness", "contrast", "saturation"))
 def color_jitter(
     record: Record,
-    key: Key[jax.Array, ""],
+    key: RandomKey,
     *,
-    brightness: float | jax.Array = 0,
-    contrast: float | jax.Array = 0,
-    saturation: float | jax.Array = 0,
+    brightness: Number = 0,
+    contrast: Number = 0,
+    saturation: Number = 0,
     leaf: str = "image",
 ) -> Record:
     """Change brightness, then contrast, then saturation, each by a factor drawn from 1 - x to 1 + x.
@@ -123,9 +115,7 @@ def color_jitter(
 
 
 @operator(random=True, elementwise=True, traced=("std",))
-def gaussian_noise(
-    record: Record, key: Key[jax.Array, ""], *, std: float | jax.Array = 0.1, leaf: str = "image"
-) -> Record:
+def gaussian_noise(record: Record, key: RandomKey, *, std: Number = 0.1, leaf: str = "image") -> Record:
     """Add noise of a normal distribution to every value; integers are rounded and stay in the range of their dtype."""
     value = leaf_of(record, leaf, "gaussian_noise")
     if not isinstance(std, jax.Array) and std < 0:
@@ -137,11 +127,11 @@ def gaussian_noise(
 @operator(random=True, traced=("fill",))
 def random_erasing(
     record: Record,
-    key: Key[jax.Array, ""],
+    key: RandomKey,
     *,
     probability: float = 0.5,
     area: tuple[float, float] = (0.02, 0.33),
-    fill: float | jax.Array = 0,
+    fill: Number = 0,
     leaf: str = "image",
 ) -> Record:
     """Fill a random rectangle of an image, three times as wide as high at most, or as high as wide.

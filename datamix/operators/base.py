@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from datamix import registry
 from datamix.errors import SpecError, hint
 from datamix.lazy import jax
 from datamix.spec import LeafSpec, Record, Spec
+
+if TYPE_CHECKING:
+    from jaxtyping import Key
+
+    Number: TypeAlias = float | jax.Array
+    RandomKey: TypeAlias = Key[jax.Array, ""]
+else:  # settings are checked by the annotations of operators, which must not import JAX
+    Number = RandomKey = Any
 
 Function: TypeAlias = Callable[..., Record]
 After: TypeAlias = Callable[..., Spec | None]

@@ -13,17 +13,13 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.lazy import jax, jnp
-from datamix.operators.base import leaf_of, operator, recast, shape_error
+from datamix.operators.base import Number, RandomKey, leaf_of, operator, recast, shape_error
 from datamix.spec import Record, Spec
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int32, Key, Num
+    from jaxtyping import Float32, Int32, Num
 
     Image: TypeAlias = Num[jax.Array, "height width channels"]
-    Number: TypeAlias = float | jax.Array
-    RandomKey: TypeAlias = Key[jax.Array, ""]
-else:  # settings are checked by the annotations of operators, which must not import JAX
-    Number = RandomKey = Any
 
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)
@@ -92,13 +88,7 @@ def normalize(record: Record, *, mean: Number | list[float], std: Number | list[
 
 
 @operator(elementwise=True, traced=("low", "high"))
-def clip(
-    record: Record,
-    *,
-    low: Number = -np.inf,
-    high: Number = np.inf,
-    leaf: str = "image",
-) -> Record:
+def clip(record: Record, *, low: Number = -np.inf, high: Number = np.inf, leaf: str = "image") -> Record:
     """Cut off what lies below `low` or above `high`; the dtype stays.
 
     >>> clip({"image": jnp.array([-2.0, 0.5, 2.0])}, low=0, high=1)["image"].tolist()

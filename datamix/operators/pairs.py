@@ -7,10 +7,10 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Key
+from jaxtyping import Float
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import leaf_of, operator
+from datamix.operators.base import Number, RandomKey, leaf_of, operator
 from datamix.operators.image import image_of, in_dtype
 from datamix.spec import Record
 
@@ -21,10 +21,10 @@ _NUM_QUANTILES = 2**12
 def mixup(
     record: Record,
     partner: Record,
-    key: Key[jax.Array, ""],
+    key: RandomKey,
     *,
     alpha: float = 0.2,
-    probability: float | jax.Array = 1.0,
+    probability: Number = 1.0,
     leaf: str = "image",
     label: str = "label",
 ) -> Record:
@@ -51,10 +51,10 @@ def mixup(
 def cutmix(
     record: Record,
     partner: Record,
-    key: Key[jax.Array, ""],
+    key: RandomKey,
     *,
     alpha: float = 1.0,
-    probability: float | jax.Array = 1.0,
+    probability: Number = 1.0,
     leaf: str = "image",
     label: str = "label",
 ) -> Record:
@@ -87,9 +87,7 @@ def cutmix(
     return record | {leaf: pasted} | _labels("cutmix", record, partner, label, 1 - area)
 
 
-def _kept(
-    name: str, key: jax.Array, alpha: float, probability: float | jax.Array
-) -> tuple[Float[jax.Array, ""], Key[jax.Array, ""]]:
+def _kept(name: str, key: RandomKey, alpha: float, probability: Number) -> tuple[Float[jax.Array, ""], RandomKey]:
     """The part of itself that a record keeps, and a key for other draws."""
     if alpha <= 0:
         raise ConfigError("it is above 0", key=f"{name}.alpha", value=float(alpha))

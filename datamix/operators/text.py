@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from datamix.errors import ConfigError, SpecError
-from datamix.operators.base import leaf_of, operator
+from datamix.operators.base import Number, RandomKey, leaf_of, operator
 from datamix.spec import Record
 
 _ROWS = ("tokens", "segment_ids", "positions", "loss_mask", "targets")
@@ -36,11 +36,11 @@ def next_token_targets(record: Record) -> Record:
 @operator(random=True, traced=("probability",))
 def mask_tokens(
     record: Record,
-    key: jax.Array,
+    key: RandomKey,
     *,
     mask_token: int,
     vocab_size: int,
-    probability: float | jax.Array = 0.15,
+    probability: Number = 0.15,
     keep: list[int] | None = None,
 ) -> Record:
     """Hide some tokens, to be restored: `targets` are the tokens as they were, and `loss_mask` says which are hidden.
