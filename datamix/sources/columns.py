@@ -92,7 +92,7 @@ class Column:
 
     leaf: str
     name: str
-    kind: Any
+    kind: Any = field(compare=False)
     spec: LeafSpec
     image: ImageFormat | None = None
     exact: bool = False
