@@ -74,8 +74,8 @@ def builtin(kind: str, module: str, *names: str, **attributes: str) -> None:
       names: The names of those that are called so in the module.
       attributes: The others: what each is called in the module, by name.
 
-    >>> builtin("operator", "math", root_for_doctest="sqrt")
-    >>> lookup("operator", "root_for_doctest")(9.0)
+    >>> builtin("policy", "math", root_for_doctest="sqrt")
+    >>> lookup("policy", "root_for_doctest")(9.0)
     3.0
     """
     of_module = dict(zip(names, names, strict=True)) | attributes

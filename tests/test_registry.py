@@ -79,17 +79,17 @@ def test_what_a_package_declares_is_imported_when_first_used_and_taken_by_nobody
     write: Callable[[str, str], None],
 ) -> None:
     write("plugin_later", "def blur_for_doctest(record):\n    return record\n\nclass Sharpen:\n    pass\n")
-    registry.builtin("operator", "plugin_later", "blur_for_doctest", sharpen_for_doctest="Sharpen")
-    registry.require("operator", "blur_for_doctest")
-    assert {"blur_for_doctest", "sharpen_for_doctest"} <= set(registry.names("operator"))
+    registry.builtin("policy", "plugin_later", "blur_for_doctest", sharpen_for_doctest="Sharpen")
+    registry.require("policy", "blur_for_doctest")
+    assert {"blur_for_doctest", "sharpen_for_doctest"} <= set(registry.names("policy"))
     assert "plugin_later" not in sys.modules
-    assert registry.lookup("operator", "sharpen_for_doctest").__name__ == "Sharpen"
-    blur = registry.lookup("operator", "blur_for_doctest")
-    registry.register("operator", "blur_for_doctest", blur)  # as its decorator does
+    assert registry.lookup("policy", "sharpen_for_doctest").__name__ == "Sharpen"
+    blur = registry.lookup("policy", "blur_for_doctest")
+    registry.register("policy", "blur_for_doctest", blur)  # as its decorator does
     with pytest.raises(
-        RegistryError, match=r"^operator 'blur_for_doctest' is registered twice: as plugin_later:blur_for_doctest and"
+        RegistryError, match=r"^policy 'blur_for_doctest' is registered twice: as plugin_later:blur_for_doctest and"
     ):
-        registry.register("operator", "blur_for_doctest", resize)
+        registry.register("policy", "blur_for_doctest", resize)
 
 
 def test_unknown_name() -> None:
