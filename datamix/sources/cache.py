@@ -110,8 +110,11 @@ class Place:
         be written to, the arrays stay in memory and a warning is logged.
         """
         built: list[tuple[Arrays, Mapping[str, Any]]] = []
+        begun = False
 
         def one_chunk() -> Chunks:
+            nonlocal begun
+            begun = True
             built.append(build())
             arrays, info = built[0]
             yield arrays
@@ -120,6 +123,8 @@ class Place:
         try:
             return self.stream(one_chunk)
         except OSError as error:
+            if begun and not built:  # it is the source that cannot be read
+                raise
             arrays, info = built[0] if built else build()
             _log.warning("cannot keep %s in the cache, so it stays in memory for this run: %s", self.path, error)
             return Entry(arrays=arrays, info=info)

@@ -204,6 +204,19 @@ def test_left_overs_of_a_killed_process_are_removed(tmp_path):
     assert not left_over.exists()
 
 
+def test_an_error_of_what_is_built_is_raised_at_once(tmp_path):
+    calls = []
+
+    def broken():
+        calls.append(1)
+        raise OSError("no such disk")
+
+    with pytest.raises(OSError, match="no such disk"):
+        place_in(tmp_path).load(broken)
+    assert calls == [1]
+    assert_holds_arrays(place_in(tmp_path).load(build))
+
+
 def test_without_a_usable_directory_the_arrays_stay_in_memory(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     entry = place_in(tmp_path / "file" / "cache").load(build)
