@@ -6,9 +6,7 @@ measurements, to those without one ratio (weight 0), to a bootstrap's. Values ar
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,6 +24,8 @@ class Fitted:
     predict: Predict
     parameters: float
 
+
+_LENGTHS, _NOISES = np.geomspace(0.1, 10, 24), np.geomspace(1e-5, 20, 30)  # of a Gaussian process
 
 _Random: TypeAlias = np.random.Generator | None
 Fit: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.random.Generator | None], Fitted]
@@ -45,9 +45,7 @@ def models(source: int | None) -> Mapping[str, Fit]:
     else:
         fits["additive quadratic"] = _linear(_additive, 1e-3)
     fits |= {"quadratic": _linear(_quadratic, 1e-2), "log-linear mixing law": _log_linear(source)}
-    if importlib.util.find_spec("sklearn") is not None:
-        fits["Gaussian process"] = _gaussian_process
-    return fits
+    return fits | {"Gaussian process": _gaussian_process}
 
 
 def _quadratic(ratios: np.ndarray) -> np.ndarray:
@@ -66,76 +64,73 @@ def _linear(features: Callable[[np.ndarray], np.ndarray], ridge: float) -> Fit:
     def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
         inputs = features(ratios)
         solution, parameters = _least_squares(inputs, values, weights, ridge)
-        return Fitted(lambda at: np.matmul(features(at), solution[:, :, None])[..., 0], parameters)
+        return Fitted(lambda at: np.matmul(features(at), solution[:, :, None])[..., 0], float(parameters))
 
     return fit
 
 
 def _least_squares(
     inputs: np.ndarray, values: np.ndarray, weights: np.ndarray, ridge: float | np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Ridge regression of each row: coefficients [B, P], and the effective number of them in the first row."""
-    gram = np.einsum("bn,np,nq->bpq", weights, inputs, inputs, optimize=True)
-    regular = gram + np.eye(inputs.shape[1]) * (ridge + 1e-9)
-    solution = np.linalg.solve(regular, np.einsum("bn,np->bp", weights * values, inputs)[..., None])[..., 0]
-    return solution, float(np.trace(np.linalg.solve(regular[0], gram[0])))
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of each row on inputs [..., N, P]: coefficients [..., B, P], and how many of them count."""
+    products = (inputs[..., None] * inputs[..., None, :]).reshape(*inputs.shape[:-1], -1)
+    gram = np.matmul(weights, products).reshape(*inputs.shape[:-2], len(weights), *2 * inputs.shape[-1:])
+    regular = gram + np.eye(inputs.shape[-1]) * (ridge + 1e-9)
+    solution = np.linalg.solve(regular, np.matmul(weights * values, inputs)[..., None])[..., 0]
+    return solution, np.linalg.solve(regular[..., 0, :, :], gram[..., 0, :, :]).trace(axis1=-2, axis2=-1)
 
 
 # Shapes of what a source's own share brings: exp(-t r), and the power law (r + e)^-p with which ADO (arXiv 2410.11820)
-# and scaling laws describe a loss over the number of records.
-_SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
-    *((lambda share, rate=rate: np.exp(-rate * share)) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 40))),
-    *(
-        (lambda share, offset=offset, power=power: ((share + offset) / (0.5 + offset)) ** -power)
-        for offset, power in itertools.product((1e-3, 0.01, 0.05), (0.25, 0.5, 1.0, 2.0))
-    ),
+# and scaling laws describe a loss over the number of records. A row is t, e, p.
+_SHAPES = np.array(
+    [(rate, 1.0, 0.0) for rate in (-2.0, 0.01, *np.geomspace(1, 80, 40))]
+    + [(0.0, *each) for each in itertools.product((1e-3, 0.01, 0.05), (0.25, 0.5, 1.0, 2.0))]
 )
+
+
+def _shape(share: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """The shapes, [..., 3], at shares that broadcast with them."""
+    rate, offset, power = np.moveaxis(parameters, -1, 0)
+    return np.asarray(np.exp(-rate * share - power * np.log((share + offset) / (0.5 + offset))))
 
 
 def _own_share(source: int, transfer: float | None) -> Fit:
     """`a + b f(r)` of one share, with the shapes f of the least squares; with transfer, other shares change b."""
 
-    def columns(ratios: np.ndarray, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        own_share = shape(ratios[..., source])[..., None]
-        if transfer is None:
-            return own_share
-        return np.concatenate([own_share, own_share * np.delete(ratios, source, -1)], -1)
-
     def fit(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, random: _Random = None) -> Fitted:
-        parts = []
-        for shape in _SHAPES:
-            inputs = columns(ratios, shape)
-            mean, deviation = inputs.mean(0), inputs.std(0) + 1e-12
-            inputs = np.concatenate([np.ones((len(inputs), 1)), (inputs - mean) / deviation], -1)
-            ridge = np.full(inputs.shape[1], transfer or 0.0)
-            ridge[:2] = 1e-6
-            solution, parameters = _least_squares(inputs, values, weights, ridge)
-            errors = (weights * (values - solution @ inputs.T) ** 2).sum(1) + (ridge * solution**2).sum(1)
-            parts.append((errors, solution, mean, deviation, parameters))
+        own = _shape(ratios[:, source], _SHAPES[:, None])[..., None]  # [shapes, N, 1]
+        others = np.delete(np.eye(ratios.shape[1]), source, 1)[:, : None if transfer else 0]
+        inputs = np.concatenate([own, own * (ratios @ others)], -1)
+        mean, deviation = inputs.mean(1, keepdims=True), inputs.std(1, keepdims=True) + 1e-12
+        inputs = np.concatenate([np.ones_like(own), (inputs - mean) / deviation], -1)
+        ridge = np.full(inputs.shape[-1], transfer or 0.0)
+        ridge[:2] = 1e-6
+        solution, parameters = _least_squares(inputs, values, weights, ridge)  # [shapes, B, P]
+        residuals = values - np.matmul(solution, inputs.swapaxes(1, 2))
+        errors = (weights * residuals**2).sum(-1) + (ridge * solution**2).sum(-1)
         # Akaike's weights: the best shape alone would change at the smallest noise, and the best ratio with it.
-        errors = np.stack([errors for errors, *_ in parts])
         free = np.maximum(weights.sum(1) ** 2 / (weights**2).sum(1) - 3, 1)
         likelihood = -0.5 * free * (errors / np.maximum(errors.min(0), 1e-12) - 1)
-        if random is None:
-            shares = np.where(likelihood > -3, np.exp(likelihood), 0)
-            shares /= shares.sum(0)
-        else:
-            shares = np.zeros_like(errors)
-            chosen = (likelihood + random.gumbel(size=errors.shape)).argmax(0)
-            shares[chosen, np.arange(len(values))] = 1
+        if random is not None:
+            likelihood += random.gumbel(size=errors.shape)
+        order = np.argsort(-likelihood, 0, kind="stable")[: 1 if random is not None else None]
+        ranked = np.take_along_axis(likelihood, order, 0)
+        trust = np.where(ranked > ranked[0] - 3, np.exp(ranked - ranked[0]), 0)
+        order = order[: (trust > 0).any(1).sum()]  # [kept, B]
+        trust = (trust / trust.sum(0))[: len(order)]
+        # The same without standardisation: offset + f(own share) (slope + shares of others · transfer).
+        slopes = solution[..., 1:] / deviation
+        offsets = (trust * np.take_along_axis(solution[..., 0] - (slopes * mean).sum(-1), order, 0)).sum(0)
+        slopes = trust[..., None] * np.take_along_axis(slopes, order[..., None], 0)
 
         def predict(at: np.ndarray) -> np.ndarray:
-            at = np.broadcast_to(at, (len(values), *at.shape[1:]))
-            result = np.zeros(at.shape[:2])
-            for shape, share, (_, solution, mean, deviation, _) in zip(_SHAPES, shares, parts, strict=True):
-                rows = share > 0
-                if rows.any():
-                    scaled = (columns(at[rows], shape) - mean) / deviation
-                    part = solution[rows, :1] + np.matmul(scaled, solution[rows, 1:, None])[..., 0]
-                    result[rows] += share[rows, None] * part
+            result = np.broadcast_to(offsets[:, None], (len(values), at.shape[1])).copy()
+            for shape, slope in zip(_SHAPES[order], slopes, strict=True):
+                factor = slope[:, :1] + np.matmul(at, others @ slope[:, 1:, None])[..., 0]
+                result += factor * _shape(at[..., source], shape[:, None])
             return result
 
-        return Fitted(predict, parts[errors[:, 0].argmin()][-1] + 1)
+        return Fitted(predict, float(parameters[errors[:, 0].argmin()]) + 1)
 
     return fit
 
@@ -191,8 +186,8 @@ def _marquardt(
     for _ in range(40):
         scaled = solution[:, 1:2] * power
         jacobian = np.concatenate([np.ones_like(power)[..., None], power[..., None], scaled[..., None] * inputs], -1)
-        gram = np.einsum("bn,bnp,bnq->bpq", weights, jacobian, jacobian, optimize=True)
-        gradient = np.einsum("bn,bnp->bp", weights * residual, jacobian) - penalty * solution
+        gram = np.matmul((weights[..., None] * jacobian).swapaxes(1, 2), jacobian)
+        gradient = np.matmul((weights * residual)[:, None], jacobian)[:, 0] - penalty * solution
         regular = gram + np.diag(penalty)
         diagonal = np.eye(len(penalty)) * np.einsum("bpp->bp", regular)[:, None] + 1e-9
         damped = regular + damping[:, None, None] * diagonal
@@ -208,24 +203,23 @@ def _marquardt(
 
 
 def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
-    """A Gaussian process whose kernel is that of the first row's greatest likelihood."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-
-    kernel = ConstantKernel(1.0, (0.1, 100)) * RBF(0.5, (0.1, 10)) + WhiteKernel(0.05, (1e-4, 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is a length like another
-        seen = weights[0] > 0
-        process = GaussianProcessRegressor(kernel, random_state=0).fit(ratios[seen], values[0, seen])
-    signal, noise = process.kernel_.k1, process.kernel_.k2.noise_level
-    covariance = signal(ratios)
-    spread = noise / np.maximum(weights, 1e-9)
-    total = covariance + np.eye(len(ratios)) * spread[:, None]
+    """A Gaussian process whose kernel, of one length, is that of the first row's greatest likelihood, on a grid."""
+    apart = ((ratios[:, None] - ratios) ** 2).sum(-1)
+    seen = weights[0] > 0
+    # With the kernels' eigenvectors, a likelihood for every share of noise costs a sum, and the variance has a formula.
+    eigenvalues, vectors = np.linalg.eigh(np.exp(-0.5 * apart[seen][:, seen] / _LENGTHS[:, None, None] ** 2))
+    spectrum = np.maximum(eigenvalues, 0)[:, None] + _NOISES[:, None]  # [lengths, noises, N]
+    power = (np.matmul(values[0, seen], vectors) ** 2)[:, None] / spectrum
+    variance = np.clip(power.mean(-1), 0.1, 100)
+    likelihood = -(np.log(spectrum).sum(-1) + power.sum(-1) / variance + seen.sum() * np.log(variance))
+    row, column = np.unravel_index(likelihood.argmax(), likelihood.shape)
+    length, noise = _LENGTHS[row], _NOISES[column]
+    covariance = np.exp(-0.5 * apart / length**2)
+    total = covariance + np.eye(len(ratios)) * (noise / np.maximum(weights, 1e-9))[:, None]
     solution = np.linalg.solve(total, values[..., None])
 
     def predict(at: np.ndarray) -> np.ndarray:
-        across = signal(at.reshape(-1, at.shape[-1]), ratios).reshape(*at.shape[:-1], len(ratios))
-        return np.asarray(np.matmul(across, solution)[..., 0])
+        squares = (at**2).sum(-1)[..., None] + (ratios**2).sum(-1) - 2 * at @ ratios.T
+        return np.asarray(np.matmul(np.exp(-0.5 * squares / length**2), solution)[..., 0])
 
     return Fitted(predict, float(np.trace(np.linalg.solve(total[0], covariance))))
