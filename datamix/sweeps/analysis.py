@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -18,7 +18,8 @@ _POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
 _CANDIDATES = 2000  # ratios among which the next ones are chosen
 _LEAST = 0.01  # half the width of an interval
 _CHANCE = 5.0  # seed deviations between the extremes of some ten draws, at the most
-_FEW = 3  # ratios a source, below which the better half of them tells the noise
+_SPARE = 3  # ratios beyond the parameters of a model that is to tell the noise; half of them, where they are few
+_AMONG = 4  # ratios among others by which models are judged; all where they are fewer
 _CLEAR = 2.0  # seed deviations that a gain is to have
 
 
@@ -81,6 +82,7 @@ class _Data:
     Attributes:
       values: The mean of each metric at each, standardised, [K, N].
       counts: The jobs that stand behind each, [K, N]; 0 for none.
+      judged: How much each ratio counts in the error of a model, [N].
     """
 
     def __init__(self, evidence: Evidence) -> None:
@@ -101,17 +103,19 @@ class _Data:
         self.goals = np.array([goals[place == i].mean() if ok else np.nan for i, ok in enumerate(self.measured)])
         gaps = np.nanmax(evidence.sign * self.goals) - evidence.sign * self.goals
         near = 1 / (1 + (gaps / (2 * np.nanmedian(gaps) + 1e-12)) ** 2)
-        self.near = np.where(self.measured, near, 0)
+        # A ratio that is alone at an end of a share tells how a model extrapolates; the best is sought among the tried.
+        order = np.sort(self.ratios, 0)
+        among = self.measured & ~((self.ratios < order[1]) | (self.ratios > order[-2])).any(1)
+        self.judged = np.where(among if among.sum() >= _AMONG else self.measured, near, 0)
         self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
         spread = [goals[place == i] for i in range(len(self.ratios)) if self.measured[i]]
-        freedom = sum(len(each) - 1 for each in spread)
-        self.noise = np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / freedom) if freedom else None
-        self.freedom = freedom
+        self.freedom = sum(len(each) - 1 for each in spread)
+        self.noise = float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / max(self.freedom, 1)))
 
-    def goal(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
+    def goal(self, predictions: np.ndarray) -> np.ndarray:
         # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
         limit = 3 * np.abs(self.values).max(1)[:, None, None] + 1
-        bounded = np.clip(np.stack(predictions), -limit, limit)
+        bounded = np.clip(predictions, -limit, limit)
         return self.evidence.combine(bounded * self.scale[..., None] + self.centre[..., None])
 
 
@@ -129,26 +133,29 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     random = np.random.default_rng(seed)
     data = _Data(evidence)
     fits = [models(evidence.source_of[name]) for name in evidence.metrics]
-    errors, residuals = {}, {}
-    for name in [name for name in fits[0] if all(name in each for each in fits)]:
-        errors[name], residuals[name] = _left_out(data, [each[name] for each in fits])
+    trials = {name: _try(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)}
+    squares = np.stack([data.judged * trial.errors**2 for trial in trials.values()])
+    errors = dict(zip(trials, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
     model = min(errors, key=errors.__getitem__)
     if errors["constant"] <= 1.15 * errors[model]:
         model = "constant"
-    # An error at ratios left out is itself uncertain: draws are of more models than likelihoods alone would have.
-    likelihoods = np.array([(errors[model] / max(error, 1e-300)) ** len(data.ratios) for error in errors.values()])
-    tempered = np.sqrt(likelihoods)
-    numbers = random.multinomial(_DRAWS, tempered / tempered.sum())
-    trust = np.repeat(likelihoods / np.maximum(tempered, 1e-300), numbers)
-    point = [_fit(data, each[model], k) for k, each in enumerate(fits)]
+    # Few ratios make an error uncertain: each draw weighs them anew, and takes a model by its likelihood then. Source:
+    # Y. Yao et al., Using stacking to average Bayesian predictive distributions (2018), pseudo-BMA+.
+    size = data.judged.sum() ** 2 / (data.judged**2).sum()
+    weighed = np.log(random.exponential(size=(_DRAWS, len(data.ratios))) @ squares.T + 1e-300)
+    chosen = (random.gumbel(size=weighed.shape) - size / 2 * weighed).argmax(1)
+    point = [
+        fit[model](data.ratios, *each)
+        for fit, *each in zip(fits, data.values[:, None], data.weights[:, None], strict=True)
+    ]
     drawn = [
-        (name, int(number), _bootstrap(data, [each[name] for each in fits], residuals[name], number, random))
-        for name, number in zip(errors, numbers, strict=True)
+        (name, int(number), _bootstrap(data, [each[name] for each in fits], trials[name], number, random))
+        for name, number in zip(trials, np.bincount(chosen, minlength=len(trials)), strict=True)
         if number
     ]
 
     def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
-        return data.goal([each.predict(at) for each in fitted])
+        return data.goal(np.stack([each.predict(at) for each in fitted]))
 
     def draws_at(at: np.ndarray) -> np.ndarray:
         return np.concatenate([goal_at(each, at[None]) for _, _, each in drawn])
@@ -176,8 +183,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     at_tried = goal_at(point, data.ratios[None])[0]
     at_best = np.stack([each.predict(best[None, None])[0] for each in point])
-    estimate = _noise(data, point, residuals[model], at_best, random)
-    noise = float(estimate if data.noise is None or data.freedom < 3 else data.noise)
+    noise, freedom = (data.noise, data.freedom) if data.freedom >= 3 else _noise(data, trials.values(), at_best, random)
+    noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
     low, high = data.ratios.min(0), data.ratios.max(0)
     at_low, at_high = (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
     verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if (at_low | at_high).any() else "clear"
@@ -185,7 +192,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
     if np.ptp(at_tried) < _CLEAR * noise and not (model == "constant" and differ):
         verdict = "flat"
-    elif sign * gain < _CLEAR * noise or trust @ (sign * gains > 0) < 0.8 * trust.sum():
+    elif (sign * gains > _CLEAR * noises).mean() < 0.5:
         verdict = "noise"
     beyond = _beyond(best, at_low, at_high) if verdict == "edge" else np.empty((0, len(best)))
     # Where nothing promises more, the best itself is the first.
@@ -216,58 +223,72 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     )
 
 
-def _fit(data: _Data, fit: Callable[..., Fitted], k: int) -> Fitted:
-    return fit(data.ratios, data.values[k : k + 1], data.weights[k : k + 1])
+@dataclass(frozen=True)
+class _Trial:
+    """A model where it has been measured.
+
+    Attributes:
+      predicted: Of the metrics, standardised, [K, N].
+      left_out: The residuals of each ratio where it is left out, [K, N].
+      errors: Those of the goal, [N]; 0 where a metric is missing.
+      parameters: How many are spent on each metric, [K].
+    """
+
+    predicted: np.ndarray
+    left_out: np.ndarray
+    errors: np.ndarray
+    parameters: np.ndarray
 
 
-def _left_out(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> tuple[float, np.ndarray]:
+def _try(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Trial:
     size = len(data.ratios)
-    predictions = []
-    for k, fit in enumerate(fits):
-        weights = data.weights[k] * (1 - np.eye(size))
-        fitted = fit(data.ratios, np.broadcast_to(data.values[k], (size, size)), weights)
-        predictions.append(np.diagonal(fitted.predict(data.ratios[None])))
-    error = np.where(data.measured, data.goals - data.goal([each[None] for each in predictions])[0], 0)
-    return float(np.sqrt((data.near * error**2).sum() / data.near.sum())), data.values - np.stack(predictions)
+    seen = np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
+    rows = zip(fits, data.values, data.weights, strict=True)
+    fitted = [fit(data.ratios, np.broadcast_to(values, seen.shape), weights * seen) for fit, values, weights in rows]
+    predictions = np.stack([each.predict(data.ratios[None]) for each in fitted])  # [K, 1 + N, N]
+    without = np.diagonal(predictions[:, 1:], axis1=1, axis2=2)
+    errors = np.where(data.measured, data.goals - data.goal(without[:, None])[0], 0)
+    return _Trial(predictions[:, 0], data.values - without, errors, np.array([each.parameters for each in fitted]))
 
 
 def _noise(
-    data: _Data, fitted: Sequence[Fitted], residuals: np.ndarray, at_best: np.ndarray, random: np.random.Generator
-) -> float:
-    """The deviation of the goal at the best ratio, where few ratios have several jobs.
+    data: _Data, trials: Iterable[_Trial], at_best: np.ndarray, random: np.random.Generator
+) -> tuple[float, float]:
+    """The deviation of the goal at the best ratio, where few ratios have several jobs, and its degrees of freedom.
 
-    The geometric mean of a residual and that of the ratio left out has the deviation of the noise, whatever the number
-    of parameters; it is taken of each metric by itself. Where few ratios are of many sources, and half of them corners,
-    of which a model of a source's metric may be wrong by more than noise, the better half counts. What all metrics of a
-    job have in common is told by their median.
+    It is what the model that leaves least leaves, for the parameters that it spends, as in Mallows's Cp: a model that
+    misses something leaves more than noise. What all metrics of a job have in common is told by the correlation of
+    their residuals.
     """
-    predicted = np.stack([each.predict(data.ratios[None])[0] for each in fitted])
-    errors = np.sign(residuals) * np.sqrt(np.abs((data.values - predicted) * residuals) * data.counts)
-    goals = data.evidence.sign * data.goals
-    few = len(fitted) > 1 and len(goals) < _FEW * data.ratios.shape[1]
-    errors = errors[:, data.measured & ((goals >= np.nanmedian(goals)) | (not few))]
-    deviations = 1.4826 * np.median(np.abs(errors), 1, keepdims=True)
-    own, alike = random.normal(size=(2, len(fitted), 4000))
-    by_chance = np.median(own, 0).var()
-    seen = (1.4826 * np.median(np.abs(np.median(errors / (deviations + 1e-12), 0)))) ** 2
-    common = np.clip((seen - by_chance) / (1 - by_chance), 0, 1) if len(fitted) > 2 else 0.0
-    draws = np.sqrt(1 - common) * own + np.sqrt(common) * alike[:1]
-    return float(data.goal((at_best + deviations * draws)[:, None]).std())
+    number = data.counts.astype(bool).sum(1)
+    weights = data.weights * (data.counts.sum(1) / data.weights.sum(1))[:, None]
+    least = np.inf
+    for trial in trials:
+        free = number - trial.parameters
+        enough = (free >= np.minimum(_SPARE, (number - 1) / 2)).all()
+        rest = (data.values - trial.predicted) * np.sqrt(weights / np.maximum(free, 1)[:, None])
+        spread = np.sqrt((rest**2).sum(1, keepdims=True)) + 1e-12
+        if enough and (size := np.log(spread).mean()) < least:
+            least, deviations, parts, freedom = size, spread, rest / spread, free.mean()
+    metrics = len(data.values)
+    common = np.clip(((parts.sum(0) ** 2).sum() - metrics) / max(metrics * (metrics - 1), 1), 0, 1)
+    own, alike = random.normal(size=(metrics, 4000)), random.normal(size=4000)
+    draws = at_best + deviations * (np.sqrt(1 - common) * own + np.sqrt(common) * alike)
+    return float(data.goal(draws[:, None]).std()), float(freedom * (metrics * (1 - common) + common))
 
 
 def _bootstrap(
-    data: _Data, fits: Sequence[Callable[..., Fitted]], residuals: np.ndarray, number: int, random: np.random.Generator
+    data: _Data, fits: Sequence[Callable[..., Fitted]], trial: _Trial, number: int, random: np.random.Generator
 ) -> list[Fitted]:
     """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
 
     The median, which is 1.5 deviations of normal ones, counts as much as a ratio's own: a residual may be small by
     chance, and that of a corner, which is far from all others, says little of noise.
     """
-    usual = 1.5 * np.median(np.abs(residuals[:, data.measured]), 1, keepdims=True)
-    residuals = np.sqrt((np.minimum(residuals**2, 4 * usual**2) + usual**2) / 2)
-    predicted = np.stack([_fit(data, fit, k).predict(data.ratios[None])[0] for k, fit in enumerate(fits)])
+    usual = 1.5 * np.median(np.abs(trial.left_out[:, data.measured]), 1, keepdims=True)
+    residuals = np.sqrt((np.minimum(trial.left_out**2, 4 * usual**2) + usual**2) / 2)
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
-    values = predicted[:, None] + residuals[:, None] * noise
+    values = trial.predicted[:, None] + residuals[:, None] * noise
     return [
         fit(data.ratios, each, np.broadcast_to(weight, each.shape), random)
         for fit, each, weight in zip(fits, values, data.weights, strict=True)

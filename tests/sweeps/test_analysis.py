@@ -78,6 +78,33 @@ def test_a_metric_of_eight_sources_has_its_best_ratio_inside():
     assert ((answer.interval[:, 0] <= centre) & (centre <= answer.interval[:, 1])).all()
 
 
+def test_a_gain_below_two_deviations_is_not_clear_though_few_ratios_leave_little_to_tell_the_noise_by():
+    centre = np.array([0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
+    depth = 1.2 * NOISE / ((1 / 8 - centre) ** 2).sum()  # equal shares are 1.2 deviations worse than the best
+    bowl = evidence(
+        list("abcdefgh"), lambda r: 0.9 - depth * ((r - centre) ** 2).sum(1, keepdims=True), combine=lambda m: m[0]
+    )
+    assert analyse(bowl).verdict == "noise"
+
+
+def test_a_model_is_judged_by_ratios_among_others():
+    # At a corner that is left out, no model knows what its source does for the others.
+    random = np.random.default_rng(3)
+    rates = np.where(random.random((8, 8)) < 0.4, 0.2, 0) * np.linspace(10, 30, 8)
+    np.fill_diagonal(rates, np.linspace(10, 30, 8))
+    losses = evidence(list("abcdefgh"), lambda r: 1 + 0.5 * np.exp(-(r @ rates)), combine=lambda m: m.mean(0), sign=-1)
+    answer = analyse(losses)
+    assert answer.model == "log-linear mixing law"
+    assert answer.errors[answer.model] < NOISE < answer.errors["law of its own share"]
+
+
+def test_a_metric_that_one_job_reports_is_no_obstacle():
+    sweep = evidence(["a", "b"], saturating(8, 4))
+    few = sweep.metrics | {2: np.where(np.arange(16) == 5, 0.7, np.nan)}
+    answer = analyse(Evidence(**{**vars(sweep), "metrics": few, "source_of": {0: 0, 1: 1, 2: None}}))
+    assert answer.verdict in ("flat", "noise")  # of the worst of all three, one ratio is known
+
+
 @pytest.mark.parametrize(
     ("metrics", "least", "verdict"),
     [
@@ -100,6 +127,7 @@ def test_verdicts(metrics, least, verdict):
 
 def test_several_seeds_tell_the_noise():
     answer = analyse(evidence(["a", "b"], saturating(8, 4), num=8, seeds=8, combine=lambda m: m[0]))
+    assert type(answer.noise) is float  # which JSON can hold
     assert answer.noise == pytest.approx(NOISE, rel=0.3)
 
 
