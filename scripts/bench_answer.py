@@ -57,14 +57,15 @@ class Surface:
     def best(self, random):
         """The best ratio, by a random search whose steps shrink."""
         tried = random.dirichlet(np.ones(self.size), 2000) * (1 - self.size * LEAST) + LEAST
-        best, width = tried[self.goal(tried).argmax()], 0.2
+        values = self.goal(tried)
+        best, reached, width = tried[values.argmax()], values.max(), 0.2
         while width > 1e-6:
             step = random.normal(size=(256, self.size)) * width * random.random((256, 1))
             near = np.clip(best + step - step.mean(1, keepdims=True), LEAST, 1)
             near /= near.sum(1, keepdims=True)
             values = self.goal(near)
-            if values.max() > self.goal(best):
-                best = near[values.argmax()]
+            if values.max() > reached + 1e-9:  # a goal of one ratio may differ from that in a batch by its last digits
+                best, reached = near[values.argmax()], values.max()
             else:
                 width *= 0.95
         return best
