@@ -131,7 +131,9 @@ def main() -> None:
             commands[hand] = [*python, str(Path(__file__).absolute()), "--by-hand", str(arrays), str(count)]
             commands[basic] = [*training, "-m", f"mix.share.mnist={swept}"]
             commands[f"{count} ratios, vmap"] = [*commands[basic], "hydra/launcher=vmap"]
-            baselines |= {hand: hand, basic: hand, f"{count} ratios, vmap": hand}
+            drawn = ["-m", "hydra/sweeper=simplex", f"hydra.sweeper.num_jobs={count}", "hydra/launcher=vmap"]
+            commands[f"{count} ratios, simplex"] = [*training, *drawn]
+            baselines |= dict.fromkeys([hand, basic, f"{count} ratios, vmap", f"{count} ratios, simplex"], hand)
         seconds = {name: [] for name in commands}
         for turn in range(args.turns + 1):
             for name, command in commands.items():
