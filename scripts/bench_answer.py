@@ -7,7 +7,7 @@ accuracies over a source's own share; one metric of the whole mix; accuracies wh
 effect at all. Each with 2, 3 and 8 sources, the mean and the worst source as the goal, one seed or two. Printed: how
 often the value at the predicted ratio is within 1 % of the best, how many of the true best shares lie inside their
 intervals of 90 % where the best is two deviations of a job better than equal shares, and how often the verdict is right
-there (clear, edge) and elsewhere (flat, noise).
+there (clear, edge) and elsewhere (flat, noise). `--others` takes surfaces which have the form of no model.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from datamix.sweeps.analysis import Evidence, analyse
 from datamix.sweeps.simplex import PARTS, Simplex, draw
 
 KINDS = ("mixing law", "power law", "own share", "bowl", "even", "flat")
+OTHERS = ("Hill", "sigmoid", "log share", "cubic bowl", "random", "even Hill", "flat")
 LEAST = 0.01  # share
 
 
@@ -71,19 +72,45 @@ class Surface:
         return best
 
 
+class Other(Surface):
+    """A surface which has the form of no model that is fitted."""
+
+    def __init__(self, kind, size, worst, random):
+        self.kind, self.size, self.worst = kind, size, worst
+        self.sign = -1 if kind == "log share" else 1
+        transfer = random.uniform(0, 0.3, (size, size)) * (random.random((size, size)) < 0.5)
+        np.fill_diagonal(transfer, 1)
+        top, half = random.uniform(0.75, 0.98, size), random.uniform(0.1, 0.6, size) / size
+        middle, slope = np.log(random.uniform(0.3, 1, size) / size), random.uniform(1, 2.5, size)
+        base, fall = random.uniform(1, 3, size), random.uniform(0.03, 0.15, size)
+        centre, depth = random.dirichlet(np.full(size, 4.0)), random.uniform(0.1, 0.6) * random.uniform(0.4, 1.6, size)
+        hills, height = random.dirichlet(np.ones(size), 12), random.normal(size=(12, 1)) * 0.08
+        self.metrics = {
+            "Hill": lambda r: top * (r @ transfer) / (r @ transfer + half),
+            "sigmoid": lambda r: top / (1 + np.exp(-(np.log(r + 1e-3) - middle) * slope)),
+            "log share": lambda r: base - fall * np.log(r @ transfer + 0.01),
+            "cubic bowl": lambda r: 0.9 - (depth * np.abs(r - centre) ** 1.5).sum(-1, keepdims=True),
+            "random": lambda r: 0.8 + np.exp(-((r[..., None, :] - hills) ** 2).sum(-1) / 0.36) @ height,
+            "even Hill": lambda r: top[0] * r / (r + half[0]),
+            "flat": lambda r: np.broadcast_to(top, r.shape),
+        }[kind]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("surfaces", 216), ("jobs", 16), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--noise", type=float, default=0.005)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2, 3, 8])
+    parser.add_argument("--others", action="store_true")
     args = parser.parse_args()
+    family, kinds = (Other, OTHERS) if args.others else (Surface, KINDS)
     near, inside, right, models = (collections.defaultdict(list) for _ in range(4))
     seconds = []
     for i in range(args.surfaces):
         random = np.random.default_rng([args.seed, i])
         place, size = divmod(i, len(args.sizes))[0], args.sizes[i % len(args.sizes)]
-        surface = Surface(KINDS[place % len(KINDS)], size, bool(place // len(KINDS) % 2), random)
+        surface = family(kinds[place % len(kinds)], size, bool(place // len(kinds) % 2), random)
         seeds = 2 if i % 2 == 0 and size < 8 else 1
         names = [f"s{j}" for j in range(size)]
         points = draw(Simplex(num_jobs=args.jobs // seeds, min=LEAST, seed=i), names, dict.fromkeys(names, PARTS))
@@ -94,7 +121,7 @@ def main():
             names=names,
             shares=shares,
             metrics=dict(enumerate(metrics)),
-            source_of={k: None if surface.kind == "bowl" else k for k in range(len(metrics))},
+            source_of={k: k if len(metrics) == size else None for k in range(len(metrics))},
             combine=surface.combine,
             sign=surface.sign,
         )

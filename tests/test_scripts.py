@@ -243,9 +243,10 @@ def test_the_measurement_of_starting_compares_with_programs_by_hand(environment,
     script = ROOT / "scripts" / "bench_start.py"
     command = [sys.executable, script, "--data", shared_data / "tensorflow_datasets", "--turns", "1", "--jobs", "2"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    rows = {line[:24].strip(): float(line.split()[-1]) for line in done.stdout.splitlines()[1:8]}
+    rows = {line[:24].strip(): float(line.split()[-1]) for line in done.stdout.splitlines()[1:9]}
     assert list(rows) == [
-        "imports by hand", "job=plan", "job=preview", "job=train", "2 ratios by hand", "2 ratios", "2 ratios, vmap"
+        "imports by hand", "job=plan", "job=preview", "job=train", "2 ratios by hand", "2 ratios", "2 ratios, vmap",
+        "2 ratios, simplex",
     ]  # fmt: skip
     assert rows["imports by hand"] == rows["2 ratios by hand"] == 1
     assert rows["job=plan"] < rows["job=train"]
