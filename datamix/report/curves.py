@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamix.report.figures import canvas, color_of, save, width_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw(
@@ -24,29 +29,20 @@ def draw(
 
     Weights that follow training, as the report has them, are drawn beside them, with the shares that came of them.
     """
-    columns = 2 if adapt is None else 3
-    figure = canvas(4.5 * columns, 3.6, layout=None)
+    figure = _panels(tuple(names), unit, family) if adapt is None else _empty(names, unit, family, 3)
     figure.suptitle(title, fontsize=11)
-    # Margins by hand: to have them found takes as long as all the rest.
-    axes = figure.subplots(1, columns, gridspec_kw={"left": 0.16 / columns, "right": 0.98, "bottom": 0.15, "top": 0.88})
-    steps = [line["step"] for line in lines]
-    trained = list(losses) or [(line["step"], line["loss"]) for line in lines]
-    axes[0].plot(*zip(*trained, strict=True), color="#555555", linestyle="--", linewidth=1, label="in training")
-    scale = 100 if family == "accuracy" else 1
-    for i, name in enumerate(names):
-        for axis, of_family, factor in zip(axes[:2], ("loss", family), (1, scale), strict=True):
-            values = [factor * line.get(f"{of_family}/{name}", float("nan")) for line in lines]
-            width = width_of(i, len(names))
-            axis.plot(
-                steps, values, label=name, marker="os^Dv"[i % 5], markersize=4, color=color_of(i), linewidth=width
-            )
+    axes, steps = figure.axes, [line["step"] for line in lines]
+    axes[0].lines[0].set_data(*zip(*(losses or [(line["step"], line["loss"]) for line in lines]), strict=True))
+    for axis, of_family, factor in ((axes[0], "loss", 1), (axes[1], family, 100 if family == "accuracy" else 1)):
+        for drawn, name in zip(axis.lines[-len(names) :], names, strict=True):
+            drawn.set_data(steps, [factor * line.get(f"{of_family}/{name}", math.nan) for line in lines])
+        axis.relim()
+        axis.autoscale()
     least, most = axes[0].get_ylim()
     # From 0, unless that would press all curves to the upper edge, under the legend.
-    axes[0].set(xlabel="step", ylabel=unit, ylim=(0 if least < most / 2 else least, None))
+    axes[0].set_ylim(0 if least < most / 2 else least, None)
     if family == "accuracy":
-        axes[1].set(xlabel="step", ylabel="accuracy on the test split, %", ylim=(0, 102))
-    else:
-        axes[1].set(xlabel="step", ylabel=f"{family.replace('_', ' ')} on the test split")
+        axes[1].set_ylim(0, 102)
     if adapt is not None:
         ends = [*adapt["steps"], steps[-1]]
         for i, name in enumerate(names):
@@ -54,8 +50,29 @@ def draw(
             axes[2].stairs(adapt["shares"][name], ends, color=color_of(i), baseline=None, linestyle=":")
         axes[2].plot([], [], color="gray", linestyle=":", label="share of the records")
         axes[2].set(xlabel="step", ylabel=f"weight by adapt={adapt['rule']}", ylim=(0, 1))
+        axes[2].legend(fontsize=9)
     for axis in axes:
         axis.set_xlim(0, None)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=9)
     save(figure, path)
+
+
+def _empty(names: Sequence[str], unit: str, family: str, columns: int = 2) -> Figure:
+    """The axes of a run's loss and of a family of metrics, with lines that have no points yet."""
+    figure = canvas(4.5 * columns, 3.6, layout=None)
+    # Margins by hand: to have them found takes as long as all the rest.
+    axes = figure.subplots(1, columns, gridspec_kw={"left": 0.16 / columns, "right": 0.98, "bottom": 0.15, "top": 0.88})
+    axes[0].plot([], [], color="#555555", linestyle="--", linewidth=1, label="in training")
+    shown = "accuracy on the test split, %" if family == "accuracy" else f"{family.replace('_', ' ')} on the test split"
+    for axis, label in ((axes[0], unit), (axes[1], shown)):
+        for i, name in enumerate(names):
+            style: Any = {"color": color_of(i), "linewidth": width_of(i, len(names)), "marker": "os^Dv"[i % 5]}
+            axis.plot([], [], label=name, markersize=4, **style)
+        axis.set(xlabel="step", ylabel=label)
+        axis.legend(fontsize=9)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    return figure
+
+
+# The jobs of a sweep have the same axes: to make them and their ticks takes as long as to draw them.
+_panels = lru_cache(maxsize=1)(_empty)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -30,26 +32,49 @@ def width_of(source: int, num_sources: int) -> float:
     return 1.4 + 1.8 * (num_sources - 1 - source) / max(num_sources - 1, 1)
 
 
+documented = True
+"""Whether Matplotlib, once it is imported, documents the properties of its artists; that takes as long as a figure."""
+
+
 def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of a size in inches; without a layout, its margins are set by hand."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    return _figure()(figsize=(width, height), dpi=110, layout=layout)
+
+
+@cache
+def _figure() -> type[Figure]:
+    import matplotlib.artist
+
+    document = matplotlib.artist.kwdoc
+    if not documented:
+        matplotlib.artist.kwdoc = lambda artist: ""  # noqa: ARG005
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        matplotlib.artist.kwdoc = document
 
     class Shown(Figure):
         """A figure that a notebook shows, whether `pyplot` was imported there or not."""
 
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            FigureCanvasAgg(self)
+
         def _repr_png_(self) -> bytes:
-            save(self, image := io.BytesIO(), format="png")
+            save(self, image := io.BytesIO())
             return image.getvalue()
 
-    figure = Shown(figsize=(width, height), dpi=110, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
+    return Shown
 
 
-def save(figure: Figure, target: Path | IO[Any] | None, **options: Any) -> None:
-    """Write a figure, if there is a target; names in it are text, in which `$` begins no formula."""
+def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False) -> None:
+    """Write a figure as PNG or, `vector`, as SVG, if there is a target.
+
+    Names in it are text, in which `$` begins no formula.
+    """
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
     with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
@@ -57,11 +82,18 @@ def save(figure: Figure, target: Path | IO[Any] | None, **options: Any) -> None:
             assert isinstance(text, Text)
             text.set_parse_math(False)
             text.set_text(printable(text.get_text()))
-        if isinstance(target, Path):
-            with whole_file(target) as part:
-                figure.savefig(part, **options)
-        elif target is not None:
-            figure.savefig(target, **options)
+        if target is None:
+            return
+        if (layout := figure.get_layout_engine()) is not None:  # once; each drawing, of which savefig has two, does it
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        with whole_file(target) if isinstance(target, Path) else nullcontext(target) as file:
+            if vector:
+                figure.savefig(file, format="svg")
+            else:
+                FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+        if layout is not None:
+            figure.set_layout_engine(layout)
 
 
 def plan(
@@ -81,9 +113,10 @@ def plan(
       realised: The share that each source got there, shape [points, num_sources].
       epochs: The epochs of each source up to each step, shape [points + 1, num_sources].
     """
-    figure = canvas(9, 6)
+    figure = canvas(9, 6, layout=None)
     figure.suptitle(title, fontsize=11)
-    shares, passes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    margins = {"left": 0.08, "bottom": 0.08, "top": 0.9, "hspace": 0.06}
+    shares, passes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2), gridspec_kw=margins)
     middles = (steps[1:] + steps[:-1]) / 2
     for i, name in enumerate(names):
         color, width = color_of(i), width_of(i, len(names))
@@ -92,7 +125,8 @@ def plan(
         passes.plot(steps, epochs[:, i], color=color, linewidth=width)
     shares.plot([], [], color="gray", linestyle="--", linewidth=1, label="asked for")
     shares.set(ylabel="share of the mix", ylim=(-0.02, 1.02))
-    shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(names) // 20)
+    legend = shares.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=1 + len(names) // 20)
+    figure.subplots_adjust(right=max(0.98 - legend.get_window_extent().width / figure.bbox.width, 0.3))
     passes.set(ylabel="epochs", xlabel="batch", xlim=(steps[0], steps[-1]))
     for axis in (shares, passes):
         axis.grid(alpha=0.3)

@@ -81,7 +81,7 @@ def gather(
     if (figure := draw(results, chosen, metric, suggestion)) is not None:
         save(figure, directory / "sweep.png")
         text = io.StringIO()
-        save(figure, text, format="svg")
+        save(figure, text, vector=True)
         vector = text.getvalue()
     metrics = related(results, metric)
     write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory, notes))

@@ -41,3 +41,16 @@ def test_weights_that_follow_training_are_drawn_beside_the_losses(tmp_path):
     three = imread(tmp_path / "three.png")[..., :3]
     assert three.shape == (396, 1485, 3)
     assert three[:, 990:].std() > 0.05
+
+
+def test_a_run_is_drawn_alike_after_any_other(tmp_path):
+    def draw(name: str, scale: float, num_tests: int) -> bytes:
+        lines = [
+            {"step": step, "loss": scale / step, "loss/a": scale, "accuracy/a": 0.5} for step in range(1, num_tests)
+        ]
+        curves.draw(tmp_path / name, lines, ["a"], f"scaled by {scale}")
+        return (tmp_path / name).read_bytes()
+
+    first = draw("first.png", 2.0, 3)
+    assert draw("other.png", 200.0, 9) != first
+    assert draw("again.png", 2.0, 3) == first

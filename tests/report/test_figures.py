@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 from matplotlib.image import imread
 
@@ -76,3 +79,39 @@ def test_histograms_of_sources_lie_over_one_another(tmp_path):
     assert [has("both.png", 0), has("both.png", 1)] == [True, True]
     assert [has("one.png", 0), has("one.png", 1)] == [True, False]
     assert (tmp_path / "none.png").exists()
+
+
+def test_a_figure_is_laid_out_again_each_time_it_is_saved(tmp_path):
+    figure = figures.canvas(4, 3)
+    axis = figure.subplots()
+    layout = figure.get_layout_engine()
+    figures.save(figure, tmp_path / "short.png")
+    narrow = axis.get_position().x0
+    axis.set_ylabel("a label\nof several\nlines")
+    figures.save(figure, tmp_path / "long.png")
+    assert figure.get_layout_engine() is layout
+    assert axis.get_position().x0 > narrow
+
+
+def test_a_plan_leaves_room_for_the_names_of_its_sources(tmp_path):
+    steps, shares, epochs = np.arange(3), np.full((2, 2), 0.5), np.zeros((3, 2))
+    drawn = [figures.plan(None, [name, "b"], steps, shares, shares, epochs, "") for name in ("a", "a" * 40)]
+    short, long = (figure.axes[0].get_position().x1 for figure in drawn)
+    assert 0.3 < long < short < 1
+    for figure in drawn:
+        assert figure.axes[0].get_legend().get_window_extent().x1 <= figure.bbox.width
+
+
+def test_figures_are_drawn_without_the_documentation_of_matplotlib():
+    code = """if True:
+        from datamix.report import figures
+        figures.documented = False
+        figure = figures.canvas(4, 3)
+        figure.subplots().set(xlabel="x")
+        figures.save(figure, None)
+        from matplotlib.artist import kwdoc
+        from matplotlib.lines import Line2D
+        assert "markersize" in kwdoc(Line2D)
+        assert "markersize" not in Line2D.set.__doc__
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
