@@ -430,6 +430,10 @@ def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
     registry.check_settings("job", job, config.job_settings)
     directory = Path(hydra_config.runtime.output_dir)
     try:
+        if trained is None and config.job == "train" and hydra_config.mode == RunMode.MULTIRUN:
+            from datamix.sweeps.launching import prepared
+
+            trained = prepared(config, directory)
         report: dict[str, Any] = job(config, directory, *([] if trained is None else [trained]), **config.job_settings)
     except (MemoryError, OSError, RuntimeError) as error:
         if (lack := _lack(error)) is not None:

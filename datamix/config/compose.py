@@ -96,12 +96,16 @@ def prepared(overrides: Sequence[str]) -> list[str]:
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, which composes what the jobs of a sweep have in common once.
 
-    Hydra composes each job twice, to check it and to run it, at 90 ms a time; a copy with other values takes 6.
+    Hydra composes each job twice, to check it and to run it, at 90 ms a time; a copy with other values takes 6, and
+    that of the check is what is run.
     """
+
+    _CHECKED = 256  # jobs whose copies wait to be run
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         super().__init__(search_path)
         self._shared: dict[str, DictConfig] = {}
+        self._checked: dict[tuple[str, ...], DictConfig] = {}
 
     def check_mode(self, config: DictConfig, overrides: Sequence[str], mode: RunMode) -> None:
         """Refuse what Hydra refuses in a run, or in a sweep, of what was composed without a look at which it is."""
@@ -112,6 +116,10 @@ class Loader(ConfigLoaderImpl):
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The configuration of a job; see `ConfigLoaderImpl`."""
+        checked = self._checked.pop(tuple(sweep_overrides), None)
+        if checked is not None and OmegaConf.is_missing(checked.hydra.job, "num"):  # a launcher numbers what it runs
+            OmegaConf.copy_cache(from_config=master_config, to_config=checked)
+            return checked
         overrides = OverridesParser.create().parse_overrides(sweep_overrides)
         # What may choose a config, or belongs to Hydra, is composed; a key with a dot names no group.
         values = [each for each in overrides if "." in each.key_or_group and not each.is_hydra_override()]
@@ -126,6 +134,8 @@ class Loader(ConfigLoaderImpl):
         job, tasks = config.hydra.job, [each for each in overrides if not each.is_hydra_override()]
         config.hydra.overrides.task = [each.input_line for each in tasks]
         job.override_dirname = get_overrides_dirname(tasks, **job.config.override_dirname)
+        if len(self._checked) < self._CHECKED:
+            self._checked[tuple(sweep_overrides)] = config
         return config
 
 

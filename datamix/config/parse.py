@@ -38,7 +38,9 @@ _SETTINGS = {"split", *(field.name for field in fields(SourceConfig))} - {"name"
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
-    """A composed configuration without Hydra's own part."""
+    """A composed configuration without Hydra's own part; itself, where it has none."""
+    if "hydra" not in node:
+        return node
     copy = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
     assert isinstance(copy, DictConfig)
     return copy

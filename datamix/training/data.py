@@ -146,7 +146,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         tests=HeldOut(
             test_pipeline.compiled,
             test_pipeline.start(),
-            jnp.uint32(tests.plan.length or 0),
+            jnp.asarray(np.uint32(tests.plan.length or 0)),
             jnp.asarray(of_outputs(task, built)),
         ),
         test_records=test_records,

@@ -89,17 +89,17 @@ class Run:
         return self.error is not None or (self.step == self.steps and self.scores is not None)
 
 
-def prepare(config: Config, directory: Path, like: Run | None = None) -> Run:
+def prepare(config: Config, directory: Path, like: Data | None = None) -> Run:
     """Prepare a run for its first step; nothing is written but an empty list of tests.
 
-    The data is shared with the run `like`, which differs in weights, seeds and learning rate alone.
+    It shares the data `like` that of another run, from which it differs in weights, seeds and training alone.
     """
     settings = config.train
     if settings is None:
         needed = "it needs the groups model and optimizer and the keys of train, as job/train.yaml has"
         raise ConfigError(needed, key="job", value="train")
     mesh = mesh_of(config.batch_size, settings.devices)
-    data = open_data(config, None if like is None else like.data)
+    data = open_data(config, like)
     schedule = registry.lookup("schedule", settings.schedule)
     steps = _steps(settings, data)
     if config.adapt is not None and data.pipeline.adapt is not None:
@@ -144,7 +144,7 @@ def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]
     """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
     runs: list[Run | DatamixError] = []
     for config, directory in jobs:
-        like = next((run for run in runs if isinstance(run, Run) and _same_data(run.config, config)), None)
+        like = next((run.data for run in runs if isinstance(run, Run) and same_data(run.config, config)), None)
         try:
             runs.append(prepare(config, directory, like))
         except DatamixError as error:
@@ -152,7 +152,7 @@ def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]
     return runs
 
 
-def _same_data(first: Config, other: Config) -> bool:
+def same_data(first: Config, other: Config) -> bool:
     """Whether two jobs differ in weights, seeds and training alone."""
 
     def kept(config: Config) -> Config:

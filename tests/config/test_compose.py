@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 import datamix
 from datamix.config.compose import choices, compose, config_loader, prepared
@@ -279,3 +279,15 @@ def test_a_job_of_a_sweep_is_composed_as_hydra_composes_it(overrides: list[str])
         except HydraException as error:
             results.append(str(error))
     assert results[0] == results[1] == results[2]
+
+
+def test_a_job_of_a_sweep_that_a_launcher_has_numbered_is_composed_anew() -> None:
+    loader = config_loader()
+    master = loader.load_configuration("config", prepared(["hydra.sweep.dir=a"]), RunMode.MULTIRUN)
+    checked = loader.load_sweep_config(master, ["batch.size=8"])
+    assert loader.load_sweep_config(master, ["batch.size=8"]) is checked
+    checked = loader.load_sweep_config(master, ["batch.size=8"])
+    with open_dict(checked):
+        checked.hydra.job.num, checked.batch.size = 3, 9
+    again = loader.load_sweep_config(master, ["batch.size=8"])
+    assert (OmegaConf.is_missing(again.hydra.job, "num"), again.batch.size) == (True, 8)

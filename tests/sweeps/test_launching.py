@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from datamix.config.compose import compose
+from datamix.config.parse import parse
 from datamix.errors import ConfigError
-from datamix.sweeps.launching import check_execution
+from datamix.sweeps.launching import check_execution, prepared
 
 PLAN = ["-m", "job=plan", "source=digits+garments", "seed=0,1", "hydra/launcher=vmap"]
 
@@ -21,3 +23,17 @@ def test_a_way_to_execute_that_there_is_not():
         check_execution(execution)
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.execution = 'thread'\. Did you mean 'threads'\?"):
         check_execution("thread")
+
+
+def test_a_job_shares_the_data_of_the_job_before_it_where_it_is_the_same(tmp_path):
+    def made(*overrides: str):
+        basic = ["job=train", "source=digits+garments", "model=linear", "train.steps=2"]
+        return prepared(parse(compose([*basic, *overrides])), tmp_path)
+
+    first, second = made("mix.ratio=1:3", "seed=1"), made("mix.ratio=1:1", "model=mlp")
+    assert second.data.test_pipeline is first.data.test_pipeline
+    assert [float(run.data.pipeline.plan.targets[0]) for run in (first, second)] == [0.25, 0.5]
+    assert isinstance(made("skip=[[0,2]]"), ConfigError)
+    other = made("source.digits.limit=100")
+    assert other.data.test_pipeline is not first.data.test_pipeline
+    assert other.data.built.sources["digits"].num_records == 100

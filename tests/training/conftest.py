@@ -75,7 +75,7 @@ def make(config_of: Callable[..., Config], tmp_path: Path) -> Callable[..., Run]
 
     def made(*overrides: str, directory: str = "run", like: Run | None = None) -> Run:
         (tmp_path / directory).mkdir(exist_ok=True)
-        return prepare(config_of(*overrides), tmp_path / directory, like)
+        return prepare(config_of(*overrides), tmp_path / directory, None if like is None else like.data)
 
     return made
 
