@@ -24,7 +24,7 @@ from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
 _MOST_BATCHES = 10_000
-_MEASURE_S = 0.3
+_MEASURE_S = 0.1
 _LABELS_OF = 2**14  # records whose labels are looked at
 _LABELS_READ = 2**9  # of them, where each is read for it
 _FIRST_RECORDS = 10  # shown where records hold no images

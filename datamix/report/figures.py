@@ -75,6 +75,7 @@ def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False)
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.text import Text
 
     with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
@@ -89,7 +90,9 @@ def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False)
             figure.set_layout_engine("none")
         with whole_file(target) if isinstance(target, Path) else nullcontext(target) as file:
             if vector:
-                figure.savefig(file, format="svg")
+                dpi = figure.dpi
+                FigureCanvasSVG(figure).print_svg(file)
+                figure.set_dpi(dpi)
             else:
                 FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
         if layout is not None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Key
 
 from datamix.rng.hash import KeyWords
@@ -20,9 +21,11 @@ _IMPL = "threefry2x32"
 
 def key_of(words: KeyWords) -> Key[jax.Array, ""]:
     """The JAX key of two words."""
-    key: Key[jax.Array, ""] = jax.random.wrap_key_data(
-        jnp.stack([jnp.asarray(word, jnp.uint32) for word in words]), impl=_IMPL
-    )
+    if any(isinstance(word, jax.Array) for word in words):
+        data = jnp.stack([jnp.asarray(word, jnp.uint32) for word in words])
+    else:  # nothing is compiled for it
+        data = jnp.asarray(np.array(words, np.uint32))
+    key: Key[jax.Array, ""] = jax.random.wrap_key_data(data, impl=_IMPL)
     return key
 
 
