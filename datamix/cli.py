@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: The arguments; None for those of the process.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
-    if argv is None:  # a process of its own
-        _start_fast()
+    if argv is None:  # a process of its own, that runs a job, and nobody reads Matplotlib's documentation in
+        gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
+        figures.documented = False
     with processes.leaving(), _any_text(sys.stdout):
         try:
             with ended_by(signal.SIGINT, signal.SIGTERM):
@@ -83,12 +84,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             _end(carrier.error, full_error)
         except Exception as error:  # all that is no signal; what is no user's mistake is raised again
             _end(error, full_error)
-
-
-def _start_fast() -> None:
-    """Leave out what a process that runs a job does not need, and what would take an eighth of a sweep's CPU time."""
-    gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
-    figures.documented = False
 
 
 def _end(error: Exception, full_error: bool) -> NoReturn:

@@ -100,8 +100,6 @@ class Loader(ConfigLoaderImpl):
     that of the check is what is run.
     """
 
-    _CHECKED = 256  # jobs whose copies wait to be run
-
     def __init__(self, search_path: ConfigSearchPath) -> None:
         super().__init__(search_path)
         self._shared: dict[str, DictConfig] = {}
@@ -134,7 +132,7 @@ class Loader(ConfigLoaderImpl):
         job, tasks = config.hydra.job, [each for each in overrides if not each.is_hydra_override()]
         config.hydra.overrides.task = [each.input_line for each in tasks]
         job.override_dirname = get_overrides_dirname(tasks, **job.config.override_dirname)
-        if len(self._checked) < self._CHECKED:
+        if len(self._checked) < 256:  # a sweep of many more would hold as many copies
             self._checked[tuple(sweep_overrides)] = config
         return config
 

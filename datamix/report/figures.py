@@ -48,18 +48,12 @@ def _figure() -> type[Figure]:
     document = matplotlib.artist.kwdoc
     if not documented:
         matplotlib.artist.kwdoc = lambda artist: ""  # noqa: ARG005
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    finally:
-        matplotlib.artist.kwdoc = document
+    from matplotlib.figure import Figure
+
+    matplotlib.artist.kwdoc = document
 
     class Shown(Figure):
         """A figure that a notebook shows, whether `pyplot` was imported there or not."""
-
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            FigureCanvasAgg(self)
 
         def _repr_png_(self) -> bytes:
             save(self, image := io.BytesIO())
@@ -75,7 +69,6 @@ def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False)
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.text import Text
 
     with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
@@ -90,9 +83,7 @@ def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False)
             figure.set_layout_engine("none")
         with whole_file(target) if isinstance(target, Path) else nullcontext(target) as file:
             if vector:
-                dpi = figure.dpi
-                FigureCanvasSVG(figure).print_svg(file)
-                figure.set_dpi(dpi)
+                figure.savefig(file, format="svg")
             else:
                 FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
         if layout is not None:

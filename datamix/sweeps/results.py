@@ -98,20 +98,19 @@ def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
     return sweeps
 
 
-def read_results(directory: Path, sweep: str = "") -> list[Result]:
+def read_results(directory: Path) -> list[Result]:
     """Read the result files below a sweep's directory, in the order of the jobs."""
-    results = (read_result(path, sweep) for path in directory.rglob(RESULT) if path.is_file())
+    results = (read_result(path) for path in directory.rglob(RESULT) if path.is_file())
     return sorted(results, key=lambda result: result.job)
 
 
-def read_result(path: Path, sweep: str = "") -> Result:
+def read_result(path: Path) -> Result:
     """Read one job's result file; a damaged one is a `DataError`."""
     try:
         plain = json.loads(path.read_bytes())
         done = plain["status"] == "done"
         metrics = {name: float(value) for name, value in plain["metrics"].items() if value is not None}
         return Result(
-            sweep=sweep,
             job=int(plain["job"]),
             directory=path.parent,
             overrides=by_key(plain["overrides"]),
