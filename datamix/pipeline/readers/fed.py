@@ -96,8 +96,10 @@ class Fed:
         )
         index = jax.ShapeDtypeStruct((count,), jnp.uint32)
         logging.getLogger("jax._src.callback").addFilter(_is_unknown)
+        # One argument: JAX makes an array of each, which takes 50 µs.
         words = [word for each in (located, ahead) if each is not None for word in (each.source, each.record)]
-        rows, index = jax.pure_callback(_read, (rows, index), self.token, *words, vmap_method="broadcast_all")
+        argument = jnp.concatenate([jnp.stack([self.token, jnp.uint32(count)]), *words])
+        rows, index = jax.pure_callback(_read, (rows, index), argument, vmap_method="broadcast_all")
         return Staged(self.resident, self.is_fed, rows, index)
 
     def digest(self, group: int, source: int, num_records: int) -> str:
@@ -158,21 +160,19 @@ class Stagings:
 _failed: deque[DatamixError] = deque(maxlen=16)  # by call backs; XLA passes on their text alone
 
 
-def _read(token: jax.Array, *words: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
+def _read(words: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
     """`Fed.stage`, on the host; under `vmap` with more axes in front.
 
     Args:
-      token: The number of the `HostReader`.
-      words: Source and record of what is asked for, and of what will be.
+      words: The number of the `HostReader`, and that of records; the source of each that is asked for, then the record
+        of each; and those of what will be.
     """
-    mapped = token.shape  # the axes of vmap
-    tokens = np.asarray(token).reshape(-1).tolist()
-    each = [np.array(values).reshape(len(tokens), values.shape[-1]) for values in words]  # theirs is JAX's memory
+    mapped = words.shape[:-1]  # the axes of vmap
+    lines = np.array(words).reshape(-1, words.shape[-1])  # a copy: theirs is JAX's memory
+    tokens, each = lines[:, 0].tolist(), lines[:, 2:].reshape(len(lines), -1, 2, lines[0, 1])
     try:
         hosts = [host_of(token) for token in tokens]
-        readings = [
-            host.read_ahead(*zip(rows[::2], rows[1::2], strict=True)) for host, *rows in zip(hosts, *each, strict=True)
-        ]
+        readings = [host.read_ahead(*map(tuple, rows)) for host, rows in zip(hosts, each, strict=True)]
         stagings = [host.finished(reading) for host, reading in zip(hosts, readings, strict=True)]
     except DatamixError as error:
         _failed.append(error)
