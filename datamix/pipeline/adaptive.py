@@ -5,47 +5,35 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError, unknown_source
-from datamix.mixing.plan import Plan
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
-from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Output, chunk_program, rows_of, tensors
+from datamix.pipeline.iterator import Mix, Output, chunk_program, rows_of, tensors
 from datamix.pipeline.locate import Located
-from datamix.pipeline.program import Compiled, compute_chunk, locate_block
-from datamix.pipeline.readers.base import Reader
+from datamix.pipeline.program import compute_chunk, locate_block
 from datamix.pipeline.readers.fed import Fed
-from datamix.pipeline.readers.host import Staging
+from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Staging, host_of
 from datamix.pipeline.state import State
 from datamix.spec import Batch, Record
 
 
-class _Mix(Protocol):
+class _AdaptingMix(Mix, Protocol):
     """The part of `Pipeline` that is iterated over."""
 
     adapt: Adapt | None
-    plan: Plan
-    batching: Batching
     source_names: tuple[str, ...]
-    prefetch_bytes: int | None
 
-    @property
-    def compiled(self) -> Compiled: ...
     def adapted(self) -> tuple[AdaptState, Cursor] | None: ...
-    def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None, /) -> Staging: ...
-    def state(self, step: int, /) -> State: ...
-    def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
 
 
 class _Window(NamedTuple):
@@ -74,25 +62,27 @@ class AdaptiveIterator(Iterator[Batch]):
 
     _reported: Totals | None = None
 
-    def __init__(self, pipeline: _Mix, rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: _AdaptingMix, rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
         self._output, self._to_torch = output, tensors() if output == "torch" else None
         every, most = self._adapt.every, chunk_program(self._compiled.program, pipeline.prefetch_bytes).num_steps
         steps = max(steps for steps in range(1, min(every, most) + 1) if every % steps == 0)
         self._program = self._compiled.program.resized(steps, rows.stop - rows.start)
-        self._lag = int(isinstance(self._compiled.reader, Fed))
-        self._threads = ThreadPoolExecutor(1) if self._lag else None
+        self._host: HostReader | None = None
+        if isinstance(self._compiled.reader, Fed):
+            self._host = host_of(int(self._compiled.reader.token))
+            self._host.add_user(self)
         started = pipeline.adapted()
         assert started is not None
         self._begin(0, 0, started[0], started[1:])
-        if self._lag:
+        if self._host is not None:
             self._append()
 
     def _begin(self, step: int, window: int, state: AdaptState, begins: Sequence[Cursor]) -> None:
         """Begin at a step, with the windows that begin at some cursors, and the number of the first of them."""
         self.step, self._window, self._state, self._windows = step, window, state, deque[_Window]()
-        self._ahead: tuple[int, Future[Reader]] | None = None
+        self._ahead: tuple[int, Reading] | None = None
         self._batches: deque[Batch] = deque()
         for begin in begins:
             self._locate(begin)
@@ -132,11 +122,12 @@ class AdaptiveIterator(Iterator[Batch]):
         program, located = self._program, self._windows[0].located
         begins = self._begins(within)
         reader = self._compiled.reader
-        if self._threads is not None:
+        if self._host is not None:
+            assert isinstance(reader, Fed)
             step = self.step - self.step % program.num_steps
             if self._ahead is None or self._ahead[0] != step:
                 self._ahead = self._read(0, within)
-            reader = self._ahead[1].result()
+            reader = reader.staged(self._host.finished(self._ahead[1]))
             after = within + program.num_steps
             self._ahead = self._read(*divmod(after, self._adapt.every))
         flat: Record = compute_chunk()(
@@ -151,19 +142,13 @@ class AdaptiveIterator(Iterator[Batch]):
         steps = within + np.arange(self._program.num_steps)
         return np.asarray(steps * self._adapt.batch_size + self._rows.start, np.uint32)
 
-    def _read(self, window: int, within: int) -> tuple[int, Future[Reader]]:
+    def _read(self, window: int, within: int) -> tuple[int, Reading]:
         """Have the records of a chunk read."""
-        assert self._threads is not None
-        reader, located = self._compiled.reader, self._windows[window].located
-        assert isinstance(reader, Fed)
-        begins = self._begins(within)
-        first = self.step - self.step % self._adapt.every + window * self._adapt.every
-
-        def read() -> Reader:
-            source, record = rows_of(located, 0, self._program, begins, None)
-            return reader.staged(self._pipeline.read_on_host(source, record, len(source)))
-
-        return first + within, self._threads.submit(read)
+        assert self._host is not None
+        program, first = self._program, self.step - self.step % self._adapt.every + window * self._adapt.every
+        rows = partial(rows_of, self._windows[window].located, 0, program, self._begins(within), None)
+        into = Staging(self._host.specs, program.num_steps * program.num_rows * (1 + program.is_paired))
+        return first + within, self._host.start(rows, into, Metrics())
 
     def _given(self, flat: jax.Array, rows: slice, shape: tuple[int, ...]) -> Any:
         if self._output == "numpy":
@@ -247,5 +232,5 @@ class AdaptiveIterator(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop reading ahead."""
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
+        if self._host is not None:
+            self._host.remove_user(self)

@@ -60,6 +60,40 @@ def block_steps(program: Program, stride: int = 1) -> int:
     return steps * max(1, _BLOCK_RECORDS // (steps * program.batch_size))
 
 
+def loop_of(mix: Mix, num_rows: int, stride: int = 1, output: Output = "numpy") -> tuple[Program, int]:
+    """What a loop over a mix computes in one call, and the batches that it locates in one; see `BatchIterator`."""
+    compiled, size = mix.compiled, mix.batching.batch_size
+    num_steps = chunk_program(compiled.program, mix.prefetch_bytes).num_steps
+    if not _is_on_host(compiled, output):
+        num_steps = min(num_steps, _SLICED_STEPS)
+    if isinstance(compiled.reader, Fed):
+        host = host_of(int(compiled.reader.token))
+        step_bytes = max(_rows_read(compiled.program, num_rows, stride) * host.record_bytes, 1)
+        num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // _NUM_STAGED) // step_bytes))
+    # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
+    bound = mix.plan.most_records
+    most = math.inf if bound is None else max(1, -(-bound // (size * stride)))
+    if most <= num_steps * _SHORT_CHUNKS:
+        num_steps = math.ceil(most / math.ceil(most / num_steps))
+    program = compiled.program.resized(num_steps, num_rows)
+    num_located = block_steps(program, stride)
+    if most < math.inf:
+        num_located = min(num_located, -(-int(most) // num_steps) * num_steps * stride)
+    return program, num_located
+
+
+def _is_on_host(compiled: Compiled, output: Output) -> bool:
+    """Whether batches are rows of NumPy arrays: on a CPU, what lies in the device's memory is one as well."""
+    (device,) = compiled.plan.size.devices()
+    return output == "numpy" or device.platform == "cpu"
+
+
+def _rows_read(program: Program, num_rows: int, stride: int) -> int:
+    """Rows that are read for a batch: where not all rows of a chunk are computed, each one's partner as well."""
+    is_whole = stride == 1 and num_rows == program.batch_size
+    return num_rows * (2 if program.is_paired and not is_whole else 1)
+
+
 @dataclass(frozen=True, eq=False)
 class _Chunk:
     """Some batches that are computed in one call, or will be.
@@ -79,7 +113,7 @@ class _Chunk:
     reading: Reading | None
 
 
-class _Mix(Protocol):
+class Mix(Protocol):
     """The part of `Pipeline` that is iterated over.
 
     Attributes:
@@ -122,7 +156,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        pipeline: _Mix,
+        pipeline: Mix,
         *,
         start: int,
         rows: Callable[[int], slice],
@@ -140,33 +174,19 @@ class BatchIterator(Iterator[Batch]):
         compiled, size = self._compiled, pipeline.batching.batch_size
         (self._device,) = compiled.plan.size.devices()
         self._stream = xla.streams(self._device)
-        # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
-        self._on_host = output == "numpy" or self._device.platform == "cpu"
-        num_steps = chunk_program(compiled.program, pipeline.prefetch_bytes).num_steps
-        if not self._on_host:
-            num_steps = min(num_steps, _SLICED_STEPS)
+        self._on_host = _is_on_host(compiled, output)
         whole = rows(size)
         num_rows = whole.stop - whole.start
         self._is_whole = stride == 1 and num_rows == size
-        self._metrics = Metrics()
+        self._program, self._block_steps = loop_of(pipeline, num_rows, stride, output)
+        self._stride, self._metrics = stride, Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
             host.add_user(self)
-            # For each row, and where not all rows of a chunk are computed, for its partner.
-            self._num_read = 2 if compiled.program.is_paired and not self._is_whole else 1
-            step_bytes = max(num_rows * host.record_bytes * self._num_read, 1)
-            num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // 3) // step_bytes))
-            self._num_staged = min(max(host.prefetch_bytes // (num_steps * step_bytes), 2), _NUM_STAGED)
+            self._num_read = _rows_read(compiled.program, num_rows, stride)
+            chunk_bytes = max(self._program.num_steps * self._num_read * host.record_bytes, 1)
+            self._num_staged = min(max(host.prefetch_bytes // chunk_bytes, 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
-        # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
-        bound = self._plan.most_records
-        most = math.inf if bound is None else max(1, -(-bound // (size * stride)))
-        if most <= num_steps * _SHORT_CHUNKS:
-            num_steps = math.ceil(most / math.ceil(most / num_steps))
-        self._program = compiled.program.resized(num_steps, num_rows)
-        self._stride, self._block_steps = stride, block_steps(self._program, stride)
-        if most < math.inf:
-            self._block_steps = min(self._block_steps, -(-int(most) // num_steps) * num_steps * stride)
         self._all_buffers = pipeline.buffers
         self._begin = whole.start
         self._put = {
@@ -179,7 +199,7 @@ class BatchIterator(Iterator[Batch]):
         self._is_closed = False
         self._seek(start)
 
-    def _adopt(self, pipeline: _Mix) -> None:
+    def _adopt(self, pipeline: Mix) -> None:
         """Take from a pipeline, or one of the same data under another plan."""
         self._pipeline, self._batching = pipeline, pipeline.batching
         self._compiled, self._plan, self._end = pipeline.compiled, pipeline.plan, self._batching.num_batches
@@ -240,7 +260,7 @@ class BatchIterator(Iterator[Batch]):
         if program not in self._stagings:
             assert self._host is not None
             assert isinstance(self._compiled.reader, Fed)
-            rows = program.num_steps * program.num_rows * self._num_read
+            rows = program.num_steps * self._num_read
             self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
         return self._stagings[program]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
@@ -26,11 +27,11 @@ from datamix.pipeline.batching import Batching, Remainder, RowOrder, Skip, shard
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
-from datamix.pipeline.iterator import BatchIterator, Output
+from datamix.pipeline.iterator import BatchIterator, Output, loop_of
 from datamix.pipeline.locate import Located, PlanArrays, arrays_of, start_at
 from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Compiled, Program, locate_block, next_flat
+from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
@@ -38,7 +39,7 @@ from datamix.pipeline.readers.resident import read_resident
 from datamix.pipeline.records import Records
 from datamix.pipeline.sharding import GlobalIterator
 from datamix.pipeline.state import FORMAT, Past, State, check
-from datamix.pipeline.transform import Numbers
+from datamix.pipeline.transform import NOT_ASKED, Numbers
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
@@ -325,15 +326,11 @@ class Pipeline:
         program, _, row_order, numbers = self._layout
         shuffled, paired = (each is not None for each in row_order)
         row_order = RowOrder.of(plan, batching, shuffled=shuffled, paired=paired)
-        other = object.__new__(Pipeline)
-        other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
-        other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
-        other._make_past, other.history, other.first_block = self._make_past, self.history, None
-        other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
-        other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
-        other.class_names = self.class_names
-        other._layout, other._reader = _Layout(program, self._plan_arrays(plan), row_order, numbers), self._reader
-        other.recipe, other.viewer = None, self.viewer
+        other = copy(self)
+        other.plan, other.batching, other.first_block, other.recipe = plan, batching, None, None
+        other._layout = _Layout(program, self._plan_arrays(plan), row_order, numbers)
+        for name in ("_compiled", "_settings", "_past"):  # of the plan that was
+            other.__dict__.pop(name, None)
         return other
 
     def view(
@@ -405,15 +402,24 @@ class Pipeline:
         """
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
-        index = self._index(step)
-        rows, cursor, compiled = self.batching.num_rows(index), self.start(index), self.compiled
-        if isinstance(compiled.reader, Fed):
-            located, _ = locate_block()(compiled.plan, compiled.row_order, cursor, 1, self.batch_size)
+        index, compiled, size = self._index(step), self.compiled, self.batch_size
+        rows, program, num_located = self.batching.num_rows(index), compiled.program, 1
+        is_branched = len(program.branches) > 1
+        if is_branched:  # which takes seconds to compile: what the loop computes with, of which one batch is asked for
+            program, num_located = loop_of(self, size)
+        located, _ = locate_block()(compiled.plan, compiled.row_order, self.start(index), num_located, size)
+        if is_branched:
+            record = np.array(located.record)
+            record[size:] = NOT_ASKED
+            located = located._replace(record=jax.device_put(record))
+        reader = compiled.reader
+        if isinstance(reader, Fed):
             source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
-            staging = self.read_on_host(source, record, self.batch_size)
-            compiled = replace(compiled, reader=compiled.reader.staged(staging))
-        flat, _ = next_flat(compiled, cursor)
-        return {leaf: np.asarray(flat[leaf]).reshape(-1, *part.shape)[:rows] for leaf, part in self.spec.items()}
+            reader = reader.staged(self.read_on_host(source, record, program.num_steps * size))
+        into = Buffers(program).take()
+        flat = compute_chunk()(program, reader, compiled.numbers, located, np.uint32(0), None, into)
+        batch = {leaf: xla.host_view(flat[leaf])[:rows].reshape(rows, *part.shape) for leaf, part in self.spec.items()}
+        return {leaf: values.copy() for leaf, values in batch.items()} if is_branched else batch
 
     def where(self, step: int) -> list[Place]:
         """The records in the batch at a step, a row each; known from the position, so that none is read.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from datamix.operators.base import Traits
@@ -21,8 +22,10 @@ from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Record
 
 # Records of one branch that go through its operators together where branches differ: enough that the cost
-# of a block, some 20 µs, is little beside a resize; few enough that a small share wastes little.
-_BLOCK_ROWS = 128
+# of a block, some 10 µs, is little beside a resize; few enough that a small share wastes little.
+_BLOCK_ROWS = 64
+NOT_ASKED = np.uint32(2**32 - 1)
+"""The record of a row of which what is computed does not matter."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -134,26 +137,29 @@ def by_branch(
       branches: One for each group of sources; static.
       through: Puts some rows through a branch: takes the branch, the rows, their indices, uint32 [count], and whether
         each is a record of the branch, bool [count].
-      located: Which record stands in each row.
+      located: Which record stands in each row. Nothing is computed where it is `NOT_ASKED`.
     """
-    count = len(located.source)
+    count, num_branches = len(located.source), len(branches)
     width = min(_BLOCK_ROWS, count)
     row = jnp.arange(count, dtype=jnp.uint32)
-    members = [jnp.isin(located.source, jnp.asarray(branch.sources, jnp.uint32)) for branch in branches]
-    ranks = [jnp.cumsum(member, dtype=jnp.uint32) for member in members]
-    begins = jnp.cumsum(jnp.stack([jnp.uint32(0), *(rank[-1] for rank in ranks)]), dtype=jnp.uint32)
+    number_of = np.zeros(1 + max(max(branch.sources) for branch in branches), np.uint32)
+    for number, branch in enumerate(branches):
+        number_of[list(branch.sources)] = number
+    branch_of = jnp.where(located.record == NOT_ASKED, jnp.uint32(num_branches), choose(number_of, located.source))
+    members = branch_of[:, None] == jnp.arange(num_branches + 1, dtype=jnp.uint32)
+    ranks = jnp.cumsum(members, axis=0, dtype=jnp.uint32)
+    begins = jnp.cumsum(jnp.pad(ranks[-1], (1, 0)), dtype=jnp.uint32)
     # Sorted by branch, each record has a place; what a last block does past its branch's end, the next one does again.
-    place = sum(
-        jnp.where(member, begin + rank - 1, 0) for member, begin, rank in zip(members, begins, ranks, strict=False)
-    )
+    place = jnp.where(members, begins[:-1] + ranks - 1, 0).sum(axis=1, dtype=jnp.uint32)
     ordered = jnp.zeros(count + width, jnp.uint32).at[place].set(row, mode="promise_in_bounds", unique_indices=True)
     mixed: Record = {}
-    for branch, member, begin, end in zip(branches, members, begins[:-1], begins[1:], strict=True):
+    for number, branch in enumerate(branches):
+        begin, end = begins[number], begins[number + 1]
 
-        def block(i: jax.Array, branch: Branch = branch, member: jax.Array = member) -> Record:
+        def block(i: jax.Array, number: int = number, branch: Branch = branch) -> Record:
             index = lax.dynamic_slice(ordered, (i,), (width,))
             rows: Located = jax.tree.map(lambda values: look_up(values, index), located)
-            return through(branch, rows, index, look_up(member, index))
+            return through(branch, rows, index, look_up(branch_of, index) == number)
 
         def put(i: jax.Array, mixed: Record, begin: jax.Array = begin, block: Callable[..., Record] = block) -> Record:
             at = begin + i.astype(jnp.uint32) * width

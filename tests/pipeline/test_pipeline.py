@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import datamix
 from datamix.errors import ConfigError, DataError, StateError
+from datamix.testing import traces
 
 
 @pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
@@ -338,3 +339,16 @@ def test_a_pipeline_without_a_call_is_not_pickled(load: Callable[..., datamix.Pi
     pipeline.recipe = None
     with pytest.raises(ConfigError, match=r"pickled as the call of datamix\.load or datamix\.mix"):
         pickle.dumps(pipeline)
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_a_batch_by_index_of_several_shapes_runs_in_the_program_of_the_loop(placement: str) -> None:
+    draw = np.random.default_rng(0)
+    sources = {f"s{i}": {"image": draw.integers(0, 256, (50, 8 + i, 8, 1), dtype=np.uint8)} for i in range(3)}
+    operators = {name: [{"resize": {"height": 6, "width": 6}}] for name in sources}
+    pipeline = datamix.mix(sources, operators=operators, batch_size=16, stop="forever", placement=placement)
+    batches = list(itertools.islice(pipeline, 3))
+    with traces() as counts:
+        for step in (2, 0, 1):
+            np.testing.assert_array_equal(pipeline[step]["image"], batches[step]["image"])
+    assert not counts

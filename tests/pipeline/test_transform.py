@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamix.pipeline.locate import Located
-from datamix.pipeline.transform import Branch, by_branch
+from datamix.pipeline.transform import NOT_ASKED, Branch, by_branch
 
 BRANCHES = [Branch(group=i, sources=sources, steps=(), numbers=i) for i, sources in enumerate([(0, 3), (1,), (2,)])]
 
@@ -39,5 +39,21 @@ def test_each_branch_works_on_its_own_records_alone(shares: tuple[float, ...], c
     np.testing.assert_array_equal(mixed["row"], np.stack([np.arange(count), source], axis=1) * 10 + branch[:, None])
     for group, num_rows in worked.items():
         num_records = int((branch == group).sum())
-        block = min(128, count)
+        block = min(64, count)
         assert num_rows == -(-num_records // block) * block
+
+
+def test_rows_that_are_not_asked_for_are_not_computed() -> None:
+    record = np.where(np.arange(1000) < 10, np.arange(1000), NOT_ASKED).astype(np.uint32)
+    located = Located(jnp.arange(1000, dtype=jnp.uint32) % 4, jnp.zeros(1000, jnp.uint32), jnp.asarray(record))
+    blocks: list[int] = []
+
+    def through(branch: Branch, rows: Located, index: jax.Array, member: jax.Array) -> dict[str, jax.Array]:
+        jax.debug.callback(lambda member: blocks.append(int(member.sum())), member)
+        return {"record": rows.record, "group": jnp.full(len(index), branch.group)}
+
+    mixed = jax.jit(lambda located: by_branch(BRANCHES, through, located))(located)
+    jax.effects_barrier()
+    assert sorted(blocks) == [2, 3, 5]
+    np.testing.assert_array_equal(mixed["record"][:10], np.arange(10))
+    np.testing.assert_array_equal(mixed["group"][:10], [0, 1, 2, 0, 0, 1, 2, 0, 0, 1])
