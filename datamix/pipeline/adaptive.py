@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -43,9 +43,7 @@ class _Window(NamedTuple):
     located: Located
 
 
-@cache
-def _turned() -> Any:
-    return tracing.jit(lambda adapt, *args: adapt.turned(*args), static_argnums=0)
+_turned = tracing.jit(Adapt.turned, static_argnums=0)
 
 
 class AdaptiveIterator(Iterator[Batch]):
@@ -94,7 +92,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     def _append(self) -> None:
         """Locate another window, under the weights that follow from all losses so far."""
-        self._state, cursor = _turned()(self._adapt, self._state, self._end, self._compiled.plan)
+        self._state, cursor = _turned(self._adapt, self._state, self._end, self._compiled.plan)
         self._locate(cursor)
 
     def __next__(self) -> Batch:

@@ -60,11 +60,18 @@ def block_steps(program: Program, stride: int = 1) -> int:
     return steps * max(1, _BLOCK_RECORDS // (steps * program.batch_size))
 
 
-def loop_of(mix: Mix, num_rows: int, stride: int = 1, output: Output = "numpy") -> tuple[Program, int]:
-    """What a loop over a mix computes in one call, and the batches that it locates in one; see `BatchIterator`."""
+def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
+    """What a loop over a mix computes in one call, and how many batches it locates in one.
+
+    Args:
+      mix: The mix.
+      num_rows: The rows that are given of each batch.
+      stride: See `BatchIterator`.
+      on_host: Whether they are given as NumPy arrays, or as views of them.
+    """
     compiled, size = mix.compiled, mix.batching.batch_size
     num_steps = chunk_program(compiled.program, mix.prefetch_bytes).num_steps
-    if not _is_on_host(compiled, output):
+    if not on_host:
         num_steps = min(num_steps, _SLICED_STEPS)
     if isinstance(compiled.reader, Fed):
         host = host_of(int(compiled.reader.token))
@@ -80,12 +87,6 @@ def loop_of(mix: Mix, num_rows: int, stride: int = 1, output: Output = "numpy") 
     if most < math.inf:
         num_located = min(num_located, -(-int(most) // num_steps) * num_steps * stride)
     return program, num_located
-
-
-def _is_on_host(compiled: Compiled, output: Output) -> bool:
-    """Whether batches are rows of NumPy arrays: on a CPU, what lies in the device's memory is one as well."""
-    (device,) = compiled.plan.size.devices()
-    return output == "numpy" or device.platform == "cpu"
 
 
 def _rows_read(program: Program, num_rows: int, stride: int) -> int:
@@ -174,11 +175,12 @@ class BatchIterator(Iterator[Batch]):
         compiled, size = self._compiled, pipeline.batching.batch_size
         (self._device,) = compiled.plan.size.devices()
         self._stream = xla.streams(self._device)
-        self._on_host = _is_on_host(compiled, output)
+        # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
+        self._on_host = output == "numpy" or self._device.platform == "cpu"
         whole = rows(size)
         num_rows = whole.stop - whole.start
         self._is_whole = stride == 1 and num_rows == size
-        self._program, self._block_steps = loop_of(pipeline, num_rows, stride, output)
+        self._program, self._block_steps = loop_of(pipeline, num_rows, stride, on_host=self._on_host)
         self._stride, self._metrics = stride, Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))

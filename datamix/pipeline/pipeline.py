@@ -303,7 +303,7 @@ class Pipeline:
             return self
         other = self._with_plan(Plan.of(replace(self.plan.spec, begin=begin)))
         other.history = history
-        other.recipe = self.recipe and partial(_gone_on, self.recipe, history)
+        other.recipe = self.recipe and partial(_then, self.recipe, "_continued", history)
         return other
 
     def with_weights(self, weights: Mapping[str, Number]) -> Pipeline:
@@ -317,7 +317,7 @@ class Pipeline:
           ConfigError: There is no such source, or the numbers make no mix.
         """
         other = self._with_plan(self.plan.with_weights(weights))
-        other.recipe = self.recipe and partial(_reweighted, self.recipe, dict(weights))
+        other.recipe = self.recipe and partial(_then, self.recipe, "with_weights", dict(weights))
         return other
 
     def _with_plan(self, plan: Plan) -> Pipeline:
@@ -354,7 +354,7 @@ class Pipeline:
         if self.viewer is None:
             raise ConfigError("views are of pipelines that datamix.load or datamix.mix has made.")
         other = self.viewer(self, split, shuffle=shuffle, random=random)
-        other.recipe = self.recipe and partial(_viewed, self.recipe, split, shuffle=shuffle, random=random)
+        other.recipe = self.recipe and partial(_then, self.recipe, "view", split, shuffle=shuffle, random=random)
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
@@ -565,16 +565,10 @@ class _OnDevice:
         return self.reader
 
 
-def _reweighted(recipe: Callable[[], Pipeline], weights: Mapping[str, Number]) -> Pipeline:
-    return recipe().with_weights(weights)
-
-
-def _viewed(recipe: Callable[[], Pipeline], split: str | Mapping[str, Any] | None, **settings: Any) -> Pipeline:
-    return recipe().view(split, **settings)
-
-
-def _gone_on(recipe: Callable[[], Pipeline], history: Sequence[Mapping[str, Any]]) -> Pipeline:
-    return recipe()._continued(history)
+def _then(recipe: Callable[[], Pipeline], method: str, *arguments: Any, **settings: Any) -> Pipeline:
+    """What a method of a recipe's pipeline gives."""
+    pipeline: Pipeline = getattr(recipe(), method)(*arguments, **settings)
+    return pipeline
 
 
 def _digests(pipeline: Pipeline) -> dict[str, object]:

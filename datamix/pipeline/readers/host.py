@@ -353,10 +353,8 @@ class HostReader:
                     reading = self.start(request, Staging(self.specs, len(request[0])), Metrics())
                 self._ahead[key] = reading
             reading = self._ahead.pop(_key(requests[0]))
-            if (
-                len(self._ahead) * len(requests[0][0]) * self.record_bytes > self.prefetch_bytes
-                and len(self._ahead) > 1
-            ):
+            ahead_bytes = len(self._ahead) * len(requests[0][0]) * self.record_bytes
+            if ahead_bytes > self.prefetch_bytes and len(self._ahead) > 1:
                 self._ahead.pop(next(iter(self._ahead))).cancelled = True
         return reading
 
@@ -391,8 +389,7 @@ class HostReader:
         index[order] = np.arange(len(order)) - np.repeat(firsts, counts)
         present = np.flatnonzero(counts)
         counts, seconds = counts[present], self._record_s[present]
-        least, most = _TASK_S
-        task_s = min(max(float(counts @ seconds) / self.threads, least), most)
+        task_s = min(max(float(counts @ seconds) / self.threads, _TASK_S[0]), _TASK_S[1])
         tasks: list[list[tuple[int, int, np.ndarray]]] = []
         filled_s = task_s
         # Python's numbers, which take a tenth of the time of NumPy's.
