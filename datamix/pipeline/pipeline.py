@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
@@ -326,11 +325,12 @@ class Pipeline:
         program, _, row_order, numbers = self._layout
         shuffled, paired = (each is not None for each in row_order)
         row_order = RowOrder.of(plan, batching, shuffled=shuffled, paired=paired)
-        other = copy(self)
+        other = object.__new__(Pipeline)  # not `copy`, which would make it anew as pickle does
+        other.__dict__ |= self.__dict__
+        for of_plan in ("_compiled", "_settings", "_past"):
+            other.__dict__.pop(of_plan, None)
         other.plan, other.batching, other.first_block, other.recipe = plan, batching, None, None
         other._layout = _Layout(program, self._plan_arrays(plan), row_order, numbers)
-        for name in ("_compiled", "_settings", "_past"):  # of the plan that was
-            other.__dict__.pop(name, None)
         return other
 
     def view(
