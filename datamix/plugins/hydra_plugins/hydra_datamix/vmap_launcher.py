@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 ConfigStore.instance().store(
     group="hydra/launcher",
     name="vmap",
-    node={"_target_": f"{__name__}.VmapLauncher", "execution": "auto"},
+    node={"_target_": f"{__name__}.VmapLauncher", "execution": "auto", "lanes": None},
     provider="datamix",
 )
 
@@ -23,11 +24,14 @@ class VmapLauncher(BasicLauncher):
 
     Args:
       execution: "vmap" trains all at once, "threads" side by side on the processors, "auto" as suits the device.
+      lanes: The name that `execution` had before.
     """
 
-    def __init__(self, execution: str = "auto") -> None:
+    def __init__(self, execution: str = "auto", lanes: str | None = None) -> None:
         super().__init__()
-        self.execution = execution
+        if lanes is not None:
+            print("hydra.launcher.lanes is now called hydra.launcher.execution.", file=sys.stderr)
+        self.execution = lanes or execution
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from datamix.sweeps.launching import check_execution

@@ -15,11 +15,19 @@ def test_hydra_finds_it():
     assert f"{VmapLauncher.__module__}.VmapLauncher" in names
 
 
-def test_the_way_to_execute_is_chosen_by_the_device_unless_it_is_said():
+def test_the_name_that_its_setting_had_still_sets_it(capsys):
     assert (VmapLauncher().execution, VmapLauncher(execution="vmap").execution) == ("auto", "vmap")
+    assert capsys.readouterr().err == ""
+    assert VmapLauncher(lanes="threads").execution == "threads"
+    assert capsys.readouterr().err == "hydra.launcher.lanes is now called hydra.launcher.execution.\n"
 
 
 def test_a_way_to_execute_that_there_is_not_ends_the_sweep_before_a_job_runs(call_datamix, tmp_path):
     mistake = call_datamix(*PLAN, "hydra.launcher.execution=thread", "hydra.sweep.dir=s").mistake
     assert mistake.startswith("ConfigError: hydra.launcher.execution = 'thread'. Did you mean 'threads'? Known: ")
     assert not list(tmp_path.rglob("report.json"))
+
+
+def test_the_name_that_the_key_had_is_accepted_with_a_line(call_datamix):
+    ended = call_datamix(*PLAN, "hydra.launcher.lanes=threads")
+    assert (ended.code, ended.err) == (0, "hydra.launcher.lanes is now called hydra.launcher.execution.\n")
