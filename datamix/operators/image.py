@@ -5,7 +5,7 @@ A fourth channel is alpha: how opaque each pixel is.
 
 from __future__ import annotations
 
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -170,9 +170,10 @@ def _taps(
     num_inputs: int, num_outputs: int, method: str
 ) -> tuple[Int32[np.ndarray, "outputs taps"], Float32[np.ndarray, "outputs taps"]]:
     """The inputs that each output of a resized axis is made of, and their weights."""
+    # In one program: each operation by itself would be compiled as well, ten times as long.
+    resized = jax.jit(partial(jax.image.resize, shape=(num_inputs, num_outputs), method=method))
     with jax.ensure_compile_time_eval():
-        identity = jnp.eye(num_inputs, dtype=jnp.float32)
-        weights = np.asarray(jax.image.resize(identity, (num_inputs, num_outputs), method)).T
+        weights = np.asarray(resized(np.eye(num_inputs, dtype=np.float32))).T
     num_taps = max(1, int((weights != 0).sum(axis=1).max()))
     # The inputs that count come first, in their order; what fills up the shorter rows weighs 0.
     index = np.sort(np.argsort(weights == 0, axis=1, kind="stable")[:, :num_taps], axis=1)
