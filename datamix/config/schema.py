@@ -161,7 +161,7 @@ class SweepConfig:
       directories: Directories of the sweeps to report on.
       goal_weights: Weights by source; the metric is then the mean of the sources' by them.
       num_next: How many ratios to propose.
-      auto: How many rounds of these are tried at most, until they promise nothing more.
+      auto: How many further rounds a sweep may run by itself, each of `num_next` ratios, while they promise a gain.
       verbose: Whether a sweep prints all that its jobs print.
     """
 

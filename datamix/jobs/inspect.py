@@ -37,7 +37,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     try:
         batch, places = pipeline[step], pipeline.where(step)
     except IndexError as error:
-        raise ConfigError(f"there is no {error}", key="job.step", value=step) from error
+        raise ConfigError(str(error), key="job.step", value=step) from error
     step += 0 if step >= 0 else len(pipeline)
     labels = [label_of(batch, row) for row in range(len(places))]
     names = [class_of(pipeline, place.source, label) for place, label in zip(places, labels, strict=True)]

@@ -26,9 +26,9 @@ LEAST_SLOTS, _MOST_SLOTS = 2**13, 2**22
 _ENOUGH_RARE_SLOTS = 4  # a cycle in which the rarest source has so many is not made longer for it
 _MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the cycle, not moved apart from others'
 _LARGE_SHARE = 1 / 32
-_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots that a source may be off its line, the first that works
-_NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths that are compared at a time, and how often for twice as many slots
-_SLOTS_PER_SOURCE = 64  # of which a cycle may always have as many
+_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots from a source's line: the first that works
+_NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths of a cycle that a try compares; tries, each of twice the slots
+_SLOTS_PER_SOURCE = 64  # a cycle may be so long for each source, however small `slots` is
 _UNIT = 2**96  # the parts of a slot in which amounts are counted
 _ONE = 2**64
 _SMALLEST = 2.0**-50
@@ -52,7 +52,8 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
     parts = [shares[source] for source in active]
     sizes = np.asarray([float(part) for part in parts])
     if sizes.min() < _SMALLEST:
-        raise ConfigError(f"a share of {sizes.min():.3g} is below one record in 2^50; raise it, or make it 0.")
+        text = f"a share of {sizes.min():.3g} is below one record in 2^50; raise it, or make it 0."
+        raise ConfigError(text, key="mix")
     large = sizes >= _LARGE_SHARE
     most, slots = 2 * LEAST_SLOTS, max(slots, _SLOTS_PER_SOURCE * len(parts))
     while most < slots and sizes.min() * most < _ENOUGH_RARE_SLOTS:
@@ -60,8 +61,8 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
     tries: list[tuple[float, Carried]] = []
     while not tries or (min(tries)[0] > 2 and len(tries) < _MAX_TRIES and most <= slots):
         if most > _MOST_SLOTS:
-            text = f"a share of {sizes.min():.3g} is below one record in {_MOST_SLOTS:,}, and too many are; raise them"
-            raise ConfigError(f"{text}, or make some 0.")
+            text = f"a share of {sizes.min():.3g} is below one record in {_MOST_SLOTS:,}, and there are too many such"
+            raise ConfigError(f"{text} shares; raise them, or make some 0.", key="mix")
         # Of many lengths, that at which large sources have the least over.
         lengths = most - np.arange(_NUM_LENGTHS) * (most // 2 // _NUM_LENGTHS)
         over = sizes[large] * lengths[:, None]

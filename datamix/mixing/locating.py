@@ -185,7 +185,7 @@ class Locator:
         return around[bisect_left(around, tokens, key=given)]
 
     def refusal(self) -> ConfigError | None:
-        """The error in which a mix ends that would else have no end, but may not go beyond a source's last epoch."""
+        """The error at the end of an endless mix that `at_max_epochs=error` stops; None for every other mix."""
         last = self.stages[-1]
         if not self._ends_at_cap or last.length is None:
             return None

@@ -110,7 +110,8 @@ def largest_credit(demand: Demand) -> Table | Carried:
     At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
     """
     if demand.group.depth > 1 or demand.lengths:
-        raise ConfigError("largest_credit mixes single records of sources side by side", key="mix._target_")
+        text = "it takes no mix within the mix, and follows no lengths"
+        raise ConfigError(text, key="mix", value="largest_credit", hint="Use mix=proportional.")
     if demand.horizon is None:
         return _spread(demand, demand.group, None)
     return Table(by_credit(demand.shares, demand.credit, demand.horizon), demand.num_sources)

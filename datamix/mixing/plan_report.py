@@ -15,7 +15,7 @@ from datamix.mixing.periods import Table
 from datamix.mixing.stages import Stage
 from datamix.mixing.table_fills import TABLE_SLOTS
 
-# How many positions are walked for the largest deviation; the bound makes more of them tell nothing new.
+# Positions that are walked for the largest deviation; the order's bound holds beyond them as well.
 _WALKED = 2**20
 _SMOOTHED = 200  # slots of a mix whose share of each source is drawn as one
 _FAR = 10**9  # records of a mix without end over which a drift of one record would matter

@@ -148,7 +148,8 @@ class _Cutter:
         if not isinstance(period, Period):
             raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
         if capped and period.sets_shares and not self._stop_drops:
-            raise ConfigError("this order gives whole sources, and stop.epochs says how often", key="mix.max_epochs")
+            text = "this order gives every source whole; leave it out, and set stop.epochs to say how often"
+            raise ConfigError(text, key="mix.max_epochs")
         length, ends = room, False
         if _within(room, period, wanted, waits_for):
             length, ends = _slots_until(waits_for, now, period, wanted) - self._beyond, True
@@ -176,7 +177,7 @@ class _Cutter:
 
 
 def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> bool:
-    """Whether one, or all, of the sources get as many slots as are wanted of them within so many; None without end."""
+    """Whether a period gives any source (or all, by `waits_for`) its `wanted` slots within `room`; None is no bound."""
     if room is None or not wanted:
         return bool(wanted)
     counts = period.counts(room)

@@ -277,4 +277,4 @@ def _enough(slots: int, least: Fraction) -> int:
 def _refuse_rare(shares: Shares, length: int) -> None:
     if min(shares) * length < 1:
         text = f"a share of {float(min(shares)):.3g} is below one record in {LONG_TABLE_SLOTS:,}"
-        raise ConfigError(f"{text}; raise it, or make it 0.")
+        raise ConfigError(f"{text}; raise it, or make it 0.", key="mix")

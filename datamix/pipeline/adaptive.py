@@ -222,7 +222,9 @@ class AdaptiveIterator(Iterator[Batch]):
                 for text, leaf in zip(state["arrays"], leaves, strict=True)
             ]
         except (LookupError, TypeError, ValueError):
-            raise StateError("this state of a mix that adapts is damaged: its window or arrays are others.") from None
+            raise StateError(
+                "this state of a mix that adapts is damaged: its window or its arrays do not fit; restore another."
+            ) from None
         self._begin(step, window, *jax.tree.unflatten(structure, arrays))
 
     state_dict = get_state = state

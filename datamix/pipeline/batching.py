@@ -122,7 +122,7 @@ class Batching:
         return None if total is None else sum(end - first for first, end in self.kept_runs(0, total))
 
     def after(self, step: int, count: int) -> int:
-        """The step of a batch that is not left out, from the first such at `step` or later so many such batches on.
+        """The step `count` batches after `step`, or after the next one that is kept; batches left out do not count.
 
         >>> [Batching(length=None, batch_size=4, skip=((2, 5),)).after(step, 1) for step in range(6)]
         [1, 5, 6, 6, 6, 6]
@@ -190,7 +190,7 @@ class RowShuffle(NamedTuple):
         """The row of the plan's order that stands in each row of the batches that follow.
 
         Args:
-          position: Slot at which the first batch begins, high and low word, uint32 [2].
+          position: Number of the slot at which the first batch begins: high and low word, uint32 [2].
           num_batches: How many batches; static.
           batch_size: Records in a batch; static.
           slot_records: Records that a slot stands for; static.

@@ -22,14 +22,14 @@ class Online(NamedTuple):
 class Cursor(NamedTuple):
     """A position in the mix.
 
-    Slots (see `datamix.mixing.orders`) are counted in two 32-bit words, so that no 64-bit mode is needed. Where each
-    source stood when the current period began is kept as (epoch, offset), so that no counter grows without end.
+    Slots (see `datamix.mixing.periods.base`) are counted in two 32-bit words, so that no 64-bit mode is needed. Where
+    each source stood when the current cycle began is kept as (epoch, offset), so that no counter grows without end.
 
     Attributes:
-      position: High and low word of the number of the next slot in the mix, uint32 [2].
+      position: Number of the next slot in the mix, not of a record: high and low word, uint32 [2].
       stage: Index of the stage, uint32 [].
-      slot: The next slot within the stage's period, uint32 [].
-      epoch: Epoch of each source when the period began, uint32 [num_sources].
+      slot: The next slot within the cycle of the stage's period, uint32 [].
+      epoch: Epoch of each source when the cycle began, uint32 [num_sources].
       offset: Offset of each source in that epoch, in records, uint32 [num_sources].
       online: The weights and credits of a mix whose weights change on the way; else None.
     """

@@ -39,7 +39,7 @@ _log = logging.getLogger("datamix")
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
-_SHORT_CHUNKS = 4  # a mix of no more chunks has them of equal size: of one a little longer than a chunk, half is waste
+_SHORT_CHUNKS = 4  # a mix of at most so many is cut equally: its last chunk would cost a full one
 _BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead

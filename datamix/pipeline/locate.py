@@ -81,7 +81,7 @@ class Located(NamedTuple):
 
 
 Slots = tuple[jax.Array, jax.Array, jax.Array]
-"""Source of each slot, its epoch when the cursor's period began, and the offset from there, uint32 [count] each."""
+"""Source of each slot, its epoch when the cursor's cycle began, and the offset from there, uint32 [count] each."""
 
 _Carry = tuple[jax.Array, Cursor, Slots]
 

@@ -435,9 +435,11 @@ class Pipeline:
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if 0 <= index * self.batch_size < self.plan.begin:
-            raise IndexError(f"batch {step} of a mix that goes on with another one from record {self.plan.begin:,}")
+            raise IndexError(
+                f"there is no batch {step} in a mix that goes on with another one from record {self.plan.begin:,}"
+            )
         if index < 0 or (length is not None and index >= length):
-            raise IndexError(f"batch {step} of a mix of {'endless' if length is None else length} batches")
+            raise IndexError(f"there is no batch {step} in a mix of {'endless' if length is None else length} batches")
         return index
 
     def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:

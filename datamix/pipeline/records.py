@@ -62,13 +62,13 @@ class Records:
             raise TypeError(f"records are asked for by their numbers, not by {number!r}; several by __getitems__")
         index = int(number) + len(self) if number < 0 else int(number)
         if index < 0:
-            raise IndexError(f"record {number} of a mix of {len(self)}")
+            raise IndexError(f"there is no record {number} in a mix of {len(self)}")
         step, row = divmod(index, self._pipeline.batching.batch_size)
         try:
             batch = self._batch(step)
             return {leaf: np.array(values[row]) for leaf, values in batch.items()}
         except IndexError:
-            raise IndexError(f"record {number} of a mix of {len(self)}") from None
+            raise IndexError(f"there is no record {number} in a mix of {len(self)}") from None
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Arrays]:
         """Several records, in the order of their numbers."""

@@ -120,7 +120,10 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     own = {"loss_weight"} if built.loss_weight else set()  # what no test needs
     differing, spec = ({leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (tests, built))
     if differing != spec:
-        raise ConfigError(f"without its random operators, the mix's records would be {differing}, not {spec}.")
+        raise ConfigError(
+            f"tests leave random operators out, and their records would be {differing}, not {spec}; let an operator "
+            "that is not random make the shape and dtype."
+        )
     test_pipeline = tests.pipeline()
     test_records = {name: source.num_records for name, source in tests.sources.items()}
     for name, count in test_records.items():

@@ -50,7 +50,7 @@ class Run:
       step: The number of steps done.
       cursor: The cursor of the batch at that step.
       state: The state after the last step.
-      note: Whether the run goes on or starts afresh, where `train.resume` asks for it; else empty.
+      note: A sentence: the run goes on, or starts afresh; empty where `train.resume` does not ask for it.
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.
       steps_done: The number of steps in that time.
@@ -363,7 +363,7 @@ def _note(
                 "leave those records out."
             )
         else:
-            text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it so"
+            text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it finite"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     pipeline, plan = run.data.pipeline, run.data.pipeline.plan

@@ -89,8 +89,8 @@ def test_a_preview_shows_first_records_and_histograms(own, tmp_path):
 @pytest.mark.parametrize(
     ("step", "mistake"),
     [
-        ("10", "ConfigError: job.step = 10; there is no batch 10 of a mix of 10 batches."),
-        ("-11", "ConfigError: job.step = -11; there is no batch -11 of a mix of 10 batches."),
+        ("10", "ConfigError: job.step = 10; there is no batch 10 in a mix of 10 batches."),
+        ("-11", "ConfigError: job.step = -11; there is no batch -11 in a mix of 10 batches."),
         ("first", "ConfigError: job.step = 'first'; it is a whole number."),
     ],
 )

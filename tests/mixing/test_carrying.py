@@ -84,13 +84,13 @@ def test_shares_that_fit_a_block_swap_nothing() -> None:
 
 def test_too_many_tiny_shares_are_refused() -> None:
     shares = [1 - Fraction(99, 10**9), *[Fraction(1, 10**9)] * 99]
-    with pytest.raises(ConfigError, match=r"^a share of 1e-09 is below one record in 4,194,304, and too many are; ra"):
+    with pytest.raises(ConfigError, match=r"^mix: a share of 1e-09 is below one record in 4,194,304, and there are"):
         carried(shares, 2**18)
 
 
 def test_a_share_that_nobody_would_ever_meet_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"^a share of 1e-300 is below one record in 2\^50; raise it, or make it 0\.$"
+        ConfigError, match=r"^mix: a share of 1e-300 is below one record in 2\^50; raise it, or make it 0\.$"
     ):
         Plan({"large": 10, "tiny": 10}, {"tiny": 1e-300}, stop="forever")
 

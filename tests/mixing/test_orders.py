@@ -307,5 +307,5 @@ def test_the_largest_credit_without_a_schedule_is_as_proportional():
         Plan({"a": 9, "b": 9}, {"a": 3}, order=order, stop="forever") for order in ("largest_credit", "proportional")
     ]
     assert plans[0].take(0, 40).source.tolist() == plans[1].take(0, 40).source.tolist()
-    with pytest.raises(ConfigError, match="largest_credit mixes single records of sources side by side"):
+    with pytest.raises(ConfigError, match="it takes no mix within the mix, and follows no lengths"):
         Plan({"a.x": 9, "a.y": 9, "b": 9}, order="largest_credit", stop="forever")

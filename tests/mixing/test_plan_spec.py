@@ -121,7 +121,10 @@ def test_what_a_plan_is_resolved_to() -> None:
             {"max_epochs": {"a": 1}, "granularity": "batch", "batch_size": 8, "weights": {"a": 0}},
             r"^mix\.max_epochs\.a = 1; its records fill no batch of 8\.$",
         ),
-        ({"max_epochs": {"a": 1}, "order": "concat"}, r"^mix\.max_epochs: this order gives whole sources"),
+        (
+            {"max_epochs": {"a": 1}, "order": "concat"},
+            r"^mix\.max_epochs: this order gives every source whole; leave it out",
+        ),
     ],
 )
 def test_epochs_that_cannot_be_a_cap(settings, message):

@@ -159,7 +159,7 @@ def test_a_state_of_another_mix_or_none_is_refused():
         mixed("adapt.every=2").iterator().restore(state)
     with pytest.raises(StateError, match="this is no state of datamix"):
         iterator.restore({"step": 3})
-    with pytest.raises(StateError, match="is damaged: its window or arrays are others"):
+    with pytest.raises(StateError, match="is damaged: its window or its arrays do not fit"):
         iterator.restore(state | {"arrays": state["arrays"][1:]})
     with pytest.raises(ConfigError, match=r"^adapt = 'loss_temperature'; .* and it cannot be changed on the way\."):
         iterator.restore(state, changed="mix")

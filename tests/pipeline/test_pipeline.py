@@ -246,9 +246,9 @@ def test_length_and_index_errors(load: Callable[..., datamix.Pipeline], assert_s
     endless, ending = load("stop=forever"), load()
     with pytest.raises(TypeError, match="this mix never ends"):
         len(endless)
-    with pytest.raises(IndexError, match=f"batch {len(ending)} of a mix of {len(ending)} batches"):
+    with pytest.raises(IndexError, match=f"batch {len(ending)} in a mix of {len(ending)} batches"):
         ending[len(ending)]
-    with pytest.raises(IndexError, match="batch -1 of a mix of endless batches"):
+    with pytest.raises(IndexError, match="batch -1 in a mix of endless batches"):
         endless[-1]
     assert_same(ending[-1], ending[len(ending) - 1])
     with pytest.raises(ConfigError, match=r"batch\.size = 1000; it is more than the \d+ records of the whole mix"):

@@ -29,7 +29,7 @@ def test_records_are_the_rows_of_batches(load: Callable[..., datamix.Pipeline], 
     several = records.__getitems__([9, 2, 9])
     assert [record["label"] for record in several] == [rows[number]["label"] for number in (9, 2, 9)]
     for number in (len(rows), -len(rows) - 1):
-        with pytest.raises(IndexError, match=f"record {number} of a mix of {len(rows)}"):
+        with pytest.raises(IndexError, match=f"record {number} in a mix of {len(rows)}"):
             records[number]
     with pytest.raises(TypeError, match=r"by their numbers, not by slice.*__getitems__"):
         records[:2]  # type: ignore[index]

@@ -69,7 +69,7 @@ def test_epochs_and_places(tmp_path):
 
 def test_there_is_no_such_batch():
     pipeline = datamix.mix({"a": numbered(10, 0)}, batch_size=4)
-    with pytest.raises(IndexError, match="batch 2 of a mix of 2 batches"):
+    with pytest.raises(IndexError, match="batch 2 in a mix of 2 batches"):
         pipeline.where(2)
 
 

@@ -53,7 +53,7 @@ class SlotLookup(Protocol):
           num_slots: Slots of the stage before the cursor.
 
         Returns:
-          The cursor's slot, and how often each source had been chosen when the cursor's period began.
+          The cursor's slot, and how often each source had been chosen when the cursor's cycle began.
         """
         ...
 
@@ -66,7 +66,7 @@ class SlotLookup(Protocol):
           here: Whether each of them is asked for, bool [count]; what is returned for the others does not matter.
 
         Returns:
-          Source of each slot, and how many slots the source had before it since the cursor's period began, both
+          Source of each slot, and how many slots the source had before it since the cursor's cycle began, both
           uint32 [count].
         """
         ...
@@ -84,7 +84,7 @@ class SlotLookup(Protocol):
 
         Returns:
           The cursor's next slot, uint32 [], and how many slots each source had between the beginnings of the two
-          periods, uint32 [num_sources].
+          cycles, uint32 [num_sources].
         """
         ...
 
@@ -93,8 +93,8 @@ class RepeatingLookup:
     """The part that the look-ups of all periods that repeat have in common.
 
     Attributes:
-      length: Slots of each stage's period, uint32 [num_stages].
-      quota: Slots of each source in a period, uint32 [num_stages, num_sources].
+      length: Slots of a cycle of each stage's period, uint32 [num_stages].
+      quota: Slots of each source in a cycle, uint32 [num_stages, num_sources].
     """
 
     length: Words
@@ -127,7 +127,7 @@ def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
     same = [period for period in periods if isinstance(period, kinds)]
     if len(same) < len(periods):
         names = ", ".join(sorted({type(period).__name__ for period in periods}))
-        raise ConfigError(f"the stages of this plan have periods of several kinds ({names}); the pipeline takes one.")
+        raise ConfigError(f"the order gives periods of several kinds ({names}); let it give one kind for all stages.")
     return same
 
 

@@ -89,7 +89,7 @@ class Fed:
         return Staged(self.resident, self.is_fed, tuple(staging.rows), staging.index)
 
     def stage(self, located: Located, ahead: Located | None = None) -> Staged:
-        """Read the fed ones of some records in one call, and set the reading of others going that are next."""
+        """Read now those of `located` that lie on the host, and begin to read those of `ahead`."""
         count = len(located.source)
         rows = tuple(
             {leaf: jax.ShapeDtypeStruct((count, *part.flat), part.dtype) for leaf, part in spec} for spec in self.specs

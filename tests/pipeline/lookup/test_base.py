@@ -16,7 +16,9 @@ RUNS = Runs((2, 3))
 
 def test_stages_of_several_kinds_are_refused() -> None:
     stage = Plan({"a": 3, "b": 4}, stop="forever").stages[0]
-    with pytest.raises(ConfigError, match=r"periods of several kinds \(Runs, Table\); the pipeline takes one"):
+    with pytest.raises(
+        ConfigError, match=r"periods of several kinds \(Runs, Table\); let it give one kind for all stages"
+    ):
         periods_of([stage, replace(stage, period=RUNS)], Table)
 
 
