@@ -190,7 +190,8 @@ def ask(url: str | None, wait_s: float) -> str | None:
 
     try:
         request = urllib.request.Request(url or NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
-        with urllib.request.urlopen(request, timeout=wait_s) as response:
+        # `urlopen` would keep the proxies of its first call, though the environment has others by now.
+        with urllib.request.build_opener().open(request, timeout=wait_s) as response:
             response.read(1)
     except urllib.error.HTTPError as error:
         error.close()
