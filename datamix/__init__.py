@@ -21,13 +21,9 @@ The words:
 * order: the rule that spreads the sources over positions by their weights, such as `proportional`.
 * slot: the place of one record in the order, or of one batch where whole batches are mixed.
 * period: the slots of one stage, an endless sequence; a cycle is what repeats in it.
-* stage: a part of the mix in which shares and sources stay as they are.
-* stop: the rule that ends the mix.
-* operator: what is done to a record.
 * schedule: weights that change with the step, which is the number of a batch.
 * shard: the rows of every batch that one of several processes takes.
 * rank: the number of that process among them.
-* replica: one of several training runs in one program.
 """
 
 from __future__ import annotations
