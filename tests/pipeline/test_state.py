@@ -287,7 +287,7 @@ def test_a_changed_pipeline_knows_nothing_of_what_was_before() -> None:
     expected.restore(pipeline(0).state(3), changed="mix")
     assert numbers(iterator, 4) == numbers(expected, 4) == [int(n) for k in range(3, 7) for n in changed[k]["number"]]
     assert changed.fingerprint != changed_mix(0).fingerprint
-    with pytest.raises(IndexError, match="batch 2 of a mix that goes on with another one from record 12"):
+    with pytest.raises(IndexError, match="there is no batch 2 in a mix that goes on with another one from record 12"):
         changed[2]
     with pytest.raises(ConfigError, match="start = 2; it is 3 or more, where this mix goes on with another one"):
         changed.iterator(2)
