@@ -325,12 +325,15 @@ class Pipeline:
         program, _, row_order, numbers = self._layout
         shuffled, paired = (each is not None for each in row_order)
         row_order = RowOrder.of(plan, batching, shuffled=shuffled, paired=paired)
-        other = object.__new__(Pipeline)  # not `copy`, which would make it anew as pickle does
-        other.__dict__ |= self.__dict__
-        for of_plan in ("_compiled", "_settings", "_past"):
-            other.__dict__.pop(of_plan, None)
-        other.plan, other.batching, other.first_block, other.recipe = plan, batching, None, None
-        other._layout = _Layout(program, self._plan_arrays(plan), row_order, numbers)
+        other = object.__new__(Pipeline)
+        other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
+        other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
+        other._make_past, other.history, other.first_block = self._make_past, self.history, None
+        other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
+        other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
+        other.class_names = self.class_names
+        other._layout, other._reader = _Layout(program, self._plan_arrays(plan), row_order, numbers), self._reader
+        other.recipe, other.viewer = None, self.viewer
         return other
 
     def view(
