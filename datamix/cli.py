@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -52,6 +52,9 @@ from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
 from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
 from datamix.training import processes
+
+if TYPE_CHECKING:
+    from datamix.sweeps.launching import SharedData
 
 # What Hydra prints of a configuration, and does not run.
 _SHOWN_BY_HYDRA = ("cfg", "info", "shell_completion")
@@ -362,7 +365,12 @@ def _start(config: DictConfig, loader: compose.Loader) -> None:
     hydra = _Composed(config, loader)
     GlobalHydra.instance().initialize(hydra)
     try:
-        (hydra.multirun if is_sweep else hydra.run)(config.hydra.job.config_name, run, [])
+        if is_sweep:
+            from datamix.sweeps.launching import SharedData
+
+            hydra.multirun(config.hydra.job.config_name, partial(run, shared=SharedData()), [])
+        else:
+            hydra.run(config.hydra.job.config_name, run, [])
     except OSError as error:
         if error.filename is None:
             raise
@@ -386,16 +394,23 @@ def _start_hydra(arguments: list[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def run(node: DictConfig, trained: Any = None, work: Callable[..., dict[str, Any]] | None = None) -> float | None:
+def run(
+    node: DictConfig,
+    trained: Any = None,
+    work: Callable[..., dict[str, Any]] | None = None,
+    shared: SharedData | None = None,
+) -> float | None:
     """Run the job that a composed configuration names, in Hydra's run directory.
 
     Args:
       node: The composed configuration, without Hydra's part.
       trained: What a launcher has done of the job ahead, see `datamix.jobs.train.run`.
       work: What a launcher does instead of running the job here, see `datamix.sweeps.processes.work_of`.
+      shared: The data that the jobs of a sweep share.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run_recorded(node, partial(_work, trained=trained) if work is None else partial(work, otherwise=_work))
+        here = partial(_work, trained=trained, shared=shared)
+        return run_recorded(node, here if work is None else partial(work, otherwise=here))
     try:
         _work(node)
     except Exception as error:  # all that is no signal
@@ -415,7 +430,7 @@ def run(node: DictConfig, trained: Any = None, work: Callable[..., dict[str, Any
     return None
 
 
-def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
+def _work(node: DictConfig, trained: Any = None, shared: SharedData | None = None) -> dict[str, Any]:
     hydra_config: Any = HydraConfig.get()
     if (typed_in := Path(hydra_config.runtime.cwd)) != Path.cwd():
         compose.load_plugins(node)
@@ -425,10 +440,8 @@ def _work(node: DictConfig, trained: Any = None) -> dict[str, Any]:
     registry.check_settings("job", job, config.job_settings)
     directory = Path(hydra_config.runtime.output_dir)
     try:
-        if trained is None and config.job == "train" and hydra_config.mode == RunMode.MULTIRUN:
-            from datamix.sweeps.launching import prepared
-
-            trained = prepared(config, directory)
+        if trained is None and shared is not None and config.job == "train":
+            trained = shared.prepared(config, directory)
         report: dict[str, Any] = job(config, directory, *([] if trained is None else [trained]), **config.job_settings)
     except (MemoryError, OSError, RuntimeError) as error:
         if (lack := _lack(error)) is not None:

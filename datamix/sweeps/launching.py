@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
@@ -22,6 +22,10 @@ from datamix.report.console import console
 from datamix.report.progress import progress
 from datamix.sweeps.preparing import job_directory
 from datamix.sweeps.results import RESULT, read_result
+
+if TYPE_CHECKING:
+    from datamix.training.data import Data
+    from datamix.training.runs import Run
 
 _EXECUTIONS = ("auto", "threads", "vmap")
 _log = logging.getLogger(__name__)
@@ -73,25 +77,27 @@ def launch(
     return returned
 
 
-_latest: Any = None
+class SharedData:
+    """The data of the last job of a sweep that trained a model, for the next one in the same process.
 
-
-def prepared(config: Config, directory: Path) -> Any:
-    """The run of a job that trains a model, or the mistake that keeps it from beginning.
-
-    It shares the data of the job before it in this process, where both have the same: nothing is read twice.
+    It belongs to one sweep: another one reads what lies in the files by then.
     """
-    global _latest
-    from datamix.training.runs import prepare, same_data
 
-    if _latest is not None and not same_data(_latest[0], config):
-        _latest = None  # before other records are read
-    try:
-        run = prepare(config, directory, None if _latest is None else _latest[1])
-    except DatamixError as error:
-        return error
-    _latest = config, run.data
-    return run
+    def __init__(self) -> None:
+        self._latest: tuple[Config, Data] | None = None
+
+    def prepared(self, config: Config, directory: Path) -> Run | DatamixError:
+        """The run of a job that trains a model, or the mistake that keeps it from beginning."""
+        from datamix.training.runs import prepare, same_data
+
+        if self._latest is not None and not same_data(self._latest[0], config):
+            self._latest = None  # before other records are read
+        try:
+            run = prepare(config, directory, None if self._latest is None else self._latest[1])
+        except DatamixError as error:
+            return error
+        self._latest = config, run.data
+        return run
 
 
 def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:

@@ -7,7 +7,7 @@ import pytest
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 from datamix.errors import ConfigError
-from datamix.sweeps.launching import check_execution, prepared
+from datamix.sweeps.launching import SharedData, check_execution
 
 PLAN = ["-m", "job=plan", "source=digits+garments", "seed=0,1", "hydra/launcher=vmap"]
 
@@ -26,9 +26,11 @@ def test_a_way_to_execute_that_there_is_not():
 
 
 def test_a_job_shares_the_data_of_the_job_before_it_where_it_is_the_same(tmp_path):
+    shared = SharedData()
+
     def made(*overrides: str):
         basic = ["job=train", "source=digits+garments", "model=linear", "train.steps=2"]
-        return prepared(parse(compose([*basic, *overrides])), tmp_path)
+        return shared.prepared(parse(compose([*basic, *overrides])), tmp_path)
 
     first, second = made("mix.ratio=1:3", "seed=1"), made("mix.ratio=1:1", "model=mlp")
     assert second.data.test_pipeline is first.data.test_pipeline
@@ -37,3 +39,5 @@ def test_a_job_shares_the_data_of_the_job_before_it_where_it_is_the_same(tmp_pat
     other = made("source.digits.limit=100")
     assert other.data.test_pipeline is not first.data.test_pipeline
     assert other.data.built.sources["digits"].num_records == 100
+    shared = SharedData()  # of another sweep
+    assert made("source.digits.limit=100").data.test_pipeline is not other.data.test_pipeline
