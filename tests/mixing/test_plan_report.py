@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,38 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.mixing.periods import Draws
-from datamix.mixing.plan import Plan, Selection
+from datamix.mixing.plan import Plan
 from datamix.mixing.plan_report import largest_deviation, over_time
-
-ORDERS = ["proportional", "random", "round_robin", "concat"]
-
-
-STOPS = ["first_exhausted", "all_exhausted", "exhaust_once", "forever"]
-
+from plans import CHECK, ORDERS, STOPS, mixes, plan_of, rows, units
 
 ENDING = STOPS[:3]
-
-
-CHECK = settings(derandomize=True, deadline=None, max_examples=80)
-
-
-mixes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=5)
-
-
-units = st.sampled_from([1, 1, 2, 5])
-
-
-def plan_of(mix: list[tuple[int, int]], order: str, unit: int = 1, **settings: Any) -> Plan:
-    """A plan of sources a, b, c, … with a size and, where the order knows one, a weight each."""
-    names = "abcdefgh"[: len(mix)]
-    sizes = {name: max(size, unit) for name, (size, _) in zip(names, mix, strict=True)}
-    weights = {name: weight for name, (_, weight) in zip(names, mix, strict=True)}
-    known = weights if order in ("proportional", "random") else None
-    return Plan(sizes, known, order=order, batch_size=unit, granularity="batch", **settings)
-
-
-def rows(selection: Selection) -> list[tuple[int, int, int]]:
-    return list(zip(*(field.tolist() for field in selection), strict=True))
 
 
 def test_records_that_are_never_shown() -> None:
