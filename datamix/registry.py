@@ -59,7 +59,7 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
             raise RegistryError(text)
     if component.__module__ == _BUILTIN[kind].get(name, ("",))[0]:  # it is what its package has declared
         return
-    present = lookup(kind, name) if name in names(kind) else None
+    present = lookup(kind, name) if _is_known(kind, name) else None
     path = _path(component)
     if present is not None and path != (first := _path(present)):
         raise RegistryError(f"{kind} {name!r} is registered twice: as {first} and as {path}; rename one.")
@@ -115,13 +115,17 @@ def names(kind: str) -> list[str]:
     return sorted({*_BUILTIN[kind], *_REGISTERED[kind]})
 
 
+def _is_known(kind: str, name: str) -> bool:
+    return name in _BUILTIN[kind] or name in _REGISTERED[kind]
+
+
 def require(kind: str, name: str, where: str = "") -> None:
     """Check that there is such a name, without importing what it stands for.
 
     Raises:
       RegistryError: There is no such name; `where` is the key that the error carries.
     """
-    if name not in _BUILTIN[kind] and name not in _REGISTERED[kind]:
+    if not _is_known(kind, name):
         near = hint(name, names(kind))
         own = "" if near.startswith("Did") else " One of your own needs its module: plugins=[MODULE]."
         raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=near + own)

@@ -92,7 +92,7 @@ class Run:
 def prepare(config: Config, directory: Path, like: Data | None = None) -> Run:
     """Prepare a run for its first step; nothing is written but an empty list of tests.
 
-    It shares the data `like` that of another run, from which it differs in weights, seeds and training alone.
+    With `like`, it shares the data of another run, from which it differs in weights, seeds and training alone.
     """
     settings = config.train
     if settings is None:
