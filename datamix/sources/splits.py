@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from datamix.errors import ConfigError, hint
 
@@ -72,14 +73,14 @@ def sizes_of(splits: Mapping[str, Sequence[object]], counts: Iterable[int]) -> d
     return {name: sum(itertools.islice(count, len(files))) for name, files in splits.items()}
 
 
-def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: np.ndarray) -> np.ndarray:
+def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: ArrayLike) -> np.ndarray:
     """The records that indices into several ranges, one after the other, stand for.
 
     >>> records_of_ranges([(800, 802), (0, 1)], np.array([2, 0]))
     array([  0, 800])
     """
     starts, stops = np.array(ranges, np.int64).T
-    ends = np.cumsum(stops - starts)
+    ends, indices = np.cumsum(stops - starts), np.asarray(indices)
     if len(indices) and not 0 <= indices.min() <= indices.max() < ends[-1]:
         raise IndexError(f"records {indices.min()} to {indices.max()} are asked for, of {ends[-1]}")
     return np.asarray(indices + (stops - ends)[np.searchsorted(ends, indices, side="right")])

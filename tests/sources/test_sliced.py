@@ -41,6 +41,7 @@ def test_a_slice_says_where_its_records_lie(tmp_path):
     np.savez(tmp_path / "own.npz", **ARRAYS)
     part = arrays(path=str(tmp_path / "own.npz"), split="train[-1:]+train[2:4]")
     assert part.places(np.array([0, 2])) == [f"{tmp_path / 'own.npz'}, row {row}" for row in (9, 3)]
+    assert part.places([0, 2]) == part.places(np.array([0, 2]))
     assert sliced(as_source(ARRAYS), "train").places is None
 
 
