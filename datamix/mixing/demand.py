@@ -32,6 +32,7 @@ class Demand:
       last: The source of the slot right before the stage; None at the beginning of the mix.
       horizon: Upper bound on the slots of the stage, if every source stays within one slot of its share; None where the
         stage has no end.
+      most: The slots that the whole mix has at most, whatever the weights; None where nothing bounds them.
       batch_size: The records of a batch.
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       table_slots: The longest table; a longer period is cut there.
@@ -48,6 +49,7 @@ class Demand:
     base: Sequence[int] = ()
     last: int | None = None
     horizon: int | None = None
+    most: int | None = None
     batch_size: int = 1
     slot_records: int = 1
     table_slots: int = TABLE_SLOTS

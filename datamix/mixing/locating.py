@@ -74,8 +74,7 @@ class Locator:
         self.stages = tuple(stages)
         self.begin = mix.begin * self.slot_records
         num_caps = len(mix.caps) if mix.drops_at_cap else 0
-        by_length = demand.lengths is not None
-        most = most_stages(mix.stop, len(self.names), len(mix.phases), by_length=by_length, num_caps=num_caps)
+        most = most_stages(mix.stop, len(self.names), len(mix.phases), num_caps=num_caps)
         self.max_stages = max(most, len(stages))
         last = self.stages[-1]
         ends = [] if mix.samples is None else [mix.samples]
@@ -241,12 +240,15 @@ class Locator:
         return [stage.first for stage in self.stages]
 
     def slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The source of each slot in [first, first + count), int32, and its number among the source's, int64."""
+        """The source of each slot in [first, first + count), int32, and its number among the source's, int64.
+
+        Past the end of the mix its last stage goes on.
+        """
         sources, numbers = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
         while count:
             stage = self._stage_of(first)
             begin = first - stage.first
-            taken = count if stage.length is None else min(count, stage.length - begin)
+            taken = count if stage is self.stages[-1] else min(count, (stage.length or 0) - begin)
             source, number = stage.period.take(begin, taken)
             sources.append(source)
             numbers.append(number + np.asarray(stage.base, np.int64)[source])

@@ -14,7 +14,7 @@ from datamix.errors import ConfigError
 from datamix.mixing.carrying import carried
 from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
-from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
+from datamix.mixing.periods import Carried, Draws, Period, Queues, Runs, Table
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.table_fills import by_credit, by_length, evenly, holds, stratified
 from datamix.rng.hash import draw_at, key_for
@@ -46,7 +46,7 @@ def order(function: Callable[..., Period]) -> Callable[..., Period]:
 
 
 @order
-def proportional(demand: Demand, *, window: int | None = None, stratify: bool = False) -> Table | Carried:
+def proportional(demand: Demand, *, window: int | None = None, stratify: bool = False) -> Table | Carried | Queues:
     """Spread the slots of each source as evenly as its share allows, by Tijdeman's rule.
 
     Args:
@@ -56,7 +56,8 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
 
     Returns:
       A period in which, without a window, every source at every position is within 1 - 1/(2S-2) of its share where a
-      table holds the shares; elsewhere within 2, see `datamix.mixing.carrying`.
+      table holds the shares; elsewhere within 2, see `datamix.mixing.carrying`. Of lengths, one in which the summed
+      lengths of every source are within one longest record of its share.
 
     Raises:
       ConfigError: The window is not positive, does not fit the batch, or shares are too small, see `carried`.
@@ -73,16 +74,18 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     # The windows past the stage's end reach into it.
     horizon = None if demand.horizon is None else demand.horizon + (window or 0)
     period: Table | Carried
-    if demand.lengths and demand.first < demand.lengths.slots:
-        shares, count = demand.group.leaf_shares(), demand.lengths.slots - demand.first
-        count = count if horizon is None else min(count, horizon)
-        source_of = by_length(shares, demand.lengths.of, demand.base or (0,) * len(shares), count)
-        period = Table(source_of, demand.num_sources)
+    key = key_for(demand.seed, "mix", "window", demand.first)
+    if demand.lengths:
+        shares, base = demand.group.leaf_shares(), tuple(demand.base) or (0,) * demand.num_sources
+        if demand.most is None or demand.most > demand.table_slots:
+            return Queues(shares=shares, lengths=demand.lengths, base=base, window=window or 1, key=key)
+        count = min(horizon or demand.most, demand.most)
+        period = Table(by_length(shares, demand.lengths.of, base, count), demand.num_sources)
     elif stratify:
         source_of = stratified(demand.shares, demand.batch_size, demand.first, horizon, demand.table_slots)
         period = Table(source_of, demand.num_sources)
     else:
-        period = _spread(demand, Group.flat(demand.shares) if demand.lengths else demand.group, horizon)
+        period = _spread(demand, horizon)
     shuffles = window is not None and window > 1
     if isinstance(period, Table):
         period = Table.unrolled(period.source_of, demand.num_sources, *([demand.table_slots] if shuffles else []))
@@ -92,15 +95,15 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     begin = demand.first % demand.batch_size if stratify else 0
     cycle = period.table if isinstance(period, Carried) else period
     slot = np.arange(cycle.length, dtype=np.uint64) + np.uint64(begin)
-    word = draw_at(key_for(demand.seed, "mix", "window", demand.first), slot)
+    word = draw_at(key, slot)
     return period.shuffled(np.lexsort((word, slot // np.uint64(window or 1))))
 
 
-def _spread(demand: Demand, group: Group, horizon: int | None) -> Table | Carried:
-    """Slots as even as the shares of a group allow, of what a table holds or without end."""
-    if holds(group, horizon, demand.table_slots):
-        return Table(evenly(group, horizon), demand.num_sources)
-    return carried(group.leaf_shares(), demand.table_slots)
+def _spread(demand: Demand, horizon: int | None) -> Table | Carried:
+    """Slots as even as the shares of the demand's group allow, of what a table holds or without end."""
+    if holds(demand.group, horizon, demand.table_slots):
+        return Table(evenly(demand.group, horizon), demand.num_sources)
+    return carried(demand.group.leaf_shares(), demand.table_slots)
 
 
 @order
@@ -113,7 +116,7 @@ def largest_credit(demand: Demand) -> Table | Carried:
         text = "it takes no mix within the mix, and follows no lengths"
         raise ConfigError(text, key="mix", value="largest_credit", hint="Use mix=proportional.")
     if demand.horizon is None:
-        return _spread(demand, demand.group, None)
+        return _spread(demand, None)
     return Table(by_credit(demand.shares, demand.credit, demand.horizon), demand.num_sources)
 
 
@@ -121,7 +124,7 @@ def largest_credit(demand: Demand) -> Table | Carried:
 def round_robin(demand: Demand) -> Table | Carried:
     """One slot for each source in order, going on where the last stage left off; a group counts as one source."""
     _refuse_weights(demand, "round_robin", "takes one record of each source in order")
-    period = _spread(demand, demand.group, None)
+    period = _spread(demand, None)
     if isinstance(period, Carried):
         return period
     source_of = period.source_of

@@ -13,7 +13,6 @@ from datamix.mixing.groups import groups_of
 from datamix.mixing.locating import Locator
 from datamix.mixing.periods import Table
 from datamix.mixing.stages import Stage
-from datamix.mixing.table_fills import TABLE_SLOTS
 
 # Positions that are walked for the largest deviation; the order's bound holds beyond them as well.
 _WALKED = 2**20
@@ -331,9 +330,6 @@ def drawn(plan: Locator) -> list[str]:
 
 def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [drift] if (drift := _drift(plan)) else []
-    if plan.lengths is not None and (plan.length is None or plan.length > TABLE_SLOTS):
-        exact = f"lengths follow the shares record by record for {TABLE_SLOTS:,} records"
-        warnings.append(f"{exact}; from there on the error is that of the epochs under way, and does not grow.")
     warnings += drawn(plan) + unseen(plan) + capped(plan)
     for source, name in enumerate(plan.names):
         if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:

@@ -186,11 +186,14 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     if spec.num_tokens and not spec.sampling:
         tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
         num_tokens = RecordLengths(stored=tuple(tokens), shuffle=shuffle)
+    limit = None if spec.samples is None else -(-spec.samples // slot_records)
+    bounds = [limit, sum(exhausted) if stop.waits_for and not stop.repeats else None]
     demand = Demand(
         group=mix[0][1],
         remaining=exhausted,
         names=names,
         seed=spec.seed,
+        most=min((bound for bound in bounds if bound is not None), default=None),
         batch_size=spec.batch_size,
         slot_records=slot_records,
         # All phases together get the room of two, so that changing the schedule does not recompile.

@@ -11,7 +11,6 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.shuffle import Shuffle
-from datamix.mixing.table_fills import TABLE_SLOTS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,13 +20,10 @@ class RecordLengths:
     Attributes:
       stored: The lengths of each source's records as they are stored, int64 [size] each.
       shuffle: The order in which the records come.
-      slots: How many slots, from the first of the mix, are filled by these lengths; those after them are filled by
-        their means. The records of a source then follow its share over its mean for ever, and whole epochs its share.
     """
 
     stored: tuple[np.ndarray, ...]
     shuffle: Shuffle
-    slots: int = TABLE_SLOTS
 
     @cached_property
     def mean(self) -> tuple[Fraction, ...]:
@@ -46,6 +42,13 @@ class RecordLengths:
         epochs, rest = divmod(count, max(len(lengths), 1))
         begun = int(self._summed_epoch(source, epochs)[rest - 1]) if rest else 0
         return epochs * int(lengths.sum()) + begun
+
+    def within(self, source: int, amount: int) -> tuple[int, int]:
+        """How many of a source's first records are within a summed length, and what theirs is."""
+        epochs, rest = divmod(amount, int(self.stored[source].sum()))
+        begun = int(np.searchsorted(self._summed_epoch(source, epochs), rest, side="right"))
+        count = epochs * len(self.stored[source]) + begun
+        return count, self.summed(source, count)
 
     def _summed_epoch(self, source: int, epoch: int) -> np.ndarray:
         """Summed lengths up to each record of an epoch; the last epoch of each source is kept."""

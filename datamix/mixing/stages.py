@@ -36,11 +36,9 @@ class Stage:
     period: Period
 
 
-def most_stages(
-    stop: Stop, num_sources: int, num_phases: int = 1, *, by_length: bool = False, num_caps: int = 0
-) -> int:
+def most_stages(stop: Stop, num_sources: int, num_phases: int = 1, *, num_caps: int = 0) -> int:
     """Into how many stages a stop, and the caps of some sources, cut a mix at most, whatever the weights."""
-    return num_phases + (num_sources - 1 if stop.drops else num_caps) + by_length
+    return num_phases + (num_sources - 1 if stop.drops else num_caps)
 
 
 def cut(
@@ -125,8 +123,6 @@ class _Cutter:
     def add_stage(self, group: Group, watched: set[int], end: int | None) -> None:
         """Add a stage of a group, up to the slot `end` at most; only `watched` sources hold up the end of the mix."""
         demand, first, waits_for = self._demand, self.first, self._waits_for
-        if demand.lengths and first < demand.lengths.slots:
-            end = demand.lengths.slots if end is None else min(end, demand.lengths.slots)
         room = None if end is None else end - first
         left = [once - used for once, used in zip(demand.remaining, self.base, strict=True)]
         waiting = [source for source in sorted(watched - self.dropped) if left[source] + self._beyond > 0]

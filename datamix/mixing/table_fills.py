@@ -220,7 +220,13 @@ def _limited(weights: list[int]) -> list[int]:
 
 
 def by_length(
-    shares: Shares, length_of: Callable[[int, np.ndarray], np.ndarray], base: Sequence[int], count: int
+    shares: Shares,
+    length_of: Callable[[int, np.ndarray], np.ndarray],
+    base: Sequence[int],
+    count: int,
+    *,
+    ahead: Sequence[float] = (),
+    counts: Sequence[int] = (),
 ) -> np.ndarray:
     """Fill slots so that what follows the shares is not the number of records, but the sum of their lengths.
 
@@ -231,6 +237,9 @@ def by_length(
       shares: The shares of the summed lengths, shape [num_sources].
       length_of: The lengths of a source's records by their running numbers, int64 [count] -> [count].
       base: The running number of each source's first record here.
+      count: How many slots.
+      ahead: By how much each source is ahead of its share at the first slot, shape [num_sources]; empty where none is.
+      counts: How many slots each source fills, `count` together; empty where that is left open.
 
     Returns:
       Source ids, int32 [count]. At every prefix, the summed length of every source is within one longest record of its
@@ -240,16 +249,18 @@ def by_length(
     """
     rate = [float(share) for share in shares]
     queue: list[list[int]] = [[] for _ in shares]  # lengths that are known, last first
-    seen, passed = list(base), [0] * len(shares)
+    seen, passed = list(base), [*ahead] or [0.0] * len(rate)
+    ends = [begin + most for begin, most in zip(base, counts, strict=True)] if counts else [_PAST_ANY_TABLE] * len(rate)
     waiting: list[tuple[float, float, int]] = []  # when a source's next record may begin, when it is due
 
     def enqueue(source: int) -> None:
         if not queue[source]:
-            numbers = np.arange(seen[source], seen[source] + _QUEUED)
+            numbers = np.arange(seen[source], min(seen[source] + _QUEUED, ends[source]))
             queue[source] = length_of(source, numbers)[::-1].tolist()
-            seen[source] += _QUEUED
-        begin, end = passed[source], passed[source] + queue[source][-1]
-        heapq.heappush(waiting, (begin / rate[source], end / rate[source], source))
+            seen[source] += len(numbers)
+        if queue[source]:
+            begin, end = passed[source], passed[source] + queue[source][-1]
+            heapq.heappush(waiting, (begin / rate[source], end / rate[source], source))
 
     for source, share in enumerate(shares):
         if share:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
+from datamix.mixing.record_lengths import RecordLengths
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 
@@ -33,19 +34,24 @@ def test_summed_lengths_stay_within_one_longest_record(weights: list[float], see
     assert plan.amounts(4000) == amounts.sum(axis=0).astype(int).tolist()
 
 
-def test_past_the_table_lengths_follow_the_shares_on_average() -> None:
+def test_lengths_follow_the_shares_for_ever() -> None:
     generator = np.random.default_rng(0)
     lengths = {"short": generator.integers(1, 9, 300), "long": generator.integers(1, 900, 200)}
     plan = Plan({"short": 300, "long": 200}, {"short": 3}, lengths=lengths, stop="forever")
-    begun = 10**9
-    amounts = np.subtract(plan.amounts(begun + 10**7), plan.amounts(begun))
-    assert amounts[0] / amounts.sum() == pytest.approx(0.75, rel=0.01)
-    assert plan.long_run_share(0) == pytest.approx(0.75, rel=0.01)
-    assert (
-        plan.report().warnings[0]
-        == "lengths follow the shares record by record for 262,144 records; from there on the "
-        "error is that of the epochs under way, and does not grow."
-    )
+    for position in (2**18 + 1, 10**6, 10**9, 2**50):
+        amounts = plan.amounts(position)
+        assert abs(amounts[0] - 0.75 * sum(amounts)) <= 900
+    assert plan.long_run_share(0) == pytest.approx(0.75, rel=1e-9)
+    assert not any("lengths" in warning for warning in plan.report().warnings)
+
+
+def test_records_within_a_summed_length() -> None:
+    stored = (np.asarray([3, 0, 5, 2]),)
+    shuffle = Plan({"a": 4}, shuffle=False).record_order
+    lengths = RecordLengths(stored=stored, shuffle=shuffle)
+    for amount in range(35):
+        count, summed = lengths.within(0, amount)
+        assert summed == lengths.summed(0, count) <= amount < lengths.summed(0, count + 1)
 
 
 def test_one_giant_record_does_not_decide_the_ratio_of_all_that_comes() -> None:

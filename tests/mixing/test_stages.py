@@ -72,7 +72,6 @@ def test_the_order_learns_of_each_stage() -> None:
 )
 def test_most_stages(stop: Stop, num_stages: int) -> None:
     assert most_stages(stop, 3, 4) == num_stages
-    assert most_stages(stop, 3, 4, by_length=True) == num_stages + 1
 
 
 def test_draws_are_not_walked_for_hours(drawn_slots: list[int]) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from datamix.errors import ConfigError
 from datamix.mixing.periods import Period
@@ -145,3 +147,19 @@ def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[
             f"this mix passes {largest * plan.slot_records:,} records of one source in a period of its plan, more "
             "than the pipeline can count; use weights with fewer digits, or a smaller batch.size."
         )
+
+
+def counted(cursor: Cursor, source: jax.Array, here: jax.Array) -> jax.Array:
+    """How many of the slots that are `here` each source has, uint32 [num_sources]."""
+    return jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32))
+
+
+def rank_of(source: jax.Array) -> jax.Array:
+    """The number of earlier slots that have the same source, uint32 [count]."""
+    count = source.shape[0]
+    order = jnp.argsort(source, stable=True)
+    ordered = source[order]
+    slot = jnp.arange(count, dtype=jnp.uint32)
+    starts = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    begin = lax.cummax(jnp.where(starts, slot, 0))
+    return jnp.zeros(count, jnp.uint32).at[order].set(slot - begin, unique_indices=True)

@@ -9,14 +9,13 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from datamix.errors import ConfigError
 from datamix.mixing.periods import Draws
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.lookup.base import check_counts, periods_of
+from datamix.pipeline.lookup.base import check_counts, counted, periods_of, rank_of
 from datamix.pipeline.tables import choose, interval_of
 from datamix.rng.hash import KeyWords, Words, draw
 
@@ -67,7 +66,7 @@ class DrawsLookup:
         source = interval_of(choose(self.thresholds, cursor.stage), word)
         if self.draws_records:
             return source, ahead
-        return source, _rank(jnp.where(here, source, jnp.uint32(self.thresholds.shape[1])))
+        return source, rank_of(jnp.where(here, source, jnp.uint32(self.thresholds.shape[1])))
 
     def advance(
         self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
@@ -75,15 +74,4 @@ class DrawsLookup:
         """See `SlotLookup`."""
         if self.draws_records:
             return cursor.slot, jnp.full_like(cursor.offset, count)
-        return cursor.slot, jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32))
-
-
-def _rank(source: jax.Array) -> jax.Array:
-    """The number of earlier slots that have the same source, uint32 [count]."""
-    count = source.shape[0]
-    order = jnp.argsort(source, stable=True)
-    ordered = source[order]
-    slot = jnp.arange(count, dtype=jnp.uint32)
-    starts = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-    begin = lax.cummax(jnp.where(starts, slot, 0))
-    return jnp.zeros(count, jnp.uint32).at[order].set(slot - begin, unique_indices=True)
+        return cursor.slot, counted(cursor, source, here)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datamix.errors import ConfigError
-from datamix.mixing.periods import Carried, Draws, Period, Runs, Table
+from datamix.mixing.periods import Carried, Draws, Period, Queues, Runs, Table
 from datamix.pipeline.lookup.base import SlotLookup
 from datamix.pipeline.lookup.draws import DrawsLookup
+from datamix.pipeline.lookup.queues import QueuesLookup
 from datamix.pipeline.lookup.runs import RunsLookup
 from datamix.pipeline.lookup.table import TableLookup
 
@@ -16,6 +17,7 @@ LOOKUPS: Mapping[type, type[SlotLookup]] = {
     Carried: TableLookup,
     Runs: RunsLookup,
     Draws: DrawsLookup,
+    Queues: QueuesLookup,
 }
 
 
