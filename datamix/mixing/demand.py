@@ -69,7 +69,8 @@ class Demand:
         if self.lengths is None:
             return shares
         slots = [share / mean for share, mean in zip(shares, self.lengths.mean, strict=True)]
-        return [share / sum(slots) for share in slots]
+        total = sum(slots)
+        return [share / total for share in slots]
 
     @property
     def active(self) -> np.ndarray:
