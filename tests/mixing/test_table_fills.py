@@ -117,22 +117,3 @@ def test_by_credit_goes_on_where_it_left_off(weights, cut):
 def test_by_credit_of_shares_without_a_short_period():
     shares = [Fraction(1, 2**61 - 1), 1 - Fraction(1, 2**61 - 1)]
     assert by_credit(shares, [], 4).tolist() == [1, 1, 1, 1]
-
-
-def test_the_error_of_lengths_never_grows() -> None:
-    """After the table it is that of 2 records, and of what the order within an epoch makes of its lengths."""
-    generator = np.random.default_rng(0)
-    sizes = {"a": 500, "b": 300, "c": 70}
-    lengths = {name: generator.integers(1, 200 * (i + 1), size) for i, (name, size) in enumerate(sizes.items())}
-    plan = Plan(sizes, {"a": 3, "b": 2.5}, lengths=lengths, stop="forever")
-    second = plan.stages[1]
-    assert second.length is None
-    # A part of an epoch is off its mean by no more than if its longest records came first.
-    bridges = [
-        float(np.cumsum(np.sort(values)[::-1] - values.mean()).max()) + 2 * float(values.max())
-        for values in lengths.values()
-    ]
-    for position in (second.first, second.first + 12_345, 10**6, 10**9, 10**12, 10**15):
-        amounts = plan.amounts(position)
-        off = [abs(amount - share * sum(amounts)) for amount, share in zip(amounts, plan.shares, strict=True)]
-        assert max(off) <= 2 * sum(bridges)
