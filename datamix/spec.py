@@ -12,6 +12,9 @@ import numpy as np
 Record: TypeAlias = dict[str, Any]
 """One record: leaf name to the array of that leaf, NumPy's or JAX's."""
 
+FlatRows: TypeAlias = dict[str, Any]
+"""Many records: leaf name to array, shape [rows, elements], or [rows] of a scalar."""
+
 Batch: TypeAlias = dict[str, Any]
 """A batch of records: leaf name to array, shape [batch, *leaf shape]."""
 

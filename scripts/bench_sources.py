@@ -20,7 +20,7 @@ import numpy as np
 import datamix
 from datamix.pipeline.batching import RowOrder
 from datamix.pipeline.locate import arrays_of, cursor_at
-from datamix.pipeline.program import locate_block
+from datamix.pipeline.program import compiled_locate
 
 _TURNS = 5
 _BATCH = 256
@@ -88,7 +88,7 @@ def look_up(plan: datamix.Plan) -> float:
     def run() -> int:
         at = cursor
         for _ in range(8):
-            located, at = locate_block()(arrays, RowOrder(), at, batches, _BATCH)
+            located, at = compiled_locate()(arrays, RowOrder(), at, batches, _BATCH)
         jax.block_until_ready(located)
         return 8 * batches * _BATCH
 

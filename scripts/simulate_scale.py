@@ -26,7 +26,7 @@ import psutil
 import datamix
 from datamix.pipeline.batching import RowOrder, shard_rows
 from datamix.pipeline.locate import arrays_of, cursor_at
-from datamix.pipeline.program import locate_block
+from datamix.pipeline.program import compiled_locate
 from datamix.spec import LeafSpec
 
 _MOST_RECORDS = 2**31  # of a source: counts within a call have to fit into 32 bits beside them
@@ -76,7 +76,7 @@ def plan_costs(plan: datamix.Plan, batch: int, far: int) -> dict[str, float]:
     """What looking up costs: milliseconds of a batch at the beginning and far off, nanoseconds a compiled record."""
     plan.take(0, batch)  # what is computed once
     arrays, array_bytes = (placed := jax.tree.map(jnp.asarray, arrays_of(plan))), num_bytes(placed)
-    locate = locate_block()
+    locate = compiled_locate()
     cursor, seek_s, _ = cost(lambda: jax.device_put(cursor_at(plan, far)))
     jax.block_until_ready(locate(arrays, RowOrder(), cursor, 1, batch))
     turns = [cost(lambda: jax.block_until_ready(locate(arrays, RowOrder(), cursor, 1, batch)))[1] for _ in range(9)]

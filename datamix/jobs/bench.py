@@ -19,17 +19,17 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.iterator import BatchIterator, block_steps
+from datamix.pipeline.iterator import BatchIterator, span_steps
 from datamix.pipeline.locate import Located
 from datamix.pipeline.pipeline import Pipeline
-from datamix.pipeline.program import compute_chunk, locate_block
+from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
 from datamix.report import figures
 from datamix.report.console import percent, print_notes, table
 from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
-from datamix.spec import Record, bytes_of
+from datamix.spec import FlatRows, bytes_of
 
 _MOST_S = 86_400
 _ROUNDS = 5  # of which the median counts; every round measures all things, so that a busy moment meets them all
@@ -114,25 +114,25 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
     """The calls that are measured, by name, and how many records each is for."""
     compiled, size = pipeline.compiled, pipeline.batch_size
     program = iterator.program
-    count, num_located = program.num_steps * size, block_steps(program) * size
+    count, num_located = program.num_steps * size, span_steps(program) * size
     cursor, start = pipeline.start(), iterator.state()
 
     def plan() -> tuple[Located, object]:
-        return locate_block()(compiled.plan, compiled.row_order, cursor, num_located // size, size)
+        return compiled_locate()(compiled.plan, compiled.row_order, cursor, num_located // size, size)
 
     located, _ = plan()
-    block: Located = jax.tree.map(lambda field: field[:count], located)
+    chunk: Located = jax.tree.map(lambda field: field[:count], located)
     # As many of each storage group as the mix has.
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
-    groups = np.array([group_of[source] for source in np.asarray(block.source).tolist()])
+    groups = np.array([group_of[source] for source in np.asarray(chunk.source).tolist()])
     rows: dict[int, Located] = {
-        group: jax.tree.map(lambda field, group=group: jnp.asarray(np.asarray(field)[groups == group]), block)
+        group: jax.tree.map(lambda field, group=group: jnp.asarray(np.asarray(field)[groups == group]), chunk)
         for group in sorted({*groups.tolist()})
     }
     reader = compiled.reader
-    places = np.asarray(block.source), np.asarray(block.record)
+    places = np.asarray(chunk.source), np.asarray(chunk.record)
     if isinstance(reader, Fed):
-        reader = jax.device_put(reader.staged(pipeline.read_on_host(*places)))
+        reader = jax.device_put(reader.with_rows(pipeline.read_on_host(*places)))
     batch = [np.empty((size, *part.shape), part.dtype) for part in pipeline.spec.values()]
 
     def loop() -> None:
@@ -152,8 +152,8 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
 
     buffers, zero = Buffers(program), jnp.uint32(0)
 
-    def computed() -> Record:
-        chunk = compute_chunk()(program, reader, compiled.numbers, located, zero, None, buffers.take())
+    def computed() -> FlatRows:
+        chunk = compiled_chunk()(program, reader, compiled.numbers, located, zero, None, buffers.take())
         buffers.give_back(chunk, ())
         return chunk
 
@@ -175,7 +175,7 @@ def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _read_group(reader: Reader, group: int, located: Located) -> Record:
+def _read_group(reader: Reader, group: int, located: Located) -> FlatRows:
     return reader.read(group, located, jnp.arange(len(located.source), dtype=jnp.uint32), None)
 
 

@@ -20,11 +20,11 @@ from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.iterator import Mix, Output, chunk_program, rows_of, tensors
 from datamix.pipeline.locate import Located
-from datamix.pipeline.program import compute_chunk, locate_block
+from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Staging, host_of
 from datamix.pipeline.state import State
-from datamix.spec import Batch, Record
+from datamix.spec import Batch, FlatRows
 
 
 class _AdaptingMix(Mix, Protocol):
@@ -87,7 +87,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     def _locate(self, cursor: Cursor) -> None:
         size, compiled = self._adapt.batch_size, self._compiled
-        located, self._end = locate_block()(compiled.plan, compiled.row_order, cursor, self._adapt.every, size)
+        located, self._end = compiled_locate()(compiled.plan, compiled.row_order, cursor, self._adapt.every, size)
         self._windows.append(_Window(cursor, located))
 
     def _append(self) -> None:
@@ -125,10 +125,10 @@ class AdaptiveIterator(Iterator[Batch]):
             step = self.step - self.step % program.num_steps
             if self._ahead is None or self._ahead[0] != step:
                 self._ahead = self._read(0, within)
-            reader = reader.staged(self._host.finished(self._ahead[1]))
+            reader = reader.with_rows(self._host.finished(self._ahead[1]))
             after = within + program.num_steps
             self._ahead = self._read(*divmod(after, self._adapt.every))
-        flat: Record = compute_chunk()(
+        flat: FlatRows = compiled_chunk()(
             program, reader, self._compiled.numbers, located, np.uint32(0), begins, Buffers(program).take()
         )
         for step in range(program.num_steps):

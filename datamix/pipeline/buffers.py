@@ -13,17 +13,17 @@ import jax
 import numpy as np
 
 from datamix.pipeline.program import Program
-from datamix.spec import Record
+from datamix.spec import FlatRows
 
 # One chunk is handed out, one is computed ahead, and the caller may still hold the last batch of the one before.
 _NUM_CHUNKS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class _Chunk:
-    """A chunk, and the views of it that the host may still look at."""
+class _Returned:
+    """A chunk that was given back, and the views of it that the host may still look at."""
 
-    record: Record
+    rows: FlatRows
     views: list[weakref.ref[np.ndarray]]
 
 
@@ -37,26 +37,26 @@ class Buffers:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._known: deque[_Chunk] = deque(maxlen=_NUM_CHUNKS)
+        self._known: deque[_Returned] = deque(maxlen=_NUM_CHUNKS)
         self._lock = threading.Lock()
 
-    def take(self) -> Record:
+    def take(self) -> FlatRows:
         """A chunk that may be overwritten, to be donated."""
         with self._lock:
             for chunk in reversed(tuple(self._known)):  # the last ones may still lie in the cache
                 if all(view() is None for view in chunk.views):
                     with suppress(ValueError):  # one that was given back since has pushed it out
                         self._known.remove(chunk)
-                    return chunk.record
+                    return chunk.rows
         rows = self._program.num_steps * self._program.num_rows
-        fresh: Record = jax.device_put(
+        fresh: FlatRows = jax.device_put(
             {leaf: np.zeros((rows, *part.flat), part.dtype) for leaf, part in self._program.spec}
         )
         return fresh
 
-    def give_back(self, chunk: Record, views: Iterable[np.ndarray]) -> None:
+    def give_back(self, chunk: FlatRows, views: Iterable[np.ndarray]) -> None:
         """Take a chunk back, to be given out once all the host's views of it are gone.
 
         Without the lock: the garbage collector may call this, for an iterator that was left, in the midst of `take`.
         """
-        self._known.append(_Chunk(chunk, [weakref.ref(view) for view in views]))
+        self._known.append(_Returned(chunk, [weakref.ref(view) for view in views]))

@@ -26,11 +26,11 @@ from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
-from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
+from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed, Stagings
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
 from datamix.pipeline.state import State
-from datamix.spec import Batch, Record, bytes_of
+from datamix.spec import Batch, FlatRows, bytes_of
 
 Output = Literal["numpy", "jax", "torch"]
 _log = logging.getLogger("datamix")
@@ -40,7 +40,7 @@ _log = logging.getLogger("datamix")
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
 _SHORT_CHUNKS = 4  # a mix of at most so many is cut equally: its last chunk would cost a full one
-_BLOCK_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
+_SPAN_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
@@ -54,10 +54,10 @@ def chunk_program(program: Program, prefetch_bytes: int | None = None) -> Progra
     return program.resized(min(max(1, int(chunk_bytes // max(1, batch_bytes))), _CHUNK_STEPS), program.batch_size)
 
 
-def block_steps(program: Program, stride: int = 1) -> int:
+def span_steps(program: Program, stride: int = 1) -> int:
     """Batches whose records are located in one call: whole chunks of every `stride`-th batch."""
     steps = program.num_steps * stride
-    return steps * max(1, _BLOCK_RECORDS // (steps * program.batch_size))
+    return steps * max(1, _SPAN_RECORDS // (steps * program.batch_size))
 
 
 def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
@@ -83,7 +83,7 @@ def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, on_host: bool = True) -
     if most <= num_steps * _SHORT_CHUNKS:
         num_steps = math.ceil(most / math.ceil(most / num_steps))
     program = compiled.program.resized(num_steps, num_rows)
-    num_located = block_steps(program, stride)
+    num_located = span_steps(program, stride)
     if most < math.inf:
         num_located = min(num_located, -(-int(most) // num_steps) * num_steps * stride)
     return program, num_located
@@ -102,14 +102,14 @@ class _Chunk:
     Attributes:
       program: What is computed.
       step: The number of the first batch.
-      block: The located records of these batches and others.
-      first: The row of the block at which they begin.
+      span: The located records of these batches and others.
+      first: The row of the span at which they begin.
       reading: Those of the records that are read on the host; None where all are resident.
     """
 
     program: Program
     step: int
-    block: Located
+    span: Located
     first: int
     reading: Reading | None
 
@@ -119,14 +119,14 @@ class Mix(Protocol):
 
     Attributes:
       buffers: The memory of each program's chunks.
-      first_block: The block with which an iterator began last, as the next may: the number of its first batch and of
-        its batches, the block, and the cursor after it.
+      first_span: The span with which an iterator began last, as the next may: the number of its first batch and of
+        its batches, the span, and the cursor after it.
     """
 
     plan: Plan
     batching: Batching
     buffers: dict[Program, Buffers]
-    first_block: tuple[tuple[int, int], Located, Cursor] | None
+    first_span: tuple[tuple[int, int], Located, Cursor] | None
     prefetch_bytes: int | None
 
     @property
@@ -149,7 +149,7 @@ class BatchIterator(Iterator[Batch]):
       stride: See `Pipeline.iterator`.
     """
 
-    _ahead: tuple[_Chunk, Record] | None = None  # also of an iterator that is refused before it has any
+    _ahead: tuple[_Chunk, FlatRows] | None = None  # also of an iterator that is refused before it has any
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
     _reported: Totals | None = None
@@ -180,7 +180,7 @@ class BatchIterator(Iterator[Batch]):
         whole = rows(size)
         num_rows = whole.stop - whole.start
         self._is_whole = stride == 1 and num_rows == size
-        self._program, self._block_steps = loop_of(pipeline, num_rows, stride, on_host=self._on_host)
+        self._program, self._span_steps = loop_of(pipeline, num_rows, stride, on_host=self._on_host)
         self._stride, self._metrics = stride, Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = host_of(int(compiled.reader.token))
@@ -251,8 +251,8 @@ class BatchIterator(Iterator[Batch]):
         self._computed = step
         check_start(self._plan, step, self._program.batch_size)
         self._cursor: Cursor | None = None
-        self._block_end = step
-        self._next_block: Located | None = None
+        self._span_end = step
+        self._next_span: Located | None = None
         self._single_until = step
 
     def _buffers_of(self, program: Program) -> Buffers:
@@ -267,36 +267,36 @@ class BatchIterator(Iterator[Batch]):
         return self._stagings[program]
 
     def _locate(self) -> Located:
-        """Set the look-up of the next block going, without waiting for it; the first one may be known."""
-        compiled, size, key = self._compiled, self._program.batch_size, (self._block_end, self._block_steps)
-        is_first, known = self._cursor is None, self._pipeline.first_block
+        """Set the look-up of the next span going, without waiting for it; the first one may be known."""
+        compiled, size, key = self._compiled, self._program.batch_size, (self._span_end, self._span_steps)
+        is_first, known = self._cursor is None, self._pipeline.first_span
         if is_first and known is not None and known[0] == key:
-            _, block, self._cursor = known
-            return block
+            _, span, self._cursor = known
+            return span
         with self._stream(1):
-            cursor = start_at(self._plan, self._block_end, size) if self._cursor is None else self._cursor
-            block, self._cursor = locate_block()(compiled.plan, compiled.row_order, cursor, self._block_steps, size)
+            cursor = start_at(self._plan, self._span_end, size) if self._cursor is None else self._cursor
+            span, self._cursor = compiled_locate()(compiled.plan, compiled.row_order, cursor, self._span_steps, size)
         if is_first:
-            self._pipeline.first_block = key, block, self._cursor
-        return block
+            self._pipeline.first_span = key, span, self._cursor
+        return span
 
     def _next_chunk(self) -> _Chunk:
         """The next chunk, whose reading is set going."""
         program, step = self._program, self._computed
         if step < self._single_until:
             program = program.resized(1, program.num_rows)
-        if step == self._block_end:
-            self._block, self._next_block = self._next_block or self._locate(), None
-            self._block_end += self._block_steps
-        first = (step - self._block_end + self._block_steps) * program.batch_size
+        if step == self._span_end:
+            self._span, self._next_span = self._next_span or self._locate(), None
+            self._span_end += self._span_steps
+        first = (step - self._span_end + self._span_steps) * program.batch_size
         self._computed += program.num_steps * self._stride
-        if self._computed == self._block_end and self._is_unfinished():
-            self._next_block = self._locate()  # beside the chunks that are on their way
+        if self._computed == self._span_end and self._is_unfinished():
+            self._next_span = self._locate()  # beside the chunks that are on their way
         reading = None
         if self._host is not None:
-            rows = partial(rows_of, self._block, first, program, self._begins(step, program), self._num_rows(step))
+            rows = partial(rows_of, self._span, first, program, self._begins(step, program), self._num_rows(step))
             reading = self._host.start(rows, self._stagings_of(program).take(), self._metrics)
-        return _Chunk(program, step, self._block, first, reading)
+        return _Chunk(program, step, self._span, first, reading)
 
     def _read_ahead(self) -> None:
         """Have the records of as many chunks read as may be in memory."""
@@ -304,7 +304,7 @@ class BatchIterator(Iterator[Batch]):
             while len(self._chunks) + (self._ahead is not None) < self._num_staged and self._is_unfinished():
                 self._chunks.append(self._next_chunk())
 
-    def _compute(self) -> tuple[_Chunk, Record]:
+    def _compute(self) -> tuple[_Chunk, FlatRows]:
         """Set the next chunk going, without waiting for it, but for its records."""
         chunk = self._chunks.popleft() if self._chunks else self._next_chunk()
         compiled, program, reader = self._compiled, chunk.program, self._compiled.reader
@@ -314,11 +314,11 @@ class BatchIterator(Iterator[Batch]):
             reader = self._stagings_of(program).on_device(chunk.reading.into)
         begins = self._begins(chunk.step, program)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
-            flat: Record = compute_chunk()(
+            flat: FlatRows = compiled_chunk()(
                 program,
                 reader,
                 compiled.numbers,
-                chunk.block,
+                chunk.span,
                 _word(chunk.first),
                 None if begins is None else _words(begins),
                 self._buffers_of(program).take(),
@@ -414,7 +414,7 @@ class BatchIterator(Iterator[Batch]):
         if is_there and self._ahead is None:
             self._ahead = self._compute()
 
-    def _batches(self, program: Program, chunk: Record) -> Iterator[Batch]:
+    def _batches(self, program: Program, chunk: FlatRows) -> Iterator[Batch]:
         """The batches of a chunk, when it is computed."""
         flat: Mapping[str, Any] = chunk
         if self._on_host:
@@ -535,20 +535,20 @@ def _words(numbers: tuple[int, ...]) -> jax.Array:
 
 
 def rows_of(
-    block: Located, first: int, program: Program, begins: Sequence[int] | np.ndarray | None, num_rows: int | None
+    span: Located, first: int, program: Program, begins: Sequence[int] | np.ndarray | None, num_rows: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Source and record of the rows of a chunk, `_compute_chunk` on the host; none past the end of the mix."""
+    """Source and record of the rows of a chunk, `compute_chunk` on the host; none past the end of the mix."""
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)
     if begins is not None:
         rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)[:num_rows]
-        if block.partner is not None:  # as `_compute_chunk` has them
-            partners = rows + np.asarray(block.partner)[rows].astype(np.int32)
+        if span.partner is not None:  # as `compute_chunk` has them
+            partners = rows + np.asarray(span.partner)[rows].astype(np.int32)
             rows, num_rows = np.stack([rows, partners], axis=1).reshape(-1), None
-    return np.asarray(block.source)[rows][:num_rows], np.asarray(block.record)[rows][:num_rows]
+    return np.asarray(span.source)[rows][:num_rows], np.asarray(span.record)[rows][:num_rows]
 
 
 @tracing.jit
-def _unstacked(shaped: Record) -> dict[str, list[jax.Array]]:
+def _unstacked(shaped: FlatRows) -> dict[str, list[jax.Array]]:
     """One array a batch, in one call: single slices cost a call each."""
     return {leaf: list(values) for leaf, values in shaped.items()}

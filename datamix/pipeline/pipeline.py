@@ -30,7 +30,7 @@ from datamix.pipeline.iterator import BatchIterator, Output, loop_of
 from datamix.pipeline.locate import Located, PlanArrays, arrays_of, start_at
 from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Compiled, Program, compute_chunk, locate_block
+from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
@@ -135,7 +135,7 @@ class Pipeline:
         self._contents: dict[int, str] = {}
         self._make_past = partial(Past, graph=graph, specs=stored, seeds=all_seeds, contents=self._content)
         self.buffers: dict[Program, Buffers] = {}
-        self.first_block: tuple[tuple[int, int], Located, Cursor] | None = None
+        self.first_span: tuple[tuple[int, int], Located, Cursor] | None = None
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
         fed = [name for name, placement in self.placements.items() if placement == "host"]
@@ -328,7 +328,7 @@ class Pipeline:
         other = object.__new__(Pipeline)
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
-        other._make_past, other.history, other.first_block = self._make_past, self.history, None
+        other._make_past, other.history, other.first_span = self._make_past, self.history, None
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
         other.class_names = self.class_names
@@ -410,7 +410,7 @@ class Pipeline:
         is_branched = len(program.branches) > 1
         if is_branched:  # which takes seconds to compile: what the loop computes with, of which one batch is asked for
             program, num_located = loop_of(self, size)
-        located, _ = locate_block()(compiled.plan, compiled.row_order, self.start(index), num_located, size)
+        located, _ = compiled_locate()(compiled.plan, compiled.row_order, self.start(index), num_located, size)
         if is_branched:
             record = np.array(located.record)
             record[size:] = NOT_ASKED
@@ -418,9 +418,9 @@ class Pipeline:
         reader = compiled.reader
         if isinstance(reader, Fed):
             source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
-            reader = reader.staged(self.read_on_host(source, record, program.num_steps * size))
+            reader = reader.with_rows(self.read_on_host(source, record, program.num_steps * size))
         into = Buffers(program).take()
-        flat = compute_chunk()(program, reader, compiled.numbers, located, np.uint32(0), None, into)
+        flat = compiled_chunk()(program, reader, compiled.numbers, located, np.uint32(0), None, into)
         batch = {leaf: xla.host_view(flat[leaf])[:rows].reshape(rows, *part.shape) for leaf, part in self.spec.items()}
         return {leaf: values.copy() for leaf, values in batch.items()} if is_branched else batch
 

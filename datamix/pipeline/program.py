@@ -25,7 +25,7 @@ from datamix.pipeline.readers.fed import Fed
 from datamix.pipeline.tables import look_up
 from datamix.pipeline.transform import Branch, Numbers, transform
 from datamix.rng.hash import Words
-from datamix.spec import Batch, LeafSpec, Record
+from datamix.spec import Batch, FlatRows, LeafSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def _parts(located: Located, rows: jax.Array) -> Located:
     return _taken(located, pairs)._replace(partner=to_the_other)
 
 
-def _finished(program: Program, numbers: tuple[Numbers, ...], located: Located, reader: Reader, count: int) -> Record:
+def _finished(program: Program, numbers: tuple[Numbers, ...], located: Located, reader: Reader, count: int) -> FlatRows:
     """The flat records of so many rows, of which those of partners are left out."""
     flat = transform(program.branches, program.shared, numbers, located, reader.read)
     return flat if len(located.source) == count else {leaf: rows[::2] for leaf, rows in flat.items()}
@@ -152,7 +152,7 @@ def _finished(program: Program, numbers: tuple[Numbers, ...], located: Located, 
 
 def _next_flat(
     compiled: Compiled, cursor: Cursor, first: Words | None = None, num_rows: int | None = None
-) -> tuple[Record, Cursor]:
+) -> tuple[FlatRows, Cursor]:
     """The batch at a cursor, or some rows of it, with flat leaves, shape [rows, elements], and the cursor after it."""
     program, numbers = compiled.program, compiled.numbers
     located, cursor = locate_batches(compiled.plan, compiled.row_order, cursor, 1, program.batch_size)
@@ -167,28 +167,28 @@ def _next_flat(
     if isinstance(reader, Fed):
         # What the next call asks for, so that it is read while this batch is computed with.
         ahead, _ = locate_batches(compiled.plan, compiled.row_order, cursor, 1, program.batch_size)
-        reader = reader.stage(located, here(ahead))
+        reader = reader.read_now(located, here(ahead))
     count = program.batch_size if num_rows is None else num_rows
     return _finished(program, numbers, located, reader, count), cursor
 
 
-def _compute_chunk(
+def compute_chunk(
     program: Program,
     reader: Reader,
     numbers: tuple[Numbers, ...],
-    block: Located,
+    span: Located,
     first: jax.Array,
     begins: jax.Array | None,
-    into: Record,
-) -> Record:
-    """Compute `num_steps` batches, or a shard of each, of a located block.
+    into: FlatRows,
+) -> FlatRows:
+    """Compute `num_steps` batches, or a shard of each, of a located span.
 
     Args:
       program: What shapes the code; static.
       reader: The reader of the records.
       numbers: The numbers of each chain of operators.
-      block: What `locate_batches` gave.
-      first: The row of the block at which the first batch begins, uint32 [].
+      span: What `locate_batches` gave.
+      first: The row of the span at which the first batch begins, uint32 [].
       begins: The row, counted from `first`, at which each batch or its shard begins, uint32 [num_steps]; None for whole
         batches, one after the other.
       into: Flat records like those returned, whose memory is taken.
@@ -198,10 +198,10 @@ def _compute_chunk(
     """
     count = program.num_steps * program.batch_size
     if begins is None:
-        located: Located = jax.tree.map(lambda values: lax.dynamic_slice(values, (first,), (count,)), block)
+        located: Located = jax.tree.map(lambda values: lax.dynamic_slice(values, (first,), (count,)), span)
     else:
         rows = (first + begins[:, None] + jnp.arange(program.num_rows, dtype=jnp.uint32)).reshape(-1)
-        located = _parts(block, rows)
+        located = _parts(span, rows)
     flat = _finished(program, numbers, located, reader, program.num_steps * program.num_rows)
     return {leaf: lax.dynamic_update_slice(into[leaf], rows, [0] * rows.ndim) for leaf, rows in flat.items()}
 
@@ -211,15 +211,13 @@ next_flat = tracing.jit(_next_flat, static_argnums=3)
 
 
 @cache
-def compute_chunk() -> Callable[..., Record]:
-    """`_compute_chunk`, compiled; not inside another `jit`."""
-    return tracing.jit(
-        _compute_chunk, static_argnums=0, donate_argnames="into", compiler_options=xla.compiler_options()
-    )
+def compiled_chunk() -> Callable[..., FlatRows]:
+    """`compute_chunk`, compiled; not inside another `jit`."""
+    return tracing.jit(compute_chunk, static_argnums=0, donate_argnames="into", compiler_options=xla.compiler_options())
 
 
 @cache
-def locate_block() -> Callable[..., tuple[Located, Cursor]]:
+def compiled_locate() -> Callable[..., tuple[Located, Cursor]]:
     """`locate_batches`, compiled; not inside another `jit`.
 
     Many batches are located ahead in one call: the plan's many small operations cost 100 µs a call.

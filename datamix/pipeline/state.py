@@ -21,7 +21,8 @@ State = dict[str, Any]
 """A position and what has determined the sequence up to it, in JSON's types."""
 
 FORMAT = 3  # 3 has a position in records, and what has determined the sequence up to there
-_BLOCK, _MOST_BLOCKS = 2**13, 2**7  # slots that are digested at a time, and how often: as far as the longest table
+# Slots that are digested at a time, and how often: as far as the longest table.
+_SLICE_SLOTS, _MOST_SLICES = 2**13, 2**7
 _NUM_RECORDS = 64  # of a source, by which another order of its records is seen
 
 
@@ -45,7 +46,7 @@ class Past:
         contents: Callable[[int], str],
     ) -> None:
         self._plan, self._contents = plan, contents
-        self._blocks: dict[int, str] = {}
+        self._slices: dict[int, str] = {}
         shared = [node.operation for node in graph.chain("mix") if node.operation]
         self._chains = []
         for i, (name, spec) in enumerate(specs.items()):
@@ -79,8 +80,8 @@ class Past:
         else:
             given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
         mix = [plan.slot_records, self._slots(end), plan.replacement_key if draws_records else None]
-        if end - stages[0].first > _BLOCK * _MOST_BLOCKS:
-            later = plan.slots(max(end - _BLOCK, stages[0].first), _BLOCK)[0]
+        if end - stages[0].first > _SLICE_SLOTS * _MOST_SLICES:
+            later = plan.slots(max(end - _SLICE_SLOTS, stages[0].first), _SLICE_SLOTS)[0]
             shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
             now = plan.counts(position)
             mix += [[now[i] for i in given], shares, _digest_of("", later)]
@@ -93,13 +94,13 @@ class Past:
     def _slots(self, end: int) -> str:
         """Digest the sources of the slots up to one, of the first million at most."""
         begin, base = self._plan.stages[0].first, self._plan.stages[0].base
-        whole, rest = divmod(min(end - begin, _BLOCK * _MOST_BLOCKS), _BLOCK)
+        whole, rest = divmod(min(end - begin, _SLICE_SLOTS * _MOST_SLICES), _SLICE_SLOTS)
         last = digest([begin, [[i, count] for i, count in enumerate(base) if count]])
-        for block in range(whole):
-            if block not in self._blocks:
-                self._blocks[block] = _digest_of(last, self._plan.slots(begin + block * _BLOCK, _BLOCK)[0])
-            last = self._blocks[block]
-        return _digest_of(last, self._plan.slots(begin + whole * _BLOCK, rest)[0])
+        for piece in range(whole):
+            if piece not in self._slices:
+                self._slices[piece] = _digest_of(last, self._plan.slots(begin + piece * _SLICE_SLOTS, _SLICE_SLOTS)[0])
+            last = self._slices[piece]
+        return _digest_of(last, self._plan.slots(begin + whole * _SLICE_SLOTS, rest)[0])
 
     def _source_until(self, source: int, count: int) -> str:
         """Digest what is done to the records of a source, and in which order the first of them come."""

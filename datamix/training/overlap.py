@@ -43,9 +43,9 @@ def _of_leaf(name: str, values: np.ndarray) -> Iterable[np.ndarray]:
     factors = draw.integers(2**64, size=num_words + 1, dtype=np.uint64) | np.uint64(1)
     rows = max(1, _BLOCK_BYTES // max(row_bytes, 1))
     for start in range(0, len(values), rows):
-        block = np.ascontiguousarray(values[start : start + rows])
-        words = np.zeros((len(block), num_words * 8), np.uint8)
-        words[:, :row_bytes] = block.reshape(len(block), -1).view(np.uint8).reshape(len(block), row_bytes)
+        part = np.ascontiguousarray(values[start : start + rows])
+        words = np.zeros((len(part), num_words * 8), np.uint8)
+        words[:, :row_bytes] = part.reshape(len(part), -1).view(np.uint8).reshape(len(part), row_bytes)
         mixed = words.view(np.uint64)
         mixed ^= mixed >> np.uint64(32)  # the low bits of a product know only the low bits of a factor
         yield (mixed * factors[:-1]).sum(axis=1, dtype=np.uint64) * factors[-1]

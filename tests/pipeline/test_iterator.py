@@ -16,7 +16,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
-from datamix.pipeline.iterator import block_steps, chunk_program
+from datamix.pipeline.iterator import chunk_program, span_steps
 
 
 @pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
@@ -371,8 +371,8 @@ def test_chunks_are_bounded_in_bytes_and_blocks_are_whole_chunks(side: int, batc
     batch_bytes = batch_size * (side * side + 4 + 4)
     assert program.num_rows == batch_size
     assert 1 <= program.num_steps <= max(1, 2**24 // batch_bytes)
-    assert block_steps(program) % program.num_steps == 0
-    assert block_steps(program) > 0
+    assert span_steps(program) % program.num_steps == 0
+    assert span_steps(program) > 0
 
 
 @pytest.mark.parametrize("num_records", [1, 6, 83, 90, 600])
@@ -385,18 +385,18 @@ def test_chunks_of_a_short_mix_hold_hardly_more_than_it_has(num_records: int) ->
     assert 0 <= chunks * size - num_records < (chunks if num_records < 300 else size)
 
 
-def test_loops_over_one_mix_share_its_first_block(assert_equal: Callable[..., None]) -> None:
+def test_loops_over_one_mix_share_its_first_span(assert_equal: Callable[..., None]) -> None:
     pipeline = mixed(batch_size=2)
     batches = list(pipeline)
-    block = pipeline.first_block
+    span = pipeline.first_span
     for again in (pipeline, pipeline.iterator(shard=(0, 1))):
         for mine, theirs in zip(again, batches, strict=True):
             assert_equal(mine, theirs)
-        assert pipeline.first_block is block
+        assert pipeline.first_span is span
     assert_equal(next(pipeline.iterator(start=3)), batches[3])
-    assert pipeline.first_block is not block
+    assert pipeline.first_span is not span
     reweighted = pipeline.with_weights({"a": 3})
-    assert reweighted.first_block is None
+    assert reweighted.first_span is None
     for step, batch in enumerate(reweighted):
         assert_equal(batch, reweighted[step])
 
@@ -404,7 +404,7 @@ def test_loops_over_one_mix_share_its_first_block(assert_equal: Callable[..., No
 def test_a_loop_crosses_chunks_and_blocks(assert_equal: Callable[..., None]) -> None:
     pipeline = mixed(stop="forever")
     program = chunk_program(pipeline.compiled.program)
-    for border in (program.num_steps, block_steps(program)):
+    for border in (program.num_steps, span_steps(program)):
         iterator = pipeline.iterator(start=border - 2)
         for step in range(border - 2, border + 2):
             assert iterator.step == step

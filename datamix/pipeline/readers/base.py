@@ -10,19 +10,19 @@ import jax
 import numpy as np
 
 from datamix.pipeline.locate import Located
-from datamix.spec import Arrays, LeafSpec, Record, bytes_of
+from datamix.spec import Arrays, FlatRows, LeafSpec, bytes_of
 
 _DIGESTED_BYTES = 2**20  # of a source: 1 ms; of a larger one, records at even distances
 _DIGESTED_RECORDS = 256  # at least, whatever their size
 
-Read = Callable[[int, Located, jax.Array, jax.Array | None], Record]
+Read = Callable[[int, Located, jax.Array, jax.Array | None], FlatRows]
 """See `Reader.read`."""
 
 
 class Reader(Protocol):
     """The second step of the program: records of located places; a pytree, and an argument of the program."""
 
-    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:
+    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:
         """Flat records of one storage group.
 
         Args:

@@ -21,30 +21,30 @@ from datamix.pipeline.readers.host import HostReader, Staging, host_of
 from datamix.pipeline.readers.resident import Resident
 from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import Words
-from datamix.spec import LeafSpec, Record
+from datamix.spec import FlatRows, LeafSpec
 
 
-class Staged(NamedTuple):
+class RowsReader(NamedTuple):
     """Resident records, and those that were read for the rows of one call.
 
     Attributes:
       resident: The records in the device's memory.
       is_fed: Whether the records of each source are read on the host, bool [num_sources].
       rows: For each storage group, leaf name to array, shape [rows, elements]; empty where nothing is fed.
-      staged_row: The row of its group's `rows` in which the record of each row of the call stands, uint32 [rows].
+      row_of_each: The row of its group's `rows` in which the record of each row of the call stands, uint32 [rows].
     """
 
     resident: Resident
     is_fed: jax.Array | np.ndarray
-    rows: tuple[Record, ...]
-    staged_row: jax.Array | np.ndarray
+    rows: tuple[FlatRows, ...]
+    row_of_each: jax.Array | np.ndarray
 
-    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:
+    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:
         """See `Reader`."""
         staged, resident = self.rows[group], self.resident.groups[group]
         if not staged:
             return self.resident.read(group, located, row, member)
-        at = jnp.asarray(self.staged_row) if member is None else look_up(self.staged_row, row)
+        at = jnp.asarray(self.row_of_each) if member is None else look_up(self.row_of_each, row)
         if not resident:
             at = at if member is None else jnp.where(member, at, 0)
             return {leaf: look_up(values, at) for leaf, values in staged.items()}
@@ -80,15 +80,15 @@ class Fed:
     is_fed: jax.Array | np.ndarray
     token: Words
 
-    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:  # noqa: ARG002
+    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:  # noqa: ARG002
         """See `Reader`."""
-        return self.stage(located).read(group, located, jnp.arange(len(located.source), dtype=jnp.uint32), member)
+        return self.read_now(located).read(group, located, jnp.arange(len(located.source), dtype=jnp.uint32), member)
 
-    def staged(self, staging: Staging) -> Staged:
+    def with_rows(self, staging: Staging) -> RowsReader:
         """The reader of records that were read before the call."""
-        return Staged(self.resident, self.is_fed, tuple(staging.rows), staging.index)
+        return RowsReader(self.resident, self.is_fed, tuple(staging.rows), staging.index)
 
-    def stage(self, located: Located, ahead: Located | None = None) -> Staged:
+    def read_now(self, located: Located, ahead: Located | None = None) -> RowsReader:
         """Read now those of `located` that lie on the host, and begin to read those of `ahead`."""
         count = len(located.source)
         rows = tuple(
@@ -100,7 +100,7 @@ class Fed:
         words = [word for each in (located, ahead) if each is not None for word in (each.source, each.record)]
         argument = jnp.concatenate([jnp.stack([self.token, jnp.uint32(count)]), *words])
         rows, index = jax.pure_callback(_read, (rows, index), argument, vmap_method="broadcast_all")
-        return Staged(self.resident, self.is_fed, rows, index)
+        return RowsReader(self.resident, self.is_fed, rows, index)
 
     def digest(self, group: int, source: int, num_records: int) -> str:
         """See `Reader`."""
@@ -143,15 +143,15 @@ class Stagings:
         """Take memory back that no thread writes to and no call reads any more."""
         self._free.append(staging)
 
-    def on_device(self, staging: Staging) -> Staged:
+    def on_device(self, staging: Staging) -> RowsReader:
         """The reader of what was read; on CPU it looks at the same memory."""
-        staged: Staged | None = staging.on_device
+        staged: RowsReader | None = staging.on_device
         if staged is None:
             rows = tuple(
                 {leaf: put[leaf](values) for leaf, values in rows.items()}
                 for put, rows in zip(self._put, staging.rows, strict=True)
             )
-            staged = Staged(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
+            staged = RowsReader(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
             if all(map(xla.is_view, jax.tree.leaves(staged[2:]), jax.tree.leaves((*staging.rows, staging.index)))):
                 staging.on_device = staged
         return staged
@@ -160,8 +160,8 @@ class Stagings:
 _failed: deque[DatamixError] = deque(maxlen=16)  # by call backs; XLA passes on their text alone
 
 
-def _read(words: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
-    """`Fed.stage`, on the host; under `vmap` with more axes in front.
+def _read(words: jax.Array) -> tuple[tuple[FlatRows, ...], np.ndarray]:
+    """`Fed.read_now`, on the host; under `vmap` with more axes in front.
 
     Args:
       words: The number of the `HostReader`, and that of records; the source of each that is asked for, then the record
@@ -178,7 +178,7 @@ def _read(words: jax.Array) -> tuple[tuple[Record, ...], np.ndarray]:
         _failed.append(error)
         raise
     arrays = [(tuple(staging.rows), staging.index) for staging in stagings]
-    joined: tuple[tuple[Record, ...], np.ndarray] = jax.tree.map(
+    joined: tuple[tuple[FlatRows, ...], np.ndarray] = jax.tree.map(
         lambda *parts: np.stack(parts).reshape(*mapped, *parts[0].shape) if mapped else parts[0], *arrays
     )
     return joined

@@ -18,7 +18,7 @@ from datamix.rng.hash import Words
 from datamix.sources.base import Source, chunks_of
 from datamix.sources.narrowing import Narrowing, mend
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
-from datamix.spec import Arrays, LeafSpec, Record, Spec
+from datamix.spec import Arrays, FlatRows, LeafSpec, Spec
 
 
 class Resident(NamedTuple):
@@ -31,10 +31,10 @@ class Resident(NamedTuple):
       first: Row of each source's first record in its group, uint32 [num_sources].
     """
 
-    groups: tuple[Record, ...]
+    groups: tuple[FlatRows, ...]
     first: Words
 
-    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> Record:  # noqa: ARG002
+    def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:  # noqa: ARG002
         """See `Reader`."""
         stored = choose(self.first, located.source) + located.record
         if member is not None:
@@ -77,7 +77,7 @@ def read_resident(
     """
     names = list(sources)
     first = np.zeros(len(names), np.uint32)
-    storage: list[Record] = []
+    storage: list[FlatRows] = []
     statistics: dict[str, Mapping[str, LeafStatistics]] = {}
     for everyone in groups:
         members = [member for member in everyone if names[member] not in fed]
