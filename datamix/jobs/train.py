@@ -78,7 +78,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         (
             name,
             "not trained on" if name in untrained else percent(float(shares[i])),
-            f"{job.data.test_records[name]:,}",
+            f"{job.data.num_test_records[name]:,}",
             *(_shown(last[f"{each}/{name}"], each) for each in families),
             *([percent(share) for share in confusion[name].values()] if confusion else []),
         )
@@ -121,7 +121,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         "metrics": last,
         "confusion": confusion,
         "train_loss": loss,
-        "test_records": job.data.test_records,
+        "test_records": job.data.num_test_records,
         "model": {"name": settings.model, **settings.model_settings},
         "parameters": job.learner.num_parameters(),
         "optimizer": {

@@ -32,8 +32,8 @@ class Data:
     """The data that a model is trained and tested on.
 
     Attributes:
-      tests: The test records, as what the compiled test takes.
-      test_records: The number of test records of each source.
+      held_out: The test records, as what the compiled test takes.
+      num_test_records: The number of test records of each source.
       task: What there is to learn.
       disjoint_classes: Whether there are classes, and every one belongs to one source.
       num_seen: The number of test records that equal records to train on, by source, where there are any.
@@ -41,11 +41,11 @@ class Data:
     """
 
     built: Built
-    built_tests: Assembly
+    test_mix: Assembly
     pipeline: Pipeline
     test_pipeline: Pipeline
-    tests: HeldOut
-    test_records: dict[str, int]
+    held_out: HeldOut
+    num_test_records: dict[str, int]
     task: Task
     disjoint_classes: bool
     num_seen: Mapping[str, int]
@@ -54,9 +54,9 @@ class Data:
     @property
     def notes(self) -> list[str]:
         """The notes on the records, before a model is trained on them; a sentence each."""
-        of_tests = notes_on_values(self.built_tests.sources, self.test_pipeline.statistics, self.built_tests.labels)
+        of_tests = notes_on_values(self.test_mix.sources, self.test_pipeline.statistics, self.test_mix.labels)
         seen = [
-            f"source {name!r}: {count:,} of its {self.test_records[name]:,} test records equal records to train on."
+            f"source {name!r}: {count:,} of its {self.num_test_records[name]:,} test records equal records to train on."
             for name, count in self.num_seen.items()
         ]
         seen += [
@@ -65,7 +65,7 @@ class Data:
             for name in self.not_compared
         ]
         seen += [f"test records of {note}" for note in of_tests]
-        if isinstance(self.task, Language) and not np.asarray(self.tests.of_output).any():
+        if isinstance(self.task, Language) and not np.asarray(self.held_out.of_output).any():
             seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
         return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
 
@@ -95,7 +95,7 @@ class Data:
 
     @property
     def num_test_batches(self) -> int:
-        return -(-sum(self.test_records.values()) // self.task.test_batch)
+        return -(-sum(self.num_test_records.values()) // self.task.test_batch)
 
 
 def open_data(config: Config, like: Data | None = None) -> Data:
@@ -116,17 +116,19 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     opened = [held_out(source, config) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     task = task_of(built)
-    tests = viewed(built, opened, batch_size=task.test_batch)
+    test_mix = viewed(built, opened, batch_size=task.test_batch)
     own = {"loss_weight"} if built.loss_weight else set()  # what no test needs
-    differing, spec = ({leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (tests, built))
+    differing, spec = (
+        {leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (test_mix, built)
+    )
     if differing != spec:
         raise ConfigError(
             f"tests leave random operators out, and their records would be {differing}, not {spec}; let an operator "
             "that is not random make the shape and dtype."
         )
-    test_pipeline = tests.pipeline()
-    test_records = {name: source.num_records for name, source in tests.sources.items()}
-    for name, count in test_records.items():
+    test_pipeline = test_mix.pipeline()
+    num_test_records = {name: source.num_records for name, source in test_mix.sources.items()}
+    for name, count in num_test_records.items():
         statistic = test_pipeline.statistics[name].get("label")
         if isinstance(task, Classification) and statistic is not None and statistic.num_unlabelled(count) >= count:
             raise DataError(
@@ -140,21 +142,21 @@ def open_data(config: Config, like: Data | None = None) -> Data:
             if least < 0 or most >= task.num_outputs:
                 text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {task.num_outputs:,} from 0"
                 raise DataError(f"source {name!r}: {text}.")
-    fed = [name for name in built.sources if "host" in (built.placements[name], tests.placements[name])]
+    fed = [name for name in built.sources if "host" in (built.placements[name], test_mix.placements[name])]
     return Data(
         built=built,
-        built_tests=tests,
+        test_mix=test_mix,
         pipeline=pipeline,
         test_pipeline=test_pipeline,
-        tests=HeldOut(
+        held_out=HeldOut(
             test_pipeline.compiled,
             test_pipeline.start(),
-            jnp.asarray(np.uint32(tests.plan.length or 0)),
+            jnp.asarray(np.uint32(test_mix.plan.length or 0)),
             jnp.asarray(of_outputs(task, built)),
         ),
-        test_records=test_records,
+        num_test_records=num_test_records,
         task=task,
-        num_seen=num_seen(_resident(built, fed), _resident(tests, fed)),
+        num_seen=num_seen(_resident(built, fed), _resident(test_mix, fed)),
         not_compared=tuple(fed),
         disjoint_classes=isinstance(task, Classification) and _disjoint(built),
     )

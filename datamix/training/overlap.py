@@ -10,13 +10,13 @@ from datamix.builder.open_source import OpenSource
 from datamix.rng.hash import key_for
 from datamix.spec import Arrays
 
-_BLOCK_BYTES = 2**24
+_PART_BYTES = 2**24
 
 
-def num_seen(training: Mapping[str, OpenSource], tests: Mapping[str, OpenSource]) -> dict[str, int]:
+def num_seen(training: Mapping[str, OpenSource], held_out: Mapping[str, OpenSource]) -> dict[str, int]:
     """The number of test records of each source that equal a record to train on, where there are any."""
     seen = np.unique(np.concatenate([np.zeros(0, np.uint64), *(digests(each.read()) for each in training.values())]))
-    counts = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in tests.items()}
+    counts = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in held_out.items()}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -41,7 +41,7 @@ def _of_leaf(name: str, values: np.ndarray) -> Iterable[np.ndarray]:
     num_words = -(-row_bytes // 8)
     draw = np.random.default_rng(key_for(0, "overlap", name))
     factors = draw.integers(2**64, size=num_words + 1, dtype=np.uint64) | np.uint64(1)
-    rows = max(1, _BLOCK_BYTES // max(row_bytes, 1))
+    rows = max(1, _PART_BYTES // max(row_bytes, 1))
     for start in range(0, len(values), rows):
         part = np.ascontiguousarray(values[start : start + rows])
         words = np.zeros((len(part), num_words * 8), np.uint8)

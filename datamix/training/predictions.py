@@ -20,11 +20,11 @@ NAME = "predictions.npz"
 
 def write_predictions(run: Run) -> None:
     """Keep what the model of a run gives the test records of each source."""
-    data, names = run.data, list(run.data.test_records)
+    data, names = run.data, list(run.data.num_test_records)
     with failures_named():
-        parts = losses_of_records_jitted(run.learner, data.tests, run.state, data.num_test_batches)
+        parts = losses_of_records_jitted(run.learner, data.held_out, run.state, data.num_test_batches)
         losses, counts, sources = jax.device_get(parts)
-    total = sum(data.test_records.values())
+    total = sum(data.num_test_records.values())
     rows = np.stack([-losses, counts])[:, :total].astype(np.float32)
     by_source = {name: rows[:, sources[:total] == place] for place, name in enumerate(names)}
     with whole_file(run.directory / NAME) as part:

@@ -228,11 +228,11 @@ _MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule", "mix.loss_weight
 
 def _identity(run: Run) -> dict[str, Any]:
     """What determines a run beside its mix, by the key that sets it; not how long it lasts."""
-    settings, tests = run.settings, run.data.test_pipeline
-    parts = tests.parts(tests.plan.length or 0)
+    settings, held_out = run.settings, run.data.test_pipeline
+    parts = held_out.parts(held_out.plan.length or 0)
     of_source = {
         f"source.{name}.test_split": f"#{digest([parts.get(f'source.{name}'), parts.get(records_key(name))])}"
-        for name in tests.source_names
+        for name in held_out.source_names
     }
     return shortened({
         "model": [settings.model, dict(settings.model_settings)],
@@ -291,7 +291,7 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
     batching, at = first.data.pipeline.batching, first.step
 
     def tested() -> Sequence[Sums | None]:
-        return replicas.scores(first.data.tests, first.data.num_test_batches, len(first.data.test_records))
+        return replicas.scores(first.data.held_out, first.data.num_test_batches, len(first.data.num_test_records))
 
     if first.step == 0 < first.steps:
         begun = time.perf_counter()

@@ -162,7 +162,7 @@ def test_a_source_without_test_records_says_how_to_hold_some_out(call_datamix, s
     )
     splits = ["source.my_npz.split=train[:80%]", "source.my_npz.test_split=train[80%:]"]
     data = open_data(parse(compose([*mix, *splits])))
-    assert (data.built.sources["my_npz"].num_records, data.test_records) == (1438, {"my_npz": 359})
+    assert (data.built.sources["my_npz"].num_records, data.num_test_records) == (1438, {"my_npz": 359})
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ from datamix.training.tasks.regression import Regression
 
 def test_every_source_has_its_own_test_records(config_of):
     data = open_data(config_of("source.down.test_split=train"))
-    assert data.test_records == {"across": 20, "down": 60}
+    assert data.num_test_records == {"across": 20, "down": 60}
     assert (data.task.num_outputs, data.task.shape, data.disjoint_classes) == (8, (4, 4, 1), True)
     assert data.num_test_batches == 1
-    assert data.tests.num_records == 80
-    assert data.tests.of_output.tolist() == [0] * 4 + [1] * 4
+    assert data.held_out.num_records == 80
+    assert data.held_out.of_output.tolist() == [0] * 4 + [1] * 4
     (batch,) = data.test_pipeline
     assert batch["source_id"].tolist() == [0] * 20 + [1] * 60
     assert set(batch["label"][20:].tolist()) == {4, 5, 6, 7}
@@ -32,11 +32,11 @@ def test_a_condition_holds_for_test_records_and_the_other_choices_do_not(config_
     whole = open_data(config_of("source.down.test_split=train"))
     chosen = ["source.down.where=label > 0", f"source.down.records={tmp_path}/some.npy", "source.down.balance=label"]
     data = open_data(config_of("source.down.test_split=train", *chosen))
-    assert (whole.test_records["down"], data.test_records["down"], data.pipeline.plan.sizes[1]) == (60, 45, 30)
+    assert (whole.num_test_records["down"], data.num_test_records["down"], data.pipeline.plan.sizes[1]) == (60, 45, 30)
     assert data.task.num_outputs == whole.task.num_outputs
     assert set(data.test_pipeline[0]["label"][20:].tolist()) == {5, 6, 7}
     assert data.built.plan.drawn()[0].startswith("down is balanced: each of its 3 classes, ")
-    assert not any(data.built_tests.plan.sampling)
+    assert not any(data.test_mix.plan.sampling)
 
 
 def test_sources_that_share_their_classes(config_of):
@@ -54,7 +54,7 @@ def test_jobs_that_differ_in_weights_share_their_records(config_of):
     first = open_data(config_of())
     other = open_data(config_of("mix.ratio=1:3"), first)
     assert other.pipeline.reader is first.pipeline.reader
-    assert other.tests is first.tests
+    assert other.held_out is first.held_out
     counts = np.bincount(np.concatenate([other.pipeline[step]["source_id"] for step in range(4)]))
     assert counts.tolist() == [8, 24]
 
@@ -89,8 +89,8 @@ def test_labels_may_be_blends_of_two_classes_where_tests_have_one(config_of, mak
     assert (run.data.pipeline[0]["label"].max(axis=1) < 0.99).any()
     assert (run.data.test_pipeline[0]["label"].max(axis=1) == 1).all()
     hard = open_data(config_of())
-    assert run.data.test_records == hard.test_records
-    assert run.data.tests.of_output.tolist() == hard.tests.of_output.tolist()
+    assert run.data.num_test_records == hard.num_test_records
+    assert run.data.held_out.of_output.tolist() == hard.held_out.of_output.tolist()
 
 
 IMAGES = np.random.default_rng(0).random((40, 4, 4, 1)).astype(np.float32)
@@ -107,7 +107,7 @@ def arrays_in(folder: Path, **leaves: np.ndarray) -> list[str]:
 def test_classes_are_numbered_by_all_splits(config_of, tmp_path):
     overrides = arrays_in(tmp_path, label=np.sort(CLASSES))
     data = open_data(config_of(*overrides, "source=x+down"))
-    assert (data.task.num_outputs, data.tests.of_output.tolist()) == (8, [0] * 4 + [1] * 4)
+    assert (data.task.num_outputs, data.held_out.of_output.tolist()) == (8, [0] * 4 + [1] * 4)
     (batch,) = data.test_pipeline
     assert batch["label"][:10].tolist() == [3] * 10
     assert set(batch["label"][10:].tolist()) == {4, 5, 6, 7}
@@ -150,7 +150,7 @@ def test_test_records_that_are_all_unlabelled_are_refused(config_of, tmp_path):
     with pytest.raises(DataError, match=r"10 of 10 labels are no class"):
         open_data(config_of(*overrides))
     advised = ["source.x.split=train[:80%]", "source.x.test_split=train[60%:80%]", "source.x.unlabelled=keep"]
-    assert open_data(config_of(*overrides, *advised)).test_records == {"x": 8}
+    assert open_data(config_of(*overrides, *advised)).num_test_records == {"x": 8}
 
 
 def test_a_mix_without_a_class_is_refused(config_of, tmp_path):
