@@ -15,7 +15,7 @@ from datamix.sweeps.results import (
     direction,
     readable,
     related,
-    settings,
+    seed_groups,
     shown_value,
     stand_ins,
     swept,
@@ -41,7 +41,7 @@ def draw(
     A suggestion goes over the curve of two sources, and in its place for more. None where no job has anything to draw.
     """
     names = related(results, metric)
-    groups = [group for group in settings(results) if any(group.mean(name) is not None for name in names)]
+    groups = [group for group in seed_groups(results) if any(group.mean(name) is not None for name in names)]
     if not groups:
         return None
     family = [name for name in names if _family(name) == _family(names[0])] if chosen else names[:1]

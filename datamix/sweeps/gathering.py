@@ -15,7 +15,7 @@ from datamix.report.files import write_text
 from datamix.sweeps.figure import draw
 from datamix.sweeps.mixmin import mixmin
 from datamix.sweeps.page import page
-from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, related, settings, stand_ins
+from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, related, seed_groups, stand_ins
 from datamix.sweeps.suggesting import Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
@@ -44,7 +44,7 @@ def gather(
     results = [replace(each, sweep=str(path) if several else "") for path, of in sweeps.items() for each in of]
     results, judged = weighted(results, metric, goal, goal_weights or {})
     metric, goal = judged.metric, judged.kind
-    chosen = best(settings(results), metric, goal)
+    chosen = best(seed_groups(results), metric, goal)
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     mixture = mixmin(results, judged)
     lines = rows(results, chosen, directory)

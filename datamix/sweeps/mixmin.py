@@ -17,7 +17,7 @@ import numpy as np
 from datamix.errors import DataError
 from datamix.report.console import percent
 from datamix.report.files import write_text
-from datamix.sweeps.results import MIXMIN, Result, best, readable, settings
+from datamix.sweeps.results import MIXMIN, Result, best, readable, seed_groups
 from datamix.sweeps.simplex import rounded, share_overrides
 from datamix.sweeps.suggesting import (
     Goal,
@@ -126,7 +126,7 @@ def mixmin(results: Sequence[Result], goal: Goal) -> Mixture | None:
     alone = [each for each in results if each.status == "done" and any(_share_is_1(each, n) for n in names_of(each))]
     read = ((each, read_predictions(each.directory)) for each in alone)
     kept = [(each, predictions) for each, predictions in read if predictions is not None]
-    chosen = best(settings([each for each, _ in kept]), goal.metric, goal.kind)
+    chosen = best(seed_groups([each for each, _ in kept]), goal.metric, goal.kind)
     if chosen is None:
         return None
     reference = chosen.first

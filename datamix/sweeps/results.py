@@ -172,7 +172,7 @@ def sets_no_ratio(override: str) -> bool:
     return not _RATIO_OR_SEED.fullmatch(override.partition("=")[0])
 
 
-def settings(results: Sequence[Result]) -> list[Setting]:
+def seed_groups(results: Sequence[Result]) -> list[Setting]:
     """Group results that differ in their seed alone, in the order of their first jobs."""
     groups: dict[str, list[Result]] = {}
     for result in results:

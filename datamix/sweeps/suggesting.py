@@ -18,7 +18,7 @@ from datamix.errors import ConfigError, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
-from datamix.sweeps.results import SUGGESTION, Result, best, goal_of, metric_of, readable, sets_no_ratio, settings
+from datamix.sweeps.results import SUGGESTION, Result, best, goal_of, metric_of, readable, seed_groups, sets_no_ratio
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 from datamix.sweeps.table import number
 
@@ -222,7 +222,7 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     """
     done = [result for result in results if result.status == "done" and len(result.sources) > 1]
     most = max((len(names_of(result)) for result in done), default=0)
-    if (chosen := best(settings([r for r in done if len(names_of(r)) == most]), goal.metric, goal.kind)) is None:
+    if (chosen := best(seed_groups([r for r in done if len(names_of(r)) == most]), goal.metric, goal.kind)) is None:
         return f"no job of two or more sources reports {goal.metric}"
     reference = chosen.first
     names = names_of(reference)

@@ -21,7 +21,7 @@ from datamix.sweeps.results import (
     direction,
     readable,
     related,
-    settings,
+    seed_groups,
     shown_value,
     swept,
 )
@@ -101,7 +101,7 @@ def by_setting(
     keys = swept(results)
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     sources = [name for name in sources if f"mix.share.{name}" not in keys]
-    groups = settings(results)
+    groups = seed_groups(results)
     columns = ["", *keys, *(["seeds"] if len(groups) < len(results) else []), "status", *sources]
     columns += [f"{readable(name)}{' %' * name.startswith('accuracy')}" for name in names]
     lines = []

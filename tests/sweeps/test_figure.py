@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamix.sweeps import figure as sweep_figure
-from datamix.sweeps.results import Result, best, read_results, readable, settings
+from datamix.sweeps.results import Result, best, read_results, readable, seed_groups
 from datamix.sweeps.simplex import PARTS, Simplex, draw
 from datamix.sweeps.suggesting import suggest, weighted
 
@@ -20,7 +20,7 @@ def lines(axis):
 
 def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
     results = read_results(leave(provenance="stand-in"))
-    groups = settings(results)
+    groups = seed_groups(results)
     figure = sweep_figure.draw(results, best(groups, "accuracy/worst", "auto"), "accuracy/worst")
     swept, by_source = figure.axes
     names = {readable(f"accuracy/{of}"): f"accuracy/{of}" for of in ("worst", "mnist", "fashion", "mean")}
@@ -39,7 +39,7 @@ def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
 
 def test_another_axis_beside_the_share_gives_a_line_a_value(leave):
     results = read_results(leave("a", rate=0.1)) + read_results(leave("b", rate=0.2, better=0.05))
-    chosen = best(settings(results), "accuracy/worst", "auto")
+    chosen = best(seed_groups(results), "accuracy/worst", "auto")
     swept, by_source = sweep_figure.draw(results, chosen, "accuracy/worst").axes
     assert set(lines(swept)) == {"rate=0.1", "rate=0.2"}
     assert all(len(points) == 3 for points in [*lines(swept).values(), *lines(by_source).values()])
@@ -50,7 +50,7 @@ def test_where_no_share_differs_it_is_drawn_against_what_was_swept(leave):
     results = read_results(leave("a", shares=(0.5,), model="cnn")) + read_results(
         leave("b", shares=(0.5,), model="linear", better=0.05)
     )
-    (axis,) = sweep_figure.draw(results, best(settings(results), "accuracy/worst", "auto"), "accuracy/worst").axes
+    (axis,) = sweep_figure.draw(results, best(seed_groups(results), "accuracy/worst", "auto"), "accuracy/worst").axes
     assert [text.get_text() for text in axis.get_xticklabels()] == ["cnn", "linear"]
 
 
@@ -62,7 +62,7 @@ def test_a_sweep_whose_jobs_have_all_failed_has_no_figure(leave):
 def test_a_suggestion_is_a_curve_with_its_band_and_the_interval_of_the_best_share(leave):
     results = read_results(leave(shares=(0.1, 0.2, 0.3, 0.5, 0.9)))
     suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
-    chosen = best(settings(results), "accuracy/worst", "auto")
+    chosen = best(seed_groups(results), "accuracy/worst", "auto")
     swept, _ = sweep_figure.draw(results, chosen, "accuracy/worst", suggestion).axes
     curve = lines(swept)["fitted worst source's accuracy"]
     assert (curve[0, 0], curve[-1, 0]) == (0.1, 0.9)
@@ -129,7 +129,7 @@ def test_sources_whose_shares_vary_freely_are_points_without_lines():
                     sources=sources,
                 )
             )
-        chosen = best(settings(results), "accuracy/worst", "auto")
+        chosen = best(seed_groups(results), "accuracy/worst", "auto")
         return sweep_figure.draw(results, chosen, "accuracy/worst").axes[1]
 
     def styles(axis):

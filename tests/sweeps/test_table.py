@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from datamix.sweeps.results import best, read_results, settings
+from datamix.sweeps.results import best, read_results, seed_groups
 from datamix.sweeps.table import cell, failures, number, share_text, verdict
 
 
@@ -64,7 +64,7 @@ def test_a_number_for_people(value, metric, text):
 
 
 def test_a_cell_has_a_deviation_where_seeds_differ(leave):
-    group = settings(read_results(leave()))[0]
+    group = seed_groups(read_results(leave()))[0]
     assert cell(group, "accuracy/mnist") == "84.04 ± 0.71 %"
     assert cell(group, "accuracy/none") == "–"
     assert (share_text(group.first, "mnist"), share_text(group.first, "none")) == ("10.0 %", "–")
@@ -80,7 +80,7 @@ def test_only_jobs_that_are_not_done_are_listed(leave):
 
 def test_the_verdict_is_one_sentence(leave):
     results = read_results(leave())
-    groups = settings(results)
+    groups = seed_groups(results)
     said = verdict(results, best(groups, "loss/mean", "auto"), "loss/mean", "auto")
     assert re.fullmatch(
         r"Best: mix\.share\.mnist=0\.\d \(mnist .*, fashion .*\), by mean loss \(less is better\): .* over 2 seeds\.",
