@@ -35,7 +35,7 @@ class Demand:
       most: The slots that the whole mix has at most, whatever the weights; None where nothing bounds them.
       batch_size: The records of a batch.
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
-      table_slots: The longest table; a longer period is cut there.
+      table_slots: The longest table; a longer cycle is cut there.
       scheduled: Whether the shares of the mix change with the step.
       credit: By how many slots each source is behind the sum of its shares; empty where the shares do not change.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.

@@ -57,8 +57,7 @@ class Locator:
       epoch_records: The records that an epoch of each source gives, shape [num_sources]: all there are, where they are
         not drawn.
       sampling: How the records of a source are drawn, None where they are not, shape [num_sources].
-      shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none".
-      record_order: The order of the records within their sources.
+      shuffle: The order of the records within their sources.
       caps: The slots that a source fills at most, by its index, before it leaves the mix or ends it.
       replacement_key: The key of the records that are drawn with replacement.
     """
@@ -88,7 +87,7 @@ class Locator:
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
         self.caps, self._ends_at_cap = mix.caps, not mix.drops_at_cap and mix.stop.waits_for is None and not mix.samples
-        self.shuffle, self.record_order, self.sampling = mix.shuffle.kind, mix.shuffle, mix.shuffle.sampling
+        self.shuffle, self.sampling = mix.shuffle, mix.shuffle.sampling
         self.epoch_records = mix.shuffle.epoch_records
         repeats = mix.stop.waits_for is None and not last.period.repeats_records
         self._foreseen = {
@@ -261,5 +260,5 @@ class Locator:
             position = np.uint64(start) + np.arange(len(source), dtype=np.uint64)
             sizes = np.asarray(self.sizes, np.uint32)[source]
             drawn = np.asarray(multiply_high(draw_at(self.replacement_key, position), sizes))
-            return self.record_order.drawn(source, epoch, index, drawn)
-        return self.record_order.record(source, epoch, index)
+            return self.shuffle.drawn(source, epoch, index, drawn)
+        return self.shuffle.record(source, epoch, index)

@@ -122,7 +122,7 @@ class Plan(Locator):
         return plan_report.max_deviation(self, records)
 
     def long_run_share(self, source: int) -> float:
-        """The share that a source gets over a whole period of the last stage."""
+        """The share that a source gets over a whole cycle of the last stage."""
         return plan_report.realised(self, self.stages[-1])[source]
 
 

@@ -237,7 +237,7 @@ def max_deviation(plan: Locator, records: int | None = None) -> tuple[float, int
 
 
 def realised(plan: Locator, stage: Stage) -> list[float]:
-    """The share of each source over a whole period of a stage, in the mix's unit."""
+    """The share of each source over a whole cycle of a stage, in the mix's unit."""
     quota = stage.period.quota
     if quota is None:
         return [float(share) for share in stage.shares]

@@ -18,7 +18,7 @@ RAMP_PHASES = 64
 """Phases of equal length that stand for a ramp, where it lasts so many steps."""
 
 _KEYS = ("until", "ratio", "weights", "share", "ramp")
-# A phase of a ramp takes its shares in whole parts of one of these, the first in which the smallest has 50: its period
+# A phase of a ramp takes its shares in whole parts of one of these, the first in which the smallest has 50: its cycle
 # is then exact, and short.
 _PARTS = (2**12, 2**16, 2**20)
 
@@ -120,7 +120,7 @@ def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
 
 
 def _blend(ramp: str, passed: float, before: Sequence[Fraction], target: Sequence[Fraction]) -> list[Fraction]:
-    """The shares on the way between two, in whole parts of a number that makes a short period."""
+    """The shares on the way between two, in whole parts of a number that makes a short cycle."""
     values = [
         float(old) ** (1 - passed) * float(new) ** passed
         if ramp == "exponential" and old

@@ -69,7 +69,7 @@ class ShuffleTables(NamedTuple):
     samples: SamplingTables | None = None
 
 
-def place(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoch: Words, index: Words) -> Words:
+def permuted(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoch: Words, index: Words) -> Words:
     """The records that stand at some places of their sources' epochs; NumPy or traced JAX, uint32 [count] each.
 
     Args:
@@ -175,9 +175,9 @@ class Shuffle:
         )
 
     def record(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The records that stand at some places, int64 [count] each; see `place`."""
+        """The records that stand at some places, int64 [count] each; see `permuted`."""
         words = source, epoch.astype(np.uint32), index.astype(np.uint32)
-        return self.drawn(*words, place(self.kind, self.tables, _HOST, *words))
+        return self.drawn(*words, permuted(self.kind, self.tables, _HOST, *words))
 
     def drawn(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray, record: np.ndarray) -> np.ndarray:
         """The same as the last argument, but for sources whose records are drawn."""

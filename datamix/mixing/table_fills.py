@@ -28,21 +28,21 @@ _QUEUED = 2**12  # records whose lengths are looked up at a time
 def holds(group: Group, horizon: int | None, slots: int) -> bool:
     """Whether a table holds the sequence of a group, which `evenly` fills, or as much of it as will be used."""
     least = min(share for share in group.leaf_shares() if share)
-    return min(_period(group), horizon or math.inf) <= _enough(slots, least)
+    return min(_cycle(group), horizon or math.inf) <= _enough(slots, least)
 
 
 def evenly(group: Group, horizon: int | None) -> np.ndarray:
-    """Fill one period by Tijdeman's rule at every level: it divides a group's slots among its members, too.
+    """Fill one cycle by Tijdeman's rule at every level: it divides a group's slots among its members, too.
 
     Args:
       group: The group, whose sequence a table `holds`.
-      horizon: The slots that will be used; a longer period is cut there.
+      horizon: The slots that will be used; a longer cycle is cut there.
 
     Returns:
-      Source ids, int32 [period]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
+      Source ids, int32 [cycle]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
       of the group's slots.
     """
-    return _filled(group, min(_period(group), horizon or math.inf))
+    return _filled(group, min(_cycle(group), horizon or math.inf))
 
 
 def _active(group: Group) -> tuple[list[int | Group], list[Fraction]]:
@@ -51,14 +51,14 @@ def _active(group: Group) -> tuple[list[int | Group], list[Fraction]]:
     return [member for member, _ in taking], [share for _, share in taking]
 
 
-def _period(group: int | Group) -> int:
+def _cycle(group: int | Group) -> int:
     """Slots after which a group's sequence repeats."""
     if not isinstance(group, Group):
         return 1
     members, shares = _active(group)
     weights = integer_weights(shares)
-    periods = map(_period, members)
-    rounds = [period // math.gcd(period, weight) for period, weight in zip(periods, weights, strict=True)]
+    cycles = map(_cycle, members)
+    rounds = [cycle // math.gcd(cycle, weight) for cycle, weight in zip(cycles, weights, strict=True)]
     return sum(weights) * math.lcm(*rounds)
 
 
@@ -77,17 +77,17 @@ def _filled(group: Group, count: int | float) -> np.ndarray:
 
 
 def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
-    """Fill one period by Tijdeman's rule.
+    """Fill one cycle by Tijdeman's rule.
 
     Each source's n-th slot has an earliest and a latest position; the next slot goes to the earliest deadline among
     those allowed.
 
     Args:
       shares: The shares, positive and adding up to 1, shape [num_sources].
-      horizon: The slots that will be used; a longer period is cut there.
+      horizon: The slots that will be used; a longer cycle is cut there.
 
     Returns:
-      Source ids, int32 [period]. At every prefix each source is within 1 - 1/(2S-2) of its share.
+      Source ids, int32 [cycle]. At every prefix each source is within 1 - 1/(2S-2) of its share.
 
     Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
     """
@@ -160,20 +160,20 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
 
 
 def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slots: int) -> np.ndarray:
-    """Fill one period so that every batch holds each source's exact quota, rounded down or up.
+    """Fill one cycle so that every batch holds each source's exact quota, rounded down or up.
 
     What rounding leaves out stays a source's credit: those with the largest get the slots that are left.
 
     Args:
       shares: The shares of all sources, shape [num_sources].
       batch: The slots of a batch.
-      first: The slot of the whole mix at which the period begins; batches begin at multiples of `batch`.
-      horizon: The slots that will be used; a longer period is cut there.
-      slots: The length at which a longer period is cut otherwise, where its counts come closest to the shares; where
+      first: The slot of the whole mix at which the cycle begins; batches begin at multiples of `batch`.
+      horizon: The slots that will be used; a longer cycle is cut there.
+      slots: The length at which a longer cycle is cut otherwise, where its counts come closest to the shares; where
         that is too short for the smallest share to come within 1 % of what was asked, `LONG_TABLE_SLOTS`.
 
     Returns:
-      Source ids, int32 [period]; within a batch, each source's slots are spread evenly.
+      Source ids, int32 [cycle]; within a batch, each source's slots are spread evenly.
 
     Source: A. Hamilton's method of largest remainders (1792), with the remainders kept.
     """

@@ -280,7 +280,7 @@ def single_source_rows(plan: Plan, batch_size: int) -> int:
     for stage in plan.stages:
         if stage.period.max_walk is not None:
             return 0  # every draw is independent
-        # After so many slots period and batch begin together again, if ever.
+        # After so many slots cycle and batch begin together again, if ever.
         slots = int(np.lcm(stage.period.length, batch_size)) if stage.period.length else _MOST_SLOTS
         slots = min(slots, stage.length or _MOST_SLOTS, _MOST_SLOTS)
         source, _ = stage.period.take(0, slots)

@@ -17,7 +17,7 @@ from datamix.errors import ConfigError
 from datamix.mixing.loss_weights import inverse_shares
 from datamix.mixing.plan import Plan
 from datamix.mixing.sampling import ArrayOps, sample
-from datamix.mixing.shuffle import ShuffleTables, place
+from datamix.mixing.shuffle import ShuffleTables, permuted
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.base import SlotLookup
 from datamix.pipeline.lookup.credit import settled
@@ -36,7 +36,7 @@ class PlanArrays:
     """A plan, as arguments of a compiled program.
 
     Attributes:
-      shuffle: How records are shuffled within their source: "full", "window", "blocks" or "none"; static.
+      shuffle_kind: How records are shuffled within their source: "full", "window", "blocks" or "none"; static.
       slot_records: Records that a slot stands for; static.
       slots: The periods of all stages.
       end: Slot at which each stage ends, high and low word, uint32 [num_stages, 2].
@@ -49,7 +49,7 @@ class PlanArrays:
         where all stages have the same; None without any.
     """
 
-    shuffle: str = field(metadata={"static": True})
+    shuffle_kind: str = field(metadata={"static": True})
     slot_records: int = field(metadata={"static": True})
     slots: SlotLookup
     end: Words
@@ -100,7 +100,7 @@ def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) 
     sizes = _sizes(plan)
     base = [_epochs_and_offsets(stage.base, plan) for stage in stages]
     slots = lookup_of(stages[0].period).of(plan, stages)
-    shuffle = plan.record_order
+    shuffle = plan.shuffle
     if slots.draws_records and not any(plan.sampling):
         shuffle = replace(shuffle, kind="none")
     weights: list[list[float]] | None = None
@@ -109,7 +109,7 @@ def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) 
     elif loss_weight is not None:
         weights = [inverse_shares(plan.targets_of(stage)) for stage in stages]
     return PlanArrays(
-        shuffle=shuffle.kind,
+        shuffle_kind=shuffle.kind,
         slot_records=plan.slot_records,
         slots=slots,
         end=np.asarray([[end >> 32, end % 2**32] for end in ends], np.uint32),
@@ -278,10 +278,10 @@ def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Ar
         word = draw(plan.replacement_key, high + (row < low), row)
         record = jnp.asarray(multiply_high(word, choose(plan.size, source)))
     else:
-        record = jnp.asarray(place(plan.shuffle, plan.tables, _DEVICE, source, epoch, index))
+        record = jnp.asarray(permuted(plan.shuffle_kind, plan.tables, _DEVICE, source, epoch, index))
     if plan.tables.samples is None:
         return record
-    samples, keys, shuffled = plan.tables.samples, plan.tables.keys, plan.shuffle != "none"
+    samples, keys, shuffled = plan.tables.samples, plan.tables.keys, plan.shuffle_kind != "none"
     return jnp.asarray(sample(samples, keys, _DEVICE, source, epoch, index, record, shuffled=shuffled))
 
 

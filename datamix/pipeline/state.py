@@ -105,7 +105,7 @@ class Past:
     def _source_until(self, source: int, count: int) -> str:
         """Digest what is done to the records of a source, and in which order the first of them come."""
         epoch, index = np.divmod(np.arange(count), max(self._plan.epoch_records[source], 1))
-        records = self._plan.record_order.record(np.full(count, source), epoch, index)
+        records = self._plan.shuffle.record(np.full(count, source), epoch, index)
         return digest([self._chains[source], np.asarray(records).tolist()])
 
 

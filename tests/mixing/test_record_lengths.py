@@ -47,7 +47,7 @@ def test_lengths_follow_the_shares_for_ever() -> None:
 
 def test_records_within_a_summed_length() -> None:
     stored = (np.asarray([3, 0, 5, 2]),)
-    shuffle = Plan({"a": 4}, shuffle=False).record_order
+    shuffle = Plan({"a": 4}, shuffle=False).shuffle
     lengths = RecordLengths(stored=stored, shuffle=shuffle)
     for amount in range(35):
         count, summed = lengths.within(0, amount)

@@ -75,7 +75,7 @@ def walk(plan: Plan, start: int, num_slots: int, times: int) -> Cursor:
 def test_exact_records() -> None:
     plan = Plan({"a": 2, "b": 3}, order="round_robin", stop="forever", shuffle=False)
     arrays = arrays_of(plan)
-    assert (arrays.shuffle, arrays.slot_records) == ("none", 1)
+    assert (arrays.shuffle_kind, arrays.slot_records) == ("none", 1)
     got, cursor = located(arrays, cursor_at(plan, 0), 8)
     assert got.source.tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
     assert got.epoch.tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
@@ -105,7 +105,7 @@ def test_exact_cursors() -> None:
 def test_what_shapes_the_program(order: str, settings: dict[str, Any], lookup: type, static: tuple[Any, ...]) -> None:
     arrays = arrays_of(plan_of(order, **settings))
     assert type(arrays.slots) is lookup
-    assert (arrays.shuffle, arrays.slot_records, arrays.slots.draws_records) == static
+    assert (arrays.shuffle_kind, arrays.slot_records, arrays.slots.draws_records) == static
 
 
 # The plan, traced.
@@ -378,11 +378,11 @@ def test_a_period_too_long_for_the_pipeline_is_refused() -> None:
     plan = Plan({"a": 2**31, "b": 2**31}, order="concat")
     with pytest.raises(
         ConfigError,
-        match=r"^this mix passes 2,147,483,648 records of one source in a period of its plan, more than the pipeline "
+        match=r"^this mix passes 2,147,483,648 records of one source in a cycle of its plan, more than the pipeline "
         r"can count; use weights with fewer digits, or a smaller batch\.size\.$",
     ):
         arrays_of(plan)
-    with pytest.raises(ConfigError, match=r"^this mix passes 2,147,483,648 records of one source in a period"):
+    with pytest.raises(ConfigError, match=r"^this mix passes 2,147,483,648 records of one source in a cycle"):
         arrays_of(
             Plan(
                 {"a": 2**31, "b": 2**31},

@@ -10,7 +10,7 @@ import numpy as np
 
 from datamix.mixing.periods.base import Period
 
-# A short period is unrolled to so many slots, so that the pipeline seldom wraps.
+# A short cycle is unrolled to so many slots, so that the pipeline seldom wraps.
 SHORT_TABLE_SLOTS = 2**13
 
 

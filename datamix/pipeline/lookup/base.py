@@ -18,7 +18,7 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.tables import choose, divided
 from datamix.rng.hash import Words
 
-_CALL_RECORDS = 2**26  # upper bound on the records of one source in one call that passes many periods
+_CALL_RECORDS = 2**26  # upper bound on the records of one source in one call that passes many cycles
 
 
 class SlotLookup(Protocol):
@@ -134,7 +134,7 @@ def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
 
 
 def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
-    """Refuse a plan of which a count of one call, by the slots of each stage's period, overflows 32 bits."""
+    """Refuse a plan of which a count of one call, by the slots of a cycle of each stage, overflows 32 bits."""
     largest = max((max(quota) for quota in quotas), default=0)
     longest, counted = int(np.argmax(plan.epoch_records)), 2**32 - _CALL_RECORDS
     if plan.epoch_records[longest] >= counted:
@@ -144,7 +144,7 @@ def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[
     most = max(2 * (largest + 1) * plan.slot_records, _CALL_RECORDS) + plan.epoch_records[longest]
     if most >= 2**32 or max(lengths, default=0) >= 2**31:
         raise ConfigError(
-            f"this mix passes {largest * plan.slot_records:,} records of one source in a period of its plan, more "
+            f"this mix passes {largest * plan.slot_records:,} records of one source in a cycle of its plan, more "
             "than the pipeline can count; use weights with fewer digits, or a smaller batch.size."
         )
 

@@ -1,4 +1,4 @@
-"""Swaps of slots between the repetitions of a table; `datamix.mixing.periods.carried`, traced."""
+"""Swaps of slots between the cycles of a table; `datamix.mixing.periods.carried`, traced."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class RunsLookup(RepeatingLookup):
 
     Attributes:
       ends: Where each source's run ends, uint32 [num_stages, num_sources].
-      length: Slots of each stage's period, uint32 [num_stages].
-      quota: Slots of each source in a period, uint32 [num_stages, num_sources].
+      length: Slots of a cycle of each stage, uint32 [num_stages].
+      quota: Slots of each source in a cycle, uint32 [num_stages, num_sources].
     """
 
     ends: Words

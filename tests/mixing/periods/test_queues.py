@@ -28,7 +28,7 @@ def queues_of(weights: list[int], kind: str, seed: int = 0, **inputs: int) -> Qu
     draw = np.random.default_rng(seed)
     sizes = {f"s{i}": int(draw.integers(3, 400)) for i in range(len(weights))}
     lengths = tuple(DRAWN[kind](draw, size).astype(np.int64) for size in sizes.values())
-    order = Plan(sizes, seed=seed).record_order
+    order = Plan(sizes, seed=seed).shuffle
     shares = tuple(Fraction(weight, sum(weights)) for weight in weights)
     base = tuple(draw.integers(0, 1000, len(weights)).tolist())
     return Queues(shares=shares, lengths=RecordLengths(stored=lengths, shuffle=order), base=base, **inputs)
@@ -86,7 +86,7 @@ def test_windows_keep_the_counts_of_a_block() -> None:
 
 
 def test_a_record_longer_than_many_blocks() -> None:
-    order = Plan({"a": 2, "b": 50}, shuffle=False).record_order
+    order = Plan({"a": 2, "b": 50}, shuffle=False).shuffle
     stored = (np.asarray([10**7, 1]), np.ones(50, np.int64))
     lengths = RecordLengths(stored=stored, shuffle=order)
     queues = Queues(shares=(Fraction(1, 2), Fraction(1, 2)), lengths=lengths, base=(0, 0), block_slots=1000)

@@ -28,7 +28,7 @@ def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
     source, number = jax.jit(RunsLookup.take)(lookup, cursor, jnp.arange(50, dtype=jnp.uint32), here)
     expected, numbers = PERIOD.take(start, 50)
     np.testing.assert_array_equal(source, expected)
-    _, before = RunsLookup.slot_at(PERIOD, start)  # what each source had when the cursor's period began
+    _, before = RunsLookup.slot_at(PERIOD, start)  # what each source had when the cursor's cycle began
     np.testing.assert_array_equal(np.asarray(number) + np.asarray(before)[expected], numbers)
     slot, passed = jax.jit(RunsLookup.advance)(lookup, cursor, jnp.uint32(50), source, here)
     after, behind = RunsLookup.slot_at(PERIOD, start + 50)
