@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from html import escape
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 from datamix.errors import ConfigError
@@ -18,6 +19,15 @@ from datamix.mixing.weights import Number
 __all__ = ["Plan", "Selection"]
 
 _INPUTS = {field.name for field in fields(PlanSpec)} - {"sizes", "weights", "settings"}
+
+
+def _signature() -> Signature:
+    """The keywords of a plan as `help` and notebooks show them: those of `PlanSpec`, and the settings of the order."""
+    inputs = dict(signature(PlanSpec).parameters)
+    inputs["sizes"] = inputs["sizes"].replace(kind=Parameter.POSITIONAL_OR_KEYWORD, default=Parameter.empty)
+    inputs["weights"] = inputs["weights"].replace(kind=Parameter.POSITIONAL_OR_KEYWORD)
+    del inputs["settings"]
+    return Signature([*inputs.values(), Parameter("settings", Parameter.VAR_KEYWORD, annotation=Any)])
 
 
 class Plan(Locator):
@@ -44,6 +54,8 @@ class Plan(Locator):
     >>> plan.take(0, 8).record.tolist()
     [0, 0, 1, 2, 1, 3, 4, 2]
     """
+
+    __signature__ = _signature()
 
     def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, Any] | None = None, **inputs: Any) -> None:
         own = {key: inputs.pop(key) for key in _INPUTS & inputs.keys()}

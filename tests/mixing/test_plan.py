@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamix.mixing.plan import Plan
+from datamix.mixing.plan_spec import PlanSpec
 from plans import CHECK, ORDERS, STOPS, mixes, plan_of, rows, units
 
 # Exact small sequences.
@@ -226,6 +228,17 @@ def test_a_plan_is_made_anew_from_its_inputs() -> None:
     assert rows(again.take(0, 200)) == rows(plan.take(0, 200))
     assert again.spec == plan.spec
     assert repr(again) == "<Plan: a 0.5, b 0.5; without end>"
+
+
+def test_help_shows_the_keywords_of_a_plan() -> None:
+    shown = inspect.signature(Plan)
+    inputs = inspect.signature(PlanSpec).parameters
+    assert list(shown.parameters) == list(inputs)
+    assert shown.parameters["stop"] == inputs["stop"]
+    assert str(shown).startswith("(sizes: 'Mapping[str, int]', weights: 'Mapping[str, Any] | None' = None, *, ratio: ")
+    shown.bind({"a": 5}, {"a": 1}, order="proportional", window=3)
+    with pytest.raises(TypeError, match="'sizes'"):
+        shown.bind(weights={"a": 1})
 
 
 def test_a_plan_in_a_notebook() -> None:
