@@ -61,14 +61,11 @@ class Records:
         if not isinstance(number, int | np.integer):
             raise TypeError(f"records are asked for by their numbers, not by {number!r}; several by __getitems__")
         index = int(number) + len(self) if number < 0 else int(number)
-        if index < 0:
+        batching = self._pipeline.batching
+        if index < 0 or (batching.num_batches is not None and index >= len(self)):
             raise IndexError(f"there is no record {number} in a mix of {len(self)}")
-        step, row = divmod(index, self._pipeline.batching.batch_size)
-        try:
-            batch = self._batch(step)
-            return {leaf: np.array(values[row]) for leaf, values in batch.items()}
-        except IndexError:
-            raise IndexError(f"there is no record {number} in a mix of {len(self)}") from None
+        step, row = divmod(index, batching.batch_size)
+        return {leaf: np.array(values[row]) for leaf, values in self._batch(step).items()}
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Arrays]:
         """Several records, in the order of their numbers."""
