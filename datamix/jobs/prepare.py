@@ -12,7 +12,7 @@ from datamix.builder.statistics_cache import KeptStatistics
 from datamix.builder.texts import texts
 from datamix.builder.views import held_out, of_split
 from datamix.config.schema import Config, SourceConfig
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, of_source
 from datamix.report.console import print_notes, table
 from datamix.report.contents import announced, report_of_whole_mix
 from datamix.report.files import write_report
@@ -61,7 +61,7 @@ def run(
         if known is not None:
             statistics.setdefault(source.name, known)
         elif parts > 1:
-            notes.append(f"source {source.name!r}: other parts are missing; the last one joins all.")
+            notes.append(of_source(source.name, "other parts are missing; the last one joins all."))
     if part == 0:
         built = built.completed(all_counts=True)  # labels that have to be read are kept as well
     print_notes(out, "Note", notes)

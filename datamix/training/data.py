@@ -15,7 +15,7 @@ from datamix.builder.open_source import OpenSource
 from datamix.builder.value_checks import notes_on_values, what_is_broken
 from datamix.builder.views import held_out, viewed
 from datamix.config.schema import Config
-from datamix.errors import ConfigError, DataError, SpecError
+from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.pipeline.pipeline import Pipeline
 from datamix.training.learner import HeldOut, Moments
 from datamix.training.overlap import num_seen
@@ -56,14 +56,14 @@ class Data:
         """The notes on the records, before a model is trained on them; a sentence each."""
         of_tests = notes_on_values(self.test_mix.sources, self.test_pipeline.statistics, self.test_mix.labels)
         seen = [
-            f"source {name!r}: {count:,} of its {self.num_test_records[name]:,} test records equal records to train on."
+            of_source(name, f"{count:,} of its {self.num_test_records[name]:,} test records equal records to train on.")
             for name, count in self.num_seen.items()
         ]
-        seen += [
-            f"source {name!r}: whether test records equal records to train on is not known; they are read as they are "
-            "needed, and not compared."
-            for name in self.not_compared
-        ]
+        unknown = (
+            "whether test records equal records to train on is not known; they are read as they are needed, and not "
+            "compared."
+        )
+        seen += [of_source(name, unknown) for name in self.not_compared]
         seen += [f"test records of {note}" for note in of_tests]
         if isinstance(self.task, Language) and not np.asarray(self.held_out.of_output).any():
             seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
@@ -131,17 +131,18 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     for name, count in num_test_records.items():
         statistic = test_pipeline.statistics[name].get("label")
         if isinstance(task, Classification) and statistic is not None and statistic.num_unlabelled(count) >= count:
-            raise DataError(
-                f"source {name!r}: none of its {count:,} test records has a class, so that there is nothing to test; "
-                f"hold labelled records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
+            text = (
+                f"none of its {count:,} test records has a class, so that there is nothing to test; hold labelled "
+                f"records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
             )
+            raise DataError(of_source(name, text))
     pipeline = built.pipeline()
     if isinstance(task, Language):
         for name, leaves in [*pipeline.statistics.items(), *test_pipeline.statistics.items()]:
             least, most = (getattr(leaves.get("tokens"), bound, None) or 0 for bound in ("min", "max"))
             if least < 0 or most >= task.num_outputs:
                 text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {task.num_outputs:,} from 0"
-                raise DataError(f"source {name!r}: {text}.")
+                raise DataError(of_source(name, f"{text}."))
     fed = [name for name in built.sources if "host" in (built.placements[name], test_mix.placements[name])]
     return Data(
         built=built,

@@ -21,7 +21,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, of_source
 from datamix.pipeline import xla
 from datamix.sources.base import Source
 from datamix.sources.narrowing import beyond, mend, what_is_lost
@@ -464,7 +464,7 @@ class HostReader:
 
     def _lost(self, source: int, leaf: str, lost: str, record: int | None = None) -> DataError:
         name, where = self.names[source], "" if record is None else f" of {self._place(source, record)}"
-        return DataError(f"source {name!r}: leaf {leaf!r}{where} {lost}; {mend(name, lost)}")
+        return DataError(of_source(name, f"leaf {leaf!r}{where} {lost}; {mend(name, lost)}"))
 
     def _place(self, source: int, record: int) -> str:
         """Where a record lies, as far as the source knows."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from datamix.builder.built import Built
 from datamix.builder.texts import packed
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, of_source
 from datamix.spec import LeafSpec
 from datamix.training.tasks.base import Task
 from datamix.training.tasks.classification import Classification
@@ -45,10 +45,8 @@ def choose(built: Built) -> Callable[[Built], Task]:
         raise _nothing_to_learn(spec)
     for name in built.sources:
         if name not in built.labels.num_classes and not num_classes(built, name):
-            raise ConfigError(
-                f"source {name!r}: operators make its labels, and how many classes there are is not known; set "
-                f"source.{name}.num_classes."
-            )
+            text = "operators make its labels, and how many classes there are is not known"
+            raise ConfigError(of_source(name, f"{text}; set source.{name}.num_classes."))
     return lambda built: Classification(leaf=leaf, shape=part.shape, num_outputs=_total(built))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from datamix.errors import DataError
+from datamix.errors import DataError, of_source
 from datamix.operators.text import next_token_targets
 from datamix.training.tasks.base import Batch, Sums, Task, family
 
@@ -87,7 +87,7 @@ class Language(Task):
         num_tokens, nats, num_bytes = (np.asarray(sums[name], float) for name in ("num_tokens", "nats", "bytes"))
         if not num_tokens.all():
             name = names[int(np.argmin(num_tokens))]
-            raise DataError(f"source {name!r}: its test records hold no token to predict; longer ones do.")
+            raise DataError(of_source(name, "its test records hold no token to predict; longer ones do."))
         loss = nats / num_tokens
         metrics = family("loss", names, loss, "max")
         metrics |= family("perplexity", names, np.exp(np.minimum(loss, 700)), "max")
