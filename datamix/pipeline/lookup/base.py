@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from datamix.errors import ConfigError
-from datamix.mixing.periods import Period
+from datamix.mixing.periods import Carried, Period
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
@@ -91,8 +92,9 @@ class SlotLookup(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RepeatingLookup:
-    """The part that the look-ups of all periods that repeat have in common.
+    """The part that the look-ups of all periods with cycles have in common.
 
     Attributes:
       length: Slots of a cycle of each stage's period, uint32 [num_stages].
@@ -107,8 +109,9 @@ class RepeatingLookup:
     @staticmethod
     def slot_at(period: Period, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
-        assert period.length is not None
-        slot = num_slots % period.length
+        length = period.table.length if isinstance(period, Carried) else period.length
+        assert length is not None
+        slot = num_slots % length
         return slot, period.counts(num_slots - slot)
 
     def advance(

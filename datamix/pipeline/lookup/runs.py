@@ -20,19 +20,15 @@ from datamix.rng.hash import Words
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RunsLookup(RepeatingLookup):
     """See `SlotLookup`.
 
     Attributes:
       ends: Where each source's run ends, uint32 [num_stages, num_sources].
-      length: Slots of a cycle of each stage, uint32 [num_stages].
-      quota: Slots of each source in a cycle, uint32 [num_stages, num_sources].
     """
 
     ends: Words
-    length: Words
-    quota: Words
 
     @classmethod
     def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:

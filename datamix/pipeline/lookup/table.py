@@ -1,4 +1,4 @@
-"""Look-up in tables of slots that repeat, with or without swaps between their repetitions."""
+"""Look-up in tables of slots that repeat, with or without swaps between their cycles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 import jax
 import numpy as np
 
-from datamix.mixing.periods import Carried, Period, Table
+from datamix.mixing.periods import Carried, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.mixing.table_fills import TABLE_SLOTS
@@ -21,24 +21,20 @@ from datamix.rng.hash import Words
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TableLookup(RepeatingLookup):
-    """See `SlotLookup`; the tables of all stages lie one after the other.
+    """See `SlotLookup`; the tables of all stages, a cycle each, lie one after the other.
 
     Attributes:
       source_of: Source of each slot, uint32 [capacity].
       rank_of: How many earlier slots of the same table have the same source, uint32 [capacity].
       begin: Where each stage's table begins, uint32 [num_stages].
-      length: Slots of each stage's table, uint32 [num_stages].
-      quota: Slots of each source in each table, uint32 [num_stages, num_sources].
-      swaps: What changes between the repetitions of the tables; None where it is known that nothing does.
+      swaps: What changes between the cycles of the tables; None where it is known that nothing does.
     """
 
     source_of: Words
     rank_of: Words
     begin: Words
-    length: Words
-    quota: Words
     swaps: Swaps | None
 
     @classmethod
@@ -63,14 +59,6 @@ class TableLookup(RepeatingLookup):
             quota=np.stack([table.quota for table in tables]).astype(np.uint32),
             swaps=Swaps.of(stages, len(plan.names)) if swaps else None,
         )
-
-    @staticmethod
-    def slot_at(period: Period, num_slots: int) -> tuple[int, list[int]]:
-        """See `SlotLookup`."""
-        if not isinstance(period, Carried):
-            return RepeatingLookup.slot_at(period, num_slots)
-        slot = num_slots % period.table.length
-        return slot, period.counts(num_slots - slot)
 
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
         """See `SlotLookup`."""

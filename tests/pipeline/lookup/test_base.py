@@ -32,5 +32,5 @@ def test_counts_that_would_overflow_are_refused() -> None:
     plan = Plan({"a": 3, "b": 4}, stop="forever")
     check_counts(plan, [(2**30, 5)], [2**30 + 5])
     for quota, length in ((2**31, 5), (5, 2**31)):
-        with pytest.raises(ConfigError, match=rf"^this mix passes {quota:,} records of one source in a period of its "):
+        with pytest.raises(ConfigError, match=rf"^this mix passes {quota:,} records of one source in a cycle of its "):
             check_counts(plan, [(quota, 1)], [length])
