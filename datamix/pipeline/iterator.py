@@ -319,7 +319,7 @@ class BatchIterator(Iterator[Batch]):
                 reader,
                 compiled.numbers,
                 chunk.span,
-                _word(chunk.first),
+                _words(chunk.first),
                 None if begins is None else _words(begins),
                 self._buffers_of(program).take(),
             )
@@ -523,14 +523,8 @@ def _each(columns: Mapping[str, Iterable[Any]], count: int) -> Iterator[Batch]:
 
 
 @lru_cache(1024)
-def _word(number: int) -> jax.Array:
-    """A number as an argument of a program, made once: NumPy's would cost each call 10 µs."""
-    return jnp.asarray(number, jnp.uint32)
-
-
-@lru_cache(64)
-def _words(numbers: tuple[int, ...]) -> jax.Array:
-    """Numbers as an argument of a program, made once."""
+def _words(numbers: int | tuple[int, ...]) -> jax.Array:
+    """A number, or some, as an argument of a program, made once: NumPy's would cost each call 10 µs."""
     return jnp.asarray(numbers, jnp.uint32)
 
 

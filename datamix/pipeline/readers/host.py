@@ -78,11 +78,6 @@ class Staging:
         self.index.fill(0)
 
 
-def _locked() -> threading.Lock:
-    (lock := threading.Lock()).acquire()
-    return lock
-
-
 @dataclass(eq=False)
 class Reading:
     """Records that are being read.
@@ -90,7 +85,6 @@ class Reading:
     Attributes:
       into: Where they are read to.
       cancelled: Whether nobody waits for them any more.
-      has_ended: Whether all are there, or one of them cannot be read.
       error: Why it cannot be.
       pending: The sources that are still being read, by index, and the number of their pieces.
       last: The index of the source that arrived last; None where there was none.
@@ -98,12 +92,16 @@ class Reading:
 
     into: Staging
     cancelled: bool = False
-    has_ended: bool = False
     error: BaseException | None = None
     pending: dict[int, int] = field(default_factory=dict)
     last: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _until_ended: threading.Lock = field(default_factory=_locked)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all records are there, or one of them cannot be read."""
+        return self._ended.is_set()
 
     @property
     def is_there(self) -> bool:
@@ -119,14 +117,12 @@ class Reading:
                 if not self.pending[source]:
                     del self.pending[source]
             if not self.has_ended and (error is not None or not self.pending):
-                self.error, self.has_ended = error, True
-                self._until_ended.release()
+                self.error = error
+                self._ended.set()
 
-    def wait(self, timeout_s: float = -1) -> bool:
+    def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended, or for so long; whether it has ended."""
-        if not self.has_ended and self._until_ended.acquire(timeout=timeout_s):
-            self._until_ended.release()
-        return self.has_ended
+        return self._ended.wait(timeout_s)
 
 
 @dataclass(kw_only=True)
