@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from datamix.errors import ConfigError, DataError, check_choice, hint
 from datamix.sources.cache import cache_directory
 from datamix.sources.files import Paths, notes_on
-from datamix.sources.splits import resolve_split
+from datamix.sources.splits import located, resolve_split
 from datamix.sources.text.packing import Chunks, Facts, Long, Packing, Pieces, Rows, pack
 from datamix.sources.text.token_files import TokenFile
 from datamix.sources.text.tokenizers import Tokenizer
@@ -180,7 +180,7 @@ class Packed:
     def places(self, indices: np.ndarray) -> list[str]:
         """The file and the number of the document of the first pieces of each record."""
         pieces = self._loaded.rows.pieces(np.asarray(indices, np.int64))
-        file, document = self._documents(pieces.begin)
+        file, document, _ = self._documents(pieces.begin)
         names: list[dict[Path, list[str]]] = [{} for _ in indices]
         for row, i, number in zip(pieces.row.tolist(), file.tolist(), document.tolist(), strict=True):
             names[row].setdefault(self.files[i].path, []).append(f"{self.files[i].first + number:,}")
@@ -230,12 +230,11 @@ class Packed:
 
     def _copy(self, pieces: Pieces, used: np.ndarray, out: np.ndarray) -> None:
         # Neighbours in a row that are neighbours in a file are copied together.
-        file = self._files_of(pieces.begin)
+        file, within = located(self._ends, pieces.begin)
         ends = pieces.begin + pieces.length
         joined = (np.diff(pieces.row) == 0) & (pieces.begin[1:] == ends[:-1]) & (np.diff(file) == 0)
         first = np.flatnonzero(np.append(True, ~joined)[: len(file)])
-        row, file = pieces.row[first], file[first]
-        begin = pieces.begin[first] - self._starts[file]
+        row, file, begin = pieces.row[first], file[first], within[first]
         length = np.add.reduceat(pieces.length, first)
         column = np.cumsum(length) - length - (np.cumsum(used) - used)[row]
         for i in np.unique(file).tolist():
@@ -266,29 +265,25 @@ class Packed:
         return [(each, sliding_window_view(each, self.length) if len(each) >= self.length else each) for each in arrays]
 
     @cached_property
-    def _starts(self) -> np.ndarray:
-        """The first token of each file, counted over all files."""
-        sizes = np.array([len(file.tokens) for file in self.files], np.int64)
-        return np.cumsum(sizes) - sizes
+    def _ends(self) -> np.ndarray:
+        """The place after the last token of each file, counted over all files."""
+        return np.cumsum([len(file.tokens) for file in self.files], dtype=np.int64)
 
-    def _files_of(self, begin: np.ndarray) -> np.ndarray:
-        return np.asarray(np.searchsorted(self._starts, begin, side="right") - 1)
-
-    def _documents(self, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The file that each token lies in, and the document within the file."""
-        file, document = self._files_of(begin), np.empty_like(begin)
+    def _documents(self, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The file that each token lies in, and its document and its own place within the file."""
+        (file, within), document = located(self._ends, begin), np.empty_like(begin)
         for i in np.unique(file).tolist():
             here = file == i
-            document[here] = np.searchsorted(self.files[i].ends, begin[here] - self._starts[i], side="right")
-        return file, document
+            document[here] = np.searchsorted(self.files[i].ends, within[here], side="right")
+        return file, document, within
 
     def _prompts(self, pieces: Pieces) -> np.ndarray:
         """How many tokens at the beginning of each piece are of a prompt, int64 [num_pieces]."""
-        file, document = self._documents(pieces.begin)
+        file, document, within = self._documents(pieces.begin)
         prompts = np.zeros_like(pieces.begin)
         for i in np.unique(file).tolist():
             here, of_file = file == i, self.files[i]
             if of_file.prompts is not None:
-                start = np.append(0, of_file.ends)[document[here]] + self._starts[i]
-                prompts[here] = start + of_file.prompts[document[here]] - pieces.begin[here]
+                start = np.append(0, of_file.ends)[document[here]]
+                prompts[here] = start + of_file.prompts[document[here]] - within[here]
         return np.asarray(np.maximum(prompts, 0))
