@@ -5,6 +5,7 @@ Where the installed version lacks any of it, all of it is left out: batches are 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -42,6 +43,11 @@ def has_started() -> bool:
     except ImportError:
         return internals.cache_info().currsize > 0
     return bool(backends_are_initialized())
+
+
+def logger_of(part: Literal["callback", "distributed"]) -> logging.Logger:
+    """The logger of a part of JAX; on a version that calls it otherwise, one that nobody writes to."""
+    return logging.getLogger(f"jax._src.{part}")
 
 
 _was_forked = False

@@ -7,7 +7,6 @@ or what lies on its disk, the others are told. Importing this imports no JAX.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -29,7 +28,7 @@ LAUNCHED = "DATAMIX_LAUNCHED"
 """Set for a process that a launcher has started, and that ends when its standard input does."""
 _COORDINATOR, _COUNT, _RANK = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
-_told: list[DatamixError] = []  # what every process knows already
+_known_errors: list[DatamixError] = []  # what every process knows already
 
 
 def join(*, distributed: bool) -> None:
@@ -43,9 +42,11 @@ def join(*, distributed: bool) -> None:
         return
     import jax
 
+    from datamix.pipeline import xla
+
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_end_with_launcher, daemon=True).start()
-        logging.getLogger("jax._src.distributed").setLevel("ERROR")  # of proxies, which nothing here goes through
+        xla.logger_of("distributed").setLevel("ERROR")  # of proxies, which nothing here goes through
     numbers = {name: os.environ[name] for name in (_COUNT, _RANK) if name in os.environ}
     if bad := [name for name, value in numbers.items() if not value.isdecimal()]:
         raise ConfigError("it is a whole number", key=bad[0], value=numbers[bad[0]])
@@ -88,7 +89,7 @@ def is_first() -> bool:
 
 
 @contextmanager
-def apart(config: DictConfig) -> Iterator[None]:
+def hidden(config: DictConfig) -> Iterator[None]:
     """Keep what a process other than the first prints and writes out of sight."""
     with tempfile.TemporaryDirectory(prefix="datamix-") as directory:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -123,7 +124,7 @@ def agreed(make: Callable[[], Any]) -> list[Any]:
     try:
         value = make()
     except DatamixError as error:
-        if error in _told:
+        if error in _known_errors:
             raise
         mistake = error
     kind = mistake.kind if mistake else ""
@@ -134,8 +135,8 @@ def agreed(make: Callable[[], Any]) -> list[Any]:
     if not is_first():
         raise SystemExit(2)
     _, kind, text = answers[failed]
-    _told.append(mistake or cast(DatamixError, errors.of_kind(kind, f"process {failed}: {text}")))
-    raise _told[-1]
+    _known_errors.append(mistake or cast(DatamixError, errors.of_kind(kind, f"process {failed}: {text}")))
+    raise _known_errors[-1]
 
 
 def of_first(make: Callable[[], Any]) -> Any:

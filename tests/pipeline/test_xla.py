@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
@@ -26,6 +27,11 @@ def test_the_installed_jax_takes_the_fast_path() -> None:
     assert isinstance(array, jax.Array)
     assert array.unsafe_buffer_pointer() == memory.ctypes.data  # no copy
     assert xla.host_view(array).ctypes.data == memory.ctypes.data
+
+
+@pytest.mark.parametrize("part", ["callback", "distributed"])
+def test_the_installed_jax_writes_to_these_loggers(part: Any) -> None:
+    assert importlib.import_module(f"jax._src.{part}").logger is xla.logger_of(part)
 
 
 @pytest.mark.parametrize("output", ["numpy", "jax"])

@@ -95,7 +95,7 @@ class Fed:
             {leaf: jax.ShapeDtypeStruct((count, *part.flat), part.dtype) for leaf, part in spec} for spec in self.specs
         )
         index = jax.ShapeDtypeStruct((count,), jnp.uint32)
-        logging.getLogger("jax._src.callback").addFilter(_is_unknown)
+        xla.logger_of("callback").addFilter(_is_unknown)
         # One argument: JAX makes an array of each, which takes 50 µs.
         words = [word for each in (located, ahead) if each is not None for word in (each.source, each.record)]
         argument = jnp.concatenate([jnp.stack([self.token, jnp.uint32(count)]), *words])
