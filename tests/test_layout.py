@@ -37,6 +37,28 @@ def test_every_test_file_has_its_module() -> None:
     assert {str(path) for path, module in modules.items() if not module.is_file()} == set(WHOLE)
 
 
+def test_only_lazy_names_and_plugins_are_imported_by_string() -> None:
+    files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "import_module(" in _text(path)}
+    of_others = {"lazy.py", "sources/tfds/prepare.py", "sources/tfds/source.py"}  # JAX, TFDS and its datasets
+    assert files == {"__init__.py", "interop/__init__.py", "registry.py"} | of_others
+
+
+def test_a_package_declares_components_of_its_own_modules() -> None:
+    """They are imported by string, which the check of the layers does not see."""
+    modules = [
+        call.args[1]
+        for path in PACKAGE.rglob("__init__.py")
+        for call in ast.walk(ast.parse(_text(path)))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "registry.builtin"
+    ]
+    assert len(modules) > 20
+    assert [text for text in map(ast.unparse, modules) if not text.startswith(("f'{__name__}.", 'f"{__name__}.'))] == []
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 PUBLIC = {"_asdict", "_render_traceback_", "_replace", "_repr_html_", "_repr_png_"}
 """Public names that begin with an underscore: those of named tuples, and of notebooks."""
 
