@@ -286,7 +286,7 @@ def named(name: str, error: DatamixError) -> DatamixError:
     """The same error, under the name that the source has in the mix."""
     text = re.sub(r"^source '[^']*': ", "", str(error))
     renamed = cast(DatamixError, of_kind(error.kind, of_source(name, text)))
-    renamed.__dict__.update(vars(error))
+    renamed.key, renamed.value, renamed.hint = error.key, error.value, error.hint
     return renamed
 
 
