@@ -234,7 +234,7 @@ def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:
             raise ConfigError("several processes train one model, not a sweep", key="train.distributed", hint=mend)
         processes.join(distributed=distributed)
         if not processes.is_first():
-            return processes.apart(config)
+            return processes.hidden(config)
         if processes.LAUNCHED in os.environ:  # the launcher holds it
             return nullcontext()
     return directory_in_use(config, key)

@@ -71,5 +71,5 @@ def adapt_of(
         raise ConfigError(f"adapt={rule} needs two sources or more", key="source", value=plan.names[0])
     from datamix.pipeline.adapt import Adapt
 
-    own = {key: value for key, value in settings.items() if key not in {"rule", *DEFAULTS}}
-    return Adapt.of(rule, own, plan.names, batch_size=mix.batch_size, **fields)
+    of_policy = {key: value for key, value in settings.items() if key not in {"rule", *DEFAULTS}}
+    return Adapt.of(rule, of_policy, plan.names, batch_size=mix.batch_size, **fields)

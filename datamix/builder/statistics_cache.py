@@ -127,9 +127,9 @@ class KeptStatistics:
         def work(number: int, piece: range) -> int:
             chunks = [piece[start : start + rows] for start in range(0, len(piece), rows)]
             records = (taken(self.source, np.asarray(chunk, np.int64)) for chunk in chunks)
-            found = [{leaf: LeafStatistics.of(values) for leaf, values in chunk.items()} for chunk in records]
+            statistics = [{leaf: LeafStatistics.of(values) for leaf, values in chunk.items()} for chunk in records]
             written = self._directory / f"{number}.{secrets.token_hex(4)}.tmp"
-            written.write_text(json.dumps(to_json(self._merged(list(zip(found, map(len, chunks), strict=True))))))
+            written.write_text(json.dumps(to_json(self._merged(list(zip(statistics, map(len, chunks), strict=True))))))
             written.replace(self._directory / f"{number}.json")
             return len(piece)
 

@@ -108,5 +108,5 @@ def view(
 def _of_others(source: OpenSource, data: object) -> OpenSource:
     """The same source with other records, which are given in Python."""
     others = of_python(source.name, data)
-    own: dict[str, Any] = {"limit": None, "selection": (), "note": "", "loaded_from": None, "kept": None}
-    return replace(source, source=others, provenance=others.provenance, other_splits=tuple, **own)
+    unset: dict[str, Any] = {"limit": None, "selection": (), "note": "", "loaded_from": None, "kept": None}
+    return replace(source, source=others, provenance=others.provenance, other_splits=tuple, **unset)

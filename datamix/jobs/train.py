@@ -72,8 +72,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     if job.data.disjoint_classes and job.scores is not None:
         parts = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
         confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, parts.tolist(), strict=True)}
-    size, given = job.config.batch_size, _counts(job, step)
-    shares = built.plan.targets if job.learner.adapt is None else [count / (step * size) for count in given]
+    size, counts = job.config.batch_size, _counts(job, step)
+    shares = built.plan.targets if job.learner.adapt is None else [count / (step * size) for count in counts]
     rows = [
         (
             name,
@@ -102,7 +102,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         built,
         job.data.pipeline,
         batches=step,
-        counts=dict(zip(names, given, strict=True)),
+        counts=dict(zip(names, counts, strict=True)),
         records=step * size,
         samples_per_s=steps_per_s * size,
         figure="curves.png",

@@ -24,7 +24,7 @@ from datamix.mixing.table_fills import earliest_deadlines
 LEAST_SLOTS, _MOST_SLOTS = 2**13, 2**22
 """The slots of a cycle, at least and at most."""
 _ENOUGH_RARE_SLOTS = 4  # a cycle in which the rarest source has so many is not made longer for it
-_MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the cycle, not moved apart from others'
+_MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the cycle, not moved away from others'
 _LARGE_SHARE = 1 / 32
 _WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots from a source's line: the first that works
 _NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths of a cycle that a try compares; tries, each of twice the slots
@@ -124,14 +124,14 @@ def _filled(
             break
     table = Table(ids[source_of], num_sources)
     giver, taker, place, rate, begin = (np.zeros(len(chain) - 1, np.uint64) for _ in range(5))
-    flow, given = 0, np.zeros(len(quota), int)
+    flow, num_given = 0, np.zeros(len(quota), int)
     for i, (source, following) in enumerate(itertools.pairwise(chain)):
         flow += rests[source]
         gives, takes = (following, source) if flow > 0 else (source, following)
         slots = table.slots[ids[gives]]
         # The slot in the middle of the cycle, or the one before it.
-        place[i] = slots[len(slots) // 2 - given[gives]] if flow else 0
-        given[gives] += bool(flow)
+        place[i] = slots[len(slots) // 2 - num_given[gives]] if flow else 0
+        num_given[gives] += bool(flow)
         giver[i], taker[i], rate[i] = ids[gives], ids[takes], abs(flow) * _ONE // _UNIT
         begin[i] = int(phases[i] * _ONE) if flow > 0 else _ONE - 1 - int(phases[i] * _ONE)
     on = rate > 0

@@ -166,21 +166,21 @@ class Locator:
           ConfigError: It never gives any.
         """
 
-        def given(position: int) -> int:
+        def tokens_at(position: int) -> int:
             return sum(self.tokens(self.counts(max(position, 0))) or ())
 
-        if self.length is not None and given(self.length) < tokens:
+        if self.length is not None and tokens_at(self.length) < tokens:
             return None
         most = _FAR if self.length is None else self.length
         seen = min(_SEEN, most)
-        if not (each := given(seen) / seen):
+        if not (each := tokens_at(seen) / seen):
             raise ConfigError("the sources that have a share have no tokens", key="stop.tokens", value=tokens)
         # Close to where the mean is right: further off, every look would sum up another epoch.
         guess, width = min(int(tokens / each), most), 2**10
-        while given(guess - width) >= tokens or (guess + width < most and given(guess + width) < tokens):
+        while tokens_at(guess - width) >= tokens or (guess + width < most and tokens_at(guess + width) < tokens):
             width *= 2
         around = range(max(guess - width, 0), min(guess + width, most) + 1)
-        return around[bisect_left(around, tokens, key=given)]
+        return around[bisect_left(around, tokens, key=tokens_at)]
 
     def refusal(self) -> ConfigError | None:
         """The error at the end of an endless mix that `at_max_epochs=error` stops; None for every other mix."""

@@ -1,4 +1,4 @@
-"""Weights in the loss: how much a source's records count in training, apart from how many of them there are."""
+"""Weights in the loss: how much a source's records count in training, however many of them there are."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
     if not isinstance(rule, Mapping | None):
         text = f"it is a weight for each source, as in {_KEY}.{names[0]}=2, or {INVERSE_SHARE}"
         raise ConfigError(text, key=_KEY, value=rule)
-    given = by_path(rule)
-    check_sources(given, names, _KEY)
-    if not given:
+    by_source = by_path(rule)
+    check_sources(by_source, names, _KEY)
+    if not by_source:
         return {}
-    weights = {name: float(as_fraction(given.get(name, 1), f"{_KEY}.{name}", name)) for name in names}
+    weights = {name: float(as_fraction(by_source.get(name, 1), f"{_KEY}.{name}", name)) for name in names}
     if not any(weight for weight, share in zip(weights.values(), shares, strict=True) if share):
         raise ConfigError("every source that has a share has weight 0, so that nothing is learnt", key=_KEY)
     return weights

@@ -58,8 +58,8 @@ class Plan(Locator):
     __signature__ = _signature()
 
     def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, Any] | None = None, **inputs: Any) -> None:
-        own = {key: inputs.pop(key) for key in _INPUTS & inputs.keys()}
-        self.spec = PlanSpec(sizes=sizes, weights=weights, **own, settings=inputs)
+        of_spec = {key: inputs.pop(key) for key in _INPUTS & inputs.keys()}
+        self.spec = PlanSpec(sizes=sizes, weights=weights, **of_spec, settings=inputs)
         mix = resolve_spec(self.spec)
         stages = _stages(mix)
         tokens = self.spec.tokens

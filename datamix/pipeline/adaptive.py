@@ -133,7 +133,7 @@ class AdaptiveIterator(Iterator[Batch]):
         )
         for step in range(program.num_steps):
             rows = slice(step * program.num_rows, (step + 1) * program.num_rows)
-            yield {leaf: self._given(flat[leaf], rows, part.shape) for leaf, part in program.spec}
+            yield {leaf: self._output_of(flat[leaf], rows, part.shape) for leaf, part in program.spec}
 
     def _begins(self, within: int) -> np.ndarray:
         """The row of the window at which each batch of a chunk, or its shard, begins."""
@@ -148,7 +148,7 @@ class AdaptiveIterator(Iterator[Batch]):
         into = Staging(self._host.specs, program.num_steps * program.num_rows * (1 + program.is_paired))
         return first + within, self._host.start(rows, into, Metrics())
 
-    def _given(self, flat: jax.Array, rows: slice, shape: tuple[int, ...]) -> Any:
+    def _output_of(self, flat: jax.Array, rows: slice, shape: tuple[int, ...]) -> Any:
         if self._output == "numpy":
             return np.asarray(flat)[rows].reshape(-1, *shape)
         array = flat[rows].reshape(-1, *shape)

@@ -213,8 +213,8 @@ class RowShuffle(NamedTuple):
         rows, size = self._rows(position, num_batches, batch_size, slot_records)
         place = jnp.arange(batch_size, dtype=jnp.uint32)
         neighbour = jnp.where(place ^ 1 < size, place ^ 1, place)
-        apart = jnp.take_along_axis(rows, neighbour, axis=1) - rows
-        return jnp.zeros(rows.size, jnp.uint32).at[rows.reshape(-1)].set(apart.reshape(-1), unique_indices=True)
+        distance = jnp.take_along_axis(rows, neighbour, axis=1) - rows
+        return jnp.zeros(rows.size, jnp.uint32).at[rows.reshape(-1)].set(distance.reshape(-1), unique_indices=True)
 
     def _rows(
         self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int

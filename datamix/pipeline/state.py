@@ -76,17 +76,17 @@ class Past:
         if counts is None and not draws_records:
             counts = dict(zip(plan.names, plan.counts(position), strict=True))
         if counts:
-            given = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
+            seen = {i: counts[name] for i, name in enumerate(plan.names) if counts.get(name)}
         else:
-            given = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
+            seen = {i: _NUM_RECORDS for i in range(len(plan.names)) if any(stage.shares[i] for stage in stages)}
         mix = [plan.slot_records, self._slots(end), plan.replacement_key if draws_records else None]
         if end - stages[0].first > _SLICE_SLOTS * _MOST_SLICES:
             later = plan.slots(max(end - _SLICE_SLOTS, stages[0].first), _SLICE_SLOTS)[0]
-            shares = [[stage.first, *(str(stage.shares[i]) for i in given)] for stage in stages]
+            shares = [[stage.first, *(str(stage.shares[i]) for i in seen)] for stage in stages]
             now = plan.counts(position)
-            mix += [[now[i] for i in given], shares, _digest_of("", later)]
-        parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in given])}
-        for i, count in given.items():
+            mix += [[now[i] for i in seen], shares, _digest_of("", later)]
+        parts = {"mix": digest(mix), "source": digest([[i, plan.names[i]] for i in seen])}
+        for i, count in seen.items():
             parts[f"source.{plan.names[i]}"] = self._source(i, min(count, _NUM_RECORDS))
             parts[records_key(plan.names[i])] = self._contents(i)
         return parts

@@ -185,5 +185,5 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
         raise DataError(f"the target {name!r} is numbers in {numbers:,} rows, but {other}; correct them.")
     classes = sorted({word for each in words[1] for word in each.unique().to_pylist()})
     known = pa.array(classes, pa.large_string())
-    labels, whole_labels = ([pc.index_in(each, value_set=known).to_numpy() for each in found] for found in words)
+    labels, whole_labels = ([pc.index_in(each, value_set=known).to_numpy() for each in column] for column in words)
     return np.concatenate(labels), np.concatenate(whole_labels), tuple(classes)

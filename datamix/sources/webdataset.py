@@ -52,7 +52,7 @@ def webdataset(
     Args:
       path: A tar file, a folder, a glob or a list of them; or these by split, see `files_of`.
       leaves: Leaf name to suffix: of images; `cls`, the number of a class in digits; `npy`, an array; or such as
-        `mask.png`. Of several suffixes, apart by `;`, a sample has one. By default `image` is any image, `label` is
+        `mask.png`. Of several suffixes, separated by `;`, a sample has one. By default `image` is any image, `label` is
         `cls` and `array` is `npy`, as far as samples have them.
       split: TFDS's syntax.
       cache_dir: The directory of the cache, which keeps the index.

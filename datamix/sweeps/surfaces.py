@@ -204,17 +204,17 @@ def _marquardt(
 
 def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
     """A Gaussian process whose kernel, of one length, is that of the first row's greatest likelihood, on a grid."""
-    apart = ((ratios[:, None] - ratios) ** 2).sum(-1)
+    distances = ((ratios[:, None] - ratios) ** 2).sum(-1)
     seen = weights[0] > 0
     # With the kernels' eigenvectors, a likelihood for every share of noise costs a sum, and the variance has a formula.
-    eigenvalues, vectors = np.linalg.eigh(np.exp(-0.5 * apart[seen][:, seen] / _LENGTHS[:, None, None] ** 2))
+    eigenvalues, vectors = np.linalg.eigh(np.exp(-0.5 * distances[seen][:, seen] / _LENGTHS[:, None, None] ** 2))
     spectrum = np.maximum(eigenvalues, 0)[:, None] + _NOISES[:, None]  # [lengths, noises, N]
     power = (np.matmul(values[0, seen], vectors) ** 2)[:, None] / spectrum
     variance = np.clip(power.mean(-1), 0.1, 100)
     likelihood = -(np.log(spectrum).sum(-1) + power.sum(-1) / variance + seen.sum() * np.log(variance))
     row, column = np.unravel_index(likelihood.argmax(), likelihood.shape)
     length, noise = _LENGTHS[row], _NOISES[column]
-    covariance = np.exp(-0.5 * apart / length**2)
+    covariance = np.exp(-0.5 * distances / length**2)
     total = covariance + np.eye(len(ratios)) * (noise / np.maximum(weights, 1e-9))[:, None]
     solution = np.linalg.solve(total, values[..., None])
 

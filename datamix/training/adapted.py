@@ -46,9 +46,9 @@ def summary(rule: str, names: Sequence[str], windows: Windows) -> dict[str, Any]
     >>> summary("odm", ["a", "b"], {0: ([2**23, 2**23], [8, 8]), 10: ([2**22, 3 * 2**22], [4, 12])})["shares"]
     {'a': [0.5, 0.25], 'b': [0.5, 0.75]}
     """
-    weights, given = (np.asarray(each, float) for each in zip(*windows.values(), strict=True))
-    shares, weights = given / given.sum(axis=1, keepdims=True), weights / TOTAL
-    mean = (weights * given.sum(axis=1, keepdims=True)).sum(axis=0) / given.sum()
+    weights, records = (np.asarray(each, float) for each in zip(*windows.values(), strict=True))
+    shares, weights = records / records.sum(axis=1, keepdims=True), weights / TOTAL
+    mean = (weights * records.sum(axis=1, keepdims=True)).sum(axis=0) / records.sum()
     return {
         "rule": rule,
         "steps": list(windows),
@@ -63,9 +63,9 @@ def deviation(windows: Windows, shares: Sequence[float] | None = None) -> float:
 
     Where the weights are those of losses, `shares` says how the mix is made up.
     """
-    weights, given = (np.asarray(each, float) for each in zip(*windows.values(), strict=True))
-    wanted = (weights / TOTAL if shares is None else np.asarray(shares)) * given.sum(axis=1, keepdims=True)
-    return float(np.abs(np.cumsum(given - wanted, axis=0)).max())
+    weights, records = (np.asarray(each, float) for each in zip(*windows.values(), strict=True))
+    wanted = (weights / TOTAL if shares is None else np.asarray(shares)) * records.sum(axis=1, keepdims=True)
+    return float(np.abs(np.cumsum(records - wanted, axis=0)).max())
 
 
 def write_schedule(directory: Path, name: str, names: Sequence[str], windows: Windows, steps: int) -> Path:

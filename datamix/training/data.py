@@ -117,9 +117,9 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     built = built.completed(all_counts=True)
     task = task_of(built)
     test_mix = viewed(built, opened, batch_size=task.test_batch)
-    own = {"loss_weight"} if built.loss_weight else set()  # what no test needs
+    unneeded = {"loss_weight"} if built.loss_weight else set()  # by tests
     differing, spec = (
-        {leaf: part for leaf, part in each.spec().items() if leaf not in own} for each in (test_mix, built)
+        {leaf: part for leaf, part in each.spec().items() if leaf not in unneeded} for each in (test_mix, built)
     )
     if differing != spec:
         raise ConfigError(

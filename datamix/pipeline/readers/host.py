@@ -202,7 +202,7 @@ class HostReader:
     ) -> None:
         self.names, self._sources = list(sources), list(sources.values())
         self._stored = [specs[name] for name in self.names]
-        self._given: list[Spec] = [dict(source.spec) for source in self._sources]
+        self._source_specs: list[Spec] = [dict(source.spec) for source in self._sources]
         self.is_fed = np.array([*map(frozenset(fed).__contains__, self.names)])
         self.specs: list[Spec] = [
             self._stored[members[0]] if self.is_fed[list(members)].any() else {} for members in groups
@@ -244,7 +244,7 @@ class HostReader:
         """
         if any(
             np.dtype(part.dtype).kind == "f" and np.dtype(part.dtype).itemsize > np.dtype(stored.dtype).itemsize
-            for part, stored in zip(self._given[source].values(), self._stored[source].values(), strict=True)
+            for part, stored in zip(self._source_specs[source].values(), self._stored[source].values(), strict=True)
         ):
             for leaf, values in self._raw(source, self._evenly(source)).items():
                 if lost := what_is_lost(values, np.dtype(self._stored[source][leaf].dtype)):
@@ -425,7 +425,7 @@ class HostReader:
     def _raw(self, source: int, records: np.ndarray, rows: Arrays | None = None) -> Arrays:
         """Some records as the source gives them, in the memory of `rows` where these are of its dtype."""
         out = {}
-        for leaf, part in self._given[source].items():
+        for leaf, part in self._source_specs[source].items():
             shape = (len(records), *part.shape)
             if rows is not None and rows[leaf].dtype == np.dtype(part.dtype):
                 out[leaf] = rows[leaf].reshape(shape)
@@ -471,7 +471,7 @@ class HostReader:
     def _evenly(self, source: int) -> np.ndarray:
         """Some of a source's records, evenly spaced."""
         size = self._sources[source].num_records
-        count = min(size, _SAMPLE_RECORDS, max(_SAMPLE_BYTES // max(bytes_of(self._given[source]), 1), 1))
+        count = min(size, _SAMPLE_RECORDS, max(_SAMPLE_BYTES // max(bytes_of(self._source_specs[source]), 1), 1))
         return np.linspace(0, max(size - 1, 0), count).astype(np.int64)
 
     def rows_of(self, source: int, records: np.ndarray) -> Arrays:
