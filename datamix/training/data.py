@@ -118,14 +118,12 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     task = task_of(built)
     test_mix = viewed(built, opened, batch_size=task.test_batch)
     unneeded = {"loss_weight"} if built.loss_weight else set()  # by tests
-    differing, spec = (
-        {leaf: part for leaf, part in each.spec().items() if leaf not in unneeded} for each in (test_mix, built)
-    )
-    if differing != spec:
-        raise ConfigError(
-            f"tests leave random operators out, and their records would be {differing}, not {spec}; let an operator "
-            "that is not random make the shape and dtype."
-        )
+    tested, trained = test_mix.spec(), built.spec()
+    needed = (trained.keys() | tested.keys()) - unneeded
+    if differing := sorted(leaf for leaf in needed if tested.get(leaf) != trained.get(leaf)):
+        shown = (f"{leaf} {tested.get(leaf, 'nothing')}, not {trained.get(leaf, 'nothing')}" for leaf in differing)
+        mend = "let an operator that is not random, such as resize or cast, make the shape and dtype"
+        raise ConfigError(f"tests leave random operators out, and their records would have {'; '.join(shown)}; {mend}.")
     test_pipeline = test_mix.pipeline()
     num_test_records = {name: source.num_records for name, source in test_mix.sources.items()}
     for name, count in num_test_records.items():

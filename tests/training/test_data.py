@@ -74,6 +74,11 @@ def test_jobs_that_differ_in_weights_share_their_records(config_of):
             ["source.across.operators=[]", "source.down.operators=[]"],
             r"a float image and an integer label, or one_hot's; .* to_float",
         ),
+        (
+            ["operators=[{random_crop:{height:2,width:3}}]"],
+            r"^tests leave random operators out, and their records would have image float32 \[4, 4, 1\], not float32 "
+            r"\[2, 3, 1\]; let an operator that is not random, such as resize or cast, make the shape and dtype\.$",
+        ),
     ],
 )
 def test_mistakes(config_of, overrides, message):
