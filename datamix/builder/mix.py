@@ -91,7 +91,7 @@ def mix(
         registered name, as in YAML.
       shared_operators: The operators on every record, after the mix.
       weights: Relative weights of sources, or of mixes within the mix; one not named has 1.
-      ratio: In place of weights, of all there is to mix, as "7:3" or [7, 3].
+      ratio: The ratio of all there is to mix, in place of weights, as "7:3" or [7, 3].
       share: Absolute shares, in [0, 1]; the other sources divide what is left.
       weighting: The rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
       schedule: Weights that change with the step.

@@ -42,7 +42,7 @@ def places_at(
       plan: The plan of the mix.
       batching: How it is cut into batches.
       row_shuffle: The shuffle of each batch's rows, if they are shuffled.
-      places: Of each source that does, what says where its records lie.
+      places: What says where the records of a source lie, by its name, of those sources that do.
     """
     start, size, rows = step * batching.batch_size, batching.batch_size, batching.num_rows(step)
     source, epoch, record = plan.take(start, rows)

@@ -128,7 +128,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
 
     Args:
       num_next: How many ratios to propose.
-      seed: Of the draws; the same evidence gives the same answer.
+      seed: The seed of the draws; the same evidence gives the same answer.
     """
     random = np.random.default_rng(seed)
     data = _Data(evidence)
@@ -228,7 +228,7 @@ class _Trial:
     """A model where it has been measured.
 
     Attributes:
-      predicted: Of the metrics, standardised, [K, N].
+      predicted: The predicted metrics, standardised, [K, N].
       left_out: The residuals of each ratio where it is left out, [K, N].
       errors: Those of the goal, [N]; 0 where a metric is missing.
       parameters: How many are spent on each metric, [K].

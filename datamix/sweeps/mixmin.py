@@ -44,7 +44,7 @@ class Mixture:
     Attributes:
       best: The share of each source, float [num_sources].
       interval: The bounds of each share that hold 90 % of the bootstrap's, and `best`; [num_sources, 2].
-      loss: Of the best mixture on the target, in nats a record, or a token.
+      loss: The loss of the best mixture on the target, in nats a record, or a token.
       gain: That minus the loss of the mixture in equal shares, with an interval of 90 %.
       alone: The loss of the model of each source by itself.
       target: The weight of each source whose test records are to be predicted; they add up to 1.

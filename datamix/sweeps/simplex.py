@@ -33,7 +33,7 @@ class Simplex:
       num_jobs: How many ratios there are; what else is swept multiplies them. More of them begin with the same ones.
       prior: The ratio round which they are drawn: "7:3", or relative weights by source, 1 where none is given.
       strength: How close to the prior; 1 draws from the whole simplex evenly where the prior is equal.
-      seed: Of the draw.
+      seed: The seed of the draw.
       min: The least share of a source.
       max_epochs: How often a source may be gone through at most in the budget of records; None for any number.
       ratios: The ratios themselves, such as ["7:3", "1:1"]; "alone" for each source by itself; None to draw them.

@@ -39,7 +39,7 @@ class Classification(Task):
         return _cross_entropy(outputs, batch["label"])
 
     def scores(self, outputs: Logits, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
-        """Of records that have a class: their number, how many are classified rightly, cross-entropy in nats.
+        """The number of records that have a class, how many are classified rightly, and their cross-entropy in nats.
 
         `taken_for` counts those that are taken for a class of each source; where sources share classes, for nothing.
         """
