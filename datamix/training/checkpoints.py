@@ -49,14 +49,14 @@ class Checkpoints:
             self._manager.delete(step)
         return None
 
-    def save(self, step: int, state: State, position: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: State, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint; once this returns, it is whole on the disk.
 
         Raises:
           OSError: Raised when the checkpoint cannot be written, as on a full disk.
         """
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(numbers_of(state)), position=ocp.args.JsonSave({**position, "format": _FORMAT})
+            state=ocp.args.StandardSave(numbers_of(state)), position=ocp.args.JsonSave({**facts, "format": _FORMAT})
         )
         if step in self._manager.all_steps():  # of a run that goes on with larger batches, and counts less
             self._manager.delete(step)
@@ -67,8 +67,8 @@ class Checkpoints:
             if other > step:
                 self._manager.delete(other)
 
-    def position(self, step: int) -> dict[str, Any]:
-        """The position that `save` was given.
+    def facts(self, step: int) -> dict[str, Any]:
+        """The facts that `save` was given.
 
         Raises:
           StateError: Raised when the checkpoint is damaged, or of another version of datamix.
@@ -81,17 +81,17 @@ class Checkpoints:
             mend = "Resume it with that version, or start afresh without train.resume."
             raise StateError(text, key="train.resume", hint=mend)
         self._check(step)
-        position = self._read_position(step)
-        del position["format"]
-        return position
+        facts = self._read_facts(step)
+        del facts["format"]
+        return facts
 
-    def _read_position(self, step: int) -> dict[str, Any]:
+    def _read_facts(self, step: int) -> dict[str, Any]:
         with self._damage(step):
             read = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
             return dict(read.position)
 
     def _format(self, step: int) -> int:
-        return int(self._read_position(step).get("format", 1))
+        return int(self._read_facts(step).get("format", 1))
 
     def _check(self, step: int) -> None:
         """Compare every file with what was written, before anything else reads it."""
@@ -99,8 +99,8 @@ class Checkpoints:
             return
         path = self.path / str(step)
         with self._damage(step):
-            written, found = json.loads((path / _DIGESTS).read_bytes()), _digests(path)
-            if changed := sorted(name for name in {*written, *found} if written.get(name) != found.get(name)):
+            written, present = json.loads((path / _DIGESTS).read_bytes()), _digests(path)
+            if changed := sorted(name for name in {*written, *present} if written.get(name) != present.get(name)):
                 raise ValueError(f"{changed[0]} is not what was written")
         self._whole.add(step)
 

@@ -99,12 +99,12 @@ class SharedCheckpoints(Checkpoints):
         step: int | None = of_first(super().last)
         return step
 
-    def save(self, step: int, state: State, position: Mapping[str, Any]) -> None:
-        of_first(partial(super().save, step, state, position))
+    def save(self, step: int, state: State, facts: Mapping[str, Any]) -> None:
+        of_first(partial(super().save, step, state, facts))
 
-    def position(self, step: int) -> dict[str, Any]:
-        position: dict[str, Any] = of_first(partial(super().position, step))
-        return position
+    def facts(self, step: int) -> dict[str, Any]:
+        facts: dict[str, Any] = of_first(partial(super().facts, step))
+        return facts
 
     def state(self, step: int, like: State) -> State:
         states = [like]

@@ -186,12 +186,12 @@ def _resume(run: Run) -> tuple[list[Line], Line | None]:
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
         return [], None
-    position = run.checkpoints.position(step)
+    facts = run.checkpoints.facts(step)
     path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
     identity = _identity(run)
-    changed = changes(position["identity"], identity)
+    changed = changes(facts["identity"], identity)
     # Of a source that comes or goes with the mix, nothing else was tested or will be.
-    tested = {f"source.{name}.test_split" for name in position["mix"]["counts"]} & set(identity)
+    tested = {f"source.{name}.test_split" for name in facts["mix"]["counts"]} & set(identity)
     firm = [key for key in changed if not key.endswith(".test_split") or key in tested]
     if on_purpose:
         firm = [key for key in firm if key not in _MAY_CHANGE]
@@ -200,25 +200,25 @@ def _resume(run: Run) -> tuple[list[Line], Line | None]:
         text = f"{path} was taken under another configuration: {in_words({key: changed[key] for key in firm})}"
         raise StateError(f"{text}; resume it under the same, {may}or start afresh without train.resume", key=_RESUME)
     try:
-        pipeline, run.step = run.data.pipeline.restored(position["mix"], "mix" if on_purpose else None)
+        pipeline, run.step = run.data.pipeline.restored(facts["mix"], "mix" if on_purpose else None)
     except StateError as error:
         raise StateError(f"{path}: {error}", key=_RESUME) from error
     if run.step > run.steps:
         text = f"the run in {run.checkpoints.path.parent} has done {run.step:,} steps already"
         raise StateError(text, key="train.steps", value=run.steps, hint="Make it more, or start afresh.")
     on = {key: changed[key] for key in changed if key in _MAY_CHANGE}
-    if len(pipeline.history) > len(position["mix"]["history"]):
+    if len(pipeline.history) > len(facts["mix"]["history"]):
         on |= pipeline.history[-1]["changes"]
     run.data = replace(run.data, pipeline=pipeline)
     run.state = run.checkpoints.state(step, run.state)
     run.cursor = pipeline.start(run.step) if run.state.adapt is None else run.state.adapt[1]
-    run.adapted = {int(window): tuple(values) for window, values in position.get("adapted", {}).items()}
+    run.adapted = {int(window): tuple(values) for window, values in facts.get("adapted", {}).items()}
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     # With another batch size, the same records are of other steps.
-    lines = [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in position["lines"]]
-    return lines, position.get("untrained")
+    lines = [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in facts["lines"]]
+    return lines, facts.get("untrained")
 
 
 _RESUME = "train.resume"
@@ -246,9 +246,9 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _save(run: Run) -> None:
     mix, adapted = run.data.pipeline.state(run.step), {"adapted": run.adapted} if run.adapted else {}
-    tests = {"lines": run.metrics.lines, "untrained": run.metrics.untrained}
-    position = {"mix": mix, "identity": _identity(run), **tests, **adapted}
-    run.checkpoints.save(run.step, run.state, position)
+    lines = {"lines": run.metrics.lines, "untrained": run.metrics.untrained}
+    facts = {"mix": mix, "identity": _identity(run), **lines, **adapted}
+    run.checkpoints.save(run.step, run.state, facts)
 
 
 def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:

@@ -44,7 +44,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path, state):
     kept.close()
     again = Checkpoints(tmp_path)
     assert again.last() == 3
-    assert again.position(3) == position
+    assert again.facts(3) == position
     assert_same(again.state(3, jax.tree.map(lambda leaf: leaf if is_key(leaf) else 0 * leaf, state)), state)
 
 
@@ -53,7 +53,7 @@ def test_the_last_two_are_kept(tmp_path, state):
     for step in (1, 2, 3):
         kept.save(step, state, {"at": step})
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "3"}
-    assert [kept.position(step) for step in (2, 3)] == [{"at": 2}, {"at": 3}]
+    assert [kept.facts(step) for step in (2, 3)] == [{"at": 2}, {"at": 3}]
     kept.clear()
     assert kept.last() is None
 
@@ -82,7 +82,7 @@ def test_one_of_another_version_is_refused_in_one_line(tmp_path, state):
             match=rf"^train\.resume: .*/4 was written by another version of datamix, in format {number or 1}; "
             r"this one reads format 4\. Resume it with that version, or start afresh without train\.resume\.$",
         ):
-            again.position(4)
+            again.facts(4)
 
 
 def test_a_full_disk_is_an_error_of_the_system(tmp_path, state):
@@ -119,18 +119,18 @@ def test_a_single_flipped_bit_is_refused_and_the_one_before_goes_on(tmp_path, st
         whole = path.read_bytes() if path.is_file() else b""
         for byte in range(0, len(whole), max(1, len(whole) // 6)):
             path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 4]) + whole[byte + 1 :])
-            for read in (again.position, lambda step: again.state(step, state)):
+            for read in (again.facts, lambda step: again.state(step, state)):
                 with pytest.raises(
                     StateError,
                     match=r"^train\.resume: .*checkpoints/4 is damaged \(.*\)\. Delete it to go on from the one before",
                 ):
                     read(4)
             path.write_bytes(whole)
-    assert again.position(4) == {"mix": {"step": 4}}
+    assert again.facts(4) == {"mix": {"step": 4}}
     shutil.rmtree(tmp_path / "checkpoints" / "4")
     before = Checkpoints(tmp_path)
     assert before.last() == 3
-    assert before.position(3) == {"mix": {"step": 3}}
+    assert before.facts(3) == {"mix": {"step": 3}}
     assert_same(before.state(3, state), state)
 
 
