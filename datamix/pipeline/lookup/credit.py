@@ -55,12 +55,12 @@ class CreditLookup:
         assert cursor.online is not None
         weight, credit = cursor.online
 
-        def choose(credit: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        def pick(credit: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
             credit = credit + weight
             source = jnp.argmax(credit).astype(jnp.uint32)
             return credit - jnp.where(self.sources == source, TOTAL, 0), source
 
-        _, source = lax.scan(choose, credit, length=len(ahead), unroll=4)
+        _, source = lax.scan(pick, credit, length=len(ahead), unroll=4)
         chosen = source[:, None] == self.sources
         before = jnp.cumsum(chosen, axis=0, dtype=jnp.uint32) - chosen
         return source, jnp.where(chosen, before, 0).sum(axis=1, dtype=jnp.uint32)
