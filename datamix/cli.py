@@ -47,6 +47,7 @@ from datamix.config.paths import with_absolute_paths
 from datamix.config.renamed import TARGET
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, printable
 from datamix.interruption import ended_by
+from datamix.report import figures
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
 from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
@@ -66,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: The arguments; None for those of the process.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
-    if argv is None:  # a process of its own, that runs a job
+    if argv is None:  # a process of its own, that runs a job, and nobody reads Matplotlib's documentation in
         gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
+        figures.documented = False
     with processes.leaving(), _any_text(sys.stdout):
         try:
             with ended_by(signal.SIGINT, signal.SIGTERM):

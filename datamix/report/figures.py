@@ -32,6 +32,10 @@ def width_of(source: int, num_sources: int) -> float:
     return 1.4 + 1.8 * (num_sources - 1 - source) / max(num_sources - 1, 1)
 
 
+documented = True
+"""Whether Matplotlib, once it is imported, documents the properties of its artists; that takes as long as a figure."""
+
+
 def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of a size in inches; without a layout, its margins are set by hand."""
     return _figure()(figsize=(width, height), dpi=110, layout=layout)
@@ -39,7 +43,14 @@ def canvas(width: float, height: float, layout: Literal["constrained"] | None = 
 
 @cache
 def _figure() -> type[Figure]:
+    import matplotlib.artist
+
+    document = matplotlib.artist.kwdoc
+    if not documented:
+        matplotlib.artist.kwdoc = lambda artist: ""  # noqa: ARG005
     from matplotlib.figure import Figure
+
+    matplotlib.artist.kwdoc = document
 
     class Shown(Figure):
         """A figure that a notebook shows, whether `pyplot` was imported there or not."""

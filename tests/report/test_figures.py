@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 from matplotlib.image import imread
 
@@ -97,3 +100,18 @@ def test_a_plan_leaves_room_for_the_names_of_its_sources(tmp_path):
     assert 0.3 < long < short < 1
     for figure in drawn:
         assert figure.axes[0].get_legend().get_window_extent().x1 <= figure.bbox.width
+
+
+def test_figures_are_drawn_without_the_documentation_of_matplotlib():
+    code = """if True:
+        from datamix.report import figures
+        figures.documented = False
+        figure = figures.canvas(4, 3)
+        figure.subplots().set(xlabel="x")
+        figures.save(figure, None)
+        from matplotlib.artist import kwdoc
+        from matplotlib.lines import Line2D
+        assert "markersize" in kwdoc(Line2D)
+        assert "markersize" not in Line2D.set.__doc__
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
