@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import difflib
 import errno
 import gc
@@ -67,13 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
       argv: The arguments; None for those of the process.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
-    if argv is None:  # a process of its own, that runs a job, and nobody reads Matplotlib's documentation in
+    alone = argv is None  # in a process that runs one job, and nobody reads Matplotlib's documentation in
+    if alone:
         gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
+        atexit.register(gc.freeze)  # Python would look for cycles among all of them, just before it ends
         figures.documented = False
     with processes.leaving(), _any_text(sys.stdout):
         try:
             with ended_by(signal.SIGINT, signal.SIGTERM):
-                _run(list(sys.argv[1:] if argv is None else argv))
+                _run(list(sys.argv[1:] if argv is None else argv), alone=alone)
             with _printing():  # what waits in the buffer
                 pass
         except KeyboardInterrupt:
@@ -165,8 +168,8 @@ class _JobError(BaseException):
         self.error = error
 
 
-def _run(arguments: list[str]) -> None:
-    """Do what the arguments say."""
+def _run(arguments: list[str], *, alone: bool = False) -> None:
+    """Do what the arguments say; `alone` in the process."""
     if "--version" in arguments:
         with _printing():
             print(f"datamix {__version__}")
@@ -217,6 +220,8 @@ def _run(arguments: list[str]) -> None:
                 failed = error
         else:
             _import_job(config)
+            if alone:  # what is imported stays, and is not looked through again while the job runs
+                gc.freeze()
             _start(config, loader)
     for following in rounds(config, loader) if is_sweep else ():
         try:

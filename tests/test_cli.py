@@ -254,6 +254,23 @@ def test_a_plan_waits_for_no_jax(environment, shared_data, tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_what_a_command_imports_and_leaves_is_not_searched_for_garbage(environment, shared_data, tmp_path):
+    program = """
+        import atexit
+        import gc
+        from datamix import cli
+        print("before", gc.get_freeze_count())
+        atexit.register(lambda: print("at the end", gc.get_freeze_count()))
+        cli.main()
+        print("after", gc.get_freeze_count())
+        """
+    data = f"data.dir={shared_data / 'tensorflow_datasets'}"
+    command = [sys.executable, "-c", textwrap.dedent(program), "job=plan", "source=mnist+fashion", data]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    counts = dict(re.findall("^(before|after|at the end) ([0-9]+)$", done.stdout, re.MULTILINE))
+    assert int(counts["before"]) == 0 < int(counts["after"]) < int(counts["at the end"])
+
+
 # Sweeps
 
 
