@@ -132,14 +132,17 @@ def samples(
     path: Path | None, rows: Mapping[str, Sequence[tuple[np.ndarray, str] | tuple[np.ndarray, str, int]]], title: str
 ) -> Figure:
     """Draw a grid of samples, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
+    from matplotlib.collections import PolyCollection
+
     width = max(len(images) for images in rows.values())
     height = 1.6 * len(rows) + 0.5
     figure = canvas(1.15 * width + 1.4, height, layout=None)
     figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
     # One axis for all: an axis for each image takes four times as long to draw.
     axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height))
-    axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0), aspect="equal")
+    axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0), aspect="equal", xticks=[], yticks=[])
     axis.axis("off")
+    frames, colors = [], []
     for row, (name, images) in enumerate(rows.items()):
         top = row * 1.45 + 0.42
         axis.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=9)
@@ -147,9 +150,11 @@ def samples(
             place = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
             shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
-            for frame in map(color_of, source):
-                axis.plot(np.take(place, [0, 1, 1, 0, 0]), np.take(place, [2, 2, 3, 3, 2]), color=frame, linewidth=2.5)
+            if source:
+                frames.append(np.take(place, [[0, 2], [1, 2], [1, 3], [0, 3]]))
+                colors.append(color_of(*source))
             axis.text(column + 0.5, top - 0.02, label, ha="center", va="baseline", fontsize=8, linespacing=1.1)
+    axis.add_collection(PolyCollection(frames, facecolors="none", edgecolors=colors, linewidths=2.5))
     axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0))
     save(figure, path)
     return figure
