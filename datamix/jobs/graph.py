@@ -15,8 +15,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print the pipeline's tree and write `graph.mmd`; no record is read."""
     out, built = announced(config)
     print_notes(out, "Note", built.notes_on_records())
-    plan = built.plan
-    spec = built.spec()
+    plan, spec = built.plan, built.spec()
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}
     notes = {
         name: f"{source.provenance}, {source.num_records:,} records of "

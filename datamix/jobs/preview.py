@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +151,11 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
 
 def _samples_per_s(pipeline: Pipeline) -> float:
     """The samples a second that the loop hands out, once compiled."""
-    iterator, samples = iter(pipeline), 0
-    next(iterator)
+    batches, samples = chain.from_iterable(repeat(pipeline)), 0
+    next(batches)
     begun = time.perf_counter()
     while (passed := time.perf_counter() - begun) < _MEASURE_S:
-        if (batch := next(iterator, None)) is None:
-            iterator = iter(pipeline)
-        else:
-            samples += len(batch["source_id"])
+        samples += len(next(batches)["source_id"])
     return samples / passed
 
 

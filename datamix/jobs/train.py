@@ -97,7 +97,6 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]
     lines, losses = [*untrained_line, *job.metrics.lines], job.metrics.losses
     curves.draw(job.directory / "curves.png", lines, names, title, unit=unit, family=judged, losses=losses, adapt=adapt)
-    size = job.config.batch_size
     report = report_of_pipeline(
         built,
         job.data.pipeline,

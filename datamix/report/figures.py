@@ -139,17 +139,14 @@ def samples(
     figure = canvas(1.15 * width + 1.4, height, layout=None)
     figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
     # One axis for all: an axis for each image takes four times as long to draw.
-    axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height))
-    axis.set(xlim=(-1.1, width + 0.05), ylim=(len(rows) * 1.45, 0), aspect="equal", xticks=[], yticks=[])
-    axis.axis("off")
+    axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height), frame_on=False, xticks=[], yticks=[])
     frames, colors = [], []
     for row, (name, images) in enumerate(rows.items()):
         top = row * 1.45 + 0.42
         axis.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=9)
         for column, (pixels, label, *source) in enumerate(images):
             place = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
-            shown = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
-            axis.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
             if source:
                 frames.append(np.take(place, [[0, 2], [1, 2], [1, 3], [0, 3]]))
                 colors.append(color_of(*source))

@@ -42,8 +42,7 @@ def class_of(pipeline: Pipeline, source: str, label: float | None) -> str:
 def picture(pixels: np.ndarray, graph: Graph, source: str) -> np.ndarray:
     """An image of a finished record, [height, width, channels], in [0, 1], with normalization undone."""
     values: np.ndarray = pixels.astype(np.float32)
-    chain = [*graph.chain(source), *graph.chain("mix")]
-    for node in reversed(chain):
+    for node in reversed([*graph.chain(source), *graph.chain("mix")]):
         if node.operation and node.operation.operator == "normalize":
             values = values * np.float32(node.operation.settings["std"]) + np.float32(node.operation.settings["mean"])
     if np.issubdtype(pixels.dtype, np.integer):
