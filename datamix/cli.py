@@ -14,7 +14,7 @@ import signal
 import string
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -38,6 +38,7 @@ from yaml import YAMLError
 # With these packages, the names of their components are known.
 from datamix import __version__, jobs, mixing, operators, pipeline, registry, sources, training  # noqa: F401
 from datamix.config import compose
+from datamix.config.check import component_kind
 from datamix.config.directories import directory_in_use
 from datamix.config.explain import config_error
 from datamix.config.files import conf_dir
@@ -184,6 +185,9 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
     with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
             with compose.named_faults(loader), _completion(args) as own, _printing():
+                if args.shell_completion and (names := _components(os.environ.get("COMP_LINE", ""))):
+                    print("\n".join(names))
+                    return
                 _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
@@ -281,6 +285,21 @@ def _completion(args: argparse.Namespace) -> Iterator[list[str]]:
     finally:
         if line is not None:
             os.environ["COMP_LINE"] = line
+
+
+def _components(line: str) -> list[str]:
+    """What the last word of a line may become where it names components, such as operators=[to_float,norm.
+
+    Modules are imported where the line itself names them in plugins=, and no others.
+    """
+    word = re.search(r"(\S+)=((?:\[(?:\S+,)?)?)(\w*)$", line)
+    kind = component_kind(word[1]) if word else ""
+    if not word or not kind or bool(word[2]) != (kind == "operator"):
+        return []
+    named = re.search(r"\splugins=\[?([\w.,]+)\]?\s", line)
+    with redirect_stdout(sys.stderr):  # what a module prints completes nothing
+        registry.load_plugins(named[1].split(",") if named else [])
+    return [f"{word[1]}={word[2]}{name}" for name in registry.names(kind) if name.startswith(word[3])]
 
 
 def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -10,6 +10,18 @@ from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
 _MOST_NAMES = 60  # of those that are known, in a hint
+# What others call it, and what it is called here: the last part of a key or the whole of one, or a choice.
+_TERMS = """
+    alternate=round_robin interleave=round_robin sequential=concat chain=concat uniform=random weighted=random
+    longest=all_exhausted oversample=all_exhausted shortest=first_exhausted infinite=forever evaluate=train eval=train
+    lr=learning_rate wd=weight_decay bs=batch.size drop_last=remainder iterations=steps num_steps=steps max_steps=steps
+    epochs=train.steps,stop.epochs.NAME stop.steps=stop.batches save_every=checkpoint_every log_interval=log_every
+    device=devices gpus=devices workers=threads num_workers=threads buffer_size=shuffle shuffle_buffer=shuffle
+    weight=weights proportion=share transform=operators transforms=operators augment=operators filter=where
+    num_records=limit max_records=limit num_samples=limit max_samples=limit subset=limit root=path file=path
+    out=hydra.run.dir output=hydra.run.dir output_dir=hydra.run.dir save_dir=hydra.run.dir log_dir=hydra.run.dir
+"""
+WORDS_OF_OTHERS: dict[str, str] = dict(re.findall(r"(\S+)=(\S+)", _TERMS))
 # Control characters but for tab and newline, those that turn the direction of writing, and bytes that are no text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -182,9 +194,12 @@ def hint(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return "There are none."
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    same = [each for each in names if each == WORDS_OF_OTHERS.get(name) or each.lower() == name.lower()]
+    # The nearest by its letters, or those of which it is a word: crop of center_crop and random_crop.
+    words = [each for each in names if name in each.split("_")][:3]
+    near = same or difflib.get_close_matches(name, names, n=1, cutoff=0.6 if not words else 0.8) or words
     listed = ", ".join(names[:_MOST_NAMES]) + (f", … ({len(names):,} in all)" if len(names) > _MOST_NAMES else "")
-    return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {listed}."
+    return (f"Did you mean {' or '.join(map(repr, near))}? " if near else "") + f"Known: {listed}."
 
 
 def install_hint(extra: str) -> str:

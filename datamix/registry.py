@@ -168,7 +168,8 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             raise ConfigError("there is no such setting", key=f"{where}.{name}", hint=hint(name, takes))
     for name, parameter in takes.items():
         if parameter.default is inspect.Parameter.empty and name not in values:
-            raise ConfigError("it has no default", key=f"{where}.{name}", value=None)
+            mend = "" if "[" in where else f"Write {where}.{name}=…."
+            raise ConfigError("it has no default", key=f"{where}.{name}", value=None, hint=mend)
     try:
         hints = typing.get_type_hints(_function(component))
     except (NameError, TypeError):  # annotations for a type checker's eyes only
@@ -176,7 +177,8 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
     for name, value in values.items():
         if name in hints and (kinds := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in kinds):
             text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
-            raise ConfigError(text, key=f"{where}.{name}", value=value)
+            mend = f"Write {where}.{name}=[{value}]." if kinds == [list] and "[" not in where else ""
+            raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
 
@@ -231,6 +233,8 @@ def load_plugins(modules: Iterable[str]) -> None:
             raise ConfigError(f"{module!r} is not the name of a module", key="plugins", hint=mend)
         try:
             importlib.import_module(module)
+        except SyntaxError as error:
+            raise ConfigError(f"module {module!r} is no Python: {error}", key="plugins") from error
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there, and lacks another

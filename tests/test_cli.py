@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
+from datamix import registry
+
 LIGHT_WITHOUT = ["flax", "jax", "matplotlib", "tensorflow", "tensorflow_datasets"]
 
 
@@ -183,6 +185,31 @@ def test_completion_reads_a_directory_of_ones_own(call_datamix, monkeypatch, own
     monkeypatch.setenv("COMP_LINE", typed)
     monkeypatch.setenv("COMP_POINT", str(len(typed)))
     assert call_datamix("--shell-completion", "query=bash").out.split() == completed
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("operators=[to_fl", ["operators=[to_float"]),
+        ("operators=[to_float,doub", []),
+        ("plugins=[own_for_completion] operators=[to_float,doub", ["operators=[to_float,double_for_completion"]),
+        (
+            "plugins=[own_for_completion] source.mnist.operators=[doub",
+            ["source.mnist.operators=[double_for_completion"],
+        ),
+        ("mix._target_=con", ["mix._target_=concat"]),
+        ("source.mnist.stand_in=dig", ["source.mnist.stand_in=digits"]),
+    ],
+)
+def test_components_are_completed(call_datamix, monkeypatch, tmp_path, line, completed):
+    ours = "import datamix\nprint('loaded')\n@datamix.operator\ndef double_for_completion(record):\n    return record\n"
+    (tmp_path / "own_for_completion.py").write_text(ours)
+    monkeypatch.setenv("COMP_LINE", f"datamix {line}")
+    monkeypatch.setenv("COMP_POINT", str(len(f"datamix {line}")))
+    with registry.registered():
+        assert call_datamix("--shell-completion", "query=bash").out.split() == completed
+        loaded = sys.modules.pop("own_for_completion", None)
+    assert (loaded is not None) == ("plugins=" in line)  # nothing else of the directory is imported
 
 
 def test_an_experiment_without_a_package(call_datamix, tmp_path):
@@ -513,12 +540,12 @@ MISTAKES = {
     "job.batches=0": "ConfigError: job.batches = 0; it is 1 or more, and 10,000 or less.",
     "job.batches=few": "ConfigError: job.batches = 'few'; ",
     "plugins=[no_such_module]": "ConfigError: plugins: there is no module 'no_such_module'; ",
-    "mnist": "ConfigError: 'mnist' is not an override; write source=mnist.",
-    "mnist+fashion": "ConfigError: 'mnist+fashion' is not an override; write source=mnist+fashion.",
+    "mnist": "ConfigError: 'mnist' is not an override; write source=mnist (several are joined by +: source=mnist+fashi",
+    "mnist+fashion": "ConfigError: 'mnist+fashion' is not an override; write source=mnist+fashion (several are joined ",
     "=5": "ConfigError: '=5' is not an override; write key=value, ",
     "data.dir=a[1]": "ConfigError: 'data.dir=a[1]' is not an override; write key=value, and quotes around ",
     "train": "ConfigError: 'train' is not an override; write job=train.",
-    "help": "ConfigError: 'help' is not an override; write --help.",
+    "help": "ConfigError: 'help' is not an override; write --help, or --help mix for one group.",
     "sweep": "ConfigError: 'sweep' is not an override; write -m job=train mix.share.mnist=0.1,0.5,0.9.",
     "data.dir=(1)": "ConfigError: 'data.dir=(1)' is not an override; write key=value, and quotes around a value with "
     "special characters: \"data.dir='(1)'\".",
@@ -533,10 +560,10 @@ MISTAKES = {
     "ratio=7:3": "ConfigError: ratio: there is no key 'ratio'. Did you mean mix.ratio? Known: adapt, ",
     "batch_size=32": "ConfigError: batch_size: there is no key 'batch_size'. Did you mean batch.size? Known: ",
     "split=test": "ConfigError: split: there is no key 'split'. Did you mean source.NAME.split? Known: ",
-    "epochs=3": "ConfigError: epochs: there is no key 'epochs'. Did you mean stop.epochs? Known: ",
+    "epochs=3": "ConfigError: epochs: there is no key 'epochs'. Did you mean train.steps or stop.epochs.NAME? Known: ",
     "job=train lr=0.1": "ConfigError: lr: there is no key 'lr'. Did you mean optimizer.learning_rate? Known: ",
-    "job=train optimizer.lr=0.1": "ConfigError: optimizer.lr: there is no key 'lr' in optimizer. Did you mean optimizer"
-    ".learning_rate? Known: ",
+    "job=train optimizer.lr=0.1": "ConfigError: optimizer.lr: there is no key 'lr' in optimizer. Did you mean 'learn"
+    "ing_rate'? Known: ",
     "mix.weights=[7,3]": "ConfigError: mix.weights: it is a group of keys. Set one of them, as in mix.weights.NAME=…; ",
     "operators={to_float:{}}": "ConfigError: operators: it is a list. Write operators=[…].",
     "operators=to_float": "ConfigError: operators = 'to_float'; it is a list. Write operators=[to_float].",
@@ -551,6 +578,38 @@ MISTAKES = {
     "job = plan": "ConfigError: '=' is not an override; write key=value, without blanks.",
     "vars.a=1": "ConfigError: vars.a: there is no key 'vars'. Add it: +vars.a=…",
     "--config-dir nowhere": "ConfigError: ",
+    # Keys of Hydra.
+    "hydra.run.dirs=x": "ConfigError: hydra.run.dirs: there is no key 'dirs' in hydra.run. Did you mean 'dir'? Known: ",
+    "hydra.sweep.subdirs=x": "ConfigError: hydra.sweep.subdirs: there is no key 'subdirs' in hydra.sweep. Did you mean",
+    "hydra.job.nam=x": "ConfigError: hydra.job.nam: there is no key 'nam' in hydra.job. Did you mean 'name'? Known: ch",
+    "-m hydra.launcher.num_proces=2": "ConfigError: hydra.launcher.num_proces: there is no key 'num_proces' in "
+    "hydra.launcher. Did you mean 'num_processes'? Known: num_processes.",
+    "-m hydra.sweeper.num_jobs=4": "ConfigError: hydra.sweeper.num_jobs: it belongs to hydra/sweeper=simplex. Add hydr",
+    "-m hydra.launcher=vmap": "ConfigError: hydra.launcher = 'vmap'; it is chosen with a slash. Write hydra/launcher=v",
+    "hydra.run=x": "ConfigError: hydra.run: it is a group of keys. --cfg hydra shows its keys.",
+    # Words of other libraries, and of other places.
+    "source=MNIST": "ConfigError: source=MNIST: there is no dataset 'MNIST'. Did you mean 'mnist'? Known: ",
+    "source=pets": "ConfigError: source=pets: there is no dataset 'pets'. Known: ",
+    "mix=interleave": "ConfigError: mix=interleave: there is no mix 'interleave'. Did you mean 'round_robin'? Known: ",
+    "batch.drop_last=true": "ConfigError: batch.drop_last: there is no key 'drop_last' in batch. Did you mean 'remaind",
+    "num_workers=4": "ConfigError: num_workers: there is no key 'num_workers'. Did you mean data.threads? Known: ",
+    "output_dir=out": "ConfigError: output_dir: there is no key 'output_dir'. Did you mean hydra.run.dir? Known: ",
+    "source.mnist.weight=3": "ConfigError: source.mnist.weight: there is no key 'weight' in source.mnist. Did you mean "
+    "mix.weights.mnist? Known: ",
+    "job=train train.step=3": "ConfigError: train.step: there is no key 'step' in train. Did you mean 'steps'? Known: ",
+    "operators=[crop]": "RegistryError: operators[0]: no operator 'crop'. Did you mean 'center_crop' or 'random_crop'?",
+    "operators=[flip]": "RegistryError: operators[0]: no operator 'flip'. Did you mean 'flip_horizontal'? Known: ",
+    "source.mnist.limit=all": "ConfigError: source.mnist.limit = 'all'; it is a whole number. Write null to leave it o",
+    "source=folder": "ConfigError: source.folder.path is missing; it has no default. Write source.folder.path=….",
+    # What a shell or a list of values makes of it.
+    "operators=[{resize:": "ConfigError: 'operators=[{resize:' is not an override; write quotes around all of it, "
+    "which the shell has cut at a blank: 'operators=…'.",
+    "operators=[resize(32,32)]": "ConfigError: 'operators=[resize(32,32)]' is not an override; write its settings by n",
+    "-m mix.share.mnist=0.1,,0.5": "ConfigError: 'mix.share.mnist=0.1,,0.5' is not an override; write the values with "
+    "one comma between them, and no blanks: mix.share.mnist=0.1,0.5.",
+    "source=mnist,fashion": "ConfigError: source=mnist,fashion lists several values: -m runs one job for each. Add it, "
+    "or write source=mnist+fashion for one value.",
+    "--config-name none": "ConfigError: there is no config 'none' to begin with; --config-dir DIR adds a folder of you",
 }
 
 

@@ -208,7 +208,9 @@ def test_check_settings() -> None:
         registry.check_settings("operators.blur", component, {"size": 1, "sizes": 1})
     with pytest.raises(ConfigError, match=r"^operators\.blur\.key: there is no such setting\. Known: leaf, size\.$"):
         registry.check_settings("operators.blur", component, {"size": 1, "key": 1})
-    with pytest.raises(ConfigError, match=r"^operators\.blur\.size is missing; it has no default\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^operators\.blur\.size is missing; it has no default\. Write operators\.blur\.size=…\.$"
+    ):
         registry.check_settings("operators.blur", component, {"leaf": "x"})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import typing
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -12,9 +13,10 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from datamix import registry
-from datamix.config.files import all_keys, homes
-from datamix.config.schema import Config, Key, MixConfig, SourceConfig, SweepConfig, TrainConfig
-from datamix.errors import ConfigError, RegistryError, hint
+from datamix.config.files import all_keys, choices_of, homes
+from datamix.config.renamed import TARGET
+from datamix.config.schema import AdaptConfig, Config, Key, MixConfig, SourceConfig, TrainConfig
+from datamix.errors import WORDS_OF_OTHERS, ConfigError, RegistryError, hint
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ _MISTAKE = re.compile(
     r"(?P<text>Expected `(?P<type>\w+)[^`]*`(?: (?P<sign>>=|<=|>) (?P<bound>\S+))?.*|.*) - at "
     r"(?:`key` in )?`\$\.(?P<field>\w+)(?P<inner>.*)`"
 )
+BY_SOURCE = ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs")
+"""The groups whose keys are the names of sources."""
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "array": list, "object": dict}
 """What msgspec calls the types of `registry.KINDS`."""
 
@@ -35,10 +39,8 @@ class Node:
 
     def __init__(self, values: object, where: str = "") -> None:
         if not isinstance(values, Mapping):
-            schemas = (Config, MixConfig, SweepConfig, TrainConfig)
-            keys = [key.path for schema in schemas for key in keys_of(schema).values()]
-            keys = [key for key in keys if key.startswith(f"{where}.") and key[-1] not in "*_"]
-            mend = f"Set one of them: {', '.join(sorted(keys))}." if keys else ""
+            mend = f"In a file, it is chosen in the defaults: - override /{where}: {values}"
+            mend = mend if choices_of(where) else keys_below(where)
             raise ConfigError("it is a group of keys", key=where, value=values, hint=mend)
         self.values: dict[str, Any] = {str(key): value for key, value in values.items()}
         self.where = where
@@ -79,6 +81,9 @@ class Node:
         for group in self._groups.values():
             group.finish()
         for name in self.rest():
+            if "." in name:
+                mend = f"Write {name.replace('.', ': {')}: …{'}' * name.count('.')}."
+                raise ConfigError("in a file, groups lie within each other", key=name, hint=mend)
             raise unknown_key(self.key(name), self.known)
 
 
@@ -107,7 +112,7 @@ def read(schema: type[T], node: Node, **values: object) -> T:
     return checked
 
 
-def _mistake(schema: type, node: Node, values: Mapping[str, Any], text: str) -> ConfigError:
+def _mistake(schema: Any, node: Node, values: Mapping[str, Any], text: str) -> ConfigError:
     """The error for what msgspec says of the values of a dataclass, with the key in the YAML and the value."""
     match = _MISTAKE.fullmatch(text)
     assert match, text
@@ -131,7 +136,8 @@ def _mistake(schema: type, node: Node, values: Mapping[str, Any], text: str) -> 
     if kind == "int" and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         mend = f"Write {int(value)}."
     elif kind in ("int", "float") and isinstance(value, str):
-        mend = _number_meant(value)
+        optional = any(field.name == name and field.default is None for field in fields(schema))
+        mend = _number_meant(value) or "Write null to leave it out." * optional
     return ConfigError(sentence, key=key, value=value, hint=mend)
 
 
@@ -167,6 +173,29 @@ def keys_of(schema: Hashable) -> dict[str, Key]:
     }
 
 
+def keys_below(group: str) -> str:
+    """Which keys a group has, and how one is set."""
+    if group in BY_SOURCE:
+        return f"Set one of them, as in {group}.NAME=…; a ratio of all sources is mix.ratio=7:3."
+    keys = [key for key in all_keys() if key.startswith(f"{group}.") and not key.endswith(TARGET)]
+    listing = {"hydra": "--cfg hydra shows its keys.", "source": f"--help {group} shows its keys."}
+    return f"Set one of them: {', '.join(sorted(keys))}." if keys else listing.get(group.partition(".")[0], "")
+
+
+def component_kind(key: str) -> str:
+    """The kind of component that a key of the configuration names, or a list of them; empty where it names none.
+
+    >>> component_kind("mix._target_"), component_kind("source.mnist.operators"), component_kind("seed")
+    ('order', 'operator', '')
+    """
+    name = key.rpartition(".")[2]
+    if name == "operators":
+        return "operator"
+    schemas = (SourceConfig,) if key.startswith("source.") else (Config, MixConfig, TrainConfig, AdaptConfig)
+    kinds = {each.path: each.kind for schema in schemas for each in keys_of(schema).values()}
+    return kinds.get(name if key.startswith("source.") else key, "")
+
+
 def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: str | None = None) -> ConfigError:
     """The error for a key that is not known: which choices bring it, or the nearest one that is.
 
@@ -174,22 +203,33 @@ def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: st
     """
     key = key or path
     if choices := homes().get(path):
-        add = f"Add {choices[0]}" if len(choices) == 1 else "Add one of them"
-        return ConfigError(f"it belongs to {' or '.join(choices)}", key=key, hint=f"{add}, or leave it out.")
+        return belongs_to(choices, key)
     parent, _, name = path.rpartition(".")
     text = f"there is no {kind} {name!r}{f' in {parent}' if parent else ''}"
     mend = f"Add it: +{key}=…" if path == "vars" else hint(name, known)
-    if kind == "key" and (others := _elsewhere(name)):
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    if kind == "key" and not nearest and (others := _elsewhere(path, known)):
         mend = f"Did you mean {' or '.join(others)}? {mend[mend.index('Known') :] if known else ''}".strip()
     return ConfigError(text, key=key, hint=mend)
 
 
-def _elsewhere(name: str) -> list[str]:
-    """The keys that end in a name, or are it with dots for underscores, such as `batch_size`; three at most."""
-    name = {"lr": "learning_rate"}.get(name, name)
+def belongs_to(choices: Sequence[str], key: str) -> ConfigError:
+    """The error for a key that only some choices bring."""
+    add = f"Add {choices[0]}" if len(choices) == 1 else "Add one of them"
+    return ConfigError(f"it belongs to {' or '.join(choices)}", key=key, hint=f"{add}, or leave it out.")
+
+
+def _elsewhere(path: str, beside: Collection[str]) -> list[str]:
+    """The keys that end in the name of one that is not known, or are it with dots for underscores; three at most."""
+    parent, _, name = path.rpartition(".")
+    name = WORDS_OF_OTHERS.get(path) or WORDS_OF_OTHERS.get(name, name)
+    if name in beside or "." in name:
+        return name.split(",") if "." in name else []
+    source = parent.removeprefix("source.") if parent.startswith("source.") else "NAME"
     of_source = [*(key.path for key in keys_of(SourceConfig).values()), "split", "path"]
-    keys = [*all_keys(), *(f"source.NAME.{key}" for key in of_source)]
-    return [key for key in keys if key.endswith(f".{name}") or ("_" in name and key.replace(".", "_") == name)][:3]
+    keys = [*all_keys(), *(f"source.{source}.{key}" for key in of_source)]
+    ending = [key for key in keys if key.endswith(f".{name}") or ("_" in name and key.replace(".", "_") == name)]
+    return [f"{key}.{source}" if key in BY_SOURCE else key for key in ending[:3]]
 
 
 def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from datamix.config.check import unknown_key
+from datamix.config.check import BY_SOURCE, belongs_to, keys_below, unknown_key
 from datamix.config.files import choices_of, homes
 from datamix.config.own_data import advice
+from datamix.config.renamed import TARGET
 from datamix.errors import ConfigError, first_line, hint
 
 # What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
 _NO_INDEX = re.compile(r"^invalid literal for int\(\) with base 10: (.+)$|^Index (.+) \(str\) is not an int$")
-# Groups whose keys are the names of sources.
-_BY_SOURCE = ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs")
 
 
 @contextmanager
@@ -47,32 +48,57 @@ def config_error(error: BaseException) -> ConfigError:
     if override := (match[1] or match[2]) if match else getattr(error, "override", None):
         return ConfigError(f"{override!r} is not an override; write {_meant(override)}.")
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        mend = f"For one value write mix.ratio=7:3, source=mnist+fashion or {match[1]}=[…]."
+        joint = {"mix.ratio": ":", "source": "+"}.get(match[1])
+        one = match[2].replace(",", joint) if joint else f"[{match[2]}]"
+        mend = f"Add it, or write {match[1]}={one} for {'one value' if joint else 'a list'}."
         return ConfigError(f"{match[1]}={match[2]} lists several values: -m runs one job for each. {mend}")
     if match := re.match(r"Error merging override ([^=]+)=(.)", text):
         if match[2] == "{":
             return ConfigError("it is a list", key=match[1], hint=f"Write {match[1]}=[…].")
-        mend = f"Set one of them, as in {match[1]}.NAME=…; a ratio of all sources is mix.ratio=7:3."
-        return ConfigError("it is a group of keys", key=match[1], hint=mend)
+        return ConfigError("it is a group of keys", key=match[1], hint=keys_below(match[1]))
     if match := re.search(r"An item is already at '([^']+)'", text):
         return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         key = {"dataset": "source"}.get(group, group)
+        if choices_of(group.rpartition("/")[2]) and "/" in group:
+            return _without_slash(group)
         if group == "dataset" and Path(name).exists():
             return ConfigError("it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name))
-        return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=hint(name, options))
+        mend = hint(name, options)
+        if group == "dataset" and not mend.startswith("Did"):
+            mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
+        return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=mend)
+    if match := re.search(r"Cannot find primary config '([^']+)'", text):
+        mend = (
+            "--config-dir DIR adds a folder of your own files, and --config-name NAME takes DIR/NAME.yaml for the first"
+        )
+        return ConfigError(f"there is no config {match[1]!r} to begin with; {mend}.")
+    if isinstance(error, YAMLError):
+        text += "; a YAML file has key: value, and keys of a group begin in one column, after blanks alone."
     text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
 
 
-_WORDS = {"help": "--help", "version": "--version", "sweep": "-m job=train mix.share.mnist=0.1,0.5,0.9"}
+_WORDS = {
+    "help": "--help, or --help mix for one group",
+    "version": "--version",
+    "sweep": "-m job=train mix.share.mnist=0.1,0.5,0.9",
+}
 
 
 def _meant(text: str) -> str:
     """What to write in place of what is no override, such as `train` or `path=a (1).csv`."""
     key, equals, value = text.partition("=")
+    if equals and any(value.count(opening) > value.count(closing) for opening, closing in ("[]", "{}")):
+        return f"quotes around all of it, which the shell has cut at a blank: '{key}=…'"
+    if called := re.match(r"\[(?:\w+,)*(\w+)\((.*)\)", value) if key.endswith("operators") else None:
+        return f"its settings by name: '{key}=[{{{called[1]}: {{SETTING: VALUE}}}}]'"
+    if equals and re.search(r"^,|,,|,$", value):
+        return (
+            f"the values with one comma between them, and no blanks: {key}={','.join(filter(None, value.split(',')))}"
+        )
     if equals and value:
         return f"""key=value, and quotes around a value with special characters: "{key}='{value}'\""""
     if text == "=":
@@ -81,20 +107,44 @@ def _meant(text: str) -> str:
         return _WORDS[text]
     for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):
         if {*text.split("+")} <= {*choices_of(group)}:
-            return f"{group}={text}"
+            return f"{group}={text}" + " (several are joined by +: source=mnist+fashion)" * (group == "source")
     return "key=value; --help shows the keys"
+
+
+def _without_slash(key: str) -> ConfigError:
+    """The error for a choice in the defaults list of a file in a group, which is looked for in that group."""
+    key = key.partition("@")[0]
+    mend = f"Write it with override and a slash: - override /{key.rpartition('/')[2]}: …"
+    return ConfigError("there is no such group within this one", key=key, hint=mend)
+
+
+def _chosen_by(key: str) -> dict[str, list[str]]:
+    """The choices of Hydra's launchers or sweepers that bring a setting, by the names of all settings beside a key."""
+    group = "/".join(key.split(".")[:-1])
+    options = ConfigStore.instance().list(group) if group in ("hydra/launcher", "hydra/sweeper") else ()
+    chosen: dict[str, list[str]] = {}
+    for file in options:
+        # Beside the files lie folders, such as that of Optuna's samplers.
+        for name in ConfigStore.instance().load(f"{group}/{file}").node if file.endswith(".yaml") else ():
+            chosen.setdefault(str(name), []).append(f"{group}={Path(file).stem}")
+    return chosen
 
 
 def _override_error(key: str, cause: BaseException) -> ConfigError:
     missing = str(getattr(cause, "full_key", None) or key)
-    if "is not in struct" in str(cause):
-        parent = missing.rpartition(".")[0]
+    if re.search("is not in struct|^Key '.*' not in '", str(cause)):
+        parent, _, name = missing.rpartition(".")
         node = getattr(cause, "parent_node", None)
-        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
-        kind = "source" if parent == "source" or parent.startswith(_BY_SOURCE) else "key"
+        known = [str(name) for name in node if name != TARGET] if isinstance(node, DictConfig) else []
+        if choices := (chosen := _chosen_by(missing)).get(name):
+            return belongs_to(choices, key)
+        known += difflib.get_close_matches(name, chosen.keys() - {*known}, n=1)
+        kind = "source" if parent == "source" or parent.startswith(BY_SOURCE) else "key"
         return unknown_key(missing, known, kind=kind, key=key)
     if key == "dataset":
         return ConfigError("datasets are chosen by source=, as in source=mnist+fashion", key=key)
+    if "defaults list" in str(cause) and "/" in key:
+        return _without_slash(key)
     if "defaults list" in str(cause) and key in homes():
         return unknown_key(key, ())
     return ConfigError(first_line(cause), key=key)

@@ -16,7 +16,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from datamix.errors import RegistryError
+from datamix.errors import ConfigError, RegistryError
 
 _SAMPLERS = {
     f"optuna.samplers.{name}Sampler"
@@ -36,6 +36,10 @@ _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|
 
 def check_hydra_node(node: DictConfig) -> None:
     """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging."""
+    for part in ("launcher", "sweeper"):
+        if not isinstance(value := node.hydra[part], DictConfig):
+            mend = f"Write hydra/{part}={value}."
+            raise ConfigError("it is chosen with a slash", key=f"hydra.{part}", value=value, hint=mend)
     for part in ("callbacks", "launcher", "sweeper"):
         for key, name, value, _ in _values(node.hydra, part, f"hydra.{part}"):
             called = name == "custom_search_space" and value is not None

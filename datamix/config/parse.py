@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.check import Node, leaves_of, read, refuse_targets, unknown_key
+from datamix.config.check import BY_SOURCE, Node, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
 from datamix.config.schema import (
@@ -118,7 +118,8 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
     except MissingMandatoryValue as error:
-        raise ConfigError("it has no default", key=str(error.full_key), value=None) from error
+        key = str(error.full_key)
+        raise ConfigError("it has no default", key=key, value=None, hint=f"Write {key}=….") from error
     except OmegaConfBaseException as error:
         text, mend = first_line(error), ""
         if match := re.search(r"Environment variable '(.*)' not found", text):
@@ -134,7 +135,7 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 def _plugins(node: DictConfig) -> list[Any]:
     plugins = _plain(OmegaConf.masked_copy(node, ["plugins"])).get("plugins") if "plugins" in node else None
     if not isinstance(plugins, list | None):
-        raise _no_list("plugins", plugins)
+        raise _no_list("plugins", str(plugins).removesuffix(".py"))
     return plugins or []
 
 
@@ -160,9 +161,17 @@ def _interpolations(node: object) -> Iterator[str]:
 
 def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> MixConfig:
     known = {*names, *groups_of(names)}
-    for key in ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs"):
+    for key in BY_SOURCE:
         group, _, name = key.partition(".")
-        _require_sources(top.group(group).values.get(name), "", key, known)
+        value = top.group(group).values.get(name)
+        if registry.is_kind(value, float) or (isinstance(value, str) and key != "mix.loss_weight"):
+            several, number = (
+                (names[:1], 2) if isinstance(value, str) else (names[: 1 if name == "share" else 3], value)
+            )
+            each = " ".join(f"{key}.{source}={number}" for source in several)
+            mend = f"Write mix.ratio={value}." if ":" in str(value) else f"Write them as in {each}."
+            raise ConfigError("it has a number for each source", key=key, value=value, hint=mend)
+        _require_sources(value, "", key, known)
     mix = read(MixConfig, top, group_weights=group_weights)
     _require_known(top.group("mix"), "order", mix.order, mix.settings)
     _require_known(top.group("stop"), "stop", mix.stop, mix.stop_settings)
@@ -200,7 +209,8 @@ def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
     parent, _, name = node.where.rpartition(".")
     key, _ = next(leaves_of(node.values, node.where))
     near = hint(name, names)
-    advice = near if near.startswith("Did") else f"{near} To mix {name}, name it in source=."
+    mend = f"To mix {name}, name it in source=; if it is there, its file needs a line _target_: FORMAT."
+    advice = near if near.startswith("Did") else f"{near} {mend}" if names else mend
     return ConfigError(f"there is no source {name!r} in {parent}", key=key, hint=advice)
 
 
@@ -307,9 +317,25 @@ def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]
         name, settings = node, {}
     settings = {} if settings is None else settings
     if not isinstance(name, str) or not isinstance(settings, Mapping):
-        example = {"operator": "normalize: {mean: 0.5, std: 0.5}", "schedule": "cosine: {end: 0.1}"}[kind]
+        example = {"operator": "{normalize: {mean: 0.5, std: 0.5}}", "schedule": "{cosine: {end: 0.1}}"}[kind]
+        if isinstance(name, str):
+            registry.require(kind, name, where)
+            raise ConfigError("its settings have names", key=where, value=node, hint=_example(kind, name, settings))
         mend = f"Write a name, or a name with its settings: {example}."
         raise ConfigError(f"it is no {kind}", key=where, value=node, hint=mend)
     refuse_targets(settings, where)
     registry.require(kind, name, where)
     return name, settings
+
+
+def _example(kind: str, name: str, value: object) -> str:
+    """How a component is written with its settings, those that it needs or the first; a bare value is theirs."""
+    takes = registry.settings(registry.lookup(kind, name))
+    needed = [each.name for each in takes.values() if each.default is each.empty] or [*takes][:1]
+    values = value if isinstance(value, list) and len(value) == len(needed) else [value] * len(needed)
+    written = ", ".join(f"{each}: {one}" for each, one in zip(needed, values, strict=True))
+    return (
+        f"Write {{{name}: {{{written}}}}}; {name} takes {', '.join(takes)}."
+        if takes
+        else f"Write {name}, which has none."
+    )

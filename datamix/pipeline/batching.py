@@ -60,7 +60,9 @@ def parse_skip(value: object) -> Skip:
     for i, each in enumerate(value or ()):
         is_pair = isinstance(each, Sequence) and len(each) == 2
         if not is_pair or any(isinstance(step, bool) or not isinstance(step, int) for step in each):
-            text = "it is two whole numbers, the first step that is left out and the first that is not"
+            text = (
+                "it is two whole numbers, the first step that is left out and the first that is not, as in [[100, 110]]"
+            )
             raise ConfigError(text, key=f"skip[{i}]", value=each)
         if not end <= each[0] < each[1]:
             text = f"it begins at {end} or later, where the range before ends" if i else "it begins at 0 or later"

@@ -19,7 +19,7 @@ from datamix.errors import ConfigError, hint
 from datamix.spec import Spec
 
 _LONGEST = 2000  # characters
-_EXAMPLE = "as in label < 5, 0.2 <= score and not label in [1, 2]"
+_EXAMPLE = "as in label == 5, 0.2 <= score and not label in [1, 2]"
 _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,

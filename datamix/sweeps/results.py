@@ -92,6 +92,10 @@ def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
         raise ConfigError(text, key="sweep.dir", value=None)
     sweeps = {}
     for name in directories:
+        if not Path(name).is_dir():
+            raise ConfigError(
+                "there is no such folder; it is the hydra.sweep.dir of a sweep", key="sweep.dir", value=name
+            )
         if not (results := read_results(Path(name))):
             raise ConfigError(f"no job of a sweep has left its result in {name}", key="sweep.dir")
         sweeps[Path(name)] = results

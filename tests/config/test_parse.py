@@ -160,13 +160,81 @@ def test_an_error_carries_key_and_value(override: str, key: str, value: object) 
     assert (caught.value.key, caught.value.value) == (key, value)
 
 
-@pytest.mark.parametrize("schedule", ["null", "3", "{cosine:3}", "[cosine]"])
+@pytest.mark.parametrize("schedule", ["null", "3", "[cosine]"])
 def test_what_is_no_schedule(schedule: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"it is no schedule\. Write a name, or a name with its settings: cosine"
+        ConfigError, match=r"it is no schedule\. Write a name, or a name with its settings: \{cosine"
     ) as caught:
         parsed("job=train", f"optimizer.schedule={schedule}")
     assert caught.value.key == "optimizer.schedule"
+
+
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [
+        ("optimizer.schedule={cosine:3}", "Write {cosine: {end: 3}}; cosine takes end."),
+        (
+            "operators=[{resize:32}]",
+            "Write {resize: {height: 32, width: 32}}; resize takes height, width, method, leaf.",
+        ),
+        ("operators=[{resize:[24,32]}]", "Write {resize: {height: 24, width: 32}}; resize takes height, width, "),
+        ("operators=[{rotate:10}]", "Write {rotate: {degrees: 10}}; rotate takes degrees, fill, leaf."),
+    ],
+)
+def test_a_bare_value_of_a_component_is_told_the_name_of_its_setting(override: str, mend: str) -> None:
+    with pytest.raises(ConfigError, match=r"; its settings have names\. ") as caught:
+        parsed("job=train", override)
+    assert caught.value.hint.startswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [
+        ("stop.epochs=2", "Write them as in stop.epochs.digits=2 stop.epochs.garments=2."),
+        ("mix.share=0.4", "Write them as in mix.share.digits=0.4."),
+        ("mix.weights=equal", "Write them as in mix.weights.digits=2."),
+        ("mix.weights=7:3", "Write mix.ratio=7:3."),
+    ],
+)
+def test_a_number_for_all_sources_is_told_how_to_give_one_each(override: str, mend: str) -> None:
+    with pytest.raises(ConfigError, match=r"; it has a number for each source\. ") as caught:
+        parsed("source=digits+garments", override)
+    assert caught.value.hint == mend
+    if override != "mix.weights=equal":
+        parsed(
+            "source=digits+garments", *mend.removesuffix(".").rpartition(" as in ")[2].removeprefix("Write ").split()
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("mix.ratio: '7:3'", "mix.ratio: in a file, groups lie within each other. Write mix: {ratio: …}."),
+        (
+            "job: train",
+            "job = 'train'; it is a group of keys. In a file, it is chosen in the defaults: - override /job: ",
+        ),
+        (
+            "defaults: [{override source: digits}]",
+            "experiment/source: there is no such group within this one. Write it ",
+        ),
+        ("defaults: [{source: digits}]", "experiment/source: there is no such group within this one. Write it with ov"),
+        ("seed: 3\n  batch: 4", "mapping values are not allowed here"),
+    ],
+)
+def test_a_file_that_is_written_as_a_command_line_is(tmp_path: Path, text: str, mistake: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        parsed("experiment=mine", config_dir=tmp_path)
+    assert str(caught.value).startswith(mistake)
+
+
+def test_a_dataset_without_a_format_is_asked_for_one(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_text("path: icons\n")
+    with pytest.raises(ConfigError, match=r"if it is there, its file needs a line _target_: FORMAT\.$"):
+        parsed("source=mine", config_dir=tmp_path)
 
 
 @pytest.mark.parametrize("overrides", [["batch.size=${batch.size}"], ["batch.size=${seed}", "seed=${batch.size}"]])

@@ -39,5 +39,9 @@ def test_report_draws_a_sweep_anew_and_compares_two(call_datamix, tmp_path):
 def test_a_report_without_a_sweep_says_so(call_datamix, tmp_path):
     assert call_datamix("job=report").mistake.startswith("ConfigError: sweep.dir is missing; ")
     assert call_datamix("job=report", "sweep.dir=none").mistake == (
+        "ConfigError: sweep.dir = 'none'; there is no such folder; it is the hydra.sweep.dir of a sweep."
+    )
+    (tmp_path / "none").mkdir()
+    assert call_datamix("job=report", "sweep.dir=none").mistake == (
         "ConfigError: sweep.dir: no job of a sweep has left its result in none."
     )

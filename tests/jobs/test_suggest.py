@@ -43,7 +43,10 @@ def test_a_sweep_a_suggestion_and_what_it_proposes(call_datamix, tmp_path):
     ("overrides", "mistake"),
     [
         ([], "ConfigError: sweep.dir is missing; it is the directory of a sweep, or a list of them"),
-        (["sweep.dir=none"], "ConfigError: sweep.dir: no job of a sweep has left its result in none."),
+        (
+            ["sweep.dir=none"],
+            "ConfigError: sweep.dir = 'none'; there is no such folder; it is the hydra.sweep.dir of a sweep.",
+        ),
         (["sweep.num_next=0"], "ConfigError: sweep.num_next = 0; it is 1 or more."),
         (["sweep.goal_weights.mnist=-1"], "ConfigError: sweep.goal_weights"),
     ],
