@@ -143,6 +143,9 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
         return unknown_key(missing, known, kind=kind, key=key)
     if key == "dataset":
         return ConfigError("datasets are chosen by source=, as in source=mnist+fashion", key=key)
+    if re.search(r"@\w+\.", key):
+        mend = "Let that file begin with the line # @package _global_."
+        return ConfigError("a file chooses it below its own group", key=key.partition("@")[0], hint=mend)
     if "defaults list" in str(cause) and "/" in key:
         return _without_slash(key)
     if "defaults list" in str(cause) and key in homes():

@@ -13,7 +13,7 @@ from datamix.builder.assembly import Assembly
 from datamix.builder.built import Built, build
 from datamix.builder.open_source import OpenSource
 from datamix.builder.value_checks import notes_on_values, what_is_broken
-from datamix.builder.views import held_out, viewed
+from datamix.builder.views import held_out, holding_out, viewed
 from datamix.config.schema import Config
 from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.pipeline.pipeline import Pipeline
@@ -131,7 +131,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         if isinstance(task, Classification) and statistic is not None and statistic.num_unlabelled(count) >= count:
             text = (
                 f"none of its {count:,} test records has a class, so that there is nothing to test; hold labelled "
-                f"records out: source.{name}.split=train[:80%] source.{name}.test_split=train[80%:]."
+                f"records out: {holding_out(name)}."
             )
             raise DataError(of_source(name, text))
     pipeline = built.pipeline()

@@ -230,6 +230,13 @@ def test_a_file_that_is_written_as_a_command_line_is(tmp_path: Path, text: str, 
     assert str(caught.value).startswith(mistake)
 
 
+def test_a_file_that_chooses_without_its_package(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("defaults: [{override /source: digits}]\n")
+    with pytest.raises(ConfigError, match=r"^source: .* Let that file begin with the line # @package _global_\.$"):
+        parsed("experiment=mine", config_dir=tmp_path)
+
+
 def test_a_dataset_without_a_format_is_asked_for_one(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_text("path: icons\n")

@@ -1,7 +1,7 @@
 """The fenced blocks of a Markdown page, and how tests run them as a reader would.
 
 A `bash` block is run line by line: `datamix …` and `python …`, while `pip install …` is left out. A block whose first
-line is `# path.py` or `# path.yaml` is a file, and is saved; any other `python` block is run where it stands. Whatever
+line is `# path.py` or `# path.yaml` (after `# @package _global_`, which Hydra wants first) is a file, and is saved; any other `python` block is run where it stands. Whatever
 is not to be run, such as a command for a cluster, is marked `text`.
 """
 
@@ -60,7 +60,7 @@ def commands(text: str) -> list[str]:
 
 def file_of(text: str) -> str:
     """The path of the file that a block is; empty where it is none."""
-    match = re.match(r"# (\S+\.\w+)\n", text)
+    match = re.match(r"(?:# @package _global_\n)?# (\S+\.\w+)\n", text)
     return match[1] if match else ""
 
 
