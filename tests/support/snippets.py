@@ -1,8 +1,8 @@
 """The fenced blocks of a Markdown page, and how tests run them as a reader would.
 
 A `bash` block is run line by line: `datamix …` and `python …`, while `pip install …` is left out. A block whose
-first line is `# path.py` or `# path.yaml` is a file, and is saved; so is one that has `# @package _global_`, which Hydra wants
-first, before it. Any other `python` block is run where it stands. Whatever is not to be run, such as a command for a
+first line is `# path.py` or `# path.yaml` is a file, and is saved; `# @package _global_`, which Hydra wants first, may
+stand before it. Any other `python` block is run where it stands. Whatever is not to be run, such as a command for a
 cluster, is marked `text`.
 """
 
