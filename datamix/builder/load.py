@@ -53,6 +53,8 @@ def load(
         if (conf_dir() / "dataset" / f"{name}.yaml").exists():
             raise ConfigError(f"{name!r} is the name of a dataset that is shipped; give yours another", key="sources")
     for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"{override!r} is no text; an override is, and a list is unpacked: load(*overrides).")
         if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
             text = "load builds a pipeline and runs no job, and this is of one"
             raise ConfigError(f"{text}; jobs run on the command line, or by datamix.run", key=override)

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamix import registry
 from datamix.config.explain import one_line_errors, require_choices
-from datamix.config.files import conf_dir
+from datamix.config.files import all_keys, conf_dir
 from datamix.config.own_data import refuse_paths
 from datamix.config.plus import MIX
 from datamix.config.renamed import rename_overrides
@@ -64,6 +64,11 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     ['seed=1', 'hydra.searchpath=[plus://]']
     """
     result = []
+    tops = {key.partition(".")[0] for key in all_keys()}
+    for override in overrides:
+        if {*re.findall(r"\s(\w+)[\w.]*=(?!=)", override)} & tops and not override.lstrip("+").startswith("vars."):
+            mend = "each has an argument of its own: 'source=mnist+fashion' 'mix.ratio=7:3'"
+            raise ConfigError(f"{override!r} is not one override; {mend}.")
     overrides = rename_overrides(overrides)
     require_choices(overrides)
     keys = [override.partition("=")[0] for override in overrides]

@@ -154,9 +154,12 @@ def _ancestry(name: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def by_path(entries: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Any]:
+def by_path(entries: Any, prefix: str = "") -> dict[str, Any]:
     """Nested or flat entries as flat ones; None counts as not set."""
     flat: dict[str, Any] = {}
+    if not isinstance(entries, Mapping | None):
+        mend = "numbers are given by source, as in {'a': 2}; those of all sources in their order are a ratio"
+        raise ConfigError(f"{entries!r} names no sources: {mend}.")
     for name, value in (entries or {}).items():
         if isinstance(value, Mapping):
             flat.update(by_path(value, f"{prefix}{name}."))

@@ -151,6 +151,8 @@ class Batching:
 
     def check_shard(self, shard: tuple[int, int]) -> None:
         """Refuse a rank that there is not, and more ranks than a batch has rows."""
+        if not isinstance(shard, Sequence) or len(shard) != 2:
+            raise ConfigError("it is a rank and the number of ranks, as in (0, 2)", key="shard", value=shard)
         rank, num_shards = shard
         if not 0 <= rank < num_shards:
             raise ConfigError(f"the rank lies in [0, {max(num_shards, 0)})", key="shard", value=shard)

@@ -39,6 +39,13 @@ def test_no_job_runs(override: str) -> None:
         datamix.load(override, sources={"a": FEW})
 
 
+def test_a_list_of_overrides_is_unpacked() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^\['source=digits'\] is no text; .* a list is unpacked: load\(\*overrides\)\.$"
+    ):
+        datamix.load(["source=digits"])
+
+
 def test_an_experiment_is_loaded_without_its_job(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "study.yaml").write_text(

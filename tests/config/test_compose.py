@@ -49,6 +49,12 @@ def test_an_override_as_hydra_understands_it(override: str, expected: str) -> No
     assert prepared([override]) == [expected, *search_path]
 
 
+def test_two_overrides_in_one_text_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^'source=digits mix.ratio=7:3' is not one override; each has an argument"):
+        prepared(["source=digits mix.ratio=7:3"])
+    prepared(["+vars.note=the one with seed=3", "source.digits.where=label == 3 and label >= 2"])
+
+
 def test_a_search_path_of_ones_own_still_joins_datasets(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_text("_target_: arrays\npath: mine.npz\n")

@@ -56,6 +56,11 @@ def test_a_path_that_is_not_there(path: str) -> None:
         shares(weights={path: 1})
 
 
+def test_numbers_without_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^\[7, 3\] names no sources: numbers are given by source, as in {'a': 2};"):
+        Plan({"a": 4, "b": 4}, weights=[7, 3])
+
+
 def test_groups_by_path() -> None:
     assert groups_of(NAMES) == {"all": [0, 1, 2], "all.vision": [0, 1]}
     assert groups_of(["a", "b"]) == {}

@@ -34,6 +34,12 @@ def test_batches(length: int | None, remainder: Any, batches: int | None, rows: 
     assert batching.short_rows == (rows[-1] if rows[-1] < 4 else 0)
 
 
+@pytest.mark.parametrize("shard", [3, (0, 1, 2)])
+def test_what_is_no_shard(shard: Any) -> None:
+    with pytest.raises(ConfigError, match=r"; it is a rank and the number of ranks, as in \(0, 2\)\.$"):
+        Batching(length=8, batch_size=4).check_shard(shard)
+
+
 def test_no_batch_at_all() -> None:
     with pytest.raises(
         ConfigError, match=r"^batch\.size = 4; it is more than the 3 records of the whole mix"
