@@ -168,7 +168,7 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             raise ConfigError("there is no such setting", key=f"{where}.{name}", hint=hint(name, takes))
     for name, parameter in takes.items():
         if parameter.default is inspect.Parameter.empty and name not in values:
-            mend = "" if "[" in where else f"Write {where}.{name}=…."
+            mend = f"Write {where}.{name}=…." if "[" not in where else example(where.rpartition(".")[2], component)
             raise ConfigError("it has no default", key=f"{where}.{name}", value=None, hint=mend)
     try:
         hints = typing.get_type_hints(_function(component))
@@ -181,6 +181,19 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
+
+
+def example(name: str, component: Callable[..., Any], value: object = "…") -> str:
+    """How a component is written with its settings, those that it needs or the first; a bare value is theirs.
+
+    >>> example("power", lambda record, *, by, leaf="image": record, 2)
+    'Write {power: {by: 2}}; power takes by, leaf.'
+    """
+    takes = settings(component)
+    needed = [each.name for each in takes.values() if each.default is each.empty] or [*takes][:1]
+    values = value if isinstance(value, list) and len(value) == len(needed) else [value] * len(needed)
+    written = ", ".join(f"{each}: {one}" for each, one in zip(needed, values, strict=True))
+    return f"Write {{{name}: {{{written}}}}}; {name} takes {', '.join(takes)}." if takes else f"Write {name}."
 
 
 def _function(component: Callable[..., Any]) -> Callable[..., Any]:

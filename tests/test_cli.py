@@ -609,6 +609,16 @@ MISTAKES = {
     "one comma between them, and no blanks: mix.share.mnist=0.1,0.5.",
     "source=mnist,fashion": "ConfigError: source=mnist,fashion lists several values: -m runs one job for each. Add it, "
     "or write source=mnist+fashion for one value.",
+    "operators=[{mixup: {alpha: -1}}]": "ConfigError: unrecognized arguments: -1}}]; the shell has cut an override at ",
+    "/mix=random": "ConfigError: '/mix=random' is not an override; write mix=random.",
+    "job=train optimizer.schedule=cosine(0.1)": "ConfigError: 'optimizer.schedule=cosine(0.1)' is not an override; write "
+    "its settings by name: 'optimizer.schedule={cosine: {SETTING: VALUE}}'.",
+    "source.mnist.split=[train,test]": "ConfigError: source.mnist.split = '[train,test]'; it is text, not a list. Write "
+    "source.mnist.split=train+test.",
+    "source.mnist.class_names=cat": "ConfigError: source.mnist.class_names = 'cat'; it is a list. Write source.mnist.c",
+    "source=mnist:7+fashion:3": "ConfigError: source: 'mnist:7' is not the name of a dataset; write source=mnist+fashi",
+    "-m hydra/launcher=processes hydra.launcher.num_processes=two": "ConfigError: hydra.launcher.num_processes: Value ",
+    "operators=[normalize]": "ConfigError: operators[0].normalize.mean is missing; it has no default. Write {normalize",
     "--config-name none": "ConfigError: there is no config 'none' to begin with; --config-dir DIR adds a folder of you",
 }
 

@@ -212,6 +212,8 @@ def test_check_settings() -> None:
         ConfigError, match=r"^operators\.blur\.size is missing; it has no default\. Write operators\.blur\.size=…\.$"
     ):
         registry.check_settings("operators.blur", component, {"leaf": "x"})
+    with pytest.raises(ConfigError, match=r"default\. Write {blur: {size: …}}; blur takes "):
+        registry.check_settings("operators[0].blur", component, {"leaf": "x"})
 
 
 def test_a_plugin_registers_what_it_defines(write: Callable[[str, str], None]) -> None:

@@ -138,6 +138,8 @@ def _mistake(schema: Any, node: Node, values: Mapping[str, Any], text: str) -> C
     elif kind in ("int", "float") and isinstance(value, str):
         optional = any(field.name == name and field.default is None for field in fields(schema))
         mend = _number_meant(value) or "Write null to leave it out." * optional
+    elif kind == "array" and isinstance(value, str):
+        mend = f"Write {key}=[{value}]."
     return ConfigError(sentence, key=key, value=value, hint=mend)
 
 

@@ -81,6 +81,9 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
         split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
+        if split and value.startswith("["):
+            mend = f"Write {key}={'+'.join(part.strip() for part in value[1:-1].split(','))}."
+            raise ConfigError("it is text, not a list", key=key, value=value, hint=mend)
         sweeps = re.match(r"(choice|sort|shuffle)\(", value)
         windows = key == "shuffle" and re.search(r"\w\(", value) and not sweeps
         if key.endswith(".where") and value not in ("", "null") and not sweeps and not re.match(r"['\"]", value):

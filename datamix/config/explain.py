@@ -53,6 +53,8 @@ def config_error(error: BaseException) -> ConfigError:
         mend = f"Add it, or write {match[1]}={one} for {'one value' if joint else 'a list'}."
         return ConfigError(f"{match[1]}={match[2]} lists several values: -m runs one job for each. {mend}")
     if match := re.match(r"Error merging override ([^=]+)=(.)", text):
+        if "could not be converted" in (cause := first_line(error.__cause__ or error)):
+            return ConfigError(cause, key=match[1])
         if match[2] == "{":
             return ConfigError("it is a list", key=match[1], hint=f"Write {match[1]}=[…].")
         return ConfigError("it is a group of keys", key=match[1], hint=keys_below(match[1]))
@@ -91,10 +93,12 @@ _WORDS = {
 def _meant(text: str) -> str:
     """What to write in place of what is no override, such as `train` or `path=a (1).csv`."""
     key, equals, value = text.partition("=")
+    if key.startswith("/"):
+        return text.lstrip("/")
     if equals and any(value.count(opening) > value.count(closing) for opening, closing in ("[]", "{}")):
         return f"quotes around all of it, which the shell has cut at a blank: '{key}=…'"
-    if called := re.match(r"\[(?:\w+,)*(\w+)\((.*)\)", value) if key.endswith("operators") else None:
-        return f"its settings by name: '{key}=[{{{called[1]}: {{SETTING: VALUE}}}}]'"
+    if key.endswith(("operators", "schedule")) and (called := re.match(r"(\[?)(?:\w+,)*(\w+)\(", value)):
+        return f"its settings by name: '{key}={called[1]}{{{called[2]}: {{SETTING: VALUE}}}}{']' * len(called[1])}'"
     if equals and re.search(r"^,|,,|,$", value):
         return (
             f"the values with one comma between them, and no blanks: {key}={','.join(filter(None, value.split(',')))}"

@@ -320,22 +320,10 @@ def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]
         example = {"operator": "{normalize: {mean: 0.5, std: 0.5}}", "schedule": "{cosine: {end: 0.1}}"}[kind]
         if isinstance(name, str):
             registry.require(kind, name, where)
-            raise ConfigError("its settings have names", key=where, value=node, hint=_example(kind, name, settings))
+            mend = registry.example(name, registry.lookup(kind, name), settings)
+            raise ConfigError("its settings have names", key=where, value=node, hint=mend)
         mend = f"Write a name, or a name with its settings: {example}."
         raise ConfigError(f"it is no {kind}", key=where, value=node, hint=mend)
     refuse_targets(settings, where)
     registry.require(kind, name, where)
     return name, settings
-
-
-def _example(kind: str, name: str, value: object) -> str:
-    """How a component is written with its settings, those that it needs or the first; a bare value is theirs."""
-    takes = registry.settings(registry.lookup(kind, name))
-    needed = [each.name for each in takes.values() if each.default is each.empty] or [*takes][:1]
-    values = value if isinstance(value, list) and len(value) == len(needed) else [value] * len(needed)
-    written = ", ".join(f"{each}: {one}" for each, one in zip(needed, values, strict=True))
-    return (
-        f"Write {{{name}: {{{written}}}}}; {name} takes {', '.join(takes)}."
-        if takes
-        else f"Write {name}, which has none."
-    )

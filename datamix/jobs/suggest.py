@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamix.config.schema import Config
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, hint
 from datamix.report.console import console
 from datamix.report.figures import save
 from datamix.report.files import write_report
@@ -25,6 +25,9 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     if isinstance(suggestion, str):
         where = ", ".join(map(str, sweeps))
         mend = "hydra/sweeper=simplex tries as many ratios as hydra.sweeper.num_jobs says; sweep.metric is the goal."
+        metrics = {metric for result in results for metric in result.metrics}
+        if (metric := config.sweep.metric) not in ("auto", *metrics):
+            raise ConfigError(suggestion, key="sweep.metric", value=metric, hint=hint(metric, metrics))
         raise ConfigError(suggestion, key="sweep.dir", value=where, hint=mend)
     out = console()
     out.print(suggestion.errors())

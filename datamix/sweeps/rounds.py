@@ -28,6 +28,8 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
     longer now than when its rounds began, by more `num_jobs`, are a round of their own.
     """
     num_rounds, directory = config.sweep.get("auto") or 0, Path(str(config.hydra.sweep.dir))
+    if not isinstance(num_rounds, int):  # its jobs have said so
+        return
     if config.hydra.sweeper.get("first_job") or not (num_rounds or (directory / ROUNDS).is_file()):
         return  # a round has none itself
     jobs = grid(config, loader)

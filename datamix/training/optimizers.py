@@ -16,6 +16,8 @@ import numpy as np
 import optax
 from jaxtyping import Float32
 
+from datamix.errors import ConfigError
+
 Rate: TypeAlias = Float32[jax.Array, ""]
 
 
@@ -101,6 +103,9 @@ def linear(steps: int, *, end: float = 0.0) -> optax.Schedule:
 
 def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax.Schedule:
     """The rate rises in a line for a share of the steps, then `cosine`; see `optax.warmup_cosine_decay_schedule`."""
+    if not 0 <= warmup < 1:
+        text = "it is a share of the steps, 0 or more and below 1"
+        raise ConfigError(text, key="optimizer.schedule.warmup_cosine.warmup", value=warmup)
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup * steps), steps, end)
 
 

@@ -55,6 +55,13 @@ def test_a_mistake_is_one_line(call_datamix, overrides, mistake):
     assert call_datamix("job=suggest", *overrides).mistake.startswith(mistake)
 
 
+def test_a_metric_that_no_job_reports_is_told_which_there_are(call_datamix):
+    call_datamix("-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.5", "hydra.sweep.dir=s")
+    mistake = call_datamix("job=suggest", "sweep.dir=s", "sweep.metric=batch").mistake
+    assert mistake.startswith("ConfigError: sweep.metric = 'batch'; ")
+    assert " Did you mean 'batches'? Known: batches, max_deviation, " in mistake
+
+
 @pytest.mark.slow
 def test_a_sweep_of_too_few_ratios_says_what_to_do(call_datamix):
     call_datamix("-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.4", "hydra.sweep.dir=s")

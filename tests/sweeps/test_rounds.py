@@ -59,6 +59,8 @@ def test_a_round_that_is_damaged_is_a_line(call_datamix, tmp_path):
 
 def test_a_number_of_rounds_is_checked(call_datamix):
     assert call_datamix("sweep.auto=-1").mistake == "ConfigError: sweep.auto = -1; it is 0 or more."
+    mistake = call_datamix("-m", "job=plan", "sweep.auto=yes", "mix.share.mnist=0.2,0.5").mistake
+    assert mistake == "ConfigError: sweep.auto = 'yes'; it is a whole number. (jobs 0, 1)"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 
 from datamix import registry
+from datamix.errors import ConfigError
 from datamix.training.optimizers import rates, set_rate, with_rate_in_state
 
 STEPS, RATE = 20, 0.03
@@ -124,6 +125,8 @@ def test_schedules():
     assert rounded("exponential", every=5, decay=0.25, staircase=True) == [2.0] * 5 + [0.5] * 5
     assert rounded("cosine")[::5] == [2.0, 1.0]
     assert rounded("warmup_cosine", warmup=0.2)[:3] == [0.0, 1.0, 2.0]
+    with pytest.raises(ConfigError, match=r"warmup = 5; it is a share of the steps, 0 or more and below 1\.$"):
+        rounded("warmup_cosine", warmup=5)
     for name in registry.names("schedule"):
         takes = inspect.signature(registry.lookup("schedule", name)).parameters
         assert next(iter(takes)).endswith("steps")
