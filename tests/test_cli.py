@@ -545,7 +545,7 @@ MISTAKES = {
     "=5": "ConfigError: '=5' is not an override; write key=value, ",
     "data.dir=a[1]": "ConfigError: 'data.dir=a[1]' is not an override; write key=value, and quotes around ",
     "train": "ConfigError: 'train' is not an override; write job=train.",
-    "help": "ConfigError: 'help' is not an override; write --help, or --help mix for one group.",
+    "help": "ConfigError: 'help' is not an override; write --help or --help mix.",
     "sweep": "ConfigError: 'sweep' is not an override; write -m job=train mix.share.mnist=0.1,0.5,0.9.",
     "data.dir=(1)": "ConfigError: 'data.dir=(1)' is not an override; write key=value, and quotes around a value with "
     "special characters: \"data.dir='(1)'\".",
@@ -605,16 +605,16 @@ MISTAKES = {
     "operators=[{resize:": "ConfigError: 'operators=[{resize:' is not an override; write quotes around all of it, "
     "which the shell has cut at a blank: 'operators=…'.",
     "operators=[resize(32,32)]": "ConfigError: 'operators=[resize(32,32)]' is not an override; write its settings by n",
-    "-m mix.share.mnist=0.1,,0.5": "ConfigError: 'mix.share.mnist=0.1,,0.5' is not an override; write the values with "
-    "one comma between them, and no blanks: mix.share.mnist=0.1,0.5.",
+    "-m mix.share.mnist=0.1,,0.5": "ConfigError: 'mix.share.mnist=0.1,,0.5' is not an override; write one comma "
+    "between values, and no blanks: mix.share.mnist=0.1,0.5.",
     "source=mnist,fashion": "ConfigError: source=mnist,fashion lists several values: -m runs one job for each. Add it, "
     "or write source=mnist+fashion for one value.",
     "operators=[{mixup: {alpha: -1}}]": "ConfigError: unrecognized arguments: -1}}]; the shell has cut an override at ",
     "/mix=random": "ConfigError: '/mix=random' is not an override; write mix=random.",
-    "job=train optimizer.schedule=cosine(0.1)": "ConfigError: 'optimizer.schedule=cosine(0.1)' is not an override; write "
-    "its settings by name: 'optimizer.schedule={cosine: {SETTING: VALUE}}'.",
-    "source.mnist.split=[train,test]": "ConfigError: source.mnist.split = '[train,test]'; it is text, not a list. Write "
-    "source.mnist.split=train+test.",
+    "job=train optimizer.schedule=cosine(0.1)": "ConfigError: 'optimizer.schedule=cosine(0.1)' is not an override; "
+    "write its settings by name: 'optimizer.schedule={cosine: {SETTING: VALUE}}'.",
+    "source.mnist.split=[train,test]": "ConfigError: source.mnist.split = '[train,test]'; it is text, not a list. "
+    "Write source.mnist.split=train+test.",
     "source.mnist.class_names=cat": "ConfigError: source.mnist.class_names = 'cat'; it is a list. Write source.mnist.c",
     "source=mnist:7+fashion:3": "ConfigError: source: 'mnist:7' is not the name of a dataset; write source=mnist+fashi",
     "-m hydra/launcher=processes hydra.launcher.num_processes=two": "ConfigError: hydra.launcher.num_processes: Value ",

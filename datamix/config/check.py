@@ -15,7 +15,7 @@ import msgspec
 from datamix import registry
 from datamix.config.files import all_keys, choices_of, homes
 from datamix.config.renamed import TARGET
-from datamix.config.schema import AdaptConfig, Config, Key, MixConfig, SourceConfig, TrainConfig
+from datamix.config.schema import Key, SourceConfig
 from datamix.errors import WORDS_OF_OTHERS, ConfigError, RegistryError, hint
 
 T = TypeVar("T")
@@ -191,11 +191,10 @@ def component_kind(key: str) -> str:
     ('order', 'operator', '')
     """
     name = key.rpartition(".")[2]
-    if name == "operators":
-        return "operator"
-    schemas = (SourceConfig,) if key.startswith("source.") else (Config, MixConfig, TrainConfig, AdaptConfig)
-    kinds = {each.path: each.kind for schema in schemas for each in keys_of(schema).values()}
-    return kinds.get(name if key.startswith("source.") else key, "")
+    kinds = {"mix": "order", "adapt": "policy"} | {
+        kind: kind for kind in ("source", "stop", "weighting", "model", "optimizer")
+    }
+    return "operator" if name == "operators" else kinds.get(key.partition(".")[0], "") * (name in (TARGET, "stand_in"))
 
 
 def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: str | None = None) -> ConfigError:

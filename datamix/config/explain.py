@@ -73,9 +73,7 @@ def config_error(error: BaseException) -> ConfigError:
             mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
         return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=mend)
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
-        mend = (
-            "--config-dir DIR adds a folder of your own files, and --config-name NAME takes DIR/NAME.yaml for the first"
-        )
+        mend = "--config-dir DIR adds a folder of your own, and --config-name NAME begins with DIR/NAME.yaml"
         return ConfigError(f"there is no config {match[1]!r} to begin with; {mend}.")
     if isinstance(error, YAMLError):
         text += "; a YAML file has key: value, and keys of a group begin in one column, after blanks alone."
@@ -83,11 +81,7 @@ def config_error(error: BaseException) -> ConfigError:
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
 
 
-_WORDS = {
-    "help": "--help, or --help mix for one group",
-    "version": "--version",
-    "sweep": "-m job=train mix.share.mnist=0.1,0.5,0.9",
-}
+_WORDS = {"help": "--help or --help mix", "version": "--version", "sweep": "-m job=train mix.share.mnist=0.1,0.5,0.9"}
 
 
 def _meant(text: str) -> str:
@@ -95,14 +89,12 @@ def _meant(text: str) -> str:
     key, equals, value = text.partition("=")
     if key.startswith("/"):
         return text.lstrip("/")
-    if equals and any(value.count(opening) > value.count(closing) for opening, closing in ("[]", "{}")):
+    if value.count("[") > value.count("]"):
         return f"quotes around all of it, which the shell has cut at a blank: '{key}=…'"
     if key.endswith(("operators", "schedule")) and (called := re.match(r"(\[?)(?:\w+,)*(\w+)\(", value)):
         return f"its settings by name: '{key}={called[1]}{{{called[2]}: {{SETTING: VALUE}}}}{']' * len(called[1])}'"
     if equals and re.search(r"^,|,,|,$", value):
-        return (
-            f"the values with one comma between them, and no blanks: {key}={','.join(filter(None, value.split(',')))}"
-        )
+        return f"one comma between values, and no blanks: {key}={','.join(filter(None, value.split(',')))}"
     if equals and value:
         return f"""key=value, and quotes around a value with special characters: "{key}='{value}'\""""
     if text == "=":
