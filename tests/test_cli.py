@@ -617,7 +617,7 @@ MISTAKES = {
     "Write source.mnist.split=train+test.",
     "source.mnist.class_names=cat": "ConfigError: source.mnist.class_names = 'cat'; it is a list. Write source.mnist.c",
     "source=mnist:7+fashion:3": "ConfigError: source: 'mnist:7' is not the name of a dataset; write source=mnist+fashi",
-    "-m hydra/launcher=processes hydra.launcher.num_processes=two": "ConfigError: hydra.launcher.num_processes: Value ",
+    "-m hydra/launcher=processes hydra.launcher.num_processes=two": "ConfigError: hydra.launcher.num_processes = 'two",
     "operators=[normalize]": "ConfigError: operators[0].normalize.mean is missing; it has no default. Write {normalize",
     "--config-name none": "ConfigError: there is no config 'none' to begin with; --config-dir DIR adds a folder of you",
 }

@@ -76,7 +76,7 @@ KEYS = "Set one of them: batch.remainder, batch.shuffle, batch.size."
         ({"side": "rigth"}, "stop.side", "rigth", "stop.side = 'rigth'. Did you mean 'right'? Known: left, right."),
         ({"side": 3}, "stop.side", 3, "stop.side = 3. Known: left, right."),
         ({"_target_": 3}, "stop._target_", 3, "stop._target_ = 3; it is text."),
-        ({"names": "abc"}, "names", "abc", "names = 'abc'; it is a list."),
+        ({"names": "abc"}, "names", "abc", "names = 'abc'; it is a list. Write names=[abc]."),
         ({"names": ["a", 2]}, "names[1]", 2, "names[1] = 2; it is text."),
     ],
 )  # fmt: skip
