@@ -64,9 +64,10 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     ['seed=1', 'hydra.searchpath=[plus://]']
     """
     result = []
-    tops = {key.partition(".")[0] for key in all_keys()}
     for override in overrides:
-        if {*re.findall(r"\s(\w+)[\w.]*=(?!=)", override)} & tops and not override.lstrip("+").startswith("vars."):
+        others = [] if override.startswith("+vars.") else re.findall(r"\s(\w+)[\w.]*=(?!=)", override)
+        # All keys are read from many files, and so where there may be another one alone.
+        if others and {*others} & {key.partition(".")[0] for key in all_keys()}:
             mend = "each has an argument of its own: 'source=mnist+fashion' 'mix.ratio=7:3'"
             raise ConfigError(f"{override!r} is not one override; {mend}.")
     overrides = rename_overrides(overrides)
