@@ -77,7 +77,7 @@ def test_it_names_its_leaves() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label <", r"it is no condition \(at character \d+\)\. Write comparisons, as in label < 5"),
+        ("label <", r"it is no condition \(at character \d+\)\. Write comparisons, as in label == 5"),
         ("label = 3", r"it is no condition \(at character \d\)"),
         ("", r"it is no condition \(at character 1\)"),
         ("lable < 3", r"'lable' \(at character 1\) is no leaf of this source\. Did you mean 'label'\? Known: good, "),
@@ -89,7 +89,7 @@ def test_it_names_its_leaves() -> None:
         ("label is 3", r"'label is 3' \(at character 1\) is no comparison that there is\."),
         ("label in 3", r"'3' \(at character 10\) is no list of numbers, as in \[1, 2\]\."),
         ("label in [score]", r"'\[score\]' \(at character 10\) is no list"),
-        ("5", r"'5' \(at character 1\) is no comparison, as in label < 5"),
+        ("5", r"'5' \(at character 1\) is no comparison, as in label == 5"),
         ("1 < 2", r"it names no leaf\. Known: good, image, label, one, score\."),
         ("__import__('os').system('id')", r"'__import__' \(at character 1\) is no leaf of this source\."),
         ("label if good else label", r" \(at character 1\) is no comparison"),
@@ -115,7 +115,7 @@ def test_a_condition_that_is_nested_too_deeply() -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 150)
     try:
-        with pytest.raises(ConfigError, match=r"^source\.a\.where = 'not not .*; it is no condition, as in label < 5"):
+        with pytest.raises(ConfigError, match=r"^source\.a\.where = 'not not .*; it is no condition, as in label == 5"):
             parse("not " * 300 + "good")
     finally:
         sys.setrecursionlimit(limit)
