@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -47,10 +48,11 @@ _turned = tracing.jit(Adapt.turned, static_argnums=0)
 
 
 class AdaptiveIterator(Iterator[Batch]):
-    """An iterator whose weights follow the losses of training, see `Pipeline.iterator`; one thread takes from it.
+    """An iterator whose weights follow the losses of training, see `Pipeline.iterator`.
 
     The weights change at the end of every `adapt.every` steps, by all that `update` was told before the next batch is
-    asked for. Where records are read on the host, and so ahead, they hold one window later.
+    asked for. Where records are read on the host, and so ahead, they hold one window later. Several threads may take
+    from one iterator.
 
     Args:
       pipeline: The pipeline.
@@ -67,6 +69,7 @@ class AdaptiveIterator(Iterator[Batch]):
         every, most = self._adapt.every, chunk_program(self._compiled.program, pipeline.prefetch_bytes).num_steps
         steps = max(steps for steps in range(1, min(every, most) + 1) if every % steps == 0)
         self._program = self._compiled.program.resized(steps, rows.stop - rows.start)
+        self._lock = threading.Lock()
         self._host: HostReader | None = None
         if isinstance(self._compiled.reader, Fed):
             self._host = host_of(int(self._compiled.reader.token))
@@ -96,24 +99,25 @@ class AdaptiveIterator(Iterator[Batch]):
         self._locate(cursor)
 
     def __next__(self) -> Batch:
-        xla.check_not_forked()
-        last = self._pipeline.batching.num_batches
-        if last is not None and self.step >= last:
-            raise StopIteration
-        if not self._batches:
-            within = self.step % self._adapt.every
-            if self.step // self._adapt.every > self._window:
-                source = np.asarray(self._windows.popleft().located.source)
-                self._window += 1
-                count = np.bincount(source, minlength=len(self._pipeline.source_names))
-                self._state = self._state._replace(records=jnp.asarray(count, jnp.float32), step=np.uint32(self.step))
-                self._append()
-            steps = self._program.num_steps
-            self._batches.extend(self._computed(within - within % steps))
-            for _ in range(within % steps):  # after a state was restored
-                self._batches.popleft()
-        self.step += 1
-        return self._batches.popleft()
+        with self._lock:
+            xla.check_not_forked()
+            last = self._pipeline.batching.num_batches
+            if last is not None and self.step >= last:
+                raise StopIteration
+            if not self._batches:
+                within = self.step % self._adapt.every
+                if self.step // self._adapt.every > self._window:
+                    source = np.asarray(self._windows.popleft().located.source)
+                    self._window += 1
+                    count = np.bincount(source, minlength=len(self._pipeline.source_names)).astype(np.float32)
+                    self._state = self._state._replace(records=jnp.asarray(count), step=np.uint32(self.step))
+                    self._append()
+                steps = self._program.num_steps
+                self._batches.extend(self._computed(within - within % steps))
+                for _ in range(within % steps):  # after a state was restored
+                    self._batches.popleft()
+            self.step += 1
+            return self._batches.popleft()
 
     def _computed(self, within: int) -> Iterator[Batch]:
         """The batches of a chunk of the first window."""
@@ -178,9 +182,10 @@ class AdaptiveIterator(Iterator[Batch]):
             values = np.zeros(0, np.float32)
         if values.shape != (len(names),) or np.isinf(values).any():
             raise ConfigError(f"it is a finite number for each of {', '.join(names)}", key="losses", value=losses)
-        self._state = self._state._replace(
-            loss=self._state.loss + np.nan_to_num(values), terms=self._state.terms + ~np.isnan(values)
-        )
+        with self._lock:
+            self._state = self._state._replace(
+                loss=self._state.loss + np.nan_to_num(values), terms=self._state.terms + ~np.isnan(values)
+            )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -189,20 +194,22 @@ class AdaptiveIterator(Iterator[Batch]):
 
     def metrics(self) -> dict[str, Any]:
         """The next step, the newest weights, and what each source has given; see `BatchIterator.metrics`."""
-        plan, window = self._pipeline.plan, self._windows[0]
-        begin = np.asarray(window.cursor.epoch, np.int64) * plan.epoch_records + np.asarray(window.cursor.offset)
-        rows = (self.step - self._window * self._adapt.every) * self._adapt.batch_size
-        counts = np.bincount(np.asarray(window.located.source)[:rows], minlength=len(plan.names))
-        now = Totals(records := (begin + counts).tolist(), plan.tokens(records))
-        zeros = [0] * len(records)
-        before, self._reported = self._reported or Totals(zeros, plan.tokens(zeros)), now
-        return {"step": self.step, "weights": self.weights, "sources": progress(plan, now, before)}
+        with self._lock:
+            plan, window = self._pipeline.plan, self._windows[0]
+            begin = np.asarray(window.cursor.epoch, np.int64) * plan.epoch_records + np.asarray(window.cursor.offset)
+            rows = (self.step - self._window * self._adapt.every) * self._adapt.batch_size
+            counts = np.bincount(np.asarray(window.located.source)[:rows], minlength=len(plan.names))
+            now = Totals(records := (begin + counts).tolist(), plan.tokens(records))
+            zeros = [0] * len(records)
+            before, self._reported = self._reported or Totals(zeros, plan.tokens(zeros)), now
+            return {"step": self.step, "weights": self.weights, "sources": progress(plan, now, before)}
 
     def state(self) -> State:
         """The place where the iterator stands, with all that the losses have done so far; JSON."""
-        arrays = self._state, [window.cursor for window in self._windows]
-        words = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)]
-        return {**self._pipeline.state(self.step), "window": self._window, "arrays": words}
+        with self._lock:
+            arrays = self._state, [window.cursor for window in self._windows]
+            words = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)]
+            return {**self._pipeline.state(self.step), "window": self._window, "arrays": words}
 
     def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
         """Go on where a state was taken.
@@ -225,7 +232,8 @@ class AdaptiveIterator(Iterator[Batch]):
             raise StateError(
                 "this state of a mix that adapts is damaged: its window or its arrays do not fit; restore another."
             ) from None
-        self._begin(step, window, *jax.tree.unflatten(structure, arrays))
+        with self._lock:
+            self._begin(step, window, *jax.tree.unflatten(structure, arrays))
 
     state_dict = get_state = state
     load_state_dict = set_state = restore

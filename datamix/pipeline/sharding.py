@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from datamix.errors import ConfigError
 from datamix.pipeline.batching import Batching
@@ -58,7 +59,8 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
 class GlobalIterator(Iterator[Batch]):
     """An iterator over batches of global arrays, with the state of a `BatchIterator`; see `Pipeline.iterator`.
 
-    The state is the same in every process, and goes on under any other sharding and number of processes.
+    The state is the same in every process, and goes on under any other sharding and number of processes. Several
+    threads may take from one iterator, as from a `BatchIterator`.
 
     Args:
       open_rows: Gives the iterator over some rows of every batch.
@@ -67,7 +69,7 @@ class GlobalIterator(Iterator[Batch]):
       sharding: The sharding of a batch; of a leaf with fewer axes than it names, the first ones.
 
     Raises:
-      ConfigError: A batch cannot be divided equally.
+      ConfigError: It is no sharding of devices, or a batch cannot be divided equally.
     """
 
     def __init__(
@@ -77,6 +79,9 @@ class GlobalIterator(Iterator[Batch]):
         spec: Mapping[str, LeafSpec],
         sharding: jax.sharding.Sharding,
     ) -> None:
+        if not isinstance(sharding, jax.sharding.Sharding) or isinstance(getattr(sharding, "mesh", None), AbstractMesh):
+            text = "it is a jax.sharding.Sharding over devices, as NamedSharding(mesh, PartitionSpec('data'))"
+            raise ConfigError(text, key="sharding", value=sharding)
         if batching.short_rows:
             text = f"its last batch has {batching.short_rows} rows, and every batch is divided over the devices alike"
             raise ConfigError(text, key="batch.remainder", value="keep", hint="Set batch.remainder=drop.")
@@ -88,8 +93,9 @@ class GlobalIterator(Iterator[Batch]):
             try:
                 indices = self._shardings[leaf].addressable_devices_indices_map(shape)
             except ValueError as error:
+                mend = "Choose a multiple; if it is another axis, leave that out of the PartitionSpec."
                 text = f"{leaf} {list(shape)} of a batch cannot be divided equally over the devices of {sharding}"
-                raise ConfigError(text, key="batch.size", value=size, hint="Choose a multiple.") from error
+                raise ConfigError(text, key="batch.size", value=size, hint=mend) from error
             rows |= {index[0].indices(size)[:2] for index in indices.values() if index is not None}
         # One iterator for each run of rows that follow one another: nearly always one.
         self._runs: list[tuple[slice, BatchIterator]] = []
@@ -99,14 +105,19 @@ class GlobalIterator(Iterator[Batch]):
                 self._runs.append((slice(begin, end), open_rows(slice(begin, end))))
                 begin = None
             begin, end = (first, last) if begin is None or end is None else (begin, max(end, last))
+        self._lock = threading.Lock()
+        self._parts: list[tuple[slice, Batch]] = []  # of the next batch; some, where Ctrl-C came between two of them
 
     @property
     def step(self) -> int:
         """The number of the next batch."""
-        return self._runs[0][1].step
+        return self._runs[-1][1].step
 
     def __next__(self) -> Batch:
-        parts = [(rows, next(iterator)) for rows, iterator in self._runs]
+        with self._lock:
+            for rows, iterator in self._runs[len(self._parts) :]:
+                self._parts.append((rows, next(iterator)))
+            parts, self._parts = self._parts, []
         return {leaf: self._global(leaf, [(rows, part[leaf]) for rows, part in parts]) for leaf in self._shapes}
 
     def _global(self, leaf: str, parts: list[tuple[slice, np.ndarray]]) -> jax.Array:
@@ -122,12 +133,14 @@ class GlobalIterator(Iterator[Batch]):
 
     def state(self) -> State:
         """See `BatchIterator.state`."""
-        return self._runs[0][1].state()
+        return self._runs[-1][1].state()
 
     def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
         """See `BatchIterator.restore`."""
-        for _, iterator in self._runs:
-            iterator.restore(state, changed)
+        with self._lock:
+            for _, iterator in self._runs:
+                iterator.restore(state, changed)
+            self._parts = []
 
     def update(self, losses: Mapping[str, Any] | Any) -> None:
         """See `AdaptiveIterator.update`; every process tells the same losses."""
@@ -139,7 +152,7 @@ class GlobalIterator(Iterator[Batch]):
 
     def metrics(self) -> dict[str, Any]:
         """See `BatchIterator.metrics`."""
-        return self._runs[0][1].metrics()
+        return self._runs[-1][1].metrics()
 
     def close(self) -> None:
         """See `BatchIterator.close`."""

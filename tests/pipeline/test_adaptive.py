@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from itertools import islice
 
 import numpy as np
@@ -163,3 +165,28 @@ def test_a_state_of_another_mix_or_none_is_refused():
         iterator.restore(state | {"arrays": state["arrays"][1:]})
     with pytest.raises(ConfigError, match=r"^adapt = 'loss_temperature'; .* and it cannot be changed on the way\."):
         iterator.restore(state, changed="mix")
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_threads_that_share_an_iterator_take_each_batch_once(placement):
+    mix = mixed(f"data.placement={placement}")
+    iterator, taken, metrics = mix.iterator(), [], []
+
+    def take():
+        for batch in islice(iterator, 50):
+            taken.append(tuple(zip(batch["source_id"].tolist(), batch["no"].tolist(), strict=True)))
+            metrics.append(iterator.metrics())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns within a batch
+    try:
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    expected = [tuple(zip(b["source_id"].tolist(), b["no"].tolist(), strict=True)) for b in islice(mix.iterator(), 200)]
+    assert sorted(taken) == sorted(expected)
+    assert all(sum(row["records"] for row in each["sources"].values()) == 8 * each["step"] for each in metrics)

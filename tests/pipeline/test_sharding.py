@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 import datamix
 from datamix.errors import ConfigError
@@ -83,6 +83,31 @@ total = jax.jit(lambda x: x.astype(np.int32).sum(axis=(1, 2, 3)), out_shardings=
 sums = [np.asarray(total(next(iterator)["image"])).tolist() for _ in range(3)]
 print(json.dumps({{"sums": sums, "read": iterator.metrics()["bytes"], "step": iterator.state()["step"]}}))
 """
+THREADS = f"""{MIX}
+import threading
+
+rank, port = map(int, sys.argv[1:])
+jax.distributed.initialize(f"127.0.0.1:{{port}}", 2, rank)
+sys.setswitchinterval(1e-6)
+mesh = Mesh(np.array(jax.devices()).reshape(2, 2).T.reshape(-1), ("data",))  # no process holds neighbouring rows alone
+iterator, taken, mix = pipeline().iterator(sharding=NamedSharding(mesh, P("data"))), [], pipeline()
+
+def take():
+    for _ in range(100):
+        parts = sorted(next(iterator)["image"].addressable_shards, key=lambda part: part.index[0].start)
+        taken.append(np.concatenate([np.asarray(part.data) for part in parts]).tobytes())
+
+threads = [threading.Thread(target=take) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+rows = np.r_[0:4, 8:12] + 4 * rank
+expected = [batch["image"][rows].tobytes() for batch, _ in zip(mix, range(400))]
+assert sorted(taken) == sorted(expected)
+assert iterator.step == iterator.state()["step"] == 400
+print("same")
+"""
 
 
 def start(script: str, devices: int, *arguments: object) -> subprocess.Popen[str]:
@@ -120,6 +145,15 @@ def test_any_number_of_processes_gives_the_same_global_batches() -> None:
             assert rank["sums"] == alone["sums"]
             assert rank["step"] == 4
             assert rank["read"] == alone["read"] // count  # its own rows alone
+
+
+@pytest.mark.slow
+def test_threads_take_each_batch_once_where_rows_of_a_process_lie_apart() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start(THREADS, 2, rank, port) for rank in range(2)]
+    assert [result(process) for process in processes] == ["same", "same"]
 
 
 def test_some_rows_of_a_batch_are_computed_alone(load: Callable[..., datamix.Pipeline]) -> None:
@@ -193,6 +227,12 @@ def test_what_cannot_be_divided_is_refused(load: Callable[..., datamix.Pipeline]
         "except datamix.ConfigError as error: print(error)\n"
     )
     assert "batch.size = 16; image [16, 2, 4, 3] of a batch cannot be divided equally" in result(start(script, 3))
+    script = script.replace("P('data')", "P(None, 'data')")
+    assert "Choose a multiple; if it is another axis, leave that out" in result(start(script, 3))
+    mesh = AbstractMesh((1,), ("data",))
+    for other in (PartitionSpec("data"), "data", NamedSharding(mesh, PartitionSpec("data"))):
+        with pytest.raises(ConfigError, match=r"sharding = .*; it is a jax\.sharding\.Sharding over devices, as Named"):
+            load("stop=forever").iterator(sharding=other)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"batch.remainder = 'keep'; its last batch has 3 rows.*remainder=drop"):
         load("batch.remainder=keep", "stop=all_exhausted", "stop.samples=51").iterator(sharding=one_device())
     with pytest.raises(ConfigError, match="sharding= says itself which rows are given"):
