@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from datamix.errors import not_installed
+from datamix.errors import ConfigError, not_installed
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.records import Records
@@ -60,10 +60,17 @@ class _Source:
 class _Batches(grain.IterDataset[Batch]):  # type: ignore[misc]
     def __init__(self, pipeline: Pipeline, shard: tuple[int, int]) -> None:
         super().__init__()
-        self._pipeline, self._shard = pipeline, shard
+        self._pipeline, self._shard, self._turns = pipeline, shard, range(sys.maxsize)
+
+    def set_slice(self, turns: slice, sequential_slice: bool = False) -> None:
+        """Leave its batches alone to one of Grain's workers, `mp_prefetch`."""
+        if sequential_slice:
+            raise ConfigError("workers take the batches of a mix in turn", key="sequential_slice", value=True)
+        self._turns = self._turns[turns]
 
     def __iter__(self) -> grain.DatasetIterator[Batch]:
-        return _Iterator(self._pipeline.iterator(shard=self._shard))
+        first = self._pipeline.batching.after(0, self._turns.start)
+        return _Iterator(self._pipeline.iterator(first, self._shard, stride=self._turns.step))
 
 
 class _Iterator(grain.DatasetIterator[Batch]):  # type: ignore[misc]

@@ -45,6 +45,27 @@ def test_batches_have_grains_states() -> None:
         datamix.interop.grain.batches(pipeline, shard=(0, 5))
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_take_batches_in_turn(workers: int) -> None:
+    arrays = {"label": np.arange(50)}
+    pipeline = datamix.mix({"a": arrays}, batch_size=4, remainder="keep", skip=[[1, 2], [4, 6]])
+    batches = datamix.interop.grain.batches(pipeline).map(lambda batch: batch["label"].tolist())
+    expected = [batch["label"].tolist() for batch in pipeline]
+
+    def parted(**settings: bool) -> grain.DatasetIterator:
+        return iter(grain.experimental.multithread_prefetch(batches, num_threads=workers, buffer_size=1, **settings))
+
+    iterator, resumed = parted(), parted()
+    begun = [next(iterator) for _ in range(4)]
+    resumed.set_state(iterator.get_state())
+    rest = list(iterator)
+    assert begun + rest == expected
+    assert list(resumed) == rest
+    if workers > 1:
+        with pytest.raises(datamix.ConfigError, match="sequential_slice = True; workers take .* in turn"):
+            next(parted(sequential_slice=True))
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(datamix.interop, "grain", raising=False)
     monkeypatch.delitem(sys.modules, "datamix.interop.grain", raising=False)
