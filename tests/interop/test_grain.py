@@ -62,7 +62,7 @@ def test_workers_take_batches_in_turn(workers: int) -> None:
     assert begun + rest == expected
     assert list(resumed) == rest
     if workers > 1:
-        with pytest.raises(datamix.ConfigError, match="sequential_slice = True; workers take .* in turn"):
+        with pytest.raises(datamix.ConfigError, match=r"sequential_slice = True; workers take .* in turn"):
             next(parted(sequential_slice=True))
 
 
