@@ -95,7 +95,8 @@ _CAUSES = {
     ),
     "batch.shuffle": (("batch.shuffle", "batch.size"), ("seed",)),
     "batch.pairs": (("operators",), ("batch.size",), ("seed",)),
-    "skip": (("skip",),),
+    "skip": (("skip",), ("batch.size",)),
+    "adapt": (("adapt.",), ("batch.size",)),
 }
 
 

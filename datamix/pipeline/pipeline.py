@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
@@ -278,17 +279,20 @@ class Pipeline:
             may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
             may_change |= {"mix", "source"}
             firm = [key for key in differing if key not in may_change]
-            if firm or changed is None:
-                or_else = "" if firm else "go on under this one on purpose with changed='mix' (train.resume=changed), "
-                text = difference(firm if changed else differing, every)
-                raise StateError(f"this state was taken {text}; restore it under the same, {or_else}or start afresh.")
             entry = {
                 "step": -(-position // self.batch_size),
                 "position": position,
                 "counts": state["counts"],
                 "changes": causes(differing, every),
             }
-            pipeline = self._continued([*history, entry])
+            or_else = ""
+            with suppress() if changed else suppress(ConfigError):  # nothing is advised that is refused
+                if not firm and self.adapt is None:
+                    pipeline = self._continued([*history, entry])
+                    or_else = "go on under this one on purpose with changed='mix' (train.resume=changed), "
+            if firm or changed is None:
+                text = difference(firm if changed else differing, every)
+                raise StateError(f"this state was taken {text}; restore it under the same, {or_else}or start afresh.")
         if position == self.batching.position(step := -(-position // self.batch_size)):
             return pipeline, step
         text = f"no batch begins at record {position:,}, where this state was taken"

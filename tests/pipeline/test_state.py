@@ -175,6 +175,23 @@ def test_a_refusal_names_the_key_both_values_and_how_to_insist() -> None:
             mix().iterator().restore(state, changed=changed)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "text"),
+    [
+        ({"samples": 40}, {"samples": 8}, r"stop\.samples was 40 and is 8"),
+        ({"adapt": "odm"}, {"adapt": "odm", "weights": {"a": 3}}, r"mix\.weights\.a was 1/2 and is 3/4, .* is 1/4"),
+        ({"adapt": "odm"}, {"adapt": "odm", "batch_size": 6}, r"batch\.size was 4 and is 6"),
+        ({"skip": [[1, 2]]}, {"skip": [[1, 2]], "batch_size": 6}, r"batch\.size was 4 and is 6"),
+    ],
+    ids=str,
+)
+def test_a_refusal_advises_nothing_that_is_refused(one: Any, other: Any, text: str) -> None:
+    iterator = mix(**one).iterator()
+    numbers(iterator, 3)
+    with pytest.raises(StateError, match=rf"configuration: {text}; restore it under the same, or start afresh\.$"):
+        mix(**other).iterator().restore(saved(iterator.state()))
+
+
 CHANGED: list[dict[str, Any]] = [
     {"weights": {"a": 1, "b": 3}},
     {"names": "abc", "weights": {"c": 2}},
