@@ -286,7 +286,7 @@ class Pipeline:
                 "changes": causes(differing, every),
             }
             or_else = ""
-            with suppress() if changed else suppress(ConfigError):  # nothing is advised that is refused
+            with suppress(*([] if changed else [ConfigError])):  # nothing is advised that is refused
                 if not firm and self.adapt is None:
                     pipeline = self._continued([*history, entry])
                     or_else = "go on under this one on purpose with changed='mix' (train.resume=changed), "
