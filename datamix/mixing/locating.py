@@ -16,7 +16,8 @@ from datamix.mixing.plan_spec import ResolvedSpec
 from datamix.mixing.stages import Stage, beyond_cap, most_stages
 from datamix.rng.hash import draw_at, key_for, multiply_high
 
-_MOST = 2**62
+MOST_RECORDS = 2**62
+"""The positions of a mix are less, in records."""
 _FAR = 2**61
 _SEEN = 2**16  # records by which the tokens of one are estimated
 
@@ -109,7 +110,7 @@ class Locator:
           int32 and int64 arrays of shape [count].
         """
         start, count = operator.index(start), operator.index(count)
-        if start < 0 or count < 0 or start + count >= _MOST:
+        if start < 0 or count < 0 or start + count >= MOST_RECORDS:
             raise ValueError(f"take({start}, {count}): start and count are 0 or more, and less than 2^62 together")
         if start < self.begin:
             raise ValueError(f"take({start}, {count}): this plan begins at {self.begin}")

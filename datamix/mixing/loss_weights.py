@@ -11,6 +11,7 @@ from datamix.mixing.weights import as_fraction
 
 INVERSE_SHARE = "inverse_share"
 _KEY = "mix.loss_weight"
+_MOST = 1e30  # float32 holds 3.4e38, and losses are multiplied by it
 
 
 def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction]) -> dict[str, float]:
@@ -39,6 +40,9 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
     if not by_source:
         return {}
     weights = {name: float(as_fraction(by_source.get(name, 1), f"{_KEY}.{name}", name)) for name in names}
+    for name, weight in weights.items():
+        if weight > _MOST:
+            raise ConfigError(f"a weight in the loss is {_MOST:g} at most", key=f"{_KEY}.{name}", value=weight)
     if not any(weight for weight, share in zip(weights.values(), shares, strict=True) if share):
         raise ConfigError("every source that has a share has weight 0, so that nothing is learnt", key=_KEY)
     return weights

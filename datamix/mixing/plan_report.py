@@ -155,13 +155,14 @@ def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
 
 def report(plan: Locator) -> PlanReport:
     """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
-    counts = None if plan.length is None else plan.counts(plan.length)
+    last = plan.stages[-1]
+    counts = plan.counts(last.first * plan.slot_records if plan.length is None else plan.length)
     amounts = None if plan.length is None else plan.amounts(plan.length)
-    in_the_long_run = realised(plan, plan.stages[-1])
+    in_the_long_run = realised(plan, last)
     sources = {}
     for source, name in enumerate(plan.names):
         size, epoch = plan.sizes[source], plan.epoch_records[source]
-        samples = None if counts is None else counts[source]
+        samples = None if plan.length is None and last.shares[source] else counts[source]
         sources[name] = SourceReport(
             records=size,
             target=float(plan.targets[source]),
@@ -182,7 +183,7 @@ def report(plan: Locator) -> PlanReport:
             path: GroupReport(
                 target=sum(rows[i].target for i in members),
                 share=sum(rows[i].share for i in members),
-                samples=None if counts is None else sum(counts[i] for i in members),
+                samples=None if plan.length is None else sum(counts[i] for i in members),
             )
             for path, members in groups_of(plan.names).items()
         },
@@ -342,7 +343,7 @@ def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
         if plan.length is None and not last.shares[source] and 0 < seen < row.records:
             warnings.append(_never_seen(name, row.records, seen))
         is_cut_short = row.epochs is not None and row.epochs < 0.5 and not plan.sees_all
-        if row.samples and is_cut_short:
+        if row.samples and is_cut_short and plan.length is not None:
             rest = f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen"
             warnings.append(f"{rest}; under another stop the mix goes on.")
     late = max((row.exhausted_at or 0, name) for name, row in sources.items())

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Float32, UInt32
 
 from datamix.errors import ConfigError
+from datamix.mixing.locating import MOST_RECORDS
 from datamix.mixing.loss_weights import inverse_shares
 from datamix.mixing.plan import Plan
 from datamix.mixing.sampling import ArrayOps, sample
@@ -149,8 +150,8 @@ def check_start(plan: Plan, step: int, batch_size: int) -> None:
     Raises:
       ConfigError: It is negative, or before the mix begins.
     """
-    if step < 0:
-        raise ConfigError("it is 0 or more", key="start", value=step)
+    if not 0 <= step < MOST_RECORDS // batch_size:
+        raise ConfigError(f"it is 0 or more, and less than {MOST_RECORDS // batch_size}", key="start", value=step)
     if step * batch_size < plan.begin:
         text = f"it is {plan.begin // batch_size} or more, where this mix goes on with another one"
         raise ConfigError(text, key="start", value=step)

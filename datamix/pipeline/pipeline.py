@@ -16,6 +16,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, StateError
 from datamix.fingerprint import causes, changes, difference, digest, in_words, settings_of, shortened
+from datamix.mixing.locating import MOST_RECORDS
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
 from datamix.mixing.progress import Totals
@@ -407,8 +408,6 @@ class Pipeline:
         Raises:
           IndexError: There is no such batch.
         """
-        if not isinstance(step, int | np.integer):
-            raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
         index, compiled, size = self._index(step), self.compiled, self.batch_size
         rows, program, num_located = self.batching.num_rows(index), compiled.program, 1
         is_branched = len(program.branches) > 1
@@ -439,13 +438,15 @@ class Pipeline:
     def _index(self, step: int) -> int:
         """The number of the batch at a step, which may be counted from the end."""
         self.require_known("it is taken by its number")
+        if not isinstance(step, int | np.integer):
+            raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if 0 <= index * self.batch_size < self.plan.begin:
             raise IndexError(
                 f"there is no batch {step} in a mix that goes on with another one from record {self.plan.begin:,}"
             )
-        if index < 0 or (length is not None and index >= length):
+        if index < 0 or index >= (MOST_RECORDS // self.batch_size if length is None else length):
             raise IndexError(f"there is no batch {step} in a mix of {'endless' if length is None else length} batches")
         return index
 

@@ -37,6 +37,7 @@ def test_under_the_inverse_of_shares_every_source_counts_alike(numbers: list[int
         ({"a": -1}, "mix.loss_weight.a = -1; a weight is 0 or more"),
         ({"a": "much"}, "mix.loss_weight.a = 'much'; a weight is a number, 0 or more"),
         ({"a": float("nan")}, "mix.loss_weight.a = nan; a weight is a number"),
+        ({"b": 1e300}, r"mix.loss_weight.b = 1e\+300; a weight in the loss is 1e\+30 at most"),
         ({"a": 0, "b": 0}, "mix.loss_weight: every source that has a share has weight 0"),
     ],
 )

@@ -189,3 +189,13 @@ def test_where_a_source_has_been_gone_through_often_enough_is_told():
     assert plan.report().warnings[0] == "a leaves the mix in batch 7, as mix.max_epochs says."
     ended = Plan({"a": 8, "b": 100}, stop="forever", max_epochs={"a": 2}, samples=20)  # before that
     assert not any("leaves" in sentence for sentence in ended.report().warnings)
+
+
+def test_what_a_source_gives_that_leaves_an_endless_mix() -> None:
+    report = Plan({"a": 8, "b": 20}, stop="forever", max_epochs={"a": 2}).report()
+    (a, b) = report.sources.values()
+    assert (a.samples, a.epochs, a.share) == (16, 2.0, 0.0)
+    assert (b.samples, b.epochs, b.share) == (None, None, 1.0)
+    few = Plan({"a": 50, "b": 20}, stop="forever", schedule=[{"until": 8, "ratio": "1:1"}, {"ratio": "0:1"}]).report()
+    assert few.sources["a"].samples == 4
+    assert sum("a's" in text for text in few.warnings) == 1

@@ -150,7 +150,8 @@ def test_a_batch_that_is_kept_stays_what_it_was(
             {"shard": (0, 9)},
             r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",
         ),
-        ({"start": -1}, "start = -1; it is 0 or more"),
+        ({"start": -1}, "start = -1; it is 0 or more, and less than"),
+        ({"start": 2**63}, "start = 9223372036854775808; it is 0 or more, and less than"),
         ({"output": "tf"}, "output = 'tf'; it is 'numpy', 'jax' or 'torch'"),
     ],
 )
@@ -178,7 +179,7 @@ def test_start_behind_the_end_gives_nothing(load: Callable[..., datamix.Pipeline
         ("shuffle=false", r"shuffle was full and is false; restore it under the same, or start afresh\."),
         ("source.a.limit=30", r"source\.a\.num_records was \d+ and is 30"),
         ("operators=[flip_horizontal]", r'operators was \[\] and is \[\["flip_horizontal", \{\}\]\]; restore'),
-        ("stop.samples=8", r"stop\.samples was not set and is 8; restore it under the same, go on under this one"),
+        ("stop.samples=8", r"stop\.samples was not set and is 8; restore it under the same, or start afresh\."),
     ],
 )
 def test_a_state_of_another_mix(load: Callable[..., datamix.Pipeline], change: str, key: str) -> None:

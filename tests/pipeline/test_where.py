@@ -118,3 +118,13 @@ def test_places_are_those_of_the_records_that_are_selected(tmp_path, settings, r
         (place,) = pipeline.where(step)
         assert (place.record, place.place) == (step, f"{tmp_path / 'own.npz'}, row {row}")
         assert pipeline[step]["label"].tolist() == [row]
+
+
+def test_there_is_no_such_step():
+    pipeline = datamix.mix({"a": numbered(20, 0)}, batch_size=4, stop="forever")
+    for ask in (pipeline.where, pipeline.__getitem__):
+        for step in ("3", 1.5, None):
+            with pytest.raises(TypeError, match="a pipeline is indexed by the number of a batch, not by"):
+                ask(step)
+        with pytest.raises(IndexError, match="there is no batch 9223372036854775808 in a mix of endless batches"):
+            ask(2**63)
