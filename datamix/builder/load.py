@@ -19,6 +19,7 @@ from datamix.config.parse import parse
 from datamix.config.plus import datasets_of
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
+from datamix.sources.mapped import by_reference
 
 _OF_JOBS = ("job", "bench", "train", "model", "optimizer")
 
@@ -70,7 +71,7 @@ def load(
     built = build(parse(node), memory).completed()
     pipeline = built.pipeline()
     pipeline.viewer = partial(view, built, memory)
-    pipeline.recipe = partial(load, *overrides, config_dir=config_dir, sources=sources)
+    pipeline.recipe = partial(load, *overrides, config_dir=config_dir, sources=by_reference(sources))
     for note in (*built.notes, *built.notes_on(pipeline)):
         warnings.warn(note, stacklevel=2)
     return pipeline

@@ -25,6 +25,7 @@ from datamix.operators.base import Traits, traits
 from datamix.pipeline.batching import Remainder
 from datamix.pipeline.graph import Operation
 from datamix.pipeline.pipeline import Pipeline
+from datamix.sources.mapped import by_reference
 
 _Value = TypeVar("_Value")
 
@@ -149,7 +150,7 @@ def mix(
     ([0, 0, 1, 0], dtype('float32'))
     """
     arguments = dict(locals())  # before there are other variables
-    recipe = partial(mix, **arguments.pop("order_settings"), **arguments)
+    recipe = partial(mix, **arguments.pop("order_settings"), **arguments | {"sources": by_reference(sources)})
     flat = dict(_flat(sources, ""))
     if not flat:
         raise ConfigError("a mix needs at least one source, as in {'a': {'image': …, 'label': …}}", key="sources")

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Mix, Output, chunk_program, rows_of, tensors
+from datamix.pipeline.iterator import Output, chunk_program, rows_of, tensors
 from datamix.pipeline.locate import Located
 from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed
@@ -27,14 +27,8 @@ from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Staging,
 from datamix.pipeline.state import State
 from datamix.spec import Batch, FlatRows
 
-
-class _AdaptingMix(Mix, Protocol):
-    """The part of `Pipeline` that is iterated over."""
-
-    adapt: Adapt | None
-    source_names: tuple[str, ...]
-
-    def adapted(self) -> tuple[AdaptState, Cursor] | None: ...
+if TYPE_CHECKING:
+    from datamix.pipeline.pipeline import Pipeline
 
 
 class _Window(NamedTuple):
@@ -62,7 +56,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     _reported: Totals | None = None
 
-    def __init__(self, pipeline: _AdaptingMix, rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: Pipeline, rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
         self._output, self._to_torch = output, tensors() if output == "torch" else None
@@ -183,9 +177,8 @@ class AdaptiveIterator(Iterator[Batch]):
         if values.shape != (len(names),) or np.isinf(values).any():
             raise ConfigError(f"it is a finite number for each of {', '.join(names)}", key="losses", value=losses)
         with self._lock:
-            self._state = self._state._replace(
-                loss=self._state.loss + np.nan_to_num(values), terms=self._state.terms + ~np.isnan(values)
-            )
+            loss, terms = self._state.loss + np.nan_to_num(values), self._state.terms + ~np.isnan(values)
+            self._state = self._state._replace(loss=loss, terms=terms)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -229,9 +222,8 @@ class AdaptiveIterator(Iterator[Batch]):
                 for text, leaf in zip(state["arrays"], leaves, strict=True)
             ]
         except (LookupError, TypeError, ValueError):
-            raise StateError(
-                "this state of a mix that adapts is damaged: its window or its arrays do not fit; restore another."
-            ) from None
+            text = "this state of a mix that adapts is damaged: its window or its arrays do not fit; restore another."
+            raise StateError(text) from None
         with self._lock:
             self._begin(step, window, *jax.tree.unflatten(structure, arrays))
 

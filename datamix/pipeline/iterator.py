@@ -12,25 +12,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, not_installed
-from datamix.mixing.plan import Plan
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
-from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
-from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
+from datamix.pipeline.program import Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed, Stagings
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
 from datamix.pipeline.state import State
 from datamix.spec import Batch, FlatRows, bytes_of
+
+if TYPE_CHECKING:
+    from datamix.pipeline.pipeline import Pipeline
 
 Output = Literal["numpy", "jax", "torch"]
 _log = logging.getLogger("datamix")
@@ -60,7 +61,7 @@ def span_steps(program: Program, stride: int = 1) -> int:
     return steps * max(1, _SPAN_RECORDS // (steps * program.batch_size))
 
 
-def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
+def loop_of(mix: Pipeline, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
     """What a loop over a mix computes in one call, and how many batches it locates in one.
 
     Args:
@@ -114,28 +115,6 @@ class _Chunk:
     reading: Reading | None
 
 
-class Mix(Protocol):
-    """The part of `Pipeline` that is iterated over.
-
-    Attributes:
-      buffers: The memory of each program's chunks.
-      first_span: The span with which an iterator began last, as the next may: the number of its first batch and of
-        its batches, the span, and the cursor after it.
-    """
-
-    plan: Plan
-    batching: Batching
-    buffers: dict[Program, Buffers]
-    first_span: tuple[tuple[int, int], Located, Cursor] | None
-    prefetch_bytes: int | None
-
-    @property
-    def compiled(self) -> Compiled: ...
-    def totals(self, step: int, /) -> Totals: ...
-    def state(self, step: int, /) -> State: ...
-    def restored(self, state: Any, changed: str | None, /) -> tuple[Self, int]: ...
-
-
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`.
 
@@ -157,7 +136,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        pipeline: Mix,
+        pipeline: Pipeline,
         *,
         start: int,
         rows: Callable[[int], slice],
@@ -201,7 +180,7 @@ class BatchIterator(Iterator[Batch]):
         self._is_closed = False
         self._seek(start)
 
-    def _adopt(self, pipeline: Mix) -> None:
+    def _adopt(self, pipeline: Pipeline) -> None:
         """Take from a pipeline, or one of the same data under another plan."""
         self._pipeline, self._batching = pipeline, pipeline.batching
         self._compiled, self._plan, self._end = pipeline.compiled, pipeline.plan, self._batching.num_batches

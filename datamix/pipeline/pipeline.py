@@ -136,7 +136,9 @@ class Pipeline:
         self.history: Sequence[Mapping[str, Any]] = ()
         self._contents: dict[int, str] = {}
         self._make_past = partial(Past, graph=graph, specs=stored, seeds=all_seeds, contents=self._content)
-        self.buffers: dict[Program, Buffers] = {}
+        self.buffers: dict[Program, Buffers] = {}  # the memory of each program's chunks
+        # The span with which an iterator began last, as the next may: the numbers of its first batch and of batches,
+        # the span, and the cursor after it.
         self.first_span: tuple[tuple[int, int], Located, Cursor] | None = None
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
@@ -268,8 +270,8 @@ class Pipeline:
         if changed is not None:
             self.require_known("it cannot be changed on the way")
         check(state)
-        position, history = state["position"], state["history"]
-        pipeline = self._continued(history)
+        position, history, pipeline = state["position"], state["history"], self._continued(state["history"])
+        step = -(-position // self.batch_size)
         before, now = state["fingerprint"], pipeline.parts(position, state["counts"])
         differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if differing:
@@ -280,12 +282,7 @@ class Pipeline:
             may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
             may_change |= {"mix", "source"}
             firm = [key for key in differing if key not in may_change]
-            entry = {
-                "step": -(-position // self.batch_size),
-                "position": position,
-                "counts": state["counts"],
-                "changes": causes(differing, every),
-            }
+            entry = {"step": step, "position": position, "counts": state["counts"], "changes": causes(differing, every)}
             or_else = ""
             with suppress(*([] if changed else [ConfigError])):  # nothing is advised that is refused
                 if not firm and self.adapt is None:
@@ -294,7 +291,7 @@ class Pipeline:
             if firm or changed is None:
                 text = difference(firm if changed else differing, every)
                 raise StateError(f"this state was taken {text}; restore it under the same, {or_else}or start afresh.")
-        if position == self.batching.position(step := -(-position // self.batch_size)):
+        if position == self.batching.position(step):
             return pipeline, step
         text = f"no batch begins at record {position:,}, where this state was taken"
         mend = f"Choose one that divides it, as {state['settings'].get('batch.size', 1)}."
@@ -366,7 +363,7 @@ class Pipeline:
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
-        """A pipeline is pickled as the call that made it: files are opened again, arrays in memory are copied.
+        """A pipeline is pickled as the call that made it: files are opened again, arrays that are in none are copied.
 
         Raises:
           ConfigError: It was made neither by `load` nor by `mix`.
@@ -443,9 +440,8 @@ class Pipeline:
         step, length = int(step), self.batching.num_batches
         index = step + length if step < 0 and length is not None else step
         if 0 <= index * self.batch_size < self.plan.begin:
-            raise IndexError(
-                f"there is no batch {step} in a mix that goes on with another one from record {self.plan.begin:,}"
-            )
+            text = f"there is no batch {step} in a mix that goes on with another one from record {self.plan.begin:,}"
+            raise IndexError(text)
         if index < 0 or index >= (MOST_RECORDS // self.batch_size if length is None else length):
             raise IndexError(f"there is no batch {step} in a mix of {'endless' if length is None else length} batches")
         return index
@@ -491,9 +487,8 @@ class Pipeline:
         """
         if sharding is not None:
             if shard != (0, 1) or output != "numpy" or stride != 1:
-                raise ConfigError(
-                    "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
-                )
+                text = "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
+                raise ConfigError(text)
             return GlobalIterator(
                 lambda rows: self._iterator(start, lambda _: rows, "numpy", 1), self.batching, self.spec, sharding
             )

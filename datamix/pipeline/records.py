@@ -5,23 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datamix.pipeline.batching import Batching
 from datamix.spec import Arrays, Batch
 
+if TYPE_CHECKING:
+    from datamix.pipeline.pipeline import Pipeline
+
 _NUM_KEPT = 4  # batches: libraries read a little ahead, in several threads
-
-
-class _Batches(Protocol):
-    """The part of `Pipeline` that is asked for."""
-
-    batching: Batching
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, step: int, /) -> Batch: ...
 
 
 class Records:
@@ -35,12 +28,12 @@ class Records:
       pipeline: The pipeline, which may be endless: any record can be asked for then, and there is no length.
     """
 
-    def __init__(self, pipeline: _Batches) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._kept: OrderedDict[int, Batch] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Records], tuple[_Batches]]:
+    def __reduce__(self) -> tuple[type[Records], tuple[Pipeline]]:
         return type(self), (self._pipeline,)
 
     def __len__(self) -> int:

@@ -88,7 +88,7 @@ class GlobalIterator(Iterator[Batch]):
         size = batching.batch_size
         self._shardings = {leaf: _of_rank(sharding, 1 + len(part.shape)) for leaf, part in spec.items()}
         self._shapes = {leaf: (size, *part.shape) for leaf, part in spec.items()}
-        rows: set[tuple[int, int]] = set()
+        is_held = np.zeros(size + 2, bool)  # the rows, with one more at either end
         for leaf, shape in self._shapes.items():
             try:
                 indices = self._shardings[leaf].addressable_devices_indices_map(shape)
@@ -96,15 +96,11 @@ class GlobalIterator(Iterator[Batch]):
                 mend = "Choose a multiple; if it is another axis, leave that out of the PartitionSpec."
                 text = f"{leaf} {list(shape)} of a batch cannot be divided equally over the devices of {sharding}"
                 raise ConfigError(text, key="batch.size", value=size, hint=mend) from error
-            rows |= {index[0].indices(size)[:2] for index in indices.values() if index is not None}
+            for index in filter(None, indices.values()):
+                is_held[1:-1][index[0]] = True
         # One iterator for each run of rows that follow one another: nearly always one.
-        self._runs: list[tuple[slice, BatchIterator]] = []
-        begin = end = None
-        for first, last in [*sorted(rows), (size + 1, size + 1)]:
-            if begin is not None and end is not None and first > end:
-                self._runs.append((slice(begin, end), open_rows(slice(begin, end))))
-                begin = None
-            begin, end = (first, last) if begin is None or end is None else (begin, max(end, last))
+        runs = [slice(begin, end) for begin, end in np.flatnonzero(np.diff(is_held)).reshape(-1, 2).tolist()]
+        self._runs = [(rows, open_rows(rows)) for rows in runs]
         self._lock = threading.Lock()
         self._parts: list[tuple[slice, Batch]] = []  # of the next batch; some, where Ctrl-C came between two of them
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -66,6 +67,27 @@ def after_read(values: np.ndarray, num_rows: int) -> None:
         _touched[mapping] = 0
     if hasattr(mapping, "madvise"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def by_reference(data: Any) -> Any:
+    """The same data, of which arrays that `np.memmap` has mapped are pickled as their place in the file."""
+    if type(data) is np.memmap and data.mode in ("r", "r+", "w+"):  # none of its own, as of a copy of some rows
+        return data.view(_Mapped)
+    if isinstance(data, dict):
+        return {name: by_reference(part) for name, part in data.items()}
+    return tuple(map(by_reference, data)) if type(data) is tuple else data
+
+
+class _Mapped(np.memmap[Any, Any]):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        mapping: Any = mapping_of(self)
+        begin = self.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+        begin += self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+        return _mapped, (str(self.filename), begin, self.shape, self.dtype, self.strides)
+
+
+def _mapped(path: str, begin: int, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...]) -> np.ndarray:
+    return np.ndarray(shape, dtype, np.memmap(path, np.uint8, "r"), begin, strides)
 
 
 def _file_of(values: np.ndarray) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import re
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -275,3 +277,13 @@ def test_mistakes(keywords: dict[str, Any], message: str) -> None:
         datamix.mix(**({"sources": {"a": few()}, "batch_size": 2} | keywords))
     assert "\n" not in str(raised.value)
     assert not re.search(r"source=|source\.a\.", str(raised.value))  # nothing of the command line
+
+
+def test_a_mix_of_mapped_files_is_pickled_by_reference(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(40000).reshape(20000, 2))
+    rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    in_memory = datamix.load("batch.size=4", sources={"some": {"x": rows[5:]}})
+    for pipeline in (datamix.mix({"a": {"x": rows}, "v": {"b": {"x": rows[::-2]}}}, batch_size=4), in_memory):
+        text = pickle.dumps(pipeline)
+        assert len(text) < 3000
+        np.testing.assert_array_equal(pickle.loads(text)[3]["x"], pipeline[3]["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,27 @@ def test_pages_are_let_go_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         np.testing.assert_array_equal(out["x"], array[indices])
     take_rows({"x": array}, np.arange(500), out)  # one after the other again
     np.testing.assert_array_equal(out["x"], array[:500])
+
+
+def test_mapped_arrays_are_pickled_as_their_place_in_the_file(file: Path, tmp_path: Path) -> None:
+    array = np.load(file, mmap_mode="r")
+    raw = np.memmap(tmp_path / "raw.bin", np.float32, "w+", offset=20000, shape=(500, 3))
+    raw[:] = np.arange(1500).reshape(500, 3)
+    raw.flush()
+    parts = {"whole": array, "backwards": array[900:10:-7, ::3], "pair": (raw, raw[3:, 1:])}
+    text = pickle.dumps(mapped.by_reference(parts))
+    assert len(text) < 2000
+    again = pickle.loads(text)
+    for name in ("whole", "backwards"):
+        np.testing.assert_array_equal(again[name], parts[name])
+    for part, expected in zip(again["pair"], parts["pair"], strict=True):
+        np.testing.assert_array_equal(part, expected)
+    assert mapped.mapping_of(again["backwards"]) is not None
+    assert len(pickle.dumps(array)) > 2**20  # nobody else's arrays are pickled otherwise
+
+
+def test_what_is_in_no_file_is_pickled_whole(file: Path) -> None:
+    own = np.load(file, mmap_mode="c")
+    own[0] = 7
+    for values in (own, np.load(file, mmap_mode="r")[[3, 1]], np.arange(5), [1, 2]):
+        assert mapped.by_reference(values) is values
