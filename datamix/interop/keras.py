@@ -47,12 +47,13 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     @property
     def num_batches(self) -> int | None:
-        """The number of batches; None of an endless mix."""
-        length = self._pipeline.batching.num_batches
-        return None if length is None else max(length - self._start, 0)
+        """The number of batches that are not left out; None of an endless mix."""
+        batching = self._pipeline.batching
+        length = batching.num_batches
+        return None if length is None else sum(end - begin for begin, end in batching.kept_runs(self._start, length))
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        step = self._start + index
+        step = self._pipeline.batching.after(self._start, index)
         if index == 0 and self._iterator.step != step:  # Keras looks at the first batch, and begins each epoch anew
             self._iterator = self._pipeline.iterator(step)
         # In another order, each batch is computed by itself.

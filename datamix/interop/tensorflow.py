@@ -36,5 +36,5 @@ def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.D
         leaf: tf.TensorSpec((rows, *part.shape), tf.as_dtype(part.dtype)) for leaf, part in pipeline.spec.items()
     }
     batches = tf.data.Dataset.from_generator(lambda: pipeline.iterator(shard=shard), output_signature=signature)
-    length = tf.data.INFINITE_CARDINALITY if batching.num_batches is None else batching.num_batches
+    length = tf.data.INFINITE_CARDINALITY if batching.num_kept is None else batching.num_kept
     return batches.apply(tf.data.experimental.assert_cardinality(length))

@@ -20,9 +20,9 @@ _NUM_KEPT = 4  # batches: libraries read a little ahead, in several threads
 class Records:
     """A view of a pipeline by the numbers of records, as PyTorch's map-style datasets and Grain's sources are.
 
-    Record i stands in row `i % batch_size` of batch `i // batch_size`, and is computed with it: records are cheap in
-    order, and cost a batch each where they are asked for at random. A mix is shuffled already. Several threads may ask;
-    a view is pickled as its pipeline is.
+    Record i stands in row `i % batch_size` of batch `i // batch_size`, whether `skip` leaves that out or not, and is
+    computed with it: records are cheap in order, and cost a batch each where they are asked for at random. A mix is
+    shuffled already. Several threads may ask; a view is pickled as its pipeline is.
 
     Args:
       pipeline: The pipeline, which may be endless: any record can be asked for then, and there is no length.

@@ -57,6 +57,12 @@ once = datamix.interop.keras.dataset(finite, inputs="x", targets="y")
 assert once.num_batches == 9 and len(once[8][1]) == 6 and len(once[0]) == 2
 np.testing.assert_array_equal(once[5][0], finite[5]["x"])
 model.fit(once, epochs=2, verbose=0)  # shuffles batches
+cut = datamix.mix(sources, batch_size=8, remainder="keep", stop="exhaust_once", skip=[[1, 3], [8, 9]])
+for start, steps in ((0, [0, 3, 4, 5, 6, 7]), (2, [3, 4, 5, 6, 7]), (20, [])):
+    kept = datamix.interop.keras.dataset(cut, inputs="x", targets="y", start=start)
+    assert kept.num_batches == len(steps)
+    for index in [*range(len(steps)), *range(len(steps))[::-1]]:
+        np.testing.assert_array_equal(kept[index][1], finite[steps[index]]["y"])
 for key in ("inputs", "targets"):
     try:
         datamix.interop.keras.dataset(finite, **{"inputs": "x", "targets": "y", key: "z"})

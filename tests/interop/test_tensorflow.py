@@ -28,6 +28,11 @@ assert dataset.element_spec["label"] == tf.TensorSpec((2,), tf.int32)
 assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
 for step, batch in enumerate(dataset.take(20).prefetch(2)):
     np.testing.assert_array_equal(batch["image"].numpy(), endless[step]["image"][2:])
+cut = datamix.mix({"a": arrays}, batch_size=4, remainder="keep", skip=[[1, 3], [12, 13]])
+dataset = datamix.interop.tensorflow.dataset(cut)
+assert len(dataset) == 10
+for batch, expected in zip(dataset, cut, strict=True):
+    np.testing.assert_array_equal(batch["label"].numpy(), expected["label"])
 print("same")
 """
 
