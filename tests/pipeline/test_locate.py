@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any
@@ -431,3 +433,19 @@ def test_weights_in_the_loss_follow_the_shares_of_the_step(keywords: dict[str, A
     other = pipeline.with_weights({"a": 1, "b": 4})[0]
     weight_of = dict(zip(other["source_id"].tolist(), other["loss_weight"].tolist(), strict=True))
     assert weight_of.items() <= {0: 2.5, 1: 0.625}.items()
+
+
+def test_where_jax_has_64_bits_the_records_are_the_same() -> None:
+    script = """
+import jax, numpy as np, datamix
+jax.config.update("jax_enable_x64", True)
+sources = {name: {"number": np.arange(size)} for name, size in {"a": 200, "b": 77, "c": 30}.items()}
+for settings in ({}, {"weights": {"a": 3}}, {"order": "random"}, {"shuffle_rows": True}):
+    mix = datamix.mix(sources, batch_size=16, stop="forever", **settings)
+    for step, batch in zip(range(40), mix):
+        assert batch["number"].tolist() == [place.record for place in mix.where(step)]
+print("same")
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stdout.strip() == "same", ended.stderr

@@ -85,7 +85,8 @@ class Swaps(NamedTuple):
 
         source, rank = swapped(source, self.taker), swapped(rank, self.taker_rank)
         gains, later = self._gains(cursor, swaps)
-        before = cycles * quota + jnp.cumsum(gains.sum(1), axis=0, dtype=jnp.uint32) - gains.sum(1)
+        each = gains.sum(1, dtype=jnp.uint32)  # as every sum: where JAX has 64 bits, it would be wider
+        before = cycles * quota + jnp.cumsum(each, axis=0, dtype=jnp.uint32) - each
         which = passed * jnp.uint32(sources) + source
         number = choose(before.reshape(-1), which) + rank
         for side in range(2):
@@ -98,7 +99,7 @@ class Swaps(NamedTuple):
         """What each source gains by the swaps of the cycles that are passed, uint32 [num_sources]."""
         gains, _ = self._gains(cursor, self._swaps(cursor, length, count))
         done = jnp.arange(len(gains), dtype=jnp.uint32) < passed
-        return jnp.sum(gains.sum(1) * done[:, None].astype(jnp.uint32), axis=0, dtype=jnp.uint32)
+        return jnp.sum(gains.sum(1, dtype=jnp.uint32) * done[:, None].astype(jnp.uint32), axis=0, dtype=jnp.uint32)
 
     def _swaps(self, cursor: Cursor, length: jax.Array, count: int) -> jax.Array:
         """Whether each swap takes place in the cycles that `count` slots may meet, bool [num_cycles, num_swaps]."""
