@@ -319,8 +319,12 @@ def _graph(
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:
     """A source's operators, with those that every source has: numbers of its own for its classes, and the source's."""
+    without = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "leave it out"
+    if (empty := next((leaf for leaf, part in source.spec.items() if 0 in part.shape), None)) is not None:
+        text = f"its leaf {empty!r} is {source.spec[empty]}, which holds no numbers; {without}."
+        raise SpecError(of_source(source.name, text))
     if "source_id" in source.spec:
-        mend = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "rename it, or leave it out"
+        mend = without if takes_leaves(source) else f"rename it, or {without}"
         text = f"it has a leaf 'source_id' of its own, which the source's number would overwrite; {mend}."
         raise SpecError(of_source(source.name, text))
     chain = list(labels.operators(source))

@@ -223,6 +223,8 @@ def _array(leaf: str, value: object, where: str) -> np.ndarray:
     mend = "a pipeline computes with numbers: leave it out, or turn it into numbers."
     if value is None or isinstance(value, str | bytes | Mapping):
         raise DataError(f"leaf {leaf!r}{where} is {'None' if value is None else _kind(value)}; {mend}")
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        raise DataError(f"leaf {leaf!r}{where} is a masked array, and a batch has no mask; give it filled(…), or nan.")
     try:
         if type(value).__module__.startswith("PIL."):
             value = _with_known_colours(value)

@@ -45,6 +45,11 @@ def test_own_tag_and_offset_are_left_alone() -> None:
     assert set(batch["label"][batch["source_id"] == 9].tolist()) == {100, 101, 102}
 
 
+def test_a_leaf_without_numbers_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"^source 'a': its leaf 'image' is .*, which holds no numbers; leave it out\.$"):
+        datamix.mix({"a": {"image": np.zeros((6, 0, 4, 1), np.uint8)}}, batch_size=2)
+
+
 def test_records_without_labels() -> None:
     batch = datamix.load("batch.size=3", sources={"a": {"tokens": np.arange(12).reshape(4, 3)}})[0]
     assert {leaf: value.shape for leaf, value in batch.items()} == {"tokens": (3, 3), "source_id": (3,)}

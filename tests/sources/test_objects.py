@@ -160,6 +160,13 @@ def test_a_source_that_only_takes() -> None:
     check_source(Takes())
 
 
+def test_masked_arrays_are_refused_where_they_mask_anything() -> None:
+    values = np.ma.array([[1, 2], [3, 4]], mask=[[0, 0], [0, 1]])
+    with pytest.raises(DataError, match=r"^leaf 'x' is a masked array, and a batch has no mask; give it filled"):
+        as_source({"x": values})
+    assert as_source({"x": values[:1]}).num_records == 1
+
+
 def test_no_records() -> None:
     source = as_source([])
     assert (source.num_records, dict(source.spec)) == (0, {})
