@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import Mesh
 
@@ -20,7 +19,7 @@ from datamix.pipeline.program import Compiled
 from datamix.pipeline.sharding import AXIS, replicated
 from datamix.training.checkpoints import Checkpoints, numbers_of, state_of
 from datamix.training.learner import HeldOut, Learner, State
-from datamix.training.processes import has_joined, is_first, of_first
+from datamix.training.processes import has_joined, of_first
 from datamix.training.replicas import Single
 from datamix.training.tasks.base import Sums
 
@@ -86,15 +85,6 @@ def checkpoints_of(directory: Path) -> Checkpoints:
 class SharedCheckpoints(Checkpoints):
     """Checkpoints that the first process reads and writes for all, whose number may be another one each time."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory.absolute() / "checkpoints"
-        if is_first():
-            self.path.mkdir(parents=True, exist_ok=True)  # Orbax would have all make it
-            alone = ocp.options.MultiprocessingOptions(
-                primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
-            )
-            super().__init__(directory, create=False, multiprocessing_options=alone)
-
     def last(self) -> int | None:
         step: int | None = of_first(super().last)
         return step
@@ -114,7 +104,3 @@ class SharedCheckpoints(Checkpoints):
 
     def clear(self) -> None:
         of_first(super().clear)
-
-    def close(self) -> None:
-        if is_first():
-            super().close()

@@ -333,8 +333,6 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             raise SystemExit(128 + signal.SIGTERM)  # it has come to another process
         if step == first.steps:
             break
-    for run in runs:
-        run.checkpoints.close()
 
 
 def _every(run: Run) -> tuple[int, int]:

@@ -254,10 +254,8 @@ def test_a_signal_ends_it_at_the_next_test_and_says_how_to_go_on(
 
 def parameters(directory: Path) -> dict[str, np.ndarray]:
     """Every number of the last checkpoint: of parameters, optimiser and random streams."""
-    import orbax.checkpoint as ocp
-
-    with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
-        return manager.restore(200, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+    with np.load(directory / "checkpoints" / "200" / "state.npz") as read:
+        return dict(read)
 
 
 PARTS = """

@@ -60,10 +60,8 @@ def wait_for(test: Callable[[], Any]) -> None:
 
 def parameters(directory: Path) -> dict[str, np.ndarray]:
     """Every number of the last checkpoint."""
-    import orbax.checkpoint as ocp
-
-    with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
-        return manager.restore(400, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+    with np.load(directory / "checkpoints" / "400" / "state.npz") as read:
+        return dict(read)
 
 
 @pytest.mark.slow

@@ -147,7 +147,6 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(on_text, trained, numb
 
     with pytest.raises(InterruptedError, match=r"^$"):
         fit([stopped], stop)  # after the first test, at step 2
-    stopped.checkpoints.close()
     resumed = on_text("train.resume=true", directory="stopped")
     assert resumed.note == "train.resume: the run goes on after step 2 of 6."
     trained(resumed)
