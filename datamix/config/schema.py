@@ -195,6 +195,7 @@ class TrainConfig:
       log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
       checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
       keep_predictions: Whether `predictions.npz` keeps what the trained model gives each test record.
+      curves: Whether `curves.png` is drawn; None where the job is none of a sweep, whose page shows the curves of all.
       resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
       devices: Devices of each process that train together, each on its rows of every batch; None for the most among
         whom a batch can be divided equally.
@@ -215,6 +216,7 @@ class TrainConfig:
     log_every: Annotated[Count | None, Key("train.log_every")] = None
     checkpoint_every: Annotated[Count | None, Key("train.checkpoint_every")] = None
     keep_predictions: Annotated[bool, Key("train.keep_predictions")] = False
+    curves: Annotated[bool | None, Key("train.curves")] = None
     resume: Annotated[bool | Literal["changed"], Key("train.resume")]
     devices: Annotated[Count | None, Key("train.devices")] = None
     distributed: Annotated[bool, Key("train.distributed")] = False

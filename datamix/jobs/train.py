@@ -95,8 +95,11 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
     untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]
-    lines, losses = [*untrained_line, *job.metrics.lines], job.metrics.losses
-    curves.draw(job.directory / "curves.png", lines, names, title, unit=unit, family=judged, losses=losses, adapt=adapt)
+    drawn: Any = {"tests": [*untrained_line, *job.metrics.lines], "losses": job.metrics.losses}
+    drawn |= {"unit": unit, "family": judged}
+    figure = None if settings.curves is False else "curves.png"
+    if figure is not None:
+        curves.draw(job.directory / figure, names, title, adapt=adapt, **drawn)
     report = report_of_pipeline(
         built,
         job.data.pipeline,
@@ -104,7 +107,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         counts=dict(zip(names, counts, strict=True)),
         records=step * size,
         samples_per_s=steps_per_s * size,
-        figure="curves.png",
+        figure=figure,
     )
     if job.learner.adapt is not None:
         mixed = [float(share) for share in built.plan.targets] if job.learner.adapt.weighs_loss else None
@@ -115,6 +118,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         source["trained_on"] = name not in untrained
     report |= {
         "notes": _notes(job),
+        "curves": drawn,
         "changed": list(job.data.pipeline.history),
         "samples": sum(job.data.pipeline.totals(step).records),
         "metrics": last,
@@ -142,7 +146,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     if job.config.adapt is not None and job.config.adapt.export is not None:
         path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
         out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")
-    out.print(f"Curves: {job.directory / 'curves.png'}\nReport: {write_report(job.directory, report)}")
+    where = job.directory / figure if figure else "in the page of the sweep; train.curves=true draws curves.png, too"
+    out.print(f"Curves: {where}\nReport: {write_report(job.directory, report)}")
     return report
 
 

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 def draw(
     path: Path,
-    lines: Sequence[Mapping[str, float]],
     names: Sequence[str],
     title: str,
     *,
+    tests: Sequence[Mapping[str, float]],
     unit: str = "cross-entropy, nats",
     family: str = "accuracy",
     losses: Sequence[tuple[float, float]] = (),
     adapt: Mapping[str, Any] | None = None,
 ) -> None:
-    """Draw the loss in its unit and another family of metrics over steps, from the lines of `metrics.jsonl`.
+    """Draw the loss in its unit and another family of metrics over steps, from the lines of tests in `metrics.jsonl`.
 
     Weights that follow training, as the report has them, are drawn beside them, with the shares that came of them.
     """
     figure = _panels(tuple(names), unit, family) if adapt is None else _empty(names, unit, family, 3)
     figure.suptitle(title, fontsize=11)
-    axes, steps = figure.axes, [line["step"] for line in lines]
-    axes[0].lines[0].set_data(*zip(*(losses or [(line["step"], line["loss"]) for line in lines]), strict=True))
+    axes, steps = figure.axes, [line["step"] for line in tests]
+    axes[0].lines[0].set_data(*zip(*(losses or [(line["step"], line["loss"]) for line in tests]), strict=True))
     for axis, of_family, factor in ((axes[0], "loss", 1), (axes[1], family, 100 if family == "accuracy" else 1)):
         for drawn, name in zip(axis.lines[-len(names) :], names, strict=True):
-            drawn.set_data(steps, [factor * line.get(f"{of_family}/{name}", math.nan) for line in lines])
+            drawn.set_data(steps, [factor * line.get(f"{of_family}/{name}", math.nan) for line in tests])
         axis.relim()
         axis.autoscale()
     least, most = axes[0].get_ylim()

@@ -20,7 +20,7 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
 from datamix.report.progress import progress
-from datamix.sweeps.preparing import job_directory
+from datamix.sweeps.preparing import as_job, job_directory
 from datamix.sweeps.results import RESULT, read_result
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
     for i, node in enumerate(nodes):
         try:
             load_plugins(node)
-            config, directory = parse(node), _directory(node)
+            config, directory = as_job(parse(node)), _directory(node)
         except (DatamixError, OmegaConfBaseException):  # the job itself will say so
             continue
         if config.job == "train" and not _is_done(node, directory):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
+from datamix.report.figures import color_of
+from datamix.report.files import REPORT
 from datamix.sweeps.results import Result, Setting, readable, shown_value, stand_ins, swept, swept_value
 from datamix.sweeps.table import by_setting, columns_of, number, share_text
 
@@ -137,6 +141,24 @@ def _job(i: int, result: Result, directory: Path) -> str:
     metrics = ", ".join(f"{escape(readable(name))} {number(value, name)}" for name, value in result.metrics.items())
     return (
         f'<details id="job-{i}"><summary>Job {result.job}{of} – {result.status} {overrides}</summary>'
-        f'<p class="dim">in <a href="{escape(where)}/">{escape(where)}</a></p>{error}<p>{metrics}</p>{figures}'
-        "</details>"
+        f'<p class="dim">in <a href="{escape(where)}/">{escape(where)}</a></p>{error}<p>{metrics}</p>'
+        f"{figures or _curves(result)}</details>"
     )
+
+
+def _curves(result: Result) -> str:
+    """The numbers that the script draws once somebody looks: figures of all jobs would take longer than small models.
+
+    Empty for a job that has trained nothing, or has left no whole report.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        report = json.loads((result.directory / REPORT).read_bytes(), parse_constant=lambda _: None)
+        sources, curves, losses = report["sources"], report["curves"], report["curves"]["losses"]
+        thinned = {"losses": losses[:: 1 + len(losses) // _POINTS], "adapt": report.get("adapt")}
+        data = curves | thinned | {"colors": {name: color_of(i) for i, name in enumerate(sources)}}
+        text = json.dumps(data).replace("<", "\\u003c")  # a name must not end the script
+        return f'<script type="application/json">{text}</script>'
+    return ""
+
+
+_POINTS = 300  # of the loss in training, between tests

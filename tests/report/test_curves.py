@@ -12,8 +12,8 @@ def test_curves_of_every_source_are_drawn(tmp_path):
         {"step": step, "loss": 1 / step, "loss/a": 2 / step, "loss/b": 3 / step, "accuracy/a": 0.5, "accuracy/b": 0.9}
         for step in (10, 20, 30)
     ]
-    curves.draw(tmp_path / "two.png", lines, ["a", "b"], "cnn on a + b")
-    curves.draw(tmp_path / "one.png", lines, ["a"], "cnn on a + b")
+    curves.draw(tmp_path / "two.png", ["a", "b"], "cnn on a + b", tests=lines)
+    curves.draw(tmp_path / "one.png", ["a"], "cnn on a + b", tests=lines)
     two, one = (imread(tmp_path / name)[..., :3] for name in ("two.png", "one.png"))
     assert two.shape == one.shape == (396, 990, 3)
     assert (two != one).any()
@@ -22,14 +22,15 @@ def test_curves_of_every_source_are_drawn(tmp_path):
 
 def test_the_loss_between_tests_is_drawn(tmp_path):
     lines = [{"step": 10, "loss": 1.0, "loss/a": 1.0, "accuracy/a": 0.5}]
-    curves.draw(tmp_path / "with.png", lines, ["a"], "", losses=[(1, 2.0), (5, 1.5), (9, 0.5)])
-    curves.draw(tmp_path / "without.png", lines, ["a"], "")
+    curves.draw(tmp_path / "with.png", ["a"], "", tests=lines, losses=[(1, 2.0), (5, 1.5), (9, 0.5)])
+    curves.draw(tmp_path / "without.png", ["a"], "", tests=lines)
     drawn, other = (imread(tmp_path / name)[..., :3] for name in ("with.png", "without.png"))
     assert (drawn != other).any()
 
 
 def test_a_run_of_one_test_is_drawn_too(tmp_path):
-    curves.draw(tmp_path / "curves.png", [{"step": 1, "loss": 2.3, "loss/a": 2.3, "accuracy/a": 0.1}], ["a"], "")
+    lines = [{"step": 1, "loss": 2.3, "loss/a": 2.3, "accuracy/a": 0.1}]
+    curves.draw(tmp_path / "curves.png", ["a"], "", tests=lines)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
@@ -37,7 +38,7 @@ def test_weights_that_follow_training_are_drawn_beside_the_losses(tmp_path):
     lines = [{"step": step, "loss": 1 / step, "loss/a": 2 / step, "loss/b": 3 / step} for step in (10, 20)]
     shares = {"a": [0.5, 0.25], "b": [0.5, 0.75]}
     adapt = {"rule": "odm", "steps": [0, 10], "weights": shares, "shares": shares}
-    curves.draw(tmp_path / "three.png", lines, ["a", "b"], "cnn on a + b", adapt=adapt)
+    curves.draw(tmp_path / "three.png", ["a", "b"], "cnn on a + b", tests=lines, adapt=adapt)
     three = imread(tmp_path / "three.png")[..., :3]
     assert three.shape == (396, 1485, 3)
     assert three[:, 990:].std() > 0.05
@@ -48,7 +49,7 @@ def test_a_run_is_drawn_alike_after_any_other(tmp_path):
         lines = [
             {"step": step, "loss": scale / step, "loss/a": scale, "accuracy/a": 0.5} for step in range(1, num_tests)
         ]
-        curves.draw(tmp_path / name, lines, ["a"], f"scaled by {scale}")
+        curves.draw(tmp_path / name, ["a"], f"scaled by {scale}", tests=lines)
         return (tmp_path / name).read_bytes()
 
     first = draw("first.png", 2.0, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -60,7 +61,7 @@ def test_the_page_is_whole_in_a_browser_and_its_table_sorts(reported, browse, tm
     assert re.search(r'<tr class="best"><td[^>]*>★</td>.*>0.3<.*1 done, 1 failed', settings)
     assert re.search(r'<details id="job-3" open="">', dom)
     assert "<title>6 of 1</title>" in dom  # pixels across, pictures
-    assert dom.count("<svg") == 1
+    assert dom.count('<div class="figure"><svg') == 1
     filtered = directory / "filtered.html"
     type_in = """<script>
       const box = document.querySelector("#filter");
@@ -81,6 +82,30 @@ def test_the_page_is_whole_in_a_browser_and_its_table_sorts(reported, browse, tm
     pixels = imread(screenshot)
     assert pixels.shape[:2] == (900, 1200)
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+def test_a_job_without_figures_has_its_curves_drawn_when_it_is_opened(leave, gathered, browse):
+    directory, name = leave(), "a</script>"
+    tests = [{"step": step, "loss": 1.0, f"loss/{name}": 2.0, f"accuracy/{name}": step / 8} for step in (0, 4)]
+    adapt = {"rule": "odm", "steps": [0, 2], "weights": {name: [1.0, 0.5]}, "shares": {name: [1.0, 0.75]}}
+    curves = {"tests": tests, "losses": [[1, 3.0], [3, math.nan], [4, 1.5]], "unit": "nats", "family": "accuracy"}
+    for job, more in (("0", {}), ("1", {"adapt": adapt})):
+        report = {"sources": {name: {}}, "curves": curves} | more
+        (directory / job / "report.json").write_text(json.dumps(report))
+    (directory / "2" / "report.json").write_text("{")
+    gathered(directory)
+    click = """<script>
+      for (const job of document.querySelectorAll("details")) job.open = true;
+      setTimeout(() => { document.title = [...document.querySelectorAll("details")].map(job =>
+        `${job.querySelectorAll("svg.curves").length}:${job.querySelectorAll("path[fill]").length}`).join(" ") }, 100);
+    </script>"""
+    opened = directory / "opened.html"
+    opened.write_text((directory / "sweep.html").read_text().replace("</body>", f"{click}</body>"))
+    dom = browse(opened, "--dump-dom")
+    assert "<title>2:3 3:5 0:0 0:0 0:0 0:0</title>" in dom  # of each job, panels and lines
+    assert "■ a&lt;/script&gt;" in dom
+    assert "accuracy on the test split, %" in dom
+    assert "weight by adapt=odm" in dom
 
 
 def test_notes_sentences_and_commands_are_told_apart_and_escaped(tmp_path):
