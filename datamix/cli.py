@@ -461,7 +461,7 @@ def _work(node: DictConfig, trained: Any = None, shared: SharedData | None = Non
     if (typed_in := Path(hydra_config.runtime.cwd)) != Path.cwd():
         compose.load_plugins(node)
         node = with_absolute_paths(node, typed_in)
-    config = parse(node, hydra_config)
+    config = parse(node, hydra_config) if trained is None or isinstance(trained, DatamixError) else trained.config
     if hydra_config.mode == RunMode.MULTIRUN:
         config = as_job(config)
     job = registry.lookup("job", config.job)

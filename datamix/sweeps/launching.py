@@ -6,16 +6,26 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.utils import (
+    JobReturn,
+    JobRuntime,
+    JobStatus,
+    configure_log,
+    filter_overrides,
+    run_job,
+    setup_globals,
+)
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import interruption
-from datamix.config.compose import load_plugins
-from datamix.config.parse import parse
+from datamix.config.compose import hydra_config, load_plugins
+from datamix.config.parse import parse, without_hydra
 from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
@@ -70,11 +80,38 @@ def launch(
         interruption.check()
         _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         run = trained.pop(number - first_job, None)
-        job: Any = task if run is None else partial(task, trained=run)
-        keys: Any = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
-        returned.append(run_job(task_function=job, config=node, hydra_context=context, **keys))
+        returned.append(_run(task if run is None else partial(task, trained=run), node, context))
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     return returned
+
+
+def _run(task: Callable[[DictConfig], Any], node: DictConfig, context: HydraContext) -> JobReturn:
+    """Run a job as Hydra does, without the six copies that it makes of a configuration, which is the job's own here."""
+    hydra, directory = node.hydra, _directory(node)
+    if hydra.job.chdir or hydra.job.env_set:
+        return run_job(task, node, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    with read_write(hydra.runtime), open_dict(hydra.runtime):
+        hydra.runtime.output_dir = str(directory)
+    OmegaConf.set_readonly(hydra, True)
+    with hydra_config(node):
+        job = JobReturn(cfg=without_hydra(node), hydra_cfg=node, overrides=list(hydra.overrides.task))
+        job.working_dir, job.task_name = str(Path.cwd()), JobRuntime.instance().get("name")
+        directory.mkdir(parents=True, exist_ok=True)
+        configure_log(hydra.job_logging, hydra.verbose)
+        if hydra.output_subdir is not None:
+            kept = directory / hydra.output_subdir
+            kept.mkdir(exist_ok=True)
+            texts = {"config": OmegaConf.to_yaml(job.cfg), "overrides": OmegaConf.to_yaml(hydra.overrides.task)}
+            texts["hydra"] = f"hydra:\n{indent(OmegaConf.to_yaml(hydra), '  ')}"
+            for name, text in texts.items():
+                (kept / f"{name}.yaml").write_text(text, encoding="utf-8")
+        context.callbacks.on_job_start(config=node, task_function=task)
+        try:
+            job.return_value, job.status = task(job.cfg), JobStatus.COMPLETED
+        except Exception as error:  # of whatever class: Hydra raises it once it asks for the value
+            job.return_value, job.status = error, JobStatus.FAILED
+        context.callbacks.on_job_end(config=node, job_return=job)
+    return job
 
 
 class SharedData:

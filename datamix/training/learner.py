@@ -138,8 +138,12 @@ class Learner:
 
     def check(self, leaves: Mapping[str, LeafSpec]) -> None:
         """Refuse a model that does not turn records of such leaves into its task's outputs, without computing any."""
+        self._check(tuple(leaves.items()))
+
+    @cache  # noqa: B019  # jobs of a sweep have few learners
+    def _check(self, leaves: tuple[tuple[str, LeafSpec], ...]) -> None:
         task = self.task
-        batch = {leaf: jax.ShapeDtypeStruct((2, *part.shape), part.dtype) for leaf, part in leaves.items()}
+        batch = {leaf: jax.ShapeDtypeStruct((2, *part.shape), part.dtype) for leaf, part in leaves}
         what, expected = f"{task.leaf}{'s' * (task.leaf == 'image')}", task.output_shape(2)
         try:
             model: Any = nnx.eval_shape(lambda: self.create(key_of((0, 0))))

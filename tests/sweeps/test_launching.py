@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from datamix.config.compose import compose
 from datamix.config.parse import parse
@@ -41,3 +42,24 @@ def test_a_job_shares_the_data_of_the_job_before_it_where_it_is_the_same(tmp_pat
     assert other.data.built.sources["digits"].num_records == 100
     shared = SharedData()  # of another sweep
     assert made("source.digits.limit=100").data.test_pipeline is not other.data.test_pipeline
+
+
+def test_a_job_finds_what_hydra_promises_it(call_datamix, tmp_path):
+    kept = {}
+    for launcher in ("basic", "vmap"):
+        more = [f"hydra/launcher={launcher}", "hydra.job.env_copy=[PATH]", f"hydra.sweep.dir={launcher}", "+vars.x=${hydra:job.num}"]
+        assert call_datamix(*PLAN[:-1], *more).code == 0
+        kept[launcher] = {path.name: OmegaConf.load(path) for path in (tmp_path / launcher / "1" / ".hydra").iterdir()}
+        hydra = kept[launcher]["hydra.yaml"].hydra
+        assert hydra.runtime.output_dir == str(tmp_path / launcher / "1")
+        for key in ("launcher", "sweep.dir", "runtime.output_dir", "runtime.choices", "overrides.hydra"):
+            OmegaConf.update(hydra, key, None)
+    assert kept["vmap"] == kept["basic"]
+    assert set(kept["vmap"]) == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+@pytest.mark.parametrize("more", ["hydra.job.chdir=true", "+hydra.job.env_set.DATAMIX_TEST=1", "hydra.output_subdir=null"])
+def test_what_is_set_of_a_jobs_surroundings_holds(call_datamix, tmp_path, more):
+    assert call_datamix(*PLAN, more, "hydra.sweep.dir=s").code == 0
+    assert (tmp_path / "s" / "1" / "report.json").is_file()
+    assert (tmp_path / "s" / "1" / ".hydra").exists() == ("output_subdir" not in more)
