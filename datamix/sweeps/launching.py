@@ -65,28 +65,34 @@ def launch(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     _log.info("Launching %d jobs locally, in one program where they differ in weights alone", len(job_overrides))
-    nodes = []
+    nodes, configs = [], []
     for number, overrides in enumerate(job_overrides, start=first_job):
         node = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(node):
             node.hydra.job.id = number
             node.hydra.job.num = number
         nodes.append(node)
+        configs.append(without_hydra(node))
     configure_log(nodes[0].hydra.job_logging, config.hydra.verbose)  # else libraries say all that they do
-    trained = _train(nodes, execution)
+    trained = _train(nodes, configs, execution)
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     returned = []
-    for number, (overrides, node) in enumerate(zip(job_overrides, nodes, strict=True), start=first_job):
+    for number, (overrides, *job) in enumerate(zip(job_overrides, nodes, configs, strict=True), start=first_job):
         interruption.check()
         _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         run = trained.pop(number - first_job, None)
-        returned.append(_run(task if run is None else partial(task, trained=run), node, context))
+        returned.append(_run(task if run is None else partial(task, trained=run), *job, context))
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     return returned
 
 
-def _run(task: Callable[[DictConfig], Any], node: DictConfig, context: HydraContext) -> JobReturn:
-    """Run a job as Hydra does, without the six copies that it makes of a configuration, which is the job's own here."""
+def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig, context: HydraContext) -> JobReturn:
+    """Run a job as Hydra does, without the six copies that it makes of a configuration, which is the job's own here.
+
+    Args:
+      node: The configuration of the job.
+      config: The same without Hydra's part.
+    """
     hydra, directory = node.hydra, _directory(node)
     if hydra.job.chdir or hydra.job.env_set:
         return run_job(task, node, "hydra.sweep.dir", "hydra.sweep.subdir", context)
@@ -94,20 +100,20 @@ def _run(task: Callable[[DictConfig], Any], node: DictConfig, context: HydraCont
         hydra.runtime.output_dir = str(directory)
     OmegaConf.set_readonly(hydra, True)
     with hydra_config(node):
-        job = JobReturn(cfg=without_hydra(node), hydra_cfg=node, overrides=list(hydra.overrides.task))
+        job = JobReturn(cfg=config, hydra_cfg=node, overrides=list(hydra.overrides.task))
         job.working_dir, job.task_name = str(Path.cwd()), JobRuntime.instance().get("name")
         directory.mkdir(parents=True, exist_ok=True)
         configure_log(hydra.job_logging, hydra.verbose)
         if hydra.output_subdir is not None:
             kept = directory / hydra.output_subdir
             kept.mkdir(exist_ok=True)
-            texts = {"config": OmegaConf.to_yaml(job.cfg), "overrides": OmegaConf.to_yaml(hydra.overrides.task)}
+            texts = {"config": OmegaConf.to_yaml(config), "overrides": OmegaConf.to_yaml(hydra.overrides.task)}
             texts["hydra"] = f"hydra:\n{indent(OmegaConf.to_yaml(hydra), '  ')}"
             for name, text in texts.items():
                 (kept / f"{name}.yaml").write_text(text, encoding="utf-8")
         context.callbacks.on_job_start(config=node, task_function=task)
         try:
-            job.return_value, job.status = task(job.cfg), JobStatus.COMPLETED
+            job.return_value, job.status = task(config), JobStatus.COMPLETED
         except Exception as error:  # of whatever class: Hydra raises it once it asks for the value
             job.return_value, job.status = error, JobStatus.FAILED
         context.callbacks.on_job_end(config=node, job_return=job)
@@ -137,13 +143,13 @@ class SharedData:
         return run
 
 
-def _train(nodes: Sequence[DictConfig], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs."""
+def _train(nodes: Sequence[DictConfig], configs: Sequence[DictConfig], execution: str) -> dict[int, Any]:
+    """Train the models of several jobs, whose configurations are given with and without Hydra's part."""
     jobs: dict[int, tuple[Config, Path]] = {}
-    for i, node in enumerate(nodes):
+    for i, (node, plain) in enumerate(zip(nodes, configs, strict=True)):
         try:
             load_plugins(node)
-            config, directory = as_job(parse(node)), _directory(node)
+            config, directory = as_job(parse(plain, node.hydra)), _directory(node)
         except (DatamixError, OmegaConfBaseException):  # the job itself will say so
             continue
         if config.job == "train" and not _is_done(node, directory):
