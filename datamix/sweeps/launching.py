@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import (
     JobReturn,
@@ -20,7 +20,8 @@ from hydra.core.utils import (
     setup_globals,
 )
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import interruption
@@ -100,16 +101,17 @@ def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig
         hydra.runtime.output_dir = str(directory)
     OmegaConf.set_readonly(hydra, True)
     with hydra_config(node):
-        job = JobReturn(cfg=config, hydra_cfg=node, overrides=list(hydra.overrides.task))
+        overrides = hydra.overrides.task
+        job = JobReturn(cfg=config, hydra_cfg=node, overrides=list(overrides))
         job.working_dir, job.task_name = str(Path.cwd()), JobRuntime.instance().get("name")
         directory.mkdir(parents=True, exist_ok=True)
         configure_log(hydra.job_logging, hydra.verbose)
         if hydra.output_subdir is not None:
             kept = directory / hydra.output_subdir
             kept.mkdir(exist_ok=True)
-            texts = {"config": OmegaConf.to_yaml(config), "overrides": OmegaConf.to_yaml(hydra.overrides.task)}
-            texts["hydra"] = f"hydra:\n{indent(OmegaConf.to_yaml(hydra), '  ')}"
-            for name, text in texts.items():
+            texts = {"config": _plain(config), "hydra": {"hydra": _plain(hydra)}, "overrides": _plain(overrides)}
+            for name, content in texts.items():
+                text = yaml.dump(content, Dumper=_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False)
                 (kept / f"{name}.yaml").write_text(text, encoding="utf-8")
         context.callbacks.on_job_start(config=node, task_function=task)
         try:
@@ -118,6 +120,18 @@ def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig
             job.return_value, job.status = error, JobStatus.FAILED
         context.callbacks.on_job_end(config=node, job_return=job)
     return job
+
+
+def _plain(node: Container) -> Any:
+    return OmegaConf.to_container(node, resolve=False, enum_to_str=True)
+
+
+@cache
+def _dumper() -> type[yaml.Dumper]:
+    """OmegaConf's way to write YAML, by the emitter in C, which takes a quarter of the time, where PyYAML has one."""
+    dumper = type("_Dumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
+    dumper.yaml_representers = get_omega_conf_dumper().yaml_representers
+    return dumper
 
 
 class SharedData:

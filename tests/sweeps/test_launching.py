@@ -48,6 +48,7 @@ def test_a_job_finds_what_hydra_promises_it(call_datamix, tmp_path):
     kept = {}
     for launcher in ("basic", "vmap"):
         more = [f"hydra/launcher={launcher}", "hydra.job.env_copy=[PATH]", f"hydra.sweep.dir={launcher}", "+vars.x=${hydra:job.num}"]
+        more.append(f"+vars.y='1e3 \u00e9 {'long ' * 40}'")
         assert call_datamix(*PLAN[:-1], *more).code == 0
         kept[launcher] = {path.name: OmegaConf.load(path) for path in (tmp_path / launcher / "1" / ".hydra").iterdir()}
         hydra = kept[launcher]["hydra.yaml"].hydra
@@ -55,6 +56,9 @@ def test_a_job_finds_what_hydra_promises_it(call_datamix, tmp_path):
         for key in ("launcher", "sweep.dir", "runtime.output_dir", "runtime.choices", "overrides.hydra"):
             OmegaConf.update(hydra, key, None)
     assert kept["vmap"] == kept["basic"]
+    for name in ("config.yaml", "overrides.yaml"):
+        texts = [(tmp_path / launcher / "1" / ".hydra" / name).read_text() for launcher in kept]
+        assert texts[0] == texts[1]
     assert set(kept["vmap"]) == {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 
