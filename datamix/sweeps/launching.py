@@ -1,9 +1,9 @@
-"""The launcher `hydra/launcher=vmap`: it trains jobs together, then runs each with the model that it has."""
+"""How jobs run in one process; under `hydra/launcher=vmap`, they are trained together before."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,9 @@ def check_execution(execution: object) -> None:
 
 
 def launch(
-    launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], first_job: int, execution: str
+    launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], first_job: int, execution: str | None = None
 ) -> list[JobReturn]:
-    """Run jobs one after another, those that train a model after they have been trained together.
+    """Run jobs one after another; where there is an `execution`, those that train a model have been trained together.
 
     A job that is not trained, or cannot be with others, runs as under Hydra's own launcher; so does one that a mistake
     ends, and says so itself. See `datamix.training.replicas.execution_of` for `execution`.
@@ -65,26 +65,34 @@ def launch(
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    _log.info("Launching %d jobs locally, in one program where they differ in weights alone", len(job_overrides))
-    nodes, configs = [], []
-    for number, overrides in enumerate(job_overrides, start=first_job):
-        node = context.config_loader.load_sweep_config(config, list(overrides))
-        with open_dict(node):
-            node.hydra.job.id = number
-            node.hydra.job.num = number
-        nodes.append(node)
-        configs.append(without_hydra(node))
-    configure_log(nodes[0].hydra.job_logging, config.hydra.verbose)  # else libraries say all that they do
-    trained = _train(nodes, configs, execution)
-    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    together = ", in one program where they differ in weights alone" if execution else ""
+    _log.info("Launching %d jobs locally%s", len(job_overrides), together)
+    composed: Iterable[tuple[DictConfig, DictConfig]] = _composed(config, context, job_overrides, first_job)
+    trained = {}
+    if execution is not None:
+        composed = list(composed)
+        configure_log(composed[0][0].hydra.job_logging, config.hydra.verbose)  # else libraries say all that they do
+        trained = _train(composed, execution)
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     returned = []
-    for number, (overrides, *job) in enumerate(zip(job_overrides, nodes, configs, strict=True), start=first_job):
+    for number, (overrides, job) in enumerate(zip(job_overrides, composed, strict=True), start=first_job):
         interruption.check()
         _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
         run = trained.pop(number - first_job, None)
         returned.append(_run(task if run is None else partial(task, trained=run), *job, context))
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     return returned
+
+
+def _composed(
+    config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]], first_job: int
+) -> Iterator[tuple[DictConfig, DictConfig]]:
+    """The configuration of each job, with Hydra's part and without."""
+    for number, overrides in enumerate(job_overrides, start=first_job):
+        node = context.config_loader.load_sweep_config(config, list(overrides))
+        with open_dict(node):
+            node.hydra.job.id, node.hydra.job.num = str(number), number
+        yield node, without_hydra(node)
 
 
 def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig, context: HydraContext) -> JobReturn:
@@ -157,10 +165,10 @@ class SharedData:
         return run
 
 
-def _train(nodes: Sequence[DictConfig], configs: Sequence[DictConfig], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs, whose configurations are given with and without Hydra's part."""
+def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) -> dict[int, Any]:
+    """Train the models of several jobs, whose configurations are given with Hydra's part and without."""
     jobs: dict[int, tuple[Config, Path]] = {}
-    for i, (node, plain) in enumerate(zip(nodes, configs, strict=True)):
+    for i, (node, plain) in enumerate(composed):
         try:
             load_plugins(node)
             config, directory = as_job(parse(plain, node.hydra)), _directory(node)

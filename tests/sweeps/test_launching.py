@@ -45,25 +45,30 @@ def test_a_job_shares_the_data_of_the_job_before_it_where_it_is_the_same(tmp_pat
 
 
 def test_a_job_finds_what_hydra_promises_it(call_datamix, tmp_path):
-    kept = {}
-    for launcher in ("basic", "vmap"):
-        more = [f"hydra/launcher={launcher}", "hydra.job.env_copy=[PATH]", f"hydra.sweep.dir={launcher}", "+vars.x=${hydra:job.num}"]
+    kept: dict[str, dict[str, object]] = {}
+    own = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    for launcher, choice in (("own", own), ("basic", "hydra/launcher=basic"), ("vmap", "hydra/launcher=vmap")):
+        more = ["hydra.job.env_copy=[PATH]", f"hydra.sweep.dir={launcher}", "+vars.x=${hydra:job.num}"]
         more.append(f"+vars.y='1e3 \u00e9 {'long ' * 40}'")
-        assert call_datamix(*PLAN[:-1], *more).code == 0
+        assert call_datamix(*PLAN[:-1], choice, *more).code == 0
         kept[launcher] = {path.name: OmegaConf.load(path) for path in (tmp_path / launcher / "1" / ".hydra").iterdir()}
         hydra = kept[launcher]["hydra.yaml"].hydra
+        assert ("SerialLauncher" in hydra.launcher._target_) == (launcher == "basic")
         assert hydra.runtime.output_dir == str(tmp_path / launcher / "1")
         for key in ("launcher", "sweep.dir", "runtime.output_dir", "runtime.choices", "overrides.hydra"):
             OmegaConf.update(hydra, key, None)
-    assert kept["vmap"] == kept["basic"]
+    assert kept["vmap"] == kept["basic"] == kept["own"]
     for name in ("config.yaml", "overrides.yaml"):
         texts = [(tmp_path / launcher / "1" / ".hydra" / name).read_text() for launcher in kept]
-        assert texts[0] == texts[1]
+        assert texts[0] == texts[1] == texts[2]
     assert set(kept["vmap"]) == {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 
-@pytest.mark.parametrize("more", ["hydra.job.chdir=true", "+hydra.job.env_set.DATAMIX_TEST=1", "hydra.output_subdir=null"])
-def test_what_is_set_of_a_jobs_surroundings_holds(call_datamix, tmp_path, more):
-    assert call_datamix(*PLAN, more, "hydra.sweep.dir=s").code == 0
+@pytest.mark.parametrize(
+    "more", ["hydra.job.chdir=true", "+hydra.job.env_set.DATAMIX_TEST=1", "hydra.output_subdir=null"]
+)
+@pytest.mark.parametrize("launcher", ["basic", "vmap"])
+def test_what_is_set_of_a_jobs_surroundings_holds(call_datamix, tmp_path, more, launcher):
+    assert call_datamix(*PLAN[:-1], more, "hydra.sweep.dir=s", f"hydra/launcher={launcher}").code == 0
     assert (tmp_path / "s" / "1" / "report.json").is_file()
     assert (tmp_path / "s" / "1" / ".hydra").exists() == ("output_subdir" not in more)

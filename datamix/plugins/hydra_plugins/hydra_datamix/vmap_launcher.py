@@ -1,4 +1,4 @@
-"""The launcher behind `hydra/launcher=vmap`."""
+"""The launchers that run jobs in this process: behind `hydra/launcher=vmap`, and in place of Hydra's own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ ConfigStore.instance().store(
     node={"_target_": f"{__name__}.VmapLauncher", "execution": "auto", "lanes": None},
     provider="datamix",
 )
+
+
+class SerialLauncher(BasicLauncher):
+    """Runs the jobs one after another, as Hydra's launcher does, without its six copies of each one's configuration."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from datamix.sweeps.launching import launch
+
+        return launch(self, job_overrides, initial_job_idx)
 
 
 class VmapLauncher(BasicLauncher):
