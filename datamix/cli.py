@@ -50,7 +50,7 @@ from datamix.config.renamed import TARGET
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, printable
 from datamix.interruption import ended_by
 from datamix.report import figures
-from datamix.sweeps.preparing import as_job, check_jobs, settle
+from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.rounds import rounds
 from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
 from datamix.training import processes
@@ -462,8 +462,6 @@ def _work(node: DictConfig, trained: Any = None, shared: SharedData | None = Non
         compose.load_plugins(node)
         node = with_absolute_paths(node, typed_in)
     config = parse(node, hydra_config) if trained is None or isinstance(trained, DatamixError) else trained.config
-    if hydra_config.mode == RunMode.MULTIRUN:
-        config = as_job(config)
     job = registry.lookup("job", config.job)
     registry.check_settings("job", job, config.job_settings)
     directory = Path(hydra_config.runtime.output_dir)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -56,6 +57,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         level's keys are the user's own.
     """
     registry.load_plugins(_plugins(node))
+    hydra = node.get("hydra") if hydra is None else hydra
     plain = _plain(without_hydra(node))
     rename_keys(plain)
     top = Node(plain)
@@ -75,7 +77,7 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         shuffle="null" if (shuffle := top.take("shuffle")) is None else shuffle,
         adapt=_adapt(top),
         sweep=_sweep(top),
-        train=_train(top) if "train" in top.values else None,
+        train=_train(top, hydra) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
     )
     if config.job in top.values:  # where a job's settings come from: job.seconds is ${bench.seconds}
@@ -141,8 +143,6 @@ def _plugins(node: DictConfig) -> list[Any]:
 
 def _user_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
     """Names that may stand at the top level: `vars`, the user's groups, and what interpolations refer to."""
-    if hydra is None and "hydra" in node:
-        hydra = node.hydra
     parts = [node] if hydra is None else [node, hydra]
     texts = [text for part in parts for text in _interpolations(_plain(part, resolve=False))]
     # Names after the arguments of a resolver count as well: ${product:${mine.records},2}, ${oc.select:mine.records}.
@@ -290,9 +290,11 @@ def _adapt(top: Node) -> AdaptConfig | None:
     return read(AdaptConfig, top)
 
 
-def _train(top: Node) -> TrainConfig:
+def _train(top: Node, hydra: DictConfig | None) -> TrainConfig:
     schedule, settings = _named(top.take("optimizer.schedule"), "schedule", "optimizer.schedule")
-    return read(TrainConfig, top, schedule=schedule, schedule_settings=settings)
+    train = read(TrainConfig, top, schedule=schedule, schedule_settings=settings)
+    in_sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
+    return train if train.curves is not None else replace(train, curves=not in_sweep)
 
 
 def _no_list(key: str, value: object) -> ConfigError:

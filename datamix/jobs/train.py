@@ -97,7 +97,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]
     drawn: Any = {"tests": [*untrained_line, *job.metrics.lines], "losses": job.metrics.losses}
     drawn |= {"unit": unit, "family": judged}
-    figure = None if settings.curves is False else "curves.png"
+    figure = "curves.png" if settings.curves else None
     if figure is not None:
         curves.draw(job.directory / figure, names, title, adapt=adapt, **drawn)
     report = report_of_pipeline(

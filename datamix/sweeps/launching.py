@@ -6,19 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import (
-    JobReturn,
-    JobRuntime,
-    JobStatus,
-    configure_log,
-    filter_overrides,
-    run_job,
-    setup_globals,
-)
+from hydra.core import utils
+from hydra.core.utils import JobReturn, configure_log
 from hydra.types import HydraContext
 from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import get_omega_conf_dumper
@@ -31,7 +24,7 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
 from datamix.report.progress import progress
-from datamix.sweeps.preparing import as_job, job_directory
+from datamix.sweeps.preparing import job_directory
 from datamix.sweeps.results import RESULT, read_result
 
 if TYPE_CHECKING:
@@ -62,12 +55,11 @@ def launch(
     assert config is not None
     assert context is not None
     assert task is not None
-    setup_globals()
+    utils.setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    together = ", in one program where they differ in weights alone" if execution else ""
-    _log.info("Launching %d jobs locally%s", len(job_overrides), together)
-    composed: Iterable[tuple[DictConfig, DictConfig]] = _composed(config, context, job_overrides, first_job)
+    _log.info("Launching %d jobs locally", len(job_overrides))
+    composed: Iterable[_Composed] = _composed(config, context, job_overrides, first_job)
     trained = {}
     if execution is not None:
         composed = list(composed)
@@ -77,17 +69,19 @@ def launch(
     returned = []
     for number, (overrides, job) in enumerate(zip(job_overrides, composed, strict=True), start=first_job):
         interruption.check()
-        _log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+        _log.info("\t#%d : %s", number, " ".join(utils.filter_overrides(overrides)))
         run = trained.pop(number - first_job, None)
         returned.append(_run(task if run is None else partial(task, trained=run), *job, context))
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     return returned
 
 
+_Composed: TypeAlias = tuple[DictConfig, DictConfig]  # the configuration of a job, with Hydra's part and without
+
+
 def _composed(
     config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]], first_job: int
-) -> Iterator[tuple[DictConfig, DictConfig]]:
-    """The configuration of each job, with Hydra's part and without."""
+) -> Iterator[_Composed]:
     for number, overrides in enumerate(job_overrides, start=first_job):
         node = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(node):
@@ -104,14 +98,14 @@ def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig
     """
     hydra, directory = node.hydra, _directory(node)
     if hydra.job.chdir or hydra.job.env_set:
-        return run_job(task, node, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+        return utils.run_job(task, node, "hydra.sweep.dir", "hydra.sweep.subdir", context)
     with read_write(hydra.runtime), open_dict(hydra.runtime):
         hydra.runtime.output_dir = str(directory)
     OmegaConf.set_readonly(hydra, True)
     with hydra_config(node):
         overrides = hydra.overrides.task
         job = JobReturn(cfg=config, hydra_cfg=node, overrides=list(overrides))
-        job.working_dir, job.task_name = str(Path.cwd()), JobRuntime.instance().get("name")
+        job.working_dir, job.task_name = str(Path.cwd()), utils.JobRuntime.instance().get("name")
         directory.mkdir(parents=True, exist_ok=True)
         configure_log(hydra.job_logging, hydra.verbose)
         if hydra.output_subdir is not None:
@@ -119,13 +113,13 @@ def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig
             kept.mkdir(exist_ok=True)
             texts = {"config": _plain(config), "hydra": {"hydra": _plain(hydra)}, "overrides": _plain(overrides)}
             for name, content in texts.items():
-                text = yaml.dump(content, Dumper=_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False)
-                (kept / f"{name}.yaml").write_text(text, encoding="utf-8")
+                with (kept / f"{name}.yaml").open("w", encoding="utf-8") as file:
+                    yaml.dump(content, file, Dumper=_dumper(), allow_unicode=True, sort_keys=False)
         context.callbacks.on_job_start(config=node, task_function=task)
         try:
-            job.return_value, job.status = task(config), JobStatus.COMPLETED
+            job.return_value, job.status = task(config), utils.JobStatus.COMPLETED
         except Exception as error:  # of whatever class: Hydra raises it once it asks for the value
-            job.return_value, job.status = error, JobStatus.FAILED
+            job.return_value, job.status = error, utils.JobStatus.FAILED
         context.callbacks.on_job_end(config=node, job_return=job)
     return job
 
@@ -135,9 +129,9 @@ def _plain(node: Container) -> Any:
 
 
 @cache
-def _dumper() -> type[yaml.Dumper]:
+def _dumper() -> Any:
     """OmegaConf's way to write YAML, by the emitter in C, which takes a quarter of the time, where PyYAML has one."""
-    dumper = type("_Dumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
+    dumper: Any = type("_Dumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
     dumper.yaml_representers = get_omega_conf_dumper().yaml_representers
     return dumper
 
@@ -165,13 +159,13 @@ class SharedData:
         return run
 
 
-def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs, whose configurations are given with Hydra's part and without."""
+def _train(composed: Sequence[_Composed], execution: str) -> dict[int, Any]:
+    """Train the models of several jobs."""
     jobs: dict[int, tuple[Config, Path]] = {}
     for i, (node, plain) in enumerate(composed):
         try:
             load_plugins(node)
-            config, directory = as_job(parse(plain, node.hydra)), _directory(node)
+            config, directory = parse(plain, node.hydra), _directory(node)
         except (DatamixError, OmegaConfBaseException):  # the job itself will say so
             continue
         if config.job == "train" and not _is_done(node, directory):

@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamix.config.compose import hydra_config
 from datamix.config.hydra_node import check_hydra_node
-from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.sweeps.results import goal_of, written_rounds
 
@@ -29,12 +27,6 @@ _BASIC_LAUNCHER = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
 _SERIAL_LAUNCHER = "hydra_plugins.hydra_datamix.vmap_launcher.SerialLauncher"
 # What the ratio follows: the simplex sweeper draws it itself.
 _RATIO = re.compile(r"mix\.(ratio|schedule)|mix\.share(\..+)?|mix\.weights(\.[^.]+)?|source")
-
-
-def as_job(config: Config) -> Config:
-    """The configuration of a job of a sweep, whose page shows the curves of all: they need no figures by themselves."""
-    train = config.train
-    return config if train is None else replace(config, train=replace(train, curves=bool(train.curves)))
 
 
 def config_flags(node: Any) -> list[str]:

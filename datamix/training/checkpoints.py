@@ -54,7 +54,7 @@ class Checkpoints:
         Raises:
           OSError: Raised when the checkpoint cannot be written, as on a full disk.
         """
-        np.savez(arrays := io.BytesIO(), **numbers_of(state))
+        np.savez(arrays := io.BytesIO(), **numbers_of(state))  # type: ignore[arg-type]  # of keywords that it has itself
         files = {_ARRAYS: arrays.getvalue(), _FACTS: json.dumps({**facts, "format": _FORMAT}).encode()}
         files[_DIGESTS] = json.dumps({name: _digest(content) for name, content in files.items()}).encode()
         path, part = self.path / str(step), self.path / f".{step}"

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from datamix.errors import ConfigError
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.program import Compiled
 from datamix.pipeline.sharding import AXIS, replicated
 from datamix.training.checkpoints import Checkpoints, numbers_of, state_of
 from datamix.training.learner import HeldOut, Learner, State
@@ -52,15 +51,8 @@ def mesh_of(batch_size: int, num_devices: int | None = None) -> Mesh | None:
 class Parallel(Single):
     """One model, the same on every device of a mesh; see `datamix.training.learner.train`."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        learner: Learner,
-        compiled: Sequence[Compiled],
-        cursors: Sequence[Cursor],
-        states: Sequence[State],
-    ) -> None:
-        super().__init__(learner, *(replicated(each, mesh) for each in (compiled, cursors, states)))
+    def __init__(self, mesh: Mesh, learner: Learner, *of_replicas: Any) -> None:
+        super().__init__(learner, *(replicated(each, mesh) for each in of_replicas))
         self._mesh: Mesh = mesh
         self._tests: HeldOut | None = None
 

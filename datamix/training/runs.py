@@ -341,14 +341,7 @@ def _every(run: Run) -> tuple[int, int]:
 
 
 def _note(
-    run: Run,
-    before: int,
-    steps: np.ndarray,
-    trail: Trail,
-    seconds: float,
-    state: Callable[[], State],
-    *,
-    ending: bool,
+    run: Run, before: int, steps: np.ndarray, trail: Trail, seconds: float, state: Callable[[], State], *, ending: bool
 ) -> None:
     """Record what a run has done since the step `before`, and what the steps, trained in some seconds, left behind."""
     losses: np.ndarray = trail.loss

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from datamix import registry
@@ -497,3 +498,13 @@ def test_a_setting_of_a_choice_names_the_choice(key: str) -> None:
         ConfigError, match=rf"^{key.split('=')[0]}: it belongs to weighting=size\. Add weighting=size, "
     ):
         parsed(key)
+
+
+def test_jobs_of_a_sweep_draw_no_curves_unless_they_are_asked_to() -> None:
+    def drawn(*overrides: str, **hydra: object) -> bool | None:
+        train = config.parse(compose(["job=train", *overrides]), OmegaConf.create(hydra) if hydra else None).train
+        assert train is not None
+        return train.curves
+
+    assert [drawn(), drawn("train.curves=false"), drawn(mode=RunMode.RUN)] == [True, False, True]
+    assert [drawn(mode=RunMode.MULTIRUN), drawn("train.curves=true", mode=RunMode.MULTIRUN)] == [False, True]

@@ -53,7 +53,7 @@ def test_a_job_finds_what_hydra_promises_it(call_datamix, tmp_path):
         assert call_datamix(*PLAN[:-1], choice, *more).code == 0
         kept[launcher] = {path.name: OmegaConf.load(path) for path in (tmp_path / launcher / "1" / ".hydra").iterdir()}
         hydra = kept[launcher]["hydra.yaml"].hydra
-        assert ("SerialLauncher" in hydra.launcher._target_) == (launcher == "basic")
+        assert ("SerialLauncher" in hydra.launcher["_target_"]) == (launcher == "basic")
         assert hydra.runtime.output_dir == str(tmp_path / launcher / "1")
         for key in ("launcher", "sweep.dir", "runtime.output_dir", "runtime.choices", "overrides.hydra"):
             OmegaConf.update(hydra, key, None)
