@@ -293,8 +293,8 @@ def _adapt(top: Node) -> AdaptConfig | None:
 def _train(top: Node, hydra: DictConfig | None) -> TrainConfig:
     schedule, settings = _named(top.take("optimizer.schedule"), "schedule", "optimizer.schedule")
     train = read(TrainConfig, top, schedule=schedule, schedule_settings=settings)
-    in_sweep = hydra is not None and hydra.mode == RunMode.MULTIRUN
-    return train if train.curves is not None else replace(train, curves=not in_sweep)
+    alone = hydra is None or hydra.mode != RunMode.MULTIRUN  # the page of a sweep draws those of its jobs
+    return replace(train, curves=alone) if train.curves is None else train
 
 
 def _no_list(key: str, value: object) -> ConfigError:

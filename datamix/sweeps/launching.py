@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -59,7 +59,7 @@ def launch(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     _log.info("Launching %d jobs locally", len(job_overrides))
-    composed: Iterable[_Composed] = _composed(config, context, job_overrides, first_job)
+    composed: Iterable[tuple[DictConfig, DictConfig]] = _composed(config, context, job_overrides, first_job)
     trained = {}
     if execution is not None:
         composed = list(composed)
@@ -76,12 +76,10 @@ def launch(
     return returned
 
 
-_Composed: TypeAlias = tuple[DictConfig, DictConfig]  # the configuration of a job, with Hydra's part and without
-
-
 def _composed(
     config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]], first_job: int
-) -> Iterator[_Composed]:
+) -> Iterator[tuple[DictConfig, DictConfig]]:
+    """The configuration of each job, with Hydra's part and without."""
     for number, overrides in enumerate(job_overrides, start=first_job):
         node = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(node):
@@ -159,8 +157,8 @@ class SharedData:
         return run
 
 
-def _train(composed: Sequence[_Composed], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs."""
+def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) -> dict[int, Any]:
+    """Train the models of several jobs, whose configurations are given with Hydra's part and without."""
     jobs: dict[int, tuple[Config, Path]] = {}
     for i, (node, plain) in enumerate(composed):
         try:

@@ -154,11 +154,8 @@ def _curves(result: Result) -> str:
     with suppress(OSError, ValueError, KeyError):
         report = json.loads((result.directory / REPORT).read_bytes(), parse_constant=lambda _: None)
         sources, curves, losses = report["sources"], report["curves"], report["curves"]["losses"]
-        thinned = {"losses": losses[:: 1 + len(losses) // _POINTS], "adapt": report.get("adapt")}
+        thinned = {"losses": losses[:: 1 + len(losses) // 300], "adapt": report.get("adapt")}
         data = curves | thinned | {"colors": {name: color_of(i) for i, name in enumerate(sources)}}
         text = json.dumps(data).replace("<", "\\u003c")  # a name must not end the script
         return f'<script type="application/json">{text}</script>'
     return ""
-
-
-_POINTS = 300  # of the loss in training, between tests

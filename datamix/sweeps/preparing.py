@@ -24,7 +24,6 @@ from datamix.sweeps.results import goal_of, written_rounds
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 _SIMPLEX = "hydra_plugins.hydra_datamix.simplex_sweeper.SimplexSweeper"
 _BASIC_LAUNCHER = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
-_SERIAL_LAUNCHER = "hydra_plugins.hydra_datamix.vmap_launcher.SerialLauncher"
 # What the ratio follows: the simplex sweeper draws it itself.
 _RATIO = re.compile(r"mix\.(ratio|schedule)|mix\.share(\..+)?|mix\.weights(\.[^.]+)?|source")
 
@@ -48,7 +47,7 @@ def settle(config: DictConfig) -> None:
     chosen = {override.partition("=")[0].lstrip("+") for override in _as_typed(config, "hydra")}
     settled: dict[str, str | float] = {}
     if config.hydra.launcher.get("_target_") == _BASIC_LAUNCHER:
-        settled["hydra.launcher._target_"] = _SERIAL_LAUNCHER
+        settled["hydra.launcher._target_"] = "hydra_plugins.hydra_datamix.vmap_launcher.SerialLauncher"
     if sweeper.get("direction") is not None and not OmegaConf.is_list(sweeper.direction):
         # Optuna's plugin minimises by default: it would look for the worst ratio.
         goal = goal_of(config.sweep.metric, config.sweep.goal)

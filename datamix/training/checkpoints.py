@@ -10,17 +10,20 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from datamix.errors import StateError, first_line
 from datamix.training.learner import State, is_key
+from datamix.training.processes import has_joined, of_first
 
 _MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the last
 # Changes with what is saved: 2 has the learning rate among the optimiser's arrays, 3 a digest of each file, 4 the
@@ -28,6 +31,19 @@ _MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the la
 _FORMAT = 5
 _ARRAYS, _FACTS = "state.npz", "facts.json"
 _DIGESTS = "digests.json"  # a checkpoint without it is half written
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _by_first(method: Method) -> Method:
+    """Let the first of the processes that train together do it for all: their number may be another one each time."""
+
+    @wraps(method)
+    def run(*args: Any) -> Any:
+        return of_first(partial(method, *args))
+
+    return run  # type: ignore[return-value]
 
 
 class Checkpoints:
@@ -40,6 +56,7 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         return sorted(int(path.name) for path in self.path.glob("*") if path.name.isdecimal())
 
+    @_by_first
     def last(self) -> int | None:
         """The step of the last checkpoint; None where there is none."""
         for step in reversed(self._steps()):
@@ -48,6 +65,7 @@ class Checkpoints:
             self._delete([step])
         return None
 
+    @_by_first
     def save(self, step: int, state: State, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint; once this returns, it is whole on the disk.
 
@@ -79,6 +97,7 @@ class Checkpoints:
             gone = (self.path / str(step)).rename(self.path / f".{step}.deleted")  # at once, should this be killed
             shutil.rmtree(gone)
 
+    @_by_first
     def facts(self, step: int) -> dict[str, Any]:
         """The facts that `save` was given.
 
@@ -89,10 +108,8 @@ class Checkpoints:
         if (path / _DIGESTS).is_file():
             self._check(step)
         facts = self._read_facts(step)
-        if (saved := facts.pop("format", 1)) != _FORMAT:
-            text = (
-                f"{path} was written by another version of datamix, in format {saved}; this one reads format {_FORMAT}"
-            )
+        if (old := facts.pop("format", 1)) != _FORMAT:
+            text = f"{path} was written by another version of datamix, in format {old}; this one reads format {_FORMAT}"
             mend = "Resume it with that version, or start afresh without train.resume."
             raise StateError(text, key="train.resume", hint=mend)
         self._check(step)
@@ -119,10 +136,16 @@ class Checkpoints:
 
     def state(self, step: int, like: State) -> State:
         """The state that `save` was given."""
+        states = [like]
+        of_first(lambda: states.insert(0, self._read(step, like)))
+        return state_of(broadcast_one_to_all(numbers_of(states[0])), like) if has_joined() else states[0]
+
+    def _read(self, step: int, like: State) -> State:
         self._check(step)
         with self._damage(step), np.load(self.path / str(step) / _ARRAYS, allow_pickle=False) as read:
             return state_of(read, like)
 
+    @_by_first
     def clear(self) -> None:
         """Remove all checkpoints."""
         self._delete(self._steps())

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import Mesh
 
 from datamix.errors import ConfigError
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.sharding import AXIS, replicated
-from datamix.training.checkpoints import Checkpoints, numbers_of, state_of
 from datamix.training.learner import HeldOut, Learner, State
-from datamix.training.processes import has_joined, of_first
 from datamix.training.replicas import Single
 from datamix.training.tasks.base import Sums
 
@@ -67,32 +62,3 @@ class Parallel(Single):
     def state(self, replica: int) -> State:
         state: State = jax.tree.map(lambda leaf: leaf.addressable_data(0), super().state(replica))
         return state
-
-
-def checkpoints_of(directory: Path) -> Checkpoints:
-    """The checkpoints of a run, of one process or of several."""
-    return SharedCheckpoints(directory) if has_joined() else Checkpoints(directory)
-
-
-class SharedCheckpoints(Checkpoints):
-    """Checkpoints that the first process reads and writes for all, whose number may be another one each time."""
-
-    def last(self) -> int | None:
-        step: int | None = of_first(super().last)
-        return step
-
-    def save(self, step: int, state: State, facts: Mapping[str, Any]) -> None:
-        of_first(partial(super().save, step, state, facts))
-
-    def facts(self, step: int) -> dict[str, Any]:
-        facts: dict[str, Any] = of_first(partial(super().facts, step))
-        return facts
-
-    def state(self, step: int, like: State) -> State:
-        states = [like]
-        read = super().state
-        of_first(lambda: states.insert(0, read(step, like)))
-        return state_of(broadcast_one_to_all(numbers_of(states[0])), like)
-
-    def clear(self) -> None:
-        of_first(super().clear)

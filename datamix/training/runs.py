@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -32,13 +32,11 @@ from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, State, Trail, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
-from datamix.training.parallel import Parallel, checkpoints_of, mesh_of
+from datamix.training.parallel import Parallel, mesh_of
 from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
 from datamix.training.tasks.regression import Regression
-
-Item = TypeVar("Item")
 
 
 @dataclass(kw_only=True)
@@ -123,7 +121,7 @@ def prepare(config: Config, directory: Path, like: Data | None = None) -> Run:
         step=0,
         cursor=data.pipeline.start(),
         state=state._replace(adapt=data.pipeline.adapted()),
-        checkpoints=checkpoints_of(directory),
+        checkpoints=Checkpoints(directory),
         mesh=mesh,
     )
     lines: list[Line] = []
@@ -259,8 +257,12 @@ def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "
       tell: The function that is called after each line, with the runs that are trained together.
       how: The way of training several runs; see `execution_of`.
     """
+    groups: list[list[Run]] = []
+    for run in runs:
+        alike = next((group for group in groups if _alike(group[0], run)), None)
+        groups.append([run]) if alike is None else alike.append(run)
     with interruption.waiting():  # so that what was trained until then is kept
-        for group in grouped(runs, _alike):
+        for group in groups:
             _fit(group, tell, how)
 
 
@@ -392,22 +394,6 @@ def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
         window = step - step % adapt.every
         weights, counts = run.adapted.get(window, (weight.tolist(), [0] * len(count)))
         run.adapted[window] = weights, [int(a + b) for a, b in zip(counts, count, strict=True)]
-
-
-def grouped(items: Sequence[Item], alike: Callable[[Item, Item], bool]) -> list[list[Item]]:
-    """Items in groups, in their order.
-
-    >>> grouped([1, 2, 3, 5], lambda a, b: a % 2 == b % 2)
-    [[1, 3, 5], [2]]
-    """
-    groups: list[list[Item]] = []
-    for item in items:
-        group = next((group for group in groups if alike(group[0], item)), None)
-        if group is None:
-            groups.append([item])
-        else:
-            group.append(item)
-    return groups
 
 
 def _due(run: Run) -> bool:
