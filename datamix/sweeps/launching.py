@@ -57,7 +57,6 @@ def launch(
     assert task is not None
     utils.setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     _log.info("Launching %d jobs locally", len(job_overrides))
     composed: Iterable[tuple[DictConfig, DictConfig]] = _composed(config, context, job_overrides, first_job)
     trained = {}

@@ -155,7 +155,7 @@ def _curves(result: Result) -> str:
         report = json.loads((result.directory / REPORT).read_bytes(), parse_constant=lambda _: None)
         sources, curves, losses = report["sources"], report["curves"], report["curves"]["losses"]
         thinned = {"losses": losses[:: 1 + len(losses) // 300], "adapt": report.get("adapt")}
-        data = curves | thinned | {"colors": {name: color_of(i) for i, name in enumerate(sources)}}
-        text = json.dumps(data).replace("<", "\\u003c")  # a name must not end the script
-        return f'<script type="application/json">{text}</script>'
+        text = json.dumps(curves | thinned | {"colors": {name: color_of(i) for i, name in enumerate(sources)}})
+        # A name must not end the script.
+        return '<script type="application/json">' + text.replace("<", "\\u003c") + "</script>"
     return ""

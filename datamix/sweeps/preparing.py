@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,7 +22,7 @@ from datamix.sweeps.results import goal_of, written_rounds
 
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 _SIMPLEX = "hydra_plugins.hydra_datamix.simplex_sweeper.SimplexSweeper"
-_BASIC_LAUNCHER = f"{BasicLauncher.__module__}.{BasicLauncher.__name__}"
+_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 # What the ratio follows: the simplex sweeper draws it itself.
 _RATIO = re.compile(r"mix\.(ratio|schedule)|mix\.share(\..+)?|mix\.weights(\.[^.]+)?|source")
 

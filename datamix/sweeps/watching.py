@@ -32,7 +32,7 @@ from datamix.sweeps.preparing import check_directories, config_flags, grid, is_s
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, read_result, read_results
 from datamix.sweeps.table import number
 
-_HOW_IT_RUNS = ("sweep.", "train.resume=")
+_HOW_IT_RUNS = ("sweep.", "train.resume=", "train.curves=")
 """Overrides that say how a sweep is run, and not what its jobs compute."""
 
 
@@ -279,7 +279,8 @@ def plain_config(node: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException:  # the job itself will say which key it is
         plain = OmegaConf.to_container(node, resolve=False)
     plain.pop("sweep", None)
-    (plain.get("train") or {}).pop("resume", None)
+    for key in ("resume", "curves"):
+        (plain.get("train") or {}).pop(key, None)
     return dict(json.loads(json.dumps(plain, default=str)))
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from datamix.sweeps.watching import plain_config
 
 PLAN = ["-m", "job=plan", "source=digits+garments"]
 # A source that does what its settings say once it is opened.
@@ -281,3 +284,8 @@ def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
     assert resumed.code == 0, resumed.err
     assert "the run goes on after step 2 of 4" in resumed.out
     assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]
+
+
+def test_how_a_job_is_run_is_no_part_of_its_configuration():
+    node = OmegaConf.create({"train": {"steps": 2, "resume": True, "curves": None}, "sweep": {"resume": True}})
+    assert plain_config(node) == {"train": {"steps": 2}}
