@@ -178,7 +178,9 @@ class Locator:
             raise ConfigError("the sources that have a share have no tokens", key="stop.tokens", value=tokens)
         # Close to where the mean is right: further off, every look would sum up another epoch.
         guess, width = min(int(tokens / each), most), 2**10
-        while tokens_at(guess - width) >= tokens or (guess + width < most and tokens_at(guess + width) < tokens):
+        while (guess > width and tokens_at(guess - width) >= tokens) or (
+            guess + width < most and tokens_at(guess + width) < tokens
+        ):
             width *= 2
         around = range(max(guess - width, 0), min(guess + width, most) + 1)
         return around[bisect_left(around, tokens, key=tokens_at)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -49,6 +49,23 @@ class RecordLengths:
         begun = int(np.searchsorted(self._summed_epoch(source, epochs), rest, side="right"))
         count = epochs * len(self.stored[source]) + begun
         return count, self.summed(source, count)
+
+    def slots_until(
+        self, which: Callable[..., Fraction], shares: Sequence[Fraction], base: Sequence[int], wanted: Mapping[int, int]
+    ) -> int:
+        """Upper bound on the slots in which sources are given `wanted` records more, where lengths follow the shares.
+
+        Args:
+          which: `min` for the slots until the first of the sources has been, `max` for all.
+          shares: The shares of the summed lengths, shape [num_sources].
+          base: How many records each source had before, shape [num_sources].
+        """
+        before = [self.summed(source, count) for source, count in enumerate(base)]
+        longest = max(int(lengths.max(initial=0)) for lengths in self.stored)  # how far a source is from its share
+        amounts = {i: self.summed(i, base[i] + count) - before[i] + longest for i, count in wanted.items()}
+        total = which(amount / shares[i] for i, amount in amounts.items())
+        ends = [before[i] + int(share * total) + longest for i, share in enumerate(shares)]
+        return 1 + sum(self.within(i, ends[i])[0] - base[i] for i, share in enumerate(shares) if share)
 
     def _summed_epoch(self, source: int, epoch: int) -> np.ndarray:
         """Summed lengths up to each record of an epoch; the last epoch of each source is kept."""

@@ -200,10 +200,11 @@ def _horizon(demand: Demand, room: int | None, *ends: tuple[str | None, Mapping[
     near = demand.group.depth  # a slot at each level
     slots = [] if room is None else [room]
     for waits_for, wanted in ends:
-        each = [math.ceil((count + near) / demand.shares[source]) for source, count in wanted.items()]
-        if demand.lengths:
-            each = [end + end // 4 for end in each]  # records of other lengths than the mean may come first
-        slots += [(min if waits_for == "any" else max)(each)] if each else []
+        soonest = min if waits_for == "any" else max
+        if demand.lengths and wanted:  # records of other lengths than the mean may come first
+            slots.append(demand.lengths.slots_until(soonest, demand.group.leaf_shares(), demand.base, wanted))
+        elif wanted:
+            slots.append(soonest(math.ceil((count + near) / demand.shares[i]) for i, count in wanted.items()))
     return min(slots, default=None)
 
 

@@ -250,12 +250,14 @@ def by_length(
     rate = [float(share) for share in shares]
     queue: list[list[int]] = [[] for _ in shares]  # lengths that are known, last first
     seen, passed = list(base), [*ahead] or [0.0] * len(rate)
-    ends = [begin + most for begin, most in zip(base, counts, strict=True)] if counts else [_PAST_ANY_TABLE] * len(rate)
+    ends = [begin + most for begin, most in zip(base, counts or [count] * len(rate), strict=True)]
     waiting: list[tuple[float, float, int]] = []  # when a source's next record may begin, when it is due
 
     def enqueue(source: int) -> None:
         if not queue[source]:
-            numbers = np.arange(seen[source], min(seen[source] + _QUEUED, ends[source]))
+            # More each time: of many sources, a short stage looks at few records.
+            most = _QUEUED if counts else min(max(seen[source] - base[source], 32), _QUEUED)
+            numbers = np.arange(seen[source], min(seen[source] + most, ends[source]))
             queue[source] = length_of(source, numbers)[::-1].tolist()
             seen[source] += len(numbers)
         if queue[source]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from datamix.errors import ConfigError
 from datamix.mixing.periods import Table
 from datamix.mixing.plan import Plan
+from datamix.mixing.plan_spec import Begin
 from plans import CHECK, ORDERS, STOPS, mixes, plan_of, rows, units
 
 
@@ -141,6 +142,12 @@ def test_tokens_are_counted_up_to_any_position(settings):
         assert limited.length == end
         assert np.array_equal(limited.take(0, 600).record, taken.record[:end])
     assert plan.length is None or plan.records_until(10**9) is None
+
+
+def test_more_tokens_are_given_before_the_beginning_than_are_to_be_given():
+    tokens = {"a": np.full(50, 9)}
+    with pytest.raises(ConfigError, match="it ends the mix before record 5,000, where it is to go on"):
+        Plan({"a": 50}, num_tokens=tokens, stop="forever", tokens=99, begin=Begin(5000, {"a": 5000}))
 
 
 def test_tokens_of_a_mix_without_any():

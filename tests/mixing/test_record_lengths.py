@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
 from datamix.mixing.record_lengths import RecordLengths
+from datamix.mixing.table_fills import by_length
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 
@@ -52,6 +54,32 @@ def test_records_within_a_summed_length() -> None:
     for amount in range(35):
         count, summed = lengths.within(0, amount)
         assert summed == lengths.summed(0, count) <= amount < lengths.summed(0, count + 1)
+
+
+@pytest.mark.parametrize("stop", ["first_exhausted", "exhaust_once", "all_exhausted"])
+@pytest.mark.parametrize("first", [1, 3000])
+def test_records_that_differ_from_the_mean_come_first(stop: str, first: int) -> None:
+    lengths = {"a": np.full(100, 100), "b": np.asarray([first] * 126 + [1000] * 4000)}
+    plan = Plan({"a": 100, "b": 4126}, lengths=lengths, shuffle=False, stop=stop, samples=9000)
+    assert plan.length is not None
+    source, _, record = plan.take(0, plan.length)
+    longest = max(first, 1000)
+    for stage in plan.stages:
+        slots = slice(stage.first, stage.first + (stage.length or 0))
+        amounts = np.where(source[slots], lengths["b"][record[slots] % 4126], 100)
+        for i, share in enumerate(stage.shares):
+            off = np.cumsum(np.where(source[slots] == i, amounts, 0)) - np.cumsum(amounts) * float(share)
+            assert np.abs(off).max() <= longest
+
+
+def test_slots_until_sources_have_been_given_records() -> None:
+    plan = Plan({"a": 3, "b": 2}, lengths={"a": np.asarray([1, 2, 3]), "b": np.asarray([8, 2])}, shuffle=False)
+    lengths, half = RecordLengths(stored=plan.lengths, shuffle=plan.shuffle), (Fraction(1, 2),) * 2
+    source = by_length(half, lengths.of, (0, 0), 400)
+    for a, b in ((1, 1), (3, 2), (3, 30), (40, 3)):
+        ends = [int(np.flatnonzero(source == i)[count - 1]) + 1 for i, count in enumerate((a, b))]
+        assert min(ends) <= lengths.slots_until(min, half, (0, 0), {0: a, 1: b}) <= min(ends) + 20
+        assert max(ends) <= lengths.slots_until(max, half, (0, 0), {0: a, 1: b}) <= max(ends) + 20
 
 
 def test_one_giant_record_does_not_decide_the_ratio_of_all_that_comes() -> None:

@@ -175,6 +175,6 @@ def _kept(known: dict[int, _T], block: int, most: int, make: Callable[[int], _T]
     """What is known of a block, or made now; of `most` others it is kept as well, of block 0 always."""
     if (value := known.get(block)) is None:
         value = known[block] = make(block)
-        for other in [each for each in list(known) if each][: len(known) - most]:
+        for other in [each for each in list(known) if each][: max(len(known) - most, 0)]:
             known.pop(other, None)
     return value

@@ -94,3 +94,9 @@ def test_a_record_longer_than_many_blocks() -> None:
     assert source.all()
     assert number.tolist() == list(range(20_000))
     assert 10**6 < queues.slot_of(0, 0) < 9 * 10**6 < queues.slot_of(0, 1)
+
+
+def test_blocks_that_are_in_use_are_kept() -> None:
+    queues = queues_of([3, 2], "uniform", block_slots=100)
+    begins = [queues.begin(block) for block in range(1, 50)]
+    assert all(queues.begin(block) is begin for block, begin in enumerate(begins, start=1))
