@@ -171,7 +171,9 @@ def token_file(
         key={"path": str(path.absolute()), "dtype": str(tokens.dtype), "end_of_document": end_of_document},
         fingerprint={"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
     ).load(scan)
-    return TokenFile(path=path, tokens=tokens, ends=ends.arrays["ends"])
+    is_one = len(ends.arrays["ends"]) == 1 and len(tokens) and tokens[-1] != end_of_document
+    note = f"{path.name} does not hold token {end_of_document}, so that it is one document." if is_one else ""
+    return TokenFile(path=path, tokens=tokens, ends=ends.arrays["ends"], note=note)
 
 
 def _mapped(path: Path, dtype: str | None) -> np.ndarray:

@@ -75,7 +75,7 @@ class FileTokenizer:
             text, mend = f"{path} has no such token", hint(end_of_document or "", special)
             if end_of_document is None:
                 text = f"{path} has none of the tokens that usually end a document ({', '.join(_ENDS)})"
-                mend = f"Name the token that does in YAML, as in end_of_document: {(special or list(vocabulary))[0]!r}."
+                mend = f"Name the token that does in YAML, as in end_of_document: {[*special, *vocabulary, ''][0]!r}."
             raise ConfigError(text, key="end_of_document", value=end_of_document or ..., hint=mend)
         self.end_of_document: int = vocabulary[end]
         self.digest = hashlib.sha256(content + str(self.end_of_document).encode()).hexdigest()[:16]
@@ -95,11 +95,15 @@ class FileTokenizer:
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
-        # In a vocabulary of bytes, each character stands for one; elsewhere ▁ stands for a blank, ## for nothing.
+        # In a vocabulary of bytes, each character stands for one; elsewhere ▁ stands for a blank. So does what ends a
+        # word, and what goes on with one (## of BERT) for nothing.
+        model: dict[str, Any] = self._json.get("model") or {}
+        within, end = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or "▁"
         of_bytes = '"ByteLevel"' in json.dumps([self._json.get(part) for part in ("pre_tokenizer", "decoder")])
         sizes = np.zeros(self.vocab_size, np.int32)
         for token, index in self._tokenizer.get_vocab(with_added_tokens=False).items():
-            text = token if of_bytes else token.removeprefix("##").replace("▁", " ").encode()
+            word = token.removeprefix(within).replace(end, " ")
+            text = word if of_bytes else word.replace("▁", " ").encode()
             sizes[index] = 1 if re.fullmatch("<0x[0-9A-F]{2}>", token) else len(text)
         for index, added in self._added.items():
             sizes[index] = 0 if added.special else len(added.content.encode())

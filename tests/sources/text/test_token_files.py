@@ -127,7 +127,10 @@ def test_tokens_with_an_end_of_document(tmp_path):
     STREAM[:6].tofile(tmp_path / "a.bin")
     file = made_elsewhere(tmp_path / "a.bin", tmp_path / "cache", end_of_document=0, dtype="uint16")
     assert file.ends.tolist() == [3, 5, 6]
-    assert made_elsewhere(tmp_path / "a.npy", tmp_path, end_of_document=99).ends.tolist() == [7]
+    assert not file.note
+    file = made_elsewhere(tmp_path / "a.npy", tmp_path, end_of_document=99)
+    assert file.ends.tolist() == [7]
+    assert file.note == "a.npy does not hold token 99, so that it is one document."
 
 
 @pytest.mark.parametrize("offsets", [[0, 3, 5, 7], [0, 3, 5], [3, 5, 7]])

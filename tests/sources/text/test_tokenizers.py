@@ -54,7 +54,7 @@ def test_the_librarys_truncation_and_padding_are_switched_off(trained, tmp_path)
 def words(path, *special):
     """A tokenizer of a few words and special tokens."""
     library = pytest.importorskip("tokenizers")
-    model = library.models.WordLevel({"[UNK]": 0, "▁yes": 1, "##no": 2, "<0xC3>": 3}, unk_token="[UNK]")
+    model = library.models.WordPiece({"[UNK]": 0, "▁yes": 1, "##no": 2, "<0xC3>": 3}, unk_token="[UNK]")
     tokenizer = library.Tokenizer(model)
     tokenizer.add_special_tokens(list(special))
     tokenizer.add_tokens(["é"])
@@ -72,6 +72,14 @@ def test_bytes_of_other_vocabularies(tmp_path):
     assert named.digest != known.digest
 
 
+def test_bytes_of_words_that_say_where_they_end(tmp_path):
+    library = pytest.importorskip("tokenizers")
+    vocabulary = {"é</w>": 0, "é": 1, "##": 2, "</w>": 3, "</s>": 4}
+    library.Tokenizer(library.models.BPE(vocabulary, [], end_of_word_suffix="</w>")).save(str(tmp_path / "w.json"))
+    # What ends a word is read as a blank, and ## goes on with a word only where the file says so.
+    assert open_tokenizer(str(tmp_path / "w.json")).token_bytes.tolist() == [3, 2, 2, 1, 0]
+
+
 def test_mistakes_say_how_to_mend_them(tmp_path, trained):
     path = words(tmp_path / "endless.json", "[PAD]")
     message = (
@@ -84,6 +92,10 @@ def test_mistakes_say_how_to_mend_them(tmp_path, trained):
     ):
         open_tokenizer(path, "[PAT]")
     assert open_tokenizer(path, "[PAD]").end_of_document == 4
+    library = pytest.importorskip("tokenizers")
+    library.Tokenizer(library.models.BPE()).save(str(tmp_path / "empty.json"))
+    with pytest.raises(ConfigError, match=r"empty\.json has none of the tokens that usually end a document"):
+        open_tokenizer(str(tmp_path / "empty.json"))
     with pytest.raises(ConfigError, match=r"end_of_document: token 256 ends a document of bytes; leave it out\."):
         open_tokenizer("bytes", "x")
     with pytest.raises(
