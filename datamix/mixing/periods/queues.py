@@ -1,4 +1,4 @@
-"""Slots that follow the lengths of the records for ever: fair queues, cut into blocks that can be found anywhere."""
+"""Slots that follow the lengths of the records for ever: fair queues, cut into stretches that can be found anywhere."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from datamix.rng.hash import draw_at
 
 _T = TypeVar("_T")
 
-_COMPARED = 2**9  # beginnings of a block
-_LEAST_SLOTS = 32  # of a block, for each source: where it begins takes some µs a source
-_KEPT = 64  # blocks of which it is kept where they begin
-_FILLED = 4  # blocks whose slots are kept
+_COMPARED = 2**9  # beginnings of a stretch
+_LEAST_SLOTS = 32  # of a stretch, for each source: where it begins takes some µs a source
+_KEPT = 64  # stretches of which it is kept where they begin
+_FILLED = 4  # stretches whose slots are kept
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Queues(Period):
     """Slots by which not the number of records, but the sum of their lengths follows the shares, for ever.
 
-    A sequence that is filled slot by slot cannot be entered far from its beginning. It is therefore cut into blocks of
-    some 2^16 slots. Which records come before a block follows from its number alone: those that end where the share of
+    A sequence that is filled slot by slot cannot be entered far from its beginning. It is therefore cut into stretches of
+    some 2^16 slots. Which records come before a stretch follows from its number alone: those that end where the share of
     each source of some sum of lengths does, rounded to the nearest record. Of several such sums, that is taken at which
-    all sources are closest to their shares. Only the epochs under way there have to be summed up. Within a block, slots
+    all sources are closest to their shares. Only the epochs under way there have to be summed up. Within a stretch, slots
     are filled by `by_length`, from what each source is ahead of its share, until its records are used up.
 
     Attributes:
       shares: The shares of the summed lengths, shape [num_sources].
       lengths: The lengths of the records.
       base: The running number of each source's first record here, shape [num_sources].
-      window: Slots of a block that are shuffled among each other; 1 for none.
+      window: Slots of a stretch that are shuffled among each other; 1 for none.
       key: The key of that shuffle.
-      block_slots: The slots of a block, nearly; for many sources more.
+      stretch_slots: The slots of a stretch, nearly; for many sources more.
     """
 
     shares: tuple[Fraction, ...]
@@ -49,7 +49,7 @@ class Queues(Period):
     base: tuple[int, ...]
     window: int = 1
     key: tuple[int, int] = (0, 0)
-    block_slots: int = 2**16
+    stretch_slots: int = 2**16
 
     @cached_property
     def _active(self) -> list[int]:
@@ -62,9 +62,9 @@ class Queues(Period):
         return float(sum((self.shares[source] / means[source] for source in self._active), Fraction(0)))
 
     @cached_property
-    def _block(self) -> int:
-        """The summed lengths of the records of a block, nearly."""
-        slots = max(self.block_slots, _LEAST_SLOTS * len(self._active))
+    def _stretch(self) -> int:
+        """The summed lengths of the records of a stretch, nearly."""
+        slots = max(self.stretch_slots, _LEAST_SLOTS * len(self._active))
         return max(round(slots / self._slots_a_unit), 4)
 
     @cached_property
@@ -79,13 +79,13 @@ class Queues(Period):
     def _filled(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         return {}
 
-    def begin(self, block: int) -> tuple[int, ...]:
-        """How many slots each source has before a block, shape [num_sources]."""
-        return _kept(self._begins, block, _KEPT, self._find_begin)
+    def begin(self, stretch: int) -> tuple[int, ...]:
+        """How many slots each source has before a stretch, shape [num_sources]."""
+        return _kept(self._begins, stretch, _KEPT, self._find_begin)
 
-    def _find_begin(self, block: int) -> tuple[int, ...]:
-        width = self._block // 4
-        least = block * self._block - width
+    def _find_begin(self, stretch: int) -> tuple[int, ...]:
+        width = self._stretch // 4
+        least = stretch * self._stretch - width
         sums = np.arange(_COMPARED) * width // _COMPARED  # beyond `least`
         counts = np.zeros((len(self.shares), _COMPARED), np.int64)
         given, total = np.zeros((len(self.shares), _COMPARED)), np.zeros(_COMPARED)
@@ -112,9 +112,9 @@ class Queues(Period):
             ends = np.append(0, np.cumsum(self.lengths.of(source, number + np.arange(count))))
         return ends
 
-    def _fill(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """The slots of a block: the source of each, int32, and its number among the source's here, int64."""
-        begin, end = self.begin(block), self.begin(block + 1)
+    def _fill(self, stretch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The slots of a stretch: the source of each, int32, and its number among the source's here, int64."""
+        begin, end = self.begin(stretch), self.begin(stretch + 1)
         first = [base + count for base, count in zip(self.base, begin, strict=True)]
         given = [self.lengths.summed(i, count) - self._summed_base[i] for i, count in enumerate(first)]
         total = sum(given)
@@ -128,12 +128,12 @@ class Queues(Period):
         table = Table(source_of, len(self.shares))
         return source_of, table.rank_of + np.asarray(begin, np.int64)[source_of]
 
-    def _slots_of(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        return _kept(self._filled, block, _FILLED, self._fill)
+    def _slots_of(self, stretch: int) -> tuple[np.ndarray, np.ndarray]:
+        return _kept(self._filled, stretch, _FILLED, self._fill)
 
     def _find(self, number: int, guess: float, before: Callable[[int], int]) -> int:
-        """The last block before which there are no more than `number` of what `before` counts."""
-        low, width = max(int(guess / self._block), 0), 1
+        """The last stretch before which there are no more than `number` of what `before` counts."""
+        low, width = max(int(guess / self._stretch), 0), 1
         high = low + 1
         while low and before(low) > number:
             low, width = max(low - width, 0), 2 * width
@@ -141,40 +141,40 @@ class Queues(Period):
             high, width = high + width, 2 * width
         return low + bisect_right(range(low, high), number, key=before) - 1
 
-    def _block_at(self, slot: int) -> int:
-        return self._find(slot, slot / self._slots_a_unit, lambda block: sum(self.begin(block)))
+    def _stretch_at(self, slot: int) -> int:
+        return self._find(slot, slot / self._slots_a_unit, lambda stretch: sum(self.begin(stretch)))
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         source, number = np.empty(count, np.int32), np.empty(count, np.int64)
-        done, block = 0, self._block_at(start) if count else 0
+        done, stretch = 0, self._stretch_at(start) if count else 0
         while done < count:
-            sources, numbers = self._slots_of(block)
-            first = start + done - sum(self.begin(block))
+            sources, numbers = self._slots_of(stretch)
+            first = start + done - sum(self.begin(stretch))
             part = slice(done, min(done + len(sources) - first, count))
             within = slice(first, first + part.stop - done)
             source[part], number[part] = sources[within], numbers[within]
-            done, block = part.stop, block + 1
+            done, stretch = part.stop, stretch + 1
         return source, number
 
     def counts(self, slot: int) -> list[int]:
-        block = self._block_at(slot)
-        begin = self.begin(block)
+        stretch = self._stretch_at(slot)
+        begin = self.begin(stretch)
         if not (within := slot - sum(begin)):
             return list(begin)
-        passed = np.bincount(self._slots_of(block)[0][:within], minlength=len(begin))
+        passed = np.bincount(self._slots_of(stretch)[0][:within], minlength=len(begin))
         return [before + int(more) for before, more in zip(begin, passed, strict=True)]
 
     def slot_of(self, source: int, number: int) -> int:
         due = number * self.lengths.mean[source] / self.shares[source]
-        block = self._find(number, float(due), lambda block: self.begin(block)[source])
-        begin = self.begin(block)
-        return sum(begin) + int(np.flatnonzero(self._slots_of(block)[0] == source)[number - begin[source]])
+        stretch = self._find(number, float(due), lambda stretch: self.begin(stretch)[source])
+        begin = self.begin(stretch)
+        return sum(begin) + int(np.flatnonzero(self._slots_of(stretch)[0] == source)[number - begin[source]])
 
 
-def _kept(known: dict[int, _T], block: int, most: int, make: Callable[[int], _T]) -> _T:
-    """What is known of a block, or made now; of `most` others it is kept as well, of block 0 always."""
-    if (value := known.get(block)) is None:
-        value = known[block] = make(block)
+def _kept(known: dict[int, _T], stretch: int, most: int, make: Callable[[int], _T]) -> _T:
+    """What is known of a stretch, or made now; of `most` others it is kept as well, of stretch 0 always."""
+    if (value := known.get(stretch)) is None:
+        value = known[stretch] = make(stretch)
         for other in [each for each in list(known) if each][: max(len(known) - most, 0)]:
             known.pop(other, None)
     return value

@@ -48,7 +48,7 @@ def lengths_of(queues: Queues, source: np.ndarray, number: np.ndarray) -> np.nda
     seed=st.integers(0, 99),
 )
 def test_every_prefix_is_within_one_longest_record(weights: list[int], kind: str, seed: int) -> None:
-    queues = queues_of(weights, kind, seed, block_slots=1000)
+    queues = queues_of(weights, kind, seed, stretch_slots=1000)
     source, number = queues.take(0, 6000)
     lengths = lengths_of(queues, source, number)
     total = np.cumsum(lengths)
@@ -57,7 +57,7 @@ def test_every_prefix_is_within_one_longest_record(weights: list[int], kind: str
         assert np.abs(off).max() <= max(stored.max() for stored in queues.lengths.stored) + 1e-6
 
 
-def test_slots_before_the_first_block_ends_are_those_of_the_queues_alone() -> None:
+def test_slots_before_the_first_stretch_ends_are_those_of_the_queues_alone() -> None:
     queues = queues_of([3, 2, 4], "uniform")
     source, _ = queues.take(0, 40_000)
     assert source.tolist() == by_length(queues.shares, queues.lengths.of, queues.base, 40_000).tolist()
@@ -65,7 +65,7 @@ def test_slots_before_the_first_block_ends_are_those_of_the_queues_alone() -> No
 
 @pytest.mark.parametrize("start", [2**18, 10**9, 2**50])
 def test_far_positions_are_within_one_longest_record(start: int) -> None:
-    queues = queues_of([7, 0, 2, 1], "heavy", block_slots=2000)
+    queues = queues_of([7, 0, 2, 1], "heavy", stretch_slots=2000)
     counts = queues.counts(start)
     assert sum(counts) == start
     given = [
@@ -76,7 +76,7 @@ def test_far_positions_are_within_one_longest_record(start: int) -> None:
     assert max(off) <= max(stored.max() for stored in queues.lengths.stored)
 
 
-def test_windows_keep_the_counts_of_a_block() -> None:
+def test_windows_keep_the_counts_of_a_stretch() -> None:
     plain, shuffled = (queues_of([3, 1], "uniform", window=window, key=(1, 2)) for window in (1, 64))
     end = sum(plain.begin(1))
     assert plain.counts(end) == shuffled.counts(end)
@@ -85,18 +85,18 @@ def test_windows_keep_the_counts_of_a_block() -> None:
     assert np.sort(slots[0]).tolist() == np.sort(slots[1]).tolist()
 
 
-def test_a_record_longer_than_many_blocks() -> None:
+def test_a_record_longer_than_many_stretches() -> None:
     order = Plan({"a": 2, "b": 50}, shuffle=False).shuffle
     stored = (np.asarray([10**7, 1]), np.ones(50, np.int64))
     lengths = RecordLengths(stored=stored, shuffle=order)
-    queues = Queues(shares=(Fraction(1, 2), Fraction(1, 2)), lengths=lengths, base=(0, 0), block_slots=1000)
+    queues = Queues(shares=(Fraction(1, 2), Fraction(1, 2)), lengths=lengths, base=(0, 0), stretch_slots=1000)
     source, number = queues.take(0, 20_000)
     assert source.all()
     assert number.tolist() == list(range(20_000))
     assert 10**6 < queues.slot_of(0, 0) < 9 * 10**6 < queues.slot_of(0, 1)
 
 
-def test_blocks_that_are_in_use_are_kept() -> None:
-    queues = queues_of([3, 2], "uniform", block_slots=100)
-    begins = [queues.begin(block) for block in range(1, 50)]
-    assert all(queues.begin(block) is begin for block, begin in enumerate(begins, start=1))
+def test_stretches_that_are_in_use_are_kept() -> None:
+    queues = queues_of([3, 2], "uniform", stretch_slots=100)
+    begins = [queues.begin(stretch) for stretch in range(1, 50)]
+    assert all(queues.begin(stretch) is begin for stretch, begin in enumerate(begins, start=1))
