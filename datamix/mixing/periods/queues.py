@@ -29,11 +29,12 @@ _FILLED = 4  # stretches whose slots are kept
 class Queues(Period):
     """Slots by which not the number of records, but the sum of their lengths follows the shares, for ever.
 
-    A sequence that is filled slot by slot cannot be entered far from its beginning. It is therefore cut into stretches of
-    some 2^16 slots. Which records come before a stretch follows from its number alone: those that end where the share of
-    each source of some sum of lengths does, rounded to the nearest record. Of several such sums, that is taken at which
-    all sources are closest to their shares. Only the epochs under way there have to be summed up. Within a stretch, slots
-    are filled by `by_length`, from what each source is ahead of its share, until its records are used up.
+    A sequence that is filled slot by slot cannot be entered far from its beginning. It is therefore cut into stretches
+    of some 2^16 slots. Which records come before a stretch follows from its number alone: those that end where the
+    share of each source of some sum of lengths does, rounded to the nearest record. Of several such sums, that is taken
+    at which all sources are closest to their shares. Only the epochs under way there have to be summed up. Within a
+    stretch, slots are filled by `by_length`, from what each source is ahead of its share, until its records are used
+    up.
 
     Attributes:
       shares: The shares of the summed lengths, shape [num_sources].
