@@ -40,8 +40,17 @@ def _load(directory: Any, iterator: Iterator, changed: Literal["mix"] | None) ->
     iterator.restore(state, changed)
 
 
-class MixHandler(ocp.CheckpointHandler):  # type: ignore[misc]
-    """The handler of `MixSave` and `MixRestore`, for a `Checkpointer` or a `CheckpointManager`."""
+class MixHandler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
+    """The handler of `MixSave` and `MixRestore`, for a `Checkpointer`, an asynchronous one or a `CheckpointManager`."""
+
+    async def async_save(self, directory: Any, args: MixSave) -> list[Any]:
+        """Write the iterator's state, as it is now, once Orbax has made the directory."""
+        state = args.item.state()
+
+        async def write() -> None:
+            _save(directory, state)
+
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name="mix")]
 
     def save(self, directory: Any, args: MixSave) -> None:
         """Write the iterator's state."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -70,9 +72,11 @@ def after_read(values: np.ndarray, num_rows: int) -> None:
 
 
 def by_reference(data: Any) -> Any:
-    """The same data, of which arrays that `np.memmap` has mapped are pickled as their place in the file."""
+    """The same data, of which arrays in mapped files, or in shared memory, are pickled as their place there."""
     if type(data) is np.memmap and data.mode in ("r", "r+", "w+"):  # none of its own, as of a copy of some rows
         return data.view(_Mapped)
+    if type(data) is np.ndarray and mapping_of(data) is not None:
+        return data.view(_Shared)
     if isinstance(data, dict):
         return {name: by_reference(part) for name, part in data.items()}
     return tuple(map(by_reference, data)) if type(data) is tuple else data
@@ -84,6 +88,18 @@ class _Mapped(np.memmap[Any, Any]):
         begin = self.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
         begin += self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
         return _mapped, (str(self.filename), begin, self.shape, self.dtype, self.strides)
+
+
+class _Shared(np.ndarray[Any, Any]):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        address = self.ctypes.data
+        with contextlib.suppress(OSError):  # Linux alone says which file lies where
+            for line in Path("/proc/self/maps").read_text().splitlines():
+                span, flags, offset, _, _, *path = line.split(maxsplit=5)
+                begin, end = (int(part, 16) for part in span.split("-"))
+                if begin <= address < end and flags[3] == "s" and path and Path(path[0]).is_file():
+                    return _mapped, (path[0], address - begin + int(offset, 16), self.shape, self.dtype, self.strides)
+        return super().__reduce_ex__(protocol)
 
 
 def _mapped(path: str, begin: int, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...]) -> np.ndarray:

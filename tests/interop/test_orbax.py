@@ -11,7 +11,7 @@ import pytest
 
 import datamix
 from datamix.errors import StateError
-from datamix.interop.orbax import Checkpointable, MixRestore, MixSave
+from datamix.interop.orbax import Checkpointable, MixHandler, MixRestore, MixSave
 from datamix.pipeline.iterator import BatchIterator
 
 
@@ -38,6 +38,18 @@ def test_a_checkpoint_manager_saves_the_mix_beside_the_model(tmp_path: Path) -> 
             manager.restore(5, args=ocp.args.Composite(mix=MixRestore(iterator(0, a=3))))
         other = manager.restore(5, args=ocp.args.Composite(mix=MixRestore(iterator(0, a=3), changed="mix"))).mix
         assert (other.step, other.state()["counts"]) == (5, {"a": 10, "b": 10})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", [ocp.Checkpointer, ocp.AsyncCheckpointer])
+def test_a_checkpointer_takes_the_handler(tmp_path: Path, kind: type) -> None:
+    moving, resumed = iterator(5), iterator(0)
+    with kind(MixHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "run", args=MixSave(moving))
+        next(moving)  # what is saved is the state as it was
+        getattr(checkpointer, "wait_until_finished", bool)()
+        checkpointer.restore(tmp_path / "run", args=MixRestore(resumed))
+    assert resumed.step == 5
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

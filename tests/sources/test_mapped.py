@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import sys
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,33 @@ def test_mapped_arrays_are_pickled_as_their_place_in_the_file(file: Path, tmp_pa
         np.testing.assert_array_equal(part, expected)
     assert mapped.mapping_of(again["backwards"]) is not None
     assert len(pickle.dumps(array)) > 2**20  # nobody else's arrays are pickled otherwise
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which file lies where in memory")
+def test_arrays_in_shared_memory_are_pickled_as_their_place_there() -> None:
+    memory = SharedMemory(create=True, size=2**20)
+    try:
+        array = np.ndarray((2**16, 4), np.float32, memory.buf)
+        array[:] = np.arange(2**18).reshape(-1, 4)
+        text = pickle.dumps(mapped.by_reference({"x": array, "y": array[5:, 1]}))
+        assert len(text) < 2000
+        again = pickle.loads(text)
+        np.testing.assert_array_equal(again["x"], array)
+        np.testing.assert_array_equal(again["y"], array[5:, 1])
+        array[7] = -1
+        assert again["x"][7].tolist() == [-1] * 4
+        del array
+    finally:
+        with contextlib.suppress(BufferError):
+            memory.close()
+        memory.unlink()
+
+
+def test_a_mapping_of_its_own_is_pickled_by_value(file: Path) -> None:
+    own = np.asarray(np.load(file, mmap_mode="c"))
+    own[0] = 7
+    again = pickle.loads(pickle.dumps(mapped.by_reference(own)))
+    np.testing.assert_array_equal(again, own)
 
 
 def test_what_is_in_no_file_is_pickled_whole(file: Path) -> None:
