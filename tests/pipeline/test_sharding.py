@@ -58,6 +58,16 @@ for placement in ("device", "host"):
         other.restore(iterator.state())
         np.testing.assert_array_equal(np.asarray(next(other)["image"]), whole[4]["image"])
         iterator.close()
+mesh = Mesh(devices, ("data",))
+divided = lambda leaf: P("data") if np.ndim(leaf) and len(leaf) % 8 == 0 else P()
+compiled = jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, divided(leaf))), whole.compiled)
+records = [leaf for leaf in jax.tree.leaves(compiled) if leaf.shape == (80, 24)]
+assert [leaf.addressable_shards[0].data.shape for leaf in records] == [(10, 24)]
+cursor = jax.device_put(whole.start(2), NamedSharding(mesh, P()))
+for step in range(2, 5):
+    batch, cursor = jax.jit(lambda compiled, cursor: compiled.next(cursor))(compiled, cursor)
+    for leaf, values in batch.items():
+        np.testing.assert_array_equal(np.asarray(values), whole[step][leaf])
 print("same")
 """
 PROCESS = f"""{MIX}
