@@ -37,7 +37,7 @@ _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|
 def check_hydra_node(node: DictConfig) -> None:
     """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging."""
     for part in ("launcher", "sweeper"):
-        if not isinstance(value := node.hydra[part], DictConfig):
+        if not isinstance(value := node.hydra[part], DictConfig | None):
             mend = f"Write hydra/{part}={value}."
             raise ConfigError("it is chosen with a slash", key=f"hydra.{part}", value=value, hint=mend)
     for part in ("callbacks", "launcher", "sweeper"):

@@ -49,7 +49,7 @@ def test_equal_is_the_default() -> None:
     ("settings", "message"),
     [
         ({"temperature": 0}, r"^weighting\.temperature = 0; it is above 0: 1 for the sizes as they are\.$"),
-        ({"temperature": float("nan")}, r"^weighting\.temperature = nan; it is above 0"),
+        ({"temperature": float("nan")}, r"^weighting\.temperature = nan; it is a number, and nan is none"),
         ({"temperature": 0.01}, r"^weighting\.temperature = 0\.01; weights of sources so large are beyond numbers"),
         ({"cap": -1}, r"^weighting\.cap = -1; it is above 0, or null for no limit\.$"),
         ({"cap": "x"}, r"^weighting\.cap = 'x'; it is a number or null\.$"),

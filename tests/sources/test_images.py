@@ -243,7 +243,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded(kind, monkeypatch):
     [
         ({"height": 0}, "height = 0; it is a whole number of pixels, 1 or more."),
         ({"width": True}, "width = True; it is a whole number of pixels, 1 or more."),
-        ({"mode": "rgb"}, r"mode = 'rgb'\. Known: L, RGB\."),
+        ({"mode": "rgb"}, r"mode = 'rgb'\. Did you mean 'RGB'\? Known: L, RGB\."),
         ({"fit": "croop"}, r"fit = 'croop'\. Did you mean 'crop'\?"),
         ({"background": "whit"}, "background = 'whit'; it is the name of a colour, such as white, or \"#rrggbb\"."),
         ({"background": "#ffffff80"}, "background = '#ffffff80'; it is the name of a colour"),

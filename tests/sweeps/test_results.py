@@ -15,7 +15,7 @@ from datamix.sweeps.results import (
     metric_of,
     read_results,
     related,
-    settings,
+    seed_groups,
     shown_value,
     stand_ins,
     swept,
@@ -23,7 +23,7 @@ from datamix.sweeps.results import (
 
 
 def test_jobs_that_differ_in_their_seed_are_one_setting(leave):
-    groups = settings(read_results(leave()))
+    groups = seed_groups(read_results(leave()))
     assert [[result.job for result in group.results] for group in groups] == [[0, 1], [2, 3], [4, 5]]
     mnist = 1 - 0.3 * math.exp(-0.6)
     assert groups[0].mean("accuracy/mnist") == pytest.approx(mnist + 0.005)
@@ -32,7 +32,7 @@ def test_jobs_that_differ_in_their_seed_are_one_setting(leave):
 
 
 def test_the_best_setting_has_the_best_mean(leave):
-    groups = settings(read_results(leave()))
+    groups = seed_groups(read_results(leave()))
     assert best(groups, "accuracy/worst", "auto") is groups[1]
     assert best(groups, "accuracy/worst", "min") is groups[2]
     assert best(groups, "accuracy/fashion", "auto") is groups[0]
@@ -42,7 +42,7 @@ def test_the_best_setting_has_the_best_mean(leave):
 
 def test_a_failed_job_counts_neither_for_nor_against_its_setting(leave):
     results = read_results(leave(failing=(2,)))
-    group = settings(results)[1]
+    group = seed_groups(results)[1]
     assert group.values("accuracy/mnist") == [pytest.approx(1.01 - 0.3 * math.exp(-1.8))]
     assert complaints(results) == {"MemoryError: no room for <b>these</b> records": [2]}
     assert results[2].status == "failed"
