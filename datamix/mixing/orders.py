@@ -137,7 +137,12 @@ def round_robin(demand: Demand) -> Table | Carried:
 def concat(demand: Demand) -> Runs:
     """Every source whole, one after the other."""
     _refuse_weights(demand, "concat", "takes every source whole, one after the other")
-    return Runs(tuple(n if share else 0 for n, share in zip(demand.remaining, demand.shares, strict=True)))
+    # Where it goes on with another mix, a source may have been given whole, and more, before.
+    lengths = tuple(max(n, 0) if share else 0 for n, share in zip(demand.remaining, demand.shares, strict=True))
+    if not any(lengths):
+        text = "where this mix goes on with another one, every source has been given whole"
+        raise ConfigError(text, key="mix", value="concat", hint="Use mix=proportional.")
+    return Runs(lengths)
 
 
 @order

@@ -193,7 +193,7 @@ def test_jobs_trained_together_give_what_they_give_alone_and_one_that_fails_fail
     assert not (tmp_path / "together" / "1" / "report.json").exists()
 
 
-KILLED = [*SMALL, "model=mlp", "model.hidden=[16]", "model.dropout=0.2", "train.steps=200", "train.eval_every=10"]
+KILLED = [*SMALL, "model=mlp", "model.hidden=[16]", "model.dropout=0.2", "train.steps=2000", "train.eval_every=10"]
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environme
         process.communicate()
         assert process.returncode == -9
     assert resumed[0] == ""
-    assert 0 < int(resumed[1]) < int(resumed[2]) < 200
+    assert 0 < int(resumed[1]) < int(resumed[2]) < 2000
     ended = call_datamix(*KILLED, "train.resume=true", "hydra.run.dir=killed")
     whole = call_datamix(*KILLED, "hydra.run.dir=whole")
     assert ended.report["metrics"] == whole.report["metrics"]

@@ -309,3 +309,12 @@ def test_the_largest_credit_without_a_schedule_is_as_proportional():
     assert plans[0].take(0, 40).source.tolist() == plans[1].take(0, 40).source.tolist()
     with pytest.raises(ConfigError, match="it takes no mix within the mix, and follows no lengths"):
         Plan({"a.x": 9, "a.y": 9, "b": 9}, order="largest_credit", stop="forever")
+
+
+def test_concat_goes_on_where_a_source_has_been_given_whole() -> None:
+    halves = Group.flat([Fraction(1, 2), Fraction(1, 2)])
+    assert concat(Demand(group=halves, remaining=[-1, 3])).lengths == (0, 3)
+    with pytest.raises(
+        ConfigError, match=r"^mix = 'concat'; where this mix goes on .* whole\. Use mix=proportional\.$"
+    ):
+        concat(Demand(group=halves, remaining=[-1, 0]))
