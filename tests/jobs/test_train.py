@@ -257,7 +257,7 @@ def test_a_signal_ends_it_at_the_next_test_and_says_how_to_go_on(
 
 def parameters(directory: Path) -> dict[str, np.ndarray]:
     """Every number of the last checkpoint: of parameters, optimiser and random streams."""
-    with np.load(directory / "checkpoints" / "200" / "state.npz") as read:
+    with np.load(directory / "checkpoints" / "2000" / "state.npz") as read:
         return dict(read)
 
 
