@@ -181,7 +181,8 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
-        if any(each != each for each in (value if isinstance(value, list | tuple) else [value])):
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, float) and each != each for each in numbers):
             raise ConfigError("it is a number, and nan is none", key=f"{where}.{name}", value=value)
 
 

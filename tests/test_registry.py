@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from datamix import registry
@@ -195,6 +196,9 @@ def test_a_source_is_registered_in_snake_case() -> None:
 def component(record: Any, key: Any = None, *, size: int, leaf: str = "image") -> None: ...
 
 
+def scaled(record: Any, *, by: Any) -> None: ...
+
+
 def test_settings_are_the_keywords() -> None:
     assert list(registry.settings(component)) == ["size", "leaf"]
     assert list(registry.settings(registry.lookup("source", "arrays"))) == ["path", "files", "leaves", "split"]
@@ -212,6 +216,10 @@ def test_check_settings() -> None:
         ConfigError, match=r"^operators\.blur\.size is missing; it has no default\. Write operators\.blur\.size=…\.$"
     ):
         registry.check_settings("operators.blur", component, {"leaf": "x"})
+    registry.check_settings("operators.scale", scaled, {"by": np.asarray([1.0, np.nan])})  # a component's own business
+    for bad in (float("nan"), [1.0, float("nan")]):
+        with pytest.raises(ConfigError, match=r"^operators\.scale\.by = .*nan.*; it is a number, and nan is none\.$"):
+            registry.check_settings("operators.scale", scaled, {"by": bad})
     with pytest.raises(ConfigError, match=r"default\. Write {blur: {size: …}}; blur takes "):
         registry.check_settings("operators[0].blur", component, {"leaf": "x"})
 
