@@ -81,10 +81,8 @@ class Locator:
         if last.length is not None:
             ends.append((last.first + last.length) * self.slot_records)
         self.length: int | None = min(ends, default=None)
-        bounds = [] if mix.samples is None else [mix.samples]
-        if mix.stop.waits_for and not mix.stop.repeats:
-            bounds.append(sum(demand.remaining) * self.slot_records)
-        self.most_records: int | None = min(bounds, default=None)
+        bounds = [mix.samples, None if demand.most is None else demand.most * self.slot_records]
+        self.most_records: int | None = min((bound for bound in bounds if bound is not None), default=None)
         self._lengths, self._num_tokens = demand.lengths, mix.num_tokens
         self.lengths = None if self._lengths is None else self._lengths.stored
         self.caps, self._ends_at_cap = mix.caps, not mix.drops_at_cap and mix.stop.waits_for is None and not mix.samples
