@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from datamix.mixing.periods import Draws
 from datamix.mixing.plan import Plan
 from datamix.pipeline.locate import cursor_at
 from datamix.pipeline.lookup.draws import DrawsLookup
+from lookups import check_slots_ahead
 
 PLAN = Plan({"a": 5, "b": 3, "c": 9}, {"a": 2, "c": 0.5}, order="random", stop="forever")
-PERIOD = PLAN.stages[0].period
 DRAWS = Draws(np.asarray([2**30, 2**31], np.uint32), 0, (1, 2), replacement=False)
 
 
@@ -27,16 +26,7 @@ def test_where_a_cursor_stands() -> None:
 
 @pytest.mark.parametrize("start", [0, 6, 100_000])
 def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
-    lookup, cursor = DrawsLookup.of(PLAN, PLAN.stages), cursor_at(PLAN, start)
-    here = jnp.arange(50) < 40  # the last ten are not asked for
-    source, number = jax.jit(DrawsLookup.take)(lookup, cursor, jnp.arange(50, dtype=jnp.uint32), here)
-    expected, numbers = PERIOD.take(start, 40)
-    np.testing.assert_array_equal(source[:40], expected)
-    before = np.asarray(PERIOD.counts(start))
-    np.testing.assert_array_equal(np.asarray(number)[:40] + before[expected], numbers)
-    slot, passed = jax.jit(DrawsLookup.advance)(lookup, cursor, jnp.uint32(40), source, here)
-    assert int(slot) == 0
-    np.testing.assert_array_equal(np.asarray(passed) + before, PERIOD.counts(start + 40))
+    check_slots_ahead(DrawsLookup, PLAN, start)
 
 
 def test_draws_with_replacement_advance_every_source_alike() -> None:

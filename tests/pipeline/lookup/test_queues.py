@@ -11,10 +11,10 @@ import pytest
 
 import datamix
 from datamix.mixing.plan import Plan
-from datamix.pipeline.locate import cursor_at
 from datamix.pipeline.lookup.queues import QueuesLookup
 from datamix.pipeline.pipeline import Pipeline
 from datamix.testing import traces
+from lookups import check_slots_ahead
 
 LENGTHS = {"a": np.arange(1, 301), "b": np.resize([1, 900], 200)}
 PLAN = Plan({"a": 300, "b": 200}, {"a": 3}, lengths=LENGTHS, stop="forever")
@@ -27,16 +27,7 @@ def test_where_a_cursor_stands() -> None:
 
 @pytest.mark.parametrize("start", [0, 6, 100_000, 10**12])
 def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
-    lookup, cursor = QueuesLookup.of(PLAN, PLAN.stages), cursor_at(PLAN, start)
-    here = jnp.arange(50) < 40  # the last ten are not asked for
-    source, number = jax.jit(QueuesLookup.take)(lookup, cursor, jnp.arange(50, dtype=jnp.uint32), here)
-    expected, numbers = PERIOD.take(start, 40)
-    np.testing.assert_array_equal(source[:40], expected)
-    before = np.asarray(PERIOD.counts(start))
-    np.testing.assert_array_equal(np.asarray(number)[:40] + before[expected], numbers)
-    slot, passed = jax.jit(QueuesLookup.advance)(lookup, cursor, jnp.uint32(40), source, here)
-    assert int(slot) == 0
-    np.testing.assert_array_equal(np.asarray(passed) + before, PERIOD.counts(start + 40))
+    check_slots_ahead(QueuesLookup, PLAN, start)
 
 
 def pipeline_of(weight: float, **inputs: object) -> Pipeline:
