@@ -24,8 +24,9 @@ ENTRY_POINTS = "datamix.plugins"
 
 
 _KINDS = ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "policy", "job")
-_BUILTIN: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in _KINDS}
-"""The module of each built-in component and its name there, by kind and name."""
+_Import = Callable[[], types.ModuleType]
+_BUILTIN: dict[str, dict[str, tuple[_Import, str]]] = {kind: {} for kind in _KINDS}
+"""What imports the module of each built-in component, and its name there, by kind and name."""
 _REGISTERED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in _KINDS}
 """All others, by kind and name."""
 _RESERVED: dict[str, set[str]] = {
@@ -57,8 +58,8 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
         if setting in _RESERVED[kind]:
             text = f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
             raise RegistryError(text)
-    if component.__module__ == _BUILTIN[kind].get(name, ("",))[0]:  # it is what its package has declared
-        return
+    if name in _BUILTIN[kind] and component.__module__ == _BUILTIN[kind][name][0]().__name__:
+        return  # it is what its package has declared
     present = lookup(kind, name) if _is_known(kind, name) else None
     path = _path(component)
     if present is not None and path != (first := _path(present)):
@@ -66,20 +67,29 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     _REGISTERED[kind][name] = component
 
 
-def builtin(kind: str, module: str, *names: str, **attributes: str) -> None:
+def builtin(kind: str, *names: str, **attributes: str) -> Callable[[_Import], _Import]:
     """Declare components by name, in the light `__init__.py` of the package that holds them.
 
+    It decorates the function that imports their module and returns it, which is called when one of them is first used.
+
     Args:
-      module: The module that is imported when one of them is first used.
       names: The names of those that are called so in the module.
       attributes: The others: what each is called in the module, by name.
 
-    >>> builtin("policy", "math", root_for_doctest="sqrt")
+    >>> @builtin("policy", root_for_doctest="sqrt")
+    ... def _math():
+    ...     import math
+    ...     return math
     >>> lookup("policy", "root_for_doctest")(9.0)
     3.0
     """
     of_module = dict(zip(names, names, strict=True)) | attributes
-    _BUILTIN[kind] |= {name: (module, attribute) for name, attribute in of_module.items()}
+
+    def declare(import_module: _Import) -> _Import:
+        _BUILTIN[kind] |= {name: (import_module, attribute) for name, attribute in of_module.items()}
+        return import_module
+
+    return declare
 
 
 @contextmanager
@@ -146,8 +156,8 @@ def lookup(kind: str, name: str) -> Any:
     require(kind, name)
     if name not in _BUILTIN[kind]:
         return _REGISTERED[kind][name]
-    module, attribute = _BUILTIN[kind][name]
-    return getattr(importlib.import_module(module), attribute)
+    import_module, attribute = _BUILTIN[kind][name]
+    return getattr(import_module(), attribute)
 
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -43,18 +43,6 @@ def test_only_lazy_names_and_plugins_are_imported_by_string() -> None:
     assert files == {"__init__.py", "interop/__init__.py", "registry.py"} | of_others
 
 
-def test_a_package_declares_components_of_its_own_modules() -> None:
-    """They are imported by string, which the check of the layers does not see."""
-    modules = [
-        call.args[1]
-        for path in PACKAGE.rglob("__init__.py")
-        for call in ast.walk(ast.parse(_text(path)))
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "registry.builtin"
-    ]
-    assert len(modules) > 20
-    assert [text for text in map(ast.unparse, modules) if not text.startswith(("f'{__name__}.", 'f"{__name__}.'))] == []
-
-
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 

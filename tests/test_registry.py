@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,11 @@ def test_what_a_package_declares_is_imported_when_first_used_and_taken_by_nobody
     write: Callable[[str, str], None],
 ) -> None:
     write("plugin_later", "def blur_for_doctest(record):\n    return record\n\nclass Sharpen:\n    pass\n")
-    registry.builtin("policy", "plugin_later", "blur_for_doctest", sharpen_for_doctest="Sharpen")
+
+    @registry.builtin("policy", "blur_for_doctest", sharpen_for_doctest="Sharpen")
+    def later() -> ModuleType:
+        return importlib.import_module("plugin_later")
+
     registry.require("policy", "blur_for_doctest")
     assert {"blur_for_doctest", "sharpen_for_doctest"} <= set(registry.names("policy"))
     assert "plugin_later" not in sys.modules

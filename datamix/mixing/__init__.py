@@ -8,8 +8,27 @@ mix ends, and `stages` cuts it there. `plan_spec` resolves a plan's inputs, `loc
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from datamix import registry
 
-registry.builtin("order", f"{__name__}.orders", "concat", "largest_credit", "proportional", "random", "round_robin")
-registry.builtin("stop", f"{__name__}.stops", "all_exhausted", "exhaust_once", "first_exhausted", "forever")
-registry.builtin("weighting", f"{__name__}.weightings", "equal", "size")
+
+@registry.builtin("order", "concat", "largest_credit", "proportional", "random", "round_robin")
+def _orders() -> ModuleType:
+    from datamix.mixing import orders
+
+    return orders
+
+
+@registry.builtin("stop", "all_exhausted", "exhaust_once", "first_exhausted", "forever")
+def _stops() -> ModuleType:
+    from datamix.mixing import stops
+
+    return stops
+
+
+@registry.builtin("weighting", "equal", "size")
+def _weightings() -> ModuleType:
+    from datamix.mixing import weightings
+
+    return weightings

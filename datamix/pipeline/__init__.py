@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from datamix import registry
 
-_POLICIES = {"ado": "Ado", "doremi": "Doremi", "loss_temperature": "LossTemperature", "odm": "Odm"}
-registry.builtin("policy", f"{__name__}.policies", **_POLICIES)
+
+@registry.builtin("policy", ado="Ado", doremi="Doremi", loss_temperature="LossTemperature", odm="Odm")
+def _policies() -> ModuleType:
+    from datamix.pipeline import policies
+
+    return policies

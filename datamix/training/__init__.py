@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from datamix import registry
 
-registry.builtin("model", f"{__name__}.models", cnn="Cnn", linear="Linear", mlp="Mlp")
-registry.builtin("model", f"{__name__}.transformer", transformer="Transformer")
-registry.builtin("optimizer", f"{__name__}.optimizers", "adam", "adamw", "lion", "rmsprop", "sgd")
-registry.builtin("schedule", f"{__name__}.optimizers", "constant", "cosine", "exponential", "linear", "warmup_cosine")
+
+@registry.builtin("model", cnn="Cnn", linear="Linear", mlp="Mlp")
+def _models() -> ModuleType:
+    from datamix.training import models
+
+    return models
+
+
+@registry.builtin("model", transformer="Transformer")
+def _transformer() -> ModuleType:
+    from datamix.training import transformer
+
+    return transformer
+
+
+@registry.builtin("optimizer", "adam", "adamw", "lion", "rmsprop", "sgd")
+@registry.builtin("schedule", "constant", "cosine", "exponential", "linear", "warmup_cosine")
+def _optimizers() -> ModuleType:
+    from datamix.training import optimizers
+
+    return optimizers
