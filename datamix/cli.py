@@ -49,9 +49,7 @@ from datamix.config.paths import with_absolute_paths
 from datamix.config.renamed import TARGET
 from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, printable
 from datamix.interruption import ended_by
-from datamix.report import figures
 from datamix.sweeps.preparing import check_jobs, settle
-from datamix.sweeps.rounds import rounds
 from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
 from datamix.training import processes
 
@@ -72,7 +70,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     alone = argv is None  # in a process that runs one job, and nobody reads Matplotlib's documentation in
     if alone:
         gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
-        figures.documented = False
         atexit.register(gc.freeze)  # else Python looks for cycles several times while it ends: 0.5 s and more
     with processes.leaving(), _any_text(sys.stdout):
         try:
@@ -198,6 +195,10 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
                 with _printing():
                     _print_help(loader, args, overrides)
                 return
+            if alone:
+                from datamix.report import figures  # NumPy, which help does without
+
+                figures.documented = False
             # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
             config = loader.load_configuration(
                 args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
@@ -227,11 +228,14 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
             if alone:  # what is imported stays, and is not looked through again while the job runs
                 gc.freeze()
             _start(config, loader)
-    for following in rounds(config, loader) if is_sweep else ():
-        try:
-            _run([*flags, *following])
-        except JobsFailed as error:
-            failed = error
+    if is_sweep:
+        from datamix.sweeps.rounds import rounds  # it prints, with rich
+
+        for following in rounds(config, loader):
+            try:
+                _run([*flags, *following])
+            except JobsFailed as error:
+                failed = error
     if failed is not None:
         raise failed
 

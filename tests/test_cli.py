@@ -18,7 +18,7 @@ import yaml
 
 from datamix import registry
 
-LIGHT_WITHOUT = ["flax", "jax", "matplotlib", "tensorflow", "tensorflow_datasets"]
+LIGHT_WITHOUT = ["flax", "jax", "matplotlib", "numpy", "rich", "tensorflow", "tensorflow_datasets"]
 
 
 def only(directory, pattern):

@@ -13,6 +13,7 @@ from datamix.sweeps.results import (
     Result,
     Setting,
     direction,
+    number,
     readable,
     related,
     seed_groups,
@@ -22,7 +23,7 @@ from datamix.sweeps.results import (
     swept_value,
 )
 from datamix.sweeps.suggesting import Suggestion
-from datamix.sweeps.table import cell, number
+from datamix.sweeps.table import cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ import numpy as np
 from datamix.errors import DataError
 from datamix.report.console import percent
 from datamix.report.files import write_text
-from datamix.sweeps.results import MIXMIN, Result, best, readable, seed_groups
+from datamix.sweeps.results import MIXMIN, Result, best, number, readable, seed_groups
 from datamix.sweeps.simplex import rounded, share_overrides
 from datamix.sweeps.suggesting import (
     Goal,
@@ -30,7 +30,6 @@ from datamix.sweeps.suggesting import (
     signed,
     together,
 )
-from datamix.sweeps.table import number
 from datamix.training.predictions import read_predictions
 
 _DRAWS = 200  # of the bootstrap

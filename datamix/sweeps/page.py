@@ -12,8 +12,8 @@ from pathlib import Path
 
 from datamix.report.figures import color_of
 from datamix.report.files import REPORT
-from datamix.sweeps.results import Result, Setting, readable, shown_value, stand_ins, swept, swept_value
-from datamix.sweeps.table import by_setting, columns_of, number, share_text
+from datamix.sweeps.results import Result, Setting, number, readable, shown_value, stand_ins, swept, swept_value
+from datamix.sweeps.table import by_setting, columns_of, share_text
 
 
 def page(

@@ -224,6 +224,17 @@ def goal_of(metric: str, goal: str) -> str:
     return "min" if metric.startswith(small) else "max"
 
 
+def number(value: float, metric: str) -> str:
+    """A metric for people to read.
+
+    >>> number(0.91234, "accuracy/mean"), number(0.91234, "loss/mean"), number(8000.0, "samples")
+    ('91.23 %', '0.9123', '8,000')
+    """
+    if metric.startswith("accuracy"):
+        return f"{value * 100:.2f} %"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4f}"
+
+
 def readable(metric: str) -> str:
     """A metric in words.
 

@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import grid
-from datamix.sweeps.results import ROUNDS, SUGGESTION, by_key, readable, sets_no_ratio, written_rounds
+from datamix.sweeps.results import ROUNDS, SUGGESTION, by_key, number, readable, sets_no_ratio, written_rounds
 from datamix.sweeps.simplex import PARTS
-from datamix.sweeps.table import number
 
 _NOT_OF_A_ROUND = ("hydra.sweep.dir", "hydra/sweeper", "hydra.sweeper")
 _OF_A_ROUND = ("sweep.auto", "sweep.resume")

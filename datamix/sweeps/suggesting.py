@@ -18,9 +18,18 @@ from datamix.errors import ConfigError, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
-from datamix.sweeps.results import SUGGESTION, Result, best, goal_of, metric_of, readable, seed_groups, sets_no_ratio
+from datamix.sweeps.results import (
+    SUGGESTION,
+    Result,
+    best,
+    goal_of,
+    metric_of,
+    number,
+    readable,
+    seed_groups,
+    sets_no_ratio,
+)
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
-from datamix.sweeps.table import number
 
 _FEWEST = 3  # ratios
 _RATIO = ("share", "ratio", "weights")

@@ -19,6 +19,7 @@ from datamix.sweeps.results import (
     Setting,
     complaints,
     direction,
+    number,
     readable,
     related,
     seed_groups,
@@ -145,17 +146,6 @@ def cell(group: Setting, metric: str) -> str:
     if len(values) < 2 or (not deviation and all(value.is_integer() for value in values)):
         return number(mean, metric)
     return f"{number(mean, metric).removesuffix(' %')} ± {number(deviation, metric)}"
-
-
-def number(value: float, metric: str) -> str:
-    """A metric for people to read.
-
-    >>> number(0.91234, "accuracy/mean"), number(0.91234, "loss/mean"), number(8000.0, "samples")
-    ('91.23 %', '0.9123', '8,000')
-    """
-    if metric.startswith("accuracy"):
-        return f"{value * 100:.2f} %"
-    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4f}"
 
 
 def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal: str) -> str:

@@ -29,8 +29,7 @@ from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint, of_kind, unknown_source
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import check_directories, config_flags, grid, is_search, shared_directory
-from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, read_result, read_results
-from datamix.sweeps.table import number
+from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, number, read_result, read_results
 
 _HOW_IT_RUNS = ("sweep.", "train.resume=", "train.curves=")
 """Overrides that say how a sweep is run, and not what its jobs compute."""

@@ -13,6 +13,7 @@ from datamix.sweeps.results import (
     best,
     complaints,
     metric_of,
+    number,
     read_results,
     related,
     seed_groups,
@@ -109,3 +110,17 @@ def test_a_command_names_the_directory_of_its_configs(tmp_path, call_datamix):
     ended = call_datamix(f"--config-dir={tmp_path}/conf", *sweep)
     assert not ended.code, ended.err
     assert read_results(tmp_path / "s")[1].command == (f"--config-dir={tmp_path}/conf", *sweep[1:3], "batch.size=32")
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.91236, "accuracy/worst", "91.24 %"),
+        (0.91236, "loss/mean", "0.9124"),
+        (3.0, "batches", "3.0000"),
+        (10.0, "batches", "10"),
+        (1234567.0, "samples", "1,234,567"),
+    ],
+)
+def test_a_number_for_people(value, metric, text):
+    assert number(value, metric) == text

@@ -6,10 +6,8 @@ import csv
 import json
 import re
 
-import pytest
-
 from datamix.sweeps.results import best, read_results, seed_groups
-from datamix.sweeps.table import cell, failures, number, share_text, verdict
+from datamix.sweeps.table import cell, failures, share_text, verdict
 
 
 def test_a_row_a_job(reported):
@@ -47,20 +45,6 @@ def test_the_table_marks_the_best_and_says_why_jobs_failed(reported):
     assert re.search(r"│ +2 │ MemoryError: no room for <b>these</b> records +│", out)
     said = "Best: mix.share.mnist=0.3 (mnist 30.0 %, fashion 70.0 %), by worst source's accuracy (more is better): "
     assert re.search(rf"^{re.escape(said)}[\d.]+ %\.$", out, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("value", "metric", "text"),
-    [
-        (0.91236, "accuracy/worst", "91.24 %"),
-        (0.91236, "loss/mean", "0.9124"),
-        (3.0, "batches", "3.0000"),
-        (10.0, "batches", "10"),
-        (1234567.0, "samples", "1,234,567"),
-    ],
-)
-def test_a_number_for_people(value, metric, text):
-    assert number(value, metric) == text
 
 
 def test_a_cell_has_a_deviation_where_seeds_differ(leave):
