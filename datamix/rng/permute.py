@@ -93,8 +93,10 @@ def permute_traced(index: Words, grid: Domain, key: KeyWords) -> Words:
     import jax.numpy as jnp
     from jax import lax
 
-    return lax.while_loop(
-        lambda result: jnp.any(result >= grid.size),
-        lambda result: jnp.where(result >= grid.size, rounds(result, grid, key), result),
-        rounds(index, grid, key),
-    )
+    def walk(state: tuple[Words, Words]) -> tuple[Words, Words]:
+        outside, result = state
+        result = jnp.where(outside, rounds(result, grid, key), result)
+        return result >= grid.size, result
+
+    # The first round is one of the loop: beside it, it would be compiled a second time.
+    return lax.while_loop(lambda state: jnp.any(state[0]), walk, (jnp.ones_like(index, bool), index))[1]
