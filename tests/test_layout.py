@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 TESTS = Path(__file__).resolve().parent
@@ -41,6 +43,14 @@ def test_only_lazy_names_and_plugins_are_imported_by_string() -> None:
     files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "import_module(" in _text(path)}
     of_others = {"lazy.py", "sources/tfds/prepare.py", "sources/tfds/source.py"}  # JAX, TFDS and its datasets
     assert files == {"__init__.py", "interop/__init__.py", "registry.py"} | of_others
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    """Those for type checking and those inside functions count."""
+    graph = grimp.build_graph("datamix", cache_dir=None)
+    modules = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(modules) > 200
+    TopologicalSorter(modules).prepare()
 
 
 def _text(path: Path) -> str:

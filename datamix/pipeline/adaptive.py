@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,13 @@ from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Output, chunk_program, rows_of, tensors
+from datamix.pipeline.iterator import Mix, Output, chunk_program, rows_of, tensors
 from datamix.pipeline.locate import Located
 from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Staging, host_of
 from datamix.pipeline.state import State
 from datamix.spec import Batch, FlatRows
-
-if TYPE_CHECKING:
-    from datamix.pipeline.pipeline import Pipeline
 
 
 class _Window(NamedTuple):
@@ -56,7 +53,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     _reported: Totals | None = None
 
-    def __init__(self, pipeline: Pipeline, rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: Mix, rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
         self._output, self._to_torch = output, tensors() if output == "torch" else None

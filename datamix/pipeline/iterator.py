@@ -12,26 +12,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, not_installed
+from datamix.mixing.plan import Plan
 from datamix.mixing.progress import Totals, progress
 from datamix.pipeline import tracing, xla
+from datamix.pipeline.adapt import Adapt, AdaptState
+from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
-from datamix.pipeline.program import Program, compiled_chunk, compiled_locate
+from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed, Stagings
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
 from datamix.pipeline.state import State
 from datamix.spec import Batch, FlatRows, bytes_of
-
-if TYPE_CHECKING:
-    from datamix.pipeline.pipeline import Pipeline
 
 Output = Literal["numpy", "jax", "torch"]
 _log = logging.getLogger("datamix")
@@ -45,6 +45,27 @@ _SPAN_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a cal
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
+
+
+class Mix(Protocol):
+    """What iterators read of a `Pipeline`, which makes them."""
+
+    plan: Plan
+    batching: Batching
+    source_names: tuple[str, ...]
+    prefetch_bytes: int | None
+    adapt: Adapt | None
+    buffers: dict[Program, Buffers]
+    first_span: tuple[tuple[int, int], Located, Cursor] | None
+
+    @property
+    def compiled(self) -> Compiled: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, step: int) -> Batch: ...
+    def totals(self, step: int) -> Totals: ...
+    def state(self, step: int) -> State: ...
+    def restored(self, state: Any, changed: str | None = None) -> tuple[Self, int]: ...
+    def adapted(self) -> tuple[AdaptState, Cursor] | None: ...
 
 
 @lru_cache(64)
@@ -61,7 +82,7 @@ def span_steps(program: Program, stride: int = 1) -> int:
     return steps * max(1, _SPAN_RECORDS // (steps * program.batch_size))
 
 
-def loop_of(mix: Pipeline, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
+def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
     """What a loop over a mix computes in one call, and how many batches it locates in one.
 
     Args:
@@ -136,7 +157,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: Mix,
         *,
         start: int,
         rows: Callable[[int], slice],
@@ -180,7 +201,7 @@ class BatchIterator(Iterator[Batch]):
         self._is_closed = False
         self._seek(start)
 
-    def _adopt(self, pipeline: Pipeline) -> None:
+    def _adopt(self, pipeline: Mix) -> None:
         """Take from a pipeline, or one of the same data under another plan."""
         self._pipeline, self._batching = pipeline, pipeline.batching
         self._compiled, self._plan, self._end = pipeline.compiled, pipeline.plan, self._batching.num_batches

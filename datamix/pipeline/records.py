@@ -5,14 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datamix.pipeline.iterator import Mix
 from datamix.spec import Arrays, Batch
-
-if TYPE_CHECKING:
-    from datamix.pipeline.pipeline import Pipeline
 
 _NUM_KEPT = 4  # batches: libraries read a little ahead, in several threads
 
@@ -28,12 +25,12 @@ class Records:
       pipeline: The pipeline, which may be endless: any record can be asked for then, and there is no length.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Mix) -> None:
         self._pipeline = pipeline
         self._kept: OrderedDict[int, Batch] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Records], tuple[Pipeline]]:
+    def __reduce__(self) -> tuple[type[Records], tuple[Mix]]:
         return type(self), (self._pipeline,)
 
     def __len__(self) -> int:

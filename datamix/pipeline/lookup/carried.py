@@ -144,7 +144,8 @@ def _quotient(high: jax.Array, low: jax.Array, divisor: jax.Array) -> tuple[jax.
         return (high << eight) | (low >> jnp.uint32(24)), (low << eight) | digit, rest - digit * divisor
 
     # A loop, which compiles in a quarter of the time of its eight rounds one after the other.
-    return lax.fori_loop(0, 8, divide_byte, (high, low, jnp.zeros_like(low)))[:2]
+    high, low, _ = lax.fori_loop(0, 8, divide_byte, (high, low, jnp.zeros_like(low)))
+    return high, low
 
 
 def _rows(stage: Stage, num_sources: int) -> Any:
