@@ -230,7 +230,7 @@ class AdaptConfig:
       rule: The registered name of the policy.
       settings: Its keyword settings.
       every: Steps between two updates of the weights.
-      floor: The least share of every source.
+      floor: The least weight of every source.
       warmup: Steps before the first update.
       max_epochs: How often a source is gone through at most; None for no limit.
       export: The name under which a run writes its weights as a schedule; None to write none.
