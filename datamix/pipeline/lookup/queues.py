@@ -1,4 +1,4 @@
-"""Look-up of slots that follow the lengths of the records, by a call back to the plan."""
+"""Look-up of slots that follow the lengths of the records, by a callback to the plan."""
 
 from __future__ import annotations
 

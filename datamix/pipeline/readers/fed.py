@@ -66,7 +66,7 @@ class RowsReader(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Fed:
-    """The reader of a mix of which some sources are read on the host, by a call back from the compiled program.
+    """The reader of a mix of which some sources are read on the host, by a callback from the compiled program.
 
     Attributes:
       specs: The spec of the fed records of each storage group; empty where there are none; static.
@@ -157,7 +157,7 @@ class Stagings:
         return staged
 
 
-_failed: deque[DatamixError] = deque(maxlen=16)  # by call backs; XLA passes on their text alone
+_failed: deque[DatamixError] = deque(maxlen=16)  # by callbacks; XLA passes on their text alone
 
 
 def _read(words: jax.Array) -> tuple[tuple[FlatRows, ...], np.ndarray]:
@@ -186,7 +186,7 @@ def _read(words: jax.Array) -> tuple[tuple[FlatRows, ...], np.ndarray]:
 
 @contextmanager
 def failures_named() -> Iterator[None]:
-    """Raise what ended a call back as it was: XLA raises another error, with the text of this one among much else.
+    """Raise what ended a callback as it was: XLA raises another error, with the text of this one among much else.
 
     Raises:
       DatamixError: A record could not be read.
@@ -203,5 +203,5 @@ def failures_named() -> Iterator[None]:
 
 
 def _is_unknown(record: logging.LogRecord) -> bool:
-    """Whether JAX's log of an error in a call back says something that no error of datamix says."""
+    """Whether JAX's log of an error in a callback says something that no error of datamix says."""
     return not (record.exc_info and isinstance(record.exc_info[1], DatamixError))
