@@ -133,9 +133,11 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     random = np.random.default_rng(seed)
     data = _Data(evidence)
     fits = [models(evidence.source_of[name]) for name in evidence.metrics]
-    trials = {name: _try(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)}
-    squares = np.stack([data.judged * trial.errors**2 for trial in trials.values()])
-    errors = dict(zip(trials, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
+    validations = {
+        name: _validate(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)
+    }
+    squares = np.stack([data.judged * validation.errors**2 for validation in validations.values()])
+    errors = dict(zip(validations, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
     model = min(errors, key=errors.__getitem__)
     if errors["constant"] <= 1.15 * errors[model]:
         model = "constant"
@@ -149,8 +151,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         for fit, *each in zip(fits, data.values[:, None], data.weights[:, None], strict=True)
     ]
     drawn = [
-        (name, int(number), _bootstrap(data, [each[name] for each in fits], trials[name], number, random))
-        for name, number in zip(trials, np.bincount(chosen, minlength=len(trials)), strict=True)
+        (name, int(number), _bootstrap(data, [each[name] for each in fits], validations[name], number, random))
+        for name, number in zip(validations, np.bincount(chosen, minlength=len(validations)), strict=True)
         if number
     ]
 
@@ -183,7 +185,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     at_tried = goal_at(point, data.ratios[None])[0]
     at_best = np.stack([each.predict(best[None, None])[0] for each in point])
-    noise, freedom = (data.noise, data.freedom) if data.freedom >= 3 else _noise(data, trials.values(), at_best, random)
+    noise, freedom = (
+        (data.noise, data.freedom) if data.freedom >= 3 else _noise(data, validations.values(), at_best, random)
+    )
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
     low, high = data.ratios.min(0), data.ratios.max(0)
     at_low, at_high = (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
@@ -224,8 +228,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """A model where it has been measured.
+class _Validation:
+    """A model that was fitted without each ratio in turn, where it has been measured.
 
     Attributes:
       predicted: The predicted metrics, standardised, [K, N].
@@ -240,7 +244,7 @@ class _Trial:
     parameters: np.ndarray
 
 
-def _try(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Trial:
+def _validate(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Validation:
     size = len(data.ratios)
     seen = np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
     rows = zip(fits, data.values, data.weights, strict=True)
@@ -248,11 +252,11 @@ def _try(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Trial:
     predictions = np.stack([each.predict(data.ratios[None]) for each in fitted])  # [K, 1 + N, N]
     without = np.diagonal(predictions[:, 1:], axis1=1, axis2=2)
     errors = np.where(data.measured, data.goals - data.goal(without[:, None])[0], 0)
-    return _Trial(predictions[:, 0], data.values - without, errors, np.array([each.parameters for each in fitted]))
+    return _Validation(predictions[:, 0], data.values - without, errors, np.array([each.parameters for each in fitted]))
 
 
 def _noise(
-    data: _Data, trials: Iterable[_Trial], at_best: np.ndarray, random: np.random.Generator
+    data: _Data, validations: Iterable[_Validation], at_best: np.ndarray, random: np.random.Generator
 ) -> tuple[float, float]:
     """The deviation of the goal at the best ratio, where few ratios have several jobs, and its degrees of freedom.
 
@@ -263,10 +267,10 @@ def _noise(
     number = data.counts.astype(bool).sum(1)
     weights = data.weights * (data.counts.sum(1) / data.weights.sum(1))[:, None]
     least = np.inf
-    for trial in trials:
-        free = number - trial.parameters
+    for validation in validations:
+        free = number - validation.parameters
         enough = (free >= np.minimum(_SPARE, (number - 1) / 2)).all()
-        rest = (data.values - trial.predicted) * np.sqrt(weights / np.maximum(free, 1)[:, None])
+        rest = (data.values - validation.predicted) * np.sqrt(weights / np.maximum(free, 1)[:, None])
         spread = np.sqrt((rest**2).sum(1, keepdims=True)) + 1e-12
         if enough and (size := np.log(spread).mean()) < least:
             least, deviations, parts, freedom = size, spread, rest / spread, free.mean()
@@ -278,17 +282,21 @@ def _noise(
 
 
 def _bootstrap(
-    data: _Data, fits: Sequence[Callable[..., Fitted]], trial: _Trial, number: int, random: np.random.Generator
+    data: _Data,
+    fits: Sequence[Callable[..., Fitted]],
+    validation: _Validation,
+    number: int,
+    random: np.random.Generator,
 ) -> list[Fitted]:
     """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
 
     The median, which is 1.5 deviations of normal ones, counts as much as a ratio's own: a residual may be small by
     chance, and that of a corner, which is far from all others, says little of noise.
     """
-    usual = 1.5 * np.median(np.abs(trial.left_out[:, data.measured]), 1, keepdims=True)
-    residuals = np.sqrt((np.minimum(trial.left_out**2, 4 * usual**2) + usual**2) / 2)
+    usual = 1.5 * np.median(np.abs(validation.left_out[:, data.measured]), 1, keepdims=True)
+    residuals = np.sqrt((np.minimum(validation.left_out**2, 4 * usual**2) + usual**2) / 2)
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
-    values = trial.predicted[:, None] + residuals[:, None] * noise
+    values = validation.predicted[:, None] + residuals[:, None] * noise
     return [
         fit(data.ratios, each, np.broadcast_to(weight, each.shape), random)
         for fit, each, weight in zip(fits, values, data.weights, strict=True)
