@@ -129,8 +129,8 @@ class Checkpoints:
         with self._damage(step):
             written = json.loads((path / _DIGESTS).read_bytes())
             files = {each.relative_to(path).as_posix(): each for each in sorted(path.rglob("*")) if each.is_file()}
-            found = {name: _digest(each.read_bytes()) for name, each in files.items() if name != _DIGESTS}
-            if changed := sorted(name for name in {*written, *found} if written.get(name) != found.get(name)):
+            digests = {name: _digest(each.read_bytes()) for name, each in files.items() if name != _DIGESTS}
+            if changed := sorted(name for name in {*written, *digests} if written.get(name) != digests.get(name)):
                 raise ValueError(f"{changed[0]} is not what was written")
         self._whole.add(step)
 

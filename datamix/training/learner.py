@@ -155,8 +155,9 @@ class Learner:
         if getattr(outputs, "shape", None) != expected:
             shape = ", ".join(["batch", *map(str, expected[1:])])
             kind = "numbers" if expected == (2, 1) else "logits"
-            given = f"for two {what if what != task.leaf else 'records'} it gave {outputs}"
-            raise ConfigError(f"it must give {kind} [{shape}]; {given}", key="model", value=self._name)
+            records = what if what != task.leaf else "records"
+            text = f"it must give {kind} [{shape}]; for two {records} it gave {outputs}"
+            raise ConfigError(text, key="model", value=self._name)
 
     @property
     def _name(self) -> str:

@@ -89,7 +89,7 @@ class Queues(Period):
         least = stretch * self._stretch - width
         sums = np.arange(_COMPARED) * width // _COMPARED  # beyond `least`
         counts = np.zeros((len(self.shares), _COMPARED), np.int64)
-        given, total = np.zeros((len(self.shares), _COMPARED)), np.zeros(_COMPARED)
+        amounts, total = np.zeros((len(self.shares), _COMPARED)), np.zeros(_COMPARED)
         for source in self._active:
             share = self.shares[source]
             whole, rest = divmod(share.numerator * least, share.denominator)
@@ -99,10 +99,10 @@ class Queues(Period):
             ends = self._summed(source, number, wanted[-1])
             nearest = np.searchsorted((ends[1:] + ends[:-1]) / 2, wanted, side="right")
             counts[source] = number - self.base[source] + nearest
-            given[source] = ends[nearest] - ahead  # beyond the share of `least`
-            total += given[source]
+            amounts[source] = ends[nearest] - ahead  # beyond the share of `least`
+            total += amounts[source]
         shares = np.asarray([float(share) for share in self.shares])
-        best = int(np.abs(given - shares[:, None] * total).max(axis=0).argmin())
+        best = int(np.abs(amounts - shares[:, None] * total).max(axis=0).argmin())
         return tuple(counts[:, best].tolist())
 
     def _summed(self, source: int, number: int, most: float) -> np.ndarray:
@@ -117,9 +117,9 @@ class Queues(Period):
         """The slots of a stretch: the source of each, int32, and its number among the source's here, int64."""
         begin, end = self.begin(stretch), self.begin(stretch + 1)
         first = [base + count for base, count in zip(self.base, begin, strict=True)]
-        given = [self.lengths.summed(i, count) - self._summed_base[i] for i, count in enumerate(first)]
-        total = sum(given)
-        ahead = [float(amount - share * total) for amount, share in zip(given, self.shares, strict=True)]
+        amounts = [self.lengths.summed(i, count) - self._summed_base[i] for i, count in enumerate(first)]
+        total = sum(amounts)
+        ahead = [float(amount - share * total) for amount, share in zip(amounts, self.shares, strict=True)]
         counts = [later - before for later, before in zip(end, begin, strict=True)]
         source_of = by_length(self.shares, self.lengths.of, first, sum(counts), ahead=ahead, counts=counts)
         if self.window > 1:
