@@ -90,10 +90,8 @@ def permuted(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoc
     window, whole, special = of(tables.window), of(tables.whole), key
     if kind == "blocks":
         # The short window, with the short block, stands at any place among the others; count as if it were the last.
-        special, rest = (
-            fold((key[1], key[0]), whole),
-            of(tables.rest),
-        )  # words swapped: differs from the key of every window
+        special = fold((key[1], key[0]), whole)  # words swapped: the key of no window
+        rest = of(tables.rest)
         begin = multiply_high(special[0], whole + np.uint32(1)) * window
         within = index - begin  # wraps round, to large numbers, for what comes before it
         later = on.where(index < begin, index, index - rest)
