@@ -145,7 +145,7 @@ class OpenSource:
         return number or names or len(self.source.class_names) or of_source
 
     def whole_labels(self) -> list[np.ndarray]:
-        """The labels of the whole dataset, of which this source may be a part."""
+        """The labels of the whole dataset, of which this may be a part: an array [records, …] for each split."""
         whole = self.source
         while isinstance(whole, Selected):  # what is `Sliced` knows them itself
             whole = whole.source
@@ -172,7 +172,7 @@ class OpenSource:
         return reads_whole(self.source)
 
     def read_leaf(self, leaf: str) -> np.ndarray:
-        """One leaf of all its records, as it lies in the source."""
+        """One leaf of all its records, as it lies in the source, shape [num_records, *leaf shape]."""
         with naming(self.name):
             return read_leaf(self.source, leaf, self.num_records)
 

@@ -74,5 +74,5 @@ class Demand:
 
     @property
     def active(self) -> np.ndarray:
-        """The ids of the sources that take part, ascending, int32."""
+        """The ids of the sources that take part, ascending, int32 [num_active]."""
         return np.flatnonzero([bool(share) for share in self.shares]).astype(np.int32)

@@ -178,7 +178,7 @@ class Shuffle:
         return self.drawn(*words, permuted(self.kind, self.tables, _HOST, *words))
 
     def drawn(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray, record: np.ndarray) -> np.ndarray:
-        """The same as the last argument, but for sources whose records are drawn."""
+        """The records, but for sources whose records are drawn, int64 [count]; for the arguments, see `sample`."""
         if self.tables.samples is not None:
             words = source, epoch.astype(np.uint32), index.astype(np.uint32), record.astype(np.uint32)
             record = sample(self.tables.samples, self.tables.keys, _HOST, *words, shuffled=self.kind != "none")

@@ -160,7 +160,12 @@ def samples(
 def histograms(
     path: Path | None, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str
 ) -> Figure:
-    """Draw how numbers are distributed, by their names: the values of each source that has it, overlaid."""
+    """Draw how numbers are distributed: a panel for each, with the values of the sources that have it overlaid.
+
+    Args:
+      values: By the title of each panel, the values of each source by its name, of any shape.
+      names: The names of all sources, whose order says their colours.
+    """
     from matplotlib.patches import Patch
 
     columns = min(4, len(values))

@@ -71,7 +71,7 @@ class LabelledSource(Source, Protocol):
     """A source that may hand out a part of its dataset, and knows the labels of all of it."""
 
     def whole_labels(self) -> np.ndarray:
-        """The leaf `label` of every record of the dataset, those of other splits and slices included."""
+        """The leaf `label` of every record of the dataset, shape [records, *leaf shape], other splits included."""
         ...
 
 
@@ -123,7 +123,7 @@ class PartOfSource:
 
     @property
     def places(self) -> Callable[[np.ndarray], list[str]] | None:
-        """What says where each record lies, if the source does."""
+        """What says where records lie, a text for each, by their indices, int64 [count]; None if nothing does."""
         places = getattr(self.source, "places", None)
         return None if places is None else lambda indices: places(self._of_whole(indices))
 
@@ -152,7 +152,7 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
 
 
 def taken(source: Source, indices: np.ndarray) -> Arrays:
-    """Some records of a source, by their numbers."""
+    """Some records of a source, by their indices, int64 [count]: leaf name to array, shape [count, *leaf shape]."""
     out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in source.spec.items()}
     source.take(indices, out)
     return out
@@ -168,7 +168,10 @@ def take_all(source: Source, count: int) -> Arrays:
 
 
 def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
-    """One leaf of the first records of a source; of one without a `read()`, the others are not asked for."""
+    """One leaf of the first records of a source, shape [count, *leaf shape].
+
+    Of a source without a `read()`, the other leaves are not asked for.
+    """
     count = source.num_records if count is None else count
     if reads_whole(source):
         return read_all(source, count)[leaf]
@@ -187,7 +190,8 @@ def chunks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, A
     """The first records of a source in chunks that fit into a processor's cache.
 
     Yields:
-      The number of the chunk's first record, and its records, leaf name to array; the next chunk overwrites them.
+      The number of the chunk's first record, and its records, leaf name to array, shape [chunk, *leaf shape]; the next
+      chunk overwrites them.
     """
     size = max(1, _CHUNK_BYTES // max(bytes_of(source.spec), 1))
     if reads_whole(source):

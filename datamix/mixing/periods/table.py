@@ -50,7 +50,7 @@ class Table(Period):
 
     @classmethod
     def unrolled(cls, source_of: np.ndarray, num_sources: int, slots: int = SHORT_TABLE_SLOTS) -> Table:
-        """The same endless sequence, from a table of about `slots` slots if the sequence is shorter."""
+        """The sequence that repeats `source_of`, int [length], in a table of about `slots` slots if it is shorter."""
         return cls(np.tile(source_of, max(1, slots // len(source_of))).astype(np.int32), num_sources)
 
     def shuffled(self, order: np.ndarray) -> Table:
@@ -69,7 +69,7 @@ class Table(Period):
 
     @cached_property
     def slots(self) -> list[np.ndarray]:
-        """The slots of each source, ascending."""
+        """The slots of each source within `length`, ascending, int64 [quota] each."""
         order = np.argsort(self.source_of, kind="stable")
         return np.split(order, np.cumsum(self.quota)[:-1])
 
