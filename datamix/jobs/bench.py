@@ -37,7 +37,7 @@ _PATHS: dict[xla.Path, str] = {
     "fast": "fast, with calls of JAX and XLA that are not documented",
     "portable": "portable, as the installed JAX lacks the calls that the fast path takes",
 }
-_STAGES = {
+_PARTS = {
     "plan": "which record stands where",
     "read": "reading records on the host",
     "gather": "copying records together",
@@ -51,8 +51,8 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
 
     Returns:
       The report, with `bench`: the speed of the loop, in samples and in bytes; the path that it took; the speed of
-      merely filling the same bytes, and the share of it that is reached; nanoseconds a record in each stage, each run
-      by itself. Where there is more than one core stages overlap, and their sum may be more than the loop takes.
+      merely filling the same bytes, and the share of it that is reached; nanoseconds a record in each part, each run
+      by itself. Where there is more than one core parts overlap, and their sum may be more than the loop takes.
     """
     if not 0 < seconds <= _MOST_S:
         raise ConfigError(f"it is above 0, and {_MOST_S:,} or less", key="bench.seconds", value=seconds)
@@ -63,7 +63,7 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     with contextlib.closing(pipeline.iterator()) as iterator:
         seconds_of = _measured(_tasks(pipeline, iterator), seconds)
     computed = max(seconds_of["computed"], seconds_of["gather"])
-    stages = {
+    parts = {
         "plan": seconds_of["plan"],
         **({"read": seconds_of["read"]} if "host" in pipeline.placements.values() else {}),
         "gather": seconds_of["gather"],
@@ -80,21 +80,21 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "gb_per_s": rate * record_bytes / 1e9,
         "fill_gb_per_s": record_bytes / seconds_of["fill"] / 1e9,
         "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
-        "ns_per_sample": {stage: time_s * 1e9 for stage, time_s in stages.items()},
+        "ns_per_sample": {part: time_s * 1e9 for part, time_s in parts.items()},
     }
     fed = iterator.metrics()
     measured["fed"] = {key: fed[key] for key in ("waited_s", "window_fill", "last_source", "read_s")}
     measured["fed"]["bytes_per_s"] = fed["bytes_per_record"] * rate
     report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
     report |= {"samples_per_s": rate, "figure": "bench.png", "bench": measured}
-    rows = [(stage, f"{stages[stage] * 1e9:,.0f}", what) for stage, what in _STAGES.items() if stage in stages]
-    out.print(table("Nanoseconds a sample, each stage by itself", ["stage", "ns", "what it does"], rows))
+    rows = [(part, f"{parts[part] * 1e9:,.0f}", what) for part, what in _PARTS.items() if part in parts]
+    out.print(table("Nanoseconds a sample, each part by itself", ["part", "ns", "what it does"], rows))
     out.print(f"Path: {_PATHS[xla.path()]}.")
     _print_fed(out, pipeline, measured["fed"])
     reached = f"{percent(measured['share_of_fill'])} of the {measured['fill_gb_per_s']:.2f} GB/s of filling these bytes"
     speed = f"{rate:,.0f} samples/s in batches of {config.batch_size}"
     out.print(f"{speed}: {measured['gb_per_s']:.2f} GB/s, {reached}.")
-    figures.stages(directory / "bench.png", measured["ns_per_sample"], f"{speed}, {reached}")
+    figures.parts_of_time(directory / "bench.png", measured["ns_per_sample"], f"{speed}, {reached}")
     out.print(f"Report: {write_report(directory, report)}\nFigure: {directory / 'bench.png'}")
     return report
 

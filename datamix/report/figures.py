@@ -193,15 +193,15 @@ def histograms(
     return figure
 
 
-def stages(path: Path, times: Mapping[str, float], title: str) -> None:
-    """Draw how the time of one sample divides among stages, as one bar; nanoseconds by stage."""
+def parts_of_time(path: Path, times: Mapping[str, float], title: str) -> None:
+    """Draw how the time of one sample divides among parts of the work, as one bar; nanoseconds by part."""
     figure = canvas(9, 2.2)
     axis = figure.add_subplot()
     begin = 0.0
-    for stage, time in times.items():
-        axis.barh(0, time, left=begin, height=0.6, label=f"{stage}: {time:,.0f} ns")
+    for part, time in times.items():
+        axis.barh(0, time, left=begin, height=0.6, label=f"{part}: {time:,.0f} ns")
         begin += time
-    axis.set(yticks=[], xlabel="nanoseconds a sample, each stage by itself", xlim=(0, max(begin, 1)))
+    axis.set(yticks=[], xlabel="nanoseconds a sample, each part by itself", xlim=(0, max(begin, 1)))
     axis.spines[["left", "top", "right"]].set_visible(False)
     axis.legend(ncols=len(times), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=10)

@@ -53,8 +53,8 @@ def test_a_plan_is_drawn_over_its_steps(tmp_path):
     assert (pixels != other).any()
 
 
-def test_stages_are_one_bar(tmp_path):
-    figures.stages(tmp_path / "bench.png", {"plan": 10.0, "gather": 0.0, "operators": 30.0}, "1 sample/s")
+def test_parts_of_the_time_are_one_bar(tmp_path):
+    figures.parts_of_time(tmp_path / "bench.png", {"plan": 10.0, "gather": 0.0, "operators": 30.0}, "1 sample/s")
     pixels = imread(tmp_path / "bench.png")[..., :3]
     colours = np.asarray([(31, 119, 180), (44, 160, 44)]) / 255  # of the first and the third stage
     blue, green = ((np.abs(pixels - colour) < 0.01).all(axis=2).sum() for colour in colours)
