@@ -10,7 +10,8 @@ A mix is a pure function of (config, seed, position). The tour, in the order in 
 * `mixing` turns weights, an order and a stop into a `Plan`: position -> (source, epoch, record).
 * `operators` are pure functions on one record; `pipeline` compiles them, and hands out batches from any position.
 * `config` checks what Hydra composes, and `builder` makes pipelines of it; `registry` holds the names it may build.
-* `training` learns from a mix, `sweeps` compare mixes, and `jobs` are what the command line runs.
+* `interop` hands batches to other libraries, and `testing` checks parts of your own.
+* `training` learns from a mix, `sweeps` compare mixes, and `jobs` are what the command line runs; `report` shows it.
 
 The words:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -51,6 +52,13 @@ def test_no_imports_go_round_in_a_circle() -> None:
     modules = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(modules) > 200
     TopologicalSorter(modules).prepare()
+
+
+@pytest.mark.parametrize("folder", ["builder", "config", "mixing", "pipeline", "report", "sweeps", "training"])
+def test_the_docstring_of_a_folder_names_what_is_in_it(folder: str) -> None:
+    paths = [path for path in (PACKAGE / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    text = ast.get_docstring(ast.parse(_text(PACKAGE / folder / "__init__.py"))) or ""
+    assert {path.stem for path in paths} - {"__init__"} - set(re.findall(r"`(\w+)`", text)) == set()
 
 
 def _text(path: Path) -> str:

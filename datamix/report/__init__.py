@@ -1,1 +1,5 @@
-"""Reports of jobs: files, tables, figures."""
+"""Reports of jobs: files, tables, figures.
+
+`contents` puts `report.json` together, and `files` writes whole files. `console` and `progress` print. `figures`
+draws, for `curves` of training and `samples` of a mix, too; `records` and `tokens` show single records.
+"""
