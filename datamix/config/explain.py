@@ -13,10 +13,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from datamix.config.check import BY_SOURCE, belongs_to, keys_below, unknown_key
+from datamix.config.check import BY_SOURCE, belongs_to, keys_below, keys_of, unknown_key
 from datamix.config.files import choices_of, homes
 from datamix.config.own_data import advice
 from datamix.config.renamed import TARGET
+from datamix.config.schema import AdaptConfig
 from datamix.errors import ConfigError, first_line, hint
 
 # What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
@@ -132,6 +133,10 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
         parent, _, name = missing.rpartition(".")
         node = getattr(cause, "parent_node", None)
         known = [str(name) for name in node if name != TARGET] if isinstance(node, DictConfig) else []
+        is_policy = parent == "adapt" and isinstance(node, DictConfig) and TARGET in node
+        if is_policy and missing in {each.path for each in keys_of(AdaptConfig).values()}:
+            mend = f"Write it there, or +{key}=… here."
+            return ConfigError("the file of this policy does not have it", key=key, hint=mend)
         if choices := (chosen := _chosen_by(missing)).get(name):
             return belongs_to(choices, key)
         known += difflib.get_close_matches(name, chosen.keys() - {*known}, n=1)

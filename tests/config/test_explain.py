@@ -35,6 +35,20 @@ def test_an_override_that_cannot_be(override: str, key: str, sentence: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_setting_of_every_policy_that_a_file_of_ones_own_lacks(tmp_path: Path) -> None:
+    (tmp_path / "adapt").mkdir()
+    (tmp_path / "adapt" / "mine.yaml").write_text("_target_: mine\npower: 2\n")
+    with pytest.raises(ConfigError) as caught:
+        compose(["adapt=mine", "adapt.every=5"], config_dir=tmp_path)
+    sentence = "the file of this policy does not have it. Write it there, or +adapt.every=… here."
+    assert str(caught.value) == f"adapt.every: {sentence}"
+    assert compose(["adapt=mine", "+adapt.every=5"], config_dir=tmp_path).adapt.every == 5
+    with pytest.raises(ConfigError, match=r"^adapt\.rate: it belongs to adapt=doremi\."):
+        compose(["adapt=mine", "adapt.rate=5"], config_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"^adapt\.every: it belongs to adapt=ado or "):
+        compose(["adapt=none", "adapt.every=5"])
+
+
 def test_what_is_not_known_is_said_in_one_line() -> None:
     from omegaconf.errors import OmegaConfBaseException
 
