@@ -19,7 +19,7 @@ from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Mix, Output, chunk_program, rows_of, tensors
+from datamix.pipeline.iterator import Output, PipelineLike, chunk_program, rows_of, tensors
 from datamix.pipeline.locate import Located
 from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed
@@ -53,7 +53,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
     _reported: Totals | None = None
 
-    def __init__(self, pipeline: Mix, rows: slice, output: Output) -> None:
+    def __init__(self, pipeline: PipelineLike, rows: slice, output: Output) -> None:
         assert pipeline.adapt is not None
         self._pipeline, self._adapt, self._compiled, self._rows = pipeline, pipeline.adapt, pipeline.compiled, rows
         self._output, self._to_torch = output, tensors() if output == "torch" else None

@@ -47,7 +47,7 @@ _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, t
 _SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
 
-class Mix(Protocol):
+class PipelineLike(Protocol):
     """What iterators read of a `Pipeline`, which makes them."""
 
     plan: Plan
@@ -82,7 +82,7 @@ def span_steps(program: Program, stride: int = 1) -> int:
     return steps * max(1, _SPAN_RECORDS // (steps * program.batch_size))
 
 
-def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
+def loop_of(mix: PipelineLike, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
     """What a loop over a mix computes in one call, and how many batches it locates in one.
 
     Args:
@@ -157,7 +157,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        pipeline: Mix,
+        pipeline: PipelineLike,
         *,
         start: int,
         rows: Callable[[int], slice],
@@ -201,7 +201,7 @@ class BatchIterator(Iterator[Batch]):
         self._is_closed = False
         self._seek(start)
 
-    def _adopt(self, pipeline: Mix) -> None:
+    def _adopt(self, pipeline: PipelineLike) -> None:
         """Take from a pipeline, or one of the same data under another plan."""
         self._pipeline, self._batching = pipeline, pipeline.batching
         self._compiled, self._plan, self._end = pipeline.compiled, pipeline.plan, self._batching.num_batches

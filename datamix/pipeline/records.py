@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datamix.pipeline.iterator import Mix
+from datamix.pipeline.iterator import PipelineLike
 from datamix.spec import Arrays, Batch
 
 _NUM_KEPT = 4  # batches: libraries read a little ahead, in several threads
@@ -25,12 +25,12 @@ class Records:
       pipeline: The pipeline, which may be endless: any record can be asked for then, and there is no length.
     """
 
-    def __init__(self, pipeline: Mix) -> None:
+    def __init__(self, pipeline: PipelineLike) -> None:
         self._pipeline = pipeline
         self._kept: OrderedDict[int, Batch] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Records], tuple[Mix]]:
+    def __reduce__(self) -> tuple[type[Records], tuple[PipelineLike]]:
         return type(self), (self._pipeline,)
 
     def __len__(self) -> int:
