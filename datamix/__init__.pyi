@@ -6,6 +6,7 @@ from datamix.errors import ConfigError as ConfigError
 from datamix.errors import DataError as DataError
 from datamix.errors import DatamixError as DatamixError
 from datamix.errors import InstallationError as InstallationError
+from datamix.errors import PluginError as PluginError
 from datamix.errors import RegistryError as RegistryError
 from datamix.errors import ResourceError as ResourceError
 from datamix.errors import SpecError as SpecError

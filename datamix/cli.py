@@ -47,7 +47,7 @@ from datamix.config.hydra_node import check_hydra_node
 from datamix.config.parse import parse, without_hydra
 from datamix.config.paths import with_absolute_paths
 from datamix.config.renamed import TARGET
-from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, printable
+from datamix.errors import ConfigError, DatamixError, InstallationError, ResourceError, expanded, of_plugin, printable
 from datamix.interruption import ended_by
 from datamix.sweeps.preparing import check_jobs, settle
 from datamix.sweeps.watching import JobsFailed, run_recorded, run_watched
@@ -97,7 +97,7 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         shown: Exception = config_error(error)
     else:
-        shown = _lack(error) or error
+        shown = _lack(error) or of_plugin(error) or error
     if full_error or not isinstance(shown, DatamixError):
         raise error
     with suppress(OSError, ResourceError), _printing():  # what waits in the buffer of an output that is full is dropped

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import sysconfig
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
@@ -94,6 +95,10 @@ class ResourceError(DatamixError):
     """Raised when the machine has no more of what a job needs: memory, room on a disk, an output to write to."""
 
 
+class PluginError(DatamixError):
+    """Raised when a command line runs code of a user's own, and that raises an error."""
+
+
 def of_kind(kind: str, text: str) -> DatamixError | None:
     """The error that has been printed or written as its kind and its sentence; None where this is no such kind.
 
@@ -103,6 +108,23 @@ def of_kind(kind: str, text: str) -> DatamixError | None:
     """
     error = globals().get(kind)
     return error(text) if isinstance(error, type) and issubclass(error, DatamixError) else None
+
+
+def of_plugin(error: BaseException) -> PluginError | None:
+    """What code that is neither datamix's nor a library's has raised, by itself or in a library that it calls."""
+    ours, libraries = str(Path(__file__).parent), (*map(sysconfig.get_path, ("stdlib", "purelib")), "<")
+    stack = traceback.extract_tb(error.__traceback__)
+    frames = [each for each in stack if each.filename.startswith(ours) or not each.filename.startswith(libraries)]
+    if isinstance(error, DatamixError) or not frames or (last := frames[-1]).filename.startswith(ours):
+        return None
+    text = f"{last.filename}, line {last.lineno}, in {last.name}, raises {type(error).__name__}: {first_line(error)}"
+    return PluginError(text, hint="HYDRA_FULL_ERROR=1 shows the traceback.")
+
+
+def refuse_keywords(keywords: Mapping[str, object]) -> None:
+    """Refuse overrides that are given as keywords of Python, as in load(source="mnist")."""
+    for key, value in keywords.items():
+        raise ConfigError("overrides are text", key=key, value=value, hint=f'Write "{key}={value}", in quotes.')
 
 
 def of_source(name: str, text: str) -> str:

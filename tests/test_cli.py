@@ -917,3 +917,33 @@ def test_runs_that_begin_in_one_second_have_directories_of_their_own(environment
     assert [process.returncode for process in together] == [0, 0], printed
     reports = [json.loads(path.read_bytes()) for path in tmp_path.glob("outputs/*/report.json")]
     assert sorted(report["seed"] for report in reports) == [0, 1]
+
+
+FAULTY = """
+import datamix
+
+@datamix.operator
+def faulty_for_cli(record):
+    return record | {"image": record["picture"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "told"),
+    [
+        (FAULTY, ["operators=[to_float,faulty_for_cli]"], "line 6, in faulty_for_cli, raises KeyError: 'picture'."),
+        (
+            "import a_module_that_is_nowhere",
+            [],
+            "line 1, in <module>, raises ModuleNotFoundError: No module named 'a_m",
+        ),
+    ],
+)
+def test_what_a_plugin_raises_is_told_with_its_place(call_datamix, tmp_path, monkeypatch, text, overrides, told):
+    (tmp_path / "faulty_plugin.py").write_text(text)
+    arguments = ["plugins=[faulty_plugin]", "source=digits+garments", *overrides]
+    monkeypatch.delitem(sys.modules, "faulty_plugin", raising=False)
+    with registry.registered():
+        mistake = call_datamix(*arguments).mistake
+    assert mistake.startswith(f"PluginError: {tmp_path / 'faulty_plugin.py'}, {told}")
+    assert mistake.endswith(" HYDRA_FULL_ERROR=1 shows the traceback.")

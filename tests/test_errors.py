@@ -45,7 +45,7 @@ def test_a_name_with_one_letter_too_many_is_found(known: list[str], data: st.Dat
 def test_one_except_catches_all_of_them() -> None:
     kinds = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
     ours = {DatamixError, ConfigError, RegistryError, SpecError, DataError, StateError}
-    assert kinds == ours | {datamix.InstallationError, datamix.ResourceError}
+    assert kinds == ours | {datamix.InstallationError, datamix.PluginError, datamix.ResourceError}
     for kind in kinds:
         assert issubclass(kind, DatamixError)
         assert kind is getattr(datamix, kind.__name__, DatamixError)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from omegaconf import OmegaConf
 
@@ -17,7 +17,7 @@ from datamix.config.compose import compose
 from datamix.config.files import conf_dir
 from datamix.config.parse import parse
 from datamix.config.plus import datasets_of
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, refuse_keywords
 from datamix.pipeline.pipeline import Pipeline
 from datamix.sources.mapped import by_reference
 
@@ -28,6 +28,7 @@ def load(
     *overrides: str,
     config_dir: str | Path | None = None,
     sources: Mapping[str, Any] | None = None,
+    **keywords: Never,
 ) -> Pipeline:
     """Build the pipeline that a command line describes.
 
@@ -49,6 +50,7 @@ def load(
     >>> len(pipeline), next(iter(pipeline))["source_id"].tolist()
     (3, [0, 1, 0, 1])
     """
+    refuse_keywords(keywords)
     memory = dict(sources or {})
     for name in memory:
         if (conf_dir() / "dataset" / f"{name}.yaml").exists():

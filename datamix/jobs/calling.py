@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from datamix import errors
 
@@ -33,7 +33,7 @@ class Ran:
         return "".join(f'<img src="data:image/png;base64,{image}" style="max-width:100%">' for image in images)
 
 
-def run(*arguments: str, directory: str | Path | None = None) -> Ran:
+def run(*arguments: str, directory: str | Path | None = None, **keywords: Never) -> Ran:
     """Run a command line in a process of its own, and print what it prints.
 
     Args:
@@ -44,6 +44,7 @@ def run(*arguments: str, directory: str | Path | None = None) -> Ran:
       DatamixError: The command line ends with a mistake; the error is the one that it names.
       RuntimeError: It ends with another error, which is printed.
     """
+    errors.refuse_keywords(keywords)
     if directory is None:
         day = Path("outputs", time.strftime("%Y-%m-%d"))
         day.mkdir(parents=True, exist_ok=True)
@@ -69,15 +70,15 @@ def run(*arguments: str, directory: str | Path | None = None) -> Ran:
     return Ran(Path(directory), json.loads(report.read_text(encoding="utf-8")))
 
 
-def train(*overrides: str, directory: str | Path | None = None) -> Ran:
+def train(*overrides: str, directory: str | Path | None = None, **keywords: Never) -> Ran:
     """Train a model on a mix: `job=train` with these overrides; see `run`."""
-    return run("job=train", *overrides, directory=directory)
+    return run("job=train", *overrides, directory=directory, **keywords)
 
 
-def sweep(*overrides: str, directory: str | Path | None = None) -> Ran:
+def sweep(*overrides: str, directory: str | Path | None = None, **keywords: Never) -> Ran:
     """Run a job for each of the values that overrides list, such as "mix.share.mnist=0.1,0.5"; see `run`.
 
     The job is `job=train`, unless another one is named.
     """
     job = [] if any(override.startswith("job=") for override in overrides) else ["job=train"]
-    return run("-m", *job, *overrides, directory=directory)
+    return run("-m", *job, *overrides, directory=directory, **keywords)

@@ -46,6 +46,13 @@ def test_a_list_of_overrides_is_unpacked() -> None:
         datamix.load(["source=digits"])
 
 
+def test_keywords_are_no_overrides() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^batch_size = 8; overrides are text\. Write \"batch_size=8\", in quotes\.$"
+    ):
+        datamix.load(batch_size=8)  # type: ignore[arg-type]
+
+
 def test_an_experiment_is_loaded_without_its_job(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "study.yaml").write_text(

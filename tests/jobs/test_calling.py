@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,3 +37,11 @@ def test_a_sweep_of_training() -> None:
 def test_a_mistake_is_the_error_that_the_command_line_names() -> None:
     with pytest.raises(ConfigError, match=r"^batch\.size = 0; it is 1 or more\.$"):
         datamix.run("job=plan", "batch.size=0")
+
+
+@pytest.mark.parametrize("call", [datamix.run, datamix.train, datamix.sweep])
+def test_keywords_are_no_overrides(call: Callable[..., object]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^source = 'digits'; overrides are text\. Write \"source=digits\", in quotes\.$"
+    ):
+        call(source="digits")
