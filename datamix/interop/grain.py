@@ -7,7 +7,7 @@ from typing import Any
 
 from datamix.errors import ConfigError, not_installed
 from datamix.pipeline.iterator import BatchIterator
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, require_loadable
 from datamix.pipeline.records import Records
 from datamix.spec import Arrays, Batch
 
@@ -25,6 +25,7 @@ def dataset(pipeline: Pipeline) -> grain.MapDataset[Arrays]:
     >>> [int(record["label"]) for record in dataset(pipeline)[4:6]]
     [4, 5]
     """
+    require_loadable(pipeline)
     return grain.MapDataset.source(_Source(pipeline.records()))
 
 
@@ -36,7 +37,7 @@ def batches(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> grain.Ite
     >>> [batch["label"].tolist() for batch in batches(pipeline)]
     [[0, 1, 2, 3], [4, 5, 6, 7]]
     """
-    pipeline.require_known("a loader tells none")
+    require_loadable(pipeline)
     pipeline.batching.check_shard(shard)
     return _Batches(pipeline, shard)
 

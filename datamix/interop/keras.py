@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from datamix.errors import ConfigError, hint, not_installed
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, require_loadable
 
 try:
     import keras
@@ -31,7 +31,7 @@ def dataset(
     Raises:
       ConfigError: There is no such leaf.
     """
-    pipeline.require_known("a loader tells none")
+    require_loadable(pipeline)
     leaves = [inputs] if isinstance(inputs, str) else list(inputs)
     for key, leaf in [*(("inputs", leaf) for leaf in leaves), ("targets", targets)]:
         if leaf is not None and leaf not in pipeline.spec:

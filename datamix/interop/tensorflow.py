@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from datamix.errors import not_installed
 from datamix.pipeline.batching import shard_rows
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, require_loadable
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,7 +27,7 @@ def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.D
         import tensorflow as tf
     except ImportError as error:
         raise not_installed("datamix.interop.tensorflow", "TensorFlow", "prepare") from error
-    pipeline.require_known("a loader tells none")
+    require_loadable(pipeline)
     batching = pipeline.batching
     batching.check_shard(shard)
     whole = shard_rows(batching.batch_size, *shard)

@@ -9,7 +9,7 @@ import jax
 from datamix.errors import ConfigError, StateError, not_installed
 from datamix.pipeline import xla
 from datamix.pipeline.iterator import BatchIterator
-from datamix.pipeline.pipeline import Pipeline
+from datamix.pipeline.pipeline import Pipeline, require_loadable
 from datamix.pipeline.state import State
 
 try:
@@ -51,7 +51,7 @@ def dataset(
     >>> len(batches), batches[0]["image"].shape, batches[0]["label"].dtype
     (2, torch.Size([4, 3, 4, 4]), torch.int64)
     """
-    pipeline.require_known("a loader tells none")
+    require_loadable(pipeline)
     if shard is not None:
         pipeline.batching.check_shard(shard)
     return TorchDataset(pipeline, shard, channels_first, label_dtype, copy)

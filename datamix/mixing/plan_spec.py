@@ -154,6 +154,10 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     """Check the inputs of a plan, and look up what they name."""
     if not spec.sizes:
         raise ConfigError("a mix needs at least one source.")
+    of_names = spec.sizes.values() if isinstance(spec.sizes, Mapping) else [None]
+    if not all(isinstance(size, int | np.integer) for size in of_names):
+        text = "it is the number of records of each source, by name, as in {'a': 500, 'b': 300}"
+        raise ConfigError(text, key="sizes", value=spec.sizes)
     fill = registry.lookup("order", spec.order)
     stop = _stop(spec.stop)
     if spec.samples is not None and spec.samples < 1:

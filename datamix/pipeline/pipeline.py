@@ -593,3 +593,11 @@ def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) 
         text = f"this pipeline was pickled under another configuration: {in_words(changed)}"
         raise StateError(f"{text}; make it again with datamix.load or datamix.mix.")
     return pipeline
+
+
+def require_loadable(pipeline: object) -> None:
+    """Refuse what gives a loader no batches: a pipeline whose batches follow the losses, or no pipeline at all."""
+    if not isinstance(pipeline, Pipeline):
+        text = "it is a pipeline, as datamix.load and datamix.mix return it"
+        raise ConfigError(text, key="pipeline", value=pipeline)
+    pipeline.require_known("a loader tells none")

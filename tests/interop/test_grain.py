@@ -72,3 +72,11 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(datamix.InstallationError, match=r"datamix.interop.grain needs Grain: pip install .*grain"):
         _ = datamix.interop.grain
+
+
+def test_what_is_no_pipeline() -> None:
+    with pytest.raises(
+        datamix.ConfigError,
+        match=r"^pipeline = 'mix'; it is a pipeline, as datamix\.load and datamix\.mix return it\.$",
+    ):
+        datamix.interop.grain.dataset("mix")

@@ -89,3 +89,11 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "datamix.interop.keras", raising=False)
     with pytest.raises(datamix.InstallationError, match=r"datamix\.interop\.keras needs Keras: pip install .*keras"):
         importlib.import_module("datamix.interop.keras")
+
+
+def test_what_is_no_pipeline() -> None:
+    with pytest.raises(
+        datamix.ConfigError,
+        match=r"^pipeline = 'mix'; it is a pipeline, as datamix\.load and datamix\.mix return it\.$",
+    ):
+        datamix.interop.keras.dataset("mix")

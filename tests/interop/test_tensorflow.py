@@ -51,3 +51,11 @@ def test_what_is_missing_or_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(datamix.InstallationError, match=r"needs TensorFlow: pip install .*prepare"):
         datamix.interop.tensorflow.dataset(pipeline)
+
+
+def test_what_is_no_pipeline() -> None:
+    with pytest.raises(
+        datamix.ConfigError,
+        match=r"^pipeline = 'mix'; it is a pipeline, as datamix\.load and datamix\.mix return it\.$",
+    ):
+        datamix.interop.tensorflow.dataset("mix")

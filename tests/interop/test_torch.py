@@ -237,6 +237,14 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = datamix.interop.torch
 
 
+@pytest.mark.parametrize("wrong", ["mix", [1, 2]])
+def test_what_is_no_pipeline(wrong: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^pipeline = .*; it is a pipeline, as datamix\.load and datamix\.mix return it\.$"
+    ):
+        datamix.interop.torch.dataset(wrong)
+
+
 def test_records_are_a_map_style_dataset() -> None:
     pipeline = mix(stop="all_exhausted")
     loader = torch.utils.data.DataLoader(pipeline.records(), batch_size=8)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, RegistryError
@@ -56,6 +58,15 @@ def test_an_empty_source(order: str, stop: str) -> None:
 def test_a_size_that_is_none(size: int) -> None:
     with pytest.raises(ConfigError, match=rf"^source 'b' has {size} records; a source has at most 2\^32 - 1\.$"):
         Plan({"a": 5, "b": size})
+
+
+@pytest.mark.parametrize("sizes", [[3, 4], "ab", {"a": 3.5}, {"a": "3"}])
+def test_sizes_are_whole_numbers_by_name(sizes: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^sizes = .*; it is the number of records of each source, by name, as in {'a"
+    ):
+        Plan(sizes)
+    assert Plan({"a": np.int32(3), "b": np.int64(3)}).length == 6
 
 
 @pytest.mark.parametrize("samples", [0, -3])
