@@ -189,6 +189,11 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
             mend = f"Write {where}.{name}=[{value}]." if kinds == [list] and "[" not in where else ""
             raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
+        inside = _kinds_inside(hints.get(name))
+        for each in value if inside and isinstance(value, list | tuple) else ():
+            if type(each) in KINDS and not any(is_kind(each, kind) for kind in inside):
+                text = f"each of its values is {' or '.join(KINDS[kind] for kind in inside)}"
+                raise ConfigError(text, key=f"{where}.{name}", value=value)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
         numbers = value if isinstance(value, list | tuple) else [value]
@@ -244,6 +249,12 @@ def _kinds(annotation: Any) -> list[type]:
     if origin in (list, tuple, Sequence):
         return [list]
     return [dict] if origin in (dict, Mapping) else []
+
+
+def _kinds_inside(annotation: Any) -> list[type]:
+    """The types that the values of a list may have, where an annotation allows a list and says it."""
+    parts = typing.get_args(annotation) if _kinds(annotation) != [list] else [annotation]
+    return [kind for part in parts if _kinds(part) == [list] for each in typing.get_args(part) for kind in _kinds(each)]
 
 
 def load_plugins(modules: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -205,6 +205,9 @@ def component(record: Any, key: Any = None, *, size: int, leaf: str = "image") -
 def scaled(record: Any, *, by: Any) -> None: ...
 
 
+def layers(*, hidden: Sequence[int] = (8,), mean: float | list[float] = 0.0) -> None: ...
+
+
 def test_settings_are_the_keywords() -> None:
     assert list(registry.settings(component)) == ["size", "leaf"]
     assert list(registry.settings(registry.lookup("source", "arrays"))) == ["path", "files", "leaves", "split"]
@@ -226,6 +229,12 @@ def test_check_settings() -> None:
     for bad in (float("nan"), [1.0, float("nan")]):
         with pytest.raises(ConfigError, match=r"^operators\.scale\.by = .*nan.*; it is a number, and nan is none\.$"):
             registry.check_settings("operators.scale", scaled, {"by": bad})
+    registry.check_settings("model", layers, {"hidden": [64, 32], "mean": 0.5})
+    registry.check_settings("model", layers, {"hidden": (), "mean": [1, 0.5]})
+    with pytest.raises(ConfigError, match=r"^model\.hidden = \[64, 'x'\]; each of its values is a whole number\.$"):
+        registry.check_settings("model", layers, {"hidden": [64, "x"]})
+    with pytest.raises(ConfigError, match=r"^model\.mean = \[True\]; each of its values is a number\.$"):
+        registry.check_settings("model", layers, {"mean": [True]})
     with pytest.raises(ConfigError, match=r"default\. Write {blur: {size: …}}; blur takes "):
         registry.check_settings("operators[0].blur", component, {"leaf": "x"})
 

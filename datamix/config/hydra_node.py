@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix.config.check import unknown_key
 from datamix.errors import ConfigError, RegistryError
 
 _SAMPLERS = {
@@ -36,6 +38,11 @@ _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|
 
 def check_hydra_node(node: DictConfig) -> None:
     """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging."""
+    schema = ConfigStore.instance().load("hydra/config.yaml").node
+    for part, known in (("", [*schema, "env"]), *((f".{part}", [*schema[part]]) for part in ("job", "run", "sweep"))):
+        for name in OmegaConf.select(node, f"hydra{part}"):
+            if name not in known:  # an override has added it, as in +hydra.run.dri=x, and Hydra would pass over it
+                raise unknown_key(f"hydra{part}.{name}", known)
     for part in ("launcher", "sweeper"):
         if not isinstance(value := node.hydra[part], DictConfig | None):
             mend = f"Write hydra/{part}={value}."

@@ -138,10 +138,14 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
+                shared = ", ".join(each for each in chain.spec if each in other.spec and each != "source_id")
+                mend = f"add {{select: {{leaves: [{shared}]}}}} to source.{has}.operators"
+                if not shared:
+                    mend = "mix records of one kind, or write an operator that gives both the same leaves"
                 left_out = f", or set source.{has}.label=none" if leaf == "label" else ""
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
-                    f"{lacks} has none; choose the leaves of source.{has} with its leaves setting{left_out}."
+                    f"{lacks} has none; {mend}{left_out}."
                 )
             if mine != theirs:
                 raise SpecError(

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from datamix.config.compose import config_loader, prepared
 from datamix.config.hydra_node import check_hydra_node
-from datamix.errors import RegistryError
+from datamix.errors import ConfigError, RegistryError
 
 
 def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
@@ -77,6 +77,25 @@ def test_anything_else_is_refused_by_its_key(overrides: tuple[str, ...], key: st
     with pytest.raises(RegistryError, match=r"nothing but Hydra's own plugins can be built here\.") as caught:
         check_hydra_node(composed(*overrides))
     assert str(caught.value).startswith(key)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+hydra.rum.dir=x", r"^hydra\.rum: there is no key 'rum' in hydra\. Did you mean 'run'\? Known: "),
+        (
+            "+hydra.run.dri=x",
+            r"^hydra\.run\.dri: there is no key 'dri' in hydra\.run\. Did you mean 'dir'\? Known: dir\.$",
+        ),
+        (
+            "+hydra.job.nmae=x",
+            r"^hydra\.job\.nmae: there is no key 'nmae' in hydra\.job\. Did you mean 'name'\? Known: ",
+        ),
+    ],
+)
+def test_a_key_that_hydra_would_pass_over(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_hydra_node(composed(override))
 
 
 @pytest.fixture

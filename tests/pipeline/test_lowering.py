@@ -82,8 +82,26 @@ def test_records_that_do_not_fit(
 
 
 def test_a_leaf_that_one_source_lacks(arrays: dict[str, dict[str, np.ndarray]]) -> None:
-    with pytest.raises(SpecError, match=r"a has a leaf 'label', z has none; choose the leaves of source\.a"):
-        datamix.load(sources={"a": arrays["a"], "z": {"image": arrays["b"]["image"]}})
+    sources = {"a": arrays["a"], "z": {"image": arrays["b"]["image"]}}
+    mend = r"add {select: {leaves: \[image\]}} to source\.a\.operators, or set source\.a\.label=none\."
+    with pytest.raises(SpecError, match=rf"a has a leaf 'label', z has none; {mend}$"):
+        datamix.load(sources=sources)
+    for advised in ("source.a.operators=[{select: {leaves: [image]}}]", "source.a.label=none"):
+        assert set(datamix.load(advised, "batch.size=4", sources=sources).spec) == {"image", "source_id"}
+
+
+def test_sources_without_a_leaf_in_common(arrays: dict[str, dict[str, np.ndarray]]) -> None:
+    images, texts = {"image": arrays["a"]["image"]}, {"tokens": np.zeros((9, 8), np.int32)}
+    mend = r"mix records of one kind, or write an operator that gives both the same leaves\.$"
+    with pytest.raises(SpecError, match=rf"images has a leaf 'image', texts has none; {mend}"):
+        datamix.mix({"images": images, "texts": texts}, batch_size=4)
+
+    def as_features(record: Record) -> Record:
+        values = record["image"].reshape(-1) if "image" in record else record["tokens"]
+        return {"features": values.astype("float32")[:4]}
+
+    pipeline = datamix.mix({"images": images, "texts": texts}, operators=[as_features], batch_size=4)
+    assert pipeline[0]["features"].shape == (4, 4)
 
 
 def test_specs_are_checked_before_data_is_read(arrays: dict[str, dict[str, np.ndarray]]) -> None:
