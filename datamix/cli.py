@@ -317,7 +317,7 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         mend = "--hydra-help lists the flags"
         if any(part.count("{") != part.count("}") for part in arguments):
             mend = "the shell has cut an override at a blank: put quotes around all of it"
-        if flag := re.match("unrecognized arguments: (--[a-zA-Z_-]+)", message):
+        if flag := re.match("unrecognized arguments: (--?[a-zA-Z_-]+)", message):
             near = difflib.get_close_matches(flag[1], parser._option_string_actions, n=1, cutoff=0.8)
             mend = f"did you mean {near[0]}" if near else f"a setting is written key=value, without dashes; {mend}"
         raise ConfigError(f"{message}; {mend}{'?' if mend.startswith('did') else '.'}")

@@ -619,6 +619,14 @@ MISTAKES = {
     "source=mnist:7+fashion:3": "ConfigError: source: 'mnist:7' is not the name of a dataset; write source=mnist+fashi",
     "-m hydra/launcher=processes hydra.launcher.num_processes=two": "ConfigError: hydra.launcher.num_processes = 'two",
     "operators=[normalize]": "ConfigError: operators[0].normalize.mean is missing; it has no default. Write {normalize",
+    "-job=train": "ConfigError: unrecognized arguments: -job=train; a setting is written key=value, without dashes; ",
+    "mix.ratio=70%:30%": "ConfigError: mix.ratio = '70%'; a weight is a number, 0 or more. Write 70.",
+    "-m mix.ratio=[1:1,2:1]": "ConfigError: mix.ratio = '1:1'; a weight is a number, 0 or more. Several, to be "
+    "compared, are -m mix.ratio=1:1,2:1 without brackets.",
+    "stop=5000": "ConfigError: stop = 5000; it is the name of a choice. Known: all_exhausted, exhaust_once, "
+    "first_exhausted, forever. After a number of batches, it is stop.batches=5000 that ends a mix.",
+    "source=https://example.org/a.csv": "ConfigError: source = 'https://example.org/a.csv'; it is a path, and source= "
+    "takes names of datasets. Files are read from this machine: copy them here first.",
     "--config-name none": "ConfigError: there is no config 'none' to begin with; --config-dir DIR adds a folder of you",
 }
 

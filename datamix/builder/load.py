@@ -51,6 +51,8 @@ def load(
     (3, [0, 1, 0, 1])
     """
     refuse_keywords(keywords)
+    if not isinstance(sources, Mapping | None):
+        raise ConfigError(f"sources are given by name, as in {{'a': …}}; this is {type(sources).__name__}.")
     memory = dict(sources or {})
     for name in memory:
         if (conf_dir() / "dataset" / f"{name}.yaml").exists():

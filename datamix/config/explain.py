@@ -76,6 +76,7 @@ def config_error(error: BaseException) -> ConfigError:
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
         mend = "--config-dir DIR adds a folder of your own, and --config-name NAME begins with DIR/NAME.yaml"
         return ConfigError(f"there is no config {match[1]!r} to begin with; {mend}.")
+    text = re.sub(r"(?<=To override a value use 'override )(?=\w)", "/", text)  # Hydra's own advice lacks the slash
     if isinstance(error, YAMLError):
         text += "; a YAML file has key: value, and keys of a group begin in one column, after blanks alone."
     text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
@@ -90,6 +91,8 @@ def _meant(text: str) -> str:
     key, equals, value = text.partition("=")
     if key.startswith("/"):
         return text.lstrip("/")
+    if text == "=" or key.endswith(" ") or value.startswith(" "):
+        return f"{key.strip() or 'key'}={value.strip() or 'value'}, without blanks"
     if value.count("[") > value.count("]"):
         return f"quotes around all of it, which the shell has cut at a blank: '{key}=…'"
     if key.endswith(("operators", "schedule")) and (called := re.match(r"(\[?)(?:\w+,)*(\w+)\(", value)):
@@ -98,8 +101,6 @@ def _meant(text: str) -> str:
         return f"one comma between values, and no blanks: {key}={','.join(filter(None, value.split(',')))}"
     if equals and value:
         return f"""key=value, and quotes around a value with special characters: "{key}='{value}'\""""
-    if text == "=":
-        return "key=value, without blanks"
     if text in _WORDS:
         return _WORDS[text]
     for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):
@@ -176,4 +177,7 @@ def require_choices(overrides: Sequence[str]) -> None:
         if override.is_delete() or override.is_sweep_override() or isinstance(value, Mapping):
             continue
         if not all(isinstance(name, str) for name in names):
-            raise ConfigError("it is the name of a choice", key=group, value=value, hint=hint(str(value), options))
+            mend = hint(str(value), options)
+            if group == "stop" and type(value) is int:
+                mend += f" After a number of batches, it is stop.batches={value} that ends a mix."
+            raise ConfigError("it is the name of a choice", key=group, value=value, hint=mend)

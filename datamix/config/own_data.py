@@ -41,6 +41,8 @@ def refuse_paths(choice: str) -> None:
 def advice(path: str, choice: str | None = None) -> str:
     """How to make a dataset of what lies at a path, in one line; the path may be a part of what `source` is set to."""
     place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
+    if "://" in path:
+        return "Files are read from this machine: copy them here first."
     if not place.exists():
         return f"There is no such file or folder (looked for it at {place.absolute()})."
     settings = _settings(place, path)

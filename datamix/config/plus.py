@@ -56,7 +56,8 @@ def datasets_of(text: str) -> dict[str, str]:
             if not re.fullmatch(r"[A-Za-z_]\w*", each):
                 ratio = " mix.ratio=7:3" if re.search("[:*]", each) else ""
                 mend = f"write source=mnist+fashion{ratio}"
-                raise ConfigError(f"{each!r} is not the name of a dataset; {mend}", key="source")
+                rule = ", which has letters, digits and _" * bool(re.search("[ -]", each))
+                raise ConfigError(f"{each!r} is not the name of a dataset{rule}; {mend}", key="source")
         if name in datasets:
             mend = f"give its second use a name of its own, as in source={dataset}+{dataset}@again"
             raise ConfigError(f"{name!r} is named twice; {mend}", key="source")

@@ -41,7 +41,10 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
             raise ValueError
     except (TypeError, ValueError, ArithmeticError):
         percent = re.fullmatch(r"(\d+(?:\.\d+)?) *%", value) if isinstance(value, str) else None
-        mend = f"Write {float(percent[1]) / 100:g}." if percent else ""
+        mend = f"Write {float(percent[1]) / (1 if where.endswith('ratio') else 100):g}." if percent else ""
+        if isinstance(value, str) and value.count(":") >= (1 if where.endswith("ratio") else 2):
+            several = "1:1,2:1" if where.endswith("ratio") else "0.1,0.5"
+            mend = f"Several, to be compared, are -m {where}={several} without brackets."
         raise ConfigError("a weight is a number, 0 or more", key=where, value=value, hint=mend) from None
     if number < 0:
         mend = f"To drop {name or where.rpartition('.')[2]}, set it to 0."

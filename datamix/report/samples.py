@@ -63,6 +63,8 @@ def plot(plan: Plan, path: Path | None = None, caution: str = "") -> Figure:
     >>> figure.get_suptitle().splitlines()[0]
     'a 70.0 % + b 30.0 %'
     """
+    if not isinstance(plan, Plan):
+        raise ConfigError("it is a plan, such as pipeline.plan", key="plan", value=plan)
     shown, spec = over_time(plan), plan.spec
     ends = [[*map(percent, map(float, row))] for row in shown.planned[[0, -1]]]
     shares = (first if first == last else f"{first} → {last}" for first, last in zip(*ends, strict=True))

@@ -46,6 +46,11 @@ def test_a_list_of_overrides_is_unpacked() -> None:
         datamix.load(["source=digits"])
 
 
+def test_sources_have_names() -> None:
+    with pytest.raises(ConfigError, match=r"^sources are given by name, as in \{'a': …\}; this is list\.$"):
+        datamix.load(sources=[FEW])  # type: ignore[arg-type]
+
+
 def test_keywords_are_no_overrides() -> None:
     with pytest.raises(
         ConfigError, match=r"^batch_size = 8; overrides are text\. Write \"batch_size=8\", in quotes\.$"

@@ -77,6 +77,22 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("override", ["source = digits", "source =digits"])
+def test_blanks_around_the_sign(override: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^'{override}' is not an override; write source=digits, without blanks\.$"):
+        compose([override])
+
+
+def test_a_group_that_a_file_chooses_once_more(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    mine = tmp_path / "experiment" / "mine.yaml"
+    mine.write_text("# @package _global_\ndefaults: [{/mix: random}]\n")
+    with pytest.raises(ConfigError, match=r"To override a value use 'override /mix: random'$"):
+        compose(["experiment=mine"], config_dir=tmp_path)
+    mine.write_text("# @package _global_\ndefaults: [{override /mix: random}]\n")
+    assert compose(["experiment=mine"], config_dir=tmp_path).mix["_target_"] == "random"
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

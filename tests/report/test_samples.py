@@ -77,3 +77,9 @@ def test_many_sources_are_not_all_named_in_the_title() -> None:
     assert "s3" in title
     assert "…" in title
     assert "s4" not in title
+
+
+def test_a_plan_is_drawn_and_no_pipeline() -> None:
+    pipeline = datamix.mix({"a": {"label": np.arange(8)}}, batch_size=4)
+    with pytest.raises(ConfigError, match=r"^plan = <Pipeline of .*>; it is a plan, such as pipeline\.plan\.$"):
+        datamix.plot(pipeline)  # type: ignore[arg-type]

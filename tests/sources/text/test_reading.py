@@ -102,7 +102,12 @@ NULLS = '{"text": "a"}\n{"text": null}\n'
         ),
         ("a.txt", b"\xff", DataError, r"a\.txt, line 1 is no UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', DataError, r"a\.jsonl, line 2 is no UTF-8 \(byte 0xff\)"),
-        ("a.jsonl", '{"text": "a"}\n{"text": ', DataError, r"a\.jsonl, line 2 is no JSON: Input data was truncated\."),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"text": ',
+            DataError,
+            r"a\.jsonl, line 2 is no JSON: Input data was truncated; each line is a whole object\.",
+        ),
         (
             "a.jsonl",
             '{"text": "\\ud800"}',
