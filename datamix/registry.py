@@ -189,11 +189,10 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
             mend = f"Write {where}.{name}=[{value}]." if kinds == [list] and "[" not in where else ""
             raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
-        inside = _kinds_inside(hints.get(name))
-        for each in value if inside and isinstance(value, list | tuple) else ():
-            if type(each) in KINDS and not any(is_kind(each, kind) for kind in inside):
-                text = f"each of its values is {' or '.join(KINDS[kind] for kind in inside)}"
-                raise ConfigError(text, key=f"{where}.{name}", value=value)
+        inside = _kinds_inside(hints.get(name)) if isinstance(value, list | tuple) else []
+        if inside and any(type(each) in KINDS and not any(is_kind(each, kind) for kind in inside) for each in value):
+            text = f"each of its values is {' or '.join(KINDS[kind] for kind in inside)}"
+            raise ConfigError(text, key=f"{where}.{name}", value=value)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
         numbers = value if isinstance(value, list | tuple) else [value]

@@ -55,9 +55,8 @@ def datasets_of(text: str) -> dict[str, str]:
         for each in (dataset, name):
             if not re.fullmatch(r"[A-Za-z_]\w*", each):
                 ratio = " mix.ratio=7:3" if re.search("[:*]", each) else ""
-                mend = f"write source=mnist+fashion{ratio}"
-                rule = ", which has letters, digits and _" * bool(re.search("[ -]", each))
-                raise ConfigError(f"{each!r} is not the name of a dataset{rule}; {mend}", key="source")
+                mend = f"write source=mnist+fashion{ratio}, as names have letters, digits and _"
+                raise ConfigError(f"{each!r} is not the name of a dataset; {mend}", key="source")
         if name in datasets:
             mend = f"give its second use a name of its own, as in source={dataset}+{dataset}@again"
             raise ConfigError(f"{name!r} is named twice; {mend}", key="source")

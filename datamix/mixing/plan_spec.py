@@ -156,8 +156,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         raise ConfigError("a mix needs at least one source.")
     of_names = spec.sizes.values() if isinstance(spec.sizes, Mapping) else [None]
     if not all(isinstance(size, int | np.integer) for size in of_names):
-        text = "it is the number of records of each source, by name, as in {'a': 500, 'b': 300}"
-        raise ConfigError(text, key="sizes", value=spec.sizes)
+        raise ConfigError("it is a number of records by name, as in {'a': 5, 'b': 3}", key="sizes", value=spec.sizes)
     fill = registry.lookup("order", spec.order)
     stop = _stop(spec.stop)
     if spec.samples is not None and spec.samples < 1:

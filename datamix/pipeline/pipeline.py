@@ -598,6 +598,5 @@ def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) 
 def require_loadable(pipeline: object) -> None:
     """Refuse what gives a loader no batches: a pipeline whose batches follow the losses, or no pipeline at all."""
     if not isinstance(pipeline, Pipeline):
-        text = "it is a pipeline, as datamix.load and datamix.mix return it"
-        raise ConfigError(text, key="pipeline", value=pipeline)
+        raise ConfigError("it is a pipeline, as load and mix return it", key="pipeline", value=pipeline)
     pipeline.require_known("a loader tells none")

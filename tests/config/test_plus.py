@@ -68,10 +68,10 @@ def test_nodes_with_a_key_a_source_stay_open_where_the_rest_is_closed() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"^source: '' is not the name of a dataset; write source=mnist\+fashion\.$"),
+        ("", r"^source: '' is not the name of a dataset; write source=mnist\+fashion, as names have letters, "),
         ("mnist+", r"^source: '' is not the name of a dataset"),
         ("mnist+../x", r"^source: '\.\./x' is not the name of a dataset"),
-        ("my-own", r"^source: 'my-own' is not the name of a dataset, which has letters, digits and _; write source="),
+        ("my-own", r"^source: 'my-own' is not the name of a dataset; .*, as names have letters, digits and _\.$"),
         ("7up", r"^source: '7up' is not the name of a dataset"),
         ("a+b+a", r"^source: 'a' is named twice; give its second use a name of its own, as in source=a\+a@again\.$"),
         ("a+b@a", r"^source: 'a' is named twice; give its second use a name of its own, as in source=b\+b@again\.$"),

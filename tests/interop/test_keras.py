@@ -94,6 +94,6 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_pipeline() -> None:
     with pytest.raises(
         datamix.ConfigError,
-        match=r"^pipeline = 'mix'; it is a pipeline, as datamix\.load and datamix\.mix return it\.$",
+        match=r"^pipeline = 'mix'; it is a pipeline, as load and mix return it\.$",
     ):
         datamix.interop.keras.dataset("mix")

@@ -239,9 +239,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("wrong", ["mix", [1, 2]])
 def test_what_is_no_pipeline(wrong: Any) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^pipeline = .*; it is a pipeline, as datamix\.load and datamix\.mix return it\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"^pipeline = .*; it is a pipeline, as load and mix return it\.$"):
         datamix.interop.torch.dataset(wrong)
 
 

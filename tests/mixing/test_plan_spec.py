@@ -62,9 +62,7 @@ def test_a_size_that_is_none(size: int) -> None:
 
 @pytest.mark.parametrize("sizes", [[3, 4], "ab", {"a": 3.5}, {"a": "3"}])
 def test_sizes_are_whole_numbers_by_name(sizes: Any) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^sizes = .*; it is the number of records of each source, by name, as in {'a"
-    ):
+    with pytest.raises(ConfigError, match=r"^sizes = .*; it is a number of records by name, as in {'a': 5, 'b': 3}"):
         Plan(sizes)
     assert Plan({"a": np.int32(3), "b": np.int64(3)}).length == 6
 

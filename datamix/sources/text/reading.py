@@ -129,8 +129,7 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]
         except UnicodeDecodeError as error:
             raise _not_utf8(place, error.object[error.start]) from None
         except msgspec.DecodeError as error:
-            half = r"half of a surrogate pair, such as \ud800 alone, is no character"
-            mend = half if b"\\ud" in line.lower() else "each line is a whole object"
+            mend = r"\ud800 to \udfff come in pairs" if b"\\ud" in line.lower() else "each line is a whole object"
             raise DataError(f"{place} is no JSON: {error}; {mend}.") from None
         if not isinstance(record, dict):
             raise DataError(f'{place} is no JSON object; each line is one, such as {{"text": …}}.')

@@ -112,7 +112,7 @@ NULLS = '{"text": "a"}\n{"text": null}\n'
             "a.jsonl",
             '{"text": "\\ud800"}',
             DataError,
-            r"line 1 is no JSON: .*; half of a surrogate pair, such as \\ud800 alone",
+            r"line 1 is no JSON: .*; \\ud800 to \\udfff come in pairs\.",
         ),
         ("a.jsonl", "[1]", DataError, r'line 1 is no JSON object; each line is one, such as \{"text": …\}\.'),
         ("a.jsonl", NULLS, DataError, r"line 2: column 'text' is null; every document needs its text\."),
