@@ -189,8 +189,9 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
             mend = f"Write {where}.{name}=[{value}]." if kinds == [list] and "[" not in where else ""
             raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
-        inside = _kinds_inside(hints.get(name)) if isinstance(value, list | tuple) else []
-        if inside and any(type(each) in KINDS and not any(is_kind(each, kind) for kind in inside) for each in value):
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        inside = _kinds_inside(hints.get(name)) if parts else []
+        if inside and any(type(each) in KINDS and not any(is_kind(each, kind) for kind in inside) for each in parts):
             text = f"each of its values is {' or '.join(KINDS[kind] for kind in inside)}"
             raise ConfigError(text, key=f"{where}.{name}", value=value)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -251,9 +252,10 @@ def _kinds(annotation: Any) -> list[type]:
 
 
 def _kinds_inside(annotation: Any) -> list[type]:
-    """The types that the values of a list may have, where an annotation allows a list and says it."""
-    parts = typing.get_args(annotation) if _kinds(annotation) != [list] else [annotation]
-    return [kind for part in parts if _kinds(part) == [list] for each in typing.get_args(part) for kind in _kinds(each)]
+    """The types that the values of a list or of a group of keys may have, where an annotation says it."""
+    parts = typing.get_args(annotation) if type(annotation) is types.UnionType else [annotation]
+    of_parts = [[each for each in typing.get_args(part) if each is not ...] for part in parts if _kinds(part)]
+    return [kind for each in of_parts if each for kind in _kinds(each[-1])]
 
 
 def load_plugins(modules: Iterable[str]) -> None:

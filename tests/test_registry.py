@@ -233,6 +233,8 @@ def test_check_settings() -> None:
     registry.check_settings("model", layers, {"hidden": (), "mean": [1, 0.5]})
     with pytest.raises(ConfigError, match=r"^model\.hidden = \[64, 'x'\]; each of its values is a whole number\.$"):
         registry.check_settings("model", layers, {"hidden": [64, "x"]})
+    with pytest.raises(ConfigError, match=r"^source\.a\.leaves = {'x': None}; each of its values is text\.$"):
+        registry.check_settings("source.a", registry.lookup("source", "arrays"), {"path": "a", "leaves": {"x": None}})
     with pytest.raises(ConfigError, match=r"^model\.mean = \[True\]; each of its values is a number\.$"):
         registry.check_settings("model", layers, {"mean": [True]})
     with pytest.raises(ConfigError, match=r"default\. Write {blur: {size: …}}; blur takes "):

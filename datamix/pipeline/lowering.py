@@ -255,8 +255,8 @@ def stored_spec(name: str, spec: Spec) -> Spec:
             dtype = np.dtype(object)
         if (dtype.kind not in "biuf" and dtype.name != "bfloat16") or dtype.itemsize > 8:
             raise DataError(
-                f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Choose others "
-                f"with source.{name}.leaves."
+                f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Turn it into "
+                f"some, or leave it out; where leaves of the source lists it, by '~source.{name}.leaves.{leaf}'."
             )
         if dtype.itemsize == 8:
             # As JAX is set, where it may be set otherwise than by default.
