@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -204,17 +205,16 @@ def _marquardt(
 
 def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarray, _random: _Random = None) -> Fitted:
     """A Gaussian process whose kernel, of one length, is that of the first row's greatest likelihood, on a grid."""
-    distances = ((ratios[:, None] - ratios) ** 2).sum(-1)
     seen = weights[0] > 0
     # With the kernels' eigenvectors, a likelihood for every share of noise costs a sum, and the variance has a formula.
-    eigenvalues, vectors = np.linalg.eigh(np.exp(-0.5 * distances[seen][:, seen] / _LENGTHS[:, None, None] ** 2))
+    eigenvalues, vectors = _eigen(ratios[seen].tobytes(), ratios.shape[1])
     spectrum = np.maximum(eigenvalues, 0)[:, None] + _NOISES[:, None]  # [lengths, noises, N]
     power = (np.matmul(values[0, seen], vectors) ** 2)[:, None] / spectrum
     variance = np.clip(power.mean(-1), 0.1, 100)
     likelihood = -(np.log(spectrum).sum(-1) + power.sum(-1) / variance + seen.sum() * np.log(variance))
     row, column = np.unravel_index(likelihood.argmax(), likelihood.shape)
     length, noise = _LENGTHS[row], _NOISES[column]
-    covariance = np.exp(-0.5 * distances / length**2)
+    covariance = np.exp(-0.5 * _distances(ratios) / length**2)
     total = covariance + np.eye(len(ratios)) * (noise / np.maximum(weights, 1e-9))[:, None]
     solution = np.linalg.solve(total, values[..., None])
 
@@ -223,3 +223,14 @@ def _gaussian_process(ratios: np.ndarray, values: np.ndarray, weights: np.ndarra
         return np.asarray(np.matmul(np.exp(-0.5 * squares / length**2), solution)[..., 0])
 
     return Fitted(predict, float(np.trace(np.linalg.solve(total[0], covariance))))
+
+
+@lru_cache(2)
+def _eigen(ratios: bytes, num_sources: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and vectors of the kernel of each length between ratios, at which several metrics are measured."""
+    distances = _distances(np.frombuffer(ratios).reshape(-1, num_sources))
+    return np.linalg.eigh(np.exp(-0.5 * distances / _LENGTHS[:, None, None] ** 2))
+
+
+def _distances(ratios: np.ndarray) -> np.ndarray:
+    return np.asarray(((ratios[:, None] - ratios) ** 2).sum(-1))
