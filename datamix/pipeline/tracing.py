@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import jax
+
+from datamix.pipeline import xla
 
 Result = TypeVar("Result")
 
@@ -29,3 +31,9 @@ def jit(function: Callable[..., Result], **options: Any) -> Callable[..., Result
             return function(*args, **kwargs)
 
     return jax.jit(traced, **options)
+
+
+def jit_quickly(function: Callable[..., Result], **options: Any) -> Callable[..., Result]:
+    """`jit` of what takes less time to run than to compile; how, is asked when it runs, as that starts JAX."""
+    compiled = cache(lambda: jit(function, compiler_options=xla.quick_options(), **options))
+    return wraps(function)(lambda *args, **kwargs: compiled()(*args, **kwargs))

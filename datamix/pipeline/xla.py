@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -108,6 +108,16 @@ def compiler_options() -> dict[str, int] | None:
     """Options for `jax.jit` of what runs by itself, not inside another `jit`."""
     internal = internals()
     return internal.compiler_options if internal else None
+
+
+@cache
+def quick_options() -> dict[str, bool] | None:
+    """Options for `jax.jit` of what runs seldom: a CPU compiles it in two thirds of the time, to the same numbers."""
+    options = {"xla_cpu_use_fusion_emitters": False}
+    with suppress(ValueError, jax.errors.JaxRuntimeError):  # of a version without that option
+        jax.jit(lambda: 0, compiler_options=options)()
+        return options
+    return None
 
 
 def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]:

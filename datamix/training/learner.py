@@ -187,7 +187,7 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
     return graph, params, rest[0]
 
 
-@partial(tracing.jit, static_argnames="learner")
+@partial(tracing.jit_quickly, static_argnames="learner")
 def first_state(learner: Learner, key: jax.Array, moments: Moments) -> State:
     """The state before the first step."""
     _, params, rest = _split(learner.complete(key, moments))
@@ -300,7 +300,7 @@ def losses_of_records(
 
 # One of each for all jobs of a process: the second job finds what the first one compiled.
 train_jitted = tracing.jit(train, static_argnames=("learner", "mesh"))
-evaluate_jitted = tracing.jit(evaluate, static_argnames=("learner", "num_batches", "num_sources", "mesh"))
+evaluate_jitted = tracing.jit_quickly(evaluate, static_argnames=("learner", "num_batches", "num_sources", "mesh"))
 losses_of_records_jitted = tracing.jit(losses_of_records, static_argnames=("learner", "num_batches"))
 
 

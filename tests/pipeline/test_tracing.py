@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from datamix.pipeline import tracing
@@ -41,3 +43,17 @@ def test_a_trace_that_fails_counts_too() -> None:
     with traces() as counts, pytest.raises(TypeError, match="no"):
         broken(1)
     assert sum(counts.values()) == 1
+
+
+def test_what_compiles_quickly_computes_the_same_bits() -> None:
+    def scores(values, place):
+        return jax.nn.softmax(values[place] / 3, axis=1).sum(axis=0), jnp.argsort(values, axis=1)
+
+    values, place = jnp.sin(jnp.arange(600.0)).reshape(30, 20), jnp.arange(0, 30, 2)
+    quick = tracing.jit_quickly(scores)
+    with traces() as counts:
+        results = [quick(values, place) for _ in range(2)]
+    assert (quick.__name__, sum(counts.values())) == ("scores", 1)
+    for result in results:
+        for array, same in zip(result, tracing.jit(scores)(values, place), strict=True):
+            np.testing.assert_array_equal(array, same)

@@ -64,6 +64,21 @@ def test_where_one_thing_is_missing_all_is_left_out(missing: str, monkeypatch: p
     assert xla.path() == "fast"
 
 
+def test_options_that_xla_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert xla.quick_options() == {"xla_cpu_use_fusion_emitters": False}
+    xla.quick_options.cache_clear()
+    compiled = jax.jit
+
+    def of_another_version(function, compiler_options):
+        return compiled(function, compiler_options={f"{name}_of_old": 0 for name in compiler_options})
+
+    monkeypatch.setattr(jax, "jit", of_another_version)
+    try:
+        assert xla.quick_options() is None
+    finally:
+        xla.quick_options.cache_clear()
+
+
 def test_aligned_memory() -> None:
     for shape in ((3,), (7, 5), (2, 3, 1)):
         memory = xla.aligned(shape, "float32")
