@@ -97,6 +97,11 @@ def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
         return np.zeros(1, np.int32)
     length = min(total, horizon or total)
     slack = 2 * len(weights) - 2
+    if len(weights) == 2:  # each slot of a source has one position, or two where both may swap: the first goes first
+        taken = _ceil_ratio(np.arange(length * weights[0] // total + 2) * slack + 1, total, slack * weights[0]) - 1
+        source_of = np.ones(length, np.int32)
+        source_of[taken[taken < length]] = 0
+        return source_of
     releases, tickets = [], []
     for source, weight in enumerate(weights):
         number = np.arange(length * weight // total + 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
-from datamix.mixing.table_fills import by_credit, by_length
+from datamix.mixing.table_fills import by_credit, by_length, earliest_deadlines, tijdeman
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 weights = st.lists(st.integers(1, 50) | st.floats(1e-2, 1), min_size=2, max_size=9)
@@ -117,3 +118,14 @@ def test_by_credit_goes_on_where_it_left_off(weights, cut):
 def test_by_credit_of_shares_without_a_short_period():
     shares = [Fraction(1, 2**61 - 1), 1 - Fraction(1, 2**61 - 1)]
     assert by_credit(shares, [], 4).tolist() == [1, 1, 1, 1]
+
+
+@CHECK
+@given(weights=st.tuples(st.integers(1, 40), st.integers(1, 40)), horizon=st.none() | st.integers(1, 90))
+def test_two_sources_are_filled_by_the_rule_for_any_number(weights: tuple[int, int], horizon: int | None) -> None:
+    total = sum(weights)
+    ideal = [(Fraction((2 * n + 1) * total, 2 * weight), i) for i, weight in enumerate(weights) for n in range(total)]
+    releases = np.array([math.ceil(position) - 1 for position, _ in ideal])
+    tickets = np.array([math.floor(position) * 2 + source for position, source in ideal])
+    table = tijdeman([Fraction(weight, total) for weight in weights], horizon)
+    assert table.tolist() == (earliest_deadlines(releases, tickets, len(table)) % 2).tolist()
