@@ -13,13 +13,13 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core import utils
 from hydra.core.utils import JobReturn, configure_log
 from hydra.types import HydraContext
-from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import Container, DictConfig, OmegaConf, flag_override, open_dict, read_write
 from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
 
 from datamix import interruption
 from datamix.config.compose import hydra_config, load_plugins
-from datamix.config.parse import parse, without_hydra
+from datamix.config.parse import parse
 from datamix.config.schema import Config
 from datamix.errors import ConfigError, DatamixError, hint
 from datamix.report.console import console
@@ -83,7 +83,10 @@ def _composed(
         node = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(node):
             node.hydra.job.id, node.hydra.job.num = str(number), number
-        yield node, without_hydra(node)
+        plain = DictConfig({})  # `without_hydra` makes a copy, and the node is the job's own
+        with flag_override(plain, "no_deepcopy_set_nodes", True):
+            plain.update({key: part for key, part in node.items_ex(resolve=False) if key != "hydra"})
+        yield node, plain
 
 
 def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig, context: HydraContext) -> JobReturn:
