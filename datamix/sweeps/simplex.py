@@ -18,6 +18,7 @@ from datamix.config.schema import Count, Rate
 from datamix.errors import ConfigError
 from datamix.mixing.groups import resolve
 from datamix.mixing.weights import parse_ratio
+from datamix.sweeps.sobol import sobol
 
 PARTS = 10_000
 """A share is a multiple of 1 / PARTS."""
@@ -86,9 +87,6 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     >>> draw(Simplex(num_jobs=4, min=0.1), ["a", "b"], {"a": 10_000, "b": 10_000})[:3]
     [(9000, 1000), (1000, 9000), (5000, 5000)]
     """
-    from scipy.special import gammaincinv
-    from scipy.stats import qmc
-
     size, floor = len(names), math.ceil(simplex.min * PARTS - 1e-9)
     free = PARTS - size * floor
     if free < size:
@@ -96,12 +94,10 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
         raise ConfigError(text, key=f"{_SWEEPER}.min", value=simplex.min)
     prior = _prior(simplex.prior, names)
     first = [*np.eye(size), np.full(size, 1 / size), prior]
-    sequence = qmc.Sobol(size, seed=simplex.seed)
     points: dict[tuple[int, ...], None] = {}
-    for _ in range(_BLOCKS):
-        # gammaincinv is the inverse of a gamma distribution's CDF; its draws, divided by their sum, are Dirichlet's.
-        uniform = np.clip(sequence.random(_BLOCK), 1e-9, 1 - 1e-9)
-        gamma = gammaincinv(simplex.strength * size * prior, uniform) + 1e-300
+    for i in range(_BLOCKS):
+        uniform = np.clip(sobol(size, simplex.seed, i * _BLOCK, _BLOCK), 1e-9, 1 - 1e-9)
+        gamma = _gamma(simplex.strength * size * prior, uniform) + 1e-300  # divided by the sum, a Dirichlet's
         for shares in [*first, *(gamma / gamma.sum(1, keepdims=True))]:
             point = tuple(floor + part for part in rounded(shares, free))
             if all(part <= caps[name] for name, part in zip(names, point, strict=True)):
@@ -112,6 +108,16 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     text = f"only {len(points)} ratios keep to min, max_epochs and steps of {1 / PARTS}"
     mend = "Ask for fewer, allow more epochs, train for fewer steps, or name a prior that keeps to them."
     raise ConfigError(text, key=f"{_SWEEPER}.num_jobs", value=simplex.num_jobs, hint=mend)
+
+
+def _gamma(shapes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """The quantiles of gamma distributions of some shapes; of 1, they are exponential."""
+    if (shapes == 1).all():
+        return np.asarray(-np.log1p(-uniform))
+    from scipy.special import gammaincinv
+
+    quantiles: np.ndarray = gammaincinv(shapes, uniform)
+    return quantiles
 
 
 def rounded(shares: np.ndarray, total: int = PARTS) -> list[int]:
