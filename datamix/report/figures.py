@@ -62,13 +62,14 @@ def _figure() -> type[Figure]:
     return Shown
 
 
-def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False) -> None:
-    """Write a figure as PNG or, `vector`, as SVG, if there is a target.
+def save(figure: Figure, target: Path | IO[Any] | None, *, vector: IO[str] | None = None) -> None:
+    """Write a figure as PNG, if there is a target, and to `vector`, if that is given, as SVG.
 
     Names in it are text, in which `$` begins no formula.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.text import Text
 
     with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
@@ -82,10 +83,9 @@ def save(figure: Figure, target: Path | IO[Any] | None, *, vector: bool = False)
             layout.execute(figure)
             figure.set_layout_engine("none")
         with whole_file(target) if isinstance(target, Path) else nullcontext(target) as file:
-            if vector:
-                figure.savefig(file, format="svg")
-            else:
-                FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+            FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+        if vector is not None:
+            FigureCanvasSVG(figure).print_svg(vector)  # type: ignore[no-untyped-call]
         if layout is not None:
             figure.set_layout_engine(layout)
 

@@ -79,9 +79,7 @@ def gather(
         sentences += spoken
     vector = ""
     if (figure := draw(results, chosen, metric, suggestion)) is not None:
-        save(figure, directory / "sweep.png")
-        text = io.StringIO()
-        save(figure, text, vector=True)
+        save(figure, directory / "sweep.png", vector=(text := io.StringIO()))
         vector = text.getvalue()
     metrics = related(results, metric)
     write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory, notes))
