@@ -128,7 +128,19 @@ def _against_swept(
         rotation = 20 if len("".join(ticks)) > 50 else 0
         axis.set_xticks(range(len(ticks)), ticks, rotation=rotation, ha="center", fontsize=8)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
+    _legend(axis)
+
+
+def _legend(axis: Axes) -> None:
+    """A legend below an axis and its names, where it hides no point."""
+    from matplotlib.transforms import ScaledTranslation
+
+    turned = max((len(label.get_text()) for label in axis.get_xticklabels() if label.get_rotation()), default=0)
+    below = ScaledTranslation(0, -(36 + 1.8 * turned) / 72, axis.figure.dpi_scale_trans)
+    longest = max(map(len, axis.get_legend_handles_labels()[1]), default=0)
+    columns = min(3, 1 + 60 // (longest + 6))
+    place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": axis.transAxes + below}
+    axis.legend(fontsize=8, ncols=columns, frameon=False, borderaxespad=0, **place)
 
 
 def _text(group: Setting, keys: Sequence[str]) -> str:
@@ -211,7 +223,7 @@ def _against_source_share(
     head = "each source against its own share (★ the best ratio)"
     axis.set_title(f"{head}\n{fixed}" if fixed else head, fontsize=10)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
+    _legend(axis)
 
 
 def draw_suggestion(suggestion: Suggestion) -> Figure:
@@ -255,7 +267,7 @@ def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
     before = axis.get_title()
     title = f"{before}\n{_title(suggestion)}" if before else f"{_title(suggestion)} ({answer.verdict})"
     axis.set_title(title, fontsize=10)
-    axis.legend(fontsize=8)
+    _legend(axis)
 
 
 def _suggested(axis: Axes, suggestion: Suggestion) -> None:

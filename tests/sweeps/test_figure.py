@@ -35,6 +35,9 @@ def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
     (star,) = (line for line in swept.lines if line.get_marker() == "*")
     np.testing.assert_allclose(star.get_xydata(), [(0.3, groups[1].mean("accuracy/worst"))])
     assert figure.get_suptitle() == "Built-in stand-ins, not real data: mnist"
+    figure.draw_without_rendering()
+    for axis in figure.axes:  # no legend hides a point, nor the names below
+        assert axis.get_legend().get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0
 
 
 def test_another_axis_beside_the_share_gives_a_line_a_value(leave):
@@ -52,6 +55,13 @@ def test_where_no_share_differs_it_is_drawn_against_what_was_swept(leave):
     )
     (axis,) = sweep_figure.draw(results, best(seed_groups(results), "accuracy/worst", "auto"), "accuracy/worst").axes
     assert [text.get_text() for text in axis.get_xticklabels()] == ["cnn", "linear"]
+    names = [f"model_of_a_long_name_{i}_that_needs_room" for i in range(3)]
+    several = [read_results(leave(name, shares=(0.5,), model=name, better=i / 100)) for i, name in enumerate(names)]
+    results = [result for each in several for result in each]
+    figure = sweep_figure.draw(results, best(seed_groups(results), "accuracy/worst", "auto"), "accuracy/worst")
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    assert axis.get_legend().get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0
 
 
 def test_a_sweep_whose_jobs_have_all_failed_has_no_figure(leave):
