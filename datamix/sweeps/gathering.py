@@ -58,7 +58,7 @@ def gather(
     write_text(directory / "sweep.json", json.dumps(lines, indent=2, ensure_ascii=False) + "\n")
     write_text(directory / "sweep.csv", as_csv(lines))
     print_notes(out, "Stand-in", [f"{name} is a built-in stand-in, not real data" for name in stand_ins(results)])
-    notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    notes = _notes(results)
     more = [f"{len(notes) - _NOTES} more in the reports of the jobs"] * (len(notes) > _NOTES)
     print_notes(out, "Note", notes := [*notes[:_NOTES], *more])
     out.print(summary(results, chosen, metric))
@@ -85,3 +85,14 @@ def gather(
     write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory, notes))
     out.print(f"Sweep: {directory / 'sweep.html'}")
     return lines
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    """The notes of all jobs, each with the jobs whose it is, where these are not all."""
+    jobs: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            jobs.setdefault(note, []).append(str(result.job))
+    num_done = sum(result.status == "done" for result in results)
+    heads = {note: f"job{'s' * (len(of) > 1)} {', '.join(of)}: " for note, of in jobs.items() if len(of) < num_done}
+    return [heads.get(note, "") + note for note in jobs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 from datamix.sweeps.gathering import gather
 from datamix.sweeps.results import read_results
@@ -53,3 +54,15 @@ def test_a_suggestion_goes_into_the_console_the_rows_the_page_and_a_file(leave, 
     for text in ("Predicted best: mnist ", plain["commands"][2]):
         assert text in out
         assert text in page
+
+
+def test_notes_say_of_which_jobs_they_are(leave, tmp_path):
+    first, second, *rest = read_results(leave(failing=[3]))
+    results = [replace(first, notes=("few.", "of all.")), replace(second, notes=("few.", "of all.", "one."))]
+    results += [replace(result, notes=("of all.",) if result.status == "done" else ()) for result in rest]
+    with redirect_stdout(io.StringIO()) as out:
+        gather({tmp_path: results}, tmp_path, metric="accuracy/worst", goal="auto")
+    notes = ["Note: jobs 0, 1: few.", "Note: of all.", "Note: job 1: one."]
+    assert [line for line in out.getvalue().splitlines() if line.startswith("Note")] == notes
+    page = (tmp_path / "sweep.html").read_text()
+    assert all(note in page for note in notes)
