@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,19 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         # Not in config.yaml: Hydra takes a search path from a primary config alone, and that may be the user's own.
         result.append(SEARCH_PATH)
     return result
+
+
+def typed(override: str) -> str:
+    """An override for a shell, with the quotes that are needed: those that `prepared` puts round a value are not.
+
+    >>> print(typed("source.a.split='train[::4]'"), typed("seed=1"), typed("+vars.a='x y'"))
+    'source.a.split=train[::4]' seed=1 "+vars.a='x y'"
+    """
+    key, _, value = override.partition("=")
+    plain = f"{key}={value[1:-1]}"
+    if re.fullmatch("'.*'", value) and prepared([plain])[0] == override:
+        return shlex.quote(plain)
+    return f'"{override}"' if "'" in override and not re.search(r'["$`\\!]', override) else shlex.quote(override)
 
 
 class Loader(ConfigLoaderImpl):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from datamix.config.compose import typed
 from datamix.errors import ConfigError, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
@@ -175,7 +176,7 @@ class Suggestion:
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
-        fixed = [shlex.quote(each) for each in self.reference.command if sets_no_ratio(each)]
+        fixed = [typed(each) for each in self.reference.command if sets_no_ratio(each)]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{ratio}"' for ratio in self._ratios())
         asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "auto")
@@ -213,7 +214,7 @@ def in_words(plain: Mapping[str, Any]) -> str:
 
 def run_of(reference: Result, ratio: str) -> str:
     """The command line of one run in a ratio, with all else as in a job of a sweep."""
-    fixed = [shlex.quote(each) for each in reference.command if sets_no_ratio(each)]
+    fixed = [typed(each) for each in reference.command if sets_no_ratio(each)]
     once = ["hydra.mode=RUN"] * any(each.startswith("experiment=") for each in fixed)  # which may be a sweep
     return " ".join(["datamix", *fixed, *once, ratio])
 

@@ -142,12 +142,21 @@ def test_the_best_ratio_of_an_experiment_is_run_once(results):
 
 
 def test_commands_keep_what_was_given_and_name_a_new_directory(results, tmp_path):
-    suggestion = suggestion_of([replace(each, command=("+vars.size=3", *each.command)) for each in results])
+    more = ("source.digits.split='train[::4]'", "+vars.size=3")
+    suggestion = suggestion_of([replace(each, command=(*more, *each.command)) for each in results])
+    assert "datamix 'source.digits.split=train[::4]' +vars.size=3 job=train" in suggestion.commands([tmp_path])[2]
     (tmp_path / "s-next").mkdir()
     following, again, use = map(shlex.split, suggestion.commands([tmp_path / "s"]))
-    assert following[:6] == ["datamix", "-m", "+vars.size=3", "job=train", "hydra/sweeper=simplex", following[5]]
-    assert re.fullmatch(r'hydra\.sweeper\.ratios=\["\d+:\d+","\d+:\d+","\d+:\d+"\]', following[5])
-    assert following[6:] == ["seed=0,1", f"hydra.sweep.dir={tmp_path}/s-next2"]
+    assert following[:6] == [
+        "datamix",
+        "-m",
+        "source.digits.split=train[::4]",
+        "+vars.size=3",
+        "job=train",
+        "hydra/sweeper=simplex",
+    ]
+    assert re.fullmatch(r'hydra\.sweeper\.ratios=\["\d+:\d+","\d+:\d+","\d+:\d+"\]', following[6])
+    assert following[7:] == ["seed=0,1", f"hydra.sweep.dir={tmp_path}/s-next2"]
     assert again == ["datamix", "job=suggest", f"sweep.dir=[{tmp_path}/s,{tmp_path}/s-next2]"]
-    assert use[:3] == ["datamix", "+vars.size=3", "job=train"]
-    assert [part.partition("=")[0] for part in use[3:]] == ["mix.share.mnist", "mix.share.fashion"]
+    assert use[1:4] == ["source.digits.split=train[::4]", "+vars.size=3", "job=train"]
+    assert [part.partition("=")[0] for part in use[4:]] == ["mix.share.mnist", "mix.share.fashion"]
