@@ -160,7 +160,7 @@ def decide(
     else:
         labels = Labels(kind="none", numbering=numbering, num_classes={})
     keeps = any(search.sources[name].unlabelled == "keep" for name in labels.num_classes)
-    labels = replace(labels, keeps_unlabelled=keeps, notes=tuple(search.notes()))
+    labels = replace(labels, keeps_unlabelled=keeps, notes=tuple(search.notes(numbering)))
     if labels.complete and labels.num_classes and numbering == "union":
         _check_total(search, labels, shared)
     return [labels.known_to(source) for source in search.sources.values()], labels
@@ -216,14 +216,25 @@ class _Search:
             raise DataError(of_source(name, f"its labels are not all whole numbers, and so no classes; {mend}."))
         return self.values(name).largest + 1
 
-    def notes(self) -> list[str]:
+    def notes(self, numbering: Numbering) -> list[str]:
         notes = [note for source in self.sources.values() for note in source.shape_notes()]
         for name, values in self._values.items():
             if values.whole and values.smallest == 1 and self.sources[name].label not in ("number", "none"):
                 kept = "they stay as they are, so that class 0 has no records and its"
                 classes = f"{values.largest + 1} classes are 0 to {values.largest}"
                 notes.append(of_source(name, f"its labels begin at 1; {kept} {classes}."))
-        return notes
+        return notes + (self._moved_classes() if numbering == "keep" else [])
+
+    def _moved_classes(self) -> list[str]:
+        """A note where labels that are kept have another number for a class of the same name."""
+        numbers: dict[str, tuple[str, int]] = {}
+        for source in self.sources.values():
+            for number, name in enumerate(source.class_names):
+                first, other = numbers.setdefault(name, (source.name, number))
+                if first != source.name and number != other:
+                    text = f"under labels=keep class {name!r} is {other} in {first}, but {number} in {source.name}"
+                    return [f"{text}; labels=union gives the classes of each source numbers of their own."]
+        return []
 
 
 def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, complete: bool) -> Labels:
@@ -283,10 +294,11 @@ def _parts(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
 
 
 def _class_beside_vector(search: _Search, name: str, first: str, width: int, numbering: Numbering) -> SpecError:
-    source = search.sources[name]
-    text = f"sources {first!r} and {name!r} do not fit together: label is a vector of {width} in {first}"
-    if search.is_number(name):
-        mend = f"set {source.setting('label')} = none and that of {first} as well, or leave one of both out."
+    source, shape = search.sources[name], search.sources[first].spec["label"].shape
+    what = f"an array {list(shape)}" if len(shape) > 1 else f"a vector of {width}"
+    text = f"sources {first!r} and {name!r} do not fit together: label is {what} in {first}"
+    if len(shape) > 1 or search.is_number(name):
+        mend = f"set {source.choice('label', 'none')} and that of {first} as well, or leave one of both out."
         return SpecError(f"{text}, but one number in {name}; {mend}")
     count = search.num_classes(name)
     if numbering == "keep" and count > width:
@@ -315,7 +327,8 @@ def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -
         source, largest = search.sources[name], (count or 0) - 1
         if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
             mend = f"number its classes from 0 on, or leave them out: {source.choice('label', 'none')}"
-            raise SpecError(of_source(name, f"label {largest} is beyond int32; {mend}."))
+            shown = largest if largest < 2**64 else float(largest)  # a number of 300 digits helps nobody
+            raise SpecError(of_source(name, f"label {shown} is beyond int32; {mend}."))
         most = _LARGEST - max(largest, 0)
         for offset in [each.settings["offset"] for each in source.operators if _is_label_offset(each)]:
             if not -_LARGEST <= offset <= most:

@@ -233,12 +233,12 @@ class OpenSource:
         if self.label != "class" and (self.label is not None or not count or labels.dtype.kind not in "iu"):
             return
         self._check_whole(labels)
-        if count and (largest := np.nanmax(labels)) >= count:
+        if count and (largest := int(labels.max(where=labels >= 0, initial=0))) >= count:  # as int: float16 has few
             if names := self.class_names if not self.chosen_num_classes else ():
                 text = f"has no name among the {len(names)} class_names; name every class in"
-                raise DataError(of_source(self.name, f"label {largest:g} {text} {self.setting('class_names')}."))
-            mend = f"set {self.setting('num_classes')}={int(largest) + 1}"
-            text = f"label {largest:g} is none of the {count} classes from 0 on; {mend}."
+                raise DataError(of_source(self.name, f"label {largest} {text} {self.setting('class_names')}."))
+            mend = f"set {self.setting('num_classes')}={largest + 1}"
+            text = f"label {largest} is none of the {count} classes from 0 on; {mend}."
             raise DataError(of_source(self.name, text))
 
     def _check_whole(self, labels: np.ndarray) -> None:

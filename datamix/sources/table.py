@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from datamix.sources.splits import resolve_split, split_ranges
 from datamix.spec import Arrays
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+# Numbers as people write them, which Arrow takes for text: 1,5 and 1,000.50, 1'000, 12 %, $5, 5 €.
+_WRITTEN_NUMBER = r"^\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?[.,]?\d[\d.,'_\s]*([eE][-+]?\d+)?\s*[%\p{Sc}]?\s*$"
 
 
 def table(
@@ -109,6 +112,8 @@ def _read(file: Path) -> Any:
         else:
             with pa.input_stream(str(file), compression="detect") as stream:
                 data = stream.read()
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise DataError(f"{file} is in UTF-16; save it in UTF-8.")
             head = data.partition(b"\n")[0]
             table = csv.read_csv(
                 pa.BufferReader(data),
@@ -144,7 +149,7 @@ def _no_numbers(pieces: Sequence[Any]) -> str:
         if any(is_kind(piece.type) for is_kind in kinds):
             continue
         if not is_text(piece.type):
-            return f"is {piece.type}"
+            return "is bytes, and no text in UTF-8" if types.is_binary(piece.type) else f"is {piece.type}"
         texts = piece.drop_null()
         words = texts.filter(pc.invert(pc.match_substring_regex(texts, _NUMBER))) or texts
         # In a column of numbers, that may be a mark for those that are missing.
@@ -180,7 +185,7 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
     if not all(is_text(piece.type) for piece in every):
         raise DataError(f"the target {name!r} is to be numbers, or text, and {other}.")
     words = [[piece.cast(pa.large_string()) for piece in each] for each in (pieces, every)]
-    numbers = sum(pc.sum(pc.match_substring_regex(each, _NUMBER)).as_py() or 0 for each in words[1])
+    numbers = sum(pc.sum(pc.match_substring_regex(each, _WRITTEN_NUMBER)).as_py() or 0 for each in words[1])
     if 2 * numbers > sum(map(len, every)):
         raise DataError(f"the target {name!r} is numbers in {numbers:,} rows, but {other}; correct them.")
     classes = sorted({word for each in words[1] for word in each.unique().to_pylist()})

@@ -372,3 +372,30 @@ def test_shapes_that_differ_by_an_axis_of_one() -> None:
     assert (pipeline[0]["image"][..., 0] == images).all()
     assert pipeline[0]["label"].tolist() == CLASSES.tolist()
     assert labels_of(pipeline, 1).tolist() == (CLASSES + 5).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_the_number_of_classes_may_be_no_number_of_their_dtype(dtype: Any) -> None:
+    labels = np.array([0, 300, 4000, 1]).astype(dtype)
+    assert labels_of(load("stop=all_exhausted", a=labels, b=CLASSES), 0).tolist() == labels.astype(int).tolist()
+
+
+def test_labels_that_are_all_nan_beside_a_declared_number() -> None:
+    with pytest.warns(UserWarning, match="20 of 20 records are unlabelled"):
+        pipeline = load("source.a.unlabelled=keep", "source.a.num_classes=3", a=np.full(20, np.nan))
+    assert set(labels_of(pipeline, 0).tolist()) == {-1}
+
+
+def test_kept_labels_that_give_a_class_another_number_are_told() -> None:
+    arrays = {name: records(np.arange(4) % 2) for name in "ab"}
+    names = {"a": ["cat", "dog"], "b": ["dog", "cat"]}
+    with pytest.warns(UserWarning, match="^under labels=keep class 'dog' is 1 in a, but 0 in b; labels=union gives"):
+        datamix.mix(arrays, class_names=names, labels="keep", batch_size=2)
+    datamix.mix(arrays, class_names=names, batch_size=2)
+    datamix.mix(arrays, class_names={"a": ["cat", "dog"], "b": ["cat", "emu"]}, labels="keep", batch_size=2)
+
+
+def test_masks_beside_classes() -> None:
+    with pytest.raises(SpecError, match=r"label is an array \[2, 2\] in a, but one number in b; set .*label=none and"):
+        load(a=np.ones((3, 2, 2), np.int32), b=CLASSES)
+    assert "label" not in load("source.a.label=none", "source.b.label=none", a=np.ones((3, 2, 2)), b=CLASSES).spec

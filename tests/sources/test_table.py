@@ -122,9 +122,10 @@ def test_a_type_that_shows_late(csv: Any) -> None:
             r"^column 'time' lies between 1750000000\.5 and 1750000060\.5, where float32 has steps of 128 alone; lea",
         ),
         ("x\n1e300\n0.5\n", r"^column 'x' holds 1e\+300, which is beyond float32; leave it out"),
+        ("x,é\n1,2\n".encode("utf-16"), r"^x\.csv is in UTF-16; save it in UTF-8\.$"),
     ],
 )
-def test_mistakes_in_a_file(csv: Any, text: str, message: str) -> None:
+def test_mistakes_in_a_file(csv: Any, text: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         csv(text)
 
@@ -133,6 +134,22 @@ def test_decimals_are_rounded_to_float32_as_always(csv: Any) -> None:
     assert csv("x\n0.1\n33554433.5\n").read()["features"][0, 0] == np.float32(0.1)
     assert csv("x\n0.1\n0.1\n").read()["features"].tolist() == [[np.float32(0.1)]] * 2
     assert csv("x\n0.1\n0.30000000000000004\n0.3\n").num_records == 3
+
+
+@pytest.mark.parametrize("prices", ["1,5;2,5;3", "1.000,5;2;3", "1,000;2,000", "$5;-$ 6;7 €", "5%;6 %", "1 000;5;?"])
+def test_numbers_as_people_write_them_are_no_names_of_classes(csv: Any, prices: str) -> None:
+    text = "x;y\n" + "".join(f"1;{price}\n" for price in prices.split(";"))
+    with pytest.raises(DataError, match=r"^the target 'y' is numbers in \d rows, but is text, such as .*; correct"):
+        csv(text, target="y")
+
+
+def test_classes_that_hold_digits_are_classes(csv: Any) -> None:
+    assert csv("x;y\n1;3-4\n2;12:30\n3;1st\n4;v1.0\n", target="y").class_names == ("12:30", "1st", "3-4", "v1.0")
+
+
+def test_text_of_another_encoding(csv: Any) -> None:
+    with pytest.raises(DataError, match=r"^the target 'y' is to be .* and is bytes, and no text in UTF-8"):
+        csv("x,y\n1,é\n2,b\n".encode("latin-1"), target="y")
 
 
 def test_truncated_files(csv: Any, shared_data: Path, tmp_path: Path) -> None:
