@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from datamix.builder.labels import Labels
 from datamix.builder.open_source import OpenSource, is_shipped
 from datamix.errors import ConfigError, of_source
+from datamix.lazy import jax
 from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import taken
 from datamix.sources.statistics import LeafStatistics, Statistics
 
 _LOOKED_AT = 4096  # records, evenly spaced
+_CHANGE_VALUES = ("to_float", "cast", "normalize", "clip", "log", "color_jitter", "gaussian_noise", "rename")
 _USUAL = 255  # what is white in most images, also where none is quite white
 
 
 def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) -> None:
     """Refuse `to_float` without `largest`, the value that becomes 1, where the type does not say it as uint8 does."""
     for source in sources:
-        where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
-        dtypes = {leaf: np.dtype(part.dtype) for leaf, part in source.spec.items()}
-        chain = [(where, i, each) for i, each in enumerate(source.operators)]
-        shared_where = "operators" if source.key else "shared_operators"
-        chain += [(shared_where, i, each) for i, each in enumerate(shared)]
-        for place, i, operation in chain:
-            leaf = operation.settings.get("leaf", "image")
-            if operation.function is to_float and leaf in dtypes:
-                is_wide = dtypes[leaf].kind in "iu" and dtypes[leaf] != np.uint8
-                if operation.settings.get("largest") is None and is_wide:
-                    raise _missing_largest(source, leaf, dtypes[leaf], f"{place}[{i}].to_float.largest")
-                del dtypes[leaf]
-            elif operation.function is cast:
-                dtypes.pop(leaf, None)
-            elif not is_shipped(operation):
-                break
+        for key, leaf, operation in _conversions(source, shared):
+            dtype = np.dtype(source.spec[leaf].dtype)
+            is_wide = dtype.kind in "iu" and dtype != np.uint8
+            if operation.function is to_float and operation.settings.get("largest") is None and is_wide:
+                raise _missing_largest(source, leaf, dtype, f"{key}.to_float.largest")
+
+
+def notes_on_conversions(
+    sources: Mapping[str, OpenSource], shared: Sequence[Operation], statistics: Statistics
+) -> list[str]:
+    """The notes on `to_float` that makes no 1 of the largest value, and on `cast` to a dtype that is too narrow."""
+    notes = []
+    for name, source in sources.items():
+        for _, leaf, operation in _conversions(source, shared):
+            kind = np.dtype(source.spec[leaf].dtype).kind
+            if source.placement == "host" and kind in "biu":
+                continue  # its records are not looked at for it
+            low, high = statistics[name][leaf].min, statistics[name][leaf].max
+            if low is None or high is None:
+                continue
+            if operation.function is cast:
+                wanted = jax.dtypes.canonicalize_dtype(operation.settings["dtype"])
+                limits = {"i": np.iinfo, "u": np.iinfo, "f": np.finfo}.get(wanted.kind)
+                if limits and not float(limits(wanted).min) <= low <= high <= float(limits(wanted).max):
+                    text = f"the leaf {leaf!r} holds values from {low:g} to {high:g}, and is cast to {wanted}"
+                    notes.append(of_source(name, f"{text}; those that do not fit become others."))
+            elif operation.settings.get("largest") is None and low >= 0:
+                becomes = high / _USUAL if kind == "u" else high
+                if becomes > 2 or (kind == "u" and 0 < becomes < 0.5):
+                    text = f"the largest {leaf} value is {high:g}, of which to_float makes {becomes:.3g}"
+                    notes.append(of_source(name, f"{text}; to_float: {{largest: {_white(high):g}}} fits."))
+    return notes
 
 
 def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
@@ -76,7 +94,28 @@ def _missing_largest(source: OpenSource, leaf: str, dtype: np.dtype, key: str) -
     count = min(source.num_records, _LOOKED_AT)
     indices = np.linspace(0, source.num_records - 1, count).astype(np.int64)
     largest = int(taken(source, indices)[leaf].max())
-    white = _USUAL if _USUAL // 2 < largest <= _USUAL else largest
     text = f"it is the value that becomes 1, which {dtype}, the type of {leaf} in {source.name}, does not say"
-    fits = f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(white, 1)}}} fits."
-    return ConfigError(text, key=key, value=None, hint=fits)
+    hint = f"The largest in {count:,} records is {largest}, so that to_float: {{largest: {max(_white(largest), 1)}}}"
+    return ConfigError(text, key=key, value=None, hint=f"{hint} fits.")
+
+
+def _white(largest: float) -> float:
+    """The value that is white in images whose largest is this one."""
+    return _USUAL if _USUAL // 2 < largest <= _USUAL else largest
+
+
+def _conversions(source: OpenSource, shared: Sequence[Operation]) -> Iterator[tuple[str, str, Operation]]:
+    """Every `to_float` and `cast` of values as they are stored: the key of its place, the leaf, and itself."""
+    where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
+    shared_where = "operators" if source.key else "shared_operators"
+    chain = [(f"{where}[{i}]", each) for i, each in enumerate(source.operators)]
+    chain += [(f"{shared_where}[{i}]", each) for i, each in enumerate(shared)]
+    leaves = set(source.spec)
+    for place, operation in chain:
+        leaf = operation.settings.get("leaf", "image")
+        if operation.function in (to_float, cast) and leaf in leaves:
+            yield place, leaf, operation
+        if not is_shipped(operation):
+            return
+        if operation.operator in _CHANGE_VALUES:
+            leaves.discard(leaf)

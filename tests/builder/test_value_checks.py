@@ -148,3 +148,39 @@ def test_statistics_are_those_of_the_leaves_before_any_operator() -> None:
     assert statistics["image"].mean == pytest.approx(PIXELS[:10].mean())
     assert (statistics["label"].min, statistics["label"].max) == (0, 4)
     assert pipeline.with_weights({"a": 2}).statistics == pipeline.statistics
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+@pytest.mark.parametrize(("scale", "largest", "fits"), [(1, 255, 255), (16 / 255, 16, 16), (20, 5100, 5100)])
+def test_floats_that_to_float_leaves_as_they_are(scale: float, largest: int, fits: int, placement: str) -> None:
+    floats, settings = np.round(PIXELS / PIXELS.max() * 255 * scale).astype(np.float32), f"data.placement={placement}"
+    message = rf"^source 'a': the largest image value is {largest}, of which to_float makes .*; to_float: "
+    with pytest.warns(UserWarning, match=message + rf"\{{largest: {fits}\}} fits\.$"):
+        load("source.a.operators=[to_float]", settings, image=floats)
+    advised = load(f"source.a.operators=[{{to_float:{{largest:{fits}}}}}]", settings, image=floats)
+    assert advised[0]["image"].max() == 1
+
+
+@pytest.mark.parametrize("where", ["operators", "source.a.operators"])
+@pytest.mark.parametrize("largest", [1, 16])
+def test_bytes_of_which_to_float_makes_black_images(largest: int, where: str) -> None:
+    image = (PIXELS * largest // 255).astype(np.uint8)
+    with pytest.warns(UserWarning, match=rf"image value is {largest}, of which to_float makes 0.*: {largest}\}} fits"):
+        load(f"{where}=[to_float]", image=image)
+    assert load(f"{where}=[{{to_float:{{largest:{largest}}}}}]", image=image)[0]["image"].max() == 1
+
+
+def test_floats_that_are_scaled_before_or_normal() -> None:
+    load("source.a.operators=[{normalize:{mean:0,std:255}},to_float]", image=PIXELS.astype(np.float32))
+    load("source.a.operators=[to_float]", image=np.random.default_rng(0).normal(0, 2, PIXELS.shape).astype("float32"))
+
+
+@pytest.mark.parametrize("values", [PIXELS + 1, PIXELS - 1, PIXELS + 1.0])
+def test_values_that_do_not_fit_what_they_are_cast_to(values: np.ndarray) -> None:
+    low, high = values.min(), values.max()
+    with pytest.warns(UserWarning, match=rf"holds values from {low:g} to {high:g}, and is cast to uint8; th"):
+        load("source.a.operators=[{cast:{dtype:uint8}}]", image=values)
+    load("source.a.operators=[{clip:{low:0,high:255}},{cast:{dtype:uint8}}]", image=values)
+    load("source.a.operators=[{cast:{dtype:int16}}]", image=values)
+    with pytest.warns(UserWarning, match="is cast to int32; those that do not fit"):
+        load("source.a.operators=[{cast:{dtype:int64}}]", image=(values * 1e9).astype(np.float32))
