@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -135,6 +136,15 @@ class Loader(ConfigLoaderImpl):
         if mode == RunMode.RUN and "???" in config.hydra.runtime.choices.values():
             self.load_configuration(config.hydra.job.config_name, list(overrides), mode)  # says what is missing
 
+    def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Any], repo: Any) -> None:
+        """Refuse the folder of a module, which Hydra would import: a configuration imports what `plugins` names."""
+        primary = repo.load_config(config_name) if config_name else None
+        entries = [OmegaConf.select(primary.config, "hydra.searchpath")] if primary else []
+        entries += [each.value() for each in parsed_overrides if each.get_key_element() == "hydra.searchpath"]
+        for entry in [each for some in entries if isinstance(some, Sequence) for each in some]:
+            _refuse_module("hydra.searchpath", entry)
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The configuration of a job; see `ConfigLoaderImpl`."""
         checked = self._checked.pop(tuple(sweep_overrides), None)
@@ -167,6 +177,7 @@ def config_loader(
     if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
         mend = "install datamix again (pip install -e . in a checkout), or add its folder datamix/plugins to PYTHONPATH"
         raise ConfigError(f"datamix's plugins for Hydra are not installed; {mend}.")
+    _refuse_module("--config-path", config_path)
     search_path = create_config_search_path(str(config_path or conf_dir()))
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
@@ -179,6 +190,12 @@ def config_loader(
     if datasets:
         search_path.prepend(provider="datamix", path=_PLUS + "+".join(datasets), anchor=before_schema)
     return Loader(search_path)
+
+
+def _refuse_module(key: str, place: object) -> None:
+    if str(place).startswith("pkg:"):
+        mend = "Name its folder, as in file:///DIR."
+        raise ConfigError("it would import a module", key=key, value=place, hint=mend)
 
 
 def compose(

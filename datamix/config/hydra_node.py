@@ -32,6 +32,8 @@ _LOGGING = {
 _STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
 # Values of logging that begin with one of these prefixes are looked up: as a name of any module, as a part of the node.
 _LOOKED_UP = re.compile(r"\s*(ext|cfg)\s*:")
+# Variables of the environment by which programs find their code.
+_OF_PROGRAMS = re.compile(r"PATH$|PYTHON|LD_|DYLD_", re.IGNORECASE)
 # What a value of logging may begin with that is only known once a job runs, and never begins with such a prefix.
 _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|run\.dir|sweep\.dir)\}|now:|oc\.env:)")
 
@@ -55,6 +57,10 @@ def check_hydra_node(node: DictConfig) -> None:
     for part in ("job_logging", "hydra_logging"):
         for key, name, value, written in _values(node.hydra, part, f"hydra.{part}"):
             _check_logging(key, name, value, written)
+    for key, name, value, _ in _values(node.hydra.job, "env_set", "hydra.job.env_set"):
+        if _OF_PROGRAMS.match(str(name)):
+            text = "it decides which code the processes run that a job starts"
+            raise ConfigError(text, key=key, value=value, hint="Set it in the shell.")
     for parent, name in (("job", "name"), ("run", "dir"), ("sweep", "dir")):  # what logging may refer to
         for key, _, value, _ in _values(node.hydra[parent], name, f"hydra.{parent}.{name}"):
             if _is_looked_up(value):
@@ -68,6 +74,9 @@ def _check_logging(key: str, name: object, value: object, written: object) -> No
         _refuse(key, written)
     if _is_looked_up(value) and value not in _STREAMS:
         _refuse(key, value)
+    if name == "filename" and not str(written).endswith(".log"):
+        text = "a log file of a configuration ends in .log, so that it takes no other file's place"
+        raise ConfigError(text, key=key, value=written)
 
 
 def _is_looked_up(value: object) -> bool:

@@ -62,6 +62,20 @@ def test_a_search_path_of_ones_own_still_joins_datasets(tmp_path: Path) -> None:
     assert list(node.source) == ["mine", "digits"]
 
 
+@pytest.mark.parametrize("module", ["evil", "evil.inner", "json"])
+def test_a_search_path_imports_no_module(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "mine.yaml").write_text(f"defaults: [config]\nhydra: {{searchpath: ['pkg://{module}']}}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = rf"= 'pkg://{module}'; it would import a module\. Name its folder, as in file:///DIR\.$"
+    with pytest.raises(ConfigError, match=rf"^hydra\.searchpath {message}"):
+        compose([f"hydra.searchpath=['pkg://{module}']"])
+    with pytest.raises(ConfigError, match=rf"^hydra\.searchpath {message}"):
+        config_loader(tmp_path).load_configuration("mine", [], RunMode.RUN)
+    with pytest.raises(ConfigError, match=f"^--config-path {message}"):
+        config_loader(config_path=f"pkg://{module}")
+
+
 @pytest.mark.parametrize(
     "override",
     [

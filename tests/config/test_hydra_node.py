@@ -29,6 +29,7 @@ def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
         ("hydra/job_logging=disabled", "hydra/hydra_logging=hydra_debug"),
         ("hydra.job.name=mine", "hydra.sweep.subdir=${hydra:job.override_dirname}"),
         ("+hydra.job_logging.handlers.file={class:logging.handlers.RotatingFileHandler,filename:a.log}",),
+        ("+hydra.job.env_set={XLA_FLAGS:'--xla_x=1',MY_PATH:here}",),
         ("+hydra.job_logging.handlers.file={class:logging.FileHandler,filename:'${hydra.runtime.output_dir}/a.log'}",),
     ],
 )
@@ -96,6 +97,20 @@ def test_anything_else_is_refused_by_its_key(overrides: tuple[str, ...], key: st
 def test_a_key_that_hydra_would_pass_over(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_hydra_node(composed(override))
+
+
+@pytest.mark.parametrize(
+    "filename", [".bashrc", "'${oc.env:HOME}/.profile'", "a.py", "'${hydra.job.name}'", "a.log/../b"]
+)
+def test_a_log_file_takes_no_other_files_place(filename: str) -> None:
+    with pytest.raises((ConfigError, RegistryError), match=r"^hydra\.job_logging\.handlers\.x\.filename = "):
+        check_hydra_node(composed(f"+hydra.job_logging.handlers.x={{class:logging.FileHandler,filename:{filename}}}"))
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "PATH"])
+def test_the_environment_brings_in_no_code(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^hydra\.job\.env_set\.{name} = '/x'; .* Set it in the shell\.$"):
+        check_hydra_node(composed(f"+hydra.job.env_set={{{name}:/x}}"))
 
 
 @pytest.fixture
