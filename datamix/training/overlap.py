@@ -1,4 +1,4 @@
-"""The number of test records that are records to train on as well."""
+"""The number of records that come several times: among those to train on, or to train and to test on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ from datamix.spec import Arrays
 _PART_BYTES = 2**24
 
 
-def num_seen(training: Mapping[str, OpenSource], held_out: Mapping[str, OpenSource]) -> dict[str, int]:
-    """The number of test records of each source that equal a record to train on, where there are any."""
-    seen = np.unique(np.concatenate([np.zeros(0, np.uint64), *(digests(each.read()) for each in training.values())]))
-    counts = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in held_out.items()}
-    return {name: count for name, count in counts.items() if count}
+def overlaps(
+    training: Mapping[str, OpenSource], held_out: Mapping[str, OpenSource]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The records of each source that equal another one before them in the sources, where there are any.
+
+    Returns:
+      The number of such records to train on, and that of test records that equal a record to train on.
+    """
+    seen, repeated = np.zeros(0, np.uint64), {}
+    for name, source in training.items():
+        seen = np.unique(np.concatenate([before := seen, digests(source.read())]))
+        repeated[name] = source.num_records - len(seen) + len(before)
+    tested = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in held_out.items()}
+    repeated, tested = ({name: count for name, count in each.items() if count} for each in (repeated, tested))
+    return repeated, tested
 
 
 def digests(arrays: Arrays) -> np.ndarray:

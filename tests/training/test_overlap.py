@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from datamix.builder.open_source import OpenSource
 from datamix.sources.arrays import MemoryArrays
-from datamix.training.overlap import digests, num_seen
+from datamix.training.overlap import digests, overlaps
 
 
 def opened(name, **arrays):
@@ -34,4 +34,11 @@ def test_test_records_that_are_trained_on_are_counted(split, count):
     image = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
     training = {"a": opened("a", image=image[:10]), "b": opened("b", image=255 - image[:10])}
     tests = {"a": opened("a", image=image[split])}
-    assert num_seen(training, tests) == ({"a": count} if count else {})
+    assert overlaps(training, tests) == ({}, {"a": count} if count else {})
+
+
+def test_records_to_train_on_that_come_several_times_are_counted():
+    image = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
+    parts = {"a": image[:10], "b": image[5:15], "c": np.repeat(image[15:], 2, axis=0), "d": image[:3]}
+    training = {name: opened(name, image=part) for name, part in parts.items()}
+    assert overlaps(training, {}) == ({"b": 5, "c": 5, "d": 3}, {})
