@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if alone:
         gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
         atexit.register(gc.freeze)  # else Python looks for cycles several times while it ends: 0.5 s and more
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # of a shell's `>&-`
     with processes.leaving(), _any_text(sys.stdout):
         try:
             with ended_by(signal.SIGINT, signal.SIGTERM):

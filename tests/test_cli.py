@@ -955,3 +955,37 @@ def test_what_a_plugin_raises_is_told_with_its_place(call_datamix, tmp_path, mon
         mistake = call_datamix(*arguments).mistake
     assert mistake.startswith(f"PluginError: {tmp_path / 'faulty_plugin.py'}, {told}")
     assert mistake.endswith(" HYDRA_FULL_ERROR=1 shows the traceback.")
+
+
+def test_a_closed_output_takes_nothing(environment, tmp_path):
+    command = f"{sys.executable} -m datamix source=digits job=plan hydra.run.dir=run >&-"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "report.json").is_file()
+
+
+def test_ctrl_c_while_the_program_is_imported(environment, tmp_path):
+    code = """
+        import importlib.abc, os, runpy, signal, sys
+
+        class Interrupts(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "datamix.cli":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupts())
+        runpy.run_module("datamix", run_name="__main__")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

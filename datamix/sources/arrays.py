@@ -236,6 +236,8 @@ def _header(file: IO[bytes]) -> _Header:
         shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
     except TypeError as error:  # a damaged header may have keys that NumPy cannot sort
         raise ValueError(f"its header cannot be read ({error})") from error
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError(f"its header says that its shape is {shape}")
     return shape, dtype
 
 

@@ -160,6 +160,8 @@ def _listed(folder: Path) -> tuple[list[str], list[str]]:
     names: tuple[list[str], list[str]] = ([], [])
     with read_error(str(folder)), os.scandir(folder) as entries:
         for entry in entries:
+            if _is_image(entry.name) and not entry.is_file() and not entry.is_dir() and Path(entry.path).exists():
+                raise DataError(f"{entry.name} is no regular file.")  # a pipe would be waited for without end
             if not entry.name.startswith("."):
                 names[entry.is_dir()].append(entry.name)
     return sorted(names[0]), sorted(names[1])

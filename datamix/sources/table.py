@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,8 +111,6 @@ def _read(file: Path) -> Any:
         else:
             with pa.input_stream(str(file), compression="detect") as stream:
                 data = stream.read()
-            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise DataError(f"{file} is in UTF-16; save it in UTF-8.")
             head = data.partition(b"\n")[0]
             table = csv.read_csv(
                 pa.BufferReader(data),

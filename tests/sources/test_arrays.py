@@ -263,6 +263,17 @@ def test_a_header_that_does_not_parse(npys: dict[str, str]) -> None:
         arrays(files=npys)
 
 
+@pytest.mark.parametrize("shape", ["(-9,)", "(9, True)", "(9, -1)"])
+def test_a_header_whose_sizes_are_none(tmp_path: Path, shape: str) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((9, 9), np.float32))
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content.replace(b"(9, 9), }     ", f"{shape}, }}".encode().ljust(14)))
+    with pytest.raises(
+        DataError, match=r"x\.npy is no \.npy file, or a damaged one: its header says that its shape is"
+    ):
+        arrays(files={"x": str(tmp_path / "x.npy")})
+
+
 class _Trap:
     """Leaves a file where it is unpickled."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -187,3 +189,13 @@ def test_the_command_line_names_the_broken_file(shared_data, call_datamix, tmp_p
     assert broken.mistake.startswith("DataError: source 'folder': pets/cat/7.png: it is damaged, or no whole image:")
     missing = call_datamix("source=mnist+folder", "source.folder.path=pets", "source.folder.mode=grey")
     assert missing.mistake == "ConfigError: source 'folder': mode = 'grey'. Known: L, RGB."
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_no_image(tmp_path, linked):
+    draw(tmp_path / "data" / "cat" / "1.png")
+    os.mkfifo(tmp_path / "pipe" if linked else tmp_path / "data" / "cat" / "2.png")
+    if linked:
+        (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"data/cat: 2\.png is no regular file\.$"):
+        image_folder(path=str(tmp_path / "data"), **SIZE)

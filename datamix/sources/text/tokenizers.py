@@ -50,6 +50,8 @@ class FileTokenizer:
     def __init__(self, path: Path, end_of_document: str | None = None) -> None:
         library = _library(str(path))
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for without end
+                raise OSError(0, "it is no regular file")
             content = path.read_bytes()
             self._json: dict[str, Any] = json.loads(content)
         except OSError as error:

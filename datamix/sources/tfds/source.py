@@ -215,6 +215,9 @@ class Tfds(TakeFromRead):
     def _slot(self) -> Place:
         """The place in the cache of the records that this source reads."""
         directory = self._directory
+        for path in directory.iterdir():
+            if path.exists() and not path.is_file() and not path.is_dir():  # would be waited for without end
+                raise self._damaged(path, DamageError("it is no regular file"))
         stats = {path.name: path.stat() for path in sorted(directory.iterdir()) if path.is_file()}
         files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
         info = hashlib.sha256((directory / "dataset_info.json").read_bytes()).hexdigest()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -112,3 +113,12 @@ def test_mistakes_say_how_to_mend_them(tmp_path, trained):
         ConfigError, match=r"vocab_size = 256; it is 257 or more: every byte, and the end of a document"
     ):
         train_tokenizer([], vocab_size=256, path=tmp_path / "x.json")
+
+
+def test_a_pipe_is_no_tokenizer(tmp_path):
+    pytest.importorskip("tokenizers")
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(
+        DataError, match=r"tokenizer\.json cannot be read \(it is no regular file\); tokenizer is bytes, or"
+    ):
+        open_tokenizer(str(tmp_path / "tokenizer.json"))

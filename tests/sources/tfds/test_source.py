@@ -508,6 +508,15 @@ def test_a_pipe_is_no_description(make, copy):
         _ = make(data_dir=directory.parents[1]).spec
 
 
+def test_a_pipe_is_no_shard(make, copy):
+    directory = copy()
+    shard = next(path for path in directory.iterdir() if "-train." in path.name)
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(DataError, match=rf"{shard.name} is damaged: it is no regular file"):
+        _ = make(data_dir=directory.parents[1]).spec
+
+
 def test_a_dataset_without_numbers_is_refused(make, copy):
     directory = copy()
     features = json.loads((directory / "features.json").read_text())
