@@ -14,7 +14,7 @@ from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.open_source import OpenSource, takes_leaves
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
-from datamix.builder.value_checks import check_largest, notes_on_conversions, notes_on_values
+from datamix.builder.value_checks import check_largest, notes_on_scale, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint, of_source
 from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights
@@ -136,8 +136,8 @@ class Assembly:
     def notes_on(self, pipeline: Pipeline) -> list[str]:
         """The notes on the labels and values of the mix, once its data is read; a sentence each."""
         on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
-        converted = notes_on_conversions(self.sources, self.operators, pipeline.statistics)
-        return [*self.notes_on_records(), *self.labels.notes, *on_values, *converted]
+        on_values += notes_on_scale(self.sources, self.operators, pipeline.statistics)
+        return [*self.notes_on_records(), *self.labels.notes, *on_values]
 
     def notes_on_records(self) -> list[str]:
         """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""

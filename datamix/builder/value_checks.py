@@ -9,8 +9,7 @@ import numpy as np
 from datamix.builder.labels import Labels
 from datamix.builder.open_source import OpenSource, is_shipped
 from datamix.errors import ConfigError, of_source
-from datamix.lazy import jax
-from datamix.operators.image import cast, to_float
+from datamix.operators.image import to_float
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import taken
 from datamix.sources.statistics import LeafStatistics, Statistics
@@ -23,37 +22,23 @@ _USUAL = 255  # what is white in most images, also where none is quite white
 def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) -> None:
     """Refuse `to_float` without `largest`, the value that becomes 1, where the type does not say it as uint8 does."""
     for source in sources:
-        for key, leaf, operation in _conversions(source, shared):
-            dtype = np.dtype(source.spec[leaf].dtype)
-            is_wide = dtype.kind in "iu" and dtype != np.uint8
-            if operation.function is to_float and operation.settings.get("largest") is None and is_wide:
+        for key, leaf, dtype in _without_largest(source, shared):
+            if dtype.kind in "iu" and dtype != np.uint8:
                 raise _missing_largest(source, leaf, dtype, f"{key}.to_float.largest")
 
 
-def notes_on_conversions(
-    sources: Mapping[str, OpenSource], shared: Sequence[Operation], statistics: Statistics
-) -> list[str]:
-    """The notes on `to_float` that makes no 1 of the largest value, and on `cast` to a dtype that is too narrow."""
+def notes_on_scale(sources: Mapping[str, OpenSource], shared: Sequence[Operation], statistics: Statistics) -> list[str]:
+    """The notes on `to_float` that makes something far from 1 of the largest value, as of bytes from 0 to 16."""
     notes = []
     for name, source in sources.items():
-        for _, leaf, operation in _conversions(source, shared):
-            kind = np.dtype(source.spec[leaf].dtype).kind
-            if source.placement == "host" and kind in "biu":
+        for _, leaf, dtype in _without_largest(source, shared):
+            if source.placement == "host" and dtype.kind in "biu":
                 continue  # its records are not looked at for it
-            low, high = statistics[name][leaf].min, statistics[name][leaf].max
-            if low is None or high is None:
-                continue
-            if operation.function is cast:
-                wanted = jax.dtypes.canonicalize_dtype(operation.settings["dtype"])
-                limits = {"i": np.iinfo, "u": np.iinfo, "f": np.finfo}.get(wanted.kind)
-                if limits and not float(limits(wanted).min) <= low <= high <= float(limits(wanted).max):
-                    text = f"the leaf {leaf!r} holds values from {low:g} to {high:g}, and is cast to {wanted}"
-                    notes.append(of_source(name, f"{text}; those that do not fit become others."))
-            elif operation.settings.get("largest") is None and low >= 0:
-                becomes = high / _USUAL if kind == "u" else high
-                if becomes > 2 or (kind == "u" and 0 < becomes < 0.5):
-                    text = f"the largest {leaf} value is {high:g}, of which to_float makes {becomes:.3g}"
-                    notes.append(of_source(name, f"{text}; to_float: {{largest: {_white(high):g}}} fits."))
+            low, high = statistics[name][leaf].min or 0, statistics[name][leaf].max or 0
+            becomes = high / _USUAL if dtype.kind == "u" else high
+            if low >= 0 and (becomes > 2 or (dtype.kind == "u" and 0 < becomes < 0.5)):
+                text = f"the largest {leaf} value is {high:g}, of which to_float makes {becomes:.3g}"
+                notes.append(of_source(name, f"{text}; to_float: {{largest: {_white(high):g}}} fits."))
     return notes
 
 
@@ -104,18 +89,18 @@ def _white(largest: float) -> float:
     return _USUAL if _USUAL // 2 < largest <= _USUAL else largest
 
 
-def _conversions(source: OpenSource, shared: Sequence[Operation]) -> Iterator[tuple[str, str, Operation]]:
-    """Every `to_float` and `cast` of values as they are stored: the key of its place, the leaf, and itself."""
+def _without_largest(source: OpenSource, shared: Sequence[Operation]) -> Iterator[tuple[str, str, np.dtype]]:
+    """Every `to_float` without `largest` of values as they are stored: the key of its place, the leaf, its dtype."""
     where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
     shared_where = "operators" if source.key else "shared_operators"
     chain = [(f"{where}[{i}]", each) for i, each in enumerate(source.operators)]
     chain += [(f"{shared_where}[{i}]", each) for i, each in enumerate(shared)]
-    leaves = set(source.spec)
-    for place, operation in chain:
+    dtypes = {leaf: np.dtype(part.dtype) for leaf, part in source.spec.items()}
+    for key, operation in chain:
         leaf = operation.settings.get("leaf", "image")
-        if operation.function in (to_float, cast) and leaf in leaves:
-            yield place, leaf, operation
+        if operation.function is to_float and leaf in dtypes and operation.settings.get("largest") is None:
+            yield key, leaf, dtypes[leaf]
         if not is_shipped(operation):
             return
         if operation.operator in _CHANGE_VALUES:
-            leaves.discard(leaf)
+            dtypes.pop(leaf, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -18,7 +18,7 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.pipeline.pipeline import Pipeline
 from datamix.training.learner import HeldOut, Moments
-from datamix.training.overlap import overlaps
+from datamix.training.overlap import notes_on_overlaps
 from datamix.training.tasks.base import Task
 from datamix.training.tasks.choosing import choose, classes, of_outputs
 from datamix.training.tasks.classification import Classification
@@ -36,8 +36,7 @@ class Data:
       num_test_records: The number of test records of each source.
       task: What there is to learn.
       disjoint_classes: Whether there are classes, and every one belongs to one source.
-      num_repeated: The number of records to train on that equal another one of the mix, where there are any.
-      num_seen: The number of test records that equal records to train on, by source, where there are any.
+      overlaps: The notes on records that come several times, see `notes_on_overlaps`.
       not_compared: The sources of which that is not known, as all records would have to be read for it.
     """
 
@@ -49,24 +48,18 @@ class Data:
     num_test_records: dict[str, int]
     task: Task
     disjoint_classes: bool
-    num_repeated: Mapping[str, int]
-    num_seen: Mapping[str, int]
+    overlaps: Sequence[str]
     not_compared: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """The notes on the records, before a model is trained on them; a sentence each."""
         of_tests = notes_on_values(self.test_mix.sources, self.test_pipeline.statistics, self.test_mix.labels)
-        sizes = {name: source.num_records for name, source in self.built.sources.items()}
-        found = [(name, count, sizes, "records equal others of the mix") for name, count in self.num_repeated.items()]
-        tested = self.num_test_records, "test records equal records to train on"
-        found += [(name, count, *tested) for name, count in self.num_seen.items()]
-        seen = [of_source(name, f"{count:,} of its {of[name]:,} {what}.") for name, count, of, what in found]
         unknown = (
             "whether test records equal records to train on is not known; they are read as they are needed, and not "
             "compared."
         )
-        seen += [of_source(name, unknown) for name in self.not_compared]
+        seen = [*self.overlaps, *(of_source(name, unknown) for name in self.not_compared)]
         seen += [f"test records of {note}" for note in of_tests]
         if isinstance(self.task, Language) and not np.asarray(self.held_out.of_output).any():
             seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
@@ -145,7 +138,6 @@ def open_data(config: Config, like: Data | None = None) -> Data:
                 text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {task.num_outputs:,} from 0"
                 raise DataError(of_source(name, f"{text}."))
     fed = [name for name in built.sources if "host" in (built.placements[name], test_mix.placements[name])]
-    num_repeated, num_seen = overlaps(_resident(built, fed), _resident(test_mix, fed))
     return Data(
         built=built,
         test_mix=test_mix,
@@ -159,8 +151,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         ),
         num_test_records=num_test_records,
         task=task,
-        num_repeated=num_repeated,
-        num_seen=num_seen,
+        overlaps=notes_on_overlaps(_resident(built, fed), _resident(test_mix, fed)),
         not_compared=tuple(fed),
         disjoint_classes=isinstance(task, Classification) and _disjoint(built),
     )

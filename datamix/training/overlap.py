@@ -1,4 +1,4 @@
-"""The number of records that come several times: among those to train on, or to train and to test on."""
+"""Records that come several times: among those to train on, or to train and to test on."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from datamix.builder.open_source import OpenSource
+from datamix.errors import of_source
 from datamix.rng.hash import key_for
 from datamix.spec import Arrays
 
 _PART_BYTES = 2**24
 
 
-def overlaps(
-    training: Mapping[str, OpenSource], held_out: Mapping[str, OpenSource]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """The records of each source that equal another one before them in the sources, where there are any.
-
-    Returns:
-      The number of such records to train on, and that of test records that equal a record to train on.
-    """
-    seen, repeated = np.zeros(0, np.uint64), {}
+def notes_on_overlaps(training: Mapping[str, OpenSource], held_out: Mapping[str, OpenSource]) -> list[str]:
+    """The notes on records to train on that equal others of the mix, and on test records that equal them."""
+    seen, notes = np.zeros(0, np.uint64), []
     for name, source in training.items():
-        seen = np.unique(np.concatenate([before := seen, digests(source.read())]))
-        repeated[name] = source.num_records - len(seen) + len(before)
-    tested = {name: int(np.isin(digests(source.read()), seen).sum()) for name, source in held_out.items()}
-    repeated, tested = ({name: count for name, count in each.items() if count} for each in (repeated, tested))
-    return repeated, tested
+        before, seen = len(seen), np.unique(np.concatenate([seen, digests(source.read())]))
+        if count := before + source.num_records - len(seen):
+            notes.append(of_source(name, f"{count:,} of its {source.num_records:,} records equal others of the mix."))
+    for name, source in held_out.items():
+        if count := int(np.isin(digests(source.read()), seen).sum()):
+            of_all = f"{count:,} of its {source.num_records:,} test records"
+            notes.append(of_source(name, f"{of_all} equal records to train on."))
+    return notes
 
 
 def digests(arrays: Arrays) -> np.ndarray:

@@ -173,14 +173,3 @@ def test_bytes_of_which_to_float_makes_black_images(largest: int, where: str) ->
 def test_floats_that_are_scaled_before_or_normal() -> None:
     load("source.a.operators=[{normalize:{mean:0,std:255}},to_float]", image=PIXELS.astype(np.float32))
     load("source.a.operators=[to_float]", image=np.random.default_rng(0).normal(0, 2, PIXELS.shape).astype("float32"))
-
-
-@pytest.mark.parametrize("values", [PIXELS + 1, PIXELS - 1, PIXELS + 1.0])
-def test_values_that_do_not_fit_what_they_are_cast_to(values: np.ndarray) -> None:
-    low, high = values.min(), values.max()
-    with pytest.warns(UserWarning, match=rf"holds values from {low:g} to {high:g}, and is cast to uint8; th"):
-        load("source.a.operators=[{cast:{dtype:uint8}}]", image=values)
-    load("source.a.operators=[{clip:{low:0,high:255}},{cast:{dtype:uint8}}]", image=values)
-    load("source.a.operators=[{cast:{dtype:int16}}]", image=values)
-    with pytest.warns(UserWarning, match="is cast to int32; those that do not fit"):
-        load("source.a.operators=[{cast:{dtype:int64}}]", image=(values * 1e9).astype(np.float32))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from datamix.builder.open_source import OpenSource
 from datamix.sources.arrays import MemoryArrays
-from datamix.training.overlap import digests, overlaps
+from datamix.training.overlap import digests, notes_on_overlaps
 
 
 def opened(name, **arrays):
@@ -34,11 +34,14 @@ def test_test_records_that_are_trained_on_are_counted(split, count):
     image = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
     training = {"a": opened("a", image=image[:10]), "b": opened("b", image=255 - image[:10])}
     tests = {"a": opened("a", image=image[split])}
-    assert overlaps(training, tests) == ({}, {"a": count} if count else {})
+    note = f"source 'a': {count} of its {len(image[split])} test records equal records to train on."
+    assert notes_on_overlaps(training, tests) == ([note] if count else [])
 
 
 def test_records_to_train_on_that_come_several_times_are_counted():
     image = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
     parts = {"a": image[:10], "b": image[5:15], "c": np.repeat(image[15:], 2, axis=0), "d": image[:3]}
     training = {name: opened(name, image=part) for name, part in parts.items()}
-    assert overlaps(training, {}) == ({"b": 5, "c": 5, "d": 3}, {})
+    counts = {"b": "5 of its 10", "c": "5 of its 10", "d": "3 of its 3"}
+    notes = [f"source {name!r}: {count} records equal others of the mix." for name, count in counts.items()]
+    assert notes_on_overlaps(training, {}) == notes
