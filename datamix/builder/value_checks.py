@@ -16,6 +16,7 @@ from datamix.sources.statistics import LeafStatistics, Statistics
 
 _LOOKED_AT = 4096  # records, evenly spaced
 _CHANGE_VALUES = ("to_float", "cast", "normalize", "clip", "log", "color_jitter", "gaussian_noise", "rename")
+_MANY = 500  # records, of which one has a white pixel
 _USUAL = 255  # what is white in most images, also where none is quite white
 
 
@@ -34,9 +35,10 @@ def notes_on_scale(sources: Mapping[str, OpenSource], shared: Sequence[Operation
         for _, leaf, dtype in _without_largest(source, shared):
             if source.placement == "host" and dtype.kind in "biu":
                 continue  # its records are not looked at for it
-            low, high = statistics[name][leaf].min or 0, statistics[name][leaf].max or 0
+            low, high = statistics[name][leaf].min, statistics[name][leaf].max or 0
             becomes = high / _USUAL if dtype.kind == "u" else high
-            if low >= 0 and (becomes > 2 or (dtype.kind == "u" and 0 < becomes < 0.5)):
+            is_dark = dtype.kind == "u" and 0 < becomes < 0.5 and source.num_records >= _MANY
+            if low == 0 and (becomes > 2 or is_dark):  # images have black
                 text = f"the largest {leaf} value is {high:g}, of which to_float makes {becomes:.3g}"
                 notes.append(of_source(name, f"{text}; to_float: {{largest: {_white(high):g}}} fits."))
     return notes

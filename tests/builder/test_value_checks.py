@@ -164,10 +164,11 @@ def test_floats_that_to_float_leaves_as_they_are(scale: float, largest: int, fit
 @pytest.mark.parametrize("where", ["operators", "source.a.operators"])
 @pytest.mark.parametrize("largest", [1, 16])
 def test_bytes_of_which_to_float_makes_black_images(largest: int, where: str) -> None:
-    image = (PIXELS * largest // 255).astype(np.uint8)
+    image = np.tile((PIXELS * largest // 255).astype(np.uint8), (25, 1, 1, 1))
     with pytest.warns(UserWarning, match=rf"image value is {largest}, of which to_float makes 0.*: {largest}\}} fits"):
-        load(f"{where}=[to_float]", image=image)
-    assert load(f"{where}=[{{to_float:{{largest:{largest}}}}}]", image=image)[0]["image"].max() == 1
+        load(f"{where}=[to_float]", image=image, label=np.arange(500) % 5)
+    advised = load(f"{where}=[{{to_float:{{largest:{largest}}}}}]", image=image, label=np.arange(500) % 5)
+    assert advised[0]["image"].max() == 1
 
 
 def test_floats_that_are_scaled_before_or_normal() -> None:
