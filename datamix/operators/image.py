@@ -17,12 +17,17 @@ from datamix.operators.base import Number, RandomKey, leaf_of, operator, recast,
 from datamix.spec import Record, Spec
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int32, Num
+    from collections.abc import Callable
+
+    from jaxtyping import Num
 
     Image: TypeAlias = Num[jax.Array, "height width channels"]
 
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)
+# Images that are resized together on a CPU: a vector's worth or more of small ones; of large ones, what a core's cache
+# holds.
+_BLOCK_IMAGES, _BLOCK_VALUES = 64, 2**17
 
 
 def _float(spec: Spec, *, largest: float | None = None, leaf: str = "image") -> Spec | None:
@@ -137,9 +142,7 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     for setting, length in {"height": height, "width": width}.items():
         if length < 1:
             raise ConfigError("it is 1 or more", key=f"resize.{setting}", value=length)
-    jax.image.ResizeMethod.from_string(method)
-    resized = _resized_axis(value.astype(jnp.float32), 0, height, method)
-    return record | {leaf: in_dtype(_resized_axis(resized, 1, width, method), value.dtype)}
+    return record | {leaf: in_dtype(_resized(value.astype(jnp.float32), height, width, method), value.dtype)}
 
 
 def in_dtype(computed: jax.Array, dtype: np.dtype) -> jax.Array:
@@ -151,33 +154,96 @@ def in_dtype(computed: jax.Array, dtype: np.dtype) -> jax.Array:
     return computed.astype(dtype)
 
 
-def _resized_axis(image: Image, axis: int, size: int, method: str) -> Any:
-    """Resize one axis of an image.
+def _resized(image: Image, height: int, width: int, method: str) -> Any:
+    """An image of another size, in floats; on a CPU many of them, under `vmap`, are resized in blocks.
 
     Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
     another order for another number of rows, so that a batch by index would differ from the same batch in the loop.
     """
-    if image.shape[axis] == size:
+    rows, columns, channels = image.shape
+    taps = _taps(rows, height, method), _taps(columns, width, method)
+    if (rows, columns) == (height, width):
         return image
-    index, weight = _taps(image.shape[axis], size, method)
-    shape = [size if i == axis else 1 for i in range(image.ndim)]
-    taps = zip(index.T, weight.T, strict=True)
-    return reduce(add, (jnp.take(image, at, axis=axis, mode="clip") * by.reshape(shape) for at, by in taps))
+
+    def whole(images: jax.Array) -> Any:
+        return _weighted(_weighted(images, 1, *taps[0]), 2, *taps[1])
+
+    def in_blocks(images: jax.Array) -> Any:
+        flat = images.reshape(len(images), -1)
+        block = min(max(_BLOCK_VALUES // image.size, 1), _BLOCK_IMAGES, len(images))
+
+        def put(i: jax.Array, resized: jax.Array) -> jax.Array:
+            begin = jnp.minimum(i * block, len(images) - block)
+            # Side by side: XLA's CPU backend vectorises along an axis that it need not gather from.
+            values = jax.lax.dynamic_slice_in_dim(flat, begin, block).T
+            values = _resized_axis(values, (rows, columns * channels * block), 0, *taps[0])
+            values = _resized_axis(values, (height, columns, channels * block), 1, *taps[1])
+            return jax.lax.dynamic_update_slice_in_dim(resized, values.reshape(-1, block).T, begin, 0)
+
+        resized = jnp.zeros((len(images), height * width * channels), jnp.float32)
+        return jax.lax.fori_loop(0, -(-len(images) // block), put, resized).reshape(-1, height, width, channels)
+
+    together = partial(jax.lax.platform_dependent, cpu=in_blocks, default=whole)
+    alone = jax.custom_batching.custom_vmap(lambda image: together(image[None])[0])
+    alone.def_vmap(lambda *of: (together(of[-1]), True))
+    return alone(image)
+
+
+def _resized_axis(values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray) -> Any:
+    """`_weighted` of values in a shape, in a loop over two parts: XLA writes what a loop gives to memory.
+
+    Without one, it would compute each value of the first axis again for each tap of the second; and with the change of
+    shape before the loop instead of in it, what writes the values would compute their places by division.
+    """
+    size, part = index.shape[1], -(-index.shape[1] // 2)
+
+    def put(i: jax.Array, resized: jax.Array) -> jax.Array:
+        begin = i * (size - part)
+        at, by = (jax.lax.dynamic_slice_in_dim(table, begin, part, axis=1) for table in (index, weight))
+        weighted = _weighted(values.reshape(shape), axis, at, by, i >> 31)
+        return jax.lax.dynamic_update_slice_in_dim(resized, weighted, begin, axis)
+
+    resized = jnp.zeros((*shape[:axis], size, *shape[axis + 1 :]), jnp.float32)
+    return jax.lax.fori_loop(np.int32(0), np.int32(2), put, resized)
+
+
+def _weighted(values: jax.Array, axis: int, index: Any, weight: Any, zero: Any = 0) -> Any:
+    """The sums over the taps of an axis, of which index and weight, shape [taps, outputs], are given.
+
+    With a zero that no compiler knows, each product is rounded, as each sum is: else one of them is not, and which one
+    differs with the number of images.
+    """
+
+    def product(at: Any, by: Any) -> Any:
+        exact = jnp.take(values, at, axis=axis, mode="clip") * by.reshape(-1, *[1] * (values.ndim - axis - 1))
+        return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(exact, jnp.int32) ^ zero, jnp.float32)
+
+    return reduce(add, map(product, index, weight))
 
 
 @cache
-def _taps(
-    num_inputs: int, num_outputs: int, method: str
-) -> tuple[Int32[np.ndarray, "outputs taps"], Float32[np.ndarray, "outputs taps"]]:
-    """The inputs that each output of a resized axis is made of, and their weights."""
-    # In one program: each operation by itself would be compiled as well, ten times as long.
-    resized = jax.jit(partial(jax.image.resize, shape=(num_inputs, num_outputs), method=method))
-    with jax.ensure_compile_time_eval():
-        weights = np.asarray(resized(np.eye(num_inputs, dtype=np.float32))).T
-    num_taps = max(1, int((weights != 0).sum(axis=1).max()))
-    # The inputs that count come first, in their order; what fills up the shorter rows weighs 0.
-    index = np.sort(np.argsort(weights == 0, axis=1, kind="stable")[:, :num_taps], axis=1)
-    return index.astype(np.int32), np.take_along_axis(weights, index, axis=1)
+def _taps(num_inputs: int, num_outputs: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that each output of a resized axis is made of, and their weights, float32, both [taps, outputs].
+
+    The weights are those of `jax.image.resize`, in NumPy: JAX would compile each small operation, half a second a size.
+    """
+    scale = num_inputs / num_outputs
+    offset = (np.arange(num_outputs) + 0.5) * num_inputs / num_outputs - 0.5 - np.arange(num_inputs)[:, None]
+    x = np.abs(offset) / max(scale, 1)
+    kernels: dict[str, Callable[[], np.ndarray]] = {
+        "NEAREST": lambda: (offset >= -0.5) & (offset < 0.5),
+        "LINEAR": lambda: np.maximum(1 - x, 0),
+        "CUBIC": lambda: np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.maximum(2 - x, 0) ** 2 * (1 - x) / 2),
+        "LANCZOS3": lambda: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0),
+        "LANCZOS5": lambda: np.where(x < 5, np.sinc(x) * np.sinc(x / 5), 0),
+        "AREA": lambda: np.clip((scale + 1) / 2 - np.abs(offset), 0, min(scale, 1)),
+    }
+    weights = kernels[jax.image.ResizeMethod.from_string(method).name.removesuffix("_PYTORCH")]()
+    weights = (weights / weights.sum(axis=0)).astype(np.float32)
+    counts = np.abs(weights) > 1e-9  # less is what rounding leaves of zero
+    # The inputs that count come first, in their order; what fills up the shorter columns weighs 0.
+    index = np.sort(np.argsort(~counts, axis=0, kind="stable")[: counts.sum(axis=0).max()], axis=0)
+    return index.astype(np.int32), np.take_along_axis(weights * counts, index, axis=0)
 
 
 @operator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,9 @@ from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Record
 
 # Records of one branch that go through its operators together where branches differ: enough that the cost
-# of a block, some 10 µs, is little beside a resize; few enough that a small share wastes little.
-_BLOCK_ROWS = 64
+# of a block, some 10 µs, is little beside a resize; few enough that a small share wastes little; and of large records
+# no more than have so many values, which a core's cache holds as floats.
+_BLOCK_ROWS, _BLOCK_VALUES = 64, 2**18
 NOT_ASKED = np.uint32(2**32 - 1)
 """The record of a row of which what is computed does not matter."""
 
@@ -140,7 +142,9 @@ def by_branch(
       located: Which record stands in each row. Nothing is computed where it is `NOT_ASKED`.
     """
     count, num_branches = len(located.source), len(branches)
-    width = min(_BLOCK_ROWS, count)
+    values = [[math.prod(shape) for step in branch.steps for _, shape in step.shapes] for branch in branches]
+    widths = [min(count, _BLOCK_ROWS, 1 + _BLOCK_VALUES // max([1, *each])) for each in values]
+    room = count + max(widths)
     row = jnp.arange(count, dtype=jnp.uint32)
     number_of = np.zeros(1 + max(max(branch.sources) for branch in branches), np.uint32)
     for number, branch in enumerate(branches):
@@ -151,27 +155,26 @@ def by_branch(
     begins = jnp.cumsum(jnp.pad(ranks[-1], (1, 0)), dtype=jnp.uint32)
     # Sorted by branch, each record has a place; what a last block does past its branch's end, the next one does again.
     place = jnp.where(members, begins[:-1] + ranks - 1, 0).sum(axis=1, dtype=jnp.uint32)
-    ordered = jnp.zeros(count + width, jnp.uint32).at[place].set(row, mode="promise_in_bounds", unique_indices=True)
-    mixed: Record = {}
-    for number, branch in enumerate(branches):
-        begin, end = begins[number], begins[number + 1]
+    ordered = jnp.zeros(room, jnp.uint32).at[place].set(row, mode="promise_in_bounds", unique_indices=True)
 
-        def block(i: jax.Array, number: int = number, branch: Branch = branch) -> Record:
-            index = lax.dynamic_slice(ordered, (i,), (width,))
-            rows: Located = jax.tree.map(lambda values: look_up(values, index), located)
-            return through(branch, rows, index, look_up(branch_of, index) == number)
+    def block(number: int, i: jax.Array) -> tuple[jax.Array, Record]:
+        at = begins[number] + i.astype(jnp.uint32) * widths[number]
+        index = lax.dynamic_slice(ordered, (at,), (widths[number],))
+        rows: Located = jax.tree.map(lambda values: look_up(values, index), located)
+        return at, through(branches[number], rows, index, look_up(branch_of, index) == number)
 
-        def put(i: jax.Array, mixed: Record, begin: jax.Array = begin, block: Callable[..., Record] = block) -> Record:
-            at = begin + i.astype(jnp.uint32) * width
-            return {
-                leaf: lax.dynamic_update_slice(mixed[leaf], value, (at, *[jnp.uint32(0)] * (value.ndim - 1)))
-                for leaf, value in block(at).items()
-            }
+    def put(number: int, i: jax.Array, mixed: Record) -> Record:
+        at, records = block(number, i)
+        return {
+            leaf: lax.dynamic_update_slice(mixed[leaf], value, (at, *[jnp.uint32(0)] * (value.ndim - 1)))
+            for leaf, value in records.items()
+        }
 
-        if not mixed:
-            shapes = jax.eval_shape(block, begin)
-            mixed = {leaf: jnp.zeros((count + width, *of.shape[1:]), of.dtype) for leaf, of in shapes.items()}
-        mixed = lax.fori_loop(0, ((end - begin + (width - 1)) // width).astype(jnp.int32), put, mixed)
+    _, shapes = jax.eval_shape(partial(block, 0), row[0])
+    mixed = {leaf: jnp.zeros((room, *of.shape[1:]), of.dtype) for leaf, of in shapes.items()}
+    for number, width in enumerate(widths):
+        num_blocks = (begins[number + 1] - begins[number] + (width - 1)) // width
+        mixed = lax.fori_loop(0, num_blocks.astype(jnp.int32), partial(put, number), mixed)
     return {leaf: look_up(values, place) for leaf, values in mixed.items()}
 
 

@@ -182,6 +182,49 @@ def test_resize_is_that_of_jax_rounded(height: int, width: int, channels: int, m
     np.testing.assert_array_equal(integers, np.clip(np.round(got), 0, 255))
 
 
+@pytest.mark.parametrize("method", ["nearest", "linear", "bicubic", "cubic-pytorch", "lanczos3", "lanczos5", "area"])
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), [(41, 24), (6, 9), (1, 3), (300, 7)])
+def test_resize_weighs_as_jax_does_with_twice_the_digits(num_inputs: int, num_outputs: int, method: str) -> None:
+    try:
+        jax.image.ResizeMethod.from_string(method)
+    except ValueError:
+        pytest.skip(f"the installed version of JAX has no {method}")
+    with jax.enable_x64(True):
+        want = np.asarray(jax.image.resize(np.eye(num_inputs), (num_outputs, num_inputs), method))
+    got = apply(
+        resize, np.eye(num_inputs, dtype=np.float32)[..., None], height=num_outputs, width=num_inputs, method=method
+    )
+    np.testing.assert_allclose(got[..., 0], want, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 3, 70])
+@pytest.mark.parametrize(("shape", "height", "width"), [((7, 5, 3), 4, 9), ((6, 6, 1), 1, 6), ((60, 50, 3), 9, 7)])
+def test_images_resized_together_are_those_resized_alone(
+    count: int, shape: tuple[int, ...], height: int, width: int
+) -> None:
+    values = np.random.default_rng(0).random((count, *shape), np.float32)
+
+    def resized(value: jax.Array) -> jax.Array:
+        return resize({"image": value}, height=height, width=width, method="cubic")["image"]
+
+    alone = np.stack([*map(jax.jit(resized), values)])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(resized))(values), alone, strict=True)
+    twice = jax.jit(jax.vmap(jax.vmap(resized)))(np.stack([values, values[::-1]]))
+    np.testing.assert_array_equal(twice, np.stack([alone, alone[::-1]]), strict=True)
+
+
+def test_large_images_are_resized_one_by_one() -> None:
+    value = np.random.default_rng(0).random((3, 400, 400, 1), np.float32)
+    resized = jax.vmap(lambda value: resize({"image": value}, height=300, width=310)["image"])(value)
+    np.testing.assert_array_equal(resized, [apply(resize, each, height=300, width=310) for each in value])
+
+
+def test_resize_where_jax_has_64_bits() -> None:
+    with jax.enable_x64(True):
+        resized = jax.vmap(lambda value: resize({"image": value}, height=2, width=3)["image"])(RGB[None])
+    np.testing.assert_array_equal(resized[0], apply(resize, RGB, height=2, width=3), strict=True)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int32"])
 def test_resize_keeps_dtype_and_range(dtype: str) -> None:
     limits = np.iinfo(dtype)

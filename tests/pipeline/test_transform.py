@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from datamix.operators.base import Traits
 from datamix.pipeline.locate import Located
-from datamix.pipeline.transform import NOT_ASKED, Branch, by_branch
+from datamix.pipeline.transform import NOT_ASKED, Branch, Step, by_branch
 
 BRANCHES = [Branch(group=i, sources=sources, steps=(), numbers=i) for i, sources in enumerate([(0, 3), (1,), (2,)])]
 
@@ -41,6 +42,27 @@ def test_each_branch_works_on_its_own_records_alone(shares: tuple[float, ...], c
         num_records = int((branch == group).sum())
         block = min(64, count)
         assert num_rows == -(-num_records // block) * block
+
+
+def test_blocks_hold_fewer_large_records() -> None:
+    shapes = [(-1,)], [(512, 512), (3,)], [(1024, 1024)]
+    branches = [Branch(group=i, sources=(i,), steps=(_step(*each),), numbers=i) for i, each in enumerate(shapes)]
+    source = np.random.default_rng(0).integers(0, 3, 200).astype(np.uint32)
+    located = Located(jnp.asarray(source), jnp.zeros(200, jnp.uint32), jnp.arange(200, dtype=jnp.uint32))
+    widths: dict[int, int] = {}
+
+    def through(branch: Branch, rows: Located, index: jax.Array, member: jax.Array) -> dict[str, jax.Array]:
+        widths[branch.group] = len(index)
+        return {"row": rows.record * 3 + branch.group}
+
+    mixed = jax.jit(lambda located: by_branch(branches, through, located))(located)
+    np.testing.assert_array_equal(mixed["row"], np.arange(200) * 3 + source)
+    assert widths == {0: 64, 1: 2, 2: 1}
+
+
+def _step(*shapes: tuple[int, ...]) -> Step:
+    named = tuple((f"leaf{i}", shape) for i, shape in enumerate(shapes))
+    return Step(function=dict, static=(), promised=Traits(), shapes=named)
 
 
 def test_rows_that_are_not_asked_for_are_not_computed() -> None:
