@@ -162,11 +162,12 @@ def _resized(image: Image, height: int, width: int, method: str) -> Any:
     """
     rows, columns, channels = image.shape
     taps = _taps(rows, height, method), _taps(columns, width, method)
-    if (rows, columns) == (height, width):
-        return image
 
     def whole(images: jax.Array) -> Any:
         return _weighted(_weighted(images, 1, *taps[0]), 2, *taps[1])
+
+    if len(taps[0][0]) == len(taps[1][0]) == 1:  # nothing is added up
+        return image if (rows, columns) == (height, width) else whole(image[None])[0]
 
     def in_blocks(images: jax.Array) -> Any:
         flat = images.reshape(len(images), -1)
