@@ -181,7 +181,8 @@ def _resized(image: Image, height: int, width: int, method: str) -> Any:
             values = _resized_axis(values, (height, columns, channels * block), 1, *taps[1])
             return jax.lax.dynamic_update_slice_in_dim(resized, values.reshape(-1, block).T, begin, 0)
 
-        resized = jnp.zeros((len(images), height * width * channels), jnp.float32)
+        # Like the images, which under `shard_map` are those of one device.
+        resized = jnp.zeros_like(flat, shape=(len(images), height * width * channels))
         return jax.lax.fori_loop(0, -(-len(images) // block), put, resized).reshape(-1, height, width, channels)
 
     together = partial(jax.lax.platform_dependent, cpu=in_blocks, default=whole)
@@ -204,7 +205,7 @@ def _resized_axis(values: jax.Array, shape: tuple[int, ...], axis: int, index: n
         weighted = _weighted(values.reshape(shape), axis, at, by, i >> 31)
         return jax.lax.dynamic_update_slice_in_dim(resized, weighted, begin, axis)
 
-    resized = jnp.zeros((*shape[:axis], size, *shape[axis + 1 :]), jnp.float32)
+    resized = jnp.zeros_like(values, shape=(*shape[:axis], size, *shape[axis + 1 :]))
     return jax.lax.fori_loop(np.int32(0), np.int32(2), put, resized)
 
 

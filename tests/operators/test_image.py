@@ -213,6 +213,15 @@ def test_images_resized_together_are_those_resized_alone(
     np.testing.assert_array_equal(twice, np.stack([alone, alone[::-1]]), strict=True)
 
 
+def test_images_are_resized_under_shard_map() -> None:
+    values = np.random.default_rng(0).random((3, 5, 4, 1), np.float32)
+    resized = jax.vmap(lambda value: resize({"image": value}, height=2, width=3)["image"])
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("device",))
+    rows = jax.sharding.PartitionSpec("device")
+    split = jax.jit(jax.shard_map(resized, mesh=mesh, in_specs=rows, out_specs=rows))
+    np.testing.assert_array_equal(split(values), jax.jit(resized)(values), strict=True)
+
+
 def test_large_images_are_resized_one_by_one() -> None:
     value = np.random.default_rng(0).random((3, 400, 400, 1), np.float32)
     resized = jax.vmap(lambda value: resize({"image": value}, height=300, width=310)["image"])(value)
