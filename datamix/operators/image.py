@@ -188,7 +188,10 @@ def _resized(image: Image, height: int, width: int, method: str) -> Any:
     together = partial(jax.lax.platform_dependent, cpu=in_blocks, default=whole)
     alone = jax.custom_batching.custom_vmap(lambda image: together(image[None])[0])
     alone.def_vmap(lambda *of: (together(of[-1]), True))
-    return alone(image)
+    # Neither loops nor rules for `vmap` have a reverse mode; the derivative needs none of them, as resizing is linear.
+    differentiable = jax.custom_jvp(alone)
+    differentiable.defjvp(lambda values, tangents: (differentiable(*values), whole(tangents[0][None])[0]))
+    return differentiable(image)
 
 
 def _resized_axis(values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray) -> Any:
@@ -209,7 +212,7 @@ def _resized_axis(values: jax.Array, shape: tuple[int, ...], axis: int, index: n
     return jax.lax.fori_loop(np.int32(0), np.int32(2), put, resized)
 
 
-def _weighted(values: jax.Array, axis: int, index: Any, weight: Any, zero: Any = 0) -> Any:
+def _weighted(values: jax.Array, axis: int, index: Any, weight: Any, zero: Any = None) -> Any:
     """The sums over the taps of an axis, of which index and weight, shape [taps, outputs], are given.
 
     With a zero that no compiler knows, each product is rounded, as each sum is: else one of them is not, and which one
@@ -218,6 +221,8 @@ def _weighted(values: jax.Array, axis: int, index: Any, weight: Any, zero: Any =
 
     def product(at: Any, by: Any) -> Any:
         exact = jnp.take(values, at, axis=axis, mode="clip") * by.reshape(-1, *[1] * (values.ndim - axis - 1))
+        if zero is None:
+            return exact
         return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(exact, jnp.int32) ^ zero, jnp.float32)
 
     return reduce(add, map(product, index, weight))

@@ -228,6 +228,21 @@ def test_large_images_are_resized_one_by_one() -> None:
     np.testing.assert_array_equal(resized, [apply(resize, each, height=300, width=310) for each in value])
 
 
+def test_resize_has_derivatives() -> None:
+    images = jnp.asarray(np.random.default_rng(0).random((4, 9, 11, 3), np.float32))
+    weights = jnp.linspace(0, 1, 105).reshape(5, 7, 3)
+
+    def derivatives(resized: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, ...]:
+        reverse = jax.grad(lambda image: (resized(image) * weights).sum())
+        _, forward = jax.jvp(resized, (images[0],), (images[1],))
+        return reverse(images[0]), jax.vmap(reverse)(images), forward
+
+    ours = derivatives(lambda image: resize({"image": image}, height=5, width=7)["image"])
+    theirs = derivatives(lambda image: jax.image.resize(image, (5, 7, 3), "linear"))
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
 def test_resize_where_jax_has_64_bits() -> None:
     with jax.enable_x64(True):
         resized = jax.vmap(lambda value: resize({"image": value}, height=2, width=3)["image"])(RGB[None])
