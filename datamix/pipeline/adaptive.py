@@ -23,8 +23,9 @@ from datamix.pipeline.iterator import Output, PipelineLike, chunk_program, rows_
 from datamix.pipeline.locate import Located
 from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed
-from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Staging, host_of
+from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Staging
 from datamix.pipeline.state import State
+from datamix.pipeline.tokens import object_of
 from datamix.spec import Batch, FlatRows
 
 
@@ -63,7 +64,7 @@ class AdaptiveIterator(Iterator[Batch]):
         self._lock = threading.Lock()
         self._host: HostReader | None = None
         if isinstance(self._compiled.reader, Fed):
-            self._host = host_of(int(self._compiled.reader.token))
+            self._host = object_of(int(self._compiled.reader.token))
             self._host.add_user(self)
         started = pipeline.adapted()
         assert started is not None

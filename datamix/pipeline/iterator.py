@@ -29,8 +29,9 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
 from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed, Stagings
-from datamix.pipeline.readers.host import HostReader, Metrics, Reading, host_of
+from datamix.pipeline.readers.host import HostReader, Metrics, Reading
 from datamix.pipeline.state import State
+from datamix.pipeline.tokens import object_of
 from datamix.spec import Batch, FlatRows, bytes_of
 
 Output = Literal["numpy", "jax", "torch"]
@@ -96,7 +97,7 @@ def loop_of(mix: PipelineLike, num_rows: int, stride: int = 1, *, on_host: bool 
     if not on_host:
         num_steps = min(num_steps, _SLICED_STEPS)
     if isinstance(compiled.reader, Fed):
-        host = host_of(int(compiled.reader.token))
+        host: HostReader = object_of(int(compiled.reader.token))
         step_bytes = max(_rows_read(compiled.program, num_rows, stride) * host.record_bytes, 1)
         num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // _NUM_STAGED) // step_bytes))
     # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
@@ -183,7 +184,7 @@ class BatchIterator(Iterator[Batch]):
         self._program, self._span_steps = loop_of(pipeline, num_rows, stride, on_host=self._on_host)
         self._stride, self._metrics = stride, Metrics()
         if isinstance(compiled.reader, Fed):
-            self._host = host = host_of(int(compiled.reader.token))
+            self._host = host = object_of(int(compiled.reader.token))
             host.add_user(self)
             self._num_read = _rows_read(compiled.program, num_rows, stride)
             chunk_bytes = max(self._program.num_steps * self._num_read * host.record_bytes, 1)

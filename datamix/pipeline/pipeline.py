@@ -35,11 +35,12 @@ from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
-from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging, host_of
+from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging
 from datamix.pipeline.readers.resident import read_resident
 from datamix.pipeline.records import Records
 from datamix.pipeline.sharding import GlobalIterator
 from datamix.pipeline.state import FORMAT, Past, State, check
+from datamix.pipeline.tokens import object_of
 from datamix.pipeline.transform import NOT_ASKED, Numbers
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
@@ -145,7 +146,7 @@ class Pipeline:
         fed = [name for name, placement in self.placements.items() if placement == "host"]
         self._host: HostReader | None = None  # kept here: compiled programs know it by its token alone
         if isinstance(reader, Fed):
-            self._host = host_of(int(reader.token))
+            self._host = object_of(int(reader.token))
         elif reader is None:
             if fed:
                 self._host = HostReader(sources, stored, groups, fed, threads=threads, prefetch_bytes=prefetch_bytes)

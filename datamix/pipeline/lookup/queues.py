@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
-from weakref import WeakValueDictionary
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datamix.errors import ConfigError
 from datamix.mixing.periods import Queues
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.lookup.base import check_counts, counted, periods_of, rank_of
+from datamix.pipeline.lookup.base import check_counts, counted, periods_of
 from datamix.pipeline.tables import look_up
+from datamix.pipeline.tokens import object_of, token_of
 from datamix.rng.hash import Words
-
-_plans: WeakValueDictionary[int, Plan] = WeakValueDictionary()
-_tokens = itertools.count(1)
 
 
 @jax.tree_util.register_dataclass
@@ -35,11 +30,9 @@ class QueuesLookup:
 
     Attributes:
       token: The number of the plan, uint32 [].
-      num_sources: The number of sources; static.
     """
 
     token: Words
-    num_sources: int = field(metadata={"static": True})
 
     draws_records: ClassVar[bool] = False
 
@@ -48,23 +41,20 @@ class QueuesLookup:
         """See `SlotLookup`."""
         periods_of(stages, Queues)
         check_counts(plan, [], [])
-        token = next(_tokens)
-        _plans[token] = plan
-        return cls(np.uint32(token), len(plan.names))
+        return cls(np.uint32(token_of(plan)))
 
     @staticmethod
     def slot_at(period: Queues, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
         return 0, period.counts(num_slots)
 
-    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ARG002
         """See `SlotLookup`."""
         count = len(ahead)
         words = jnp.concatenate([jnp.stack([jnp.uint32(self.token)]), jnp.asarray(cursor.position)])
-        shape = jax.ShapeDtypeStruct((count,), jnp.uint32)
-        sources: Any = jax.pure_callback(partial(_sources, count), shape, words, vmap_method="sequential")
-        source = look_up(sources, ahead)
-        return source, rank_of(jnp.where(here, source, jnp.uint32(self.num_sources)))
+        shapes = (jax.ShapeDtypeStruct((count,), jnp.uint32),) * 2
+        source, rank = jax.pure_callback(partial(_slots, count), shapes, words, vmap_method="sequential")
+        return look_up(source, ahead), look_up(rank, ahead)
 
     def advance(
         self,
@@ -77,9 +67,16 @@ class QueuesLookup:
         return cursor.slot, counted(cursor, source, here)
 
 
-def _sources(count: int, words: jax.Array) -> np.ndarray:
-    """The sources of the next slots, uint32 [count]; from the number of a plan, and of a slot its high and low word."""
+def _slots(count: int, words: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The sources of the next slots, and how many of them their sources have before, uint32 [count] each.
+
+    Args:
+      count: How many slots.
+      words: The token of a plan, and the high and the low word of the first slot's number, uint32 [3].
+    """
     token, high, low = np.asarray(words).tolist()
-    if (plan := _plans.get(token)) is None:
-        raise ConfigError("the Pipeline whose mix this gives is gone; keep it as long as its pipeline.compiled.")
-    return plan.slots((high << 32) + low, count)[0].astype(np.uint32)
+    plan: Plan = object_of(token)
+    source, number = plan.slots((high << 32) + low, count)
+    first = np.zeros(len(plan.names), np.int64)
+    first[source[::-1]] = number[::-1]  # of each source's slots the first one's, which is written last
+    return source.astype(np.uint32), (number - first[source]).astype(np.uint32)

@@ -17,9 +17,10 @@ from datamix.errors import DatamixError
 from datamix.pipeline import xla
 from datamix.pipeline.locate import Located
 from datamix.pipeline.readers.base import digest_of
-from datamix.pipeline.readers.host import HostReader, Staging, host_of
+from datamix.pipeline.readers.host import HostReader, Staging
 from datamix.pipeline.readers.resident import Resident
 from datamix.pipeline.tables import choose, look_up
+from datamix.pipeline.tokens import object_of
 from datamix.rng.hash import Words
 from datamix.spec import FlatRows, LeafSpec
 
@@ -104,7 +105,7 @@ class Fed:
 
     def digest(self, group: int, source: int, num_records: int) -> str:
         """See `Reader`."""
-        host = host_of(int(self.token))
+        host: HostReader = object_of(int(self.token))
         if not host.is_fed[source]:
             return self.resident.digest(group, source, num_records)
         return digest_of(num_records, self.specs[group], lambda records: host.rows_of(source, records))
@@ -171,7 +172,7 @@ def _read(words: jax.Array) -> tuple[tuple[FlatRows, ...], np.ndarray]:
     lines = np.array(words).reshape(-1, words.shape[-1])  # a copy: theirs is JAX's memory
     tokens, each = lines[:, 0].tolist(), lines[:, 2:].reshape(len(lines), -1, 2, lines[0, 1])
     try:
-        hosts = [host_of(token) for token in tokens]
+        hosts: list[HostReader] = [object_of(token) for token in tokens]
         readings = [host.read_ahead(*map(tuple, rows)) for host, rows in zip(hosts, each, strict=True)]
         stagings = [host.finished(reading) for host, reading in zip(hosts, readings, strict=True)]
     except DatamixError as error:

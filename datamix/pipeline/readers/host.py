@@ -7,7 +7,6 @@ stands, an index says; the device looks it up there, as it looks a resident reco
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -17,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, of_source
+from datamix.errors import DataError, of_source
 from datamix.pipeline import xla
+from datamix.pipeline.tokens import token_of
 from datamix.sources.base import Source
 from datamix.sources.narrowing import beyond, mend, what_is_lost
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
@@ -36,8 +36,6 @@ _SLOW_S = 1e-8
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
 _log = logging.getLogger("datamix")
-_hosts: WeakValueDictionary[int, HostReader] = WeakValueDictionary()
-_tokens = itertools.count(1)
 
 Rows = tuple[np.ndarray, np.ndarray]
 """The source and the number in it of each record that is asked for, unsigned [count]."""
@@ -46,17 +44,6 @@ Rows = tuple[np.ndarray, np.ndarray]
 def default_threads() -> int:
     """Twice as many threads as processors, 2 to 16: they wait for storage as often as they copy."""
     return min(max(2 * (os.cpu_count() or 1), 2), 16)
-
-
-def host_of(token: int) -> HostReader:
-    """The reader with a token.
-
-    Raises:
-      ConfigError: There is none any more.
-    """
-    if (host := _hosts.get(token)) is None:
-        raise ConfigError("the Pipeline whose records this reads is gone; keep it as long as its pipeline.compiled.")
-    return host
 
 
 class Staging:
@@ -226,8 +213,7 @@ class HostReader:
         self._ahead_lock = threading.Lock()
         self._users: WeakSet[object] = WeakSet()
         self._has_nan: set[tuple[int, str]] = set()
-        self.token = next(_tokens)
-        _hosts[self.token] = self
+        self.token = token_of(self)
         for source in np.flatnonzero(self.is_fed).tolist():
             self._open(source)
 

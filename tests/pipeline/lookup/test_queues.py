@@ -107,5 +107,5 @@ def test_a_program_says_that_its_pipeline_is_gone() -> None:
     compiled, cursor = pipeline.compiled, pipeline.start(0)
     del pipeline
     gc.collect()
-    with pytest.raises(Exception, match="the Pipeline whose mix this gives is gone; keep it as long as"):
+    with pytest.raises(Exception, match="the Pipeline that this computes with is gone; keep it as long as"):
         jax.block_until_ready(jax.jit(lambda compiled, cursor: compiled.next(cursor))(compiled, cursor))

@@ -201,7 +201,7 @@ def test_a_compiled_pipeline_needs_its_pipeline() -> None:
     fed = datamix.mix({"a": _SOURCES["a"]}, batch_size=8, placement="host")
     compiled, cursor = fed.compiled, fed.start()
     del fed
-    with pytest.raises(ConfigError, match="the Pipeline whose records this reads is gone"), failures_named():
+    with pytest.raises(ConfigError, match="the Pipeline that this computes with is gone"), failures_named():
         jax.block_until_ready(compiled.next(cursor))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import datamix
-from datamix.errors import ConfigError, DataError
+from datamix.errors import DataError
 from datamix.pipeline.lowering import stored_spec
-from datamix.pipeline.readers.host import HostReader, SampledStatistics, default_threads, host_of
+from datamix.pipeline.readers.host import HostReader, SampledStatistics, default_threads
 from datamix.sources.arrays import MemoryArrays
 from datamix.spec import Arrays
 
@@ -236,5 +236,3 @@ def test_digests_are_those_of_resident_records() -> None:
 
 def test_the_number_of_threads() -> None:
     assert 2 <= default_threads() <= 16
-    with pytest.raises(ConfigError, match="is gone"):
-        host_of(2**31)
