@@ -8,10 +8,9 @@ import operator
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import islice
 from typing import Any, Literal, Protocol, Self, get_args
 
 import jax
@@ -137,6 +136,23 @@ class _Chunk:
     reading: Reading | None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Ready:
+    """The batches of a computed chunk, each cut out of it when it is asked for: all at once cost twice as much.
+
+    Attributes:
+      after: The number of the batch that follows them.
+      last: The number of the last one.
+      left: The places of those that were not handed out yet. Each is given to one thread alone, without a lock.
+      columns: Leaf name, and its values by place.
+    """
+
+    after: int
+    last: int = 0
+    left: Iterator[int] = field(default_factory=lambda: iter(()))
+    columns: Sequence[tuple[str, Sequence[Any]]] = ()
+
+
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`.
 
@@ -153,24 +169,18 @@ class BatchIterator(Iterator[Batch]):
     _ahead: tuple[_Chunk, FlatRows] | None = None  # also of an iterator that is refused before it has any
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
+    _ready = _Ready(-1)
     _reported: Totals | None = None
-    step = -1
 
     def __init__(
-        self,
-        pipeline: PipelineLike,
-        *,
-        start: int,
-        rows: Callable[[int], slice],
-        output: Output = "numpy",
-        stride: int = 1,
+        self, pipeline: PipelineLike, *, start: int, rows: Callable[[int], slice], output: Output, stride: int
     ) -> None:
         self._chunks = deque()
         if output not in get_args(Output):
             raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
         if stride < 1:
             raise ConfigError("it is 1 or more", key="stride", value=stride)
-        self._to_torch = tensors() if output == "torch" else None
+        self._is_numpy, self._to_torch = output == "numpy", tensors() if output == "torch" else None
         self._rows = rows
         self._adopt(pipeline)
         compiled, size = self._compiled, pipeline.batching.batch_size
@@ -217,12 +227,13 @@ class BatchIterator(Iterator[Batch]):
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Give back what was computed ahead: an endless mix is always left before its end."""
-        if not (is_finalizing() or xla.was_forked()):  # when the modules that this needs may be gone
+        if not (is_finalizing() or xla.is_forked):  # when the modules that this needs may be gone
             self.close()
 
     def close(self) -> None:
         """Stop reading ahead, and let go of memory and threads; an iterator that is closed gives no more batches."""
         self._is_closed = True
+        self._ready = _Ready(self.step)
         self._drop_ahead()
         if self._host is not None:
             self._host.remove_user(self)
@@ -238,23 +249,18 @@ class BatchIterator(Iterator[Batch]):
         self._chunks.clear()
 
     def _seek(self, step: int) -> None:
-        step = operator.index(step)
-        step = self._batching.after(step, 0)
+        step = self._batching.after(operator.index(step), 0)
         if step != self.step:
             self._reported, self._sought = None, step
-        self.step = step
         # Chunks are of steps that follow one another: up to the next that are left out.
-        self._until = min((first for first, _ in self._batching.skip if first > step), default=self._end)
-        if self._end is not None and self._until is not None:
-            self._until = min(self._until, self._end)
+        ends = [] if self._end is None else [self._end]
+        self._until = min([*ends, *(first for first, _ in self._batching.skip if first > step)], default=None)
         self._drop_ahead()
-        self._ready: Iterator[Batch] = iter(())
-        self._computed = step
+        self._ready = _Ready(step)
+        self._computed = self._span_end = self._single_until = self._tell_at = step
         check_start(self._plan, step, self._program.batch_size)
         self._cursor: Cursor | None = None
-        self._span_end = step
         self._next_span: Located | None = None
-        self._single_until = step
 
     def _buffers_of(self, program: Program) -> Buffers:
         return self._all_buffers.setdefault(program, Buffers(program))
@@ -309,20 +315,14 @@ class BatchIterator(Iterator[Batch]):
         """Set the next chunk going, without waiting for it, but for its records."""
         chunk = self._chunks.popleft() if self._chunks else self._next_chunk()
         compiled, program, reader = self._compiled, chunk.program, self._compiled.reader
-        if chunk.reading is not None:
-            assert self._host is not None
+        if chunk.reading is not None and self._host is not None:
             self._host.wait(chunk.reading, self._metrics)
             reader = self._stagings_of(program).on_device(chunk.reading.into)
         begins = self._begins(chunk.step, program)
+        words = _words(chunk.first), None if begins is None else _words(begins)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
             flat: FlatRows = compiled_chunk()(
-                program,
-                reader,
-                compiled.numbers,
-                chunk.span,
-                _words(chunk.first),
-                None if begins is None else _words(begins),
-                self._buffers_of(program).take(),
+                program, reader, compiled.numbers, chunk.span, *words, self._buffers_of(program).take()
             )
         return chunk, flat
 
@@ -336,66 +336,75 @@ class BatchIterator(Iterator[Batch]):
 
     def _num_rows(self, step: int) -> int | None:
         """The rows from a step to the end of what follows without a gap; None without end."""
-        if self._until is None:
+        if (left := self._left(step)) is None:
             return None
-        rows = self._left(step) * self._program.num_rows
-        is_short = self._has_short and self._until == self._end and (self._until - 1 - step) % self._stride == 0
+        rows = left * self._program.num_rows
+        is_short = self._has_short and step + (left - 1) * self._stride + 1 == self._end
         return rows - self._program.num_rows + self._short_rows if is_short else rows
 
-    def _left(self, step: int) -> int:
-        """The batches from a step to the end of what follows without a gap."""
-        assert self._until is not None
-        return len(range(step, self._until, self._stride))
+    def _left(self, step: int) -> int | None:
+        """The batches from a step to the end of what follows without a gap; None without end."""
+        return None if self._until is None else len(range(step, self._until, self._stride))
 
     def _is_unfinished(self) -> bool:
         """Whether there are batches that nothing has been scheduled for."""
         return self._until is None or self._computed < self._until
 
+    @property
+    def step(self) -> int:
+        """The number of the next batch."""
+        ready = self._ready
+        left = operator.length_hint(ready.left)
+        return ready.last - (left - 1) * self._stride if left else ready.after
+
     def __next__(self) -> Batch:
-        with self._lock:
-            xla.check_not_forked()
-            if self._is_closed:
-                raise ValueError("this iterator is closed; take another from the pipeline, and restore its state there")
-            batch = next(self._ready, None)
-            if batch is None:
-                self._refill()
-                batch = next(self._ready)
-            is_short = self._has_short and self.step + 1 == self._end
-            step, self.step = self.step, self.step + self._stride
-            if self._until != self._end and self._until is not None and self.step >= self._until:
-                self._seek(self._batching.after(step, self._stride))
-        if is_short:
-            return {leaf: values[: self._short_rows] for leaf, values in batch.items()}
-        return batch
+        while True:
+            if xla.is_forked:
+                xla.check_not_forked()
+            ready = self._ready
+            for place in (left := ready.left):
+                batch = {}  # a comprehension takes a quarter longer before Python 3.12
+                for leaf, values in ready.columns:
+                    batch[leaf] = values[place]
+                return batch if self._is_numpy else self._finished(batch)
+            del ready  # which would keep the memory of the chunk from being used again
+            with self._lock:
+                if self._ready.left is left:  # else another thread has done it
+                    self._refill()
+                    if self._is_closed:  # by another thread, meanwhile
+                        self.close()
 
     def _refill(self) -> None:
         """Wait for the next chunk, with the one after it on its way."""
-        if self._end is not None and self.step >= self._end:
-            raise self._plan.refusal() or StopIteration
-        repeated = self._plan.unforeseen(self.step * self._program.batch_size)
-        for name in repeated.keys() - self._repeated:
-            self._repeated.add(name)
-            text = "source %r is in epoch %d by step %d; mix.max_epochs.%s says how often it may be gone through."
-            _log.warning(text, name, int(repeated[name]) + 1, self.step, name)
-        self._ready = iter(())  # lets go of the last chunk
-        try:
-            batches = self._next_batches()
-        except Exception:
-            alone = self._single_until > self.step or self._program.num_steps == 1
+        if self._is_closed:
+            raise ValueError("this iterator is closed; take another from the pipeline, and restore its state there")
+        if self._until != self._end and self._until is not None and self.step >= self._until:
             self._seek(self.step)
-            if self._host is None or alone:
+        step = self.step
+        self._ready = _Ready(step)  # lets go of the last chunk
+        if self._end is not None and step >= self._end:
+            raise self._plan.refusal() or StopIteration
+        if step >= self._tell_at:
+            # Not for each chunk: to count takes as long as to call what computes.
+            self._tell_at = step + self._span_steps
+            repeated = self._plan.unforeseen(step * self._program.batch_size)
+            for name in repeated.keys() - self._repeated:
+                self._repeated.add(name)
+                text = "source %r is in epoch %d by step %d; mix.max_epochs.%s says how often it may be gone through."
+                _log.warning(text, name, int(repeated[name]) + 1, step, name)
+        try:
+            self._ready = self._next_batches(step)
+        except BaseException as error:
+            alone = self._single_until > step or self._program.num_steps == 1
+            self._seek(step)  # after Ctrl-C as well: with the batch that is due, not with what is on its way
+            if self._host is None or alone or not isinstance(error, Exception):
                 raise
             # A record cannot be read: the batches before the one that needs it are given first, each by itself.
-            self._single_until = self.step + self._program.num_steps * self._stride
-            return self._refill()
-        except BaseException:  # Ctrl-C, while waiting: go on with the batch that is due, not with what is on its way
-            self._seek(self.step)
-            raise
-        self._ready = islice(batches, None if self._until is None else self._left(self.step))
-        return None
+            self._single_until = step + self._program.num_steps * self._stride
+            self._refill()
 
-    def _next_batches(self) -> Iterator[Batch]:
-        """The batches of the next chunk, with the one after it on its way."""
+    def _next_batches(self, step: int) -> _Ready:
+        """The batches of the next chunk, which begins at a step, with the one after it on its way."""
         self._read_ahead()
         chunk, flat = self._ahead or self._compute()
         self._ahead = None
@@ -405,8 +414,15 @@ class BatchIterator(Iterator[Batch]):
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
             self._compute_ahead()  # its records may have come meanwhile
-        self._metrics.num_records += chunk.program.num_steps * chunk.program.num_rows
-        return self._batches(chunk.program, flat)
+        self._metrics.num_records += (count := chunk.program.num_steps) * chunk.program.num_rows
+        count = min(count, self._left(step) or count)
+        last = step + (count - 1) * self._stride
+        after = last + self._stride if self._until == self._end else self._batching.after(last, self._stride)
+        columns: dict[str, Sequence[Any]] = self._columns(chunk.program, flat)
+        if self._has_short and last + 1 == self._end:
+            for leaf, values in columns.items():
+                columns[leaf] = [*values[: count - 1], values[count - 1][: self._short_rows]]
+        return _Ready(after, last, iter(range(count)), tuple(columns.items()))
 
     def _compute_ahead(self) -> None:
         """Set the next chunk going, if nothing has to be waited for."""
@@ -415,21 +431,20 @@ class BatchIterator(Iterator[Batch]):
         if is_there and self._ahead is None:
             self._ahead = self._compute()
 
-    def _batches(self, program: Program, chunk: FlatRows) -> Iterator[Batch]:
-        """The batches of a chunk, when it is computed."""
-        flat: Mapping[str, Any] = chunk
-        if self._on_host:
-            flat = {leaf: xla.host_view(rows) for leaf, rows in chunk.items()}
+    def _columns(self, program: Program, chunk: FlatRows) -> dict[str, Any]:
+        """Leaf name to its values by batch, of a chunk when it is computed."""
+        flat = {leaf: xla.host_view(rows) if self._on_host else rows for leaf, rows in chunk.items()}
         self._buffers_of(program).give_back(chunk, flat.values() if self._on_host else ())
-        shape = program.num_steps, program.num_rows
-        shaped: dict[str, Any] = {leaf: flat[leaf].reshape(*shape, *part.shape) for leaf, part in program.spec}
-        if not self._on_host:
-            shaped = _unstacked(shaped)
-        elif self._put:
-            shaped = {leaf: map(self._put[leaf], views) for leaf, views in shaped.items()}
-        if self._to_torch is not None:
-            shaped = {leaf: map(self._to_torch, arrays) for leaf, arrays in shaped.items()}
-        return _each(shaped, program.num_steps)
+        steps, rows = program.num_steps, program.num_rows
+        shaped = {leaf: flat[leaf].reshape(steps, rows, *part.shape) for leaf, part in program.spec}
+        return shaped if self._on_host else _unstacked(shaped)
+
+    def _finished(self, batch: Batch) -> Batch:
+        """A batch of JAX's arrays or of tensors, of one of views."""
+        for leaf, values in batch.items():
+            array = self._put[leaf](values) if self._put else values
+            batch[leaf] = self._to_torch(array) if self._to_torch else array
+        return batch
 
     def metrics(self) -> dict[str, Any]:
         """Where the mix stands, and how fast records are read on the host.
@@ -508,19 +523,6 @@ def tensors() -> Callable[[jax.Array], Any]:
         raise not_installed("output='torch'", "PyTorch", "torch") from None
     tensor: Callable[[jax.Array], Any] = from_dlpack
     return tensor
-
-
-def _each(columns: Mapping[str, Iterable[Any]], count: int) -> Iterator[Batch]:
-    """Each batch when it is asked for: all made at once cost twice as much.
-
-    `dict(zip(...))`, and before Python 3.12 a comprehension, take a quarter longer than the inner loop.
-    """
-    takes = [(leaf, iter(column).__next__) for leaf, column in columns.items()]
-    for _ in range(count):
-        batch = {}
-        for leaf, take in takes:
-            batch[leaf] = take()
-        yield batch
 
 
 @lru_cache(1024)

@@ -50,17 +50,13 @@ def logger_of(part: Literal["callback", "distributed"]) -> logging.Logger:
     return logging.getLogger(f"jax._src.{part}")
 
 
-_was_forked = False
-
-
-def was_forked() -> bool:
-    """Whether this process was forked off one in which JAX ran already: here, no computation would ever end."""
-    return _was_forked
+is_forked = False
+"""Whether this process was forked off one in which JAX ran already: here, no computation would ever end."""
 
 
 def _note_fork() -> None:
-    global _was_forked
-    _was_forked = _was_forked or has_started()
+    global is_forked
+    is_forked = is_forked or has_started()
 
 
 os.register_at_fork(after_in_child=_note_fork)
@@ -72,7 +68,7 @@ def check_not_forked() -> None:
     Raises:
       ConfigError: The process was forked off one in which JAX ran already.
     """
-    if _was_forked:
+    if is_forked:
         raise ConfigError(
             "this process was forked off one in which JAX had started, as it does with a first batch, and would wait "
             'for JAX for ever; start workers with multiprocessing_context="spawn", or before there are any batches.'
@@ -130,7 +126,9 @@ def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]
 
 
 def putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[np.ndarray], jax.Array]:
-    """The function that makes a view of memory that never changes an array on the device; on CPU without a copy.
+    """The function that makes a view of memory that never changes, or of its first rows, an array on the device.
+
+    On CPU it makes no copy.
 
     `jax.device_put` does the same and takes 50 µs a leaf, as long as a batch of 256 images; jaxlib's own call takes 8.
     """
@@ -143,7 +141,9 @@ def _putter(
 ) -> Callable[[np.ndarray], jax.Array]:
     sharding = jax.sharding.SingleDeviceSharding(device)
     aval: Any = jax.core.ShapedArray(shape, np.dtype(dtype))
-    return lambda view: internal.batched_device_put(aval, sharding, [view], [device], False)
+    return lambda view: internal.batched_device_put(
+        aval if len(view) == shape[0] else aval.update(shape=view.shape), sharding, [view], [device], False
+    )
 
 
 def is_view(array: jax.Array, memory: np.ndarray) -> bool:

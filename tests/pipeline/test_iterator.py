@@ -315,6 +315,32 @@ def test_threads_that_share_an_iterator_take_each_batch_once_and_in_order() -> N
     assert all(part == sorted(part) for part in taken)
 
 
+@pytest.mark.parametrize("output", ["numpy", "jax"])
+def test_threads_that_share_an_iterator_take_whole_batches(output: Any) -> None:
+    numbers = np.arange(4001)
+    pipeline = datamix.mix({"a": {"one": numbers, "other": -numbers}}, shuffle=False, batch_size=2, remainder="keep")
+    iterator, taken = pipeline.iterator(output=output), [[] for _ in range(4)]  # type: ignore[var-annotated]
+
+    def take(into: list[dict[str, Any]]) -> None:
+        into.extend(iterator)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=take, args=(into,)) for into in taken]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    batches = list(itertools.chain(*taken))
+    assert (len(batches), iterator.step) == (2001, 2001)
+    for batch in batches:
+        np.testing.assert_array_equal(batch["one"], -np.asarray(batch["other"]))
+    assert sorted(number for batch in batches for number in batch["one"].tolist()) == numbers.tolist()
+
+
 def a_mix(seed: int, batch_size: int) -> datamix.Pipeline:
     """A mix of sources of several specs, resized to one."""
     generator = np.random.default_rng(seed)
@@ -557,6 +583,23 @@ def test_metrics_leave_out_what_is_skipped() -> None:
     assert [row["share_lately"] for row in rows] == (lately / 8).tolist()
     sought = pipeline.iterator(9).metrics()["sources"].values()
     assert [row["records"] for row in sought] == counts.tolist()
+
+
+def test_the_share_of_late_is_counted_across_steps_that_are_left_out() -> None:
+    sources = {name: {"number": np.arange(size)} for name, size in {"a": 37, "b": 11}.items()}
+    iterator = datamix.mix(sources, skip=[[4, 5]], batch_size=8, weights={"a": 3}, stop="forever").iterator(3)
+    assert next(iterator).keys() == {"number", "source_id"}
+    assert iterator.step == 5
+    assert [row["share_lately"] for row in iterator.metrics()["sources"].values()] == [0.75, 0.25]
+
+
+def test_an_iterator_that_is_closed_says_where_it_stood() -> None:
+    iterator = mixed(stop="forever").iterator(start=2)
+    next(iterator)
+    iterator.close()
+    assert (iterator.step, iterator.state()["step"]) == (3, 3)
+    with pytest.raises(ValueError, match=r"^this iterator is closed; take another from the pipeline, and restore its"):
+        next(iterator)
 
 
 def test_epochs_that_nobody_has_foreseen_are_told_once(
