@@ -2,11 +2,11 @@
 
     python scripts/bench_pipeline.py
 
-Short epochs against an endless mix, arrays of JAX against NumPy's views, sources of as many shapes as there are of them
-against sources of one, a copy of large records against NumPy's; and the seconds to the first batch, and to a batch by
-index. All contestants of a row run in turns, so that a busy moment of the machine meets them all, and the median of the
-ratios of each turn counts: of the time that passes, and of the processor time of all threads, which says more on a
-machine that others use too.
+Short epochs against an endless mix, small batches against NumPy's, arrays of JAX against NumPy's views, sources of as
+many shapes as there are of them against sources of one, a copy of large records against NumPy's; and the seconds to the
+first batch, and to a batch by index. All contestants of a row run in turns, so that a busy moment of the machine meets
+them all, and the median of the ratios of each turn counts: of the time that passes, and of the processor time of all
+threads, which says more on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ def again_and_again(pipeline: datamix.Pipeline) -> Batches:
     return itertools.chain.from_iterable(itertools.repeat(pipeline))
 
 
-def by_hand(data: Mapping[str, Mapping[str, np.ndarray]], batch_size: int) -> Batches:
-    """Batches of the images of two sources, shuffled, by NumPy, each in new memory."""
+def by_hand(data: Mapping[str, Mapping[str, np.ndarray]], batch_size: int, dtype: str = "uint8") -> Batches:
+    """Batches of the images of two sources, shuffled, by NumPy, each in new memory; as floats from 0 to 1."""
     parts, draw, half = [leaves["image"] for leaves in data.values()], np.random.default_rng(0), batch_size // 2
     while True:
         orders = [draw.permutation(len(part)) for part in parts]
         for begin in range(0, len(parts[0]) - half + 1, half):
-            batch = np.empty((batch_size, *parts[0].shape[1:]), np.uint8)
+            batch = np.empty((batch_size, *parts[0].shape[1:]), dtype)
             for source, (part, order) in enumerate(zip(parts, orders, strict=True)):
-                batch[source::2] = part[order[begin : begin + half]]
+                rows = part[order[begin : begin + half]]
+                batch[source::2] = rows if dtype == "uint8" else rows.astype(dtype) * np.float32(1 / 255)
             yield batch
 
 
@@ -111,6 +112,7 @@ def main() -> None:
     row("epochs of 1,600 records, against an endless mix", again_and_again(datamix.mix(few, **settings)), iter(endless))
     many = {name: images(name, 20_000, 28, 28, 1) for name in ("first", "second")}
     small = datamix.mix(many, stop="forever", **settings | {"batch_size": 16})
+    row("images at batch 16 to float32, against NumPy", iter(small), by_hand(many, 16, "float32"))
     row("output='jax' at batch 16, against NumPy's views", small.iterator(output="jax"), iter(small))
     count = max(options.megabytes * 2**20 // 150_000 // 2, 128)
     large = {name: images(name, count, 150_000) for name in ("first", "second")}

@@ -110,14 +110,15 @@ def test_the_comparison_of_batches_prints_what_it_measures(environment, tmp_path
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        r"epochs of 1,600 records, .*: (.+)output='jax' at batch 16, .*: (.+)uint8 records of 150 kB, .*: (.+)"
+        r"epochs of 1,600 records, .*: (.+)images at batch 16 to float32, .*: (.+)output='jax' at batch 16, .*: (.+)"
+        r"uint8 records of 150 kB, .*: (.+)"
         r"2 shapes: first batch after .* s, first by index after another .* s\n2 sources of as many shapes, .*: (.+)",
         done.stdout,
         re.DOTALL,
     )
     results = json.loads((tmp_path / "bench_pipeline.json").read_text())
     assert all(each["ratio"] > 0 for name, each in results.items() if name != "compile")
-    assert len(results) == 5
+    assert len(results) == 6
     assert results["compile"]["first_s"] > 0
 
 
