@@ -20,19 +20,19 @@ from datamix.spec import LeafSpec, Spec
 
 if TYPE_CHECKING:
     from datamix.pipeline.program import Program
-    from datamix.pipeline.transform import Numbers, Step
+    from datamix.pipeline.transform import Numbers, OperatorCall
 
 
 class Chain(NamedTuple):
     """A chain of operators, ready for the program.
 
     Attributes:
-      steps: The operators and what of them shapes the program.
-      numbers: Setting name to value, for each step.
+      calls: The operators and what of them shapes the program.
+      numbers: Setting name to value, for each call.
       spec: The spec of the records that come out.
     """
 
-    steps: tuple[Step, ...]
+    calls: tuple[OperatorCall, ...]
     numbers: tuple[dict[str, np.ndarray], ...]
     spec: dict[str, LeafSpec]
 
@@ -49,9 +49,9 @@ def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Ch
       SpecError: An operator cannot take what it is handed; the message names the node.
       ConfigError: One of a source's takes pairs of records, or a setting is not a number that is to be one.
     """
-    from datamix.pipeline.transform import Step
+    from datamix.pipeline.transform import OperatorCall
 
-    steps, numbers = [], []
+    calls, numbers = [], []
     logical = dict(spec)
     for node in nodes:
         assert node.operation is not None
@@ -75,24 +75,24 @@ def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Ch
             del settings[name]
         flat = promised.elementwise and all(value.ndim == 0 for value in traced.values())
         shapes = {leaf: (-1,) if flat and part.shape else part.shape for leaf, part in logical.items()}
-        step = Step(function=function, static=frozen(settings), promised=promised, shapes=tuple(shapes.items()))
-        steps.append(step)
+        call = OperatorCall(function=function, static=frozen(settings), promised=promised, shapes=tuple(shapes.items()))
+        calls.append(call)
         numbers.append(traced)
-        logical = _after(node.name, step, traced, logical, keeps_shape=promised.elementwise)
-    return Chain(tuple(steps), tuple(numbers), logical)
+        logical = _after(node.name, call, traced, logical, keeps_shape=promised.elementwise)
+    return Chain(tuple(calls), tuple(numbers), logical)
 
 
 def _after(
-    name: str, step: Step, traced: Mapping[str, np.ndarray], spec: Mapping[str, LeafSpec], *, keeps_shape: bool
+    name: str, call: OperatorCall, traced: Mapping[str, np.ndarray], spec: Mapping[str, LeafSpec], *, keeps_shape: bool
 ) -> dict[str, LeafSpec]:
     """The spec after one operator."""
-    own = step.function.__module__ == label.__name__  # takes the number of every source, whatever it is
+    own = call.function.__module__ == label.__name__  # takes the number of every source, whatever it is
     constants = tuple(
         (key, value.dtype.str, value.shape, bytes(value.nbytes) if own else value.tobytes())
         for key, value in traced.items()
     )
     try:
-        result = _traced(step, constants, tuple(spec.items()))
+        result = _traced(call, constants, tuple(spec.items()))
     except (ConfigError, SpecError) as error:
         raise type(error)(f"{name}: {str(error).removeprefix(f'{name}.')}") from error
     except (TypeError, ValueError) as error:
@@ -109,7 +109,9 @@ def _after(
 
 @lru_cache(maxsize=4096)
 def _traced(
-    step: Step, constants: tuple[tuple[str, str, tuple[int, ...], bytes], ...], spec: tuple[tuple[str, LeafSpec], ...]
+    call: OperatorCall,
+    constants: tuple[tuple[str, str, tuple[int, ...], bytes], ...],
+    spec: tuple[tuple[str, LeafSpec], ...],
 ) -> Any:
     """What an operator returns, as shapes and dtypes; kept, because many sources may have the same one."""
     from datamix.rng.keys import key_of, same_draws
@@ -120,7 +122,7 @@ def _traced(
     traced = {name: np.frombuffer(data, dtype).reshape(shape) for name, dtype, shape, data in constants}
     with same_draws():
         return jax.eval_shape(
-            lambda record, key: step.function(*step.promised.arguments(record, key), **dict(step.static), **traced),
+            lambda record, key: call.function(*call.promised.arguments(record, key), **dict(call.static), **traced),
             record,
             key,
         )
@@ -183,7 +185,7 @@ def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) 
 def numbers_of(
     chains: Mapping[int, Chain], nodes: Mapping[int, Sequence[Node]], names: Sequence[str], seeds: Sequence[int]
 ) -> Numbers:
-    """The numbers of several sources that go through the same steps, as tables by source.
+    """The numbers of several sources that go through the same calls, as tables by source.
 
     Args:
       chains: The chain of each of these sources, by index of the source.
@@ -195,7 +197,7 @@ def numbers_of(
 
     some = next(iter(chains.values()))
     settings, keys = [], []
-    for i in range(len(some.steps)):
+    for i in range(len(some.calls)):
         tables: dict[str, np.ndarray] = {}
         for setting, value in some.numbers[i].items():
             kind = np.float32 if any(chain.numbers[i][setting].dtype.kind == "f" for chain in chains.values()) else None
@@ -211,7 +213,7 @@ def numbers_of(
             words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
         # Only where they are used: each argument costs a microsecond a call.
-        keys.append((columns[:, 0], columns[:, 1]) if some.steps[i].promised.random else None)
+        keys.append((columns[:, 0], columns[:, 1]) if some.calls[i].promised.random else None)
     return Numbers(tuple(settings), tuple(keys))
 
 
@@ -231,7 +233,7 @@ def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
 
 
 def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
-    """The chain of operators without its steps, up to the first that must be traced, which takes JAX."""
+    """The chain of operators without its calls, up to the first that must be traced, which takes JAX."""
     for i, node in enumerate(nodes):
         assert node.operation is not None
         after = traits(node.operation.function).after(spec, **node.operation.settings)
@@ -294,9 +296,9 @@ def assemble(
     branches: dict[tuple[Any, ...], list[int]] = {}
     for i, name in enumerate(names):
         stored = tuple(sorted(specs[name].items()))
-        shapes = tuple(tuple((key, value.shape) for key, value in step.items()) for step in chains[i].numbers)
+        shapes = tuple(tuple((key, value.shape) for key, value in call.items()) for call in chains[i].numbers)
         groups.setdefault(stored, []).append(i)
-        branches.setdefault((stored, chains[i].steps, shapes), []).append(i)
+        branches.setdefault((stored, chains[i].calls, shapes), []).append(i)
     numbers = [numbers_of({i: chains[i] for i in members}, nodes, names, seeds) for members in branches.values()]
     after = graph.chain("mix")
     last = chain_of(after, spec)
@@ -307,10 +309,10 @@ def assemble(
         num_rows=batch_size,
         num_steps=1,
         branches=tuple(
-            Branch(group=list(groups).index(stored), sources=tuple(members), steps=steps, numbers=i)
-            for i, ((stored, steps, _), members) in enumerate(branches.items())
+            Branch(group=list(groups).index(stored), sources=tuple(members), calls=calls, numbers=i)
+            for i, ((stored, calls, _), members) in enumerate(branches.items())
         ),
-        shared=Branch(group=-1, sources=(), steps=last.steps, numbers=len(branches)),
+        shared=Branch(group=-1, sources=(), calls=last.calls, numbers=len(branches)),
         spec=tuple(last.spec.items()),
     )
     return program, tuple(numbers), list(groups.values())

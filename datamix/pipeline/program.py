@@ -59,7 +59,7 @@ class Program:
     @property
     def is_paired(self) -> bool:
         """Whether records are paired."""
-        return any(step.promised.paired for step in self.shared.steps)
+        return any(call.promised.paired for call in self.shared.calls)
 
     def resized(self, num_steps: int, num_rows: int) -> Program:
         """The same program for another number of batches, or for other parts of them."""

@@ -33,7 +33,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class OperatorCall:
     """One operator in the program.
 
     Attributes:
@@ -57,13 +57,13 @@ class Branch:
     Attributes:
       group: Index of their storage.
       sources: The indices of the sources.
-      steps: What is done to each record.
-      numbers: Index of the steps' numbers in `Compiled`.
+      calls: What is done to each record.
+      numbers: Index of the calls' numbers in `Compiled`.
     """
 
     group: int
     sources: tuple[int, ...]
-    steps: tuple[Step, ...]
+    calls: tuple[OperatorCall, ...]
     numbers: int
 
 
@@ -71,8 +71,8 @@ class Numbers(NamedTuple):
     """The numbers of one chain of operators, looked up by source.
 
     Attributes:
-      settings: For each step, setting name to values, shape [num_sources, ...].
-      keys: For each random step, two words, uint32 [num_sources] each; None for the others.
+      settings: For each call, setting name to values, shape [num_sources, ...].
+      keys: For each random call, two words, uint32 [num_sources] each; None for the others.
     """
 
     settings: tuple[dict[str, Words], ...]
@@ -100,7 +100,7 @@ def transform(
 
     def through(branch: Branch, rows: Located, index: jax.Array, member: jax.Array | None) -> Record:
         records = read(branch.group, rows, index, member)
-        return jax.vmap(partial(_apply, branch.steps, numbers[branch.numbers]))(records, rows)
+        return jax.vmap(partial(_apply, branch.calls, numbers[branch.numbers]))(records, rows)
 
     if len(branches) == 1:
         index = jnp.arange(len(located.source), dtype=jnp.uint32)
@@ -109,20 +109,20 @@ def transform(
         mixed = by_branch(branches, through, located)
     if located.loss_weight is not None:
         mixed = mixed | {"loss_weight": mixed["loss_weight"] * located.loss_weight}
-    return _after_mix(shared.steps, numbers[shared.numbers], mixed, located)
+    return _after_mix(shared.calls, numbers[shared.numbers], mixed, located)
 
 
-def _after_mix(steps: Sequence[Step], numbers: Numbers, records: Record, located: Located) -> Record:
+def _after_mix(calls: Sequence[OperatorCall], numbers: Numbers, records: Record, located: Located) -> Record:
     """Apply the operators after the mix: up to each that takes pairs, to all records before it is applied to any."""
-    cuts = [0, *(i for i, step in enumerate(steps) if step.promised.paired), len(steps)]
+    cuts = [0, *(i for i, call in enumerate(calls) if call.promised.paired), len(calls)]
     for begin, end in pairwise(cuts):
         partners = None
-        if begin < end and steps[begin].promised.paired:
+        if begin < end and calls[begin].promised.paired:
             assert located.partner is not None
             rows = jnp.arange(len(located.partner), dtype=jnp.uint32) + located.partner
             partners = {leaf: look_up(values, rows) for leaf, values in records.items()}
         part = Numbers(numbers.settings[begin:end], numbers.keys[begin:end])
-        records = jax.vmap(partial(_apply, steps[begin:end], part))(records, located, partners)
+        records = jax.vmap(partial(_apply, calls[begin:end], part))(records, located, partners)
     return records
 
 
@@ -142,7 +142,7 @@ def by_branch(
       located: Which record stands in each row. Nothing is computed where it is `NOT_ASKED`.
     """
     count, num_branches = len(located.source), len(branches)
-    values = [[math.prod(shape) for step in branch.steps for _, shape in step.shapes] for branch in branches]
+    values = [[math.prod(shape) for call in branch.calls for _, shape in call.shapes] for branch in branches]
     widths = [min(count, _BLOCK_ROWS, 1 + _BLOCK_VALUES // max([1, *each])) for each in values]
     room = count + max(widths)
     row = jnp.arange(count, dtype=jnp.uint32)
@@ -179,13 +179,13 @@ def by_branch(
 
 
 def _apply(
-    steps: Sequence[Step], numbers: Numbers, record: Record, place: Located, partner: Record | None = None
+    calls: Sequence[OperatorCall], numbers: Numbers, record: Record, place: Located, partner: Record | None = None
 ) -> Record:
     """Apply a chain of operators to one record with flat leaves, the first of them to its partner as well."""
-    for step, settings, words in zip(steps, numbers.settings, numbers.keys, strict=True):
-        record = {leaf: record[leaf].reshape(shape) for leaf, shape in step.shapes}
+    for call, settings, words in zip(calls, numbers.settings, numbers.keys, strict=True):
+        record = {leaf: record[leaf].reshape(shape) for leaf, shape in call.shapes}
         if partner is not None:
-            partner = {leaf: partner[leaf].reshape(shape) for leaf, shape in step.shapes}
+            partner = {leaf: partner[leaf].reshape(shape) for leaf, shape in call.shapes}
         values = {name: choose(table, place.source) for name, table in settings.items()}
         key = None
         if words is not None:
@@ -193,6 +193,6 @@ def _apply(
             word = choose(words[0], place.source), choose(words[1], place.source)
             key = key_of(fold(fold(word, place.epoch), place.record))
         with same_draws():
-            arguments = step.promised.arguments(record, key, partner)
-            record, partner = step.function(*arguments, **dict(step.static), **values), None
+            arguments = call.promised.arguments(record, key, partner)
+            record, partner = call.function(*arguments, **dict(call.static), **values), None
     return {leaf: value.reshape(-1) if value.ndim else value for leaf, value in record.items()}

@@ -140,12 +140,12 @@ def test_a_chain_is_followed_without_computing() -> None:
     nodes = graph(a=[use(resize, height=2, width=3), use(to_float), use(normalize, mean=0.5, std=[0.25])]).chain("a")
     chain = chain_of(nodes, IMAGES)
     assert chain.spec == {"image": LeafSpec((2, 3, 1), "float32"), "label": LeafSpec((), "int32")}
-    assert [step.function for step in chain.steps] == [resize, to_float, normalize]
+    assert [call.function for call in chain.calls] == [resize, to_float, normalize]
     assert [list(numbers) for numbers in chain.numbers] == [[], [], ["mean", "std"]]
-    assert chain.steps[0].static == (("height", 2), ("width", 3))
-    assert chain.steps[2].static == ()  # numbers are arguments of the program, so that others compile nothing
-    assert dict(chain.steps[1].shapes)["image"] == (-1,)  # element by element, it works on flat rows
-    assert dict(chain.steps[2].shapes)["image"] == (2, 3, 1)  # a number a channel needs the channels
+    assert chain.calls[0].static == (("height", 2), ("width", 3))
+    assert chain.calls[2].static == ()  # numbers are arguments of the program, so that others compile nothing
+    assert dict(chain.calls[1].shapes)["image"] == (-1,)  # element by element, it works on flat rows
+    assert dict(chain.calls[2].shapes)["image"] == (2, 3, 1)  # a number a channel needs the channels
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "int32", "float32", "bfloat16"])
@@ -299,7 +299,7 @@ def test_sources_share_storage_by_spec_and_program_by_operators() -> None:
     assert dict(program.spec)["image"] == LeafSpec((4, 4, 1), "float32")
     (mean,) = (settings["mean"] for settings in numbers[0].settings if settings)
     np.testing.assert_allclose(mean, [0.5, 0, 0.1])  # a row a source
-    assert [step.promised.random for step in program.shared.steps] == [True]
+    assert [call.promised.random for call in program.shared.calls] == [True]
     (words,) = numbers[-1].keys
     assert len({tuple(key) for key in np.stack(words, axis=1).tolist()}) == 3  # each source has keys of its own
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(numbers))

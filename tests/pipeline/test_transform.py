@@ -9,9 +9,9 @@ import pytest
 
 from datamix.operators.base import Traits
 from datamix.pipeline.locate import Located
-from datamix.pipeline.transform import NOT_ASKED, Branch, Step, by_branch
+from datamix.pipeline.transform import NOT_ASKED, Branch, OperatorCall, by_branch
 
-BRANCHES = [Branch(group=i, sources=sources, steps=(), numbers=i) for i, sources in enumerate([(0, 3), (1,), (2,)])]
+BRANCHES = [Branch(group=i, sources=sources, calls=(), numbers=i) for i, sources in enumerate([(0, 3), (1,), (2,)])]
 
 
 @pytest.mark.parametrize("shares", [(0.25, 0.25, 0.25, 0.25), (0.9, 0, 0.1, 0), (0, 1, 0, 0), (0.001, 0.998, 0, 0.001)])
@@ -46,7 +46,7 @@ def test_each_branch_works_on_its_own_records_alone(shares: tuple[float, ...], c
 
 def test_blocks_hold_fewer_large_records() -> None:
     shapes = [(-1,)], [(512, 512), (3,)], [(1024, 1024)]
-    branches = [Branch(group=i, sources=(i,), steps=(_step(*each),), numbers=i) for i, each in enumerate(shapes)]
+    branches = [Branch(group=i, sources=(i,), calls=(_call(*each),), numbers=i) for i, each in enumerate(shapes)]
     source = np.random.default_rng(0).integers(0, 3, 200).astype(np.uint32)
     located = Located(jnp.asarray(source), jnp.zeros(200, jnp.uint32), jnp.arange(200, dtype=jnp.uint32))
     widths: dict[int, int] = {}
@@ -60,9 +60,9 @@ def test_blocks_hold_fewer_large_records() -> None:
     assert widths == {0: 64, 1: 2, 2: 1}
 
 
-def _step(*shapes: tuple[int, ...]) -> Step:
+def _call(*shapes: tuple[int, ...]) -> OperatorCall:
     named = tuple((f"leaf{i}", shape) for i, shape in enumerate(shapes))
-    return Step(function=dict, static=(), promised=Traits(), shapes=named)
+    return OperatorCall(function=dict, static=(), promised=Traits(), shapes=named)
 
 
 def test_rows_that_are_not_asked_for_are_not_computed() -> None:
