@@ -108,10 +108,19 @@ def color_jitter(
             raise ConfigError("it is from 0 to 1", key=f"color_jitter.{name}", value=float(amount))
         factors.append(1 + jnp.asarray(amount, jnp.float32) * jax.random.uniform(draw, (), minval=-1, maxval=1))
     colors = value[..., :3].astype(jnp.float32) * factors[0]
-    for middle, factor in ((lambda image: gray_of(image).mean(), factors[1]), (gray_of, factors[2])):
+    for middle, factor in ((lambda image: _mean(gray_of(image)), factors[1]), (gray_of, factors[2])):
         center = middle(colors)
         colors = (colors - center) * factor + center
     return record | {leaf: jnp.concatenate([in_dtype(colors, value.dtype), value[..., 3:]], axis=2)}
+
+
+def _mean(image: jax.Array) -> jax.Array:
+    """The mean of an image, added up in an order of its own: that of `jnp.mean` is another in each program."""
+    values, count = image.reshape(-1), image.size
+    values = jnp.pad(values, (0, (1 << (count - 1).bit_length()) - count))
+    while len(values) > 1:
+        values = values[: len(values) // 2] + values[len(values) // 2 :]
+    return values[0] / count
 
 
 @operator(random=True, elementwise=True, traced=("std",))
