@@ -26,6 +26,7 @@ from datamix.spec import Record
 # of a block, some 10 µs, is little beside a resize; few enough that a small share wastes little; and of large records
 # no more than have so many values, which a core's cache holds as floats.
 _BLOCK_ROWS, _BLOCK_VALUES = 64, 2**18
+_LARGE_BYTES = 2**23
 NOT_ASKED = np.uint32(2**32 - 1)
 """The record of a row of which what is computed does not matter."""
 
@@ -99,8 +100,7 @@ def transform(
     """
 
     def through(branch: Branch, rows: Located, index: jax.Array, member: jax.Array | None) -> Record:
-        records = read(branch.group, rows, index, member)
-        return jax.vmap(partial(_apply, branch.calls, numbers[branch.numbers]))(records, rows)
+        return _mapped(branch.calls, numbers[branch.numbers], read(branch.group, rows, index, member), rows)
 
     if len(branches) == 1:
         index = jnp.arange(len(located.source), dtype=jnp.uint32)
@@ -122,8 +122,21 @@ def _after_mix(calls: Sequence[OperatorCall], numbers: Numbers, records: Record,
             rows = jnp.arange(len(located.partner), dtype=jnp.uint32) + located.partner
             partners = {leaf: look_up(values, rows) for leaf, values in records.items()}
         part = Numbers(numbers.settings[begin:end], numbers.keys[begin:end])
-        records = jax.vmap(partial(_apply, calls[begin:end], part))(records, located, partners)
+        records = _mapped(calls[begin:end], part, records, located, partners)
     return records
+
+
+def _mapped(calls: Sequence[OperatorCall], numbers: Numbers, *rows: Any) -> Record:
+    """Apply a chain of operators to rows: the records, where they stand, and their partners."""
+    apply = jax.vmap(partial(_apply, calls, numbers))
+    shapes = jax.tree.leaves(jax.eval_shape(apply, *rows))
+    if not calls or shapes[0].shape[0] > 1 or sum(part.size * part.dtype.itemsize for part in shapes) > _LARGE_BYTES:
+        mapped: Record = apply(*rows)
+        return mapped
+    # Of a row alone XLA makes other code, whose last bits may differ: `next` and a batch by index are to equal the
+    # loop, which has several, unless records are so large that its chunks have one.
+    twice = jax.tree.map(lambda values: jnp.concatenate([values, values]), rows)
+    return {leaf: values[:1] for leaf, values in lax.optimization_barrier(apply(*twice)).items()}
 
 
 def by_branch(

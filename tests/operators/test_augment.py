@@ -153,13 +153,16 @@ def test_in_a_mix_the_same_by_step_by_index_and_in_other_batches() -> None:
     np.testing.assert_array_equal(steps[:12], np.concatenate([other[0]["image"], other[1]["image"]]))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_a_mean_within_an_image_is_the_same_in_loop_index_and_next(channels: int, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    "operator",
+    [("color_jitter", {"brightness": 0.2, "contrast": 0.3, "saturation": 0.2}), ("rotate", {"degrees": 10}), "mixup"],
+    ids=lambda operator: operator if isinstance(operator, str) else operator[0],
+)
+@pytest.mark.parametrize(("batch_size", "channels"), [(1, 1), (1, 3), (3, 1), (8, 3)])
+def test_loop_index_and_next_agree_to_the_last_bit(operator: Any, batch_size: int, channels: int) -> None:
     draw = np.random.default_rng(0)
     sources = {name: {"image": draw.integers(0, 256, (64, 12, 12, channels), np.uint8)} for name in "ab"}
-    jitter = ("color_jitter", {"brightness": 0.2, "contrast": 0.3, "saturation": 0.2})
-    pipeline = datamix.mix(sources, shared_operators=["to_float", jitter], batch_size=batch_size)
+    pipeline = datamix.mix(sources, shared_operators=["to_float", operator], batch_size=batch_size)
     cursor = pipeline.start()
     for step, batch in zip(range(5), pipeline, strict=False):
         following, cursor = pipeline.next(cursor)
