@@ -189,11 +189,13 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
             text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
             mend = f"Write {where}.{name}=[{value}]." if kinds == [list] and "[" not in where else ""
             raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        inside = _kinds_inside(hints.get(name)) if parts else []
-        if inside and any(type(each) in KINDS and not any(is_kind(each, kind) for kind in inside) for each in parts):
-            text = f"each of its values is {' or '.join(KINDS[kind] for kind in inside)}"
-            raise ConfigError(text, key=f"{where}.{name}", value=value)
+        inside = _kinds_inside(hints.get(name))
+        is_group = isinstance(value, dict)
+        for entry, each in value.items() if is_group else enumerate(value if isinstance(value, list | tuple) else ()):
+            if inside and type(each) in KINDS and not any(is_kind(each, kind) for kind in inside):
+                text = f"it is {' or '.join(dict.fromkeys(KINDS[kind] for kind in inside))}"
+                place = f".{entry}" if is_group else f"[{entry}]"
+                raise ConfigError(text, key=f"{where}.{name}{place}", value=each)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
         numbers = value if isinstance(value, list | tuple) else [value]
@@ -253,9 +255,12 @@ def _kinds(annotation: Any) -> list[type]:
 
 def _kinds_inside(annotation: Any) -> list[type]:
     """The types that the values of a list or of a group of keys may have, where an annotation says it."""
-    parts = typing.get_args(annotation) if type(annotation) is types.UnionType else [annotation]
-    of_parts = [[each for each in typing.get_args(part) if each is not ...] for part in parts if _kinds(part)]
-    return [kind for each in of_parts if each for kind in _kinds(each[-1])]
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in inside for kind in _kinds_inside(part)]
+    if not inside or (origin is tuple and inside[-1] is not ...):
+        return []
+    return _kinds(inside[0] if origin is tuple else inside[-1])
 
 
 def load_plugins(modules: Iterable[str]) -> None:

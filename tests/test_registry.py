@@ -7,10 +7,10 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -208,6 +208,14 @@ def scaled(record: Any, *, by: Any) -> None: ...
 def layers(*, hidden: Sequence[int] = (8,), mean: float | list[float] = 0.0) -> None: ...
 
 
+def cut(
+    *,
+    sides: Optional[list[int]] = None,  # noqa: UP045  # as older code has it
+    named: tuple[int, str] = (1, ""),
+    by_name: Mapping[str, float | None] | None = None,
+) -> None: ...
+
+
 def test_settings_are_the_keywords() -> None:
     assert list(registry.settings(component)) == ["size", "leaf"]
     assert list(registry.settings(registry.lookup("source", "arrays"))) == ["path", "files", "leaves", "split"]
@@ -231,12 +239,17 @@ def test_check_settings() -> None:
             registry.check_settings("operators.scale", scaled, {"by": bad})
     registry.check_settings("model", layers, {"hidden": [64, 32], "mean": 0.5})
     registry.check_settings("model", layers, {"hidden": (), "mean": [1, 0.5]})
-    with pytest.raises(ConfigError, match=r"^model\.hidden = \[64, 'x'\]; each of its values is a whole number\.$"):
+    with pytest.raises(ConfigError, match=r"^model\.hidden\[1\] = 'x'; it is a whole number\.$"):
         registry.check_settings("model", layers, {"hidden": [64, "x"]})
-    with pytest.raises(ConfigError, match=r"^source\.a\.leaves = {'x': None}; each of its values is text\.$"):
+    with pytest.raises(ConfigError, match=r"^source\.a\.leaves\.x is missing; it is text\.$"):
         registry.check_settings("source.a", registry.lookup("source", "arrays"), {"path": "a", "leaves": {"x": None}})
-    with pytest.raises(ConfigError, match=r"^model\.mean = \[True\]; each of its values is a number\.$"):
+    with pytest.raises(ConfigError, match=r"^model\.mean\[0\] = True; it is a number\.$"):
         registry.check_settings("model", layers, {"mean": [True]})
+    registry.check_settings(
+        "operators.cut", cut, {"sides": [1, 2], "named": [1, "x"], "by_name": {"a": 1.5, "b": None}}
+    )
+    with pytest.raises(ConfigError, match=r"^operators\.cut\.by_name\.a = 'x'; it is a number or null\.$"):
+        registry.check_settings("operators.cut", cut, {"by_name": {"a": "x"}})
     with pytest.raises(ConfigError, match=r"default\. Write {blur: {size: …}}; blur takes "):
         registry.check_settings("operators[0].blur", component, {"leaf": "x"})
 

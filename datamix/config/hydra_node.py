@@ -6,6 +6,7 @@ come from somebody else. So the `hydra` part is checked before Hydra sees it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -58,7 +59,7 @@ def check_hydra_node(node: DictConfig) -> None:
         for key, name, value, written in _values(node.hydra, part, f"hydra.{part}"):
             _check_logging(key, name, value, written)
     for key, name, value, _ in _values(node.hydra.job, "env_set", "hydra.job.env_set"):
-        if _OF_PROGRAMS.match(str(name)):
+        if _OF_PROGRAMS.match(str(name)) and os.environ.get(str(name)) != value:  # env_copy keeps what it is
             text = "it decides which code the processes run that a job starts"
             raise ConfigError(text, key=key, value=value, hint="Set it in the shell.")
     for parent, name in (("job", "name"), ("run", "dir"), ("sweep", "dir")):  # what logging may refer to

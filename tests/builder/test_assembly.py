@@ -123,7 +123,7 @@ def test_seeds_of_sources() -> None:
             ["batch.size=4", "operators=[{normalize:{mean:[[1],[2,3]],std:1}}]"],
             {"a": few()},
             ConfigError,
-            r"normalize: mean = .* is not a number, or one a channel",
+            r"^operators\[0\]\.normalize\.mean\[0\] = \[1\]; it is a number\.$",
         ),
         ([], {"a": few(0)}, DataError, r"^source\.a: source 'a' is empty\. Leave it out, or"),
         ([], {"a": few(extra=np.zeros(5))}, DataError, r"need the same length along their first axis; found image \[6"),

@@ -30,6 +30,7 @@ def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
         ("hydra.job.name=mine", "hydra.sweep.subdir=${hydra:job.override_dirname}"),
         ("+hydra.job_logging.handlers.file={class:logging.handlers.RotatingFileHandler,filename:a.log}",),
         ("+hydra.job.env_set={XLA_FLAGS:'--xla_x=1',MY_PATH:here}",),
+        ("hydra.job.env_copy=[PATH]",),
         ("+hydra.job_logging.handlers.file={class:logging.FileHandler,filename:'${hydra.runtime.output_dir}/a.log'}",),
     ],
 )
