@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
 from itertools import islice
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import datamix
 from datamix.errors import ConfigError, StateError
 from datamix.testing import traces
+from threads import run_in_threads
 
 SIZES = {"a": 50, "b": 20, "c": 70}
 SOURCES = {
@@ -172,21 +171,12 @@ def test_threads_that_share_an_iterator_take_each_batch_once(placement):
     mix = mixed(f"data.placement={placement}")
     iterator, taken, metrics = mix.iterator(), [], []
 
-    def take():
+    def take(_):
         for batch in islice(iterator, 50):
             taken.append(tuple(zip(batch["source_id"].tolist(), batch["no"].tolist(), strict=True)))
             metrics.append(iterator.metrics())
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # threads take turns within a batch
-    try:
-        threads = [threading.Thread(target=take) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    run_in_threads(take)
     expected = [tuple(zip(b["source_id"].tolist(), b["no"].tolist(), strict=True)) for b in islice(mix.iterator(), 200)]
     assert sorted(taken) == sorted(expected)
     assert all(sum(row["records"] for row in each["sources"].values()) == 8 * each["step"] for each in metrics)

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 import datamix
 from datamix.errors import ConfigError, StateError
 from datamix.pipeline.iterator import chunk_program, span_steps
+from threads import run_in_threads
 
 
 @pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
@@ -303,14 +303,10 @@ def test_threads_that_share_an_iterator_take_each_batch_once_and_in_order() -> N
     pipeline = datamix.mix({"a": {"image": np.arange(4000)[:, None]}}, shuffle=False, batch_size=2)
     iterator, taken = iter(pipeline), [[] for _ in range(4)]  # type: ignore[var-annotated]
 
-    def take(into: list[int]) -> None:
-        into.extend(int(batch["image"][0, 0]) for batch in iterator)
+    def take(number: int) -> None:
+        taken[number].extend(int(batch["image"][0, 0]) for batch in iterator)
 
-    threads = [threading.Thread(target=take, args=(into,)) for into in taken]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(take)
     assert sorted(itertools.chain(*taken)) == list(range(0, 4000, 2))
     assert all(part == sorted(part) for part in taken)
 
@@ -320,20 +316,7 @@ def test_threads_that_share_an_iterator_take_whole_batches(output: Any) -> None:
     numbers = np.arange(4001)
     pipeline = datamix.mix({"a": {"one": numbers, "other": -numbers}}, shuffle=False, batch_size=2, remainder="keep")
     iterator, taken = pipeline.iterator(output=output), [[] for _ in range(4)]  # type: ignore[var-annotated]
-
-    def take(into: list[dict[str, Any]]) -> None:
-        into.extend(iterator)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=take, args=(into,)) for into in taken]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    run_in_threads(lambda number: taken[number].extend(iterator))
     batches = list(itertools.chain(*taken))
     assert (len(batches), iterator.step) == (2001, 2001)
     for batch in batches:
