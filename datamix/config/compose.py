@@ -23,6 +23,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import GroupDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
@@ -128,6 +129,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(search_path)
         self._shared: dict[str, DictConfig] = {}
         self._checked: dict[tuple[str, ...], DictConfig] = {}
+        self._parsed: dict[str, Override] = {}
 
     def check_mode(self, config: DictConfig, overrides: Sequence[str], mode: RunMode) -> None:
         """Refuse what Hydra refuses in a run, or in a sweep, of what was composed without a look at which it is."""
@@ -151,7 +153,7 @@ class Loader(ConfigLoaderImpl):
         if checked is not None and OmegaConf.is_missing(checked.hydra.job, "num"):  # a launcher numbers what it runs
             OmegaConf.copy_cache(from_config=master_config, to_config=checked)
             return checked
-        overrides = OverridesParser.create().parse_overrides(sweep_overrides)
+        overrides = [self._parse(text) for text in sweep_overrides]
         # What may choose a config, or belongs to Hydra, is composed; a key with a dot names no group.
         values = [each for each in overrides if "." in each.key_or_group and not each.is_hydra_override()]
         self.validate_sweep_overrides_legal(values, RunMode.RUN, from_shell=True)
@@ -168,6 +170,12 @@ class Loader(ConfigLoaderImpl):
         if len(self._checked) < 256:  # a sweep of many more would hold as many copies
             self._checked[tuple(sweep_overrides)] = config
         return config
+
+    def _parse(self, override: str) -> Override:
+        """An override, parsed; jobs have most of theirs in common."""
+        if override not in self._parsed:
+            (self._parsed[override],) = OverridesParser.create().parse_overrides([override])
+        return self._parsed[override]
 
 
 def config_loader(

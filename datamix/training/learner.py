@@ -30,7 +30,7 @@ from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
 from datamix.pipeline.sharding import next_batch
 from datamix.rng.keys import key_of, same_draws
-from datamix.spec import LeafSpec
+from datamix.spec import Batch, LeafSpec
 from datamix.training.models import Standardized
 from datamix.training.optimizers import set_rate, with_rate_in_state
 from datamix.training.tasks.base import Sums, Task
@@ -70,6 +70,10 @@ class Trail(NamedTuple):
     weight: Any = None
     records: Any = None
     sums: Any = None
+
+
+_Learnt: TypeAlias = tuple[State, jax.Array]
+"""The state, and the sums of `Trail` so far."""
 
 
 class HeldOut(NamedTuple):
@@ -213,9 +217,7 @@ def train(
     graph, transform, adapt = _graph(learner, training=True), learner.transform(), learner.adapt
     num_sources = len(compiled.plan.size)
 
-    def loss_of(
-        params: Any, rest: Any, batch: Mapping[str, jax.Array], weights: jax.Array | None
-    ) -> tuple[jax.Array, Any]:
+    def loss_of(params: Any, rest: Any, batch: Batch, weights: jax.Array | None) -> tuple[jax.Array, Any]:
         model = nnx.merge(graph, params, rest, copy=True)
         losses, counts = learner.task.loss(model(*learner.task.inputs(batch)), batch)
         weight = batch.get("loss_weight", jnp.float32(1))
@@ -226,21 +228,30 @@ def train(
         sums = jnp.stack([losses, counts.astype(losses.dtype), jnp.ones_like(losses)], axis=1)
         return loss, (_split(model)[2], jax.ops.segment_sum(sums, batch["source_id"], num_sources))
 
-    def step(carry: tuple[Cursor, State, jax.Array], rate: jax.Array) -> tuple[tuple[Any, ...], Trail]:
-        cursor, (params, rest, optimizer, adapting), sums = carry
-        batch, cursor = next_batch(compiled, cursor, mesh)
+    def learn(carry: _Learnt, batch: Batch, rate: jax.Array, cursor: Cursor | None) -> tuple[_Learnt, Trail]:
+        (params, rest, optimizer, adapting), sums = carry
         weights = adapting[0].weights if adapt is not None and adapt.weighs_loss and adapting is not None else None
         (loss, (rest, by_source)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, rest, batch, weights)
         updates, optimizer = transform.update(gradients, set_rate(optimizer, rate), params)
         params, trail = optax.apply_updates(params, updates), Trail(loss)
-        if adapt is not None and adapting is not None:
+        if adapt is not None and adapting is not None and cursor is not None:
             weight = cursor.online.weight if weights is None and cursor.online else whole_weights(adapting[0].weights)
             trail = Trail(loss, weight, by_source[:, 2])
             adapting = adapt.observe(adapting[0], cursor, compiled.plan, *by_source.T)
-            cursor = adapting[1]
-        return (cursor, _on_all(State(params, rest, optimizer, adapting), mesh), sums + by_source), trail
+        return (_on_all(State(params, rest, optimizer, adapting), mesh), sums + by_source), trail
 
-    (cursor, state, sums), trail = lax.scan(step, (cursor, state, jnp.zeros((num_sources, 3))), rates)
+    def step(carry: tuple[Cursor, _Learnt], rate: jax.Array) -> tuple[tuple[Cursor, _Learnt], Trail]:
+        batch, cursor = next_batch(compiled, carry[0], mesh)
+        learnt, trail = learn(carry[1], batch, rate, cursor)
+        adapting = learnt[0].adapt
+        return (cursor if adapting is None else adapting[1], learnt), trail
+
+    learnt: _Learnt = (state, jnp.zeros((num_sources, 3)))
+    if adapt is None and mesh is None:
+        cursor, learnt, trail = compiled.scan(partial(learn, cursor=None), cursor, learnt, rates)
+    else:
+        (cursor, learnt), trail = lax.scan(step, (cursor, learnt), rates)
+    state, sums = learnt
     return cursor, state, _on_all(trail._replace(sums=sums.T[:2]), mesh)
 
 
@@ -256,6 +267,7 @@ def evaluate(
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
     task, size = learner.task, data.compiled.program.batch_size
 
+    @jax.jit  # traced once, for the shapes and for the loop
     def scores_of(cursor: Cursor, first: jax.Array) -> tuple[Cursor, Sums]:
         batch, cursor = next_batch(data.compiled, cursor, mesh)
         # The last batch goes on past the end.

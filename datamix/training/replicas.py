@@ -64,6 +64,10 @@ class Single:
         """The state of one replica."""
         return self._state
 
+    def learnt(self) -> tuple[int, ...]:
+        """The arrays that a test depends on, by their identity."""
+        return tuple(map(id, jax.tree.leaves((self._state.params, self._state.rest))))
+
 
 class Threaded:
     """Several models of one learner, whose pipelines run one program: as many threads as processors, a replica a call.
@@ -97,7 +101,12 @@ class Threaded:
             replica.seek([cursor])
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
-        return [score for replica in self._replicas for score in replica.scores(data, num_batches, num_sources)]
+        scores: dict[tuple[int, ...], list[Sums]] = {}
+        keys = [replica.learnt() for replica in self._replicas]
+        for key, replica in zip(keys, self._replicas, strict=True):
+            if key not in scores:  # before the first step, replicas of one seed are one model
+                scores[key] = replica.scores(data, num_batches, num_sources)
+        return [score for key in keys for score in scores[key]]
 
     def state(self, replica: int) -> State:
         return self._replicas[replica].state(0)

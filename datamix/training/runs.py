@@ -87,10 +87,16 @@ class Run:
         return self.error is not None or (self.step == self.steps and self.scores is not None)
 
 
-def prepare(config: Config, directory: Path, like: Data | None = None) -> Run:
+def prepare(
+    config: Config, directory: Path, like: Data | None = None, first_states: dict[object, State] | None = None
+) -> Run:
     """Prepare a run for its first step; nothing is written but an empty list of tests.
 
-    With `like`, it shares the data of another run, from which it differs in weights, seeds and training alone.
+    Args:
+      config: The configuration of a job that trains.
+      directory: The directory of the job.
+      like: The data of another run, from which this one differs in weights, seeds and training alone, to be shared.
+      first_states: The first states of runs that are prepared together, by learner and seed, to be shared.
     """
     settings = config.train
     if settings is None:
@@ -110,7 +116,10 @@ def prepare(config: Config, directory: Path, like: Data | None = None) -> Run:
     learner.check(data.pipeline.spec)
     if learner.adapt is not None:
         learner.adapt.check_steps(steps, data.pipeline.plan.epoch_records)
-    state = first_state(learner, key_of(key_for(config.seed, "train", settings.model)), data.moments())
+    key, moments = key_for(config.seed, "train", settings.model), data.moments()
+    states = {} if first_states is None or moments else first_states  # moments are those of one mix
+    if (state := states.get((learner, key))) is None:
+        state = states[learner, key] = first_state(learner, key_of(key), moments)
     run = Run(
         config=config,
         settings=settings,
@@ -141,10 +150,11 @@ def prepare(config: Config, directory: Path, like: Data | None = None) -> Run:
 def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
     """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
     runs: list[Run | DatamixError] = []
+    first_states: dict[object, State] = {}
     for config, directory in jobs:
         like = next((run.data for run in runs if isinstance(run, Run) and same_data(run.config, config)), None)
         try:
-            runs.append(prepare(config, directory, like))
+            runs.append(prepare(config, directory, like, first_states))
         except DatamixError as error:
             runs.append(error)
     return runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix.operators.label import one_hot
+from datamix.operators.pairs import mixup
 from datamix.pipeline.program import Compiled, locate_batches
 from datamix.testing import traces
 
@@ -122,7 +125,8 @@ def test_what_a_jitted_function_returns_has_its_own_arrays_and_nothing_else(
     assert_same(returned.next(other.start(5))[0], other[5])
 
 
-FEW = {name: {"label": np.arange(size) % 3} for name, size in {"a": 7, "b": 5}.items()}
+SIZES = {"a": 7, "b": 5}
+FEW = {name: {"label": np.arange(size) % 3} for name, size in SIZES.items()}
 
 
 def mixed(**settings: Any) -> datamix.Pipeline:
@@ -159,6 +163,37 @@ def test_batches_are_located_as_the_plan_says(shuffle_rows: bool) -> None:
         if not shuffle_rows:
             assert mine == theirs
     assert after.position.tolist() == pipeline.start(5).position.tolist()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"shuffle_rows": True, "granularity": "batch"},
+        {"shared_operators": [partial(one_hot, num_classes=3), mixup]},
+        {"order": "random", "weights": {"a": 1 / 3}},
+        {"placement": {"a": "host"}},
+    ],
+    ids=["plain", "shuffled rows", "pairs", "drawn", "fed"],
+)
+@pytest.mark.parametrize("num_steps", [1, 7, 12])
+def test_a_scan_is_a_loop_over_next(settings: dict[str, Any], num_steps: int, assert_same: Callable[..., None]) -> None:
+    images = {name: {"image": np.full((size, 2, 2, 1), size, np.float32), **FEW[name]} for name, size in SIZES.items()}
+    pipeline = datamix.mix(images, **{"batch_size": 4, "stop": "forever", "labels": "keep", **settings})
+
+    @jax.jit
+    def scanned(compiled: Compiled, cursor: datamix.Cursor, numbers: jax.Array) -> Any:
+        def step(total: jax.Array, batch: Any, number: jax.Array) -> Any:
+            return total + number, {**batch, "number": number}
+
+        return compiled.scan(step, cursor, jnp.int32(0), numbers)
+
+    cursor, total, batches = scanned(pipeline.compiled, pipeline.start(3), jnp.arange(num_steps))
+    assert total == sum(range(num_steps))
+    assert batches.pop("number").tolist() == list(range(num_steps))
+    for i in range(num_steps):
+        assert_same({leaf: values[i] for leaf, values in batches.items()}, pipeline[3 + i])
+    jax.tree.map(np.testing.assert_array_equal, cursor, pipeline.start(3 + num_steps))
 
 
 def test_what_jax_sees_is_a_tree_whose_program_is_static() -> None:
