@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from datamix.errors import ConfigError, RegistryError, hint
@@ -180,9 +180,8 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
         if parameter.default is inspect.Parameter.empty and name not in values:
             mend = f"Write {where}.{name}=…." if "[" not in where else example(where.rpartition(".")[2], component)
             raise ConfigError("it has no default", key=f"{where}.{name}", value=None, hint=mend)
-    try:
-        hints = typing.get_type_hints(_function(component))
-    except (NameError, TypeError):  # annotations for a type checker's eyes only
+    hints = _annotations(_function(component)) if values else {}
+    if hints is None:
         return
     for name, value in values.items():
         if name in hints and (kinds := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in kinds):
@@ -219,6 +218,21 @@ def example(name: str, component: Callable[..., Any], value: object = "…") -> 
 def _function(component: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose signature a component has; a metaclass may hide that of a class."""
     return component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """The types of a function's parameters; None where they are for a type checker's eyes only."""
+    # Jobs of a sweep ask for those of the same functions, and resolving them takes as long as all else that is checked.
+    known = _known_annotations if isinstance(function, types.FunctionType) else _known_annotations.__wrapped__
+    return known(function)
+
+
+@lru_cache
+def _known_annotations(function: Callable[..., Any]) -> dict[str, Any] | None:
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return None
 
 
 KINDS: dict[type, str] = {

@@ -135,6 +135,7 @@ class Learner:
         """Optax's optimiser, which reads its learning rate from its state."""
         return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
+    @cache  # noqa: B019  # jobs of a sweep have few learners
     def num_parameters(self) -> int:
         """The number of numbers that are learnt."""
         params = nnx.state(_abstract(self), nnx.Param)
