@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing, xla
@@ -26,8 +27,8 @@ from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
 from datamix.report import figures
-from datamix.report.console import percent, print_notes, table
-from datamix.report.contents import announced, report_of_whole_mix
+from datamix.report.console import console_of, percent, print_notes, table
+from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.spec import FlatRows, bytes_of
 
@@ -56,7 +57,8 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     """
     if not 0 < seconds <= _MOST_S:
         raise ConfigError(f"it is above 0, and {_MOST_S:,} or less", key="bench.seconds", value=seconds)
-    out, built = announced(config)
+    built = build(config)
+    out = console_of(built.notes)
     print_notes(out, "Note", built.notes_on_records())
     pipeline = built.pipeline()
     record_bytes = bytes_of(pipeline.spec)

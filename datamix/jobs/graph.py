@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from datamix.builder.built import build
 from datamix.config.schema import Config
-from datamix.report.console import percent, print_notes
-from datamix.report.contents import announced, report_of_whole_mix
+from datamix.report.console import console_of, percent, print_notes
+from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report, write_text
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
     """Print the pipeline's tree and write `graph.mmd`; no record is read."""
-    out, built = announced(config)
+    built = build(config)
+    out = console_of(built.notes)
     print_notes(out, "Note", built.notes_on_records())
     plan, spec = built.plan, built.spec()
     shares = {name: percent(float(share)) for name, share in zip(plan.names, plan.targets, strict=True)}

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from datamix.builder.built import build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.report import figures, tokens
-from datamix.report.console import print_notes
-from datamix.report.contents import announced, report_of_pipeline
+from datamix.report.console import console_of, print_notes
+from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.records import class_of, holds_images, label_of, picture, records_table
 
@@ -30,7 +31,8 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     Returns:
       The report, with `step` and `rows`: source, epoch, record, label, class and place of each row.
     """
-    out, built = announced(config)
+    built = build(config)
+    out = console_of(built.notes)
     built = built.completed()
     pipeline = built.pipeline()
     print_notes(out, "Note", notes := built.notes_on(pipeline))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.built import Built
+from datamix.builder.built import Built, build
 from datamix.builder.texts import packed
 from datamix.config.schema import Config
 from datamix.pipeline.batching import Batching, single_source_rows
 from datamix.report import tokens
-from datamix.report.console import percent, print_notes, table
-from datamix.report.contents import announced, report_of_whole_mix
+from datamix.report.console import console_of, percent, print_notes, table
+from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.report.samples import plot
 
@@ -23,7 +23,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
       The report, with `plan`: where each source is exhausted, how long the mix is, and warnings; and with `notes` on
       how its batches can be divided.
     """
-    out, built = announced(config)
+    built = build(config)
+    out = console_of(built.notes)
     plan, spec = built.plan, built.spec()
     planned, report = plan.report(), report_of_whole_mix(built, spec)
     batches, records = report["batches"], report["samples"]

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from datamix.builder.built import build
 from datamix.builder.opening import open_source
 from datamix.builder.statistics_cache import KeptStatistics
 from datamix.builder.texts import texts
 from datamix.builder.views import held_out, of_split
 from datamix.config.schema import Config, SourceConfig
 from datamix.errors import ConfigError, of_source
-from datamix.report.console import print_notes, table
-from datamix.report.contents import announced, report_of_whole_mix
+from datamix.report.console import console_of, print_notes, table
+from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
 from datamix.report.progress import counting
 from datamix.sources.cache import cache_directory, locked
@@ -49,7 +50,8 @@ def run(
         raise ConfigError("it is 1 or more", key="job.parts", value=parts)
     if not 0 <= part < parts:
         raise ConfigError(f"it is 0 or more, and less than job.parts, {parts}", key="job.part", value=part)
-    out, built = announced(config)  # a mistake in the mix comes before the hours of work
+    built = build(config)  # a mistake in the mix comes before the hours of work
+    out = console_of(built.notes)
     rows, notes = [], built.notes_on_records()
     if tokenizer is not None:
         trained = train_tokenizer(texts(built), vocab_size=vocab_size, path=tokenizer)

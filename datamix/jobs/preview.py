@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from datamix.builder.built import Built
+from datamix.builder.built import Built, build
 from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline.pipeline import Pipeline
 from datamix.report import tokens
-from datamix.report.console import percent, print_notes, table
-from datamix.report.contents import announced, report_of_pipeline
+from datamix.report.console import console_of, percent, print_notes, table
+from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.records import holds_images, records_table
 from datamix.report.samples import alone, figure_of
@@ -34,7 +34,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     """Preview a mix: so many of its first batches, or all where it ends before."""
     if not 1 <= batches <= _MOST_BATCHES:  # all are held at once
         raise ConfigError(f"it is 1 or more, and {_MOST_BATCHES:,} or less", key="job.batches", value=batches)
-    out, built = announced(config)
+    built = build(config)
+    out = console_of(built.notes)
     built = built.completed()
     pipeline = built.pipeline()
     names = list(built.sources)

@@ -11,7 +11,7 @@ from rich.console import Console
 from datamix.config.schema import Config
 from datamix.errors import DatamixError
 from datamix.report import curves
-from datamix.report.console import console, per_s, percent, print_notes, table
+from datamix.report.console import console_of, per_s, percent, print_notes, table
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
@@ -33,12 +33,11 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
       `confusion`: share of a source's test records taken for a class of each source, null where sources share classes
       or there are none.
     """
-    out = console()
     with together():
         job = prepare(config, directory) if trained is None else trained
         if isinstance(job, DatamixError):
             raise job
-    print_notes(out, "Stand-in", job.data.built.notes)
+    out = console_of(job.data.built.notes)
     print_notes(out, "Note", _notes(job))
     print_notes(out, "Resume", [job.note] if job.note else [])
     begin(out, job)

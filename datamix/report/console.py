@@ -37,6 +37,13 @@ def console() -> Console:
     return out
 
 
+def console_of(stand_ins: Iterable[str]) -> Console:
+    """The terminal, on which the notes on the stand-ins of a mix are printed before anything else."""
+    out = console()
+    print_notes(out, "Stand-in", stand_ins)
+    return out
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose first column is text and whose others are aligned by what they hold."""
     shown = Table(title=title, title_justify="left", title_style="bold")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from datamix.builder.built import Built, build
-from datamix.config.schema import Config
+from datamix.builder.built import Built
 from datamix.mixing.groups import groups_of
 from datamix.mixing.plan import Plan
-from datamix.report.console import Console, console, print_notes
 from datamix.sources.statistics import Statistics
 from datamix.spec import Spec
 
@@ -23,13 +21,6 @@ def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None 
     counts = dict.fromkeys(plan.names) if records is None else dict(zip(plan.names, plan.counts(records), strict=True))
     seen: Any = {"batches": built.num_batches(), "counts": counts, "records": records}
     return report_of(built, plan, spec, fingerprint=built.fingerprint(), statistics=statistics, **seen)
-
-
-def announced(config: Config) -> tuple[Console, Built]:
-    """The terminal, and the mix of a configuration, whose stand-ins are printed."""
-    out, built = console(), build(config)
-    print_notes(out, "Stand-in", built.notes)
-    return out, built
 
 
 def report_of_pipeline(built: Built, pipeline: Pipeline, **seen: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from datamix.report.console import console, per_s, percent, print_notes, table
+from datamix.report.console import console, console_of, per_s, percent, print_notes, table
 
 
 @pytest.fixture
@@ -19,6 +19,11 @@ def test_what_is_piped_is_wide_and_no_markup(capsys):
     console().print("image [28, 28, 1] " + "x" * 90)
     assert capsys.readouterr().out == "image [28, 28, 1] " + "x" * 90 + "\n"
     assert console().width >= 110
+
+
+def test_stand_ins_are_the_first_that_is_printed(capsys):
+    console_of(["mnist: not [real]"]).print("Sources")
+    assert capsys.readouterr().out == "Stand-in: mnist: not [real]\nSources\n"
 
 
 def test_columns_of_numbers_are_aligned_to_the_right(out):
