@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from datamix import registry
 from datamix.builder.adapting import DEFAULTS
 from datamix.builder.assembly import Assembly, Delivery, assemble
 from datamix.builder.opening import check_data_dir, open_source, operations, shared
 from datamix.builder.selecting import simulate
-from datamix.config.parse import check_components
 from datamix.config.schema import AdaptConfig, Config
 from datamix.errors import install_hint
 from datamix.mixing.groups import resolve
@@ -51,7 +51,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
 
     `memory` holds sources made in Python, by name.
     """
-    check_components(config)
+    _check_components(config)
     mix = config.mix
     # Before any dataset is looked for, which may take seconds.
     resolve([source.name for source in config.sources], ratio=mix.ratio, weights=mix.weights, share=mix.share)
@@ -76,6 +76,24 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     if config.job not in ("", "train"):  # without losses, the weights stay as they are
         assembly = replace(assembly, adapt=None)
     return Built(config=config, **vars(assembly))
+
+
+def _check_components(config: Config) -> None:
+    """Check the settings of operators, policy, model, optimizer and schedule, which imports them, unlike parsing."""
+
+    def check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> None:
+        registry.check_settings(where, registry.lookup(kind, name), settings)
+
+    chains = {f"source.{source.name}.operators": source.operators for source in config.sources}
+    for where, chain in {**chains, "operators": config.operators}.items():
+        for i, operator in enumerate(chain):
+            check(f"{where}[{i}].{operator.name}", "operator", operator.name, operator.settings)
+    if (adapt := config.adapt) is not None:
+        check("adapt", "policy", adapt.rule, adapt.settings)
+    if (train := config.train) is not None:
+        check("model", "model", train.model, train.model_settings)
+        check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
+        check(f"optimizer.schedule.{train.schedule}", "schedule", train.schedule, train.schedule_settings)
 
 
 def _settings(adapt: AdaptConfig) -> dict[str, Any]:

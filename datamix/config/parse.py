@@ -1,7 +1,7 @@
 """From a composed configuration to the checked dataclasses of `datamix.config.schema`.
 
 Parsing imports neither JAX nor TensorFlow: the settings of operators, models and optimizers, whose modules need JAX,
-are checked by `check_components`, before anything is built.
+are checked when the mix is built.
 """
 
 from __future__ import annotations
@@ -96,24 +96,6 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
     mix = config.mix
     ends = [mix.samples, None if mix.batches is None else min(mix.batches * config.batch_size, LARGEST)]
     return replace(config, mix=replace(mix, samples=min((end for end in ends if end is not None), default=None)))
-
-
-def check_components(config: Config) -> None:
-    """Check the settings of operators, model, optimizer and schedule against their signatures, which imports them."""
-    chains = {f"source.{source.name}.operators": source.operators for source in config.sources}
-    for where, chain in {**chains, "operators": config.operators}.items():
-        for i, operator in enumerate(chain):
-            _check(f"{where}[{i}].{operator.name}", "operator", operator.name, operator.settings)
-    if (adapt := config.adapt) is not None:
-        _check("adapt", "policy", adapt.rule, adapt.settings)
-    if (train := config.train) is not None:
-        _check("model", "model", train.model, train.model_settings)
-        _check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
-        _check(f"optimizer.schedule.{train.schedule}", "schedule", train.schedule, train.schedule_settings)
-
-
-def _check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> None:
-    registry.check_settings(where, registry.lookup(kind, name), settings)
 
 
 def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
@@ -251,12 +233,13 @@ def _source(name: str, node: Node) -> SourceConfig:
         class_names=[str(each) for each in class_names] if isinstance(class_names, list) else class_names or (),
     )
     settings = {key: value for key, value in source.settings.items() if value is not None}
-    takes = registry.settings(registry.lookup("source", source.target))
+    function = registry.lookup("source", source.target)
+    takes = registry.settings(function)
     handed_on = {key: value for key, value in settings.items() if key != "split" or key in takes}
     if len(handed_on) < len(settings) and not isinstance(settings["split"], str):  # records are sliced for it
         raise ConfigError("it is text", key=node.key("split"), value=settings["split"])
     _require_known(node, "source", source.target, handed_on)
-    _check(node.where, "source", source.target, handed_on)
+    registry.check_settings(node.where, function, handed_on)
     return replace(source, settings=settings)
 
 

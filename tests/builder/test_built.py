@@ -56,6 +56,23 @@ def test_the_ratio_is_checked_before_a_dataset_is_looked_for() -> None:
         built("source=digits+mnist", "mix.weights.digits=-1", "data.dir=missing")
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("operators=[{normalize:{mean:0,sdt:1}}]", "operators[0].normalize.sdt"),
+        ("source.mnist.operators=[{clip:{lo:2}}]", "source.mnist.operators[0].clip.lo"),
+        ("adapt.rate=x", "adapt.rate"),
+        ("+model.hiden=3", "model.hiden"),
+        ("+optimizer.decay=3", "optimizer.decay"),
+        ("optimizer.schedule={cosine:{ende:0}}", "optimizer.schedule.cosine.ende"),
+    ],
+)
+def test_settings_of_components_are_checked_before_a_dataset_is_looked_for(override: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        built("source=digits+mnist", "job=train", "adapt=doremi", override, "data.dir=missing")
+    assert caught.value.key == key
+
+
 def test_no_record_is_read() -> None:
     class Unread:
         provenance, num_records, class_names = "unread", 5, ("x",)
