@@ -9,7 +9,7 @@ from typing import Any
 from datamix import registry
 from datamix.builder.adapting import DEFAULTS
 from datamix.builder.assembly import Assembly, Delivery, assemble
-from datamix.builder.opening import check_data_dir, open_source, operations, shared
+from datamix.builder.opening import Locations, check_data_dir, open_source, operations, shared
 from datamix.builder.selecting import simulate
 from datamix.config.schema import AdaptConfig, Config
 from datamix.errors import install_hint
@@ -19,9 +19,10 @@ from datamix.mixing.plan_spec import PlanSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Built(Assembly):
-    """A mix that was put together from a configuration."""
+    """A mix that was put together from a configuration, and where its data was looked for."""
 
     config: Config
+    locations: Locations
 
     @property
     def notes(self) -> list[str]:
@@ -55,8 +56,9 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     mix = config.mix
     # Before any dataset is looked for, which may take seconds.
     resolve([source.name for source in config.sources], ratio=mix.ratio, weights=mix.weights, share=mix.share)
-    check_data_dir(config)
-    sources = [open_source(source, config, memory or {}) for source in config.sources]
+    check_data_dir(config.data_dir)
+    locations = Locations(memory=memory or {}, **shared(Locations, config))
+    sources = [open_source(source, locations) for source in config.sources]
     if mix.simulate_budget is not None:
         sources = simulate(sources, config.budget, mix.simulate_budget)
     assembly = assemble(
@@ -75,7 +77,7 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
     )
     if config.job not in ("", "train"):  # without losses, the weights stay as they are
         assembly = replace(assembly, adapt=None)
-    return Built(config=config, **vars(assembly))
+    return Built(config=config, locations=locations, **vars(assembly))
 
 
 def _check_components(config: Config) -> None:

@@ -74,7 +74,7 @@ def load(
     node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
     built = build(parse(node), memory).completed()
     pipeline = built.pipeline()
-    pipeline.viewer = partial(view, built, memory)
+    pipeline.viewer = partial(view, built)
     pipeline.recipe = partial(load, *overrides, config_dir=config_dir, sources=by_reference(sources))
     for note in (*built.notes, *built.notes_on(pipeline)):
         warnings.warn(note, stacklevel=2)

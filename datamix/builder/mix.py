@@ -221,7 +221,7 @@ def mix(
         adapt={"rule": adapt} if isinstance(adapt, str) else adapt,
     ).completed()
     pipeline = assembly.pipeline()
-    pipeline.recipe, pipeline.viewer = recipe, partial(view, assembly, {})
+    pipeline.recipe, pipeline.viewer = recipe, partial(view, assembly)
     for note in assembly.notes_on(pipeline):
         warnings.warn(note, stacklevel=2)
     return pipeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from datamix import registry
 from datamix.builder.open_source import OpenSource, named
 from datamix.builder.selecting import select
 from datamix.builder.statistics_cache import KeptStatistics
-from datamix.config.schema import Config, OperatorConfig, SourceConfig
+from datamix.config.schema import OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source
@@ -23,23 +23,40 @@ from datamix.sources.splits import steps_of
 from datamix.sources.tfds.prepare import Unavailable
 
 
-def open_source(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+@dataclass(frozen=True, kw_only=True)
+class Locations:
+    """Where the data of sources is looked for.
+
+    Attributes:
+      memory: Sources made in Python, by name.
+      data_dir: The directory of prepared TFDS datasets; None for TFDS's default.
+      cache_dir: The directory of decoded records; None for the default.
+      stand_in: Whether a built-in dataset may stand in for one that cannot be had.
+    """
+
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    data_dir: str | None = None
+    cache_dir: str | None = None
+    stand_in: bool = False
+
+
+def open_source(source: SourceConfig, locations: Locations) -> OpenSource:
     """Open one source, or its stand-in where it cannot be had and one is allowed."""
-    opened = select(_open_split(source, config, memory), records=source.records, condition=source.where)
-    if source.name in memory:
+    opened = select(_open_split(source, locations), records=source.records, condition=source.where)
+    if source.name in locations.memory:
         return opened
-    return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, config.cache_dir).read)
+    return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, locations.cache_dir).read)
 
 
-def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+def _open_split(source: SourceConfig, locations: Locations) -> OpenSource:
     """Open the split of a source, and take the steps of its slices, of which no source knows, from what it gives."""
     split = source.settings.get("split")
     if not isinstance(split, str) or split.count(":") < 2:
-        return _open_whole(source, config, memory)
+        return _open_whole(source, locations)
     parts = steps_of(split, where=f"source.{source.name}.split")
 
     def opened(text: str) -> OpenSource:
-        return _open_whole(replace(source, settings={**source.settings, "split": text}), config, memory)
+        return _open_whole(replace(source, settings={**source.settings, "split": text}), locations)
 
     whole = opened("+".join(part for part, _ in parts))
     if all(step == 1 for _, step in parts):
@@ -49,24 +66,24 @@ def _open_split(source: SourceConfig, config: Config, memory: Mapping[str, Any])
     return replace(whole, source=stepped(whole.source, steps), settings=source.settings)
 
 
-def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any]) -> OpenSource:
+def _open_whole(source: SourceConfig, locations: Locations) -> OpenSource:
     """Open a source with all records of a split without steps, or its stand-in."""
-    if source.name in memory:
+    if source.name in locations.memory:
         for key in source.settings.keys() - {"split"}:
             mend = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
             text = f"{source.name} was made in Python and takes no {key}; {mend}"
             raise ConfigError(text, key=f"source.{source.name}.{key}")
     try:
         split = source.settings.get("split")
-        if source.name in memory:
-            whole = as_source(memory[source.name])
+        if source.name in locations.memory:
+            whole = as_source(locations.memory[source.name])
             return _open(source, whole if split is None else sliced(whole, split))
         function = registry.lookup("source", source.target)
         takes = registry.settings(function)
         settings = dict(source.settings)
         if split is not None and "split" not in takes:
             del settings["split"]
-        places = (("data_dir", config.data_dir), ("cache_dir", config.cache_dir), ("source_name", source.name))
+        places = (("data_dir", locations.data_dir), ("cache_dir", locations.cache_dir), ("source_name", source.name))
         for key, value in places:
             if key in takes and value is not None:
                 settings.setdefault(key, value)
@@ -77,7 +94,7 @@ def _open_whole(source: SourceConfig, config: Config, memory: Mapping[str, Any])
         splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
         return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
-        return _stand_in(source, config, error)
+        return _stand_in(source, locations, error)
     except DatamixError as error:
         raise named(source.name, error) from error
 
@@ -102,12 +119,12 @@ def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], spl
     return opened
 
 
-def check_data_dir(config: Config) -> None:
+def check_data_dir(data_dir: str | None) -> None:
     """Refuse a directory of prepared datasets that does not exist."""
-    if config.data_dir is not None and not (path := expanded(config.data_dir)).is_dir():
+    if data_dir is not None and not (path := expanded(data_dir)).is_dir():
         text = f"there is no such directory (looked for it at {path.absolute()}); name one that holds prepared datasets"
         text += ", or make it first if they are to be downloaded into it"
-        raise DataError(text, key="data.dir", value=config.data_dir)
+        raise DataError(text, key="data.dir", value=data_dir)
 
 
 def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
@@ -138,9 +155,9 @@ def shared(kind: type, config: object, but: Collection[str] = ()) -> dict[str, A
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
-def _stand_in(source: SourceConfig, config: Config, missing: Unavailable) -> OpenSource:
+def _stand_in(source: SourceConfig, locations: Locations, missing: Unavailable) -> OpenSource:
     stand_in = f"the built-in stand-in {source.stand_in!r}"
-    if source.stand_in is None or not config.stand_in:
+    if source.stand_in is None or not locations.stand_in:
         instead = f"leave {source.name} out of source="
         if source.stand_in is not None:
             instead = f"set data.stand_in=true to go on with {stand_in}"

@@ -9,8 +9,8 @@ from typing import Any
 from datamix.builder.assembly import Assembly, assemble
 from datamix.builder.built import Built
 from datamix.builder.open_source import OpenSource, of_python
-from datamix.builder.opening import open_source
-from datamix.config.schema import Config, SourceConfig
+from datamix.builder.opening import Locations, open_source
+from datamix.config.schema import SourceConfig
 from datamix.errors import ConfigError
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.base import traits
@@ -18,16 +18,14 @@ from datamix.pipeline.graph import Operation
 from datamix.pipeline.pipeline import Pipeline
 
 
-def held_out(
-    source: SourceConfig, config: Config, split: str = "test", memory: Mapping[str, Any] | None = None
-) -> OpenSource:
+def held_out(source: SourceConfig, locations: Locations, split: str = "test") -> OpenSource:
     """A source, opened with the records of another split; of "test", those that its `test_split` names.
 
     Raises:
       ConfigError: Raised when it has no such records.
     """
     try:
-        return open_source(of_split(source, split), config, memory or {})
+        return open_source(of_split(source, split), locations)
     except ConfigError as error:
         if split != "test" or source.test_split is not None or error.key != "split":  # it has other splits
             raise
@@ -86,14 +84,13 @@ def viewed(
 
 def view(
     mix: Assembly,
-    memory: Mapping[str, Any],
     pipeline: Pipeline,
     split: str | Mapping[str, Any] | None,
     *,
     shuffle: bool | str,
     random: bool,
 ) -> Pipeline:
-    """The pipeline of a view; `memory` holds sources made in Python. See `Pipeline.view`."""
+    """The pipeline of a view; see `Pipeline.view`."""
     if split is None:
         assembly = viewed(mix, list(mix.sources.values()), shuffle=shuffle, random=random)
         return assembly.pipeline(pipeline.reader, pipeline.statistics)
@@ -103,7 +100,7 @@ def view(
             raise ConfigError(text, key="split", hint=f"Add or leave out {', '.join(map(repr, differing))}.")
         sources = [_of_others(source, split[name]) for name, source in mix.sources.items()]
     elif isinstance(mix, Built):
-        sources = [held_out(source, mix.config, split, memory) for source in mix.config.sources]
+        sources = [held_out(source, mix.locations, split) for source in mix.config.sources]
     else:
         text = "sources that are Python objects have no splits"
         mend = (

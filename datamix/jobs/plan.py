@@ -79,8 +79,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
 
 def _shard_notes(built: Built) -> list[str]:
     """Whether ranks can be so small that one of them is given a single source for ever."""
-    size = built.config.batch_size
-    rows = 0 if built.config.shuffle_rows else single_source_rows(built.plan, size)
+    size = built.batch_size
+    rows = 0 if built.delivery.shuffle_rows else single_source_rows(built.plan, size)
     if not rows:
         return []
     ranks = f"{size // rows} ranks, {rows} row{'s' * (rows > 1)} each"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamix.builder.built import build
-from datamix.builder.opening import open_source
+from datamix.builder.built import Built, build
+from datamix.builder.opening import Locations, open_source
 from datamix.builder.statistics_cache import KeptStatistics
 from datamix.builder.texts import texts
 from datamix.builder.views import held_out, of_split
@@ -57,8 +57,8 @@ def run(
         trained = train_tokenizer(texts(built), vocab_size=vocab_size, path=tokenizer)
         notes.append(f"{trained} is trained on this mix; source.NAME.tokenizer={trained} of every source takes it.")
     statistics: dict[str, Mapping[str, LeafStatistics]] = {}
-    for source in _with_test_splits(config, notes):
-        row, known = _prepare(source, config, part, parts)
+    for source in _with_test_splits(built, notes):
+        row, known = _prepare(source, built.locations, part, parts)
         rows.append(row)
         if known is not None:
             statistics.setdefault(source.name, known)
@@ -86,12 +86,12 @@ def run(
     return report
 
 
-def _with_test_splits(config: Config, notes: list[str]) -> Iterator[SourceConfig]:
+def _with_test_splits(built: Built, notes: list[str]) -> Iterator[SourceConfig]:
     """Each source of a mix, and the records that a model is tested on."""
-    for source in config.sources:
+    for source in built.config.sources:
         yield source
         try:
-            held_out(source, config)
+            held_out(source, built.locations)
         except ConfigError as error:
             notes.append(f"no test records are prepared: {error}")
         else:
@@ -101,14 +101,14 @@ def _with_test_splits(config: Config, notes: list[str]) -> Iterator[SourceConfig
 
 
 def _prepare(
-    config: SourceConfig, run: Config, part: int, parts: int
+    config: SourceConfig, locations: Locations, part: int, parts: int
 ) -> tuple[dict[str, Any], Mapping[str, LeafStatistics] | None]:
     """Prepare one source; returns its row, and its statistics unless other parts are missing."""
     begun = time.perf_counter()
-    source = open_source(config, run, {})
+    source = open_source(config, locations)
     split = config.settings.get("split") or "train"
     label = f"{config.name} {split}"
-    kept = KeptStatistics(config, source.source, source.num_records, run.cache_dir)
+    kept = KeptStatistics(config, source.source, source.num_records, locations.cache_dir)
     try:
         how = "were kept" if source.statistics() else "are kept now"
         if (prepare := getattr(source.source, "prepare", None)) is not None:

@@ -77,16 +77,14 @@ def report_of(
     groups = {path: [sources[plan.names[i]] for i in members] for path, members in groups_of(plan.names).items()}
     return {
         "job": built.config.job,
-        "seed": built.config.seed,
+        "seed": built.seed,
         "batches": batches,
         "samples": records,
         "max_deviation": plan.max_deviation(records)[0],
         "fingerprint": fingerprint,
         "figure": figure,
         "samples_per_s": samples_per_s,
-        "batch": {
-            leaf: {"shape": [built.config.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()
-        },
+        "batch": {leaf: {"shape": [built.batch_size, *part.shape], "dtype": part.dtype} for leaf, part in spec.items()},
         "unit": built.config.mix.unit,
         "notes": [*plan.drawn(), *built.notes_on_records()],
         "sources": sources,

@@ -109,7 +109,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
-    opened = [held_out(source, config) for source in config.sources]  # before anything is read
+    opened = [held_out(source, built.locations) for source in config.sources]  # before anything is read
     built = built.completed(all_counts=True)
     task = task_of(built)
     test_mix = viewed(built, opened, batch_size=task.test_batch)
