@@ -13,7 +13,7 @@ from datamix.report import tokens
 from datamix.report.console import console_of, percent, print_notes, table
 from datamix.report.contents import report_of_whole_mix
 from datamix.report.files import write_report
-from datamix.report.samples import plot
+from datamix.report.plan_figure import plot
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:

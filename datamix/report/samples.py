@@ -1,4 +1,4 @@
-"""What the records of a mix look like, as a figure; and the plan of a mix, for notebooks."""
+"""What the records of a mix look like, as a figure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datamix.errors import ConfigError
-from datamix.mixing.plan import Plan
-from datamix.mixing.plan_report import over_time
 from datamix.report import figures
 from datamix.report.console import percent
 from datamix.report.records import class_of, holds_images, label_of, picture
@@ -27,7 +25,6 @@ _IMAGES_A_ROW = 10
 _RECORDS_OF = 2**11  # of each source, whose numbers are drawn
 _MOST_NUMBERS = 16  # of a record, that are drawn
 _PREVIEWED = 10  # batches
-_NAMED = 5  # sources in the title of a figure
 
 
 def preview(pipeline: Pipeline) -> Figure:
@@ -48,32 +45,6 @@ def preview(pipeline: Pipeline) -> Figure:
         listed = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
         raise ConfigError(f"records of {listed} hold no image and no number to draw", key="operators")
     return drawn
-
-
-def plot(plan: Plan, path: Path | None = None, caution: str = "") -> Figure:
-    """Draw the shares and epochs of each source over the batches of a mix.
-
-    Args:
-      plan: The plan of the mix.
-      path: Where the figure is written; None for nowhere.
-      caution: What ends the title.
-
-    >>> import datamix
-    >>> figure = datamix.plot(datamix.Plan({"a": 70, "b": 30}, ratio="7:3", batch_size=10))
-    >>> figure.get_suptitle().splitlines()[0]
-    'a 70.0 % + b 30.0 %'
-    """
-    if not isinstance(plan, Plan):
-        raise ConfigError("it is a plan, such as pipeline.plan", key="plan", value=plan)
-    shown, spec = over_time(plan), plan.spec
-    ends = [[*map(percent, map(float, row))] for row in shown.planned[[0, -1]]]
-    shares = (first if first == last else f"{first} → {last}" for first, last in zip(*ends, strict=True))
-    names = [f"{name} {share}" for name, share in zip(plan.names, shares, strict=True)]
-    mixed = " + ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "…"])
-    stop = spec.stop["rule"] if isinstance(spec.stop, Mapping) else spec.stop
-    title = f"{mixed}\n{spec.order}, {stop}, batches of {spec.batch_size}{caution}"
-    drawn = shown.positions / spec.batch_size, shown.planned, shown.realised, shown.epochs
-    return figures.plan(path, plan.names, *drawn, title)
 
 
 def figure_of(
