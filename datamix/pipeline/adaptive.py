@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, StateError, unknown_source
-from datamix.mixing.progress import Totals, progress
+from datamix.mixing.totals import Totals, source_metrics
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.buffers import Buffers
@@ -193,7 +193,7 @@ class AdaptiveIterator(Iterator[Batch]):
             now = Totals(records := (begin + counts).tolist(), plan.tokens(records))
             zeros = [0] * len(records)
             before, self._reported = self._reported or Totals(zeros, plan.tokens(zeros)), now
-            return {"step": self.step, "weights": self.weights, "sources": progress(plan, now, before)}
+            return {"step": self.step, "weights": self.weights, "sources": source_metrics(plan, now, before)}
 
     def state(self) -> State:
         """The place where the iterator stands, with all that the losses have done so far; JSON."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, not_installed
 from datamix.mixing.plan import Plan
-from datamix.mixing.progress import Totals, progress
+from datamix.mixing.totals import Totals, source_metrics
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.batching import Batching
@@ -460,7 +460,7 @@ class BatchIterator(Iterator[Batch]):
         """
         step = self.step
         now, before = self._pipeline.totals(step), self._reported or self._pipeline.totals(self._sought)
-        rows, self._reported = progress(self._plan, now, before), now
+        rows, self._reported = source_metrics(self._plan, now, before), now
         sources = {name: row | self._metrics.of(name) for name, row in rows.items()}
         return {"step": step, **self._metrics.report(), "sources": sources}
 

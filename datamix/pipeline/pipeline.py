@@ -19,7 +19,7 @@ from datamix.fingerprint import causes, changes, difference, digest, in_words, s
 from datamix.mixing.locating import MOST_RECORDS
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import Begin
-from datamix.mixing.progress import Totals
+from datamix.mixing.totals import Totals
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState

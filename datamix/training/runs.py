@@ -17,7 +17,7 @@ from datamix import interruption, registry
 from datamix.config.schema import Config, TrainConfig
 from datamix.errors import ConfigError, DataError, DatamixError, StateError
 from datamix.fingerprint import changes, digest, in_words, records_key, shortened
-from datamix.mixing.progress import Totals, progress
+from datamix.mixing.totals import Totals, source_metrics
 from datamix.pipeline.adapt import Adapt
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lowering import stored_spec
@@ -378,7 +378,7 @@ def _note(
         at = [Totals(records, plan.tokens(records)) for records in counts]
     if run.error is not None:
         return
-    sources = progress(plan, *at)
+    sources = source_metrics(plan, *at)
     for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
         row["loss"] = loss / count if count else None
     for name, now, since in zip(plan.names, at[0].records, at[1].records, strict=True):

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamix.mixing.plan import Plan
-from datamix.mixing.progress import Totals, progress
+from datamix.mixing.totals import Totals, source_metrics
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from(["proportional", "random"]))
 def test_it_is_what_a_count_of_all_records_gives(first: int, count: int, order: str) -> None:
     tokens = {"a": np.arange(1, 8), "b": np.arange(5)}
     plan = Plan({"a": 7, "b": 5, "c": 3}, {"a": 3}, order=order, stop="forever", num_tokens=tokens)
-    rows = progress(plan, Totals.at(plan, first + count), Totals.at(plan, first))
+    rows = source_metrics(plan, Totals.at(plan, first + count), Totals.at(plan, first))
     taken = plan.take(0, first + count)
     of_record = np.array(
         [int(tokens.get("abc"[i], np.zeros(3))[r]) for i, r in zip(taken.source, taken.record, strict=True)] or [0]
@@ -33,7 +33,7 @@ def test_it_is_what_a_count_of_all_records_gives(first: int, count: int, order: 
 
 def test_a_mix_without_tokens_tells_none_and_past_its_end_nothing_more() -> None:
     plan = Plan({"a": 4, "b": 4})
-    rows = progress(plan, Totals.at(plan, 100), Totals.at(plan, 0))
+    rows = source_metrics(plan, Totals.at(plan, 100), Totals.at(plan, 0))
     assert rows["a"] == {"records": 4, "epochs": 1.0, "share": 0.5, "share_lately": 0.5}
 
 

@@ -1,4 +1,4 @@
-"""Where a mix stands at a position: what each source has given by then, which follows from the position alone."""
+"""What each source has given before a position, which follows from the position alone."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def _less(counts: list[int], first: list[int], end: list[int]) -> list[int]:
     return [count - until + since for count, since, until in zip(counts, first, end, strict=True)]
 
 
-def progress(plan: Locator, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
+def source_metrics(plan: Locator, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
     """The records, epochs and shares of each source by name, `lately` being from one position to another.
 
     Shares are of all that was given, and None where nothing was; tokens are there where a source has any.
 
     >>> from datamix.mixing.plan import Plan
     >>> plan = Plan({"a": 4, "b": 8}, stop="forever")
-    >>> progress(plan, Totals.at(plan, 12), Totals.at(plan, 12))["a"]
+    >>> source_metrics(plan, Totals.at(plan, 12), Totals.at(plan, 12))["a"]
     {'records': 6, 'epochs': 1.5, 'share': 0.5, 'share_lately': None}
     """
     columns: dict[str, Sequence[Any]] = {
