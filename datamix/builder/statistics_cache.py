@@ -19,7 +19,7 @@ from datamix.config.schema import SourceConfig
 from datamix.errors import expanded
 from datamix.sources.base import Source, taken
 from datamix.sources.cache import Place, cache_directory, locked
-from datamix.sources.cores import num_cores
+from datamix.sources.long_work import num_cores
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.spec import bytes_of
 

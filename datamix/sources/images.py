@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint
-from datamix.sources.cores import num_cores
+from datamix.sources.long_work import num_cores
 from datamix.spec import LeafSpec
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import numpy as np
 from datamix.errors import ConfigError, DataError
 from datamix.sources.base import read_leaf
 from datamix.sources.cache import Place, cache_directory, stamp
-from datamix.sources.cores import progress
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
+from datamix.sources.long_work import progress_bar
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -203,7 +203,7 @@ def _index(
     counts: list[int] = []
     places = [np.empty((0, len(leaves), 2), np.int64)]
     left_out: Counter[str] = Counter()
-    with progress("Indexing", sum(size for size, _, _ in stamps) >> 20, unit="MiB", least=1000) as advance:
+    with progress_bar("Indexing", sum(size for size, _, _ in stamps) >> 20, unit="MiB", least=1000) as advance:
         for file, (size, _, _) in zip(files, stamps, strict=True):
             samples = _scan(file, leaf_of, leaves, left_out)
             counts.append(len(samples))

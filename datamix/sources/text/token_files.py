@@ -16,7 +16,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import load_array
 from datamix.sources.cache import Place
-from datamix.sources.cores import progress
+from datamix.sources.long_work import progress_bar
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
 from datamix.spec import Arrays
@@ -92,7 +92,7 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
 
 def _with_progress(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
     """Show how far a large file is read."""
-    with progress(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=SHOWN_BYTES) as advance:
+    with progress_bar(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=SHOWN_BYTES) as advance:
         before = 0
         for position, batch in reader:
             advance(position - before)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datamix.errors import DataError
-from datamix.sources.cores import num_cores
+from datamix.sources.long_work import num_cores
 from datamix.spec import Arrays
 
 if TYPE_CHECKING:

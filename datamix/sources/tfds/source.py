@@ -23,8 +23,8 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError, expanded, hint, install_hint
 from datamix.sources.base import TakeFromRead
 from datamix.sources.cache import Place, cache_directory
-from datamix.sources.cores import progress
 from datamix.sources.images import Fit, ImageFormat, Mode
+from datamix.sources.long_work import progress_bar
 from datamix.sources.splits import located, resolve_split
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.sources.tfds.decode import DamageError, Part, Reader, decode, decode_in_order, without_advice
@@ -328,7 +328,7 @@ class Tfds(TakeFromRead):
         features = {name: arrays[leaf] for leaf, name in self._features_of(spec).items()}
         self._require_reader()
         read = decode if self._file_format in _RANDOM_ACCESS else decode_in_order
-        bar = progress(f"Reading {self.name} {self.split}", self.num_records if tell is None else 0)
+        bar = progress_bar(f"Reading {self.name} {self.split}", self.num_records if tell is None else 0)
         with without_advice(), bar as advance:
             done = 0
             for count in read(self._reader, self._parts, features, self._blamed):

@@ -75,7 +75,7 @@ def test_what_is_cut_short_goes_on_where_it_was(tmp_path, monkeypatch):
     path.write_text("\n\n".join(texts))
     cache, told = tmp_path / "cache", []
     monkeypatch.setattr(token_files, "SHOWN_BYTES", 0)
-    monkeypatch.setattr(token_files, "progress", lambda *_, **__: nullcontext(advance))
+    monkeypatch.setattr(token_files, "progress_bar", lambda *_, **__: nullcontext(advance))
     expected = [*"".join(f"{text}\0" for text in texts).replace("\0", "\u0100")]
 
     def advance(count):

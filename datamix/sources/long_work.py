@@ -16,7 +16,7 @@ def num_cores() -> int:
 
 
 @contextlib.contextmanager
-def progress(
+def progress_bar(
     label: str, total: int, *, unit: str = "records", least: int = _LEAST_RECORDS
 ) -> Iterator[Callable[[int], None]]:
     """A bar on stderr while more than `least` records are read; where stderr is no terminal, a plain line."""
