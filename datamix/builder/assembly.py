@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from datamix.builder.adapting import adapt_of
+from datamix.builder.adapt_settings import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.open_source import OpenSource, takes_leaves
 from datamix.builder.placement import Choice, placed

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datamix import registry
-from datamix.builder.adapting import DEFAULTS
+from datamix.builder.adapt_settings import DEFAULTS
 from datamix.builder.assembly import Assembly, Delivery, assemble
 from datamix.builder.opening import Locations, check_data_dir, open_source, operations, shared
 from datamix.builder.selecting import simulate

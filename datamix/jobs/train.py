@@ -15,11 +15,11 @@ from datamix.report.console import console_of, per_s, percent, print_notes, tabl
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
-from datamix.training.adapted import counts as records_of
-from datamix.training.adapted import deviation, summary, write_schedule
 from datamix.training.predictions import write_predictions
 from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
+from datamix.training.weight_history import counts as records_of
+from datamix.training.weight_history import deviation, summary, write_schedule
 
 
 def run(config: Config, directory: Path, trained: Run | DatamixError | None = None) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 `graph` names the operators of a mix, and `lowering` makes a `program` of them. That runs three functions: `locate`
 finds the records of a batch, by the `lookup` of each kind of period; one of the `readers` reads them; `transform`
 applies the operators. `batching` cuts the mix into batches and shards; `cursor` and `state` say where it stands.
-`pipeline` is the front of all this; `iterator`, `adaptive`, `sharding` and `records` hand out what it computes, and
-`where` says which records that is. By `policies`, `adapt` lets weights follow losses. `buffers`, `tables`, `tokens`,
-`tracing` and `xla` serve others.
+`pipeline` is the front of all this; `iterator`, `adaptive_iterator`, `sharding` and `records` hand out what it
+computes, and `where` says which records that is. By `policies`, `adapt` lets weights follow losses. `buffers`,
+`tables`, `tokens`, `tracing` and `xla` serve others.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from datamix.mixing.totals import Totals
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.adapt import Adapt, AdaptState
-from datamix.pipeline.adaptive import AdaptiveIterator
+from datamix.pipeline.adaptive_iterator import AdaptiveIterator
 from datamix.pipeline.batching import Batching, Remainder, RowOrder, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor

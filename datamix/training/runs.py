@@ -25,8 +25,6 @@ from datamix.pipeline.readers.fed import failures_named
 from datamix.rng.hash import key_for
 from datamix.rng.keys import key_of
 from datamix.spec import bytes_of
-from datamix.training.adapted import check_export
-from datamix.training.adapted import counts as records_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, State, Trail, first_state
@@ -37,6 +35,8 @@ from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
 from datamix.training.tasks.base import Sums
 from datamix.training.tasks.regression import Regression
+from datamix.training.weight_history import check_export
+from datamix.training.weight_history import counts as records_of
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""What a run whose weights followed training has done: for its report, and as a schedule that does it again."""
+"""The weights of a run that followed training: for its report, and as a schedule that gives them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What weights that follow training need of a mix."""
+"""From the settings of `adapt` to how the weights of a mix follow training, and what that needs of the mix."""
 
 from __future__ import annotations
 

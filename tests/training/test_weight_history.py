@@ -12,8 +12,8 @@ from datamix import registry
 from datamix.errors import ConfigError, StateError
 from datamix.pipeline.lookup.credit import TOTAL
 from datamix.pipeline.policies import Odm, policy
-from datamix.training.adapted import check_export, counts, deviation, summary, write_schedule
 from datamix.training.runs import fit
+from datamix.training.weight_history import check_export, counts, deviation, summary, write_schedule
 
 WINDOWS = {0: ([TOTAL // 2, TOTAL // 2], [8, 8]), 2: ([TOTAL // 4, 3 * TOTAL // 4], [5, 11])}
 ADAPT = ("adapt=loss_temperature", "adapt.every=2", "adapt.temperature=0.05")
