@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from datamix import registry
 from datamix.builder.built import build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
+from datamix.config.schema import AdaptConfig
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape
@@ -107,6 +109,13 @@ def test_every_policy_begins_at_the_weights_of_the_mix(load, name):
     assert pipeline.adapt is None if name == "none" else pipeline.adapt.rule == name
     batches = islice(pipeline.iterator(), 5)
     assert np.mean([batch["source_id"] for batch in batches]) == pytest.approx(0.25, abs=1 / 80)
+
+
+@pytest.mark.parametrize("name", [each for each in names("adapt") if each != "none"])
+def test_files_of_policies_have_the_defaults_of_the_schema(name):
+    written = yaml.safe_load((CONF / "adapt" / f"{name}.yaml").read_text())
+    of_every_policy = {each.name: each.default for each in fields(AdaptConfig) if each.default is not MISSING}
+    assert {key: written[key] for key in of_every_policy} == of_every_policy
 
 
 def test_the_defaults_are_the_mix_of_mnist_and_fashion():

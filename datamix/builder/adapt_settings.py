@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from datamix import registry
+from datamix.config.schema import AdaptConfig
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_spec import PlanSpec
@@ -13,10 +15,10 @@ from datamix.mixing.plan_spec import PlanSpec
 if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt
 
-DEFAULTS = {"every": 10, "floor": 0.01, "warmup": 0, "max_epochs": None}
-"""The settings of every policy."""
 _LEAST = {"every": (int, 1), "floor": (float, 0), "warmup": (int, 0), "max_epochs": (int, 1)}
-"""Their types, and what each is at least."""
+"""The settings of every policy: their types, and what each is at least."""
+DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(AdaptConfig) if each.name in _LEAST}
+"""Their defaults."""
 
 
 def adapt_of(
@@ -36,12 +38,12 @@ def adapt_of(
     Raises:
       ConfigError: The mix says itself what the policy is to say, or the policy's settings are wrong.
     """
-    rule, fields = settings.get("rule"), {key: settings.get(key, default) for key, default in DEFAULTS.items()}
+    rule, of_every_policy = settings.get("rule"), {key: settings.get(key, default) for key, default in DEFAULTS.items()}
     if not isinstance(rule, str):
         text = "it is the name of a policy, or one under 'rule' and its settings"
         raise ConfigError(text, key="adapt", value=settings)
     for key, (kind, least) in _LEAST.items():
-        value = fields[key]
+        value = of_every_policy[key]
         if value != DEFAULTS[key] and not (registry.is_kind(value, kind) and value >= least):
             raise ConfigError(f"it is {registry.KINDS[kind]}, {least} or more", key=f"adapt.{key}", value=value)
     refused = {
@@ -72,4 +74,4 @@ def adapt_of(
     from datamix.pipeline.adapt import Adapt
 
     of_policy = {key: value for key, value in settings.items() if key not in {"rule", *DEFAULTS}}
-    return Adapt.of(rule, of_policy, plan.names, batch_size=mix.batch_size, **fields)
+    return Adapt.of(rule, of_policy, plan.names, batch_size=mix.batch_size, **of_every_policy)
