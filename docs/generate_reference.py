@@ -15,7 +15,7 @@ from typing import Any
 
 from datamix import jobs, operators, registry, sources, training  # noqa: F401  (their components are known by name)
 from datamix.config.check import keys_of
-from datamix.config.help import Setting, meanings_of, settings_of
+from datamix.config.help import SettingLine, meanings_of, settings_of
 from datamix.config.schema import Config, MixConfig, SourceConfig, SweepConfig, TrainConfig
 from datamix.sources.images import ImageFormat
 
@@ -127,7 +127,7 @@ def reference() -> str:
     allowed = types()
     head = ("key", "default", "type", "meaning")
 
-    def rows(settings: list[Setting], kind: str = "") -> list[tuple[str, ...]]:
+    def rows(settings: list[SettingLine], kind: str = "") -> list[tuple[str, ...]]:
         target = next((each.default for each in settings if kind and each.key.endswith("_target_")), "")
         component = registry.lookup(kind, target) if target in registry.names(kind or "job") else None
         types = {} if component is None else types_of(component)

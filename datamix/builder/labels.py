@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from datamix.builder.open_source import Kind, OpenSource, is_shipped
+from datamix.builder.open_source import LabelKind, OpenSource, is_shipped
 from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation
@@ -32,7 +32,7 @@ class Labels:
       keeps_unlabelled: Whether a source may have records without a label.
     """
 
-    kind: Kind
+    kind: LabelKind
     numbering: Numbering
     num_classes: Mapping[str, int | None]
     in_parts: frozenset[str] = frozenset()
@@ -76,7 +76,7 @@ class Labels:
 
     def known_to(self, source: OpenSource) -> OpenSource:
         """The same source, which checks its labels as they are read."""
-        label: Kind = self.kind if "label" in source.spec else "none"
+        label: LabelKind = self.kind if "label" in source.spec else "none"
         count = self.num_classes.get(source.name)
         if label == "vector" and not source.spec["label"].shape and source.name in self.num_classes:
             label = "class"  # of which an operator makes a vector

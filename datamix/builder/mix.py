@@ -14,7 +14,7 @@ import numpy as np
 from datamix import registry
 from datamix.builder.assembly import Delivery, assemble
 from datamix.builder.labels import Numbering
-from datamix.builder.open_source import Kind, OpenSource, of_python
+from datamix.builder.open_source import LabelKind, OpenSource, of_python
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.views import view
@@ -173,7 +173,7 @@ def mix(
         "record_weight": _of_sources("record_weight", record_weight, flat, _text),
         "chosen_names": _of_sources("class_names", class_names, flat, _names),
         "chosen_num_classes": _of_sources("num_classes", num_classes, flat, _count),
-        "label": _of_sources("label", label, flat, partial(_choice, options=get_args(Kind))),
+        "label": _of_sources("label", label, flat, partial(_choice, options=get_args(LabelKind))),
         "placement": _of_sources("placement", placements, flat, partial(_choice, options=get_args(Choice))),
         "unlabelled": _of_sources("unlabelled", unlabelled, flat, partial(_choice, options=("refuse", "keep"))),
     }

@@ -22,7 +22,7 @@ from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
-Kind: TypeAlias = Literal["class", "number", "vector", "none"]
+LabelKind: TypeAlias = Literal["class", "number", "vector", "none"]
 """What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing."""
 
 
@@ -63,7 +63,7 @@ class OpenSource:
     record_weight: str | None = None
     chosen_names: tuple[str, ...] = ()
     chosen_num_classes: int | None = None
-    label: Kind | None = None
+    label: LabelKind | None = None
     unlabelled: Literal["refuse", "keep"] = "refuse"
     target: str = "arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -18,7 +18,7 @@ import numpy as np
 from datamix.config.schema import SourceConfig
 from datamix.errors import expanded
 from datamix.sources.base import Source, taken
-from datamix.sources.cache import Place, cache_directory, locked
+from datamix.sources.cache import CachePlace, cache_directory, locked
 from datamix.sources.long_work import num_cores
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.spec import bytes_of
@@ -76,7 +76,7 @@ class KeptStatistics:
         return statistics
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> CachePlace:
         """The place in the cache, with what the records depend on."""
         indices = np.linspace(0, self.num_records - 1, min(self.num_records, _DIGESTED)).astype(np.int64)
         content = hashlib.blake2b(digest_size=16)
@@ -93,7 +93,7 @@ class KeptStatistics:
         return self._named.path
 
     @cached_property
-    def _named(self) -> Place:
+    def _named(self) -> CachePlace:
         settings = {key: value for key, value in vars(self.config).items() if key not in _NOT_RECORDS}
         key = {
             "settings": json.loads(json.dumps(settings, default=str, sort_keys=True)),
@@ -102,7 +102,7 @@ class KeptStatistics:
             "spec": {leaf: str(part) for leaf, part in self.source.spec.items()},
         }
         name = f"{self.config.name}-statistics"
-        return Place(cache_dir=cache_directory(self.cache), name=name, key=key, fingerprint={})
+        return CachePlace(cache_dir=cache_directory(self.cache), name=name, key=key, fingerprint={})
 
     @property
     def _paths(self) -> list[Path]:

@@ -17,7 +17,7 @@ from datamix.config.schema import SourceConfig
 _LINE = re.compile(r"( *)([A-Za-z_]\w*):(?: +(.*?))?(?: *(?<![\w'\"])# (.*))?$")
 
 
-class Setting(NamedTuple):
+class SettingLine(NamedTuple):
     """One line of a YAML file."""
 
     key: str
@@ -25,13 +25,13 @@ class Setting(NamedTuple):
     meaning: str
 
 
-def settings_of(path: Path, prefix: str = "") -> tuple[str, list[Setting]]:
+def settings_of(path: Path, prefix: str = "") -> tuple[str, list[SettingLine]]:
     """What a YAML file is for, by its first comment, and its settings with the comments that stand beside them."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     heading = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
     package = "" if "@package _global_" in text else prefix
-    return heading, [Setting(key, value, meaning) for _, key, value, meaning in _keyed(text, package) if value]
+    return heading, [SettingLine(key, value, meaning) for _, key, value, meaning in _keyed(text, package) if value]
 
 
 def _keyed(text: str, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from datamix.errors import ConfigError
 
-Kind = Literal["source", "operator", "mix", "batch"]
+NodeKind = Literal["source", "operator", "mix", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Node:
     """
 
     name: str
-    kind: Kind
+    kind: NodeKind
     inputs: tuple[str, ...] = ()
     operation: Operation | None = None
 

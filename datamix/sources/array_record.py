@@ -14,7 +14,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.base import read_leaf
-from datamix.sources.cache import Place, cache_directory, stamp
+from datamix.sources.cache import CachePlace, cache_directory, stamp
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.sliced import Sliced, sliced
@@ -103,7 +103,7 @@ class ArrayRecord:
     def whole_labels(self) -> np.ndarray:
         """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
         spec, column = self.spec["label"], self.columns["label"]
-        place = Place(
+        place = CachePlace(
             cache_dir=self.cache_dir,
             name=f"{self.files.paths[0].name}-labels",
             key={"files": [str(path.absolute()) for path in self.files.paths], "column": [column.name, str(spec)]},

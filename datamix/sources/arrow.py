@@ -27,11 +27,11 @@ def tabular(data: Any) -> Sliced | None:
     if kind == "datasets.Dataset" and data.format["type"] != "custom":
         return open_columns({"train": [_Dataset(data)]}, provenance="huggingface")
     if kind == "pyarrow.Table":
-        return open_columns({"train": [Table("this Table", data)]}, provenance="arrays")
+        return open_columns({"train": [ArrowTable("this Table", data)]}, provenance="arrays")
     return None
 
 
-class Table:
+class ArrowTable:
     """A table in memory, whose pieces are the groups of rows; see `datamix.sources.columns.Part`."""
 
     def __init__(self, name: str, table: Any) -> None:
@@ -49,7 +49,7 @@ class Table:
         return sum(batch.column(column).null_count for batch in self._batches)
 
 
-class ArrowFile(Table):
+class ArrowFile(ArrowTable):
     """A file in one of Arrow's own formats, mapped into memory; its record batches are the groups of rows."""
 
     def __init__(self, path: str | Path) -> None:

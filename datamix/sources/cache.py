@@ -65,7 +65,7 @@ class _UnusableError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class CachePlace:
     """One place in the cache: `<cache_dir>/<name>-<digest of key>/`, with a meta.json and one .npy file a leaf.
 
     Attributes:
@@ -77,7 +77,7 @@ class Place:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache_dir:
-    ...     place = Place(cache_dir=Path(cache_dir), name="squares", key={"count": 3}, fingerprint={})
+    ...     place = CachePlace(cache_dir=Path(cache_dir), name="squares", key={"count": 3}, fingerprint={})
     ...     entry = place.load(lambda: ({"square": np.arange(3) ** 2}, {"unit": "m"}))
     ...     print(entry.arrays["square"], place.peek())
     [0 1 4] ({'square': LeafSpec(shape=(), dtype='int64')}, {'unit': 'm'})

@@ -55,7 +55,7 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     if (columns := tabular(data)) is not None:
         return columns
     if hasattr(data, "num_records") and hasattr(data, "spec") and (hasattr(data, "read") or hasattr(data, "take")):
-        return Reading(data, provenance) if hasattr(data, "read") else Taking(data, provenance)
+        return UserReadableSource(data, provenance) if hasattr(data, "read") else UserSource(data, provenance)
     if isinstance(data, Mapping) and hasattr(data, "column_names"):  # Hugging Face's DatasetDict
         raise ConfigError(f"{_kind(data)} holds splits, and a source is one of them: data[{next(iter(data), '…')!r}].")
     names = getattr(getattr(data, "dtype", None), "names", None)
@@ -180,7 +180,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Taking(PartOfSource):
+class UserSource(PartOfSource):
     """A source of the user's that has `take`, and lacks another member of `Source`."""
 
     source: Any
@@ -195,14 +195,14 @@ class Taking(PartOfSource):
         return int(self.source.num_records)
 
 
-class Reading(Taking, TakeFromRead):
+class UserReadableSource(UserSource, TakeFromRead):
     """A source of the user's that has `read`, and perhaps `take`."""
 
     def read(self) -> Arrays:
         return cast("Arrays", self.source.read())
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        (Taking if hasattr(self.source, "take") else TakeFromRead).take(self, indices, out)
+        (UserSource if hasattr(self.source, "take") else TakeFromRead).take(self, indices, out)
 
 
 def _leaves(record: object, number: int) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, ResourceError, of_source
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import taken
-from datamix.sources.cache import Chunks, Place, cache_directory
+from datamix.sources.cache import CachePlace, Chunks, cache_directory
 from datamix.sources.objects import Objects
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 
@@ -70,7 +70,7 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
         kind = type(records).__name__
         raise ConfigError(f"{kind} is no stream of records; it needs iter(), which gives one after the other.")
     cache = cache_directory(None if directory is None else str(directory))
-    place = Place(cache_dir=cache, name=name, key={"prepared": name}, fingerprint={"limit": limit})
+    place = CachePlace(cache_dir=cache, name=name, key={"prepared": name}, fingerprint={"limit": limit})
     written = []
 
     def chunks() -> Chunks:

@@ -29,7 +29,7 @@ def table(
     target: str | None = None,
     features: Sequence[str] | None = None,
     split: str = "train",
-) -> Table:
+) -> TableRows:
     """Rows of tables, which are read as wholes.
 
     The first line of a CSV file names the columns; commas, semicolons or tabs part them.
@@ -74,7 +74,7 @@ def table(
     if missing:
         notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
     ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
-    return Table(
+    return TableRows(
         {leaf: np.concatenate([values[each] for each in ranges]) for leaf, values in arrays.items()},
         provenance="table",
         class_names=classes,
@@ -85,7 +85,7 @@ def table(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(MemoryArrays):
+class TableRows(MemoryArrays):
     """The rows of a table; the elements of the leaf `features` are the columns `feature_names`.
 
     Labels of a type with fractions are numbers to predict, even where all are whole.

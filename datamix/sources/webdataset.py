@@ -17,7 +17,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.base import read_leaf
-from datamix.sources.cache import Place, cache_directory, stamp
+from datamix.sources.cache import CachePlace, cache_directory, stamp
 from datamix.sources.files import Paths, files_of, notes_on
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
 from datamix.sources.long_work import progress_bar
@@ -74,7 +74,7 @@ def webdataset(
             if leaf_of.setdefault(suffix, leaf) != leaf:
                 raise ConfigError(f"{suffix} is the leaf {leaf_of[suffix]}", key=f"leaves.{leaf}", value=suffixes)
     stamps = [stamp(file.stat()) for file in files]
-    entry = Place(
+    entry = CachePlace(
         cache_dir=cache_directory(cache_dir),
         name=f"{files[0].name}-index",
         key={"files": [str(file) for file in files], "leaves": leaf_of, "format": _INDEX_FORMAT},

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from datamix.errors import StateError, first_line
-from datamix.training.learner import State, is_key
+from datamix.training.learner import TrainState, is_key
 from datamix.training.processes import has_joined, of_first
 
 _MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the last
@@ -66,7 +66,7 @@ class Checkpoints:
         return None
 
     @_by_first
-    def save(self, step: int, state: State, facts: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint; once this returns, it is whole on the disk.
 
         Raises:
@@ -134,13 +134,13 @@ class Checkpoints:
                 raise ValueError(f"{changed[0]} is not what was written")
         self._whole.add(step)
 
-    def state(self, step: int, like: State) -> State:
+    def state(self, step: int, like: TrainState) -> TrainState:
         """The state that `save` was given."""
         states = [like]
         of_first(lambda: states.insert(0, self._read(step, like)))
         return state_of(broadcast_one_to_all(numbers_of(states[0])), like) if has_joined() else states[0]
 
-    def _read(self, step: int, like: State) -> State:
+    def _read(self, step: int, like: TrainState) -> TrainState:
         self._check(step)
         with self._damage(step), np.load(self.path / str(step) / _ARRAYS, allow_pickle=False) as read:
             return state_of(read, like)
@@ -163,15 +163,15 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def numbers_of(state: State) -> dict[str, np.ndarray]:
+def numbers_of(state: TrainState) -> dict[str, np.ndarray]:
     """Every array by its name; of random keys, their words."""
     return {_name(path): np.asarray(_words(leaf)) for path, leaf in jax.tree.leaves_with_path(state)}
 
 
-def state_of(numbers: Mapping[str, np.ndarray], like: State) -> State:
+def state_of(numbers: Mapping[str, np.ndarray], like: TrainState) -> TrainState:
     """The state whose `numbers_of` these are, with the structure of another."""
     leaves, structure = jax.tree.flatten_with_path(like)
-    state: State = jax.tree.unflatten(structure, [_typed(numbers[_name(path)], leaf) for path, leaf in leaves])
+    state: TrainState = jax.tree.unflatten(structure, [_typed(numbers[_name(path)], leaf) for path, leaf in leaves])
     return state
 
 

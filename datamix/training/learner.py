@@ -39,7 +39,7 @@ Moments: TypeAlias = Sequence[tuple[jax.Array, jax.Array]]
 """Mean and deviation of what a model takes, and of what it predicts, where these are standardised."""
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
     """All that training changes.
 
     Attributes:
@@ -72,7 +72,7 @@ class Trail(NamedTuple):
     sums: Any = None
 
 
-_Learnt: TypeAlias = tuple[State, jax.Array]
+_Learnt: TypeAlias = tuple[TrainState, jax.Array]
 """The state, and the sums of `Trail` so far."""
 
 
@@ -193,10 +193,10 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 
 @partial(tracing.jit_quickly, static_argnames="learner")
-def first_state(learner: Learner, key: jax.Array, moments: Moments) -> State:
+def first_state(learner: Learner, key: jax.Array, moments: Moments) -> TrainState:
     """The state before the first step."""
     _, params, rest = _split(learner.complete(key, moments))
-    return State(params, rest, learner.transform().init(params))
+    return TrainState(params, rest, learner.transform().init(params))
 
 
 @same_draws()
@@ -204,10 +204,10 @@ def train(
     learner: Learner,
     compiled: Compiled,
     cursor: Cursor,
-    state: State,
+    state: TrainState,
     rates: Float32[jax.Array, " steps"],
     mesh: Mesh | None = None,
-) -> tuple[Cursor, State, Trail]:
+) -> tuple[Cursor, TrainState, Trail]:
     """Train on one batch for each rate, the batches being made in the same loop.
 
     Over a mesh, each device makes and learns from its own rows of every batch; the state is the same on all of them.
@@ -239,7 +239,7 @@ def train(
             weight = cursor.online.weight if weights is None and cursor.online else whole_weights(adapting[0].weights)
             trail = Trail(loss, weight, by_source[:, 2])
             adapting = adapt.observe(adapting[0], cursor, compiled.plan, *by_source.T)
-        return (_on_all(State(params, rest, optimizer, adapting), mesh), sums + by_source), trail
+        return (_on_all(TrainState(params, rest, optimizer, adapting), mesh), sums + by_source), trail
 
     def step(carry: tuple[Cursor, _Learnt], rate: jax.Array) -> tuple[tuple[Cursor, _Learnt], Trail]:
         batch, cursor = next_batch(compiled, carry[0], mesh)
@@ -262,7 +262,7 @@ def _on_all(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def evaluate(
-    learner: Learner, data: HeldOut, state: State, num_batches: int, num_sources: int, mesh: Mesh | None = None
+    learner: Learner, data: HeldOut, state: TrainState, num_batches: int, num_sources: int, mesh: Mesh | None = None
 ) -> Sums:
     """Test a model on the test records of every source, which fill `num_batches`: the task's scores, summed."""
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
@@ -295,7 +295,7 @@ def evaluate(
 
 
 def losses_of_records(
-    learner: Learner, data: HeldOut, state: State, num_batches: int
+    learner: Learner, data: HeldOut, state: TrainState, num_batches: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The loss of each test record, how many things it is a sum over, and its source, [num_batches * batch_size] each.
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from datamix.errors import ConfigError
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.sharding import AXIS, replicated
-from datamix.training.learner import HeldOut, Learner, State
+from datamix.training.learner import HeldOut, Learner, TrainState
 from datamix.training.replicas import Single
 from datamix.training.tasks.base import Sums
 
@@ -59,6 +59,6 @@ class Parallel(Single):
             self._tests = replicated(data, self._mesh)
         return super().scores(self._tests, num_batches, num_sources)
 
-    def state(self, replica: int) -> State:
-        state: State = jax.tree.map(lambda leaf: leaf.addressable_data(0), super().state(replica))
+    def state(self, replica: int) -> TrainState:
+        state: TrainState = jax.tree.map(lambda leaf: leaf.addressable_data(0), super().state(replica))
         return state

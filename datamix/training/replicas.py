@@ -20,8 +20,8 @@ from datamix.pipeline.program import Compiled
 from datamix.training.learner import (
     HeldOut,
     Learner,
-    State,
     Trail,
+    TrainState,
     evaluate,
     evaluate_jitted,
     is_key,
@@ -39,7 +39,7 @@ class Single:
     _mesh: Mesh | None = None
 
     def __init__(
-        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[TrainState]
     ) -> None:
         (self._compiled,), (self._cursor,), (self._state,) = compiled, cursors, states
         self._learner = learner
@@ -60,7 +60,7 @@ class Single:
         scores = evaluate_jitted(self._learner, data, self._state, num_batches, num_sources, mesh=self._mesh)
         return [jax.device_get(scores)]
 
-    def state(self, replica: int) -> State:  # noqa: ARG002
+    def state(self, replica: int) -> TrainState:  # noqa: ARG002
         """The state of one replica."""
         return self._state
 
@@ -77,7 +77,7 @@ class Threaded:
     """
 
     def __init__(
-        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[TrainState]
     ) -> None:
         self._replicas = [
             Single(learner, [each], [cursor], [state])
@@ -108,7 +108,7 @@ class Threaded:
                 scores[key] = replica.scores(data, num_batches, num_sources)
         return [score for key in keys for score in scores[key]]
 
-    def state(self, replica: int) -> State:
+    def state(self, replica: int) -> TrainState:
         return self._replicas[replica].state(0)
 
 
@@ -119,7 +119,7 @@ class Vmapped:
     """
 
     def __init__(
-        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[State]
+        self, learner: Learner, compiled: Sequence[Compiled], cursors: Sequence[Cursor], states: Sequence[TrainState]
     ) -> None:
         self._learner = learner
         columns = list(zip(*(jax.tree.leaves(each) for each in compiled), strict=True))
@@ -143,8 +143,8 @@ class Vmapped:
         scores = jax.device_get(_evaluate_vmapped(self._learner, data, self._state, num_batches, num_sources))
         return _unstacked(scores, len(jax.tree.leaves(scores)[0]))
 
-    def state(self, replica: int) -> State:
-        state: State = jax.tree.map(
+    def state(self, replica: int) -> TrainState:
+        state: TrainState = jax.tree.map(
             lambda values: values[replica] if is_key(values) else np.asarray(values)[replica], self._state
         )
         return state
@@ -188,7 +188,7 @@ def _stack(*leaves: jax.Array) -> jax.Array:
 def _train_vmapped(
     learner: Learner, structure: Any, is_shared: tuple[bool, ...], shared: list[Any], stacked: Any
 ) -> Any:
-    def train_one(replica: Any) -> tuple[Cursor, State, Trail]:
+    def train_one(replica: Any) -> tuple[Cursor, TrainState, Trail]:
         arrays, cursor, state, rates = replica
         of_all, of_one = iter(shared), iter(arrays)
         compiled = structure.unflatten([next(of_all if is_common else of_one) for is_common in is_shared])
@@ -198,5 +198,5 @@ def _train_vmapped(
 
 
 @partial(tracing.jit, static_argnames=("learner", "num_batches", "num_sources"))
-def _evaluate_vmapped(learner: Learner, data: HeldOut, states: State, num_batches: int, num_sources: int) -> Any:
+def _evaluate_vmapped(learner: Learner, data: HeldOut, states: TrainState, num_batches: int, num_sources: int) -> Any:
     return jax.vmap(lambda state: evaluate(learner, data, state, num_batches, num_sources))(states)

@@ -27,7 +27,7 @@ from datamix.rng.keys import key_of
 from datamix.spec import bytes_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
-from datamix.training.learner import Learner, State, Trail, first_state
+from datamix.training.learner import Learner, Trail, TrainState, first_state
 from datamix.training.metrics import Line, MetricsFile
 from datamix.training.optimizers import rates
 from datamix.training.parallel import Parallel, mesh_of
@@ -65,7 +65,7 @@ class Run:
     rates: np.ndarray
     step: int
     cursor: Cursor
-    state: State
+    state: TrainState
     checkpoints: Checkpoints
     metrics: MetricsFile = field(init=False)
     note: str = ""
@@ -88,7 +88,7 @@ class Run:
 
 
 def prepare(
-    config: Config, directory: Path, like: Data | None = None, first_states: dict[object, State] | None = None
+    config: Config, directory: Path, like: Data | None = None, first_states: dict[object, TrainState] | None = None
 ) -> Run:
     """Prepare a run for its first step; nothing is written but an empty list of tests.
 
@@ -150,7 +150,7 @@ def prepare(
 def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
     """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
     runs: list[Run | DatamixError] = []
-    first_states: dict[object, State] = {}
+    first_states: dict[object, TrainState] = {}
     for config, directory in jobs:
         like = next((run.data for run in runs if isinstance(run, Run) and same_data(run.config, config)), None)
         try:
@@ -353,7 +353,14 @@ def _every(run: Run) -> tuple[int, int]:
 
 
 def _note(
-    run: Run, before: int, steps: np.ndarray, trail: Trail, seconds: float, state: Callable[[], State], *, ending: bool
+    run: Run,
+    before: int,
+    steps: np.ndarray,
+    trail: Trail,
+    seconds: float,
+    state: Callable[[], TrainState],
+    *,
+    ending: bool,
 ) -> None:
     """Record what a run has done since the step `before`, and what the steps, trained in some seconds, left behind."""
     losses: np.ndarray = trail.loss

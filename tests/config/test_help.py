@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from datamix.config.files import conf_dir
-from datamix.config.help import Setting, commented, meanings_of, settings_of
+from datamix.config.help import SettingLine, commented, meanings_of, settings_of
 from datamix.config.schema import SourceConfig
 from datamix.errors import ConfigError
 
@@ -21,9 +21,9 @@ def test_settings_of_a_file(tmp_path):
     assert settings_of(path, "job") == (
         "Mine.",
         [
-            Setting("job._target_", "mine", ""),
-            Setting("job.size", "3", "of it"),
-            Setting("job.inner.deep", "'# x'", "is it"),
+            SettingLine("job._target_", "mine", ""),
+            SettingLine("job.size", "3", "of it"),
+            SettingLine("job.inner.deep", "'# x'", "is it"),
         ],
     )
     assert settings_of(conf_dir() / "job" / "train.yaml", "job")[1][0].key == "job._target_"  # of the global package

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from datamix.errors import DataError
-from datamix.sources.cache import Entry, Place, cache_directory
+from datamix.sources.cache import CachePlace, Entry, cache_directory
 from datamix.spec import LeafSpec
 
 ARRAYS = {"image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "label": np.array([7, 8])}
 INFO = {"class_names": ["a", "b"]}
 
 
-def place_in(cache_dir: Path, **fingerprint: int) -> Place:
-    return Place(cache_dir=cache_dir, name="toys/all:1.0", key={"split": "train"}, fingerprint=fingerprint)
+def place_in(cache_dir: Path, **fingerprint: int) -> CachePlace:
+    return CachePlace(cache_dir=cache_dir, name="toys/all:1.0", key={"split": "train"}, fingerprint=fingerprint)
 
 
 def build():
@@ -61,7 +61,7 @@ def test_peek_tells_spec_and_info_of_a_fresh_entry_only(tmp_path):
 
 def test_entries_are_told_apart_by_key_and_carry_a_readable_name(tmp_path):
     place_in(tmp_path).load(build)
-    other = Place(cache_dir=tmp_path, name="toys/all:1.0", key={"split": "test"}, fingerprint={})
+    other = CachePlace(cache_dir=tmp_path, name="toys/all:1.0", key={"split": "test"}, fingerprint={})
     other.load(lambda: ({"label": np.zeros(1)}, {}))
     names = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
     assert len(names) == 2
@@ -70,7 +70,7 @@ def test_entries_are_told_apart_by_key_and_carry_a_readable_name(tmp_path):
 
 
 def test_a_name_of_any_length_has_a_place(tmp_path):
-    place = Place(cache_dir=tmp_path, name="train[:1]+" * 1000, key={}, fingerprint={})
+    place = CachePlace(cache_dir=tmp_path, name="train[:1]+" * 1000, key={}, fingerprint={})
     assert_holds_arrays(place.load(build))
     assert place.path.is_dir()
 
@@ -226,8 +226,8 @@ def test_without_a_usable_directory_the_arrays_stay_in_memory(tmp_path, caplog):
 
 
 def run(code: str, *arguments: str) -> subprocess.Popen[str]:
-    prelude = "import sys, time, numpy as np\nfrom pathlib import Path\nfrom datamix.sources.cache import Place\n"
-    place = 'place = Place(cache_dir=Path(sys.argv[1]), name="big", key={}, fingerprint={})\n'
+    prelude = "import sys, time, numpy as np\nfrom pathlib import Path\nfrom datamix.sources.cache import CachePlace\n"
+    place = 'place = CachePlace(cache_dir=Path(sys.argv[1]), name="big", key={}, fingerprint={})\n'
     return subprocess.Popen(
         [sys.executable, "-c", prelude + place + textwrap.dedent(code), *arguments],
         stdout=subprocess.PIPE,
@@ -277,7 +277,7 @@ def test_a_killed_process_frees_the_lock_and_leaves_no_entry(tmp_path):
     assert process.stdout.readline() == "building\n"
     process.kill()
     process.communicate()
-    place = Place(cache_dir=tmp_path, name="big", key={}, fingerprint={})
+    place = CachePlace(cache_dir=tmp_path, name="big", key={}, fingerprint={})
     assert_holds_arrays(place.load(build))
 
 

@@ -12,7 +12,7 @@ import pytest
 import datamix
 from datamix.errors import ConfigError, DataError
 from datamix.sources.base import LabelledSource, Source
-from datamix.sources.table import Table, table
+from datamix.sources.table import TableRows, table
 from datamix.spec import LeafSpec
 from datamix.testing import check_source
 
@@ -22,7 +22,7 @@ def csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Writes a CSV file, and opens it as a table."""
     monkeypatch.chdir(tmp_path)
 
-    def opened(text: str | bytes, file: str = "x.csv", **settings: Any) -> Table:
+    def opened(text: str | bytes, file: str = "x.csv", **settings: Any) -> TableRows:
         Path(file).write_bytes(text if isinstance(text, bytes) else text.encode())
         return table(path=file, **settings)
 

@@ -15,13 +15,13 @@ import pytest
 
 from datamix.errors import StateError
 from datamix.training.checkpoints import Checkpoints
-from datamix.training.learner import State, is_key
+from datamix.training.learner import TrainState, is_key
 
 
 @pytest.fixture
 def state():
     """A state of every kind of array there is."""
-    return State(
+    return TrainState(
         params={"layer": [jax.numpy.float32([0.1, -1e-30]), jax.numpy.bfloat16(2)]},
         rest={"stream": jax.random.key(5), "count": jax.numpy.uint32(3)},
         optimizer=({"learning_rate": jax.numpy.float32(0.3)}, None),
@@ -86,7 +86,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path, state):
     kept = Checkpoints(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    large = State(params={"layer": jax.random.normal(jax.random.key(0), (100_000,))}, rest={}, optimizer=())
+    large = TrainState(params={"layer": jax.random.normal(jax.random.key(0), (100_000,))}, rest={}, optimizer=())
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as raised:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from datamix.sources.base import TakeFromRead
-from datamix.sources.cache import Place, cache_directory
+from datamix.sources.cache import CachePlace, cache_directory
 from datamix.sources.splits import resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
@@ -92,7 +92,7 @@ class Procedural(TakeFromRead):
         if self.num_records < _KEPT_FROM:
             return self._drawn()
         code = b"".join(Path(inspect.getfile(part)).read_bytes() for part in (Procedural, self.draw))
-        place = Place(
+        place = CachePlace(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             # Of the key, not the fingerprint: two environments that share a cache would make each other's entry stale.

@@ -15,7 +15,7 @@ from datamix.errors import ConfigError, DataError, check_choice, hint
 from datamix.sources.cache import cache_directory
 from datamix.sources.files import Paths, notes_on
 from datamix.sources.splits import located, resolve_split
-from datamix.sources.text.packing import Chunks, Facts, Long, Packing, Pieces, Rows, pack
+from datamix.sources.text.packing import Chunks, Facts, Long, PackedRows, Packing, Pieces, pack
 from datamix.sources.text.token_files import TokenFile
 from datamix.sources.text.tokenizers import Tokenizer
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -30,7 +30,7 @@ _MOST_PLACES = 3  # that are named of one record and file
 
 class _Loaded(NamedTuple):
     files: list[TokenFile]
-    rows: Rows
+    rows: PackedRows
     facts: Facts
     notes: tuple[str, ...]
 

@@ -17,7 +17,7 @@ import numpy as np
 from datamix.errors import ConfigError
 from datamix.rng.hash import key_for
 from datamix.rng.permute import domain, permute
-from datamix.sources.cache import Place
+from datamix.sources.cache import CachePlace
 
 Packing = Literal["chunk", "best_fit", "pad"]
 Long = Literal["split", "truncate", "drop"]
@@ -110,7 +110,7 @@ class PieceTable:
         return np.diff(np.cumsum(np.append(0, self.length))[self.first])
 
 
-Rows: TypeAlias = Chunks | PieceTable
+PackedRows: TypeAlias = Chunks | PieceTable
 
 
 class Facts(NamedTuple):
@@ -135,7 +135,7 @@ def pack(
     long: Long = "split",
     name: str = "",
     cache_dir: Path | None = None,
-) -> tuple[Rows, Facts]:
+) -> tuple[PackedRows, Facts]:
     """Pack documents into records.
 
     Args:
@@ -152,7 +152,7 @@ def pack(
     """
     begin, length = begin[length > 0], length[length > 0]
     documents, all_tokens = len(length), int(length.sum())
-    rows: Rows
+    rows: PackedRows
     if packing == "chunk":
         if long != "split":
             text = "packing=chunk cuts all documents alike; leave it out, or use packing=best_fit or pad"
@@ -211,7 +211,8 @@ def _best_fit(begin: np.ndarray, length: np.ndarray, capacity: int, name: str, c
         return PieceTable(**build()[0])
     documents = hashlib.blake2b(np.stack([begin, length]).tobytes(), digest_size=8).hexdigest()
     key = {"version": _VERSION, "source": name, "length": capacity, "documents": documents}
-    return PieceTable(**Place(cache_dir=cache_dir, name=f"packed-{name}", key=key, fingerprint={}).load(build).arrays)
+    place = CachePlace(cache_dir=cache_dir, name=f"packed-{name}", key=key, fingerprint={})
+    return PieceTable(**place.load(build).arrays)
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from datamix.sources.text.packing import Packing
 from datamix.sources.text.reading import SUFFIXES
 from datamix.sources.text.source import Text
 
-Kind: TypeAlias = Literal["code", "docs", "scripture"]
+TextKind: TypeAlias = Literal["code", "docs", "scripture"]
 
 _TEST_EVERY = 8  # documents
 _CHAPTERS = 800
@@ -49,7 +49,7 @@ class Sample(Text):
 
 def sample_text(
     *,
-    kind: Kind,
+    kind: TextKind,
     length: int,
     corpora: str | None = None,
     packing: Packing = "chunk",
@@ -89,7 +89,7 @@ def sample_text(
     )
 
 
-def _files(folder: Path, kind: Kind, part: str) -> list[str]:
+def _files(folder: Path, kind: TextKind, part: str) -> list[str]:
     files = sorted(str(path) for path in folder.glob(f"{kind}.{part}.*") if path.name.endswith(SUFFIXES))
     if not files:
         text, mend = f"it holds no file {kind}.{part}.*, such as .txt", "Leave it null for what every machine has."
@@ -97,7 +97,7 @@ def _files(folder: Path, kind: Kind, part: str) -> list[str]:
     return files
 
 
-def _documents(kind: Kind) -> tuple[list[str], str]:
+def _documents(kind: TextKind) -> tuple[list[str], str]:
     """Documents that every machine has, and what they are."""
     if kind == "code":
         modules = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
@@ -119,7 +119,7 @@ def _chapter(draw: np.random.Generator) -> str:
     return "\n".join(verses)
 
 
-def _written(documents: Sequence[str], kind: Kind, cache: Path) -> dict[str, list[str]]:
+def _written(documents: Sequence[str], kind: TextKind, cache: Path) -> dict[str, list[str]]:
     parts = {"test": documents[::_TEST_EVERY], "train": [text for i, text in enumerate(documents) if i % _TEST_EVERY]}
     paths: dict[str, list[str]] = {}
     for part, texts in parts.items():

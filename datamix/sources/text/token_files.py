@@ -15,7 +15,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import load_array
-from datamix.sources.cache import Place
+from datamix.sources.cache import CachePlace
 from datamix.sources.long_work import progress_bar
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
@@ -74,7 +74,7 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
     while True:
         number = len(files)
         key = {"path": str(path.absolute()), "column": column, "documents": documents, "tokenizer": tokenizer.digest}
-        entry = Place(
+        entry = CachePlace(
             cache_dir=cache_dir,
             name=f"tokens-{path.name}-{number}",
             key=key | {"part": number},
@@ -165,7 +165,7 @@ def token_file(
         ends = np.concatenate([*parts, np.empty(0, np.int64)])
         return {"ends": ends if ends.size and ends[-1] == len(tokens) else np.append(ends, len(tokens))}, {}
 
-    ends = Place(
+    ends = CachePlace(
         cache_dir=cache_dir,
         name=f"ends-{path.name}",
         key={"path": str(path.absolute()), "dtype": str(tokens.dtype), "end_of_document": end_of_document},

@@ -34,7 +34,7 @@ THREAD_RECORD_BYTES = 40_000
 _MAX_WORKERS = 8
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """Records start to stop of a split; all lie in one file, the split's shard number `shard`."""
 
     split: str
@@ -47,7 +47,7 @@ class DamageError(ValueError):
     """Raised when records are not what the description of their dataset promises."""
 
 
-class Reader:
+class TfdsReader:
     """A prepared dataset in a format that gives any record without TensorFlow; a form is what images are decoded to."""
 
     def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
@@ -68,11 +68,11 @@ class Reader:
 
         return {name: tfds.decode.SkipDecoding() for name in self.images if self.form or name not in wanted}
 
-    def fill(self, part: Part, start: int, arrays: Arrays) -> None:
+    def fill(self, part: FilePart, start: int, arrays: Arrays) -> None:
         """Decode records into `arrays`, from record `start` of a part on."""
         self.take(part, range(start, start + len(next(iter(arrays.values())))), arrays)
 
-    def take(self, part: Part, records: Sequence[int], arrays: Arrays) -> None:
+    def take(self, part: FilePart, records: Sequence[int], arrays: Arrays) -> None:
         """Decode some records of a part into `arrays`."""
         key = (part, *sorted(arrays))
         if key not in self._opened:
@@ -101,7 +101,7 @@ class Reader:
 class Helper:
     """A reader in a process of its own; where that fails, this process reads, and says what is wrong."""
 
-    def __init__(self, reader: Reader, arrays: Arrays) -> None:
+    def __init__(self, reader: TfdsReader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
         self._reader, self.lost = reader, False
         self._process = subprocess.Popen(
@@ -114,7 +114,7 @@ class Helper:
         with contextlib.suppress(OSError):
             self._tell([reader.directory, reader.file_format, spec])
 
-    def fill(self, part: Part, start: int, arrays: Arrays) -> None:
+    def fill(self, part: FilePart, start: int, arrays: Arrays) -> None:
         try:
             if not self.lost:
                 self._tell([*part, start, len(next(iter(arrays.values())))])
@@ -150,17 +150,17 @@ def help_out() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing printed gets among them
     directory, file_format, spec = json.loads(sys.stdin.readline())
-    reader = Reader(directory, file_format)
+    reader = TfdsReader(directory, file_format)
     for line in sys.stdin:
         *part, start, count = json.loads(line)
         arrays = {leaf: np.empty((count, *shape), dtype) for leaf, (shape, dtype) in spec.items()}
-        reader.fill(Part(*part), start, arrays)
+        reader.fill(FilePart(*part), start, arrays)
         for array in arrays.values():
             answers.write(array.tobytes())
         answers.flush()
 
 
-def instruction(part: Part) -> Any:
+def instruction(part: FilePart) -> Any:
     """The instruction by which TFDS reads these records."""
     import tensorflow_datasets as tfds
 
@@ -178,11 +178,11 @@ def _misshapen(leaf: str, shape: Sequence[int], expected: Sequence[int]) -> Dama
     return DamageError(f"{leaf!r} has shape {list(shape)}, not {list(expected)}")
 
 
-Guard = Callable[[Part], contextlib.AbstractContextManager[None]]
+Guard = Callable[[FilePart], contextlib.AbstractContextManager[None]]
 """Says which file was to blame for what reading a part raised."""
 
 
-def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
+def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard: Guard) -> Iterator[int]:
     """Fill `arrays` with the records of all parts, in order; yields how many records more are done."""
     chunks, done = [], 0
     for part in parts:
@@ -191,7 +191,7 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
         chunks += [(part, start, done + start, min(CHUNK_RECORDS, size - start)) for start in starts]
         done += size
     num_workers = min(num_cores(), _MAX_WORKERS)
-    readers: SimpleQueue[Reader | Helper] = SimpleQueue()
+    readers: SimpleQueue[TfdsReader | Helper] = SimpleQueue()
     readers.put(reader)
     with contextlib.ExitStack() as stack:
         # Resizing lets go of the GIL, so that threads do.
@@ -203,7 +203,7 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
                 for _ in range(num_workers - 1):
                     readers.put(stack.enter_context(Helper(reader, arrays)))
 
-        def fill(part: Part, start: int, at: int, count: int) -> int:
+        def fill(part: FilePart, start: int, at: int, count: int) -> int:
             free = readers.get()
             try:
                 with guard(part):
@@ -220,7 +220,7 @@ def decode(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) 
             pool.shutdown(cancel_futures=True)
 
 
-def decode_in_order(reader: Reader, parts: Sequence[Part], arrays: Arrays, guard: Guard) -> Iterator[int]:
+def decode_in_order(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard: Guard) -> Iterator[int]:
     """The same for formats that only TensorFlow reads, from first to last."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf

@@ -22,12 +22,12 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError, expanded, hint, install_hint
 from datamix.sources.base import TakeFromRead
-from datamix.sources.cache import Place, cache_directory
+from datamix.sources.cache import CachePlace, cache_directory
 from datamix.sources.images import Fit, ImageFormat, Mode
 from datamix.sources.long_work import progress_bar
 from datamix.sources.splits import located, resolve_split
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
-from datamix.sources.tfds.decode import DamageError, Part, Reader, decode, decode_in_order, without_advice
+from datamix.sources.tfds.decode import DamageError, FilePart, TfdsReader, decode, decode_in_order, without_advice
 from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
 from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
 
@@ -196,7 +196,7 @@ class Tfds(TakeFromRead):
             return json.loads(path.read_bytes(), object_hook=object_hook)
 
     @cached_property
-    def _parts(self) -> list[Part]:
+    def _parts(self) -> list[FilePart]:
         path, info = self._directory / "dataset_info.json", self._info
         try:
             shards = {split["name"]: [int(size) for size in split["shardLengths"]] for split in info["splits"]}
@@ -207,12 +207,12 @@ class Tfds(TakeFromRead):
             first = 0
             for shard, size in enumerate(shards[split]):
                 if max(start, first) < min(stop, first + size):
-                    parts.append(Part(split, shard, max(start, first), min(stop, first + size)))
+                    parts.append(FilePart(split, shard, max(start, first), min(stop, first + size)))
                 first += size
         return parts
 
     @cached_property
-    def _slot(self) -> Place:
+    def _slot(self) -> CachePlace:
         """The place in the cache of the records that this source reads."""
         directory = self._directory
         for path in directory.iterdir():
@@ -221,7 +221,7 @@ class Tfds(TakeFromRead):
         stats = {path.name: path.stat() for path in sorted(directory.iterdir()) if path.is_file()}
         files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
         info = hashlib.sha256((directory / "dataset_info.json").read_bytes()).hexdigest()
-        return Place(
+        return CachePlace(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
             key={
@@ -285,11 +285,11 @@ class Tfds(TakeFromRead):
             raise InstallationError(f"{text}: pip install opencv-python-headless.")
 
     @cached_property
-    def _reader(self) -> Reader:
+    def _reader(self) -> TfdsReader:
         _require_tfds()
         self._check_features()
         with self._damage(self._directory):
-            return Reader(str(self._directory), self._file_format, self._form)
+            return TfdsReader(str(self._directory), self._file_format, self._form)
 
     def _check_features(self) -> None:
         """Check that a dataset is described with TFDS's features alone: it would import any module that it names."""
@@ -340,7 +340,7 @@ class Tfds(TakeFromRead):
         statistics = to_json({leaf: LeafStatistics.of(values) for leaf, values in arrays.items()})
         return arrays, {"class_names": list(class_names), "left_out": list(left_out), "statistics": statistics}
 
-    def _blamed(self, part: Part) -> contextlib.AbstractContextManager[None]:
+    def _blamed(self, part: FilePart) -> contextlib.AbstractContextManager[None]:
         """Blame what reading a part raises on its file."""
         return self._damage(Path(self._reader.builder.info.splits[part.split].filepaths[part.shard]))
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from datamix.sources.tfds import decode
-from datamix.sources.tfds.decode import Part, Reader, assign, instruction, without_advice
+from datamix.sources.tfds.decode import FilePart, TfdsReader, assign, instruction, without_advice
 
 
 @pytest.fixture
 def reader(shared_data):
-    return Reader(str(shared_data / "tensorflow_datasets" / "fashion_mnist" / "3.0.1"), "array_record")
+    return TfdsReader(str(shared_data / "tensorflow_datasets" / "fashion_mnist" / "3.0.1"), "array_record")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def fashion(shared_data):
     return {leaf: np.stack([record[leaf] for record in records]) for leaf in ("image", "label")}
 
 
-PARTS = [Part("train", 0, 500, 800), Part("train", 0, 0, 300)]
+PARTS = [FilePart("train", 0, 500, 800), FilePart("train", 0, 0, 300)]
 
 
 def decoded(reader, parts=PARTS, guard=lambda part: contextlib.nullcontext()):
@@ -61,7 +61,7 @@ def test_helpers_read_the_same(reader, fashion, monkeypatch):
     monkeypatch.setattr(decode, "HELPED_RECORDS", 0)
     monkeypatch.setattr(decode, "num_cores", lambda: 2)
     monkeypatch.setattr(decode, "CHUNK_RECORDS", 37)
-    has_helped, fill, helper_fill = threading.Event(), Reader.fill, decode.Helper.fill
+    has_helped, fill, helper_fill = threading.Event(), TfdsReader.fill, decode.Helper.fill
     lost = []
 
     def fill_later(reader, *chunk):
@@ -73,7 +73,7 @@ def test_helpers_read_the_same(reader, fashion, monkeypatch):
         lost.append(helper.lost)
         has_helped.set()
 
-    monkeypatch.setattr(Reader, "fill", fill_later)
+    monkeypatch.setattr(TfdsReader, "fill", fill_later)
     monkeypatch.setattr(decode.Helper, "fill", help_first)
     assert_are_the_parts(decoded(reader)[0], fashion)
     assert set(lost) == {False}
@@ -99,8 +99,8 @@ def test_the_guard_sees_each_part_and_what_it_raises(reader):
 
     images = {"image": np.zeros((10, 1, 1, 1), np.uint8)}  # which are 28 by 28
     with pytest.raises(OSError, match=r"^in train$"):
-        list(decode.decode(reader, [Part("train", 0, 0, 10)], images, guard))
-    assert seen == [Part("train", 0, 0, 10)]
+        list(decode.decode(reader, [FilePart("train", 0, 0, 10)], images, guard))
+    assert seen == [FilePart("train", 0, 0, 10)]
 
 
 def test_records_of_another_shape_are_not_stretched():
@@ -112,8 +112,8 @@ def test_records_of_another_shape_are_not_stretched():
 
 
 def test_a_part_is_named_in_absolute_records():
-    assert str(instruction(Part("test", 2, 5, 9))) == str(instruction(Part("test", 0, 5, 9)))
-    (read,) = instruction(Part("test", 2, 5, 9)).to_absolute({"test": type("Split", (), {"num_examples": 20})()})
+    assert str(instruction(FilePart("test", 2, 5, 9))) == str(instruction(FilePart("test", 0, 5, 9)))
+    (read,) = instruction(FilePart("test", 2, 5, 9)).to_absolute({"test": type("Split", (), {"num_examples": 20})()})
     assert (read.splitname, read.from_, read.to) == ("test", 5, 9)
 
 
