@@ -11,16 +11,14 @@ from typing import Any
 from datamix import registry
 from datamix.builder.open_source import OpenSource, named
 from datamix.builder.selecting import select
-from datamix.builder.statistics_cache import KeptStatistics
 from datamix.config.schema import OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source
 from datamix.pipeline.graph import Operation
-from datamix.sources.base import Source
+from datamix.sources.base import Source, Unavailable
 from datamix.sources.objects import as_source
 from datamix.sources.selected import stepped
 from datamix.sources.sliced import sliced
 from datamix.sources.splits import steps_of
-from datamix.sources.tfds.prepare import Unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,8 @@ def open_source(source: SourceConfig, locations: Locations) -> OpenSource:
     opened = select(_open_split(source, locations), records=source.records, condition=source.where)
     if source.name in locations.memory:
         return opened
+    from datamix.builder.statistics_cache import KeptStatistics
+
     return replace(opened, kept=KeptStatistics(source, opened.source, opened.num_records, locations.cache_dir).read)
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ from datamix.errors import ConfigError, not_installed
 from datamix.mixing.plan import Plan
 from datamix.mixing.totals import Totals, source_metrics
 from datamix.pipeline import tracing, xla
-from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
@@ -32,6 +31,9 @@ from datamix.pipeline.readers.host import HostReader, Metrics, Reading
 from datamix.pipeline.state import State
 from datamix.pipeline.tokens import object_of
 from datamix.spec import Batch, FlatRows, bytes_of
+
+if TYPE_CHECKING:
+    from datamix.pipeline.adapt import Adapt, AdaptState
 
 Output = Literal["numpy", "jax", "torch"]
 _log = logging.getLogger("datamix")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from html import escape
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias, cast, overload
 
 import jax
 import numpy as np
@@ -22,8 +22,6 @@ from datamix.mixing.plan_spec import Begin
 from datamix.mixing.totals import Totals
 from datamix.mixing.weights import Number
 from datamix.pipeline import xla
-from datamix.pipeline.adapt import Adapt, AdaptState
-from datamix.pipeline.adaptive_iterator import AdaptiveIterator
 from datamix.pipeline.batching import Batching, Remainder, RowOrder, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
@@ -46,6 +44,9 @@ from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch, LeafSpec
+
+if TYPE_CHECKING:
+    from datamix.pipeline.adapt import Adapt, AdaptState
 
 Placement: TypeAlias = Literal["device", "host"]
 """Where the records of a source lie: whole in the device's memory, or read on the host as they are needed."""
@@ -500,6 +501,8 @@ class Pipeline:
         if start or stride != 1:
             self.require_known("start and stride leave some out")
         if self.adapt is not None:
+            from datamix.pipeline.adaptive_iterator import AdaptiveIterator
+
             return cast(BatchIterator, AdaptiveIterator(self, rows(self.batch_size), output))  # it has the same methods
         return BatchIterator(self, start=start, rows=rows, output=output, stride=stride)
 

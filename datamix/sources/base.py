@@ -9,10 +9,19 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from datamix import registry
+from datamix.errors import DataError
 from datamix.sources.mapped import after_read, before_read
 from datamix.spec import Arrays, Spec, bytes_of
 
 _CHUNK_BYTES, _CHUNK_RECORDS = 2**22, 1024
+
+
+class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
+    """The dataset is neither on disk nor to be had; a stand-in may take its place."""
+
+    def __init__(self, message: str, tried: str) -> None:
+        super().__init__(message)
+        self.tried = tried
 
 
 @runtime_checkable

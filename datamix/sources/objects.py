@@ -13,7 +13,6 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.arrow import tabular
 from datamix.sources.base import PartOfSource, Source, TakeFromRead
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 
@@ -52,8 +51,11 @@ def as_source(data: object, provenance: str | None = None) -> Source:
     """
     if isinstance(data, Source):
         return data
-    if (columns := tabular(data)) is not None:
-        return columns
+    if type(data).__module__.partition(".")[0] in ("datasets", "pyarrow"):
+        from datamix.sources.arrow import tabular
+
+        if (columns := tabular(data)) is not None:
+            return columns
     if hasattr(data, "num_records") and hasattr(data, "spec") and (hasattr(data, "read") or hasattr(data, "take")):
         return UserReadableSource(data, provenance) if hasattr(data, "read") else UserSource(data, provenance)
     if isinstance(data, Mapping) and hasattr(data, "column_names"):  # Hugging Face's DatasetDict

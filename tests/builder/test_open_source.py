@@ -14,12 +14,11 @@ from datamix.errors import ConfigError, DataError
 from datamix.operators.image import channels_last
 from datamix.pipeline.graph import Operation
 from datamix.sources.arrays import MemoryArrays
-from datamix.sources.base import ReadableSource
+from datamix.sources.base import ReadableSource, Unavailable
 from datamix.sources.objects import as_source
 from datamix.sources.selected import Selected
 from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics
-from datamix.sources.tfds.prepare import Unavailable
 from datamix.testing import check_source
 
 ARRAYS = MemoryArrays({"label": np.array([2, 0, 1, 2, 4])})

@@ -29,6 +29,7 @@ from types import TracebackType
 
 from datamix.errors import ConfigError, DataError, install_hint
 from datamix.interruption import ended_by
+from datamix.sources.base import Unavailable
 from datamix.sources.cache import locked
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
@@ -38,14 +39,6 @@ _NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<versi
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 dead_network: tuple[float, str] | None = None
 """When the network was asked in vain, and what came of it; it is not asked again for a while."""
-
-
-class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
-    """The dataset is neither on disk nor to be had; a stand-in may take its place."""
-
-    def __init__(self, message: str, tried: str) -> None:
-        super().__init__(message)
-        self.tried = tried
 
 
 @dataclass(frozen=True)

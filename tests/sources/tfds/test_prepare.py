@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 
 from datamix.errors import ConfigError
+from datamix.sources.base import Unavailable
 from datamix.sources.tfds import prepare as prepare_module
-from datamix.sources.tfds.prepare import Name, Unavailable, find_prepared, prepare
+from datamix.sources.tfds.prepare import Name, find_prepared, prepare
 from datamix.sources.tfds.source import Tfds
 
 PIXELS = bytes(range(100, 120))

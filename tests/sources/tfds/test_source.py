@@ -19,12 +19,11 @@ from PIL import Image
 
 from datamix.errors import ConfigError, DataError, InstallationError, SpecError
 from datamix.registry import load_plugins
-from datamix.sources.base import LabelledSource, Source
+from datamix.sources.base import LabelledSource, Source, Unavailable
 from datamix.sources.images import ImageFormat
 from datamix.sources.statistics import LeafStatistics
 from datamix.sources.tfds import decode
 from datamix.sources.tfds import source as tfds_source
-from datamix.sources.tfds.prepare import Unavailable
 from datamix.sources.tfds.source import Tfds
 from datamix.spec import LeafSpec, spec_of
 from datamix.testing import check_source
