@@ -24,7 +24,7 @@ from datamix.pipeline.cursor import Cursor as Cursor
 from datamix.pipeline.pipeline import Pipeline as Pipeline
 from datamix.pipeline.policies import policy as policy
 from datamix.report.plan_figure import plot as plot
-from datamix.report.samples import preview as preview
+from datamix.report.record_figure import preview as preview
 from datamix.sources.arrays import MemoryArrays as MemoryArrays
 from datamix.sources.base import source as source
 from datamix.sources.prepared import prepare as prepare

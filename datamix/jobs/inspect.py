@@ -80,7 +80,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
             first = row - row % _IMAGES_A_ROW
             rows = f"rows {first}\nto {min(first + _IMAGES_A_ROW, len(places)) - 1}"
             image_rows.setdefault(rows, []).append((image, title, [*built.sources].index(place.source)))
-        figures.samples(directory / "inspect.png", image_rows, f"Batch {step:,}, by row")
+        figures.images(directory / "inspect.png", image_rows, f"Batch {step:,}, by row")
         out.print(f"Figure: {directory / 'inspect.png'}")
     out.print(f"Report: {write_report(directory, report)}")
     return report

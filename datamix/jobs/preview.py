@@ -1,4 +1,4 @@
-"""Look at a mix: tables, its first batches, a figure of samples, how fast it is."""
+"""Look at a mix: tables, its first batches, a figure of its records, how fast it is."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from datamix.report import tokens
 from datamix.report.console import console_of, percent, print_notes, table
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
+from datamix.report.record_figure import alone, figure_of
 from datamix.report.records import holds_images, records_table
-from datamix.report.samples import alone, figure_of
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
@@ -46,7 +46,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     source_id = np.concatenate([batch["source_id"] for batch in seen])
     counts = {name: int((source_id == i).sum()) for i, name in enumerate(names)}
     labels = _label_ranges(names, pipeline, seen)
-    rate = _samples_per_s(pipeline)
+    rate = _records_per_s(pipeline)
 
     notes = [*built.plan.drawn(), *built.notes_on(pipeline)]
     print_notes(out, "Note", notes)
@@ -150,14 +150,14 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
     return ranges
 
 
-def _samples_per_s(pipeline: Pipeline) -> float:
-    """The samples a second that the loop hands out, once compiled."""
-    batches, samples = chain.from_iterable(repeat(pipeline)), 0
+def _records_per_s(pipeline: Pipeline) -> float:
+    """The records a second that the loop hands out, once compiled."""
+    batches, records = chain.from_iterable(repeat(pipeline)), 0
     next(batches)
     begun = time.perf_counter()
     while (passed := time.perf_counter() - begun) < _MEASURE_S:
-        samples += len(next(batches)["source_id"])
-    return samples / passed
+        records += len(next(batches)["source_id"])
+    return records / passed
 
 
 def _draw(directory: Path, built: Built, pipeline: Pipeline, seen: list[Batch]) -> str | None:

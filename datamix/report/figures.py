@@ -128,23 +128,23 @@ def plan(
     return figure
 
 
-def samples(
+def images(
     path: Path | None, rows: Mapping[str, Sequence[tuple[np.ndarray, str] | tuple[np.ndarray, str, int]]], title: str
 ) -> Figure:
-    """Draw a grid of samples, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
+    """Draw a grid of images, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
     from matplotlib.collections import PolyCollection
 
-    width = max(len(images) for images in rows.values())
+    width = max(len(row) for row in rows.values())
     height = 1.6 * len(rows) + 0.5
     figure = canvas(1.15 * width + 1.4, height, layout=None)
     figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
     # One axis for all: an axis for each image takes four times as long to draw.
     axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height), frame_on=False, xticks=[], yticks=[])
     frames, colors = [], []
-    for row, (name, images) in enumerate(rows.items()):
+    for row, (name, shown) in enumerate(rows.items()):
         top = row * 1.45 + 0.42
         axis.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=9)
-        for column, (pixels, label, *source) in enumerate(images):
+        for column, (pixels, label, *source) in enumerate(shown):
             place = (column + 0.03, column + 0.97, top + 0.97, top + 0.03)
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=place, aspect="equal", interpolation="nearest")
             if source:

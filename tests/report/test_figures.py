@@ -11,10 +11,10 @@ from matplotlib.image import imread
 from datamix.report import figures
 
 
-def test_samples_are_a_grid_a_row_a_source(tmp_path):
+def test_images_are_a_grid_a_row_a_source(tmp_path):
     gray, colour = np.full((4, 4, 1), 0.25, np.float32), np.zeros((4, 4, 3), np.float32) + np.eye(3)[0]
     rows = {"gray": [(gray, "0"), (gray, "1\nname")], "colour": [(colour, "2")]}
-    figures.samples(tmp_path / "samples.png", rows, "Samples")
+    figures.images(tmp_path / "samples.png", rows, "Samples")
     pixels = imread(tmp_path / "samples.png")[..., :3]
     red = (pixels == [1, 0, 0]).all(axis=2)
     dark = (np.abs(pixels - 0.25) < 0.01).all(axis=2)
@@ -22,13 +22,13 @@ def test_samples_are_a_grid_a_row_a_source(tmp_path):
     # In rows one below the other; letters have a few pixels of that gray too.
     assert np.flatnonzero(dark.sum(axis=1) > 50).max() < np.flatnonzero(red.any(axis=1)).min()
     wider = {"gray": [(gray, "")] * 6}
-    figures.samples(tmp_path / "wider.png", wider, "Samples")
+    figures.images(tmp_path / "wider.png", wider, "Samples")
     assert imread(tmp_path / "wider.png").shape[1] > pixels.shape[1]
 
 
 def test_images_are_framed_in_the_colour_of_their_source(tmp_path):
     gray = np.full((2, 2, 1), 0.25)
-    figures.samples(tmp_path / "framed.png", {"as it comes": [(gray, "a", 0), (gray, "b", 1)]}, "Samples")
+    figures.images(tmp_path / "framed.png", {"as it comes": [(gray, "a", 0), (gray, "b", 1)]}, "Samples")
     pixels = np.round(255 * imread(tmp_path / "framed.png")[..., :3]).astype(int)
     for i in range(2):
         color = [int(figures.color_of(i)[j : j + 2], 16) for j in (1, 3, 5)]

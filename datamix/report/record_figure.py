@@ -87,7 +87,7 @@ def figure_of(
             images.append((picture(pixels, pipeline.graph, name), title, i))
         provenance = (provenances or {}).get(name, name)
         rows[name if name == provenance else f"{name}\n({provenance})"] = images
-    return figures.samples(path, rows, f"Samples of the mix{caution}")
+    return figures.images(path, rows, f"Samples of the mix{caution}")
 
 
 def _numbers(pipeline: Pipeline, seen: Sequence[Batch], path: Path | None) -> Figure | None:
