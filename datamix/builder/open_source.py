@@ -188,10 +188,18 @@ class OpenSource:
         self._check_labels(arrays)
         return arrays
 
+    @cached_property
+    def in_memory(self) -> Arrays:
+        """The arrays in memory in which records lie, by leaf; without labels, which are checked when they are taken."""
+        arrays: Arrays = getattr(self.source, "in_memory", {})
+        return {leaf: values[: self.num_records] for leaf, values in arrays.items() if leaf != "label"}
+
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""
         stored: Arrays = {}
         for leaf, part in self.source.spec.items():
+            if leaf not in out and leaf in self.in_memory:
+                continue
             if leaf not in out:  # a label that is none
                 stored[leaf] = np.empty((len(indices), *part.shape), part.dtype)
             elif leaf == "label" and part.shape == (1,):

@@ -26,7 +26,7 @@ from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
 from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
-from datamix.pipeline.readers.fed import Fed, Stagings
+from datamix.pipeline.readers.fed import Fed, Stagings, staged_bytes
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading
 from datamix.pipeline.state import State
 from datamix.pipeline.tokens import object_of
@@ -99,7 +99,8 @@ def loop_of(mix: PipelineLike, num_rows: int, stride: int = 1, *, on_host: bool 
         num_steps = min(num_steps, _SLICED_STEPS)
     if isinstance(compiled.reader, Fed):
         host: HostReader = object_of(int(compiled.reader.token))
-        step_bytes = max(_rows_read(compiled.program, num_rows, stride) * host.record_bytes, 1)
+        record_bytes = staged_bytes(host, *compiled.plan.size.devices())
+        step_bytes = max(_rows_read(compiled.program, num_rows, stride) * record_bytes, 1)
         num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // _NUM_STAGED) // step_bytes))
     # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
     bound = mix.plan.most_records
@@ -199,7 +200,8 @@ class BatchIterator(Iterator[Batch]):
             self._host = host = object_of(int(compiled.reader.token))
             host.add_user(self)
             self._num_read = _rows_read(compiled.program, num_rows, stride)
-            chunk_bytes = max(self._program.num_steps * self._num_read * host.record_bytes, 1)
+            record_bytes = staged_bytes(host, self._device)
+            chunk_bytes = max(self._program.num_steps * self._num_read * record_bytes, 1)
             self._num_staged = min(max(host.prefetch_bytes // chunk_bytes, 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
         self._all_buffers = pipeline.buffers
@@ -269,10 +271,9 @@ class BatchIterator(Iterator[Batch]):
 
     def _stagings_of(self, program: Program) -> Stagings:
         if program not in self._stagings:
-            assert self._host is not None
             assert isinstance(self._compiled.reader, Fed)
             rows = program.num_steps * self._num_read
-            self._stagings[program] = Stagings(self._compiled.reader, self._host, rows, self._device)
+            self._stagings[program] = Stagings(self._compiled.reader, rows, self._device)
         return self._stagings[program]
 
     def _locate(self) -> Located:

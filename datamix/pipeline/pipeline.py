@@ -32,7 +32,7 @@ from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
 from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
 from datamix.pipeline.readers.base import Reader
-from datamix.pipeline.readers.fed import Fed, failures_named, fed_reader
+from datamix.pipeline.readers.fed import Fed, Stagings, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging
 from datamix.pipeline.readers.resident import read_resident
 from datamix.pipeline.records import Records
@@ -420,7 +420,7 @@ class Pipeline:
         reader = compiled.reader
         if isinstance(reader, Fed):
             source, record = (np.asarray(values)[:rows] for values in (located.source, located.record))
-            reader = reader.with_rows(self.read_on_host(source, record, program.num_steps * size))
+            reader = Stagings(reader, program.num_steps * size, *compiled.plan.size.devices()).read(source, record)
         into = Buffers(program).take()
         flat = compiled_chunk()(program, reader, compiled.numbers, located, np.uint32(0), None, into)
         batch = {leaf: xla.host_view(flat[leaf])[:rows].reshape(rows, *part.shape) for leaf, part in self.spec.items()}
@@ -448,10 +448,10 @@ class Pipeline:
             raise IndexError(f"there is no batch {step} in a mix of {'endless' if length is None else length} batches")
         return index
 
-    def read_on_host(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
+    def read_on_host(self, source: np.ndarray, record: np.ndarray) -> Staging:
         """Those of some records that are read on the host; see `HostReader.read`."""
         assert self._host is not None, "all sources are resident"
-        return self._host.read(source, record, capacity)
+        return self._host.read(source, record)
 
     @overload
     def iterator(

@@ -17,7 +17,7 @@ import numpy as np
 
 from datamix.errors import ConfigError
 
-_ALIGNMENT = 64  # bytes
+ALIGNMENT = 64  # bytes
 
 Path = Literal["fast", "portable"]
 
@@ -159,9 +159,37 @@ def host_view(array: jax.Array) -> np.ndarray:
     return np.asarray(array.addressable_data(0))
 
 
+class _Memory:
+    """The memory of an array, from the address before it at which XLA's CPU backend takes it without a copy."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values  # whose memory this is
+        self.before = values.ctypes.data % ALIGNMENT // values.itemsize
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (self.before + values.size,),
+            "typestr": values.dtype.str,
+            "data": (values.ctypes.data - self.before * values.itemsize, True),
+        }
+
+
+def flat_view(values: np.ndarray, device: jax.Device) -> tuple[jax.Array, int] | None:
+    """An array in memory as a device looks at it there, flat, and the element at which it begins.
+
+    Returns:
+      None where the device cannot, or does so from a copy.
+    """
+    if device.platform != "cpu" or not internals():
+        return None
+    memory = _Memory(values)
+    view = np.asarray(memory)
+    array = putter(view.shape, str(view.dtype), device)(view)
+    return (array, memory.before) if is_view(array, view) else None
+
+
 def aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An uninitialised array at an address that XLA's CPU backend takes without a copy."""
     num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNMENT
+    memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
     return memory[begin : begin + num_bytes].view(dtype).reshape(shape)

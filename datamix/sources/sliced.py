@@ -52,6 +52,14 @@ class Sliced(PartOfSource):
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
         return parts[0] if len(parts) == 1 else {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in whole}
 
+    @property
+    def in_memory(self) -> Arrays:
+        """The arrays in memory in which the records lie, by leaf, where the slice is one range."""
+        if len(self.ranges) != 1:
+            return {}
+        start, stop = self.ranges[0]
+        return {leaf: values[start:stop] for leaf, values in getattr(self.source, "in_memory", {}).items()}
+
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
         """The statistics that the source has kept, where the slice is all of it."""
         return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None

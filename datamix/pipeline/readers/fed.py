@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from datamix.errors import DatamixError
 from datamix.pipeline import xla
@@ -22,46 +24,87 @@ from datamix.pipeline.readers.resident import Resident
 from datamix.pipeline.tables import choose, look_up
 from datamix.pipeline.tokens import object_of
 from datamix.rng.hash import Words
-from datamix.spec import FlatRows, LeafSpec
+from datamix.spec import FlatRows, LeafSpec, Spec, bytes_of
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class InPlace:
+    """A leaf of a source's records, looked at where they lie in the host's memory.
+
+    Attributes:
+      values: Its elements, one record after the other; flat.
+      first: The number of the first record's first element among them, uint32 [].
+      shape: The shape of a record's flat leaf; static.
+    """
+
+    values: jax.Array
+    first: Words
+    shape: tuple[int, ...] = field(metadata={"static": True})
+
+    def read(self, record: jax.Array) -> jax.Array:
+        """The leaf of some records, shape [count, elements] or [count]."""
+        size = math.prod(self.shape)
+        begins = self.first + record * jnp.uint32(size)
+        numbers = lax.GatherDimensionNumbers((1,), (), (0,))
+        rows = lax.gather(self.values, begins[:, None], numbers, (size,), mode="promise_in_bounds")
+        return rows.reshape(-1, *self.shape)
+
+
+Views = tuple[dict[str, dict[int, InPlace]], ...]
+"""For each storage group, leaf name to the records of each fed source, by its index."""
 
 
 class RowsReader(NamedTuple):
-    """Resident records, and those that were read for the rows of one call.
+    """Resident records, and those that were read for the rows of one call or are looked at where they lie.
 
     Attributes:
       resident: The records in the device's memory.
       is_fed: Whether the records of each source are read on the host, bool [num_sources].
       rows: For each storage group, leaf name to array, shape [rows, elements]; empty where nothing is fed.
       row_of_each: The row of its group's `rows` in which the record of each row of the call stands, uint32 [rows].
+      views: The leaves of fed records that `rows` lacks.
     """
 
     resident: Resident
     is_fed: jax.Array | np.ndarray
     rows: tuple[FlatRows, ...]
     row_of_each: jax.Array | np.ndarray
+    views: Views
 
     def read(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:
         """See `Reader`."""
-        staged, resident = self.rows[group], self.resident.groups[group]
-        if not staged:
+        resident = self.resident.groups[group]
+        if not (self.rows[group] or self.views[group]):
             return self.resident.read(group, located, row, member)
-        at = jnp.asarray(self.row_of_each) if member is None else look_up(self.row_of_each, row)
         if not resident:
-            at = at if member is None else jnp.where(member, at, 0)
-            return {leaf: look_up(values, at) for leaf, values in staged.items()}
+            return self._fed(group, located, row, member)
         # Both kinds in one group, so that the program is that of resident records, whatever lies where.
         is_fed = choose(self.is_fed, located.source)
         is_member = True if member is None else member
         here = self.resident.read(group, located, row, ~is_fed & is_member)
-        at = jnp.where(is_fed & is_member, at, 0)
-        return {
-            leaf: jnp.where(is_fed.reshape(-1, *[1] * (values.ndim - 1)), look_up(values, at), here[leaf])
-            for leaf, values in staged.items()
-        }
+        fed = self._fed(group, located, row, is_fed & is_member)
+        return {leaf: _where(is_fed, values, here[leaf]) for leaf, values in fed.items()}
+
+    def _fed(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:
+        """What `read` gives of the fed records of a group."""
+        at = jnp.asarray(self.row_of_each) if member is None else jnp.where(member, look_up(self.row_of_each, row), 0)
+        records = {leaf: look_up(values, at) for leaf, values in self.rows[group].items()}
+        for leaf, sources in self.views[group].items():
+            for source, view in sources.items():
+                is_here = (located.source == source) & (True if member is None else member)
+                values = view.read(jnp.where(is_here, located.record, 0))
+                records[leaf] = _where(is_here, values, records[leaf]) if leaf in records else values
+        return records
 
     def digest(self, group: int, source: int, num_records: int) -> str:
         """See `Reader`; of resident sources alone."""
         return self.resident.digest(group, source, num_records)
+
+
+def _where(is_first: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Rows of one array, where that is so, and else of another."""
+    return jnp.where(is_first.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 
 @jax.tree_util.register_dataclass
@@ -87,7 +130,7 @@ class Fed:
 
     def with_rows(self, staging: Staging) -> RowsReader:
         """The reader of records that were read before the call."""
-        return RowsReader(self.resident, self.is_fed, tuple(staging.rows), staging.index)
+        return RowsReader(self.resident, self.is_fed, tuple(staging.rows), staging.index, ({},) * len(self.specs))
 
     def read_now(self, located: Located, ahead: Located | None = None) -> RowsReader:
         """Read now those of `located` that lie on the host, and begin to read those of `ahead`."""
@@ -101,7 +144,7 @@ class Fed:
         words = [word for each in (located, ahead) if each is not None for word in (each.source, each.record)]
         argument = jnp.concatenate([jnp.stack([self.token, jnp.uint32(count)]), *words])
         rows, index = jax.pure_callback(_read, (rows, index), argument, vmap_method="broadcast_all")
-        return RowsReader(self.resident, self.is_fed, rows, index)
+        return RowsReader(self.resident, self.is_fed, rows, index, ({},) * len(self.specs))
 
     def digest(self, group: int, source: int, num_records: int) -> str:
         """See `Reader`."""
@@ -117,32 +160,68 @@ def fed_reader(host: HostReader, resident: Resident) -> Fed:
     return Fed(specs, resident, host.is_fed, np.uint32(host.token))
 
 
+def views(host: HostReader, device: jax.Device) -> Views:
+    """The leaves of fed records that a device looks at where they lie; none where it has memory of its own."""
+    if (known := host.views.get(device)) is None:
+        flat = [
+            {leaf: {i: xla.flat_view(values, device) for i, values in each.items()} for leaf, each in leaves.items()}
+            for leaves in host.in_memory
+        ]
+        known = host.views[device] = tuple(
+            {
+                leaf: {i: InPlace(view[0], np.uint32(view[1]), spec[leaf].flat) for i, view in each.items() if view}
+                for leaf, each in leaves.items()
+                if all(each.values())
+            }
+            for leaves, spec in zip(flat, host.specs, strict=True)
+        )
+    return known
+
+
+def staged_bytes(host: HostReader, device: jax.Device) -> int:
+    """Bytes of one staging row of all groups."""
+    return sum(map(bytes_of, _staged(host, device)))
+
+
+def _staged(host: HostReader, device: jax.Device) -> list[Spec]:
+    """The leaves of each storage group that are read into staging rows."""
+    return [
+        {leaf: part for leaf, part in spec.items() if leaf not in leaves}
+        for spec, leaves in zip(host.specs, views(host, device), strict=True)
+    ]
+
+
 class Stagings:
     """The staging memory of one iterator and one of its programs, which is used again, and what the device sees of it.
 
     Args:
       reader: The reader of the pipeline.
-      host: Its reader on the host.
       capacity: The most records of a call.
       device: Where the program runs.
     """
 
-    def __init__(self, reader: Fed, host: HostReader, capacity: int, device: jax.Device) -> None:
-        self._reader, self._host, self._capacity = reader, host, capacity
+    def __init__(self, reader: Fed, capacity: int, device: jax.Device) -> None:
+        self._reader, self._capacity = reader, capacity
+        self._host: HostReader = object_of(int(reader.token))
+        self._views, self._specs = views(self._host, device), _staged(self._host, device)
         self._free: list[Staging] = []
         self._put = [
-            {leaf: xla.putter((capacity, *part.flat), part.dtype, device) for leaf, part in spec}
-            for spec in reader.specs
+            {leaf: xla.putter((capacity, *part.flat), part.dtype, device) for leaf, part in spec.items()}
+            for spec in self._specs
         ]
         self._put_index = xla.putter((capacity,), "uint32", device)
 
     def take(self) -> Staging:
         """Memory that may be overwritten."""
-        return self._free.pop() if self._free else Staging(self._host.specs, self._capacity)
+        return self._free.pop() if self._free else Staging(self._specs, self._capacity)
 
     def give_back(self, staging: Staging) -> None:
         """Take memory back that no thread writes to and no call reads any more."""
         self._free.append(staging)
+
+    def read(self, source: np.ndarray, record: np.ndarray) -> RowsReader:
+        """The reader of some records, when they are read; see `HostReader.read`."""
+        return self.on_device(self._host.read(source, record, self._capacity, self._specs))
 
     def on_device(self, staging: Staging) -> RowsReader:
         """The reader of what was read; on CPU it looks at the same memory."""
@@ -152,8 +231,9 @@ class Stagings:
                 {leaf: put[leaf](values) for leaf, values in rows.items()}
                 for put, rows in zip(self._put, staging.rows, strict=True)
             )
-            staged = RowsReader(self._reader.resident, self._reader.is_fed, rows, self._put_index(staging.index))
-            if all(map(xla.is_view, jax.tree.leaves(staged[2:]), jax.tree.leaves((*staging.rows, staging.index)))):
+            index = self._put_index(staging.index)
+            staged = RowsReader(self._reader.resident, self._reader.is_fed, rows, index, self._views)
+            if all(map(xla.is_view, jax.tree.leaves((rows, index)), jax.tree.leaves((staging.rows, staging.index)))):
                 staging.on_device = staged
         return staged
 

@@ -26,7 +26,7 @@ from datamix.pipeline.tokens import token_of
 from datamix.sources.base import Source
 from datamix.sources.narrowing import beyond, mend, what_is_lost
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
-from datamix.spec import Arrays, Spec, bytes_of
+from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
 
 PREFETCH_BYTES = 256 * 2**20
 # The shortest and the longest task of a thread, in seconds; a task costs 50 µs in which no other thread runs Python.
@@ -35,6 +35,7 @@ _TASK_S = (1e-3, 0.1)
 _SLOW_S = 1e-8
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
+_MOST_IN_MEMORY = 4  # sources of a group that are looked at in their memory: each record is then looked for in all
 _log = logging.getLogger("datamix")
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -70,7 +71,7 @@ class Reading:
     """Records that are being read.
 
     Attributes:
-      into: Where they are read to.
+      into: Where they are read to; of leaves that it lacks, nothing is read.
       cancelled: Whether nobody waits for them any more.
       error: Why it cannot be.
       pending: The sources that are still being read, by index, and the number of their pieces.
@@ -174,6 +175,8 @@ class HostReader:
     Attributes:
       specs: The spec of the fed records of each storage group; empty where there are none.
       is_fed: Whether each source is read here, bool [num_sources].
+      in_memory: For each storage group, of leaves that need not be read, leaf name to the array of each fed source.
+      views: What devices look at of `in_memory`, by device; see `readers.fed.views`.
       token: The number by which compiled programs know this reader.
     """
 
@@ -203,7 +206,8 @@ class HostReader:
         of_rank = self._group[self._ordered]
         self._first_of_group = np.searchsorted(of_rank, of_rank)  # the first rank of each one's group
         self._are_all_fed = bool(self.is_fed.all())
-        sizes = np.array([max(bytes_of(self._stored[each]), 1) for each in self._ordered.tolist()])
+        self._record_bytes = [bytes_of(spec) for spec in self._stored]
+        sizes = np.maximum(self._record_bytes, 1)[self._ordered]
         self._record_s = sizes * _SLOW_S  # of one record of each, in that order
         self.threads = threads or default_threads()
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
@@ -213,14 +217,29 @@ class HostReader:
         self._ahead_lock = threading.Lock()
         self._users: WeakSet[object] = WeakSet()
         self._has_nan: set[tuple[int, str]] = set()
+        self.views: dict[Any, Any] = {}
         self.token = token_of(self)
         for source in np.flatnonzero(self.is_fed).tolist():
             self._open(source)
+        self.in_memory = [self._in_memory(members) for members in groups]
 
     @property
     def record_bytes(self) -> int:
         """Bytes of one staging row of all groups."""
         return sum(bytes_of(spec) for spec in self.specs)
+
+    def _in_memory(self, members: Sequence[int]) -> dict[str, dict[int, np.ndarray]]:
+        """The arrays of a storage group's fed sources in memory, of leaves for which all of them have such."""
+        fed = [member for member in members if self.is_fed[member]]
+        arrays: dict[int, Arrays] = {member: getattr(self._sources[member], "in_memory", {}) for member in fed}
+        if not 0 < len(fed) <= _MOST_IN_MEMORY:
+            return {}
+        return {
+            leaf: {member: arrays[member][leaf] for member in fed}
+            for leaf, part in self._stored[fed[0]].items()
+            # Of floats, those that are NaN are told, so that they have to be looked at here.
+            if np.dtype(part.dtype).kind in "biu" and all(_may_lie(arrays[member].get(leaf), part) for member in fed)
+        }
 
     def _open(self, source: int) -> None:
         """Read a first record: missing data is told here, and what is decoded when first used is, in one thread.
@@ -294,18 +313,25 @@ class HostReader:
         if reading.error is not None:
             raise reading.error
 
-    def read(self, source: np.ndarray, record: np.ndarray, capacity: int | None = None) -> Staging:
+    def read(
+        self,
+        source: np.ndarray,
+        record: np.ndarray,
+        capacity: int | None = None,
+        specs: Sequence[Spec] | None = None,
+    ) -> Staging:
         """Read some records, and wait for them.
 
         Args:
           source: The source of each, unsigned [count].
           record: The number of each in its source, unsigned [count].
           capacity: The rows of the staging; `count` by default.
+          specs: Of each storage group, the leaves that are read; all by default.
 
         Raises:
           DatamixError: One of them cannot be read.
         """
-        into = Staging(self.specs, capacity or len(source))
+        into = Staging(self.specs if specs is None else specs, capacity or len(source))
         return self.finished(self.start((source, record), into, Metrics()))
 
     def finished(self, reading: Reading) -> Staging:
@@ -343,7 +369,13 @@ class HostReader:
     def _lay_out(self, reading: Reading, rows: Rows | Callable[[], Rows], metrics: Metrics) -> None:
         """Give each record its row in the staging, and have them read in pieces."""
         try:
-            tasks = self._tasks(reading, *(rows() if callable(rows) else rows))
+            source, record = rows() if callable(rows) else rows
+            if any(reading.into.rows):
+                tasks = self._tasks(reading, source, record)
+            else:  # each record is looked at where it lies
+                tasks, counts = [], np.bincount(source, minlength=len(self.names)) * self.is_fed
+                for number in np.flatnonzero(counts).tolist():
+                    self._note(metrics, number, int(counts[number]), 0.0)
             if not tasks:
                 reading.finish()
             for task in tasks[1:]:
@@ -398,26 +430,31 @@ class HostReader:
             except BaseException as error:  # whoever waits gets it, of whatever kind
                 reading.finish(error=error)
                 return
-            name, seconds = self.names[source], time.perf_counter() - begun
-            with self._pool_lock:
-                rank = self._rank[source]
-                self._record_s[rank] += (seconds / len(records) - self._record_s[rank]) / 8
-                metrics.read_s[name] = metrics.read_s.get(name, 0.0) + seconds
-                num_bytes = sum(values.nbytes for values in rows.values())
-                metrics.num_bytes += num_bytes
-                metrics.source_bytes[name] = metrics.source_bytes.get(name, 0) + num_bytes
+            self._note(metrics, source, len(records), time.perf_counter() - begun)
             reading.finish(source)
+
+    def _note(self, metrics: Metrics, source: int, count: int, seconds: float) -> None:
+        """Note how long some records of a source took."""
+        name, rank, num_bytes = self.names[source], self._rank[source], count * self._record_bytes[source]
+        with self._pool_lock:
+            self._record_s[rank] += (seconds / count - self._record_s[rank]) / 8
+            metrics.read_s[name] = metrics.read_s.get(name, 0.0) + seconds
+            metrics.num_bytes += num_bytes
+            metrics.source_bytes[name] = metrics.source_bytes.get(name, 0) + num_bytes
 
     def _raw(self, source: int, records: np.ndarray, rows: Arrays | None = None) -> Arrays:
         """Some records as the source gives them, in the memory of `rows` where these are of its dtype."""
         out = {}
         for leaf, part in self._source_specs[source].items():
+            if rows is not None and leaf not in rows:
+                continue
             shape = (len(records), *part.shape)
             if rows is not None and rows[leaf].dtype == np.dtype(part.dtype):
                 out[leaf] = rows[leaf].reshape(shape)
             else:
                 out[leaf] = np.empty(shape, part.dtype)
-        self._sources[source].take(records, out)
+        if out:
+            self._sources[source].take(records, out)
         return out
 
     def _take(self, source: int, records: np.ndarray, rows: Arrays) -> None:
@@ -497,6 +534,17 @@ class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _may_lie(values: np.ndarray | None, stored: LeafSpec) -> bool:
+    """Whether records may be looked at where they lie: as they are stored, at places that 32 bits can tell."""
+    return (
+        values is not None
+        and values.dtype == np.dtype(stored.dtype)
+        and values.flags.c_contiguous
+        and values.flags.aligned
+        and 0 < values.size < 2**32 - xla.ALIGNMENT
+    )
 
 
 def _key(request: Rows) -> bytes:
