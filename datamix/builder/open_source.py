@@ -188,7 +188,7 @@ class OpenSource:
         self._check_labels(arrays)
         return arrays
 
-    @cached_property
+    @property
     def in_memory(self) -> Arrays:
         """The arrays in memory in which records lie, by leaf; without labels, which are checked when they are taken."""
         arrays: Arrays = getattr(self.source, "in_memory", {})

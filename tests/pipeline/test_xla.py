@@ -29,6 +29,21 @@ def test_the_installed_jax_takes_the_fast_path() -> None:
     assert xla.host_view(array).ctypes.data == memory.ctypes.data
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int32"])
+@pytest.mark.parametrize("first", range(4))
+def test_memory_at_any_address_is_looked_at_there(dtype: str, first: int) -> None:
+    (device,) = jax.devices("cpu")[:1]
+    values = np.arange(12).astype(dtype)[first:].copy()[1:]
+    values.flags.writeable = first % 2 > 0
+    view = xla.flat_view(values, device)
+    assert view is not None
+    array, before = view
+    assert array.unsafe_buffer_pointer() + before * values.itemsize == values.ctypes.data
+    expected = values.tolist()
+    del values  # the view keeps the memory
+    assert np.asarray(array)[before:].tolist() == expected
+
+
 @pytest.mark.parametrize("part", ["callback", "distributed"])
 def test_the_installed_jax_writes_to_these_loggers(part: Any) -> None:
     assert importlib.import_module(f"jax._src.{part}").logger is xla.logger_of(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -76,6 +77,21 @@ def test_what_was_read_once_is_taken_from() -> None:
         source.take(np.array(indices, np.int64), out)
         assert out["x"].tolist() == [10 + i for i in indices]
     assert source.reads == 1
+    assert source.in_memory["x"].tolist() == [*range(10, 16)]
+
+
+def test_what_lies_in_memory(tmp_path: Path) -> None:
+    class Own(MemoryArrays):
+        def take(self, indices: np.ndarray, out: Arrays) -> None:
+            raise AssertionError
+
+    np.save(tmp_path / "y.npy", np.arange(9))
+    values = {"x": np.arange(9), "y": np.load(tmp_path / "y.npy", mmap_mode="r")[:]}
+    assert list(MemoryArrays(values).in_memory) == ["x"]
+    assert Own(values).in_memory == {}
+    assert sliced(MemoryArrays(values), "train[2:4]").in_memory["x"].tolist() == [2, 3]
+    assert sliced(MemoryArrays(values), "train[2:4]+train[6:]").in_memory == {}
+    assert sliced(Squares(9), "train[2:4]").in_memory == {}
 
 
 @pytest.mark.parametrize("indices", [[3], [-1], [0, 7]])

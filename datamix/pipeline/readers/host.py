@@ -35,7 +35,7 @@ _TASK_S = (1e-3, 0.1)
 _SLOW_S = 1e-8
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
-_MOST_IN_MEMORY = 4  # sources of a group that are looked at in their memory: each record is then looked for in all
+_MOST_IN_MEMORY = 8  # sources of a group whose records are looked at where they lie: each record is looked for in all
 _log = logging.getLogger("datamix")
 
 Rows = tuple[np.ndarray, np.ndarray]

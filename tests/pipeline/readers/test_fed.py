@@ -35,6 +35,24 @@ with registered():  # this module is imported before any test begins
         return {**record, "image": record["image"] + jax.random.uniform(key, record["image"].shape)}
 
 
+class _Counted(MemoryArrays):
+    """A source that counts the records that are asked for, and is not looked at where it lies."""
+
+    count = 0
+
+    def take(self, indices: np.ndarray, out: Arrays) -> None:
+        _Counted.count += len(indices)
+        super().take(indices, out)
+
+
+class _InPlace(_Counted):
+    """One that is looked at there."""
+
+    @property
+    def in_memory(self) -> Arrays:
+        return self.arrays
+
+
 _SOURCES = {"a": _arrays(37, (4, 3, 1), 0), "b": _arrays(20, (4, 3, 1), 1), "c": _arrays(50, (2, 3, 1), 2)}
 _RESIZE = {"resize": {"height": 4, "width": 3}}
 _OPERATORS: dict[str, list[Any]] = {"a": [to_float, _noise], "b": [to_float, _noise], "c": [_RESIZE, to_float, _noise]}
@@ -67,6 +85,7 @@ def _assert_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
     weights=st.one_of(st.none(), st.fixed_dictionaries({"a": st.integers(1, 4), "c": st.integers(1, 3)})),
     names=st.sampled_from(["ab", "abc", "c"]),
     hosted=st.sets(st.sampled_from("abc"), min_size=1),
+    staged=st.sets(st.sampled_from("abc")),
     threads=st.sampled_from([1, 2, 5]),
     prefetch_bytes=st.sampled_from([1, 500, None]),
     start=st.integers(0, 6),
@@ -78,6 +97,7 @@ def test_batches_are_those_of_resident_records(
     weights: dict[str, int] | None,
     names: str,
     hosted: set[str],
+    staged: set[str],
     threads: int,
     prefetch_bytes: int | None,
     start: int,
@@ -92,7 +112,7 @@ def test_batches_are_those_of_resident_records(
     except ConfigError:
         return  # the mix holds no whole batch, or the order takes no such setting
     fed = datamix.mix(
-        sources,
+        {name: _Counted(leaves) if name in staged else leaves for name, leaves in sources.items()},
         operators=operators,
         **mix,
         placement={name: "host" for name in hosted if name in names} or "host",
@@ -158,14 +178,58 @@ def test_compiled_programs_call_back(pipelines: Callable[..., tuple[datamix.Pipe
     _assert_equal({leaf: np.asarray(values) for leaf, values in batch.items()}, resident[2])
 
 
-class _Counted(MemoryArrays):
-    """A source that counts the records that are asked for."""
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((5,), "uint8"), ((3, 2, 1), "int16"), ((), "int32"), ((3,), "bool"), ((3,), "float32")]
+)
+@pytest.mark.parametrize("hosted", ["a", "b", "ab", "abc"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_whole_numbers_in_memory_are_looked_at_where_they_lie(
+    shape: tuple[int, ...], dtype: str, hosted: str, first: int
+) -> None:
+    draw = np.random.default_rng(0)
+    data = {  # aligned as NumPy does it, and by an element less
+        name: {"x": draw.integers(0, 99, (size + 1, *shape)).astype(dtype)[first:][:size]}
+        for name, size in {"a": 37, "b": 20, "c": 11}.items()
+    }
+    mix: dict[str, Any] = {"batch_size": 8, "stop": "forever"}
+    resident = datamix.mix(data, **mix, placement="device")
+    placement: Any = dict.fromkeys(hosted, "host")
+    sources = {name: _InPlace(leaves) for name, leaves in data.items()}
+    fed = datamix.mix(sources, **mix, placement=placement)
+    _Counted.count = 0
+    iterator = fed.iterator()
+    for step in range(12):
+        batch = next(iterator)
+        _assert_equal(batch, resident[step])
+        _assert_equal(fed[step], batch)
+    assert (_Counted.count == 0) == (dtype != "float32")  # of which those that are NaN are told
+    record_bytes = next(iter(data["a"].values()))[0].nbytes
+    sources_read = [row["bytes_per_s"] > 0 for name, row in iterator.metrics()["sources"].items() if name in hosted]
+    assert all(sources_read)
+    assert iterator.metrics()["bytes"] % record_bytes == 0
 
-    count = 0
 
-    def take(self, indices: np.ndarray, out: Arrays) -> None:
-        _Counted.count += len(indices)
-        super().take(indices, out)
+def test_what_lies_otherwise_in_memory_is_read() -> None:
+    draw = np.random.default_rng(0)
+    wide = draw.integers(0, 99, (40, 8), dtype=np.uint8)
+    for values in (wide[:, ::2], wide.T.copy().T, wide.astype(">i4"), wide.astype(np.int64)):
+        fed = datamix.mix({"a": {"x": values}}, batch_size=8, placement="host", shuffle="none")
+        assert [batch["x"].tolist() for batch in fed] == values.reshape(5, 8, -1).tolist()
+    mixed = {"a": {"x": wide}, "b": _Counted({"x": wide})}  # of one storage group
+    fed = datamix.mix(mixed, batch_size=8, placement="host", shuffle="none", stop="forever")
+    _Counted.count = 0
+    _assert_equal(next(fed.iterator()), datamix.mix(mixed, batch_size=8, shuffle="none", stop="forever")[0])
+    assert _Counted.count > 0
+
+
+def test_labels_in_memory_are_checked() -> None:
+    data = {"image": np.zeros((40, 2, 2, 1), np.uint8), "label": np.array([0, 1] * 19 + [0, 7], np.int32)}
+    fed = datamix.mix({"a": data}, batch_size=8, placement="host", shuffle="none", num_classes={"a": 2})
+    iterator = fed.iterator()
+    for _ in range(4):
+        next(iterator)
+    with pytest.raises(DataError, match="label 7 is none of the 2 classes"):
+        next(iterator)
 
 
 def test_batches_of_compiled_programs_are_read_once_and_ahead() -> None:
