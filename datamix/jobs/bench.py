@@ -23,7 +23,7 @@ from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.iterator import BatchIterator, span_steps
 from datamix.pipeline.locate import Located
 from datamix.pipeline.pipeline import Pipeline
-from datamix.pipeline.program import compiled_chunk, compiled_locate
+from datamix.pipeline.program import compiled_chunk, locate_span
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
 from datamix.report import figures
@@ -120,7 +120,7 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
     cursor, start = pipeline.start(), iterator.state()
 
     def plan() -> tuple[Located, object]:
-        return compiled_locate()(compiled.plan, compiled.row_order, cursor, num_located // size, size)
+        return locate_span(compiled, cursor, num_located // size)
 
     located, _ = plan()
     chunk: Located = jax.tree.map(lambda field: field[:count], located)

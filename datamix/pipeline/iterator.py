@@ -25,7 +25,7 @@ from datamix.pipeline.batching import Batching
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
-from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
+from datamix.pipeline.program import Compiled, Program, compiled_chunk, locate_span
 from datamix.pipeline.readers.fed import Fed, Stagings, staged_bytes
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading
 from datamix.pipeline.state import State
@@ -278,14 +278,15 @@ class BatchIterator(Iterator[Batch]):
 
     def _locate(self) -> Located:
         """Set the look-up of the next span going, without waiting for it; the first one may be known."""
-        compiled, size, key = self._compiled, self._program.batch_size, (self._span_end, self._span_steps)
+        key = self._span_end, self._span_steps
         is_first, known = self._cursor is None, self._pipeline.first_span
         if is_first and known is not None and known[0] == key:
             _, span, self._cursor = known
             return span
         with self._stream(1):
+            size = self._program.batch_size
             cursor = start_at(self._plan, self._span_end, size) if self._cursor is None else self._cursor
-            span, self._cursor = compiled_locate()(compiled.plan, compiled.row_order, cursor, self._span_steps, size)
+            span, self._cursor = locate_span(self._compiled, cursor, self._span_steps)
         if is_first:
             self._pipeline.first_span = key, span, self._cursor
         return span

@@ -169,25 +169,28 @@ def start_at(plan: Plan, step: int, batch_size: int) -> Cursor:
     return cursor
 
 
-def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, Cursor]:
+def locate(plan: PlanArrays, cursor: Cursor, num_slots: int, count: jax.Array | None = None) -> tuple[Located, Cursor]:
     """The records of the next slots; `Plan.take`, traced.
 
     Args:
       plan: The plan of the mix.
       cursor: Where to begin.
       num_slots: How many slots; static.
+      count: How many of them are asked for, uint32 []; None for all.
 
     Returns:
-      `num_slots * plan.slot_records` records, and the cursor right after them.
+      `num_slots * plan.slot_records` records, of which those that are not asked for do not matter, and the cursor right
+      after those that are.
     """
     begin, slot_records = cursor.position, plan.slot_records
     ahead = jnp.arange(num_slots, dtype=jnp.uint32)
+    wanted = jnp.uint32(num_slots) if count is None else count
     if len(plan.end) == 1:
-        here, count = jnp.ones(num_slots, bool), jnp.uint32(num_slots)
+        here = jnp.ones(num_slots, bool) if count is None else ahead < count
         source, epoch, offset = _take(plan, cursor, ahead, here)
-        cursor = _advance(plan, cursor, count, source, here)
+        cursor = _advance(plan, cursor, wanted, source, here)
     else:
-        cursor, (source, epoch, offset) = _take_through_stages(plan, cursor, ahead)
+        cursor, (source, epoch, offset) = _take_through_stages(plan, cursor, ahead, wanted)
     if slot_records > 1:
         within = jnp.arange(slot_records, dtype=jnp.uint32)
         source, epoch = (jnp.repeat(values, slot_records) for values in (source, epoch))
@@ -198,17 +201,18 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int) -> tuple[Located, C
     return Located(source, epoch, _record(plan, begin, source, epoch, index), weight), cursor
 
 
-def _take_through_stages(plan: PlanArrays, cursor: Cursor, slot: jax.Array) -> tuple[Cursor, Slots]:
+def _take_through_stages(
+    plan: PlanArrays, cursor: Cursor, slot: jax.Array, num_slots: jax.Array
+) -> tuple[Cursor, Slots]:
     """`_take` from stage to stage: nearly always in one step."""
-    num_slots = len(slot)
-    zeros = jnp.zeros(num_slots, jnp.uint32)
+    zeros = jnp.zeros(len(slot), jnp.uint32)
 
     def is_unfinished(carry: _Carry) -> jax.Array:
         return carry[0] < num_slots
 
     def take_stage(carry: _Carry) -> _Carry:
         filled, cursor, before = carry
-        count = jnp.minimum(_slots_left(plan, cursor), jnp.uint32(num_slots) - filled)
+        count = jnp.minimum(_slots_left(plan, cursor), num_slots - filled)
         ahead = slot - filled  # wraps round, to large numbers, for the slots already filled
         here = ahead < count
         taken = _take(plan, cursor, jnp.where(here, ahead, 0), here)

@@ -30,7 +30,7 @@ from datamix.pipeline.iterator import BatchIterator, Output, loop_of
 from datamix.pipeline.locate import Located, PlanArrays, arrays_of, start_at
 from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
-from datamix.pipeline.program import Compiled, Program, compiled_chunk, compiled_locate
+from datamix.pipeline.program import Compiled, Program, compiled_chunk, locate_span
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, Stagings, failures_named, fed_reader
 from datamix.pipeline.readers.host import HostReader, SampledStatistics, Staging
@@ -412,7 +412,7 @@ class Pipeline:
         is_branched = len(program.branches) > 1
         if is_branched:  # which takes seconds to compile: what the loop computes with, of which one batch is asked for
             program, num_located = loop_of(self, size)
-        located, _ = compiled_locate()(compiled.plan, compiled.row_order, self.start(index), num_located, size)
+        located, _ = locate_span(compiled, self.start(index), num_located)
         if is_branched:
             record = np.array(located.record)
             record[size:] = NOT_ASKED

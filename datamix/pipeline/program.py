@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from datamix.pipeline import tracing, xla
@@ -31,6 +32,9 @@ from datamix.spec import Batch, FlatRows, LeafSpec
 Carry = TypeVar("Carry")
 
 _LOCATED = 2**13  # records that a scan locates at once: the plan's many small operations then cost little of a step
+# Of so many records, a span is the whole of a short mix, which is located once; of more, one of many, of which a part
+# of 1 / _SPARE at most may be located in vain.
+_KEPT_RECORDS, _SPARE = 2**14, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,12 @@ class Compiled:
 
 
 def locate_batches(
-    plan: PlanArrays, row_order: RowOrder, cursor: Cursor, num_batches: int, batch_size: int
+    plan: PlanArrays,
+    row_order: RowOrder,
+    cursor: Cursor,
+    num_batches: int,
+    batch_size: int,
+    num_slots: jax.Array | None = None,
 ) -> tuple[Located, Cursor]:
     """Locate the records of the next batches, in the order of their rows.
 
@@ -168,11 +177,12 @@ def locate_batches(
       cursor: The beginning of a batch.
       num_batches: How many batches; static.
       batch_size: Records in a batch; static.
+      num_slots: How many of their slots are asked for, uint32 []; None for all.
 
     Returns:
-      `num_batches * batch_size` records, and the cursor right after them.
+      `num_batches * batch_size` records, and the cursor right after those that are asked for.
     """
-    located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records)
+    located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records, num_slots)
     batches = cursor.position, num_batches, batch_size, plan.slot_records
     if row_order.shuffle is not None:
         located = _taken(located, row_order.shuffle.rows(*batches))
@@ -275,3 +285,27 @@ def compiled_locate() -> Callable[..., tuple[Located, Cursor]]:
     Many batches are located ahead in one call: the plan's many small operations cost 100 µs a call.
     """
     return tracing.jit(locate_batches, static_argnums=(3, 4), compiler_options=xla.compiler_options())
+
+
+def locate_span(compiled: Compiled, cursor: Cursor, num_batches: int) -> tuple[Located, Cursor]:
+    """Locate the records of the next batches, compiled; not inside another `jit`.
+
+    Where rows stay in their order, only their number counts, and mixes of several batch sizes run one program: it
+    locates a few more than are asked for.
+
+    Args:
+      compiled: The mix.
+      cursor: The beginning of a batch.
+      num_batches: How many batches.
+
+    Returns:
+      The records, and others after them that do not matter; and the cursor right after the batches.
+    """
+    plan, row_order, size = compiled.plan, compiled.row_order, compiled.program.batch_size
+    if row_order.shuffle is not None or row_order.pairing is not None:
+        return compiled_locate()(plan, row_order, cursor, num_batches, size)
+    count = num_batches * size
+    room = 1 << (count - 1).bit_length()
+    if room > _KEPT_RECORDS and count < room - room // _SPARE:
+        room = count
+    return compiled_locate()(plan, row_order, cursor, 1, room, np.uint32(count // plan.slot_records))

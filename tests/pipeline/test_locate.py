@@ -181,6 +181,25 @@ def test_a_chunk_across_several_stages(order: str, settings: dict[str, Any]) -> 
             walk(plan, start, 48, 1)
 
 
+@pytest.mark.parametrize(("order", "settings"), SETTINGS)
+@pytest.mark.parametrize("stop", ["exhaust_once", "forever"])
+@pytest.mark.parametrize("unit", [1, 4])
+def test_a_cursor_stands_after_as_many_slots_as_are_asked_for(
+    order: str, settings: dict[str, Any], stop: str, unit: int
+) -> None:
+    sizes = {"a": 5 * unit, "b": 3 * unit, "c": 47 * unit}
+    plan = plan_of(order, stop, sizes, **settings, **({"granularity": "batch", "batch_size": 4} if unit > 1 else {}))
+    assert plan.slot_records == unit
+    cursor, start = cursor_at(plan, 0), 0
+    for count in (17, 1, 0, 16, 18):
+        got, cursor = located(on_device(plan), cursor, 18, np.uint32(count))
+        assert_located(Located(*(np.asarray(values)[: count * unit] for values in got[:3])), plan, start, count * unit)
+        start += count * unit
+        expected = cursor_at(plan, start)
+        for mine, theirs in zip(jax.tree.leaves(cursor), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 def test_one_slot_at_a_time() -> None:
     plan = plan_of("random", "exhaust_once", {"a": 5, "b": 3, "c": 12})
     cursor = walk(plan, 0, 1, 20)

@@ -15,7 +15,7 @@ import pytest
 import datamix
 from datamix.operators.label import one_hot
 from datamix.operators.pairs import mixup
-from datamix.pipeline.program import Compiled, locate_batches
+from datamix.pipeline.program import Compiled, locate_batches, locate_span
 from datamix.testing import traces
 
 
@@ -194,6 +194,30 @@ def test_a_scan_is_a_loop_over_next(settings: dict[str, Any], num_steps: int, as
     for i in range(num_steps):
         assert_same({leaf: values[i] for leaf, values in batches.items()}, pipeline[3 + i])
     jax.tree.map(np.testing.assert_array_equal, cursor, pipeline.start(3 + num_steps))
+
+
+@pytest.mark.parametrize(("side", "stop"), [(30, "forever"), (80, "forever"), (8, "first_exhausted")])
+def test_mixes_of_several_batch_sizes_run_one_look_up(side: int, stop: str) -> None:
+    sources = {name: {"image": np.zeros((1000, side, side, 4), np.uint8)} for name in "abc"}
+    next(iter(datamix.mix(sources, batch_size=256, stop=stop)))
+    with traces() as counts:
+        for size in (16, 100, 512):
+            next(iter(datamix.mix(sources, batch_size=size, stop=stop)))
+    assert "datamix.pipeline.program.locate_batches" not in counts
+    assert counts["datamix.pipeline.program.compute_chunk"] == 3
+
+
+@pytest.mark.parametrize("shuffle_rows", [False, True])
+@pytest.mark.parametrize("num_batches", [1, 3, 4, 5000, 7900])
+def test_a_span_is_the_batches_and_hardly_more(shuffle_rows: bool, num_batches: int) -> None:
+    pipeline = mixed(shuffle_rows=shuffle_rows)
+    compiled, count = pipeline.compiled, num_batches * 4
+    span, after = locate_span(compiled, pipeline.start(2), num_batches)
+    expected, end = locate_batches(compiled.plan, compiled.row_order, pipeline.start(2), num_batches, 4)
+    assert count <= len(span.source) < (2 * count if count < 2**14 else 17 / 16 * count)
+    for mine, theirs in zip(span[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(np.asarray(mine)[:count], theirs)
+    assert after.position.tolist() == end.position.tolist()
 
 
 def test_what_jax_sees_is_a_tree_whose_program_is_static() -> None:

@@ -69,8 +69,8 @@ class CreditLookup:
         self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """See `SlotLookup`."""
-        del count, here
-        return cursor.slot, (source[:, None] == self.sources).sum(axis=0, dtype=jnp.uint32)
+        del count
+        return cursor.slot, ((source[:, None] == self.sources) & here[:, None]).sum(axis=0, dtype=jnp.uint32)
 
 
 def settled(online: Online, count: jax.Array, counts: jax.Array) -> Online:

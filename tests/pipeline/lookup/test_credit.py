@@ -54,6 +54,14 @@ def test_the_first_slots_of_two_to_one():
     assert np.abs(np.asarray(online.credit)).max() < 10
 
 
+def test_a_cursor_moves_on_by_the_slots_that_are_asked_for():
+    slots, cursor = lookup(2), cursor_of(np.full(2, TOTAL // 2, np.int32), np.zeros(2, np.int32))
+    here = jnp.arange(6) < 3
+    source, _ = slots.take(cursor, jnp.arange(6, dtype=jnp.uint32), here)
+    _, counts = slots.advance(cursor, jnp.uint32(3), source, here)
+    assert counts.tolist() == [2, 1]
+
+
 def test_equal_credits_go_by_order():
     source, _, _ = taken(
         lookup(4), cursor_of(np.full(4, TOTAL // 4, np.int32), np.zeros(4, np.int32)), jnp.arange(8, dtype=jnp.uint32)
