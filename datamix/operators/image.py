@@ -5,7 +5,8 @@ A fourth channel is alpha: how opaque each pixel is.
 
 from __future__ import annotations
 
-from functools import cache, partial, reduce
+import math
+from functools import cache, lru_cache, partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +18,7 @@ from datamix.operators.base import Number, RandomKey, leaf_of, operator, recast,
 from datamix.spec import Record, Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jaxtyping import Num
 
@@ -160,45 +161,63 @@ def _resized(image: Image, height: int, width: int, method: str) -> Any:
     Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
     another order for another number of rows, so that a batch by index would differ from the same batch in the loop.
     """
-    rows, columns, channels = image.shape
-    taps = _taps(rows, height, method), _taps(columns, width, method)
-
-    def whole(images: jax.Array) -> Any:
-        return _weighted(_weighted(images, 1, *taps[0]), 2, *taps[1])
-
+    taps = _taps(image.shape[0], height, method), _taps(image.shape[1], width, method)
     if len(taps[0][0]) == len(taps[1][0]) == 1:  # nothing is added up
-        return image if (rows, columns) == (height, width) else whole(image[None])[0]
+        return image if image.shape[:2] == (height, width) else _whole(image[None], taps)[0]
+    together = _resizer(image.shape, height, width, method)
+    alone = jax.custom_batching.custom_vmap(lambda image: together(image[None])[0])
+    alone.def_vmap(lambda *of: (together(of[-1]), True))
+    # Neither loops nor rules for `vmap` have a reverse mode; the derivative needs none of them, as resizing is linear.
+    differentiable = jax.custom_jvp(alone)
+    differentiable.defjvp(lambda values, tangents: (differentiable(*values), _whole(tangents[0][None], taps)[0]))
+    return differentiable(image)
+
+
+def _whole(images: jax.Array, taps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """Images of another size, computed at once."""
+    return _weighted(_weighted(images, 1, *taps[0]), 2, *taps[1])
+
+
+@lru_cache(256)
+def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Callable[..., Any]:
+    """The function that resizes images of a shape, shape [count, *shape]; on a CPU in blocks.
+
+    It is kept, so that JAX traces it once for each number of images, not in every program and look at shapes.
+    """
+    rows, columns, channels = shape
+    taps = _taps(rows, height, method), _taps(columns, width, method)
+    # XLA compiles code that differs in nothing once: images of about one width share that of the second axis.
+    step = 1 << max(columns.bit_length() - 3, 0)
+    room = -(-columns // step) * step
 
     def in_blocks(images: jax.Array) -> Any:
         flat = images.reshape(len(images), -1)
-        block = min(max(_BLOCK_VALUES // image.size, 1), _BLOCK_IMAGES, len(images))
+        block = min(max(_BLOCK_VALUES // math.prod(shape), 1), _BLOCK_IMAGES, len(images))
 
         def put(i: jax.Array, resized: jax.Array) -> jax.Array:
             begin = jnp.minimum(i * block, len(images) - block)
             # Side by side: XLA's CPU backend vectorises along an axis that it need not gather from.
             values = jax.lax.dynamic_slice_in_dim(flat, begin, block).T
-            values = _resized_axis(values, (rows, columns * channels * block), 0, *taps[0])
-            values = _resized_axis(values, (height, columns, channels * block), 1, *taps[1])
+            values = _resized_axis(values, (rows, columns * channels * block), 0, *taps[0], room * channels * block)
+            values = _resized_axis(values, (height, room, channels * block), 1, *taps[1])
             return jax.lax.dynamic_update_slice_in_dim(resized, values.reshape(-1, block).T, begin, 0)
 
         # Like the images, which under `shard_map` are those of one device.
         resized = jnp.zeros_like(flat, shape=(len(images), height * width * channels))
         return jax.lax.fori_loop(0, -(-len(images) // block), put, resized).reshape(-1, height, width, channels)
 
-    together = partial(jax.lax.platform_dependent, cpu=in_blocks, default=whole)
-    alone = jax.custom_batching.custom_vmap(lambda image: together(image[None])[0])
-    alone.def_vmap(lambda *of: (together(of[-1]), True))
-    # Neither loops nor rules for `vmap` have a reverse mode; the derivative needs none of them, as resizing is linear.
-    differentiable = jax.custom_jvp(alone)
-    differentiable.defjvp(lambda values, tangents: (differentiable(*values), whole(tangents[0][None])[0]))
-    return differentiable(image)
+    return jax.jit(partial(jax.lax.platform_dependent, cpu=in_blocks, default=partial(_whole, taps=taps)), inline=True)
 
 
-def _resized_axis(values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray) -> Any:
+def _resized_axis(
+    values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray, room: int | None = None
+) -> Any:
     """`_weighted` of values in a shape, in a loop over two parts: XLA writes what a loop gives to memory.
 
     Without one, it would compute each value of the first axis again for each tap of the second; and with the change of
     shape before the loop instead of in it, what writes the values would compute their places by division.
+
+    With `room`, the last axis of what is returned is so long, filled up with zeros.
     """
     size, part = index.shape[1], -(-index.shape[1] // 2)
 
@@ -208,7 +227,8 @@ def _resized_axis(values: jax.Array, shape: tuple[int, ...], axis: int, index: n
         weighted = _weighted(values.reshape(shape), axis, at, by, i >> 31)
         return jax.lax.dynamic_update_slice_in_dim(resized, weighted, begin, axis)
 
-    resized = jnp.zeros_like(values, shape=(*shape[:axis], size, *shape[axis + 1 :]))
+    rest = shape[axis + 1 :] if room is None else (*shape[axis + 1 : -1], room)
+    resized = jnp.zeros_like(values, shape=(*shape[:axis], size, *rest))
     return jax.lax.fori_loop(np.int32(0), np.int32(2), put, resized)
 
 

@@ -300,6 +300,8 @@ def assemble(
         groups.setdefault(stored, []).append(i)
         branches.setdefault((stored, chains[i].calls, shapes), []).append(i)
     numbers = [numbers_of({i: chains[i] for i in members}, nodes, names, seeds) for members in branches.values()]
+    if len(branches) > 1:
+        numbers = [each._replace(branch=np.asarray(i, np.uint32)) for i, each in enumerate(numbers)]
     after = graph.chain("mix")
     last = chain_of(after, spec)
     everyone = dict.fromkeys(range(len(names)), last)

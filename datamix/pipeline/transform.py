@@ -74,10 +74,12 @@ class Numbers(NamedTuple):
     Attributes:
       settings: For each call, setting name to values, shape [num_sources, ...].
       keys: For each random call, two words, uint32 [num_sources] each; None for the others.
+      branch: The number of the branch, uint32 []; None where there is one alone.
     """
 
     settings: tuple[dict[str, Words], ...]
     keys: tuple[KeyWords | None, ...]
+    branch: Words | None = None
 
 
 def transform(
@@ -106,7 +108,8 @@ def transform(
         index = jnp.arange(len(located.source), dtype=jnp.uint32)
         mixed = through(branches[0], located, index, None)
     else:
-        mixed = by_branch(branches, through, located)
+        which = [each for branch in branches if (each := numbers[branch.numbers].branch) is not None]
+        mixed = by_branch(branches, which, through, located)
     if located.loss_weight is not None:
         mixed = mixed | {"loss_weight": mixed["loss_weight"] * located.loss_weight}
     return _after_mix(shared.calls, numbers[shared.numbers], mixed, located)
@@ -129,8 +132,11 @@ def _after_mix(calls: Sequence[OperatorCall], numbers: Numbers, records: Record,
 def _mapped(calls: Sequence[OperatorCall], numbers: Numbers, *rows: Any) -> Record:
     """Apply a chain of operators to rows: the records, where they stand, and their partners."""
     apply = jax.vmap(partial(_apply, calls, numbers))
-    shapes = jax.tree.leaves(jax.eval_shape(apply, *rows))
-    if not calls or shapes[0].shape[0] > 1 or sum(part.size * part.dtype.itemsize for part in shapes) > _LARGE_BYTES:
+    is_alone = bool(calls) and len(jax.tree.leaves(rows)[0]) == 1
+    if is_alone:  # not asked of others: that traces every operator once more
+        shapes = jax.tree.leaves(jax.eval_shape(apply, *rows))
+        is_alone = sum(part.size * part.dtype.itemsize for part in shapes) <= _LARGE_BYTES
+    if not is_alone:
         mapped: Record = apply(*rows)
         return mapped
     # Of a row alone XLA makes other code, whose last bits may differ: `next` and a batch by index are to equal the
@@ -141,6 +147,7 @@ def _mapped(calls: Sequence[OperatorCall], numbers: Numbers, *rows: Any) -> Reco
 
 def by_branch(
     branches: Sequence[Branch],
+    numbers: Sequence[Words],
     through: Callable[[Branch, Located, jax.Array, jax.Array], Record],
     located: Located,
 ) -> Record:
@@ -150,6 +157,7 @@ def by_branch(
 
     Args:
       branches: One for each group of sources; static.
+      numbers: The number of each, uint32 []: as arguments, so that XLA compiles code that differs in them alone once.
       through: Puts some rows through a branch: takes the branch, the rows, their indices, uint32 [count], and whether
         each is a record of the branch, bool [count].
       located: Which record stands in each row. Nothing is computed where it is `NOT_ASKED`.
@@ -169,25 +177,27 @@ def by_branch(
     # Sorted by branch, each record has a place; what a last block does past its branch's end, the next one does again.
     place = jnp.where(members, begins[:-1] + ranks - 1, 0).sum(axis=1, dtype=jnp.uint32)
     ordered = jnp.zeros(room, jnp.uint32).at[place].set(row, mode="promise_in_bounds", unique_indices=True)
+    sorted_rows: tuple[jax.Array, Located] = ordered, jax.tree.map(lambda values: look_up(values, ordered), located)
 
-    def block(number: int, i: jax.Array) -> tuple[jax.Array, Record]:
-        at = begins[number] + i.astype(jnp.uint32) * widths[number]
-        index = lax.dynamic_slice(ordered, (at,), (widths[number],))
-        rows: Located = jax.tree.map(lambda values: look_up(values, index), located)
-        return at, through(branches[number], rows, index, look_up(branch_of, index) == number)
+    def block(number: int, at: jax.Array, end: jax.Array) -> Record:
+        width = widths[number]
+        index, rows = jax.tree.map(lambda values: lax.dynamic_slice(values, (at,), (width,)), sorted_rows)
+        return through(branches[number], rows, index, at + jnp.arange(width, dtype=jnp.uint32) < end)
 
-    def put(number: int, i: jax.Array, mixed: Record) -> Record:
-        at, records = block(number, i)
+    def put(number: int, border: tuple[jax.Array, jax.Array], i: jax.Array, mixed: Record) -> Record:
+        begin, end = border
+        at = begin + i.astype(jnp.uint32) * widths[number]
         return {
             leaf: lax.dynamic_update_slice(mixed[leaf], value, (at, *[jnp.uint32(0)] * (value.ndim - 1)))
-            for leaf, value in records.items()
+            for leaf, value in block(number, at, end).items()
         }
 
-    _, shapes = jax.eval_shape(partial(block, 0), row[0])
+    shapes = jax.eval_shape(partial(block, 0), row[0], row[0])
     mixed = {leaf: jnp.zeros((room, *of.shape[1:]), of.dtype) for leaf, of in shapes.items()}
     for number, width in enumerate(widths):
-        num_blocks = (begins[number + 1] - begins[number] + (width - 1)) // width
-        mixed = lax.fori_loop(0, num_blocks.astype(jnp.int32), partial(put, number), mixed)
+        begin, end = (lax.dynamic_index_in_dim(begins, numbers[number] + i, keepdims=False) for i in range(2))
+        num_blocks = (end - begin + (width - 1)) // width
+        mixed = lax.fori_loop(0, num_blocks.astype(jnp.int32), partial(put, number, (begin, end)), mixed)
     return {leaf: look_up(values, place) for leaf, values in mixed.items()}
 
 

@@ -243,6 +243,25 @@ def test_resize_has_derivatives() -> None:
         np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
+def test_resize_is_traced_once_for_each_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_taken, take = [0], jnp.take
+
+    def counted(*values: jax.Array, **settings: object) -> jax.Array:
+        num_taken[0] += 1
+        return take(*values, **settings)
+
+    monkeypatch.setattr(jnp, "take", counted)
+
+    def traced(count: int) -> int:
+        images, num_taken[0] = jnp.zeros((count, 13, 17, 1), jnp.float32), 0
+        jax.make_jaxpr(jax.vmap(lambda image: resize({"image": image}, height=6, width=5)))(images)
+        return num_taken[0]
+
+    assert traced(2) > 0
+    assert traced(2) == 0
+    assert traced(3) > 0
+
+
 def test_resize_where_jax_has_64_bits() -> None:
     with jax.enable_x64(True):
         resized = jax.vmap(lambda value: resize({"image": value}, height=2, width=3)["image"])(RGB[None])

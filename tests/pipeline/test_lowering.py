@@ -303,3 +303,4 @@ def test_sources_share_storage_by_spec_and_program_by_operators() -> None:
     (words,) = numbers[-1].keys
     assert len({tuple(key) for key in np.stack(words, axis=1).tolist()}) == 3  # each source has keys of its own
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(numbers))
+    assert [None if each.branch is None else each.branch.tolist() for each in numbers] == [0, 1, None]
