@@ -70,15 +70,20 @@ def jpeg_take(folder: Path) -> Batches:
             yield batch
 
 
-def jpeg_datamix(folder: Path) -> Batches:
+def jpeg_datamix(folder: Path, placement: str = "host") -> Batches:
     """A mix of one source, whose records are read on the host as they are needed."""
     import datamix
 
     settings = {"path": folder, "height": SIZE, "width": SIZE, "mode": "RGB", "operators": "[]"}
     overrides = [f"source.folder.{key}={value}" for key, value in settings.items()]
     return datamix.load(
-        "source=folder", "stop=forever", f"batch.size={BATCH_SIZE}", "data.placement=host", *overrides
+        "source=folder", "stop=forever", f"batch.size={BATCH_SIZE}", f"data.placement={placement}", *overrides
     ).iterator(output="numpy")
+
+
+def jpeg_default(folder: Path) -> Batches:
+    """The same as it comes: what fits into memory is decoded once, before the first batch."""
+    return jpeg_datamix(folder, "auto")
 
 
 def jpegs(photos: Path, directory: Path, copies: int = 100) -> Path:
@@ -132,7 +137,7 @@ def parquet_take(folder: Path) -> Batches:
             yield batch
 
 
-def parquet_datamix(folder: Path) -> Batches:
+def parquet_datamix(folder: Path, placement: str = "host") -> Batches:
     """A mix of two sources, whose records are read on the host as they are needed."""
     import datamix
 
@@ -143,9 +148,14 @@ def parquet_datamix(folder: Path) -> Batches:
         "source=my_parquet+my_huggingface",
         "stop=forever",
         f"batch.size={BATCH_SIZE}",
-        "data.placement=host",
+        f"data.placement={placement}",
         *overrides,
     ).iterator(output="numpy")
+
+
+def parquet_default(folder: Path) -> Batches:
+    """The same as it comes: what fits into memory is decoded once, before the first batch."""
+    return parquet_datamix(folder, "auto")
 
 
 def parquets(path: Path, directory: Path, copies: int = 10) -> Path:
@@ -160,8 +170,8 @@ def parquets(path: Path, directory: Path, copies: int = 10) -> Path:
 
 
 FORMATS: dict[str, tuple[Callable[[Path, Path], Path], list[Callable[[Path], Batches]]]] = {
-    "photos": (jpegs, [jpeg_torch, jpeg_take, jpeg_datamix]),
-    "parquet": (parquets, [parquet_huggingface, parquet_take, parquet_datamix]),
+    "photos": (jpegs, [jpeg_torch, jpeg_take, jpeg_datamix, jpeg_default]),
+    "parquet": (parquets, [parquet_huggingface, parquet_take, parquet_datamix, parquet_default]),
 }
 """What makes the data of a format out of a path and a directory, and who reads what it returns."""
 
