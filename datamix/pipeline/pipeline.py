@@ -150,7 +150,16 @@ class Pipeline:
             self._host = object_of(int(reader.token))
         elif reader is None:
             if fed:
-                self._host = HostReader(sources, stored, groups, fed, threads=threads, prefetch_bytes=prefetch_bytes)
+                self._host = HostReader(
+                    sources,
+                    stored,
+                    groups,
+                    fed,
+                    threads=threads,
+                    prefetch_bytes=prefetch_bytes,
+                    # XLA would round the sum of two products otherwise than after other readers.
+                    in_place=not program.is_paired,
+                )
             reader, self.statistics = read_resident(sources, stored, groups, fed)
             if self._host is not None:
                 reader = fed_reader(self._host, reader)

@@ -171,6 +171,7 @@ class HostReader:
       fed: The names of the sources that are read on the host.
       threads: The number of threads; None for `default_threads`.
       prefetch_bytes: The most bytes of records that an iterator has read ahead.
+      in_place: Whether records in memory may be looked at where they lie.
 
     Attributes:
       specs: The spec of the fed records of each storage group; empty where there are none.
@@ -189,6 +190,7 @@ class HostReader:
         *,
         threads: int | None = None,
         prefetch_bytes: int | None = None,
+        in_place: bool = True,
     ) -> None:
         self.names, self._sources = list(sources), list(sources.values())
         self._stored = [specs[name] for name in self.names]
@@ -221,7 +223,7 @@ class HostReader:
         self.token = token_of(self)
         for source in np.flatnonzero(self.is_fed).tolist():
             self._open(source)
-        self.in_memory = [self._in_memory(members) for members in groups]
+        self.in_memory = [self._in_memory(members) if in_place else {} for members in groups]
 
     @property
     def record_bytes(self) -> int:
