@@ -15,8 +15,9 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.base import read_leaf
 from datamix.sources.cache import CachePlace, cache_directory, stamp
+from datamix.sources.decoding import decode_images
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error, spread
+from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located, sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -112,26 +113,24 @@ class ArrayRecord:
         return place.load(lambda: ({"label": read_leaf(self, "label")}, {})).arrays["label"]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """Images are decoded on all cores."""
         contents = self.files.read(indices)
         columns = {leaf: self.columns[leaf] for leaf in out}
         parsed = any(column.name is not None for column in columns.values())
-
-        def fill(row: int) -> None:
+        images: dict[str, list[bytes]] = {leaf: [] for leaf, column in columns.items() if column.spec is None}
+        for row, content in enumerate(contents):
             with read_error(self.files.place(int(indices[row]))):
-                example: Mapping[str, Any] = _example(contents[row]) if parsed else {}
+                example: Mapping[str, Any] = _example(content) if parsed else {}
                 for leaf, column in columns.items():
-                    values = column.values(contents[row], example)
-                    if column.spec is None and self.form is not None:
-                        self.form.decode(values, out[leaf][row])
+                    values = column.values(content, example)
+                    if leaf in images:
+                        images[leaf].append(values)
                     else:
                         out[leaf][row] = values
-
-        if any(column.spec is None for column in columns.values()):
-            spread(len(indices), fill)
-        else:
-            for row in range(len(indices)):
-                fill(row)
+        for leaf, encoded in images.items():
+            if self.form is not None:
+                decode_images(
+                    self.form, encoded.__getitem__, lambda row: self.files.place(int(indices[row])), out[leaf]
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

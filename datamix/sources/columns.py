@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
-from datamix.sources.images import ImageFormat, image_size, read_error, spread
+from datamix.sources.decoding import decode_images
+from datamix.sources.images import ImageFormat, image_size, pixels_of, read_error, unreadable
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located, resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -164,13 +165,18 @@ class Columns:
             for leaf in out.keys() - {column.leaf for column, _ in images}:
                 out[leaf][at] = leaves[leaf][rows[at]]
             for column, encoded in images:
-                for place, row in zip(at.tolist(), rows[at].tolist(), strict=True):
+                stored = leaves[column.leaf]
+                contents = [stored[0][row].as_py() for row in rows[at].tolist()]
+                for place, row, content in zip(at.tolist(), rows[at].tolist(), contents, strict=True):
                     try:
-                        encoded[place] = _image_bytes(leaves[column.leaf], row, part)
+                        encoded[place] = content if type(content) is bytes else _image_bytes(stored, row, part)
                     except DataError as error:
-                        raise self._image_error(error, column, group, row) from error
+                        raise unreadable(self._image_place(column, groups, rows, place), error) from error
         for column, encoded in images:
-            spread(len(indices), partial(self._write_image, column, encoded, groups, rows, out[column.leaf]))
+            if column.image is not None:
+                content = partial(_sized, column, encoded)
+                place = partial(self._image_place, column, groups, rows)
+                decode_images(column.image, content, place, out[column.leaf])
 
     def whole_labels(self) -> np.ndarray:
         """Other splits may have none, as the tests of competitions do."""
@@ -214,21 +220,8 @@ class Columns:
                 raise DataError(f"{self._place(group, error.row)}: column {column.name!r} {error}.") from None
         return leaves
 
-    def _write_image(
-        self, column: Column, encoded: Sequence[bytes], groups: np.ndarray, rows: np.ndarray, out: np.ndarray, at: int
-    ) -> None:
-        data, form = encoded[at], column.image
-        try:
-            if form and column.exact and (size := image_size(data)[:2]) != (form.height, form.width):
-                text = f"it has {size[0]}×{size[1]} pixels, but the first one {form.height}×{form.width}"
-                raise DataError(f"{text}; set height and width, which all are made to.")
-            if form:
-                form.decode(data, out[at])
-        except DataError as error:
-            raise self._image_error(error, column, int(groups[at]), int(rows[at])) from error
-
-    def _image_error(self, error: DataError, column: Column, group: int, row: int) -> DataError:
-        return DataError(f"{self._place(group, row)}: the image in column {column.name!r}: {error}")
+    def _image_place(self, column: Column, groups: np.ndarray, rows: np.ndarray, at: int) -> str:
+        return f"{self._place(int(groups[at]), int(rows[at]))}: the image in column {column.name!r}"
 
 
 def open_columns(
@@ -483,6 +476,15 @@ def _stored(values: Any) -> list[Any]:
     arrays = [pc.struct_field(values, name) for name in ("bytes", "path") if name in names] or [values]
     # Pieces that are larger than 2 GiB together fit large_binary alone.
     return [whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
+
+
+def _sized(column: Column, encoded: Sequence[bytes], at: int) -> bytes:
+    """An image as it is stored, of the size that all have if its column is to be so."""
+    data, form = encoded[at], column.image
+    if form and column.exact and (size := pixels_of(data)) != (form.height, form.width):
+        text = f"it has {size[0]}×{size[1]} pixels, but the first one {form.height}×{form.width}"
+        raise DataError(f"{text}; set height and width, which all are made to.")
+    return data
 
 
 def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:

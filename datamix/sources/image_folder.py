@@ -6,13 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from datamix.errors import DataError, expanded
+from datamix.sources.decoding import decode_images
 from datamix.sources.files import nearest
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -20,6 +22,7 @@ from datamix.spec import Arrays, LeafSpec, Spec
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 """What folders of splits are called, in capitals or not."""
 
+_FIRST_BYTES, _PIECE_BYTES = 2**16, 2**20  # of a file, read at once
 _LOOSE = "in no folder of a class"  # images that lie so
 
 
@@ -119,23 +122,38 @@ class ImageFolder:
         return np.repeat(self.labels, np.diff(self.ends, prepend=0))
 
     def places(self, indices: np.ndarray) -> list[str]:
-        return [self._file(record) for record in indices.tolist()]
+        return [*map(os.fsdecode, self._files(indices))]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         if "label" in out:
             out["label"][...] = self.labels[located(self.ends, indices)[0]]
         if "image" in out:
-            spread(len(indices), lambda row: self._read(indices[row], out["image"][row]))
+            files = self._files(indices)
+            decode_images(
+                self.form, lambda row: _content(files[row]), lambda row: os.fsdecode(files[row]), out["image"]
+            )
 
-    def _read(self, record: int, out: np.ndarray) -> None:
-        file = self._file(record)
-        with read_error(file), open(file, "rb", buffering=0) as content:  # noqa: PTH123  # Path is slower
-            self.form.decode(content.readall(), out)
+    def _files(self, indices: np.ndarray) -> list[bytes]:
+        """The path of each record."""
+        numbers, places = located(self.ends, indices)
+        folders = [(self._prefixes[number], self.folders[number][1]) for number in numbers.tolist()]
+        return [prefix + names[place] for (prefix, names), place in zip(folders, places.tolist(), strict=True)]
 
-    def _file(self, record: int) -> str:
-        number = int(np.searchsorted(self.ends, record, side="right"))
-        folder, names = self.folders[number]
-        return os.path.join(folder, os.fsdecode(names[record - self.ends[number]]))  # noqa: PTH118
+    @cached_property
+    def _prefixes(self) -> list[bytes]:
+        """Each folder as the paths of its files begin."""
+        return [os.fsencode(os.path.join(folder, "")) for folder, _ in self.folders]  # noqa: PTH118
+
+
+def _content(file: bytes) -> bytes:
+    """The bytes of a file, by as few calls of the system as may be: at each, another thread may take the GIL."""
+    handle, parts = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0)), list[bytes]()
+    try:
+        while part := os.read(handle, _PIECE_BYTES if parts else _FIRST_BYTES):
+            parts.append(part)
+    finally:
+        os.close(handle)
+    return b"".join(parts)
 
 
 def _is_image(name: str) -> bool:

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import struct
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint
-from datamix.sources.long_work import num_cores
 from datamix.spec import LeafSpec
 
 if TYPE_CHECKING:
@@ -36,12 +32,8 @@ Fit = Literal["resize", "crop", "pad"]
 
 _GAP = 4  # libjpeg may shrink a JPEG to this many times what is asked for, much faster than Pillow
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow would start other programs for some others
-# Of fewer records, or such as take less time, threads of their own are not worth their start: small images take longer
-# in handing the interpreter over than in decoding.
-_SPREAD_RECORDS, _SPREAD_S = 64, 5e-5
+_PNG, _HEAD_BYTES, _SIZE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 33, struct.Struct(">II")  # of a PNG file's head
 _CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")  # how a part of a PNG file begins and ends
-# What Pillow and simplejpeg raise on damaged files, by the format.
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,31 +100,36 @@ class ImageFormat:
           DataError: The file is damaged, truncated or no image, or its pixels have no known range. The message does not
             say which file.
         """
-        if (plain := _plain_png(data)) is not None and plain.shape == out.shape:
-            out[...] = plain
-            return
-        with installed(), damage():
-            image = self._jpeg(data) if bytes(data[:3]) == b"\xff\xd8\xff" else None
+        try:
+            if data[:3] == b"\xff\xd8\xff":
+                image = self._jpeg(data)
+            elif (plain := _plain_png(data)) is not None and plain.shape == out.shape:
+                out[...] = plain
+                return
+            else:
+                image = None
             pixels = self._fitted(image or self._other(data)).tobytes()
             out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
+        except _damage() as error:  # written out: a context costs as much as a call that lets go of the GIL
+            raise _damaged(error) from error
 
     def _jpeg(self, data: bytes | memoryview) -> Image | None:
         """The image in a JPEG file, large enough to be fitted; None where simplejpeg has not its colours."""
-        import simplejpeg
-        from PIL import Image, ImageOps
-
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        library, decoder = pillow(), simplejpeg()
+        height, width, colours, _ = decoder.decode_jpeg_header(data)
         if colours not in ("Gray", "YCbCr", "RGB"):
             return None
-        if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:  # Pillow's bound as well
+        if library.MAX_IMAGE_PIXELS and height * width > 2 * library.MAX_IMAGE_PIXELS:  # Pillow's bound as well
             raise DataError(f"it has {width}×{height} pixels, more than are decoded")
-        header = Image.open(io.BytesIO(data), formats=_FORMATS) if b"Exif\0\0" in bytes(data[: 2**16]) else None
+        header = library.open(io.BytesIO(data), formats=_FORMATS) if b"Exif\0\0" in bytes(data[: 2**16]) else None
         orientation = header.getexif().get(0x0112, 1) if header else 1
         least = (self.height, self.width) if orientation not in (5, 6, 7, 8) else (self.width, self.height)
         colours = "GRAY" if self.mode == "L" else "RGB"
-        pixels = simplejpeg.decode_jpeg(data, colours, min_height=_GAP * least[0], min_width=_GAP * least[1])
-        image = Image.frombuffer(self.mode, pixels.shape[1::-1], pixels, "raw", self.mode, 0, 1)
+        pixels = decoder.decode_jpeg(data, colours, min_height=_GAP * least[0], min_width=_GAP * least[1])
+        image: Image = library.frombuffer(self.mode, pixels.shape[1::-1], pixels, "raw", self.mode, 0, 1)
         if orientation != 1:
+            from PIL import ImageOps
+
             image.getexif()[0x0112] = orientation
             ImageOps.exif_transpose(image, in_place=True)
         return image
@@ -153,14 +150,14 @@ class ImageFormat:
         return image.convert(self.mode)
 
     def _fitted(self, image: Image) -> Image:
-        from PIL import Image, ImageColor, ImageOps
+        size, filter_ = (self.width, self.height), pillow().Resampling.BILINEAR
+        if self.fit == "resize":
+            return image.resize(size, filter_)
+        from PIL import ImageColor, ImageOps
 
-        size, filter_ = (self.width, self.height), Image.Resampling.BILINEAR
         if self.fit == "crop":
             return ImageOps.fit(image, size, filter_)
-        if self.fit == "pad":
-            return ImageOps.pad(image, size, filter_, ImageColor.getcolor(self.background, self.mode))
-        return image.resize(size, filter_)
+        return ImageOps.pad(image, size, filter_, ImageColor.getcolor(self.background, self.mode))
 
 
 def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
@@ -169,22 +166,29 @@ def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
     OpenCV takes a fifth of Pillow's time for small ones, but prints what is wrong with damaged ones, and passes over
     what Pillow heeds. None for those and others, and where it is not installed.
     """
-    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n" or bytes(data[24:26]) not in (b"\x08\x00", b"\x08\x02") or not opencv():
+    if not _is_plain(bytes(data[:_HEAD_BYTES])) or (cv2 := opencv()) is None:
         return None
-    at, kind, view = 8, b"", memoryview(data)
+    at, kind, view, size = _HEAD_BYTES, b"", memoryview(data), len(data)
     while kind != b"IEND":
-        if at + 12 > len(data):
+        if at + 12 > size:
             return None
         length, kind = _CHUNK.unpack_from(data, at)
         end = at + 12 + length
-        is_whole = end <= len(data) and zlib.crc32(view[at + 4 : end - 4]) == _CRC.unpack_from(data, end - 4)[0]
+        is_whole = end <= size and zlib.crc32(view[at + 4 : end - 4]) == _CRC.unpack_from(data, end - 4)[0]
         if not is_whole or kind in (b"tRNS", b"eXIf", b"acTL"):  # transparency, orientation, frames
             return None
         at = end
-    pixels: np.ndarray | None = opencv().imdecode(np.frombuffer(data, np.uint8), -1)
+    pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), -1)
     if pixels is None:
         return None
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels[..., ::-1]
+
+
+@lru_cache(64)
+def _is_plain(head: bytes) -> bool:
+    """Whether a file that begins so is PNG of 8-bit grey or RGB; most of a dataset begin alike."""
+    is_png = head[:16] == _PNG and head[24:26] in (b"\x08\x00", b"\x08\x02")
+    return is_png and zlib.crc32(head[12:29]) == int.from_bytes(head[29:])
 
 
 @cache
@@ -195,6 +199,24 @@ def opencv() -> Any:
 
         return cv2
     return None
+
+
+@cache
+def pillow() -> Any:
+    """Pillow's module `Image`; an import statement would take a microsecond for each image."""
+    with installed():
+        from PIL import Image
+
+        return Image
+
+
+@cache
+def simplejpeg() -> Any:
+    """The module `simplejpeg`."""
+    with installed():
+        import simplejpeg as module
+
+        return module
 
 
 @contextlib.contextmanager
@@ -210,15 +232,25 @@ def installed() -> Iterator[None]:
 @contextlib.contextmanager
 def damage() -> Iterator[None]:
     """Say of a file that Pillow or simplejpeg refuses what is wrong with it."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         yield
-    except UnidentifiedImageError:
-        raise DataError("it is no image of a known format") from None
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"it is damaged, or no whole image: {reason or type(error).__name__}") from error
+    except _damage() as error:
+        raise _damaged(error) from error
+
+
+@cache
+def _damage() -> tuple[type[Exception], ...]:
+    """What Pillow and simplejpeg raise on damaged files, by the format."""
+    of_pillow: type[Exception] = pillow().DecompressionBombError
+    return (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error, of_pillow)
+
+
+def _damaged(error: Exception) -> DataError:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return DataError("it is no image of a known format")
+    return DataError(f"it is damaged, or no whole image: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 @contextlib.contextmanager
@@ -226,19 +258,21 @@ def read_error(place: str) -> Iterator[None]:
     """Say of what cannot be read where it lies."""
     try:
         yield
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{place} cannot be read: {error.strerror or error}") from error
+    except (DataError, OSError) as error:
+        raise unreadable(place, error) from error
+
+
+def unreadable(place: str, error: DataError | OSError) -> DataError:
+    """What `read_error` says."""
+    what = f": {error}" if isinstance(error, DataError) else f" cannot be read: {error.strerror or error}"
+    return DataError(f"{place}{what}")
 
 
 def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
     """The smallest and largest sizes of images, in words; those that cannot be read do not count."""
-    with installed():
-        from PIL import Image
     sizes = []
     for file in files:
-        with contextlib.suppress(DataError), damage(), Image.open(file, formats=_FORMATS) as image:
+        with contextlib.suppress(DataError), damage(), pillow().open(file, formats=_FORMATS) as image:
             sizes.append(image.size)
     if not sizes:
         return "not to be read"
@@ -256,46 +290,15 @@ def image_format(images: Iterable[str | IO[bytes]], *, height: int | None, width
 
 def image_size(data: bytes) -> tuple[int, int, str]:
     """The height, the width and Pillow's mode of an image, which is not decoded for it."""
-    with installed(), damage():
-        from PIL import Image
-
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
-            height, width = image.size if turned else image.size[::-1]
-            return height, width, image.mode
+    with damage(), pillow().open(io.BytesIO(data), formats=_FORMATS) as image:
+        turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
+        height, width = image.size if turned else image.size[::-1]
+        return height, width, image.mode
 
 
-def spread(count: int, fill: Callable[[int], None]) -> None:
-    """Fill rows by their numbers, many of them on all cores; none is being written any more when it returns or raises.
-
-    Raises:
-      DataError: The first row that cannot be filled raises it.
-    """
-    begun, first = time.perf_counter(), count if count < _SPREAD_RECORDS else _SPREAD_RECORDS // 8
-    _fill(range(first), fill)
-    if time.perf_counter() - begun < first * _SPREAD_S:
-        return _fill(range(first, count), fill)
-    step = max(8, count // (8 * num_cores()))
-    parts = [_pool().submit(_fill, range(count)[start : start + step], fill) for start in range(first, count, step)]
-    try:
-        for part in parts:
-            part.result()
-    finally:
-        for part in parts:
-            part.cancel()
-        wait(parts)
-    return None
-
-
-def _fill(rows: range, fill: Callable[[int], None]) -> None:
-    for row in rows:
-        fill(row)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads that decode, as many as there are cores, whoever asks."""
-    return ThreadPoolExecutor(num_cores(), "datamix-images")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
+def pixels_of(data: bytes) -> tuple[int, int]:
+    """The height and the width of an image; PNG says them at its beginning, which takes a fiftieth of the time."""
+    if data[:16] == _PNG and len(data) >= _HEAD_BYTES:
+        width, height = _SIZE.unpack_from(data, 16)
+        return height, width
+    return image_size(data)[:2]

@@ -18,8 +18,9 @@ import numpy as np
 from datamix.errors import ConfigError, DataError
 from datamix.sources.base import read_leaf
 from datamix.sources.cache import CachePlace, cache_directory, stamp
+from datamix.sources.decoding import decode_images
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error, spread
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error
 from datamix.sources.long_work import progress_bar
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import sizes_of
@@ -154,32 +155,37 @@ class WebDataset:
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         for leaf, rows in out.items():
-            if self.kinds[leaf] == "cls":
+            if isinstance(kind := self.kinds[leaf], ImageFormat):
+                self._decode(leaf, kind, indices.tolist(), rows)
+            elif kind == "cls":
                 rows[...] = self.members[leaf][indices, 0]
             else:
-                spread(len(indices), partial(self._fill, leaf, indices, rows))
+                for row, record in zip(rows, indices.tolist(), strict=True):
+                    self._fill(leaf, record, row)
 
     def content(self, leaf: str, record: int) -> bytes:
         """The content of a member of a record of all splits; DataError where the file has changed since."""
+        with read_error(self._place(record)):
+            return self._content(leaf, record)
+
+    def _content(self, leaf: str, record: int) -> bytes:
         number = self._number(record)
         offset, size = self.members[leaf][record].tolist()
-        with read_error(self._place(record)), self.files[number].open("rb", buffering=0) as file:
+        with self.files[number].open("rb", buffering=0) as file:
             if stamp(os.fstat(file.fileno())) != self.stamps[number]:
                 raise DataError("the tar file has changed since it was indexed; start again")
             return os.pread(file.fileno(), size, offset)
 
-    def _fill(self, leaf: str, records: np.ndarray, rows: np.ndarray, row: int) -> None:
-        record, kind = records[row], self.kinds[leaf]
-        if isinstance(kind, ImageFormat):
-            content = self.content(leaf, record)
-            with read_error(self._place(record)):
-                return kind.decode(content, rows[row])
+    def _decode(self, leaf: str, form: ImageFormat, records: Sequence[int], rows: np.ndarray) -> None:
+        content, place = partial(self._content, leaf), self._place
+        decode_images(form, lambda row: content(records[row]), lambda row: place(records[row]), rows)
+
+    def _fill(self, leaf: str, record: int, row: np.ndarray) -> None:
         array = self._array(leaf, record)
-        if (array.shape, array.dtype) != (rows.shape[1:], rows.dtype):
+        if (array.shape, array.dtype) != (row.shape, row.dtype):
             text = f"{leaf} is {array.dtype} {list(array.shape)}, but {self.spec[leaf]} in the first sample"
             raise DataError(f"{self._place(record)}: {text}")
-        rows[row] = array
-        return None
+        row[...] = array
 
     def _array(self, leaf: str, record: int) -> np.ndarray:
         try:

@@ -260,6 +260,8 @@ def test_a_missing_library_is_the_installation(library, monkeypatch):
     for name in [each for each in sys.modules if each.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
+    for known in (images.pillow, images.simplejpeg):
+        known.cache_clear()
     with pytest.raises(
         InstallationError,
         match=rf"images are read with Pillow and simplejpeg \(.*{library}.*\): pip install .*\[images\]",

@@ -1,7 +1,6 @@
 """Decoding the records of a prepared TFDS dataset, on all cores.
 
-Decoding a small image holds the GIL nearly all the time, so that threads are no faster than one; processes are. A
-helper is a new Python process, not a fork: it reads ranges of records from its standard input and answers with bytes.
+Decoding a small image holds the GIL nearly all the time, so that threads are no faster than one; helpers are.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ import json
 import logging
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from datamix.errors import DataError
+from datamix.sources.helpers import Helper, serve
 from datamix.sources.long_work import num_cores
 from datamix.spec import Arrays
 
@@ -98,66 +96,37 @@ class TfdsReader:
                 raise DamageError(f"an image: {error}") from error
 
 
-class Helper:
+class HelpedReader:
     """A reader in a process of its own; where that fails, this process reads, and says what is wrong."""
 
     def __init__(self, reader: TfdsReader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
-        self._reader, self.lost = reader, False
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import help_out; help_out()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        with contextlib.suppress(OSError):
-            self._tell([reader.directory, reader.file_format, spec])
+        self._reader, self.helper = reader, Helper(__name__)
+        self.helper.ask(_line([reader.directory, reader.file_format, spec]), ())
 
     def fill(self, part: FilePart, start: int, arrays: Arrays) -> None:
-        try:
-            if not self.lost:
-                self._tell([*part, start, len(next(iter(arrays.values())))])
-                self.lost = not all(self._fetch(array) for array in arrays.values())
-        except OSError:
-            self.lost = True
-        if self.lost:
+        if not self.helper.ask(_line([*part, start, len(next(iter(arrays.values())))]), arrays.values()):
             self._reader.fill(part, start, arrays)
 
-    def _tell(self, message: list[Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        self._process.stdin.flush()
 
-    def _fetch(self, array: np.ndarray) -> bool:
-        assert self._process.stdout is not None
-        content = self._process.stdout.read(array.nbytes)
-        if len(content) < array.nbytes:
-            return False
-        array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
-        return True
-
-    def __enter__(self) -> Helper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+def _line(message: list[Any]) -> list[bytes]:
+    return [json.dumps(message).encode(), b"\n"]
 
 
 def help_out() -> None:
     """The main function of a helper: it answers ranges of records, a line each, with the bytes of their leaves."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # so that nothing printed gets among them
-    directory, file_format, spec = json.loads(sys.stdin.readline())
+    serve(_answers)
+
+
+def _answers(requests: IO[bytes]) -> Iterator[bytes | None]:
+    directory, file_format, spec = json.loads(requests.readline())
     reader = TfdsReader(directory, file_format)
-    for line in sys.stdin:
+    for line in requests:
         *part, start, count = json.loads(line)
         arrays = {leaf: np.empty((count, *shape), dtype) for leaf, (shape, dtype) in spec.items()}
         reader.fill(FilePart(*part), start, arrays)
-        for array in arrays.values():
-            answers.write(array.tobytes())
-        answers.flush()
+        yield from (array.tobytes() for array in arrays.values())
+        yield None
 
 
 def instruction(part: FilePart) -> Any:
@@ -191,7 +160,7 @@ def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard:
         chunks += [(part, start, done + start, min(CHUNK_RECORDS, size - start)) for start in starts]
         done += size
     num_workers = min(num_cores(), _MAX_WORKERS)
-    readers: SimpleQueue[TfdsReader | Helper] = SimpleQueue()
+    readers: SimpleQueue[TfdsReader | HelpedReader] = SimpleQueue()
     readers.put(reader)
     with contextlib.ExitStack() as stack:
         # Resizing lets go of the GIL, so that threads do.
@@ -201,7 +170,9 @@ def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard:
         elif done >= HELPED_RECORDS:
             with contextlib.suppress(OSError):  # no process can be had: this one does it alone
                 for _ in range(num_workers - 1):
-                    readers.put(stack.enter_context(Helper(reader, arrays)))
+                    helped = HelpedReader(reader, arrays)
+                    stack.callback(helped.helper.close)
+                    readers.put(helped)
 
         def fill(part: FilePart, start: int, at: int, count: int) -> int:
             free = readers.get()

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+from datamix.sources import helpers
 from datamix.sources.tfds import decode
 from datamix.sources.tfds.decode import FilePart, TfdsReader, assign, instruction, without_advice
 
@@ -61,20 +62,20 @@ def test_helpers_read_the_same(reader, fashion, monkeypatch):
     monkeypatch.setattr(decode, "HELPED_RECORDS", 0)
     monkeypatch.setattr(decode, "num_cores", lambda: 2)
     monkeypatch.setattr(decode, "CHUNK_RECORDS", 37)
-    has_helped, fill, helper_fill = threading.Event(), TfdsReader.fill, decode.Helper.fill
+    has_helped, fill, helped_fill = threading.Event(), TfdsReader.fill, decode.HelpedReader.fill
     lost = []
 
     def fill_later(reader, *chunk):
         assert has_helped.wait(60)  # leave the work to the helper
         fill(reader, *chunk)
 
-    def help_first(helper, *chunk):
-        helper_fill(helper, *chunk)
-        lost.append(helper.lost)
+    def help_first(helped, *chunk):
+        helped_fill(helped, *chunk)
+        lost.append(helped.helper.is_lost)
         has_helped.set()
 
     monkeypatch.setattr(TfdsReader, "fill", fill_later)
-    monkeypatch.setattr(decode.Helper, "fill", help_first)
+    monkeypatch.setattr(decode.HelpedReader, "fill", help_first)
     assert_are_the_parts(decoded(reader)[0], fashion)
     assert set(lost) == {False}
 
@@ -82,7 +83,7 @@ def test_helpers_read_the_same(reader, fashion, monkeypatch):
 def test_a_helper_that_ends_is_done_without(reader, fashion, monkeypatch):
     monkeypatch.setattr(decode, "HELPED_RECORDS", 0)
     monkeypatch.setattr(decode, "num_cores", lambda: 3)
-    monkeypatch.setattr(decode.sys, "executable", shutil.which("true"))
+    monkeypatch.setattr(helpers.sys, "executable", shutil.which("true"))
     assert_are_the_parts(decoded(reader)[0], fashion)
 
 
