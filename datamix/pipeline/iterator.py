@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
@@ -27,7 +27,7 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
 from datamix.pipeline.program import Compiled, Program, compiled_chunk, locate_span
 from datamix.pipeline.readers.fed import Fed, Stagings, staged_bytes
-from datamix.pipeline.readers.host import HostReader, Metrics, Reading
+from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Rows
 from datamix.pipeline.state import State
 from datamix.pipeline.tokens import object_of
 from datamix.spec import Batch, FlatRows, bytes_of
@@ -129,14 +129,14 @@ class _Chunk:
       step: The number of the first batch.
       span: The located records of these batches and others.
       first: The row of the span at which they begin.
-      reading: Those of the records that are read on the host; None where all are resident.
+      reading: Those of the records that are read into staging rows; None where there are none.
     """
 
     program: Program
     step: int
     span: Located
     first: int
-    reading: Reading | None
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -172,6 +172,7 @@ class BatchIterator(Iterator[Batch]):
     _ahead: tuple[_Chunk, FlatRows] | None = None  # also of an iterator that is refused before it has any
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
+    _is_staged = False  # whether records are read into staging rows: those in memory are looked at where they lie
     _ready = _Ready(-1)
     _reported: Totals | None = None
 
@@ -201,6 +202,7 @@ class BatchIterator(Iterator[Batch]):
             host.add_user(self)
             self._num_read = _rows_read(compiled.program, num_rows, stride)
             record_bytes = staged_bytes(host, self._device)
+            self._is_staged = record_bytes > 0
             chunk_bytes = max(self._program.num_steps * self._num_read * record_bytes, 1)
             self._num_staged = min(max(host.prefetch_bytes // chunk_bytes, 2), _NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
@@ -303,15 +305,20 @@ class BatchIterator(Iterator[Batch]):
         self._computed += program.num_steps * self._stride
         if self._computed == self._span_end and self._is_unfinished():
             self._next_span = self._locate()  # beside the chunks that are on their way
-        reading = None
-        if self._host is not None:
-            rows = partial(rows_of, self._span, first, program, self._begins(step, program), self._num_rows(step))
-            reading = self._host.start(rows, self._stagings_of(program).take(), self._metrics)
-        return _Chunk(program, step, self._span, first, reading)
+        chunk = _Chunk(program, step, self._span, first)
+        if self._is_staged and self._host is not None:
+            into = self._stagings_of(program).take()
+            return replace(chunk, reading=self._host.start(partial(self._rows_of, chunk), into, self._metrics))
+        return chunk
+
+    def _rows_of(self, chunk: _Chunk) -> Rows:
+        """Source and record of the rows of a chunk; none past the end of the mix."""
+        begins = self._begins(chunk.step, chunk.program)
+        return rows_of(chunk.span, chunk.first, chunk.program, begins, self._num_rows(chunk.step))
 
     def _read_ahead(self) -> None:
         """Have the records of as many chunks read as may be in memory."""
-        if self._host is not None:
+        if self._is_staged:
             while len(self._chunks) + (self._ahead is not None) < self._num_staged and self._is_unfinished():
                 self._chunks.append(self._next_chunk())
 
@@ -322,6 +329,8 @@ class BatchIterator(Iterator[Batch]):
         if chunk.reading is not None and self._host is not None:
             self._host.wait(chunk.reading, self._metrics)
             reader = self._stagings_of(program).on_device(chunk.reading.into)
+        elif self._host is not None:
+            reader = self._stagings_of(program).in_place
         begins = self._begins(chunk.step, program)
         words = _words(chunk.first), None if begins is None else _words(begins)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
@@ -418,6 +427,8 @@ class BatchIterator(Iterator[Batch]):
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
             self._compute_ahead()  # its records may have come meanwhile
+        elif self._host is not None:
+            self._host.note_in_place(self._rows_of(chunk)[0], self._metrics)
         self._metrics.num_records += (count := chunk.program.num_steps) * chunk.program.num_rows
         count = min(count, self._left(step) or count)
         last = step + (count - 1) * self._stride
@@ -431,7 +442,7 @@ class BatchIterator(Iterator[Batch]):
     def _compute_ahead(self) -> None:
         """Set the next chunk going, if nothing has to be waited for."""
         next_one = self._chunks[0].reading if self._chunks else None
-        is_there = self._is_unfinished() if self._host is None else next_one is not None and next_one.is_there
+        is_there = next_one is not None and next_one.is_there if self._is_staged else self._is_unfinished()
         if is_there and self._ahead is None:
             self._ahead = self._compute()
 
@@ -537,7 +548,7 @@ def _words(numbers: int | tuple[int, ...]) -> jax.Array:
 
 def rows_of(
     span: Located, first: int, program: Program, begins: Sequence[int] | np.ndarray | None, num_rows: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Rows:
     """Source and record of the rows of a chunk, `compute_chunk` on the host; none past the end of the mix."""
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)

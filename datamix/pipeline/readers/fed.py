@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -219,8 +220,15 @@ class Stagings:
         """Take memory back that no thread writes to and no call reads any more."""
         self._free.append(staging)
 
+    @cached_property
+    def in_place(self) -> RowsReader:
+        """The reader of records of which none is read into staging rows."""
+        return self.on_device(self.take())
+
     def read(self, source: np.ndarray, record: np.ndarray) -> RowsReader:
         """The reader of some records, when they are read; see `HostReader.read`."""
+        if not any(self._specs):
+            return self.in_place
         return self.on_device(self._host.read(source, record, self._capacity, self._specs))
 
     def on_device(self, staging: Staging) -> RowsReader:

@@ -372,13 +372,7 @@ class HostReader:
         """Give each record its row in the staging, and have them read in pieces."""
         try:
             source, record = rows() if callable(rows) else rows
-            if any(reading.into.rows):
-                tasks = self._tasks(reading, source, record)
-            else:  # each record is looked at where it lies
-                tasks, counts = [], np.bincount(source, minlength=len(self.names)) * self.is_fed
-                for number in np.flatnonzero(counts).tolist():
-                    self._note(metrics, number, int(counts[number]), 0.0)
-            if not tasks:
+            if not (tasks := self._tasks(reading, source, record)):
                 reading.finish()
             for task in tasks[1:]:
                 self._submit(self._run, reading, task, metrics)
@@ -434,6 +428,16 @@ class HostReader:
                 return
             self._note(metrics, source, len(records), time.perf_counter() - begun)
             reading.finish(source)
+
+    def note_in_place(self, source: np.ndarray, metrics: Metrics) -> None:
+        """Count records that were looked at where they lie.
+
+        Args:
+          source: The source of each, unsigned [count]; those of resident ones do not count.
+        """
+        counts = np.bincount(source, minlength=len(self.names)) * self.is_fed
+        for number in np.flatnonzero(counts).tolist():
+            self._note(metrics, number, int(counts[number]), 0.0)
 
     def _note(self, metrics: Metrics, source: int, count: int, seconds: float) -> None:
         """Note how long some records of a source took."""
