@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias, cast
@@ -21,6 +21,8 @@ from datamix.sources.selected import Selected
 from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
+
+_CHECKED_BYTES = 2**26  # of labels, up to which all of them are checked before they are looked at where they lie
 
 LabelKind: TypeAlias = Literal["class", "number", "vector", "none"]
 """What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing."""
@@ -188,11 +190,17 @@ class OpenSource:
         self._check_labels(arrays)
         return arrays
 
-    @property
+    @cached_property
     def in_memory(self) -> Arrays:
-        """The arrays in memory in which records lie, by leaf; without labels, which are checked when they are taken."""
-        arrays: Arrays = getattr(self.source, "in_memory", {})
-        return {leaf: values[: self.num_records] for leaf, values in arrays.items() if leaf != "label"}
+        """The arrays in which records lie, by leaf; of labels, such as are all what they should be."""
+        known: Arrays = getattr(self.source, "in_memory", {})
+        arrays = {leaf: values[: self.num_records] for leaf, values in known.items()}
+        if (labels := arrays.pop("label", None)) is not None and labels.nbytes <= _CHECKED_BYTES:
+            labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+            with suppress(DataError):  # which is told when such a label is taken
+                self._check_labels({"label": labels})
+                arrays["label"] = labels
+        return arrays
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """See `datamix.sources.base.Source`."""

@@ -64,10 +64,12 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     record_bytes = bytes_of(pipeline.spec)
     with contextlib.closing(pipeline.iterator()) as iterator:
         seconds_of = _measured(_tasks(pipeline, iterator), seconds)
-    computed = max(seconds_of["computed"], seconds_of["gather"])
+    computed, fed = max(seconds_of["computed"], seconds_of["gather"]), iterator.metrics()
+    if fed["window_fill"] is None:  # records are looked at where they lie
+        seconds_of["read"] = 0.0
     parts = {
         "plan": seconds_of["plan"],
-        **({"read": seconds_of["read"]} if "host" in pipeline.placements.values() else {}),
+        **({"read": seconds_of["read"]} if seconds_of["read"] else {}),
         "gather": seconds_of["gather"],
         "operators": computed - seconds_of["gather"],
         "output": max(seconds_of["loop"] - seconds_of["plan"] - seconds_of["read"] - computed, 0),
@@ -84,7 +86,6 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
         "share_of_fill": seconds_of["fill"] / seconds_of["loop"],
         "ns_per_sample": {part: time_s * 1e9 for part, time_s in parts.items()},
     }
-    fed = iterator.metrics()
     measured["fed"] = {key: fed[key] for key in ("waited_s", "window_fill", "last_source", "read_s")}
     measured["fed"]["bytes_per_s"] = fed["bytes_per_record"] * rate
     report = report_of_whole_mix(built, pipeline.spec, pipeline.statistics)
@@ -105,11 +106,14 @@ def _print_fed(out: Console, pipeline: Pipeline, fed: Mapping[str, Any]) -> None
     if "host" not in pipeline.placements.values():
         return
     placements = ", ".join(f"{name} {placement}" for name, placement in pipeline.placements.items())
-    fill = "–" if fed["window_fill"] is None else percent(fed["window_fill"])
-    last = f"; last to arrive: {fed['last_source']}" if fed["last_source"] else ""
-    read = f"{fed['bytes_per_s'] / 1e9:.2f} GB/s; {fed['waited_s']:.2f} s waited for data"
     out.print(f"Placement: {placements}.")
-    out.print(f"Read on the host: {read}; there when asked for: {fill} of the times{last}.")
+    read = f"Read on the host: {fed['bytes_per_s'] / 1e9:.2f} GB/s"
+    if fed["window_fill"] is None:
+        out.print(f"{read}, where the records lie.")
+        return
+    last = f"; last to arrive: {fed['last_source']}" if fed["last_source"] else ""
+    there = f"there when asked for: {percent(fed['window_fill'])} of the times{last}"
+    out.print(f"{read}; {fed['waited_s']:.2f} s waited for data; {there}.")
 
 
 def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, Callable[[], object]]]:

@@ -330,7 +330,7 @@ class BatchIterator(Iterator[Batch]):
             self._host.wait(chunk.reading, self._metrics)
             reader = self._stagings_of(program).on_device(chunk.reading.into)
         elif self._host is not None:
-            reader = self._stagings_of(program).in_place
+            reader = self._stagings_of(program).in_place()
         begins = self._begins(chunk.step, program)
         words = _words(chunk.first), None if begins is None else _words(begins)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):

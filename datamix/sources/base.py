@@ -10,7 +10,7 @@ import numpy as np
 
 from datamix import registry
 from datamix.errors import DataError
-from datamix.sources.mapped import after_read, before_read, mapping_of
+from datamix.sources.mapped import after_read, before_read
 from datamix.spec import Arrays, Spec, bytes_of
 
 _CHUNK_BYTES, _CHUNK_RECORDS = 2**22, 1024
@@ -33,7 +33,8 @@ class Source(Protocol):
     by `places(indices)`; hand out statistics of all its records that it has kept, by `statistics()`; and do ahead what
     its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much. Where its
     records are of tokens, it may say how many each has, by `lengths()`, and as `tokenizer_digest` what made them. Where
-    records lie in memory, one after the other, `in_memory` may give these arrays, by leaf; a CPU then reads them there.
+    records lie one after the other in memory or mapped files, `in_memory` may give these arrays, by leaf; a CPU then
+    reads them there.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …
@@ -98,10 +99,8 @@ class TakeFromRead:
 
     @property
     def in_memory(self) -> Arrays:
-        """The arrays in which `take` looks records up, of leaves for which they are no mapped files."""
-        if type(self).take is not TakeFromRead.take:
-            return {}
-        return {leaf: values for leaf, values in self._read_once.items() if mapping_of(values) is None}
+        """The arrays in which `take` looks records up."""
+        return self._read_once if type(self).take is TakeFromRead.take else {}
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         """Write some records into arrays; see `Source.take`."""

@@ -41,12 +41,15 @@ def test_the_limit_leaves_the_first_records(source: Any, limit: int | None, labe
     check_source(limited)
 
 
-def test_what_lies_in_memory_is_what_is_used_but_for_labels() -> None:
-    source = opened(MemoryArrays({"x": np.arange(5), "label": np.arange(5)}), limit=3)
-    assert {leaf: values.tolist() for leaf, values in source.in_memory.items()} == {"x": [0, 1, 2]}
+def test_what_lies_in_memory_is_what_is_used() -> None:
+    arrays = MemoryArrays({"x": np.arange(5), "label": np.arange(5)[:, np.newaxis]})
+    source = opened(arrays, limit=3)
+    assert {leaf: values.tolist() for leaf, values in source.in_memory.items()} == {"x": [0, 1, 2], "label": [0, 1, 2]}
     out = {"label": np.zeros(2, np.int64)}
     source.take(np.array([2, 0]), out)
     assert out["label"].tolist() == [2, 0]
+    assert list(opened(arrays, limit=3, label="class", chosen_num_classes=3).in_memory) == ["x", "label"]
+    assert list(opened(arrays, label="class", chosen_num_classes=3).in_memory) == ["x"]  # one is none: when it is taken
     assert opened(LISTED).in_memory == {}
 
 

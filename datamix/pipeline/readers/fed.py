@@ -166,7 +166,7 @@ def views(host: HostReader, device: jax.Device) -> Views:
     if (known := host.views.get(device)) is None:
         flat = [
             {leaf: {i: xla.flat_view(values, device) for i, values in each.items()} for leaf, each in leaves.items()}
-            for leaves in host.in_memory
+            for leaves in host.in_place
         ]
         known = host.views[device] = tuple(
             {
@@ -220,19 +220,27 @@ class Stagings:
         """Take memory back that no thread writes to and no call reads any more."""
         self._free.append(staging)
 
-    @cached_property
     def in_place(self) -> RowsReader:
         """The reader of records of which none is read into staging rows."""
-        return self.on_device(self.take())
+        return self.on_device(self._unstaged)
+
+    @cached_property
+    def _unstaged(self) -> Staging:
+        return self.take()
 
     def read(self, source: np.ndarray, record: np.ndarray) -> RowsReader:
         """The reader of some records, when they are read; see `HostReader.read`."""
         if not any(self._specs):
-            return self.in_place
+            return self.in_place()
         return self.on_device(self._host.read(source, record, self._capacity, self._specs))
 
     def on_device(self, staging: Staging) -> RowsReader:
-        """The reader of what was read; on CPU it looks at the same memory."""
+        """The reader of what was read, or lies in place; on CPU it looks at the same memory.
+
+        Raises:
+          DataError: A file in which records lie in place was cut short.
+        """
+        self._host.check_in_place()
         staged: RowsReader | None = staging.on_device
         if staged is None:
             rows = tuple(

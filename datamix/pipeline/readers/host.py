@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import os
 import threading
 import time
@@ -24,9 +25,10 @@ from datamix.errors import DataError, of_source
 from datamix.pipeline import xla
 from datamix.pipeline.tokens import token_of
 from datamix.sources.base import Source
+from datamix.sources.mapped import before_read, mapping_of
 from datamix.sources.narrowing import beyond, mend, what_is_lost
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
-from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
+from datamix.spec import Arrays, Spec, bytes_of
 
 PREFETCH_BYTES = 256 * 2**20
 # The shortest and the longest task of a thread, in seconds; a task costs 50 µs in which no other thread runs Python.
@@ -35,7 +37,9 @@ _TASK_S = (1e-3, 0.1)
 _SLOW_S = 1e-8
 _SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
 _STALL_S = 0.5
-_MOST_IN_MEMORY = 8  # sources of a group whose records are looked at where they lie: each record is looked for in all
+# Records are looked at where they lie of so many sources of a group, as each is looked for in all; of files up to so
+# many bytes together, whose pages stay mapped; and of leaves up to so many bytes in a copy, as they are stored.
+_MOST_IN_PLACE, MAPPED_BYTES, COPIED_BYTES = 8, 2**30, 2**26
 _log = logging.getLogger("datamix")
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -171,13 +175,13 @@ class HostReader:
       fed: The names of the sources that are read on the host.
       threads: The number of threads; None for `default_threads`.
       prefetch_bytes: The most bytes of records that an iterator has read ahead.
-      in_place: Whether records in memory may be looked at where they lie.
+      in_place: Whether records in memory, or in mapped files, may be looked at where they lie.
 
     Attributes:
       specs: The spec of the fed records of each storage group; empty where there are none.
       is_fed: Whether each source is read here, bool [num_sources].
-      in_memory: For each storage group, of leaves that need not be read, leaf name to the array of each fed source.
-      views: What devices look at of `in_memory`, by device; see `readers.fed.views`.
+      in_place: For each storage group, of leaves that need not be read, leaf name to the array of each fed source.
+      views: What devices look at of `in_place`, by device; see `readers.fed.views`.
       token: The number by which compiled programs know this reader.
     """
 
@@ -223,25 +227,58 @@ class HostReader:
         self.token = token_of(self)
         for source in np.flatnonzero(self.is_fed).tolist():
             self._open(source)
-        self.in_memory = [self._in_memory(members) if in_place else {} for members in groups]
+        self.in_place = [self._in_place(members) if in_place else {} for members in groups]
+        self._mapped = self._bounded_mappings()
 
     @property
     def record_bytes(self) -> int:
         """Bytes of one staging row of all groups."""
         return sum(bytes_of(spec) for spec in self.specs)
 
-    def _in_memory(self, members: Sequence[int]) -> dict[str, dict[int, np.ndarray]]:
-        """The arrays of a storage group's fed sources in memory, of leaves for which all of them have such."""
+    def _in_place(self, members: Sequence[int]) -> dict[str, dict[int, np.ndarray]]:
+        """The arrays in which records of a storage group's fed sources lie, of leaves for which all have such."""
         fed = [member for member in members if self.is_fed[member]]
         arrays: dict[int, Arrays] = {member: getattr(self._sources[member], "in_memory", {}) for member in fed}
-        if not 0 < len(fed) <= _MOST_IN_MEMORY:
-            return {}
-        return {
-            leaf: {member: arrays[member][leaf] for member in fed}
-            for leaf, part in self._stored[fed[0]].items()
+        in_place: dict[str, dict[int, np.ndarray]] = {}
+        if not 0 < len(fed) <= _MOST_IN_PLACE:
+            return in_place
+        for leaf, part in self._stored[fed[0]].items():
             # Of floats, those that are NaN are told, so that they have to be looked at here.
-            if np.dtype(part.dtype).kind in "biu" and all(_may_lie(arrays[member].get(leaf), part) for member in fed)
-        }
+            if np.dtype(part.dtype).kind in "biu":
+                lying = {member: _lying(arrays[member].get(leaf), np.dtype(part.dtype)) for member in fed}
+                if all(values is not None for values in lying.values()):
+                    in_place[leaf] = {member: values for member, values in lying.items() if values is not None}
+        return in_place
+
+    def _bounded_mappings(self) -> list[tuple[int, np.ndarray]]:
+        """The source and the array of what is looked at in mapped files; of too many bytes together, none is."""
+        mapped: list[tuple[int, np.ndarray]] = []
+        sizes: dict[mmap.mmap, int] = {}
+        for arrays in (arrays for leaves in self.in_place for arrays in leaves.values()):
+            for member, values in arrays.items():
+                if (mapping := mapping_of(values)) is not None:
+                    mapped.append((member, values))
+                    sizes[mapping] = len(mapping)
+        if sum(sizes.values()) <= MAPPED_BYTES:
+            return mapped
+        left = {id(values) for _, values in mapped}
+        self.in_place = [
+            {leaf: arrays for leaf, arrays in leaves.items() if left.isdisjoint(map(id, arrays.values()))}
+            for leaves in self.in_place
+        ]
+        return []
+
+    def check_in_place(self) -> None:
+        """Check that no file that is looked at in place was cut short: beyond its end, the process would be killed.
+
+        Raises:
+          DataError: One was.
+        """
+        for source, values in self._mapped:
+            try:
+                before_read(values, 1, 1)
+            except DataError as error:
+                raise DataError(of_source(self.names[source], str(error))) from error
 
     def _open(self, source: int) -> None:
         """Read a first record: missing data is told here, and what is decoded when first used is, in one thread.
@@ -542,15 +579,14 @@ class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
         return len(self._names)
 
 
-def _may_lie(values: np.ndarray | None, stored: LeafSpec) -> bool:
-    """Whether records may be looked at where they lie: as they are stored, at places that 32 bits can tell."""
-    return (
-        values is not None
-        and values.dtype == np.dtype(stored.dtype)
-        and values.flags.c_contiguous
-        and values.flags.aligned
-        and 0 < values.size < 2**32 - xla.ALIGNMENT
-    )
+def _lying(values: np.ndarray | None, dtype: np.dtype) -> np.ndarray | None:
+    """The array in which records lie as they are stored, at places that 32 bits can tell, or a copy of a small one."""
+    if values is None or not 0 < values.size < 2**32 - xla.ALIGNMENT:
+        return None
+    if values.dtype == dtype and values.flags.c_contiguous and values.flags.aligned:
+        return values
+    is_copied = values.nbytes <= COPIED_BYTES and values.dtype.kind in "biu" and beyond(values, dtype) is None
+    return np.ascontiguousarray(values, dtype) if is_copied else None
 
 
 def _key(request: Rows) -> bytes:

@@ -103,6 +103,11 @@ class Tfds(TakeFromRead):
         """All records, memory-mapped; decoded first where the cache does not hold them."""
         return self._slot.load(self._decode).arrays if self._is_cached else self._decode()[0]
 
+    @property
+    def in_memory(self) -> Arrays:
+        """The mapped arrays of the cache, where it holds the records."""
+        return self._read_once if self._is_cached else {}
+
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         if self._is_cached:
             super().take(indices, out)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +20,9 @@ from hypothesis import strategies as st
 import datamix
 from datamix.errors import ConfigError, DataError
 from datamix.operators import to_float
+from datamix.pipeline.readers import host
 from datamix.pipeline.readers.fed import Fed, failures_named
-from datamix.sources.arrays import MemoryArrays
+from datamix.sources.arrays import MemoryArrays, arrays
 from datamix.spec import Arrays
 from datamix.testing import registered, traces
 
@@ -220,6 +224,43 @@ def test_what_lies_otherwise_in_memory_is_read() -> None:
     _Counted.count = 0
     _assert_equal(next(fed.iterator()), datamix.mix(mixed, batch_size=8, shuffle="none", stop="forever")[0])
     assert _Counted.count > 0
+
+
+@pytest.mark.parametrize("is_bounded", [False, True])
+def test_mapped_files_are_looked_at_where_they_lie_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_bounded: bool
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (60, 8), np.uint8)
+    np.save(tmp_path / "x.npy", values)
+    np.save(tmp_path / "label.npy", np.arange(60) % 3)
+    sources = {"a": arrays(files={"x": str(tmp_path / "x.npy"), "label": str(tmp_path / "label.npy")})}
+    if is_bounded:
+        monkeypatch.setattr(host, "MAPPED_BYTES", 100)
+    fed = datamix.mix(sources, batch_size=8, placement="host", stop="forever")
+    resident = datamix.mix(sources, batch_size=8, placement="device", stop="forever")
+    iterator = fed.iterator()
+    for step in range(12):
+        _assert_equal(next(iterator), resident[step])
+    assert (iterator.metrics()["window_fill"] is None) != is_bounded  # nobody waits for what is not read
+    os.truncate(tmp_path / "x.npy", 300)
+    with pytest.raises(DataError, match=r"^source 'a': .*x\.npy has been cut short to 300 of 608 bytes"):
+        deque(iterator, maxlen=0)
+    with pytest.raises(DataError, match=r"^source 'a': .*x\.npy has been cut short to 300 of 608 bytes"):
+        fed[3]
+
+
+def test_labels_of_another_dtype_are_looked_at_in_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"x": np.zeros((40, 4), np.uint8), "label": np.arange(40)}
+    wide = {"x": np.zeros((40, 4), np.uint8), "label": np.where(np.arange(40) == 33, 2**40, 1)}
+    for small in (True, False):
+        monkeypatch.setattr(host, "COPIED_BYTES", 2**20 if small else 0)
+        fed = datamix.mix({"a": data}, batch_size=8, placement="host", shuffle="none", labels="keep")
+        iterator = fed.iterator()
+        assert [batch["label"].tolist() for batch in iterator] == np.arange(40).reshape(5, 8).tolist()
+        assert (iterator.metrics()["window_fill"] is None) == small
+    fed = datamix.mix({"a": wide}, batch_size=8, placement="host", shuffle="none", labels="keep")
+    with pytest.raises(DataError, match="1099511627776"):  # when it is taken
+        deque(fed.iterator(), maxlen=0)
 
 
 def test_labels_in_memory_are_checked() -> None:

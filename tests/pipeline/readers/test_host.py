@@ -170,7 +170,8 @@ def test_ctrl_c_while_waiting_skips_nothing(
 
 
 def test_threads_end_with_the_last_iterator() -> None:
-    pipeline = datamix.mix({"a": {"label": np.arange(600)}}, batch_size=50, placement="host", labels="keep")
+    source = Watched({"label": np.arange(600)})
+    pipeline = datamix.mix({"a": source}, batch_size=50, placement="host", labels="keep")
     others = threading.enumerate()
     first, second = pipeline.iterator(), pipeline.iterator()
     next(first), next(second)
