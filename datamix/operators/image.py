@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)
 # Images that are resized together on a CPU: a vector's worth or more of small ones; of large ones, what a core's cache
-# holds.
-_BLOCK_IMAGES, _BLOCK_VALUES = 64, 2**17
+# holds. They are small where so many fit.
+_BLOCK_IMAGES, _BLOCK_VALUES, _FILLED_IMAGES = 64, 2**17, 16
 
 
 def _float(spec: Spec, *, largest: float | None = None, leaf: str = "image") -> Spec | None:
@@ -186,9 +186,10 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
     """
     rows, columns, channels = shape
     taps = _taps(rows, height, method), _taps(columns, width, method)
-    # XLA compiles code that differs in nothing once: images of about one width share that of the second axis.
-    step = 1 << max(columns.bit_length() - 3, 0)
-    room = -(-columns // step) * step
+    # XLA compiles code that differs in nothing once: axes are filled up with zeros to lengths that many sizes share. Of
+    # large images, of which few are resized at once, only the second axis is: it would take longer than all else.
+    room, is_small = _room(columns), math.prod(shape) * _FILLED_IMAGES <= _BLOCK_VALUES
+    filled_rows, filled_columns = (_room(rows), room) if is_small else (rows, columns)
 
     def in_blocks(images: jax.Array) -> Any:
         flat = images.reshape(len(images), -1)
@@ -197,8 +198,10 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
         def put(i: jax.Array, resized: jax.Array) -> jax.Array:
             begin = jnp.minimum(i * block, len(images) - block)
             # Side by side: XLA's CPU backend vectorises along an axis that it need not gather from.
-            values = jax.lax.dynamic_slice_in_dim(flat, begin, block).T
-            values = _resized_axis(values, (rows, columns * channels * block), 0, *taps[0], room * channels * block)
+            values = jax.lax.dynamic_slice_in_dim(flat, begin, block).T.reshape(rows, columns * channels, block)
+            more = ((0, filled_rows - rows), (0, (filled_columns - columns) * channels), (0, 0))
+            values, filled = jnp.pad(values, more).reshape(-1, block), (filled_rows, filled_columns * channels * block)
+            values = _resized_axis(values, filled, 0, *taps[0], room * channels * block)
             values = _resized_axis(values, (height, room, channels * block), 1, *taps[1])
             return jax.lax.dynamic_update_slice_in_dim(resized, values.reshape(-1, block).T, begin, 0)
 
@@ -209,6 +212,13 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
     return jax.jit(partial(jax.lax.platform_dependent, cpu=in_blocks, default=partial(_whole, taps=taps)), inline=True)
 
 
+def _room(length: int) -> int:
+    """The length that an axis is filled up to, with zeros: at most a quarter more."""
+    step = 1 << max(length.bit_length() - 3, 0)
+    return -(-length // step) * step
+
+
+@partial(jax.jit, static_argnums=(1, 2, 5))
 def _resized_axis(
     values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray, room: int | None = None
 ) -> Any:
