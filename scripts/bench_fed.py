@@ -2,11 +2,12 @@
 
     python scripts/bench_fed.py
 
-Two sources of uint8 records in memory are mixed one to one in batches of 256. A resident and a fed pipeline, and a
-gather by hand on two threads (`np.take` of shuffled records into memory that is used again; the plan, exact shares and
-a state it has not), run in turns, so that a busy moment of the machine meets them all; the median counts. Then, in
-processes of their own, the time from the start to the first batch of a large file and of a small one, and the most
-memory that a large file takes beyond a small one. The files are sparse: they take no room on the disk.
+Two sources of uint8 records in memory are mixed one to one in batches of 256. A resident and a fed pipeline, one that
+is fed from mapped files, and a gather by hand on two threads (`np.take` of shuffled records into memory that is used
+again; the plan, exact shares and a state it has not) from memory and from the files, run in turns, so that a busy
+moment of the machine meets them all; the median counts. Then, in processes of their own, the time from the start to the
+first batch of a large file and of a small one, and the most memory that a large file takes beyond a small one. The
+large files are sparse: they take no room on the disk.
 """
 
 from __future__ import annotations
@@ -36,10 +37,7 @@ def sources(record_bytes: int, total_bytes: int) -> dict[str, dict[str, np.ndarr
     """Two sources of random bytes."""
     draw = np.random.default_rng(0)
     count = max(total_bytes // record_bytes // 2, BATCH)
-    return {
-        name: {"image": np.frombuffer(draw.bytes(count * record_bytes), np.uint8).reshape(count, record_bytes)}
-        for name in ("first", "second")
-    }
+    return {name: {"image": draw.integers(0, 256, (count, record_bytes), np.uint8)} for name in ("first", "second")}
 
 
 def by_hand(data: dict[str, dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
@@ -79,14 +77,22 @@ def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) ->
 
     logging.getLogger("datamix").setLevel("ERROR")  # of epochs that nobody foresees
     data = sources(record_bytes, total_bytes)
-    iterators: dict[str, Iterator[Any]] = {
-        placement: iter(datamix.mix(data, operators=[to_float], batch_size=BATCH, stop="forever", placement=placement))
-        for placement in ("device", "host")
-    }
-    iterators["hand"] = by_hand(data)
-    for batches in iterators.values():
-        rate(batches, seconds)
-    rates = [{name: rate(batches, seconds) for name, batches in iterators.items()} for _ in range(rounds)]
+    settings: dict[str, Any] = {"operators": [to_float], "batch_size": BATCH, "stop": "forever"}
+    with tempfile.TemporaryDirectory() as directory:
+        files = {name: f"{directory}/{name}.npy" for name in data}
+        for name, leaves in data.items():
+            np.save(files[name], leaves["image"])
+        mapped = {name: {"image": np.load(file, mmap_mode="r")} for name, file in files.items()}
+        iterators: dict[str, Iterator[Any]] = {
+            "device": iter(datamix.mix(data, **settings, placement="device")),
+            "host": iter(datamix.mix(data, **settings, placement="host")),
+            "mapped": iter(datamix.mix(mapped, **settings, placement="host")),
+            "hand": by_hand(data),
+            "hand mapped": by_hand(mapped),
+        }
+        for batches in iterators.values():
+            rate(batches, seconds)
+        rates = [{name: rate(batches, seconds) for name, batches in iterators.items()} for _ in range(rounds)]
 
     def median(value: Callable[[dict[str, float]], float]) -> float:
         return statistics.median(map(value, rates))
@@ -94,6 +100,8 @@ def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) ->
     return {name: median(lambda each, name=name: each[name]) for name in iterators} | {
         "host/device": median(lambda each: each["host"] / each["device"]),
         "host/hand": median(lambda each: each["host"] / each["hand"]),
+        "mapped/device": median(lambda each: each["mapped"] / each["device"]),
+        "mapped/hand": median(lambda each: each["mapped"] / each["hand mapped"]),
     }
 
 
@@ -205,7 +213,8 @@ def main() -> None:
         results["records"][record_bytes] = row
         print(
             f"{record_bytes:>7,} bytes a record: fed {row['host']:,.0f}/s, {row['host/device']:.2f} × resident, "
-            f"{row['host/hand']:.2f} × by hand on {THREADS} threads",
+            f"{row['host/hand']:.2f} × by hand on {THREADS} threads; of mapped files {row['mapped']:,.0f}/s, "
+            f"{row['mapped/device']:.2f} × and {row['mapped/hand']:.2f} ×",
             flush=True,
         )
     results["train"] = row = train(options.records[0], options.megabytes * 2**20, options.rounds)
