@@ -21,7 +21,7 @@ from datamix.errors import ConfigError, not_installed
 from datamix.mixing.plan import Plan
 from datamix.mixing.totals import Totals, source_metrics
 from datamix.pipeline import tracing, xla
-from datamix.pipeline.batching import Batching
+from datamix.pipeline.batching import Batching, num_batches
 from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
@@ -103,8 +103,8 @@ def loop_of(mix: PipelineLike, num_rows: int, stride: int = 1, *, on_host: bool 
         step_bytes = max(_rows_read(compiled.program, num_rows, stride) * record_bytes, 1)
         num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // _NUM_STAGED) // step_bytes))
     # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
-    bound = mix.plan.most_records
-    most = math.inf if bound is None else max(1, -(-bound // (size * stride)))
+    bound = num_batches(mix.plan.most_records, size, mix.batching.remainder)
+    most = math.inf if bound is None else max(1, -(-bound // stride))
     if most <= num_steps * _SHORT_CHUNKS:
         num_steps = math.ceil(most / math.ceil(most / num_steps))
     program = compiled.program.resized(num_steps, num_rows)
