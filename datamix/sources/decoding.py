@@ -32,7 +32,7 @@ _MEASURED = 8  # images that are decoded before it is known how long one takes
 # in handing the GIL over than in decoding.
 _SPREAD_IMAGES, SPREAD_S = 64, 5e-5
 CHUNK_S = 4e-3  # what a thread or a helper decodes at once
-HELPED_AFTER_S = 1.0  # of decoding; a helper takes half a second to start
+HELPED_AFTER_S = 0.4  # of decoding; to start a helper takes 0.2 s of a processor
 GIL_S = 5e-4  # of an image that takes longer for each core, next to nothing is waiting for the GIL
 _MAX_HELPERS = 16
 
