@@ -202,9 +202,10 @@ class Helpers:
 
 
 def num_helpers() -> int:
-    """One a core, but no more than the threads that this process may have where it shares a machine with others."""
+    """One a core, but no more than the threads that this process may have where it shares a machine; none for one."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return min(num_cores(), _MAX_HELPERS, int(threads) if threads.isdecimal() else _MAX_HELPERS)
+    most = min(num_cores(), _MAX_HELPERS, int(threads) if threads.isdecimal() else _MAX_HELPERS)
+    return most if most > 1 else 0
 
 
 def help_out() -> None:

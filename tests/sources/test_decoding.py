@@ -45,6 +45,7 @@ def pixels(images):
 def on_two_cores(monkeypatch):
     """Two threads for whatever there is to decode, and no helper."""
     monkeypatch.setattr(decoding, "num_cores", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(decoding, "SPREAD_S", 0.0)
     monkeypatch.setattr(decoding, "CHUNK_S", 1e-3)
     monkeypatch.setattr(decoding, "HELPERS", decoding.Helpers(allowed=False))
@@ -139,8 +140,10 @@ def test_a_shared_machine_has_no_more_helpers_than_threads(monkeypatch):
     monkeypatch.setattr(decoding, "num_cores", lambda: 64)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert decoding.num_helpers() == 16
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert decoding.num_helpers() == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert decoding.num_helpers() == 1
+    assert decoding.num_helpers() == 0
 
 
 def test_a_forked_process_leaves_the_helpers_alone(helped, images, pixels):
