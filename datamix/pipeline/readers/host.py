@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import mmap
 import os
 import threading
 import time
@@ -251,22 +250,21 @@ class HostReader:
         return in_place
 
     def _bounded_mappings(self) -> list[tuple[int, np.ndarray]]:
-        """The source and the array of what is looked at in mapped files; of too many bytes together, none is."""
+        """The source and the array of what is looked at in mapped files: the smallest leaves, up to a bound."""
         mapped: list[tuple[int, np.ndarray]] = []
-        sizes: dict[mmap.mmap, int] = {}
-        for arrays in (arrays for leaves in self.in_place for arrays in leaves.values()):
-            for member, values in arrays.items():
-                if (mapping := mapping_of(values)) is not None:
-                    mapped.append((member, values))
-                    sizes[mapping] = len(mapping)
-        if sum(sizes.values()) <= MAPPED_BYTES:
-            return mapped
-        left = {id(values) for _, values in mapped}
-        self.in_place = [
-            {leaf: arrays for leaf, arrays in leaves.items() if left.isdisjoint(map(id, arrays.values()))}
-            for leaves in self.in_place
+        leaves = [
+            (sum(len(mapping_of(values) or b"") for values in arrays.values()), group, leaf)
+            for group, each in enumerate(self.in_place)
+            for leaf, arrays in each.items()
         ]
-        return []
+        room = MAPPED_BYTES
+        for size, group, leaf in sorted(leaves):
+            if size > room:
+                del self.in_place[group][leaf]
+            elif size:
+                room -= size
+                mapped += self.in_place[group][leaf].items()
+        return mapped
 
     def check_in_place(self) -> None:
         """Check that no file that is looked at in place was cut short: beyond its end, the process would be killed.

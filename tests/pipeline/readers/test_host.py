@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ def test_a_large_read_is_cut_into_pieces() -> None:
         source.asked.clear()
         host.read(np.zeros(count, np.uint32), np.arange(count, dtype=np.uint32))
         assert sorted(map(len, source.asked), reverse=True) == pieces
+
+
+def test_the_smallest_mapped_leaves_are_looked_at_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {}
+    for name, width in {"a": 16, "b": 8, "c": 40}.items():
+        np.save(tmp_path / f"{name}.npy", np.zeros((10, width), np.uint8))
+        sources[name] = MemoryArrays({name: np.load(tmp_path / f"{name}.npy", mmap_mode="r"), "n": np.arange(10)})
+    for most, leaves in ((10**4, ["a", "b", "c"]), (600, ["a", "b"]), (300, ["b"]), (0, [])):
+        monkeypatch.setattr("datamix.pipeline.readers.host.MAPPED_BYTES", most)
+        in_place = [leaf for each in reader(**sources).in_place for leaf in each]
+        assert [leaf for leaf in in_place if leaf != "n"] == leaves
+        assert in_place.count("n") == 3  # in memory, of another dtype
 
 
 def test_what_was_read_ahead_is_not_read_again() -> None:
