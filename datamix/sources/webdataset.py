@@ -160,8 +160,8 @@ class WebDataset:
             elif kind == "cls":
                 rows[...] = self.members[leaf][indices, 0]
             else:
-                for row, record in zip(rows, indices.tolist(), strict=True):
-                    self._fill(leaf, record, row)
+                for row, record in enumerate(indices.tolist()):
+                    rows[row] = self._checked(leaf, record)
 
     def content(self, leaf: str, record: int) -> bytes:
         """The content of a member of a record of all splits; DataError where the file has changed since."""
@@ -180,12 +180,13 @@ class WebDataset:
         content, place = partial(self._content, leaf), self._place
         decode_images(form, lambda row: content(records[row]), lambda row: place(records[row]), rows)
 
-    def _fill(self, leaf: str, record: int, row: np.ndarray) -> None:
-        array = self._array(leaf, record)
-        if (array.shape, array.dtype) != (row.shape, row.dtype):
-            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {self.spec[leaf]} in the first sample"
+    def _checked(self, leaf: str, record: int) -> np.ndarray:
+        """An array that is of the spec."""
+        array, spec = self._array(leaf, record), self.spec[leaf]
+        if LeafSpec(array.shape, str(array.dtype)) != spec:
+            text = f"{leaf} is {array.dtype} {list(array.shape)}, but {spec} in the first sample"
             raise DataError(f"{self._place(record)}: {text}")
-        row[...] = array
+        return array
 
     def _array(self, leaf: str, record: int) -> np.ndarray:
         try:

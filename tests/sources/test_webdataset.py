@@ -90,6 +90,13 @@ def test_members_of_one_key_are_a_record(tmp_path, opened):
     check_source(source)
 
 
+def test_arrays_of_one_number_are_numbers(tmp_path, opened):
+    path = write(tmp_path / "a.tar", [(f"{number}.npy", npy(np.float32(number / 2))) for number in range(3)])
+    source = opened(path)
+    assert {leaf: str(part) for leaf, part in source.spec.items()} == {"array": "float32 []"}
+    assert read(source)["array"].tolist() == [0, 0.5, 1]
+
+
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_kind_of_tar_file(tmp_path, opened, kind):
     name = "ä/" * 20 + "key"
