@@ -21,7 +21,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint
 from datamix.sources.decoding import decode_images
-from datamix.sources.images import ImageFormat, image_size, pixels_of, read_error, unreadable
+from datamix.sources.images import ImageFormat, image_size, read_error, unreadable
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located, resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
@@ -86,7 +86,6 @@ class Column:
     Attributes:
       kind: The type of its values.
       image: What its images are decoded to; None where it holds none.
-      exact: Whether its images are of that size already, and another size is an error.
       classes: The names of classes that it holds as text, by their number.
       padded: Whether its lists are of any length up to that in `spec`, which the leaf `num_<leaf>` says.
     """
@@ -96,7 +95,6 @@ class Column:
     kind: Any = field(compare=False)
     spec: LeafSpec
     image: ImageFormat | None = None
-    exact: bool = False
     classes: tuple[str, ...] = ()
     padded: bool = False
 
@@ -174,9 +172,8 @@ class Columns:
                         raise unreadable(self._image_place(column, groups, rows, place), error) from error
         for column, encoded in images:
             if column.image is not None:
-                content = partial(_sized, column, encoded)
                 place = partial(self._image_place, column, groups, rows)
-                decode_images(column.image, content, place, out[column.leaf])
+                decode_images(column.image, encoded.__getitem__, place, out[column.leaf])
 
     def whole_labels(self) -> np.ndarray:
         """Other splits may have none, as the tests of competitions do."""
@@ -343,8 +340,8 @@ class _Choice:
         if stored and _feature(self.used[0].schema, name).get("_type", "Image") != "Image":
             raise _Unfit("holds no images")
         if stored or (self.named and (types.is_binary(kind) or types.is_large_binary(kind))):
-            image, exact = self._first(name, self._format)
-            return column(spec=image.spec, image=image, exact=exact)
+            image = self._first(name, self._format)
+            return column(spec=image.spec, image=image)
         if leaf == "label" and is_text(kind):
             return column(spec=LeafSpec((), "int32"), classes=self._classes(name))
         if element is None:
@@ -365,16 +362,16 @@ class _Choice:
         except _Unfit as error:
             raise _Unfit(f"{error} (row {error.row})") from None
 
-    def _format(self, values: Any) -> tuple[ImageFormat, bool]:
-        """What images are decoded to, by the settings and the first image, and whether all have that size already."""
+    def _format(self, values: Any) -> ImageFormat:
+        """What images are decoded to, by the settings and the first image; all have its size where none is set."""
         settings, part = {"height": None, "width": None, "mode": None, **self.image}, self.used[0]
-        exact = settings["height"] is None and settings["width"] is None
-        if exact or settings["mode"] is None:
+        is_exact = settings["height"] is None and settings["width"] is None
+        if is_exact or settings["mode"] is None:
             with read_error(f"{part.name}, row 0"):
                 height, width, mode = image_size(_image_bytes(_stored(values), 0, part.name))
             settings["mode"] = settings["mode"] or ("L" if mode in _GREY else "RGB")
-            settings |= {"height": height, "width": width} if exact else {}
-        return ImageFormat(**settings), exact
+            settings |= {"height": height, "width": width} if is_exact else {}
+        return ImageFormat(**settings, is_exact=is_exact)
 
     def _classes(self, name: str) -> tuple[str, ...]:
         """The different texts in a column of the whole dataset, sorted."""
@@ -476,15 +473,6 @@ def _stored(values: Any) -> list[Any]:
     arrays = [pc.struct_field(values, name) for name in ("bytes", "path") if name in names] or [values]
     # Pieces that are larger than 2 GiB together fit large_binary alone.
     return [whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
-
-
-def _sized(column: Column, encoded: Sequence[bytes], at: int) -> bytes:
-    """An image as it is stored, of the size that all have if its column is to be so."""
-    data, form = encoded[at], column.image
-    if form and column.exact and (size := pixels_of(data)) != (form.height, form.width):
-        text = f"it has {size[0]}×{size[1]} pixels, but the first one {form.height}×{form.width}"
-        raise DataError(f"{text}; set height and width, which all are made to.")
-    return data
 
 
 def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:

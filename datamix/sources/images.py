@@ -32,7 +32,7 @@ Fit = Literal["resize", "crop", "pad"]
 
 _GAP = 4  # libjpeg may shrink a JPEG to this many times what is asked for, much faster than Pillow
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow would start other programs for some others
-_PNG, _HEAD_BYTES, _SIZE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 33, struct.Struct(">II")  # of a PNG file's head
+_PNG, _HEAD_BYTES = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 33  # of a PNG file: its beginning, and what says size and colours
 _CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")  # how a part of a PNG file begins and ends
 
 
@@ -50,6 +50,7 @@ class ImageFormat:
       fit: "resize" stretches the image; "crop" fills all pixels and cuts off what stands over, on both sides alike;
         "pad" keeps all of the image and adds borders of `background`.
       background: The colour behind transparent pixels and beside padded images: a name of CSS, or "#rrggbb".
+      is_exact: Whether images of another size are refused.
 
     Raises:
       ConfigError: One of them is not allowed.
@@ -64,6 +65,7 @@ class ImageFormat:
     mode: Mode = "L"
     fit: Fit = "resize"
     background: str = "white"
+    is_exact: bool = False
 
     def __post_init__(self) -> None:
         for key in ("height", "width"):
@@ -97,8 +99,8 @@ class ImageFormat:
           out: The array to fill: uint8, of the shape in `spec`.
 
         Raises:
-          DataError: The file is damaged, truncated or no image, or its pixels have no known range. The message does not
-            say which file.
+          DataError: The file is damaged, truncated or no image, is of another size, or its pixels have no known range.
+            The message does not say which file.
         """
         try:
             if data[:3] == b"\xff\xd8\xff":
@@ -108,7 +110,12 @@ class ImageFormat:
                 return
             else:
                 image = None
-            pixels = self._fitted(image or self._other(data)).tobytes()
+            image = image or self._other(data)
+            if self.is_exact and image.size != (self.width, self.height):
+                height, width, _ = image_size(bytes(data))
+                text = f"it has {height}×{width} pixels, but the first one {self.height}×{self.width}"
+                raise DataError(f"{text}; set height and width, which all are made to.")
+            pixels = self._fitted(image).tobytes()
             out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
         except _damage() as error:  # written out: a context costs as much as a call that lets go of the GIL
             raise _damaged(error) from error
@@ -294,11 +301,3 @@ def image_size(data: bytes) -> tuple[int, int, str]:
         turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
         height, width = image.size if turned else image.size[::-1]
         return height, width, image.mode
-
-
-def pixels_of(data: bytes) -> tuple[int, int]:
-    """The height and the width of an image; PNG says them at its beginning, which takes a fiftieth of the time."""
-    if data[:16] == _PNG and len(data) >= _HEAD_BYTES:
-        width, height = _SIZE.unpack_from(data, 16)
-        return height, width
-    return image_size(data)[:2]

@@ -254,6 +254,17 @@ def test_a_setting_that_is_not_allowed(settings, message):
         ImageFormat(**{"height": 4, "width": 4, **settings})
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_images_of_another_size_are_refused_where_all_have_one(kind):
+    form = ImageFormat(height=5, width=9, mode="RGB", is_exact=True)
+    out = np.empty(form.spec.shape, np.uint8)
+    form.decode(encoded(noise(5, 9), kind), out)
+    for height, width in ((9, 5), (5, 8), (50, 90)):
+        message = rf"^it has {height}×{width} pixels, but the first one 5×9; set height and width, which all "
+        with pytest.raises(DataError, match=message):
+            form.decode(encoded(noise(height, width), kind), out)
+
+
 @pytest.mark.parametrize("library", ["PIL", "simplejpeg"])
 def test_a_missing_library_is_the_installation(library, monkeypatch):
     data, form = encoded(noise(4, 4), "JPEG"), ImageFormat(height=4, width=4)
