@@ -66,7 +66,8 @@ class _Images:
     def decode(self) -> None:
         count = len(self.out)
         first = min(_MEASURED, count) if HELPERS.seconds(self.form) is None else 0
-        self._decode_here(range(first))
+        if first:
+            self._decode_chunk(range(first))
         seconds = HELPERS.seconds(self.form) or SPREAD_S
         step = max(1, min(int(CHUNK_S / seconds), -(-(count - first) // (2 * num_cores()))))
         chunks = (range(begin, min(begin + step, count)) for begin in range(first, count, step))
@@ -106,9 +107,10 @@ class _Images:
     def _decode_chunk(self, rows: range) -> None:
         """Decode some images, by a helper if there are any; here if it cannot, which says what is wrong."""
         with HELPERS.one(self.form) as helper:
-            if helper is not None and self._is_decoded(helper, rows):
-                return
-        self._decode_here(rows)
+            begun = time.perf_counter()
+            if helper is None or not self._is_decoded(helper, rows):
+                self._decode_here(rows)
+            HELPERS.note(self.form, time.perf_counter() - begun, len(rows))
 
     def _is_decoded(self, helper: Helper, rows: range) -> bool:
         with contextlib.suppress(DataError, OSError):
@@ -119,14 +121,11 @@ class _Images:
         return False
 
     def _decode_here(self, rows: range) -> None:
-        begun = time.perf_counter()
         for row in rows:
             try:
                 self.form.decode(self.content(row), self.out[row])
             except (DataError, OSError) as error:
                 raise unreadable(self.place(row), error) from error
-        if len(rows):
-            HELPERS.note(self.form, time.perf_counter() - begun, len(rows))
 
 
 class Helpers:
