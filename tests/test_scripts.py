@@ -94,7 +94,8 @@ def test_the_comparison_of_placements_prints_what_it_measures(environment, tmp_p
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        r" +100 bytes a record: fed [\d,]+/s, .* × resident, .* × by hand on 2 threads\n"
+        r" +100 bytes a record: fed [\d,]+/s, .* × resident, .* × by hand on 2 threads; "
+        r"of mapped files [\d,]+/s, .* × and .* ×\n"
         r"job=train: [\d,]+ steps/s fed, .* × resident\n"
         r"a file of 8 MB, against one of 4 MB: first batch after .* s, .* ×; -?\d+ MB more memory\n"
         r"a resident file of 8 MB: .* × as much memory, at most .* ×\n",
