@@ -20,7 +20,7 @@ from datamix.errors import DatamixError
 from datamix.pipeline import xla
 from datamix.pipeline.locate import Located
 from datamix.pipeline.readers.base import digest_of
-from datamix.pipeline.readers.host import HostReader, Staging
+from datamix.pipeline.readers.host import HostReader, Staging, num_rows
 from datamix.pipeline.readers.resident import Resident
 from datamix.pipeline.tables import choose, look_up
 from datamix.pipeline.tokens import object_of
@@ -137,7 +137,8 @@ class Fed:
         """Read now those of `located` that lie on the host, and begin to read those of `ahead`."""
         count = len(located.source)
         rows = tuple(
-            {leaf: jax.ShapeDtypeStruct((count, *part.flat), part.dtype) for leaf, part in spec} for spec in self.specs
+            {leaf: jax.ShapeDtypeStruct((num_rows(count), *part.flat), part.dtype) for leaf, part in spec}
+            for spec in self.specs
         )
         index = jax.ShapeDtypeStruct((count,), jnp.uint32)
         xla.logger_of("callback").addFilter(_is_unknown)
@@ -207,7 +208,7 @@ class Stagings:
         self._views, self._specs = views(self._host, device), _staged(self._host, device)
         self._free: list[Staging] = []
         self._put = [
-            {leaf: xla.putter((capacity, *part.flat), part.dtype, device) for leaf, part in spec.items()}
+            {leaf: xla.putter((num_rows(capacity), *part.flat), part.dtype, device) for leaf, part in spec.items()}
             for spec in self._specs
         ]
         self._put_index = xla.putter((capacity,), "uint32", device)

@@ -50,11 +50,16 @@ def default_threads() -> int:
     return min(max(2 * (os.cpu_count() or 1), 2), 16)
 
 
+def num_rows(capacity: int) -> int:
+    """The staging rows for so many records: of a table of one row, XLA makes code whose last bits may differ."""
+    return max(capacity, 2)
+
+
 class Staging:
     """Memory for the records of some rows, used again and again.
 
     Attributes:
-      rows: For each storage group, leaf name to array, shape [capacity, elements]; empty where nothing is fed.
+      rows: For each storage group, leaf name to array, shape [num_rows(capacity), elements]; empty where none is fed.
       index: The row of its group in which each record stands, uint32 [capacity]; where it is resident, 0.
       on_device: The arrays of a device that are this memory, once there are any, with which it is read again.
     """
@@ -63,7 +68,8 @@ class Staging:
 
     def __init__(self, specs: Sequence[Spec], capacity: int) -> None:
         self.rows: list[Arrays] = [
-            {leaf: xla.aligned((capacity, *part.flat), part.dtype) for leaf, part in spec.items()} for spec in specs
+            {leaf: xla.aligned((num_rows(capacity), *part.flat), part.dtype) for leaf, part in spec.items()}
+            for spec in specs
         ]
         self.index = xla.aligned((capacity,), "uint32")
         self.index.fill(0)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import datamix
@@ -94,6 +94,17 @@ def _assert_equal(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Non
     prefetch_bytes=st.sampled_from([1, 500, None]),
     start=st.integers(0, 6),
     shards=st.sampled_from([1, 2]),
+)
+@example(  # a call for a single row
+    mix={"order": "proportional", "stop": "first_exhausted", "batch_size": 1},
+    weights=None,
+    names="abc",
+    hosted={"a", "b"},
+    staged={"a"},
+    threads=1,
+    prefetch_bytes=1,
+    start=0,
+    shards=1,
 )
 @pytest.mark.filterwarnings("ignore:.*(never seen|gives no record)")
 def test_batches_are_those_of_resident_records(
