@@ -201,8 +201,8 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
             values = jax.lax.dynamic_slice_in_dim(flat, begin, block).T.reshape(rows, columns * channels, block)
             more = ((0, filled_rows - rows), (0, (filled_columns - columns) * channels), (0, 0))
             values, filled = jnp.pad(values, more).reshape(-1, block), (filled_rows, filled_columns * channels * block)
-            values = _resized_axis(values, filled, 0, *taps[0], room * channels * block)
-            values = _resized_axis(values, (height, room, channels * block), 1, *taps[1])
+            values = _axis_resizer()(values, filled, 0, *taps[0], room * channels * block)
+            values = _axis_resizer()(values, (height, room, channels * block), 1, *taps[1])
             return jax.lax.dynamic_update_slice_in_dim(resized, values.reshape(-1, block).T, begin, 0)
 
         # Like the images, which under `shard_map` are those of one device.
@@ -218,7 +218,12 @@ def _room(length: int) -> int:
     return -(-length // step) * step
 
 
-@partial(jax.jit, static_argnums=(1, 2, 5))
+@cache
+def _axis_resizer() -> Callable[..., Any]:
+    """`_resized_axis`, traced once for all sizes that fill up to one; made late, as JAX is imported late."""
+    return jax.jit(_resized_axis, static_argnums=(1, 2, 5))
+
+
 def _resized_axis(
     values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray, room: int | None = None
 ) -> Any:
