@@ -157,7 +157,7 @@ class OpenSource:
             else:
                 sources = [each for each in (whole, *self.other_splits()) if "label" in each.spec]
                 parts = [np.asarray(read_leaf(each, "label")) for each in sources]
-        return [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
+        return [*map(_used_labels, parts)]
 
     def loaded(self) -> Self:
         """The same, with its records in memory where a second reading would take long, and they are to lie there."""
@@ -196,7 +196,7 @@ class OpenSource:
         known: Arrays = getattr(self.source, "in_memory", {})
         arrays = {leaf: values[: self.num_records] for leaf, values in known.items()}
         if (labels := arrays.pop("label", None)) is not None and labels.nbytes <= _CHECKED_BYTES:
-            labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+            labels = _used_labels(labels)
             with suppress(DataError):  # which is told when such a label is taken
                 self._check_labels({"label": labels})
                 arrays["label"] = labels
@@ -313,6 +313,11 @@ def naming(name: str) -> Iterator[None]:
         yield
     except DatamixError as error:
         raise named(name, error) from error
+
+
+def _used_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels in the mix, by those of the dataset: one number a record, [1], becomes that number."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _used_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:

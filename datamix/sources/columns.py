@@ -163,11 +163,9 @@ class Columns:
             for leaf in out.keys() - {column.leaf for column, _ in images}:
                 out[leaf][at] = leaves[leaf][rows[at]]
             for column, encoded in images:
-                stored = leaves[column.leaf]
-                contents = [stored[0][row].as_py() for row in rows[at].tolist()]
-                for place, row, content in zip(at.tolist(), rows[at].tolist(), contents, strict=True):
+                for place, row in zip(at.tolist(), rows[at].tolist(), strict=True):
                     try:
-                        encoded[place] = content if type(content) is bytes else _image_bytes(stored, row, part)
+                        encoded[place] = _image_bytes(leaves[column.leaf], row, part)
                     except DataError as error:
                         raise unreadable(self._image_place(column, groups, rows, place), error) from error
         for column, encoded in images:
