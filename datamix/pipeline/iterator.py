@@ -26,6 +26,7 @@ from datamix.pipeline.buffers import Buffers
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
 from datamix.pipeline.program import Compiled, Program, compiled_chunk, locate_span
+from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, Stagings, staged_bytes
 from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Rows
 from datamix.pipeline.state import State
@@ -42,7 +43,9 @@ _log = logging.getLogger("datamix")
 # caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
 _CHUNK_BYTES = 16 * 2**20
 _CHUNK_STEPS = 512
-_SHORT_CHUNKS = 4  # a mix of at most so many is cut equally: its last chunk would cost a full one
+# A mix of at most so many is cut equally: its last chunk would cost a full one. Of one that is gone through again and
+# again, the first chunk is computed while the last one is handed out: to wait for it took a third of such an epoch.
+_SHORT_CHUNKS = 4
 _SPAN_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
 _STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
 _NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
@@ -59,6 +62,7 @@ class PipelineLike(Protocol):
     adapt: Adapt | None
     buffers: dict[Program, Buffers]
     first_span: tuple[tuple[int, int], Located, Cursor] | None
+    first_chunk: deque[tuple[_Chunk, FlatRows]]
 
     @property
     def compiled(self) -> Compiled: ...
@@ -129,6 +133,7 @@ class _Chunk:
       step: The number of the first batch.
       span: The located records of these batches and others.
       first: The row of the span at which they begin.
+      begins: The row, counted from there, at which each of them begins, or a shard of it; None for whole ones in turn.
       reading: Those of the records that are read into staging rows; None where there are none.
     """
 
@@ -136,7 +141,13 @@ class _Chunk:
     step: int
     span: Located
     first: int
+    begins: tuple[int, ...] | None
     reading: Reading | None = None
+
+    def is_same(self, other: _Chunk) -> bool:
+        """Whether the same batches are computed, of records that were located once for both."""
+        mine, theirs = ((each.program, each.step, each.first, each.begins) for each in (self, other))
+        return mine == theirs and self.span is other.span
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -173,6 +184,7 @@ class BatchIterator(Iterator[Batch]):
     _chunks: deque[_Chunk]
     _host: HostReader | None = None
     _is_staged = False  # whether records are read into staging rows: those in memory are looked at where they lie
+    _is_repeated = False  # whether a loop over the mix began where this one began
     _ready = _Ready(-1)
     _reported: Totals | None = None
 
@@ -282,9 +294,11 @@ class BatchIterator(Iterator[Batch]):
         """Set the look-up of the next span going, without waiting for it; the first one may be known."""
         key = self._span_end, self._span_steps
         is_first, known = self._cursor is None, self._pipeline.first_span
-        if is_first and known is not None and known[0] == key:
-            _, span, self._cursor = known
-            return span
+        if is_first:
+            self._is_repeated = known is not None and known[0] == key
+            if known is not None and self._is_repeated:
+                _, span, self._cursor = known
+                return span
         with self._stream(1):
             size = self._program.batch_size
             cursor = start_at(self._plan, self._span_end, size) if self._cursor is None else self._cursor
@@ -305,7 +319,7 @@ class BatchIterator(Iterator[Batch]):
         self._computed += program.num_steps * self._stride
         if self._computed == self._span_end and self._is_unfinished():
             self._next_span = self._locate()  # beside the chunks that are on their way
-        chunk = _Chunk(program, step, self._span, first)
+        chunk = _Chunk(program, step, self._span, first, self._begins(step, program))
         if self._is_staged and self._host is not None:
             into = self._stagings_of(program).take()
             return replace(chunk, reading=self._host.start(partial(self._rows_of, chunk), into, self._metrics))
@@ -313,8 +327,7 @@ class BatchIterator(Iterator[Batch]):
 
     def _rows_of(self, chunk: _Chunk) -> Rows:
         """Source and record of the rows of a chunk; none past the end of the mix."""
-        begins = self._begins(chunk.step, chunk.program)
-        return rows_of(chunk.span, chunk.first, chunk.program, begins, self._num_rows(chunk.step))
+        return rows_of(chunk.span, chunk.first, chunk.program, chunk.begins, self._num_rows(chunk.step))
 
     def _read_ahead(self) -> None:
         """Have the records of as many chunks read as may be in memory."""
@@ -325,19 +338,47 @@ class BatchIterator(Iterator[Batch]):
     def _compute(self) -> tuple[_Chunk, FlatRows]:
         """Set the next chunk going, without waiting for it, but for its records."""
         chunk = self._chunks.popleft() if self._chunks else self._next_chunk()
-        compiled, program, reader = self._compiled, chunk.program, self._compiled.reader
+        reader = self._compiled.reader
         if chunk.reading is not None and self._host is not None:
             self._host.wait(chunk.reading, self._metrics)
-            reader = self._stagings_of(program).on_device(chunk.reading.into)
+            reader = self._stagings_of(chunk.program).on_device(chunk.reading.into)
         elif self._host is not None:
-            reader = self._stagings_of(program).in_place()
-        begins = self._begins(chunk.step, program)
-        words = _words(chunk.first), None if begins is None else _words(begins)
+            reader = self._stagings_of(chunk.program).in_place()
+        elif chunk.step == self._sought and (flat := self._first_flat(chunk)) is not None:
+            return chunk, flat
+        return chunk, self._flat_of(chunk, reader)
+
+    def _flat_of(self, chunk: _Chunk, reader: Reader) -> FlatRows:
+        """The records of a chunk, which is set going."""
+        program = chunk.program
+        words = _words(chunk.first), None if chunk.begins is None else _words(chunk.begins)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
             flat: FlatRows = compiled_chunk()(
-                program, reader, compiled.numbers, chunk.span, *words, self._buffers_of(program).take()
+                program, reader, self._compiled.numbers, chunk.span, *words, self._buffers_of(program).take()
             )
-        return chunk, flat
+        return flat
+
+    def _first_flat(self, chunk: _Chunk) -> FlatRows | None:
+        """The records of the first chunk, where the loop before has set it going; one iterator alone is given them."""
+        try:
+            known, flat = self._pipeline.first_chunk.pop()
+        except IndexError:
+            return None
+        if known.is_same(chunk):
+            return flat
+        self._buffers_of(known.program).give_back(flat, ())
+        return None
+
+    def _compute_first(self) -> None:
+        """Set the first chunk of the next loop going, where this loop is not the first one over a short mix."""
+        mix, program, step = self._pipeline, self._program, self._sought
+        is_short = self._end is not None and self._end <= program.num_steps * self._stride * _SHORT_CHUNKS
+        if not (is_short and self._is_repeated and self._host is None) or mix.first_chunk or mix.first_span is None:
+            return
+        key, span, _ = mix.first_span
+        if key == (step, self._span_steps):
+            chunk = _Chunk(program, step, span, 0, self._begins(step, program))
+            mix.first_chunk.append((chunk, self._flat_of(chunk, self._compiled.reader)))
 
     def _begins(self, step: int, program: Program) -> tuple[int, ...] | None:
         """The row of the chunk at which each of its batches, or shards, begins; None for whole batches in turn."""
@@ -445,6 +486,8 @@ class BatchIterator(Iterator[Batch]):
         is_there = next_one is not None and next_one.is_there if self._is_staged else self._is_unfinished()
         if is_there and self._ahead is None:
             self._ahead = self._compute()
+        elif self._ahead is None and not self._is_unfinished():
+            self._compute_first()
 
     def _columns(self, program: Program, chunk: FlatRows) -> dict[str, Any]:
         """Leaf name to its values by batch, of a chunk when it is computed."""

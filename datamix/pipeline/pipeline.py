@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -43,7 +44,7 @@ from datamix.pipeline.transform import NOT_ASKED, Numbers
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
-from datamix.spec import Batch, LeafSpec
+from datamix.spec import Batch, FlatRows, LeafSpec
 
 if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt, AdaptState
@@ -142,6 +143,8 @@ class Pipeline:
         # The span with which an iterator began last, as the next may: the numbers of its first batch and of batches,
         # the span, and the cursor after it.
         self.first_span: tuple[tuple[int, int], Located, Cursor] | None = None
+        # Of a short mix, the first chunk for the next iterator, if there is one: computed by the one before.
+        self.first_chunk: deque[tuple[Any, FlatRows]] = deque(maxlen=1)
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
         fed = [name for name, placement in self.placements.items() if placement == "host"]
@@ -342,6 +345,7 @@ class Pipeline:
         other.graph, other.plan, other.batching, other.source_names = self.graph, plan, batching, self.source_names
         other._identity, other._contents, other.buffers = self._identity, self._contents, self.buffers
         other._make_past, other.history, other.first_span = self._make_past, self.history, None
+        other.first_chunk = deque(maxlen=1)
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
         other.class_names = self.class_names

@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import pytest
 import datamix
 from datamix.errors import ConfigError, StateError
 from datamix.pipeline.iterator import chunk_program, span_steps
+from datamix.spec import Batch
 from threads import run_in_threads
 
 
@@ -409,6 +410,33 @@ def test_loops_over_one_mix_share_its_first_span(assert_equal: Callable[..., Non
     assert reweighted.first_span is None
     for step, batch in enumerate(reweighted):
         assert_equal(batch, reweighted[step])
+
+
+@pytest.mark.parametrize("settings", [{}, {"shard": (1, 2)}, {"start": 2}, {"stride": 2}, {"output": "jax"}])
+def test_the_first_chunk_of_the_next_loop_is_computed_while_a_short_mix_is_repeated(
+    settings: dict[str, Any], assert_equal: Callable[..., None]
+) -> None:
+    pipeline = mixed(batch_size=2)
+    start, shard = settings.get("start", 0), settings.get("shard", (0, 1))
+    rows = slice(shard[0] * 2 // shard[1], (shard[0] + 1) * 2 // shard[1])
+    steps = range(start, len(pipeline), settings.get("stride", 1))
+    batches = [{leaf: values[rows] for leaf, values in pipeline[step].items()} for step in steps]
+
+    def assert_all(iterator: Iterable[Batch], expected: list[Batch]) -> None:
+        for mine, theirs in zip(iterator, expected, strict=True):
+            assert_equal(mine, theirs)
+
+    assert_all(pipeline.iterator(**settings), batches)
+    assert not pipeline.first_chunk  # a single loop computes nothing in vain
+    assert_all(pipeline.iterator(**settings), batches)
+    assert len(pipeline.first_chunk) == 1
+    first, second = pipeline.iterator(**settings), pipeline.iterator(**settings)  # one of them has it
+    for batch in batches:
+        assert_equal(next(first), batch)
+        assert_equal(next(second), batch)
+    assert len(pipeline.first_chunk) == 1
+    for begin in (0, 1):  # as others, which cannot take it
+        assert_all(pipeline.iterator(start=begin), [pipeline[step] for step in range(begin, len(pipeline))])
 
 
 def test_a_loop_crosses_chunks_and_blocks(assert_equal: Callable[..., None]) -> None:
