@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
@@ -136,3 +137,10 @@ def nearest(path: Path) -> str:
     except OSError:
         return ""
     return near if near.startswith("Did you mean") else ""
+
+
+def not_utf8(place: str, error: UnicodeDecodeError) -> DataError:
+    """The error of text in another encoding, which its first bytes may tell."""
+    wide = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    byte, encoding = error.object[error.start], "utf-16" if wide else "latin1"
+    return DataError(f"{place} is no UTF-8 (byte 0x{byte:02x}); convert it, as by iconv -f {encoding} -t utf-8.")

@@ -13,7 +13,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.columns import INDEX, is_text, reading, whole
-from datamix.sources.files import files_of, notes_on
+from datamix.sources.files import files_of, not_utf8, notes_on
 from datamix.sources.narrowing import what_is_lost
 from datamix.sources.splits import resolve_split, split_ranges
 from datamix.spec import Arrays
@@ -112,6 +112,10 @@ def _read(file: Path) -> Any:
             with pa.input_stream(str(file), compression="detect") as stream:
                 data = stream.read()
             head = data.partition(b"\n")[0]
+            try:
+                head.decode()  # names of columns; values in another encoding are bytes
+            except UnicodeDecodeError as error:
+                raise not_utf8(f"{file}, line 1", error) from None
             table = csv.read_csv(
                 pa.BufferReader(data),
                 # As one block: Arrow finds the types of columns in the first one.
@@ -180,7 +184,8 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
         )
         return np.concatenate(labels), np.concatenate(whole_labels), ()
     if not all(is_text(piece.type) for piece in every):
-        raise DataError(f"the target {name!r} is to be numbers, or text, and {other}.")
+        mend = "; convert the file, as by iconv -f latin1 -t utf-8" if "UTF-8" in other else ""
+        raise DataError(f"the target {name!r} is to be numbers, or text, and {other}{mend}.")
     words = [[piece.cast(pa.large_string()) for piece in each] for each in (pieces, every)]
     numbers = sum(pc.sum(pc.match_substring_regex(each, _WRITTEN_NUMBER)).as_py() or 0 for each in words[1])
     if 2 * numbers > sum(map(len, every)):

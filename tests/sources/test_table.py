@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,18 @@ def test_classes_that_hold_digits_are_classes(csv: Any) -> None:
 def test_text_of_another_encoding(csv: Any) -> None:
     with pytest.raises(DataError, match=r"^the target 'y' is to be .* and is bytes, and no text in UTF-8"):
         csv("x,y\n1,é\n2,b\n".encode("latin-1"), target="y")
+
+
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="needs iconv, which the errors advise")
+@pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
+def test_names_of_columns_in_another_encoding(csv: Any, encoding: str) -> None:
+    with pytest.raises(
+        DataError, match=r"^x\.csv, line 1 is no UTF-8 \(byte 0x..\); convert it, as by (.*)\.$"
+    ) as caught:
+        csv("größe,y\n1,é\n2,b\n".encode(encoding), target="y")
+    advice = [*str(caught.value).rpartition("as by ")[2].removesuffix(".").split(), "x.csv"]
+    converted = subprocess.run(advice, capture_output=True, check=True).stdout
+    assert csv(converted, target="y").class_names == ("b", "é")
 
 
 def test_truncated_files(csv: Any, shared_data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import zlib
@@ -14,7 +15,7 @@ import msgspec
 from datamix.errors import ConfigError, DataError, expanded, hint
 from datamix.sources.arrow import ArrowFile
 from datamix.sources.columns import reading
-from datamix.sources.files import Paths, files_of
+from datamix.sources.files import Paths, files_of, not_utf8
 from datamix.sources.parquet import ParquetFile, saved_files
 
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".parquet", ".arrow")
@@ -95,7 +96,7 @@ def _paragraphs(path: Path, lines: Iterable[bytes], *, by_line: bool) -> Iterato
     for number, line in enumerate(lines, start=1):
         text = line.rstrip(b"\r\n")
         if number == 1:
-            text = text.removeprefix(b"\xef\xbb\xbf")
+            text = text.removeprefix(codecs.BOM_UTF8)
         blank = not text.strip()
         if paragraph and (by_line or blank):
             yield (_decoded(path, b"\n".join(paragraph), first),)
@@ -112,22 +113,21 @@ def _decoded(path: Path, text: bytes, line: int) -> str:
         return text.decode()
     except UnicodeDecodeError as error:
         line += text.count(b"\n", 0, error.start)
-        raise _not_utf8(f"{path}, line {line:,}", text[error.start]) from None
-
-
-def _not_utf8(place: str, byte: int) -> DataError:
-    return DataError(f"{place} is no UTF-8 (byte 0x{byte:02x}); convert it, as by iconv -f latin1 -t utf-8.")
+        raise not_utf8(f"{path}, line {line:,}", error) from None
 
 
 def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+            _decoded(path, line, number)  # of UTF-16, JSON's error tells nothing
         if not line.strip():
             continue
         place = f"{path}, line {number:,}"
         try:
             record = msgspec.json.decode(line)
         except UnicodeDecodeError as error:
-            raise _not_utf8(place, error.object[error.start]) from None
+            raise not_utf8(place, error) from None
         except msgspec.DecodeError as error:
             mend = r"\ud800 to \udfff come in pairs" if b"\\ud" in line.lower() else "each line is a whole object"
             raise DataError(f"{place} is no JSON: {error}; {mend}.") from None
@@ -149,7 +149,7 @@ def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                     yield f"{path}, row {number:,}", record
                     number += 1
     except UnicodeDecodeError as error:
-        raise _not_utf8(f"{path}, from row {number:,}", error.object[error.start]) from None
+        raise not_utf8(f"{path}, from row {number:,}", error) from None
 
 
 def _texts(path: Path, records: Iterable[tuple[str, Any]], column: str) -> Iterator[Document]:

@@ -101,6 +101,13 @@ NULLS = '{"text": "a"}\n{"text": null}\n'
             r"a\.txt, line 4 is no UTF-8 \(byte 0xff\); convert it, as by ic",
         ),
         ("a.txt", b"\xff", DataError, r"a\.txt, line 1 is no UTF-8"),
+        (
+            "a.txt",
+            "one".encode("utf-16"),
+            DataError,
+            r"a\.txt, line 1 is no UTF-8 .* iconv -f utf-16 -t utf-8",
+        ),
+        ("a.jsonl", '{"text": "a"}'.encode("utf-16"), DataError, r"a\.jsonl, line 1 is no UTF-8 .* iconv -f utf-16"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', DataError, r"a\.jsonl, line 2 is no UTF-8 \(byte 0xff\)"),
         (
             "a.jsonl",
