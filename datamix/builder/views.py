@@ -11,7 +11,7 @@ from datamix.builder.built import Built
 from datamix.builder.open_source import OpenSource, of_python
 from datamix.builder.opening import Locations, open_source
 from datamix.config.schema import SourceConfig
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, DataError
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.base import traits
 from datamix.pipeline.graph import Operation
@@ -22,15 +22,22 @@ def held_out(source: SourceConfig, locations: Locations, split: str = "test") ->
     """A source, opened with the records of another split; of "test", those that its `test_split` names.
 
     Raises:
-      ConfigError: Raised when it has no such records.
+      ConfigError: Raised when it has no such split.
+      DataError: Raised when there are no records in it.
     """
     try:
-        return open_source(of_split(source, split), locations)
+        opened = open_source(of_split(source, split), locations)
     except ConfigError as error:
         if split != "test" or source.test_split is not None or error.key != "split":  # it has other splits
             raise
         text = f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out"
         raise ConfigError(f"{text}: {holding_out(source.name)}.") from error
+    if not opened.num_records:
+        if split == "test" and source.test_split is not None:
+            key = f"source.{source.name}.test_split"
+            raise DataError("it holds no records", key=key, value=source.test_split, hint="Choose others.")
+        raise DataError(f"source {source.name!r}: there are no records in its split {split!r} to be tested on.")
+    return opened
 
 
 def holding_out(name: str) -> str:

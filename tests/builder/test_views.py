@@ -10,7 +10,7 @@ import pytest
 
 import datamix
 from datamix.builder import opening, views
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, DataError
 
 
 def few(size: int, first: int = 0) -> dict[str, np.ndarray]:
@@ -109,3 +109,16 @@ def test_what_cannot_be_viewed() -> None:
         loaded.view("tset")
     with pytest.raises(ConfigError, match="shuffle = 'most'"):
         loaded.view(None, shuffle="most")
+
+
+def test_an_empty_split_is_no_split_to_be_tested_on() -> None:
+    empty = "source.a.test_split=train[:0]"
+    with pytest.raises(
+        DataError, match=r"^source\.a\.test_split = 'train\[:0\]'; it holds no records\. Choose others\.$"
+    ):
+        datamix.load("batch.size=4", empty, sources=SOURCES).view()
+    pipeline = datamix.load("batch.size=4", sources=SOURCES)
+    with pytest.raises(
+        DataError, match=r"^source 'a': there are no records in its split 'train\[9:9\]' to be tested on"
+    ):
+        pipeline.view("train[9:9]")
