@@ -221,18 +221,19 @@ class ResultFile:
     def __init__(
         self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any], flags: Sequence[str] = ()
     ) -> None:
-        self._directory, self._begun = directory, time.perf_counter()
+        self._directory, self._begun, self._reported_s = directory, time.perf_counter(), 0.0
         self.overrides = [override for override in overrides if not override.startswith(_HOW_IT_RUNS)]
         self._beginning: dict[str, Any] = {"job": job, "flags": flags, "overrides": self.overrides, "config": config}
         self._write("begun")
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self._begun
+        """How long the job has taken; of jobs that were computed in one program, all of them together."""
+        return max(time.perf_counter() - self._begun, self._reported_s)
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
         """Keep what a job has reported; returns its metrics."""
-        metrics = _metrics(report)
+        metrics, self._reported_s = _metrics(report), float(report.get("seconds") or 0)
         sources = {
             name: {key: source.get(key) for key in ("share", "target", "provenance", "samples")}
             for name, source in report.get("sources", {}).items()

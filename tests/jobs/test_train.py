@@ -185,6 +185,8 @@ def test_jobs_trained_together_give_what_they_give_alone_and_one_that_fails_fail
         assert json.loads((actual / "report.json").read_bytes())["metrics"] == pytest.approx(
             json.loads((expected / "report.json").read_bytes())["metrics"], abs=1e-5
         )
+        result, report = (json.loads((actual / name).read_bytes()) for name in ("result.json", "report.json"))
+        assert result["seconds"] >= round(report["seconds"], 3) > 0  # and not that of writing them
         for name in ("metrics.jsonl", ".hydra/overrides.yaml", ".hydra/config.yaml"):
             assert (actual / name).read_text() == (expected / name).read_text()
         for job in (actual, expected):  # the page draws the curves
