@@ -103,7 +103,7 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     _assert_same(apply(example), expected, "the second time")
     _assert_same(jax.jit(apply)(example), expected, "under jit")
     stacked = {leaf: jnp.stack([value, value]) for leaf, value in example.items()}
-    mapped = jax.vmap(apply)(stacked)
+    mapped = jax.jit(jax.vmap(apply))(stacked)
     _assert_same({leaf: value[1] for leaf, value in mapped.items()}, expected, "under vmap")
     if promised.elementwise:
         flat = apply({leaf: value.reshape(-1) if value.ndim else value for leaf, value in example.items()})

@@ -258,7 +258,10 @@ def test_a_job_has_all_its_settings_in_its_file(settle, name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * name.endswith("ratio_study")) for name in names("experiment")],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.endswith(("_study", "mixmin")))
+        for name in names("experiment")
+    ],
 )
 def test_every_experiment_runs(settle, tmp_path, name):
     few = (

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS / "pages")): Page(path) for path in sorted((DOCS / "pages").rglob("*.md"))}
 SNIPPETS = [name for name, page in PAGES.items() if page.blocks]
-FAST = ("index.md", "concepts.md")
+FAST = ("concepts.md",)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def printed(environment, shared_data, cache_dir, tmp_path_factory):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_tutorial_takes_ten_alternating_batches(printed):
     batches = [re.fullmatch(r"(\d+) \((.*)\) float32 source (\d) labels \[(.*)\]", line) for line in printed]
     batches = [match for match in batches if match]
@@ -41,15 +42,18 @@ def test_the_tutorial_takes_ten_alternating_batches(printed):
     assert "records by source: {'mnist': 80, 'fashion': 80}" in printed
 
 
+@pytest.mark.slow
 def test_the_tutorial_finds_any_batch_at_once(printed):
     assert printed[-2:] == ["resumed at step 5: True", "the same batch: True"]
 
 
+@pytest.mark.slow
 def test_the_tutorial_mixes_in_a_ratio_and_in_other_formats(printed):
     assert any(line.startswith("mnist: 70.0 % (70.0 % asked for), 700 records") for line in printed)
     assert any(line.startswith("{'image': 'float32 [28, 28, 1]', ") for line in printed)
 
 
+@pytest.mark.slow
 def test_the_tutorial_shows_the_pipeline(printed):
     tree = printed[: next(i for i, line in enumerate(printed) if line.startswith("0 "))]
     assert tree[0].startswith("batch")

@@ -116,8 +116,15 @@ def test_batch_size_does_not_change_the_records(load: Callable[..., datamix.Pipe
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("mix", [("stop=forever",), ("stop=exhaust_once", "batch.remainder=keep"), ("mix=random",),
-                                 ("mix.granularity=batch", "stop=all_exhausted")], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "mix",
+    [
+        ("stop=exhaust_once", "batch.remainder=keep"),
+        ("mix.granularity=batch", "stop=all_exhausted"),
+        *(pytest.param((each,), marks=pytest.mark.slow) for each in ("stop=forever", "mix=random")),
+    ],
+    ids=" ".join,
+)
 def test_shuffled_batches_hold_the_same_records(
     load: Callable[..., datamix.Pipeline], assert_equal: Callable[..., None], mix: tuple[str, ...]
 ) -> None:

@@ -18,6 +18,8 @@ from datamix.operators.pairs import mixup
 from datamix.pipeline.program import Compiled, locate_batches, locate_span
 from datamix.testing import traces
 
+LOCATED = jax.jit(locate_batches, static_argnums=(3, 4))
+
 
 @pytest.mark.parametrize("stop", ["first_exhausted", "all_exhausted", "exhaust_once", "forever"])
 def test_ratio_seed_and_constants_compile_nothing(load: Callable[..., datamix.Pipeline], stop: str) -> None:
@@ -154,7 +156,7 @@ def test_a_program_of_another_size_is_the_same_otherwise() -> None:
 def test_batches_are_located_as_the_plan_says(shuffle_rows: bool) -> None:
     pipeline = mixed(shuffle_rows=shuffle_rows)
     compiled = pipeline.compiled
-    located, after = locate_batches(compiled.plan, compiled.row_order, pipeline.start(2), 3, 4)
+    located, after = LOCATED(compiled.plan, compiled.row_order, pipeline.start(2), 3, 4)
     for batch in range(3):
         expected = pipeline.plan.take((2 + batch) * 4, 4)
         rows = [np.asarray(values)[batch * 4 :][:4] for values in located[:3]]
@@ -176,7 +178,7 @@ def test_batches_are_located_as_the_plan_says(shuffle_rows: bool) -> None:
     ],
     ids=["plain", "shuffled rows", "pairs", "drawn", "fed"],
 )
-@pytest.mark.parametrize("num_steps", [1, 7, 12])
+@pytest.mark.parametrize("num_steps", [1, pytest.param(7, marks=pytest.mark.slow), 12])
 def test_a_scan_is_a_loop_over_next(settings: dict[str, Any], num_steps: int, assert_same: Callable[..., None]) -> None:
     images = {name: {"image": np.full((size, 2, 2, 1), size, np.float32), **FEW[name]} for name, size in SIZES.items()}
     pipeline = datamix.mix(images, **{"batch_size": 4, "stop": "forever", "labels": "keep", **settings})
@@ -213,7 +215,7 @@ def test_a_span_is_the_batches_and_hardly_more(shuffle_rows: bool, num_batches: 
     pipeline = mixed(shuffle_rows=shuffle_rows)
     compiled, count = pipeline.compiled, num_batches * 4
     span, after = locate_span(compiled, pipeline.start(2), num_batches)
-    expected, end = locate_batches(compiled.plan, compiled.row_order, pipeline.start(2), num_batches, 4)
+    expected, end = LOCATED(compiled.plan, compiled.row_order, pipeline.start(2), num_batches, 4)
     assert count <= len(span.source) < (2 * count if count < 2**14 else 17 / 16 * count)
     for mine, theirs in zip(span[:3], expected[:3], strict=True):
         np.testing.assert_array_equal(np.asarray(mine)[:count], theirs)

@@ -57,6 +57,7 @@ def helped(on_two_cores, images, monkeypatch):
     helpers = decoding.Helpers(allowed=True)
     monkeypatch.setattr(decoding, "HELPERS", helpers)
     monkeypatch.setattr(decoding, "HELPED_AFTER_S", 0.0)
+    monkeypatch.setattr(decoding, "GIL_S", 60.0)  # however long the first image takes here
     decoded(images[:1])
     until = time.monotonic() + 60
     while helpers.free.qsize() < 2 and time.monotonic() < until:

@@ -29,7 +29,7 @@ def parts_of(learner: Learner, *, training: bool) -> Any:
     ("overrides", "transform"),
     [
         ([], optax.adam(0.05)),
-        (
+        pytest.param(
             [
                 "optimizer=rmsprop",
                 "optimizer.momentum=0.9",
@@ -37,6 +37,7 @@ def parts_of(learner: Learner, *, training: bool) -> Any:
                 "optimizer.schedule=linear",
             ],
             optax.rmsprop(optax.linear_schedule(0.02, 0, 6), 0.9, momentum=0.9),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["adam", "rmsprop-momentum-linear"],

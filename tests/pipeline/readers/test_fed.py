@@ -163,7 +163,7 @@ def pipelines() -> Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]]:
     return pair
 
 
-@pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
+@pytest.mark.parametrize("shard", [pytest.param((0, 1), marks=pytest.mark.slow), (1, 3)])
 def test_resident_and_fed_sources_in_one_mix(
     pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]], shard: tuple[int, int]
 ) -> None:

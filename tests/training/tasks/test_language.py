@@ -123,6 +123,7 @@ def test_tokens_without_weight_teach_nothing(on_text, trained):
     assert line["sources"]["sums"]["token_share"] == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.slow
 def test_it_learns(on_text, trained):
     lines = trained(on_text("train.steps=60", "train.eval_every=30")).metrics.lines
     assert lines[-1]["bits_per_byte/worst"] < 0.8 * 8
