@@ -49,7 +49,7 @@ def open_source(source: SourceConfig, locations: Locations) -> OpenSource:
 
 
 def _open_split(source: SourceConfig, locations: Locations) -> OpenSource:
-    """Open the split of a source, and take the steps of its slices, of which no source knows, from what it gives."""
+    """Open the split of a source, and take the steps of its slices, of which few sources know, from what it gives."""
     split = source.settings.get("split")
     if not isinstance(split, str) or split.count(":") < 2:
         return _open_whole(source, locations)
@@ -61,6 +61,8 @@ def _open_split(source: SourceConfig, locations: Locations) -> OpenSource:
     whole = opened("+".join(part for part, _ in parts))
     if all(step == 1 for _, step in parts):
         return replace(whole, settings=source.settings)
+    if getattr(whole.source, "takes_steps", False):
+        return opened(split)
     alone = len(parts) == 1
     steps = [((whole if alone else opened(part)).source.num_records, step) for part, step in parts]
     return replace(whole, source=stepped(whole.source, steps), settings=source.settings)

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from datamix.errors import ConfigError, DataError, check_choice, hint
 from datamix.sources.cache import cache_directory
 from datamix.sources.files import Paths, notes_on
-from datamix.sources.splits import located, resolve_split
+from datamix.sources.splits import located, resolve_split, steps_of
 from datamix.sources.text.packing import Chunks, Facts, Long, PackedRows, Packing, Pieces, pack
 from datamix.sources.text.token_files import TokenFile
 from datamix.sources.text.tokenizers import Tokenizer
@@ -68,6 +68,7 @@ class Packed:
     cache_dir: str | None = None
     source_name: str = ""
     class_names: ClassVar[tuple[str, ...]] = ()
+    takes_steps: ClassVar[bool] = True  # in `split`; every so many records are not those of every so many documents
 
     def __post_init__(self) -> None:
         check_choice(self.packing, get_args(Packing), "packing")
@@ -90,7 +91,8 @@ class Packed:
     def _loaded(self) -> _Loaded:
         paths, cache_dir = self._paths(), cache_directory(self.cache_dir)
         sizes = dict.fromkeys(paths, 0)
-        chosen = {name: paths[name] for name, *_ in resolve_split(self.split, sizes)}
+        slices = steps_of(self.split, where="split")
+        chosen = {name: paths[name] for part, _ in slices for name, *_ in resolve_split(part, sizes)}
         files, documents, begin = list[TokenFile](), dict[str, list[np.ndarray]](), 0
         for name, of_split in chosen.items():
             documents[name] = [np.empty((2, 0), np.int64)]
@@ -101,7 +103,10 @@ class Packed:
                 begin += len(file.tokens)
         whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
         sizes |= {name: each.shape[1] for name, each in whole.items()}
-        parts = [whole[name][:, a:b] for name, a, b in resolve_split(self.split, sizes)]
+        parts = [
+            np.concatenate([whole[name][:, a:b] for name, a, b in resolve_split(part, sizes)], axis=1)[:, ::step]
+            for part, step in slices
+        ]
         begins, lengths = np.concatenate(parts, axis=1)
         how: Any = {"capacity": self.length, "packing": self.packing, "long": self.long, "name": self.source_name}
         rows, facts = pack(begins, lengths, **how, cache_dir=cache_dir)

@@ -145,6 +145,7 @@ def test_a_split_takes_documents(tmp_path):
     assert text("test") == "e"
     assert text("train[3:]+test+train[:1]") == "ddeaa"
     assert text("all") == "aabbbbccdde"
+    assert text("train[1::2]+all[::4]") == "bbbbddaae"
     with pytest.raises(ConfigError, match=r"there is no split 'tset'\. Did you mean 'test'"):
         text("tset")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix.builder.views import holding_out
 from datamix.errors import ConfigError, DataError, SpecError
 from datamix.sources.text.source import Text, Tokens
 from datamix.sources.text.tokenizers import train_tokenizer
@@ -162,6 +163,23 @@ def test_documents_of_text_are_divided_by_lines_or_blank_lines(tmp_path):
     assert (Text(**settings).facts.documents, Text(**settings, documents="line").facts.documents) == (2, 3)
     with pytest.raises(ConfigError, match=r"documents = 'lines'\. Did you mean 'line'\? Known: blank_line, line\."):
         _ = Text(**settings, documents="lines").num_records
+
+
+@pytest.mark.parametrize("packing", ["chunk", "best_fit"])
+def test_what_is_advised_to_hold_out_is_whole_documents(tmp_path, packing):
+    documents = [chr(97 + i) * (5 + i) for i in range(20)]  # each of a letter of its own
+    (tmp_path / "a.txt").write_text("\n\n".join(documents))
+    settings = {"path": str(tmp_path / "a.txt"), "length": 16, "packing": packing, "cache": str(tmp_path / "cache")}
+    advised = dict(each.split("=", 1) for each in holding_out("a").split())
+    mix = ["source=my_text@a", "batch.size=1", "stop=exhaust_once", f"data.cache={settings.pop('cache')}"]
+    mix += [f"source.a.{key}={value}" for key, value in settings.items()] + [f"{k}={v}" for k, v in advised.items()]
+    pipeline = datamix.load(*mix)
+    kept, tested = (
+        sorted(chr(token) for batch in each for token in batch["tokens"].ravel() if 97 <= token < 256)
+        for each in (pipeline, pipeline.view())
+    )
+    assert tested == [*"".join(documents[::4])]
+    assert kept == [*"".join(each for number, each in enumerate(documents) if number % 4)]
 
 
 def dataset(folder, name, **settings):
