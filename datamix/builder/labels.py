@@ -10,6 +10,7 @@ import numpy as np
 
 from datamix.builder.open_source import LabelKind, OpenSource, is_shipped
 from datamix.errors import ConfigError, DataError, SpecError, of_source
+from datamix.operators.image import cast
 from datamix.operators.label import class_label, offset_label, offset_one_hot, one_hot
 from datamix.pipeline.graph import Operation
 from datamix.sources.mapped import after_read
@@ -28,6 +29,7 @@ class Labels:
     Attributes:
       kind: What a label is, the same in every source that has labels.
       num_classes: The number of classes of each source, None where it is not known yet; without classes, empty.
+      in_floats: The sources whose whole numbers are said to be numbers to predict, and become float32 as others are.
       in_parts: The sources whose vectors, one element a class, take a part of their own in a longer one.
       keeps_unlabelled: Whether a source may have records without a label.
     """
@@ -35,6 +37,7 @@ class Labels:
     kind: LabelKind
     numbering: Numbering
     num_classes: Mapping[str, int | None]
+    in_floats: frozenset[str] = frozenset()
     in_parts: frozenset[str] = frozenset()
     keeps_unlabelled: bool = False
     notes: tuple[str, ...] = ()
@@ -56,8 +59,13 @@ class Labels:
         return sum(known) if len(known) == len(counts) else None
 
     def operators(self, source: OpenSource) -> tuple[Operation, ...]:
-        """The operators of a source, before which those come that number its classes."""
+        """The operators of a source, before which those come that number its classes, or make floats of them."""
         operators, label = list(source.operators), source.spec.get("label")
+        if source.name in self.in_floats:
+            return (
+                Operation(operator="cast", function=cast, settings={"dtype": "float32", "leaf": "label"}),
+                *operators,
+            )
         if label is None or source.name not in self.num_classes:
             return source.operators
         first = []
@@ -154,7 +162,8 @@ def decide(
         labels = _of_vectors(search, vectors, scalars, numbering)
     elif numbers := [name for name in scalars if search.is_number(name)]:
         _check_all_numbers(search, scalars, numbers[0])
-        labels = Labels(kind="number", numbering=numbering, num_classes={})
+        whole = frozenset(filter(search.becomes_float32, scalars)) if search.has_floats(scalars) else frozenset()
+        labels = Labels(kind="number", numbering=numbering, num_classes={}, in_floats=whole)
     elif scalars:
         labels = _of_classes(search, scalars, numbering, complete=complete)
     else:
@@ -190,6 +199,19 @@ class _Search:
         if np.dtype(source.spec["label"].dtype).kind in "biu" or source.declared_num_classes:
             return False
         return bool(getattr(source.source, "predicts_fractions", False)) or not self._is_whole(name)
+
+    def has_floats(self, names: Iterable[str]) -> bool:
+        """Whether labels of any of some sources are floats."""
+        return any(np.dtype(self.sources[name].spec["label"].dtype).kind not in "biu" for name in names)
+
+    def becomes_float32(self, name: str) -> bool:
+        """Whether labels are whole numbers that are said to be no classes, all of which float32 holds."""
+        dtype, source = np.dtype(self.sources[name].spec["label"].dtype), self.sources[name]
+        return (
+            source.label == "number"
+            and dtype.kind in "biu"
+            and (dtype.itemsize < 4 or self.values(name).largest <= 2**24)
+        )
 
     def _is_whole(self, name: str) -> bool:
         values, source = self.values(name), self.sources[name]

@@ -162,6 +162,8 @@ def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) 
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
     images = len(mine.shape) == len(theirs.shape) == 3
+    if leaf == "label" and mine.shape == theirs.shape == () and mine.dtype == "float32" and "int" in theirs.dtype:
+        return f"if these are numbers to predict as well, set source.{name}.label=number."
     if leaf == "image" and images and mine.has_channels_first != theirs.has_channels_first:
         return f"add channels_last to source.{first if mine.has_channels_first else name}.operators, as the first."
     if images and mine.shape[2] == 4 != theirs.shape[2] and mine.dtype == theirs.dtype:

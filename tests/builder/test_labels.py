@@ -54,12 +54,18 @@ def test_whole_numbers_of_two_float_dtypes_are_classes() -> None:
 
 @pytest.mark.parametrize("numbering", ["union", "keep"])
 def test_numbers_in_one_source_are_numbers_in_all(numbering: str) -> None:
-    with pytest.raises(SpecError, match=r"cast: \{dtype: float32, leaf: label\} would mend it: add it to source\.b"):
+    with pytest.raises(SpecError, match=r"if these are numbers to predict as well, set source\.b\.label=number\.$"):
         load(f"labels={numbering}", a=RATINGS, b=CLASSES)
     cast = "source.b.operators=[{cast:{dtype:float32,leaf:label}}]"
-    pipeline = load(f"labels={numbering}", cast, a=RATINGS, b=CLASSES)
-    assert labels_of(pipeline, 0).tolist() == RATINGS.tolist()
-    assert labels_of(pipeline, 1).tolist() == CLASSES.tolist()
+    for mend in ("source.b.label=number", cast):
+        pipeline = load(f"labels={numbering}", mend, a=RATINGS, b=CLASSES)
+        assert labels_of(pipeline, 0).tolist() == RATINGS.tolist()
+        assert labels_of(pipeline, 1).tolist() == CLASSES.tolist()
+
+
+def test_numbers_that_float32_does_not_hold_are_no_floats_unasked() -> None:
+    with pytest.raises(SpecError, match=r"label is float32 \[\] in a, but int32 \[\] in b"):
+        load("source.b.label=number", a=RATINGS, b=CLASSES + 2**24)
 
 
 def test_fractions_that_happen_to_be_whole_are_numbers_in_a_table(tmp_path: Path) -> None:

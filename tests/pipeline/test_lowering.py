@@ -235,7 +235,6 @@ def test_an_operator_must_return_a_record_and_keep_its_promise() -> None:
         ),
         (IMAGES, IMAGES | {"image": LeafSpec((4, 4, 4), "uint8")}, "to_grayscale"),
         (IMAGES | {"image": LeafSpec((4, 4, 1), "float32")}, IMAGES, "to_float"),
-        (IMAGES | {"label": LeafSpec((), "float32")}, IMAGES, "cast: {dtype: float32, leaf: label}"),
         (IMAGES | {"label": LeafSpec((3,), "float32")}, IMAGES, "one_hot: {num_classes: 3, leaf: label}"),
     ],
 )
