@@ -107,7 +107,7 @@ def _spread(demand: Demand, horizon: int | None) -> Table | Carried:
 
 
 @order
-def largest_credit(demand: Demand) -> Table | Carried:
+def largest_credit(demand: Demand) -> Period:
     """Follow a schedule as a run with `adapt` does, whose weights it may be; the last, endless part as `proportional`.
 
     At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
@@ -116,7 +116,7 @@ def largest_credit(demand: Demand) -> Table | Carried:
         text = "it takes no mix within the mix, and follows no lengths"
         raise ConfigError(text, key="mix", value="largest_credit", hint="Use mix=proportional.")
     if demand.horizon is None:
-        return _spread(demand, None)
+        return proportional(demand)
     return Table(by_credit(demand.shares, demand.credit, demand.horizon), demand.num_sources)
 
 

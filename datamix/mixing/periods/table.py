@@ -10,7 +10,7 @@ import numpy as np
 
 from datamix.mixing.periods.base import Period
 
-# A short cycle is unrolled to so many slots, so that the pipeline seldom wraps.
+# A cycle is unrolled to so many slots at least, so that the pipeline seldom wraps.
 SHORT_TABLE_SLOTS = 2**13
 
 
@@ -49,9 +49,10 @@ class Table(Period):
         return cls.unrolled(ids, num_sources)
 
     @classmethod
-    def unrolled(cls, source_of: np.ndarray, num_sources: int, slots: int = SHORT_TABLE_SLOTS) -> Table:
-        """The sequence that repeats `source_of`, int [length], in a table of about `slots` slots if it is shorter."""
-        return cls(np.tile(source_of, max(1, slots // len(source_of))).astype(np.int32), num_sources)
+    def unrolled(cls, source_of: np.ndarray, num_sources: int, most: int | None = None) -> Table:
+        """The sequence that repeats `source_of`, int [length], in a longer table; of at most `most` slots, if given."""
+        times = -(-SHORT_TABLE_SLOTS // len(source_of)) if most is None else max(1, most // len(source_of))
+        return cls(np.tile(source_of, times).astype(np.int32), num_sources)
 
     def shuffled(self, order: np.ndarray) -> Table:
         """The same slots in another order: which of them stands in each, [length]."""

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from datamix.mixing.carrying import LEAST_SLOTS
 from datamix.mixing.periods import Carried
 from datamix.mixing.stages import Stage
 from datamix.pipeline.cursor import Cursor
@@ -51,6 +50,7 @@ class Swaps(NamedTuple):
 
     def take(
         self,
+        swaps: jax.Array,
         cursor: Cursor,
         length: jax.Array,
         quota: jax.Array,
@@ -63,6 +63,7 @@ class Swaps(NamedTuple):
         """See `SlotLookup.take`.
 
         Args:
+          swaps: Those that take place.
           cursor: Where the slots are counted from.
           length: Slots of the table.
           quota: Slots of each source in it, uint32 [num_sources].
@@ -73,7 +74,6 @@ class Swaps(NamedTuple):
           rank: How many earlier slots of the table have the same source, uint32 [count].
         """
         count, sources = len(slot), len(quota)
-        swaps = self._swaps(cursor, length, count)
         cycles = jnp.arange(len(swaps), dtype=jnp.uint32)[:, None]
         # Where in the call each swapped slot lies; far outside for those that do not.
         place = cycles * length + choose(self.place, cursor.stage) - cursor.slot
@@ -98,19 +98,19 @@ class Swaps(NamedTuple):
             number += jnp.where(slot > row[:, side] >> jnp.uint32(1), sign, jnp.uint32(0))
         return source, number
 
-    def gained(self, cursor: Cursor, length: jax.Array, count: int, passed: jax.Array) -> jax.Array:
-        """What each source gains by the swaps of the cycles that are passed, uint32 [num_sources]."""
-        gains, _ = self._gains(cursor, self._swaps(cursor, length, count))
+    def gained(self, swaps: jax.Array, cursor: Cursor, passed: jax.Array) -> jax.Array:
+        """What each source gains by the swaps that take place in the cycles that are passed, uint32 [num_sources]."""
+        gains, _ = self._gains(cursor, swaps)
         done = jnp.arange(len(gains), dtype=jnp.uint32) < passed
         return jnp.sum(gains.sum(1, dtype=jnp.uint32) * done[:, None].astype(jnp.uint32), axis=0, dtype=jnp.uint32)
 
-    def _swaps(self, cursor: Cursor, length: jax.Array, count: int) -> jax.Array:
-        """Whether each swap takes place in the cycles that `count` slots may meet, bool [num_cycles, num_swaps]."""
+    def taking_place(self, cursor: Cursor, length: jax.Array, num_cycles: int) -> jax.Array:
+        """Whether each swap takes place in each cycle from the cursor's on, bool [num_cycles, num_swaps]."""
         first = choose(self.first, cursor.stage)
         low = cursor.position[1] - first[1]
         high = cursor.position[0] - first[0] - (cursor.position[1] < first[1])
         high, low = _quotient(high, low, length)
-        cycle = low + jnp.arange(count // LEAST_SLOTS + 2, dtype=jnp.uint32)[:, None]
+        cycle = low + jnp.arange(num_cycles, dtype=jnp.uint32)[:, None]
         high = high + (cycle < low)
         rate, phase = choose(self.rate, cursor.stage), choose(self.phase, cursor.stage)
         before_low = rate[1] * cycle + phase[1]

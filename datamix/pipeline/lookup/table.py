@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import jax
 import numpy as np
 
+from datamix.mixing.carrying import LEAST_SLOTS
 from datamix.mixing.periods import Carried, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.stages import Stage
@@ -30,12 +31,14 @@ class TableLookup(RepeatingLookup):
       rank_of: How many earlier slots of the same table have the same source, uint32 [capacity].
       begin: Where each stage's table begins, uint32 [num_stages].
       swaps: What changes between the cycles of the tables; None where it is known that nothing does.
+      least_slots: How many slots every cycle has at least; static, as so many cycles may be met in a call.
     """
 
     source_of: Words
     rank_of: Words
     begin: Words
     swaps: Swaps | None
+    least_slots: int = field(metadata={"static": True})
 
     @classmethod
     def of(cls, plan: Plan, stages: Sequence[Stage]) -> Self:
@@ -50,6 +53,11 @@ class TableLookup(RepeatingLookup):
         begin = np.cumsum([0, *(len(part) for part in source_of[:-1])])
         # For a single stage always, so that another ratio is no other program.
         swaps = len(stages) == 1 or any(isinstance(period, Carried) for period in periods)
+        repeated = [
+            table.length
+            for table, stage in zip(tables, stages, strict=True)
+            if stage.length is None or stage.length > table.length
+        ]
         capacity = TABLE_SLOTS << (len(stages) > 1) << (len(plan.phases) > 2)
         return cls(
             source_of=_packed(source_of, capacity),
@@ -58,6 +66,8 @@ class TableLookup(RepeatingLookup):
             length=np.asarray([table.length for table in tables], np.uint32),
             quota=np.stack([table.quota for table in tables]).astype(np.uint32),
             swaps=Swaps.of(stages, len(plan.names)) if swaps else None,
+            # The same for all ratios, but for tables that an order of one's own has left short.
+            least_slots=min([LEAST_SLOTS, *(1 << (length.bit_length() - 1) for length in repeated)]),
         )
 
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -68,7 +78,8 @@ class TableLookup(RepeatingLookup):
         source, rank = look_up(self.source_of, place), look_up(self.rank_of, place)
         if self.swaps is None:
             return source, passed * choose(quota, source) + rank
-        return self.swaps.take(cursor, length, quota, here, passed, slot, source, rank)
+        swaps = self.swaps.taking_place(cursor, length, self._num_cycles(len(slot)))
+        return self.swaps.take(swaps, cursor, length, quota, here, passed, slot, source, rank)
 
     def advance(
         self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
@@ -78,7 +89,12 @@ class TableLookup(RepeatingLookup):
         if self.swaps is None:
             return slot, counts
         length = choose(self.length, cursor.stage)
-        return slot, counts + self.swaps.gained(cursor, length, len(source), (cursor.slot + count) // length)
+        swaps = self.swaps.taking_place(cursor, length, self._num_cycles(len(source)))
+        return slot, counts + self.swaps.gained(swaps, cursor, (cursor.slot + count) // length)
+
+    def _num_cycles(self, count: int) -> int:
+        """How many cycles so many slots meet at most."""
+        return count // self.least_slots + 2
 
 
 def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:

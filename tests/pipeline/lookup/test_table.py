@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import datamix
+from datamix.mixing.demand import Demand
 from datamix.mixing.periods import Table
 from datamix.mixing.plan import Plan
-from datamix.pipeline.locate import cursor_at
+from datamix.pipeline.locate import arrays_of, cursor_at, locate
 from datamix.pipeline.lookup.table import TableLookup
+from datamix.testing import registered
 
 PLAN = Plan({"a": 5, "b": 3, "c": 9}, {"a": 2, "c": 0.5}, stop="forever")
 PERIOD = PLAN.stages[0].period
@@ -34,6 +39,39 @@ def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
     after, behind = TableLookup.slot_at(PERIOD, start + 50)
     assert int(slot) == after
     np.testing.assert_array_equal(np.asarray(passed) + before, behind)
+
+
+def short(demand: Demand, *, slots: int) -> Table:
+    """A table that its order has left as it is."""
+    return Table(np.arange(slots, dtype=np.int32) % demand.num_sources, demand.num_sources)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"share": {"a": 0.4322}},  # of 5,000 slots
+        {"weights": {"a": 4097, "b": 4096}},
+        {"weights": {"a": 4096, "b": 1}},
+        {"order": "largest_credit"},
+        {"order": "largest_credit", "weights": {"a": 1e-7}},  # which no table holds
+        {"order": "short", "slots": 3},
+        {"order": "short", "slots": 4097},
+        {"order": "proportional", "window": 7, "share": {"a": 0.4322}},
+        {"schedule": [{"until": 40_000, "ratio": "2500:2501"}, {"weights": {"a": 1e-7}}]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("start", [0, 4999, 39_999])
+def test_many_slots_at_once_meet_cycles_of_any_length(settings: dict[str, Any], start: int) -> None:
+    with registered():
+        datamix.order(short)
+        plan = Plan({"a": 60_000, "b": 60_000}, stop="forever", **settings)
+    arrays, count = arrays_of(plan), 2**15
+    located, after = jax.jit(locate, static_argnums=2)(arrays, cursor_at(plan, start), count)
+    expected = plan.take(start, count)
+    for mine, theirs in zip(located[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    jax.tree.map(np.testing.assert_array_equal, after, cursor_at(plan, start + count))
 
 
 def test_tables_of_every_ratio_have_one_shape() -> None:
