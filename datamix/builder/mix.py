@@ -151,7 +151,11 @@ def mix(
     """
     arguments = dict(locals())  # before there are other variables
     recipe = partial(mix, **arguments.pop("order_settings"), **arguments | {"sources": by_reference(sources)})
-    flat = dict(_flat(sources, ""))
+    flat: dict[str, Any] = {}
+    for path, data in _flat(sources, ""):
+        if path in flat:
+            raise ConfigError(f"there are two sources {path!r}; a dot parts a mix from its sources", key="sources")
+        flat[path] = data
     if not flat:
         raise ConfigError("a mix needs at least one source, as in {'a': {'image': …, 'label': …}}", key="sources")
     order_settings = _settings(order, order_settings)

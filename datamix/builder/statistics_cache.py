@@ -65,15 +65,24 @@ class KeptStatistics:
             return kept
         count = max(1, min(_MOST_PIECES, -(-self.num_records // _PIECE_RECORDS)))
         pieces = [range(i * self.num_records // count, (i + 1) * self.num_records // count) for i in range(count)]
-        with locked(self._directory / f"{part}-of-{parts}"):
-            self._work({i: pieces[i] for i in range(part, count, parts) if self._piece(i) is None}, progress)
-        done = [each for i in range(count) if (each := self._piece(i)) is not None]
-        if len(done) < count:
-            return self.read()  # another part may have joined them meanwhile
-        statistics = self._merged(list(zip(done, map(len, pieces), strict=True)))
-        self.place.load(lambda: ({}, {"statistics": to_json(statistics)}))
-        shutil.rmtree(self._directory, ignore_errors=True)
-        return statistics
+        # Beside the directory, which is removed by whoever is done with all of it.
+        with locked(Path(f"{self._directory}-{part}-of-{parts}")):
+            if (kept := self.read()) is not None:  # by now
+                return kept
+            self._directory.mkdir(parents=True, exist_ok=True)
+            try:
+                self._work({i: pieces[i] for i in range(part, count, parts) if self._piece(i) is None}, progress)
+            except FileNotFoundError:
+                if (kept := self.read()) is None:  # else jobs that share the work in another way were done first
+                    raise
+                return kept
+            done = [each for i in range(count) if (each := self._piece(i)) is not None]
+            if len(done) < count:
+                return self.read()  # another part may have joined them meanwhile
+            statistics = self._merged(list(zip(done, map(len, pieces), strict=True)))
+            self.place.load(lambda: ({}, {"statistics": to_json(statistics)}))
+            shutil.rmtree(self._directory, ignore_errors=True)
+            return statistics
 
     @cached_property
     def place(self) -> CachePlace:

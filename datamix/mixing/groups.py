@@ -105,6 +105,10 @@ def resolve(
     check_sources(weight_by_path, known, f"{where}.weights")
     check_sources(share_by_path, known, f"{where}.share")
     source_ids = {name: i for i, name in enumerate(names)}
+    for name in names:
+        if both := source_ids.keys() & set(_ancestry(name)[:-1]):
+            text = f"{min(both)!r} is a source, and {name!r} a source within a mix of that name; rename one of them."
+            raise ConfigError(text)
     totals = dict.fromkeys(known, 0)  # records of sources and groups
     for name, size in (sizes or {}).items():
         totals.update({path: totals[path] + size for path in _ancestry(name)})

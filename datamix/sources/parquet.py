@@ -86,7 +86,7 @@ class ParquetFile:
         with reading(path):
             import pyarrow.parquet as pq
 
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 self._metadata, self.schema = file.metadata, file.schema_arrow
         self.rows = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
 
@@ -94,7 +94,7 @@ class ParquetFile:
         """The file is opened anew, as one that is open serves one thread."""
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.name, metadata=self._metadata) as file:
+        with pq.ParquetFile(self.name, metadata=self._metadata, page_checksum_verification=True) as file:
             return file.read_row_group(group, columns=columns)
 
     def missing(self, column: str) -> int:

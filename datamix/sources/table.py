@@ -106,7 +106,7 @@ def _read(file: Path) -> Any:
         from pyarrow import csv, parquet
 
         if file.suffix.lower() == ".parquet":
-            with parquet.ParquetFile(file) as opened:
+            with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
                 table = opened.read()
         else:
             with pa.input_stream(str(file), compression="detect") as stream:

@@ -231,6 +231,8 @@ def test_the_built_in_operators_are_functions_of_the_package() -> None:
         ({"sources": {}}, r"^sources: a mix needs at least one source"),
         ({"sources": [few()]}, r"^sources are given by name, .* this is list\."),
         ({"sources": {1: few()}}, r"^sources: 1 is not a name"),
+        ({"sources": {"g": {"b": few()}, "g.b": few()}}, r"^sources: there are two sources 'g\.b'; a dot parts a mix"),
+        ({"sources": {"a": few(), "a.b": few()}}, r"^'a' is a source, and 'a\.b' a source within a mix of that name"),
         ({"sources": {"a": iter([1])}}, r"^source 'a': list_iterator is no source"),
         ({"sources": {"a": [{"text": "x"}]}}, r"^source 'a': leaf 'text' of record 0 is text"),
         ({"sources": {"a": {"image": "x"}}}, r"^source 'a': leaf 'image' is text"),

@@ -15,6 +15,7 @@ from datamix.config.schema import SourceConfig
 from datamix.sources.arrays import MemoryArrays, arrays
 from datamix.sources.base import Source
 from datamix.sources.statistics import LeafStatistics
+from threads import run_in_threads
 
 SIZE = 5000
 
@@ -87,6 +88,23 @@ def test_parts_of_the_work_are_joined_by_the_last(tmp_path: Path, parts: int) ->
             assert kept(tmp_path).read() is None
     assert_right(kept(tmp_path).complete(nothing, part=order[-1], parts=parts))
     assert_right(kept(tmp_path).read())
+
+
+def test_jobs_that_want_the_same_at_once_do_not_disturb_one_another(tmp_path: Path) -> None:
+    for number in range(5):
+        cache = tmp_path / str(number)
+        ends: list[Any] = []
+
+        def work(part: int, cache: Path = cache, ends: list[Any] = ends) -> None:
+            parts = 1 + part % 3
+            ends.append(kept(cache).complete(nothing, part=part // 3 % parts, parts=parts))
+
+        run_in_threads(work, 9)
+        assert len(ends) == 9
+        assert_right(kept(cache).read())
+        for end in filter(None, ends):
+            assert_right(end)
+        assert not list(cache.glob("*.parts"))
 
 
 def test_a_part_that_is_missing_is_done_by_a_job_that_does_all(tmp_path: Path) -> None:

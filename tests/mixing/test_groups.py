@@ -28,6 +28,14 @@ def test_a_group_counts_as_one_source() -> None:
     assert shares(share={"all": 0.8, "all.vision.fashion": 0.1}) == ["9/25", "1/25", "2/5", "1/5"]
 
 
+def test_a_source_is_no_group_as_well() -> None:
+    for names in (["a", "a.b"], ["a.b.c", "x", "a.b"]):
+        with pytest.raises(
+            ConfigError, match=r"^'(a|a\.b)' is a source, and '.*' a source within a mix of that name; ren"
+        ):
+            Plan(dict.fromkeys(names, 5))
+
+
 def test_what_a_group_says_of_itself_comes_after_what_the_user_says() -> None:
     chosen = {"all.vision.mnist": 7, "all.vision.fashion": 3}
     assert shares(group_weights=chosen) == ["7/40", "3/40", "1/4", "1/2"]

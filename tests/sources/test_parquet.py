@@ -18,6 +18,7 @@ from datamix.config.parse import parse
 from datamix.errors import ConfigError, DataError, InstallationError
 from datamix.sources.base import read_all
 from datamix.sources.parquet import ParquetFile, parquet
+from datamix.sources.table import table
 from datamix.sources.tfds.source import Tfds
 from datamix.spec import LeafSpec
 from datamix.testing import check_source
@@ -62,6 +63,17 @@ def test_a_truncated_file(few: Path, size: int) -> None:
     few.write_bytes(few.read_bytes()[:size])
     with pytest.raises(DataError, match=r"few\.parquet cannot be read: .*[Pp]arquet"):
         parquet(path=str(few))
+
+
+def test_checksums_of_pages_are_looked_at_where_there_are_any(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "x.parquet", np.arange(1000, dtype=np.int32)
+    plain: Any = {"compression": "none", "use_dictionary": False}
+    pq.write_table(pa.table({"x": numbers}), path, write_page_checksum=True, **plain)
+    assert read_all(parquet(path=str(path)))["x"].tolist() == numbers.tolist()
+    path.write_bytes(path.read_bytes().replace(numbers[500:510].tobytes(), bytes(40)))
+    for read in (lambda: read_all(parquet(path=str(path))), lambda: table(path=str(path))):
+        with pytest.raises(DataError, match=r"x\.parquet cannot be read: .*(CRC|checksum)"):
+            read()
 
 
 def test_a_file_that_is_damaged_inside_is_an_error_at_its_records(few: Path) -> None:
