@@ -220,6 +220,12 @@ class AdaptiveIterator(Iterator[Batch]):
                 for text, leaf in zip(state["arrays"], leaves, strict=True)
             ]
         except (LookupError, TypeError, ValueError):
+            own, each = len(jax.tree.leaves(self._state)), len(jax.tree.leaves(self._windows[0].cursor))
+            others = own + each * (1 if self._host is not None else 2)
+            if isinstance(state.get("arrays"), list) and len(state["arrays"]) == others:
+                then, mend = ("on the device", "device") if self._host is not None else ("on the host", "host")
+                text = f"this state was taken with records {then}, and on the host new weights apply a window later"
+                raise StateError(f"{text}. Set data.placement={mend}.") from None
             text = "this state of a mix that adapts is damaged: its window or its arrays do not fit; restore another."
             raise StateError(text) from None
         with self._lock:

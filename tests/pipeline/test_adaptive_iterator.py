@@ -166,6 +166,19 @@ def test_a_state_of_another_mix_or_none_is_refused():
         iterator.restore(state, changed="mix")
 
 
+@pytest.mark.parametrize(("placement", "other"), [("device", "host"), ("host", "device")])
+def test_a_state_of_another_placement_says_which(placement, other):
+    iterator = mixed(f"data.placement={placement}").iterator()
+    next(iterator)
+    state, expected = iterator.state(), next(iterator)
+    with pytest.raises(StateError, match=rf"records on the {placement}, .* Set data\.placement={placement}\.$"):
+        mixed(f"data.placement={other}").iterator().restore(state)
+    resumed = mixed(f"data.placement={placement}").iterator()
+    resumed.restore(state)
+    for leaf, values in next(resumed).items():
+        np.testing.assert_array_equal(values, expected[leaf])
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_threads_that_share_an_iterator_take_each_batch_once(placement):
     mix = mixed(f"data.placement={placement}")

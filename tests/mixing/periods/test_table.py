@@ -25,8 +25,9 @@ def test_a_table_may_be_as_short_as_it_is() -> None:
     table = Table(np.asarray([1, 0, 1], np.int32), 2)
     assert (table.length, table.quota.tolist(), table.rank_of.tolist()) == (3, [1, 2], [0, 0, 1])
     assert [slots.tolist() for slots in table.slots] == [[1], [0, 2]]
-    assert Table.unrolled(table.source_of, 2, slots=7).source_of.tolist() == [1, 0, 1, 1, 0, 1]
-    assert Table.unrolled(table.source_of, 2, slots=2).length == 3
+    assert Table.unrolled(table.source_of, 2, most=7).source_of.tolist() == [1, 0, 1, 1, 0, 1]
+    assert Table.unrolled(table.source_of, 2, most=2).length == 3
+    assert Table.unrolled(np.arange(5000), 5000).length == 10_000
 
 
 @pytest.mark.parametrize(
