@@ -39,7 +39,7 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
             raise job
     out = console_of(job.data.built.notes)
     print_notes(out, "Note", _notes(job))
-    print_notes(out, "Resume", [job.note] if job.note else [])
+    print_notes(out, "Resume" if job.settings.resume else "Note", [job.note] if job.note else [])
     begin(out, job)
     if not job.ended:
         with progress(out, job.steps, job.step) as advance:

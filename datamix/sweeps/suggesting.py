@@ -236,7 +236,9 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
         return f"no job of two or more sources reports {goal.metric}"
     reference = chosen.first
     names = names_of(reference)
-    jobs = [r for r in done if set(names_of(r)) <= set(names) and comparable(r, reference)]
+    alike = [r for r in done if set(names_of(r)) <= set(names) and comparable(r, reference)]
+    # A ratio that was run twice with one seed, as in two sweeps, says nothing more: to count it twice hides the noise.
+    jobs = list({(str(r.seed), *_targets(r)): r for r in alike}.values())
     metrics, source_of, combine = _fitted(reference, goal)
     shares = np.array([[share_of(result, name) for name in names] for result in jobs])
     shares /= shares.sum(1, keepdims=True)
@@ -262,6 +264,11 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
 def names_of(result: Result) -> list[str]:
     """The sources of a job, or mixes within its mix."""
     return list(dict.fromkeys(path.partition(".")[0] for path in result.sources))
+
+
+def _targets(result: Result) -> list[tuple[str, float]]:
+    """The share that was asked for each source."""
+    return [(path, round(source["target"] or 0.0, 6)) for path, source in result.sources.items()]
 
 
 def share_of(result: Result, name: str) -> float:

@@ -48,7 +48,7 @@ class Run:
       step: The number of steps done.
       cursor: The cursor of the batch at that step.
       state: The state after the last step.
-      note: A sentence: the run goes on, or starts afresh; empty where `train.resume` does not ask for it.
+      note: A sentence: the run goes on, or starts afresh, or takes the place of another; empty where there is none.
       error: What has ended the run before its time.
       seconds: The time spent on steps and tests; the run's part of it where several are trained together.
       steps_done: The number of steps in that time.
@@ -138,6 +138,9 @@ def prepare(
     if settings.resume:
         lines, untrained = _resume(run)
     else:
+        if (last := run.checkpoints.last()) is not None:
+            text = f"the checkpoints of an earlier run, up to step {last:,}, are removed"
+            run.note = f"{text}; train.resume=true would have gone on from them."
         run.checkpoints.clear()
     run.metrics = MetricsFile(directory, lines, run.step)
     run.metrics.untrained = untrained

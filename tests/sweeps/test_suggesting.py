@@ -118,6 +118,14 @@ def test_jobs_of_other_settings_do_not_count(leave, results):
     assert predicted[0] == pytest.approx(results[0].metrics["accuracy/worst"], abs=0.03)
 
 
+def test_a_ratio_that_was_run_again_with_its_seed_counts_once(results):
+    again = [
+        replace(result, job=result.job + 100, config=result.config | {"mix": {"ratio": "x"}}) for result in results
+    ]
+    once, twice = suggestion_of(results).json(), suggestion_of([*results, *again]).json()
+    assert twice == once
+
+
 def test_jobs_of_fewer_sources_and_other_seeds_count(results):
     def third(result, share):
         sources = {name: dict(source, target=source["target"] * (1 - share)) for name, source in result.sources.items()}

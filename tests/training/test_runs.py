@@ -130,6 +130,16 @@ def test_a_run_that_has_ended_is_trained_on(make, trained, numbers):
         np.testing.assert_array_equal(numbers(on)[name], values)
 
 
+def test_a_run_in_the_place_of_another_says_so(make, trained):
+    assert make(directory="again").note == ""
+    trained(make(directory="again"))
+    run = make(directory="again")
+    text = (
+        "the checkpoints of an earlier run, up to step 6, are removed; train.resume=true would have gone on from them."
+    )
+    assert (run.note, run.step, run.checkpoints.last()) == (text, 0, None)
+
+
 def test_a_mix_that_is_changed_on_purpose_goes_on_and_is_told(make, trained, numbers):
     trained(make(directory="first"))
     change = ("mix.share.across=0.25", "optimizer.learning_rate=0.01", "train.steps=10")
