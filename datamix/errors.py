@@ -15,7 +15,8 @@ _MOST_NAMES = 60  # of those that are known, in a hint
 _TERMS = """
     alternate=round_robin interleave=round_robin sequential=concat chain=concat uniform=random weighted=random
     longest=all_exhausted oversample=all_exhausted shortest=first_exhausted infinite=forever evaluate=train eval=train
-    lr=learning_rate wd=weight_decay bs=batch.size drop_last=remainder iterations=steps num_steps=steps max_steps=steps
+    lr=learning_rate wd=weight_decay bs=batch.size batchsize=batch.size drop_last=remainder
+    iterations=steps num_steps=steps max_steps=steps
     epochs=train.steps,stop.epochs.NAME stop.steps=stop.batches save_every=checkpoint_every log_interval=log_every
     device=devices gpus=devices workers=threads num_workers=threads buffer_size=shuffle shuffle_buffer=shuffle
     weight=weights proportion=share transform=operators transforms=operators augment=operators filter=where

@@ -23,8 +23,8 @@ _USUAL = 255  # what is white in most images, also where none is quite white
 def check_largest(sources: Sequence[OpenSource], shared: Sequence[Operation]) -> None:
     """Refuse `to_float` without `largest`, the value that becomes 1, where the type does not say it as uint8 does."""
     for source in sources:
-        for key, leaf, dtype in _without_largest(source, shared):
-            if dtype.kind in "iu" and dtype != np.uint8:
+        for key, leaf, dtype, white in _to_floats(source, shared):
+            if white is None and dtype.kind in "iu" and dtype != np.uint8:
                 raise _missing_largest(source, leaf, dtype, f"{key}.to_float.largest")
 
 
@@ -32,12 +32,12 @@ def notes_on_scale(sources: Mapping[str, OpenSource], shared: Sequence[Operation
     """The notes on `to_float` that makes something far from 1 of the largest value, as of bytes from 0 to 16."""
     notes = []
     for name, source in sources.items():
-        for _, leaf, dtype in _without_largest(source, shared):
+        for _, leaf, dtype, white in _to_floats(source, shared):
             if source.placement == "host" and dtype.kind in "biu":
                 continue  # its records are not looked at for it
             low, high = statistics[name][leaf].min, statistics[name][leaf].max or 0
-            becomes = high / _USUAL if dtype.kind == "u" else high
-            is_dark = dtype.kind == "u" and 0 < becomes < 0.5 and source.num_records >= _MANY
+            becomes = high / (white or (_USUAL if dtype.kind == "u" else 1))
+            is_dark = white is None and dtype.kind == "u" and 0 < becomes < 0.5 and source.num_records >= _MANY
             if low == 0 and (becomes > 2 or is_dark):  # images have black
                 text = f"the largest {leaf} value is {high:g}, of which to_float makes {becomes:.3g}"
                 notes.append(of_source(name, f"{text}; to_float: {{largest: {_white(high):g}}} fits."))
@@ -91,8 +91,10 @@ def _white(largest: float) -> float:
     return _USUAL if _USUAL // 2 < largest <= _USUAL else largest
 
 
-def _without_largest(source: OpenSource, shared: Sequence[Operation]) -> Iterator[tuple[str, str, np.dtype]]:
-    """Every `to_float` without `largest` of values as they are stored: the key of its place, the leaf, its dtype."""
+def _to_floats(
+    source: OpenSource, shared: Sequence[Operation]
+) -> Iterator[tuple[str, str, np.dtype, int | float | None]]:
+    """Every `to_float` of values as they are stored: the key of its place, the leaf, its dtype, and `largest`."""
     where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
     shared_where = "operators" if source.key else "shared_operators"
     chain = [(f"{where}[{i}]", each) for i, each in enumerate(source.operators)]
@@ -100,8 +102,8 @@ def _without_largest(source: OpenSource, shared: Sequence[Operation]) -> Iterato
     dtypes = {leaf: np.dtype(part.dtype) for leaf, part in source.spec.items()}
     for key, operation in chain:
         leaf = operation.settings.get("leaf", "image")
-        if operation.function is to_float and leaf in dtypes and operation.settings.get("largest") is None:
-            yield key, leaf, dtypes[leaf]
+        if operation.function is to_float and leaf in dtypes:
+            yield key, leaf, dtypes[leaf], operation.settings.get("largest")
         if not is_shipped(operation):
             return
         if operation.operator in _CHANGE_VALUES:

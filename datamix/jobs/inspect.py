@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,14 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     step += 0 if step >= 0 else len(pipeline)
     labels = [label_of(batch, row) for row in range(len(places))]
     names = [class_of(pipeline, place.source, label) for place, label in zip(places, labels, strict=True)]
-    shown = range(min(len(places), _MOST_ROWS))
+    shown, ends = range(min(len(places), _MOST_ROWS)), _ends([place.place for place in places])
     heads = {
         "row": shown,
         "source": [places[row].source for row in shown],
         "epoch": [places[row].epoch for row in shown],
         "record": [places[row].record for row in shown],
         "label": ["–" if labels[row] is None else f"{labels[row]:.6g} {names[row]}".strip() for row in shown],
-        "place": [places[row].place.rpartition("/")[2] or "–" for row in shown],
+        "place": [ends[row] or "–" for row in shown],
     }
     drawn = holds_images(pipeline.spec)
     leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if drawn else []))]
@@ -75,7 +76,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     if drawn:
         image_rows: dict[str, list[tuple[np.ndarray, str, int]]] = {}
         for row, (place, name) in enumerate(list(zip(places, names, strict=True))[:_MOST_IMAGES]):
-            title = f"{_short(f'{place.source} {place.record}')}\n{_short(place.place) or name}"
+            title = f"{_short(f'{place.source} {place.record}')}\n{_short(ends[row]) or name}"
             image = picture(np.asarray(batch["image"][row]), built.graph, place.source)
             first = row - row % _IMAGES_A_ROW
             rows = f"rows {first}\nto {min(first + _IMAGES_A_ROW, len(places)) - 1}"
@@ -86,7 +87,16 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     return report
 
 
-def _short(place: str) -> str:
+def _ends(places: Sequence[str]) -> list[str]:
+    """The name of the file and what follows it, after that of its folder where files of several have one name."""
+    folders: dict[str, set[str]] = {}
+    for place in places:
+        folder, _, name = place.rpartition("/")
+        folders.setdefault(name, set()).add(folder)
+    parts = [place.split("/") for place in places]
+    return ["/".join(part[-2:] if len(folders[part[-1]]) > 1 else part[-1:]) for part in parts]
+
+
+def _short(text: str) -> str:
     """The end of a name or place, as long as fits above an image."""
-    text = place.rpartition("/")[2]
     return text if len(text) <= _PLACE_WIDTH else f"…{text[1 - _PLACE_WIDTH :]}"

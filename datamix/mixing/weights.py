@@ -73,8 +73,11 @@ def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -
     else:
         mend = "Write '7:3' or [7, 3]. In YAML it needs the quotes: unquoted, 7:3 is the number 423."
         raise ConfigError("it is no ratio", key=where, value=ratio, hint=mend)
+    if isinstance(ratio, str) and not re.search(r"\d", ratio):
+        raise ConfigError("it is no ratio", key=where, value=ratio, hint="Write one number a source, as in 7:3.")
     if len(parts) != len(names):
-        text = f"it has {len(parts)} numbers, but there are {len(names)} sources ({', '.join(names)})"
+        numbers = f"{len(parts)} number{'s' * (len(parts) != 1)}"
+        text = f"it has {numbers}, but there are {len(names)} sources ({', '.join(names)})"
         other = re.sub(r"\s*[/;|\s-]\s*", ":", ratio.strip()) if isinstance(ratio, str) else ""
         mend = f"Write {other}." if other.count(":") == len(names) - 1 else "Give one each, as in 7:3."
         raise ConfigError(text, key=where, value=ratio, hint=mend)

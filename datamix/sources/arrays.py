@@ -67,7 +67,10 @@ def arrays(
     chosen = leaves if leaves is not None else keras or {name: name for name in names}
     for leaf, name in chosen.items():
         if name not in names:
-            raise ConfigError(f"{path} holds no array {name!r}", key=f"leaves.{leaf}", hint=hint(name, names))
+            mend = hint(name, names)
+            if not mend.startswith("Did"):
+                mend += f" '~source.NAME.leaves.{leaf}' takes a leaf out of the list."
+            raise ConfigError(f"{path} holds no array {name!r}", key=f"leaves.{leaf}", hint=mend)
     splits = {
         name: _array_files(path, {leaf: (archive, array) for leaf, array in each.items()})
         for name, each in _by_split(chosen, names).items()

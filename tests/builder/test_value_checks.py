@@ -161,6 +161,11 @@ def test_floats_that_to_float_leaves_as_they_are(scale: float, largest: int, fit
     assert advised[0]["image"].max() == 1
 
 
+def test_a_largest_value_that_many_exceed() -> None:
+    with pytest.warns(UserWarning, match=r"image value is 255, of which to_float makes 15\.9; .*\{largest: 255\} fits"):
+        load("source.a.operators=[{to_float:{largest:16}}]", image=PIXELS)
+
+
 @pytest.mark.parametrize("where", ["operators", "source.a.operators"])
 @pytest.mark.parametrize("largest", [1, 16])
 def test_bytes_of_which_to_float_makes_black_images(largest: int, where: str) -> None:

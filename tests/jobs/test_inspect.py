@@ -6,8 +6,18 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import datamix
+
+
+def test_files_of_one_name_are_told_from_each_other(call_datamix, tmp_path):
+    for number, name in enumerate(("cat/1.png", "dog/1.png", "dog/2.png")):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), number * 90, np.uint8)).save(tmp_path / "pets" / name)
+    pets = ["source=folder", "source.folder.path=pets", "source.folder.split=all"]
+    out = call_datamix(*pets, "job=inspect", "batch.size=3", "stop=forever").out
+    assert all(name in out for name in ("cat/1.png", "dog/1.png", " 2.png"))
 
 
 def test_every_row_says_which_record_it_is(call_datamix, tmp_path, shared_data):

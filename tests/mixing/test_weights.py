@@ -167,11 +167,18 @@ def test_two_rules_for_one_source() -> None:
             resolve_shares(NAMES, ratio="1:1:1", **rules)  # type: ignore[arg-type]
 
 
+def test_a_ratio_without_a_number() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^mix\.ratio = 'abc'; it is no ratio\. Write one number a source, as in 7:3\."
+    ):
+        parse_ratio("abc", NAMES)
+
+
 @pytest.mark.parametrize("ratio", ["7:3", [7, 3], "1:1:1:1", [], "7"])
 def test_a_ratio_of_the_wrong_length(ratio: object) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^mix\.ratio = .*; it has [0124] numbers, but there are 3 sources \(mnist, fashion, svhn\)\. Give",
+        match=r"^mix\.ratio = .*; it has [0124] numbers?, but there are 3 sources \(mnist, fashion, svhn\)\. Give",
     ) as caught:
         parse_ratio(ratio, NAMES)
     assert (caught.value.key, caught.value.value) == ("mix.ratio", ratio)
@@ -194,7 +201,7 @@ def test_a_ratio_with_something_else_than_numbers(ratio: object) -> None:
 
 
 def test_a_message_names_the_key_of_its_group() -> None:
-    with pytest.raises(ConfigError, match=r"^mix\.inner\.ratio = '7'; it has 1 numbers"):
+    with pytest.raises(ConfigError, match=r"^mix\.inner\.ratio = '7'; it has 1 number"):
         parse_ratio("7", ["mnist", "fashion"], where="mix.inner.ratio")
 
 
