@@ -549,7 +549,7 @@ MISTAKES = {
     "sweep": "ConfigError: 'sweep' is not an override; write -m job=train mix.share.mnist=0.1,0.5,0.9.",
     "data.dir=(1)": "ConfigError: 'data.dir=(1)' is not an override; write key=value, and quotes around a value with "
     "special characters: \"data.dir='(1)'\".",
-    "mix.ratio=7/3": "ConfigError: mix.ratio = '7/3'; it has 1 numbers, but there are 2 sources (mnist, fashion). "
+    "mix.ratio=7/3": "ConfigError: mix.ratio = '7/3'; it has 1 number, but there are 2 sources (mnist, fashion). "
     "Write 7:3.",
     "mix.share.mnist=70%": "ConfigError: mix.share.mnist = '70%'; a weight is a number, 0 or more. Write 0.7.",
     "shuffle=windows(500)": "ConfigError: shuffle = 'windows(500)'; it is full, none, window(n) or blocks(n) with n ",

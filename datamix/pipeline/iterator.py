@@ -194,8 +194,8 @@ class BatchIterator(Iterator[Batch]):
         self._chunks = deque()
         if output not in get_args(Output):
             raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
-        if stride < 1:
-            raise ConfigError("it is 1 or more", key="stride", value=stride)
+        if not isinstance(stride, int | np.integer) or stride < 1:
+            raise ConfigError("it is a whole number, 1 or more", key="stride", value=stride)
         self._is_numpy, self._to_torch = output == "numpy", tensors() if output == "torch" else None
         self._rows = rows
         self._adopt(pipeline)

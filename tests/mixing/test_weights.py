@@ -169,7 +169,7 @@ def test_two_rules_for_one_source() -> None:
 
 def test_a_ratio_without_a_number() -> None:
     with pytest.raises(
-        ConfigError, match=r"^mix\.ratio = 'abc'; it is no ratio\. Write one number a source, as in 7:3\."
+        ConfigError, match=r"^mix\.ratio = 'abc'; it is no ratio\. Write one number a source, as in 7:3"
     ):
         parse_ratio("abc", NAMES)
 

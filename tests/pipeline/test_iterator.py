@@ -507,8 +507,9 @@ def test_workers_take_batches_in_turn(
     other = pipeline.iterator(stride=3)
     other.restore(resumed.state())
     assert_equal(next(other), batches[4])
-    with pytest.raises(ConfigError, match="stride = 0; it is 1 or more"):
-        pipeline.iterator(stride=0)
+    for stride in (0, 1.5):
+        with pytest.raises(ConfigError, match=f"stride = {stride}; it is a whole number, 1 or more"):
+            pipeline.iterator(stride=stride)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("placement", ["device", "host"])
