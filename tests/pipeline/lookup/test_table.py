@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import datamix
 from datamix.mixing.demand import Demand
@@ -41,13 +43,16 @@ def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
     np.testing.assert_array_equal(np.asarray(passed) + before, behind)
 
 
+_LOCATED = jax.jit(locate, static_argnums=2)
+
+
 def short(demand: Demand, *, slots: int) -> Table:
     """A table that its order has left as it is."""
     return Table(np.arange(slots, dtype=np.int32) % demand.num_sources, demand.num_sources)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "keywords",
     [
         {"share": {"a": 0.4322}},  # of 5,000 slots
         {"weights": {"a": 4097, "b": 4096}},
@@ -62,14 +67,31 @@ def short(demand: Demand, *, slots: int) -> Table:
     ids=str,
 )
 @pytest.mark.parametrize("start", [0, 4999, 39_999])
-def test_many_slots_at_once_meet_cycles_of_any_length(settings: dict[str, Any], start: int) -> None:
+def test_many_slots_at_once_meet_cycles_of_any_length(keywords: dict[str, Any], start: int) -> None:
     with registered():
         datamix.order(short)
-        plan = Plan({"a": 60_000, "b": 60_000}, stop="forever", **settings)
+        plan = Plan({"a": 60_000, "b": 60_000}, stop="forever", **keywords)
     arrays, count = arrays_of(plan), 2**15
-    located, after = jax.jit(locate, static_argnums=2)(arrays, cursor_at(plan, start), count)
+    located, after = _LOCATED(arrays, cursor_at(plan, start), count)
     expected = plan.take(start, count)
     for mine, theirs in zip(located[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    jax.tree.map(np.testing.assert_array_equal, after, cursor_at(plan, start + count))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    weights=st.lists(st.integers(1, 9000), min_size=2, max_size=3),
+    order=st.sampled_from([{}, {}, {"window": 5}, {"stratify": True, "batch_size": 16}, {"order": "round_robin"}]),
+    start=st.integers(0, 2**33),
+)
+def test_any_weights_give_the_slots_of_the_plan(weights: list[int], order: dict[str, Any], start: int) -> None:
+    sizes = dict(zip("abc", [10_000, 7, 123_456], strict=False))
+    sizes = {name: sizes[name] for name in "abc"[: len(weights)]}
+    numbers = {} if "order" in order else {"weights": dict(zip("abc", weights, strict=False))}
+    plan, count = Plan(sizes, stop="forever", **numbers, **order), 2**15
+    located, after = _LOCATED(arrays_of(plan), cursor_at(plan, start), count)
+    for mine, theirs in zip(located[:3], plan.take(start, count)[:3], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     jax.tree.map(np.testing.assert_array_equal, after, cursor_at(plan, start + count))
 
