@@ -240,7 +240,14 @@ def test_a_stop_names_the_rule_of_its_name(name):
     assert parse(compose([f"stop={name}"])).mix.stop == name
 
 
-@pytest.mark.parametrize("name", sorted({*names("job")} - {"report", "suggest"}))  # of sweeps, in tests/jobs
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("bench", "train")))
+        for name in names("job")
+        if name not in ("report", "suggest")  # of sweeps, in tests/jobs
+    ],
+)
 def test_every_job_runs(settle, tmp_path, name):
     short = ["model=linear", "optimizer=sgd", "train.steps=200"] if name == "train" else []
     run(settle(f"job={name}", "source=mnist+fashion", *short), tmp_path)

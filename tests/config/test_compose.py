@@ -151,6 +151,7 @@ FUNCTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_nothing_of_hydra_is_replaced(environment: dict[str, str], tmp_path: Path) -> None:
     code = f"""
         import copy, importlib, json, sys

@@ -51,6 +51,7 @@ def test_it_prints_and_writes_what_it_found(train, tmp_path):
     assert ended.err == "" or all(line.startswith("Reading ") for line in ended.err.splitlines())
 
 
+@pytest.mark.slow
 def test_images_without_a_channel_axis_and_records_without_a_class(call_datamix, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     np.savez(tmp_path / "x.npz", image=image, label=np.where(np.arange(40) % 4 == 3, -1, np.arange(40) % 4)[:, None])
@@ -70,6 +71,7 @@ def test_images_without_a_channel_axis_and_records_without_a_class(call_datamix,
     assert refused.startswith("DataError: source 'my_npz': 3 of 10 labels are no class, such as -1; source.my_npz.unl")
 
 
+@pytest.mark.slow
 def test_pixels_that_are_nan_are_not_blamed_on_the_learning_rate(call_datamix, tmp_path):
     image = np.random.default_rng(0).random((40, 8, 8, 1)).astype(np.float32)
     image[::2, 0] = np.nan

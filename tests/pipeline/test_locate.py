@@ -454,6 +454,7 @@ def test_weights_in_the_loss_follow_the_shares_of_the_step(keywords: dict[str, A
     assert weight_of.items() <= {0: 2.5, 1: 0.625}.items()
 
 
+@pytest.mark.slow
 def test_where_jax_has_64_bits_the_records_are_the_same() -> None:
     script = """
 import jax, numpy as np, datamix

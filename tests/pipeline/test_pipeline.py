@@ -120,8 +120,10 @@ def test_batch_size_does_not_change_the_records(load: Callable[..., datamix.Pipe
     "mix",
     [
         ("stop=exhaust_once", "batch.remainder=keep"),
-        ("mix.granularity=batch", "stop=all_exhausted"),
-        *(pytest.param((each,), marks=pytest.mark.slow) for each in ("stop=forever", "mix=random")),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in [("stop=forever",), ("mix=random",), ("mix.granularity=batch", "stop=all_exhausted")]
+        ),
     ],
     ids=" ".join,
 )

@@ -25,6 +25,7 @@ def experiments(tmp_path):
     return [*PLAN, "--config-dir", "own", "hydra.sweep.dir=s"]
 
 
+@pytest.mark.slow
 def test_experiments_are_swept(call_datamix, experiments, tmp_path):
     ended = call_datamix(*experiments, "experiment=few,more")
     assert (ended.code, ended.err) == (0, "")

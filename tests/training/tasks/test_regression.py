@@ -68,6 +68,7 @@ def test_a_table_is_learnt_in_its_own_units(on_table, trained):
     assert metrics["mse/t"] < 0.1 * PROGRESS[150:].var()
 
 
+@pytest.mark.slow
 def test_features_that_are_nan_are_told_and_blamed(on_table):
     features = FEATURES.copy()
     features[::3, 1] = np.nan
