@@ -3,14 +3,15 @@
     python scripts/bench_device.py --json device.json
     python scripts/bench_device.py --quick     # whether it runs, in a minute on a CPU
 
-1. Sweeps of 9 and of 64 ratios of a small network, `hydra/launcher=vmap` against one job after the other: seconds of
-   the whole command, imports and compiling included, each in a process of its own.
+1. Sweeps of 9 and of 64 ratios of a small network, `hydra/launcher=vmap` against one job after the other, and one job
+   alone: seconds of the whole command, imports and compiling included, each in a process of its own.
 2. A resident mix of two sources of uint8 images, in batches of 256 and 4,096, as float32 and as bfloat16: by an
    iterator, and inside one compiled loop that sums each batch. Bytes are those that are read as they are stored and
    written as they come out, of the loop those that are read; the share is of the bytes that a copy within the device
-   reads and writes.
+   reads and writes. As NumPy's arrays, the share of the speed of copying as many out of the device.
 3. The same mix read on the host, with transfers beside computing: the share of the speed at which the same stored bytes
-   are put on the device and nothing else is done.
+   are copied to the device from pinned memory and nothing else is done; and what reading them on the host gives by
+   itself, which is another bound.
 
 All turns of 2 and 3 are taken in rounds, and the median counts. It claims nothing: it prints what the device gives.
 """
@@ -32,17 +33,18 @@ from typing import Any
 
 import numpy as np
 
-SWEEP = ["job=train", "source=digits+garments", "hydra.sweep.dir=out"]
-_STEPS_AHEAD = 64  # in one compiled loop
+SWEEP = ["job=train", "source=digits+garments", "hydra.sweep.dir=out", "hydra.run.dir=out"]
+_STEPS_AHEAD = 128  # in one compiled loop
 
 
 def sweep(num_ratios: int, launcher: str, steps: int, model: str) -> float:
-    """Seconds of a sweep over the share of one source."""
+    """Seconds of a sweep over the share of one source; of one ratio, those of a job alone."""
     shares = ",".join(f"{share:.4f}" for share in np.linspace(0.05, 0.95, num_ratios))
-    overrides = [f"mix.share.digits={shares}", f"hydra/launcher={launcher}", f"train.steps={steps}", f"model={model}"]
+    overrides = [f"mix.share.digits={shares}", f"train.steps={steps}", f"model={model}"]
+    several = ["-m", f"hydra/launcher={launcher}"] if num_ratios > 1 else []
     with tempfile.TemporaryDirectory() as directory:
         begun = time.perf_counter()
-        command = [sys.executable, "-m", "datamix", "-m", *SWEEP, *overrides]
+        command = [sys.executable, "-m", "datamix", *several, *SWEEP, *overrides]
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"sweep, launcher={launcher}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
@@ -82,6 +84,7 @@ def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -
     """What is measured in rounds, by name."""
     import jax
     import jax.numpy as jnp
+    from jax.sharding import SingleDeviceSharding
 
     import datamix
 
@@ -89,9 +92,14 @@ def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -
     copy = jax.jit(lambda values: values + 1)
     yield "copy within the device", Rate(lambda: copy(values), 2 * values.nbytes)
     record_bytes = data["first"]["image"][0].nbytes
-    for size in batch_sizes:
-        rows = np.zeros((size, record_bytes), np.uint8)
-        yield f"copy to the device, {size}", Rate(lambda rows=rows: jax.device_put(rows), rows.nbytes)
+    device = jax.devices()[0]
+    there = SingleDeviceSharding(device)
+    is_pinned = any(memory.kind == "pinned_host" for memory in device.addressable_memories())
+    here = SingleDeviceSharding(device, memory_kind="pinned_host") if is_pinned else there
+    chunk = jax.device_put(np.zeros(copy_bytes // 16, np.uint8), here)
+    yield "copy to the device", Rate(lambda: jax.device_put(chunk, there), chunk.nbytes)
+    out = jax.device_put(chunk, there)
+    yield "copy to the host", Rate(lambda: jax.device_put(out, here), out.nbytes)
     for size in batch_sizes:
         for dtype in ("float32", "bfloat16"):
             operators = ["to_float", *([{"cast": {"dtype": dtype}}] if dtype != "float32" else [])]
@@ -100,14 +108,15 @@ def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -
             iterator = pipeline.iterator(output="jax")
             moved = size * (record_bytes + out_bytes)
             yield f"resident, {size}, {dtype}", Rate(lambda iterator=iterator: next(iterator), moved)
+            arrays = pipeline.iterator()
+            yield f"resident, {size}, {dtype}, numpy", Rate(lambda arrays=arrays: next(arrays), size * out_bytes)
 
             @jax.jit
             def loop(compiled: Any, cursor: Any) -> Any:
-                def step(cursor: Any, _: None) -> Any:
-                    batch, cursor = compiled.next(cursor)
-                    return cursor, batch["image"].sum(dtype=jnp.float32)
+                def step(total: Any, batch: Any, _: Any) -> Any:
+                    return total + batch["image"].sum(dtype=jnp.float32), None
 
-                return jax.lax.scan(step, cursor, length=_STEPS_AHEAD)[1]
+                return compiled.scan(step, cursor, jnp.float32(0), jnp.zeros(_STEPS_AHEAD))[1]
 
             compiled, cursor = pipeline.compiled, pipeline.start()
             call = lambda loop=loop, compiled=compiled, cursor=cursor: loop(compiled, cursor)  # noqa: E731
@@ -116,6 +125,9 @@ def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -
         fed = datamix.mix(data, operators=["to_float"], batch_size=size, stop="forever", placement="host")
         iterator = fed.iterator(output="jax")
         yield f"fed, {size}", Rate(lambda iterator=iterator: next(iterator), size * record_bytes)
+        places = np.zeros(size, np.uint32), np.random.default_rng(0).integers(0, len(data["first"]["image"]), size)
+        read = lambda fed=fed, places=places: fed.read_on_host(*places)  # noqa: E731
+        yield f"fed, {size}, reading alone", Rate(read, size * record_bytes)
 
 
 def main() -> None:
@@ -133,11 +145,11 @@ def main() -> None:
             name: sweep(num_ratios, launcher, *((4, "linear") if quick else (100, "mlp")))
             for name, launcher in (("one after the other", "basic"), ("vmap", "vmap"))
         }
+        seconds["one alone"] = sweep(1, "basic", *((4, "linear") if quick else (100, "mlp")))
         results["sweeps"][num_ratios] = seconds
-        one, vmap = seconds["one after the other"], seconds["vmap"]
-        print(
-            f"{num_ratios} ratios: one after the other {one:.1f} s, vmap {vmap:.1f} s: {one / vmap:.2f} ×", flush=True
-        )
+        one, vmap, alone = seconds["one after the other"], seconds["vmap"], seconds["one alone"]
+        print(f"{num_ratios} ratios: one after the other {one:.1f} s, vmap {vmap:.1f} s: {one / vmap:.2f} ×; ", end="")
+        print(f"one alone {alone:.1f} s, {vmap / alone:.2f} × of which is vmap", flush=True)
 
     import jax
 
@@ -157,10 +169,13 @@ def main() -> None:
     results["rates"] = {name: median(each) for name, each in rounds.items()}
     for name, each in rounds.items():
         if "copy" in name:
-            shares, of = "", ""
+            shares = ""
         else:
-            size = name.split(", ")[1]
-            of = f"copy to the device, {size}" if name.startswith("fed") else "copy within the device"
+            of = "copy within the device"
+            if name.startswith("fed"):
+                of = "copy to the device"
+            elif name.endswith("numpy"):
+                of = "copy to the host"
             share = statistics.median(mine / copy for mine, copy in zip(each, rounds[of], strict=True))
             results["rates"][name]["share"] = share
             shares = f"  {100 * share:6.1f} % of {of}"

@@ -238,9 +238,14 @@ def test_the_measurements_of_a_device_run_on_a_cpu(environment, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     results = json.loads((tmp_path / "out.json").read_text())
-    assert [*results["sweeps"]["2"]] == ["one after the other", "vmap"]
+    assert [*results["sweeps"]["2"]] == ["one after the other", "vmap", "one alone"]
     shares = {name: rate["share"] for name, rate in results["rates"].items() if "copy" not in name}
-    assert {"resident, 256, bfloat16", "resident, 512, float32, in a loop", "fed, 512"} <= set(shares)
+    assert {
+        "resident, 256, bfloat16",
+        "resident, 512, float32, in a loop",
+        "resident, 256, float32, numpy",
+        "fed, 512",
+    } <= set(shares)
     assert all(share > 0 for share in shares.values())
 
 

@@ -20,7 +20,8 @@ from datamix.config.schema import Config
 from datamix.errors import ConfigError
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.iterator import BatchIterator, span_steps
+from datamix.pipeline.chunks import span_steps
+from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.locate import Located
 from datamix.pipeline.pipeline import Pipeline
 from datamix.pipeline.program import compiled_chunk, locate_span

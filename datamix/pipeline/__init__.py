@@ -2,7 +2,8 @@
 
 `graph` names the operators of a mix, and `lowering` makes a `program` of them. That runs three functions: `locate`
 finds the records of a batch, by the `lookup` of each kind of period; one of the `readers` reads them; `transform`
-applies the operators. `batching` cuts the mix into batches and shards; `cursor` and `state` say where it stands.
+applies the operators. `batching` cuts the mix into batches and shards, and `chunks` says how many of them are
+computed in one call; `cursor` and `state` say where it stands.
 `pipeline` is the front of all this; `iterator`, `adaptive_iterator`, `sharding` and `records` hand out what it
 computes, and `where` says which records that is. By `policies`, `adapt` lets weights follow losses. `buffers`,
 `tables`, `tokens`, `tracing` and `xla` serve others.

@@ -18,8 +18,9 @@ from datamix.mixing.totals import Totals, source_metrics
 from datamix.pipeline import tracing, xla
 from datamix.pipeline.adapt import Adapt, AdaptState
 from datamix.pipeline.buffers import Buffers
+from datamix.pipeline.chunks import chunk_program, rows_of
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import Output, PipelineLike, chunk_program, rows_of, tensors
+from datamix.pipeline.iterator import Output, PipelineLike, tensors
 from datamix.pipeline.locate import Located
 from datamix.pipeline.program import compiled_chunk, compiled_locate
 from datamix.pipeline.readers.fed import Fed

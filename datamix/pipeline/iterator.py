@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import operator
 import sys
 import threading
@@ -11,143 +10,51 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from datamix.errors import ConfigError, not_installed
-from datamix.mixing.plan import Plan
 from datamix.mixing.totals import Totals, source_metrics
-from datamix.pipeline import tracing, xla
-from datamix.pipeline.batching import Batching, num_batches
+from datamix.pipeline import xla
 from datamix.pipeline.buffers import Buffers
+from datamix.pipeline.chunks import NUM_STAGED, SHORT_CHUNKS, Chunk, Mix, loop_of, rows_of, rows_read
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, check_start, start_at
-from datamix.pipeline.program import Compiled, Program, compiled_chunk, locate_span
+from datamix.pipeline.program import Program, compiled_batches, compiled_chunk, locate_span
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed, Stagings, staged_bytes
-from datamix.pipeline.readers.host import HostReader, Metrics, Reading, Rows
+from datamix.pipeline.readers.host import HostReader, Metrics, Rows
 from datamix.pipeline.state import State
 from datamix.pipeline.tokens import object_of
-from datamix.spec import Batch, FlatRows, bytes_of
+from datamix.spec import Batch, FlatRows
 
 if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt, AdaptState
 
 Output = Literal["numpy", "jax", "torch"]
+Computed: TypeAlias = FlatRows | dict[str, list[jax.Array]]
+"""The records of a chunk by leaf, and of one that is cut by the program, each batch's."""
 _log = logging.getLogger("datamix")
 
-# A call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from the
-# caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little more, for twice the memory.
-_CHUNK_BYTES = 16 * 2**20
-_CHUNK_STEPS = 512
-# A mix of at most so many is cut equally: its last chunk would cost a full one. Of one that is gone through again and
-# again, the first chunk is computed while the last one is handed out: to wait for it took a third of such an epoch.
-_SHORT_CHUNKS = 4
-_SPAN_RECORDS = 2**15  # located at once: the plan's look-up costs 200 µs a call, and 40 ns a record
-_STAGED_BYTES = 4 * 2**20  # of records read on the host for one call: they are looked at while in the cache
-_NUM_STAGED = 3  # calls whose records are in memory at most: one is computed, the others are read ahead
-_SLICED_STEPS = 16  # where slices are cut on a device: more of them take seconds to compile
 
-
-class PipelineLike(Protocol):
+class PipelineLike(Mix, Protocol):
     """What iterators read of a `Pipeline`, which makes them."""
 
-    plan: Plan
-    batching: Batching
     source_names: tuple[str, ...]
-    prefetch_bytes: int | None
     adapt: Adapt | None
     buffers: dict[Program, Buffers]
     first_span: tuple[tuple[int, int], Located, Cursor] | None
-    first_chunk: deque[tuple[_Chunk, FlatRows]]
+    first_chunk: deque[tuple[Chunk, Computed]]
 
-    @property
-    def compiled(self) -> Compiled: ...
     def __len__(self) -> int: ...
     def __getitem__(self, step: int) -> Batch: ...
     def totals(self, step: int) -> Totals: ...
     def state(self, step: int) -> State: ...
     def restored(self, state: Any, changed: str | None = None) -> tuple[Self, int]: ...
     def adapted(self) -> tuple[AdaptState, Cursor] | None: ...
-
-
-@lru_cache(64)
-def chunk_program(program: Program, prefetch_bytes: int | None = None) -> Program:
-    """The same program for as many batches as are computed in one call: of two, one is ahead."""
-    batch_bytes = program.batch_size * bytes_of(dict(program.spec))
-    chunk_bytes = min(_CHUNK_BYTES, (prefetch_bytes or math.inf) // 2)
-    return program.resized(min(max(1, int(chunk_bytes // max(1, batch_bytes))), _CHUNK_STEPS), program.batch_size)
-
-
-def span_steps(program: Program, stride: int = 1) -> int:
-    """Batches whose records are located in one call: whole chunks of every `stride`-th batch."""
-    steps = program.num_steps * stride
-    return steps * max(1, _SPAN_RECORDS // (steps * program.batch_size))
-
-
-def loop_of(mix: PipelineLike, num_rows: int, stride: int = 1, *, on_host: bool = True) -> tuple[Program, int]:
-    """What a loop over a mix computes in one call, and how many batches it locates in one.
-
-    Args:
-      mix: The mix.
-      num_rows: The rows that are given of each batch.
-      stride: See `BatchIterator`.
-      on_host: Whether they are given as NumPy arrays, or as views of them.
-    """
-    compiled, size = mix.compiled, mix.batching.batch_size
-    num_steps = chunk_program(compiled.program, mix.prefetch_bytes).num_steps
-    if not on_host:
-        num_steps = min(num_steps, _SLICED_STEPS)
-    if isinstance(compiled.reader, Fed):
-        host: HostReader = object_of(int(compiled.reader.token))
-        record_bytes = staged_bytes(host, *compiled.plan.size.devices())
-        step_bytes = max(_rows_read(compiled.program, num_rows, stride) * record_bytes, 1)
-        num_steps = min(num_steps, max(1, min(_STAGED_BYTES, host.prefetch_bytes // _NUM_STAGED) // step_bytes))
-    # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
-    bound = num_batches(mix.plan.most_records, size, mix.batching.remainder)
-    most = math.inf if bound is None else max(1, -(-bound // stride))
-    if most <= num_steps * _SHORT_CHUNKS:
-        num_steps = math.ceil(most / math.ceil(most / num_steps))
-    program = compiled.program.resized(num_steps, num_rows)
-    num_located = span_steps(program, stride)
-    if most < math.inf:
-        num_located = min(num_located, -(-int(most) // num_steps) * num_steps * stride)
-    return program, num_located
-
-
-def _rows_read(program: Program, num_rows: int, stride: int) -> int:
-    """Rows that are read for a batch: where not all rows of a chunk are computed, each one's partner as well."""
-    is_whole = stride == 1 and num_rows == program.batch_size
-    return num_rows * (2 if program.is_paired and not is_whole else 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """Some batches that are computed in one call, or will be.
-
-    Attributes:
-      program: What is computed.
-      step: The number of the first batch.
-      span: The located records of these batches and others.
-      first: The row of the span at which they begin.
-      begins: The row, counted from there, at which each of them begins, or a shard of it; None for whole ones in turn.
-      reading: Those of the records that are read into staging rows; None where there are none.
-    """
-
-    program: Program
-    step: int
-    span: Located
-    first: int
-    begins: tuple[int, ...] | None
-    reading: Reading | None = None
-
-    def is_same(self, other: _Chunk) -> bool:
-        """Whether the same batches are computed, of records that were located once for both."""
-        mine, theirs = ((each.program, each.step, each.first, each.begins) for each in (self, other))
-        return mine == theirs and self.span is other.span
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -180,8 +87,8 @@ class BatchIterator(Iterator[Batch]):
       stride: See `Pipeline.iterator`.
     """
 
-    _ahead: tuple[_Chunk, FlatRows] | None = None  # also of an iterator that is refused before it has any
-    _chunks: deque[_Chunk]
+    _ahead: tuple[Chunk, Computed] | None = None  # also of an iterator that is refused before it has any
+    _chunks: deque[Chunk]
     _host: HostReader | None = None
     _is_staged = False  # whether records are read into staging rows: those in memory are looked at where they lie
     _is_repeated = False  # whether a loop over the mix began where this one began
@@ -202,28 +109,29 @@ class BatchIterator(Iterator[Batch]):
         compiled, size = self._compiled, pipeline.batching.batch_size
         (self._device,) = compiled.plan.size.devices()
         self._stream = xla.streams(self._device)
-        # On CPU, what lies in the device's memory is a NumPy array as well: its rows need no slicing program.
-        self._on_host = output == "numpy" or self._device.platform == "cpu"
+        # On CPU, what lies in the device's memory is a NumPy array as well: a chunk is cut by looking at its parts.
+        self._is_host = xla.is_host(self._device)
+        self._is_cut = not self._is_host and output != "numpy"
         whole = rows(size)
         num_rows = whole.stop - whole.start
         self._is_whole = stride == 1 and num_rows == size
-        self._program, self._span_steps = loop_of(pipeline, num_rows, stride, on_host=self._on_host)
+        self._program, self._span_steps = loop_of(pipeline, num_rows, stride, is_cut=self._is_cut)
         self._stride, self._metrics = stride, Metrics()
         if isinstance(compiled.reader, Fed):
             self._host = host = object_of(int(compiled.reader.token))
             host.add_user(self)
-            self._num_read = _rows_read(compiled.program, num_rows, stride)
+            self._num_read = rows_read(compiled.program, num_rows, stride)
             record_bytes = staged_bytes(host, self._device)
             self._is_staged = record_bytes > 0
             chunk_bytes = max(self._program.num_steps * self._num_read * record_bytes, 1)
-            self._num_staged = min(max(host.prefetch_bytes // chunk_bytes, 2), _NUM_STAGED)
+            self._num_staged = min(max(host.prefetch_bytes // chunk_bytes, 2), NUM_STAGED)
             self._stagings: dict[Program, Stagings] = {}
         self._all_buffers = pipeline.buffers
         self._begin = whole.start
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
             for leaf, part in compiled.program.spec
-            if output != "numpy" and self._on_host
+            if output != "numpy" and self._is_host
         }
         self._lock = threading.Lock()
         self._repeated: set[str] = set()  # sources whose further epochs were told
@@ -258,8 +166,9 @@ class BatchIterator(Iterator[Batch]):
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
-            chunk, flat = self._ahead
-            self._all_buffers[chunk.program].give_back(flat, ())
+            chunk, computed = self._ahead
+            if self._is_host:
+                self._buffers_of(chunk.program).give_back(cast("FlatRows", computed), ())
         self._ahead = None
         for chunk in self._chunks:
             if chunk.reading is not None:
@@ -307,7 +216,7 @@ class BatchIterator(Iterator[Batch]):
             self._pipeline.first_span = key, span, self._cursor
         return span
 
-    def _next_chunk(self) -> _Chunk:
+    def _next_chunk(self) -> Chunk:
         """The next chunk, whose reading is set going."""
         program, step = self._program, self._computed
         if step < self._single_until:
@@ -319,13 +228,13 @@ class BatchIterator(Iterator[Batch]):
         self._computed += program.num_steps * self._stride
         if self._computed == self._span_end and self._is_unfinished():
             self._next_span = self._locate()  # beside the chunks that are on their way
-        chunk = _Chunk(program, step, self._span, first, self._begins(step, program))
+        chunk = Chunk(program, step, self._span, first, self._begins(step, program))
         if self._is_staged and self._host is not None:
             into = self._stagings_of(program).take()
             return replace(chunk, reading=self._host.start(partial(self._rows_of, chunk), into, self._metrics))
         return chunk
 
-    def _rows_of(self, chunk: _Chunk) -> Rows:
+    def _rows_of(self, chunk: Chunk) -> Rows:
         """Source and record of the rows of a chunk; none past the end of the mix."""
         return rows_of(chunk.span, chunk.first, chunk.program, chunk.begins, self._num_rows(chunk.step))
 
@@ -335,7 +244,7 @@ class BatchIterator(Iterator[Batch]):
             while len(self._chunks) + (self._ahead is not None) < self._num_staged and self._is_unfinished():
                 self._chunks.append(self._next_chunk())
 
-    def _compute(self) -> tuple[_Chunk, FlatRows]:
+    def _compute(self) -> tuple[Chunk, Computed]:
         """Set the next chunk going, without waiting for it, but for its records."""
         chunk = self._chunks.popleft() if self._chunks else self._next_chunk()
         reader = self._compiled.reader
@@ -344,21 +253,26 @@ class BatchIterator(Iterator[Batch]):
             reader = self._stagings_of(chunk.program).on_device(chunk.reading.into)
         elif self._host is not None:
             reader = self._stagings_of(chunk.program).in_place()
-        elif chunk.step == self._sought and (flat := self._first_flat(chunk)) is not None:
+        elif self._is_host and chunk.step == self._sought and (flat := self._first_flat(chunk)) is not None:
             return chunk, flat
-        return chunk, self._flat_of(chunk, reader)
+        return chunk, self._computed_of(chunk, reader)
 
-    def _flat_of(self, chunk: _Chunk, reader: Reader) -> FlatRows:
+    def _computed_of(self, chunk: Chunk, reader: Reader) -> Computed:
         """The records of a chunk, which is set going."""
-        program = chunk.program
+        program, numbers = chunk.program, self._compiled.numbers
         words = _words(chunk.first), None if chunk.begins is None else _words(chunk.begins)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
-            flat: FlatRows = compiled_chunk()(
-                program, reader, self._compiled.numbers, chunk.span, *words, self._buffers_of(program).take()
-            )
-        return flat
+            if self._is_cut:
+                return compiled_batches()(program, reader, numbers, chunk.span, *words)
+            buffers = self._buffers_of(program)
+            flat: FlatRows = compiled_chunk()(program, reader, numbers, chunk.span, *words, buffers.take())
+            if self._is_host:
+                return flat
+            copied: FlatRows = xla.to_host(flat, self._device)
+            buffers.give_back(flat, ())  # what is computed into it next waits for the copy
+        return copied
 
-    def _first_flat(self, chunk: _Chunk) -> FlatRows | None:
+    def _first_flat(self, chunk: Chunk) -> FlatRows | None:
         """The records of the first chunk, where the loop before has set it going; one iterator alone is given them."""
         try:
             known, flat = self._pipeline.first_chunk.pop()
@@ -372,13 +286,14 @@ class BatchIterator(Iterator[Batch]):
     def _compute_first(self) -> None:
         """Set the first chunk of the next loop going, where this loop is not the first one over a short mix."""
         mix, program, step = self._pipeline, self._program, self._sought
-        is_short = self._end is not None and self._end <= program.num_steps * self._stride * _SHORT_CHUNKS
-        if not (is_short and self._is_repeated and self._host is None) or mix.first_chunk or mix.first_span is None:
+        is_short = self._end is not None and self._end <= program.num_steps * self._stride * SHORT_CHUNKS
+        is_alike = self._is_host and self._is_repeated and self._host is None
+        if not (is_short and is_alike) or mix.first_chunk or mix.first_span is None:
             return
         key, span, _ = mix.first_span
         if key == (step, self._span_steps):
-            chunk = _Chunk(program, step, span, 0, self._begins(step, program))
-            mix.first_chunk.append((chunk, self._flat_of(chunk, self._compiled.reader)))
+            chunk = Chunk(program, step, span, 0, self._begins(step, program))
+            mix.first_chunk.append((chunk, self._computed_of(chunk, self._compiled.reader)))
 
     def _begins(self, step: int, program: Program) -> tuple[int, ...] | None:
         """The row of the chunk at which each of its batches, or shards, begins; None for whole batches in turn."""
@@ -460,11 +375,11 @@ class BatchIterator(Iterator[Batch]):
     def _next_batches(self, step: int) -> _Ready:
         """The batches of the next chunk, which begins at a step, with the one after it on its way."""
         self._read_ahead()
-        chunk, flat = self._ahead or self._compute()
+        chunk, computed = self._ahead or self._compute()
         self._ahead = None
         self._compute_ahead()
         if chunk.reading is not None:
-            jax.block_until_ready(flat)  # then nothing looks at the staging any more
+            jax.block_until_ready(computed)  # then nothing looks at the staging any more
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
             self._compute_ahead()  # its records may have come meanwhile
@@ -474,7 +389,7 @@ class BatchIterator(Iterator[Batch]):
         count = min(count, self._left(step) or count)
         last = step + (count - 1) * self._stride
         after = last + self._stride if self._until == self._end else self._batching.after(last, self._stride)
-        columns: dict[str, Sequence[Any]] = self._columns(chunk.program, flat)
+        columns = self._columns(chunk.program, computed)
         if self._has_short and last + 1 == self._end:
             for leaf, values in columns.items():
                 columns[leaf] = [*values[: count - 1], values[count - 1][: self._short_rows]]
@@ -489,13 +404,16 @@ class BatchIterator(Iterator[Batch]):
         elif self._ahead is None and not self._is_unfinished():
             self._compute_first()
 
-    def _columns(self, program: Program, chunk: FlatRows) -> dict[str, Any]:
+    def _columns(self, program: Program, computed: Computed) -> dict[str, Sequence[Any]]:
         """Leaf name to its values by batch, of a chunk when it is computed."""
-        flat = {leaf: xla.host_view(rows) if self._on_host else rows for leaf, rows in chunk.items()}
-        self._buffers_of(program).give_back(chunk, flat.values() if self._on_host else ())
+        if self._is_cut:
+            return cast("dict[str, Sequence[Any]]", computed)
+        chunk = cast("FlatRows", computed)
+        flat = {leaf: xla.host_view(rows) for leaf, rows in chunk.items()}
+        if self._is_host:
+            self._buffers_of(program).give_back(chunk, flat.values())
         steps, rows = program.num_steps, program.num_rows
-        shaped = {leaf: flat[leaf].reshape(steps, rows, *part.shape) for leaf, part in program.spec}
-        return shaped if self._on_host else _unstacked(shaped)
+        return {leaf: cast("Any", flat[leaf].reshape(steps, rows, *part.shape)) for leaf, part in program.spec}
 
     def _finished(self, batch: Batch) -> Batch:
         """A batch of JAX's arrays or of tensors, of one of views."""
@@ -587,23 +505,3 @@ def tensors() -> Callable[[jax.Array], Any]:
 def _words(numbers: int | tuple[int, ...]) -> jax.Array:
     """A number, or some, as an argument of a program, made once: NumPy's would cost each call 10 µs."""
     return jnp.asarray(numbers, jnp.uint32)
-
-
-def rows_of(
-    span: Located, first: int, program: Program, begins: Sequence[int] | np.ndarray | None, num_rows: int | None
-) -> Rows:
-    """Source and record of the rows of a chunk, `compute_chunk` on the host; none past the end of the mix."""
-    count = program.num_steps * program.batch_size
-    rows: slice | np.ndarray = slice(first, first + count)
-    if begins is not None:
-        rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)[:num_rows]
-        if span.partner is not None:  # as `compute_chunk` has them
-            partners = rows + np.asarray(span.partner)[rows].astype(np.int32)
-            rows, num_rows = np.stack([rows, partners], axis=1).reshape(-1), None
-    return np.asarray(span.source)[rows][:num_rows], np.asarray(span.record)[rows][:num_rows]
-
-
-@tracing.jit
-def _unstacked(shaped: FlatRows) -> dict[str, list[jax.Array]]:
-    """One array a batch, in one call: single slices cost a call each."""
-    return {leaf: list(values) for leaf, values in shaped.items()}

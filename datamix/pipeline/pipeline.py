@@ -25,9 +25,10 @@ from datamix.mixing.weights import Number
 from datamix.pipeline import xla
 from datamix.pipeline.batching import Batching, Remainder, RowOrder, Skip, shard_rows
 from datamix.pipeline.buffers import Buffers
+from datamix.pipeline.chunks import Chunk, loop_of
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.graph import Graph
-from datamix.pipeline.iterator import BatchIterator, Output, loop_of
+from datamix.pipeline.iterator import BatchIterator, Computed, Output
 from datamix.pipeline.locate import Located, PlanArrays, arrays_of, start_at
 from datamix.pipeline.lookup.credit import CreditLookup
 from datamix.pipeline.lowering import assemble, stored_spec
@@ -44,7 +45,7 @@ from datamix.pipeline.transform import NOT_ASKED, Numbers
 from datamix.pipeline.where import Place, places_at
 from datamix.sources.base import Source
 from datamix.sources.statistics import Statistics
-from datamix.spec import Batch, FlatRows, LeafSpec
+from datamix.spec import Batch, LeafSpec
 
 if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt, AdaptState
@@ -144,7 +145,7 @@ class Pipeline:
         # the span, and the cursor after it.
         self.first_span: tuple[tuple[int, int], Located, Cursor] | None = None
         # Of a short mix, the first chunk for the next iterator, if there is one: computed by the one before.
-        self.first_chunk: deque[tuple[Any, FlatRows]] = deque(maxlen=1)
+        self.first_chunk: deque[tuple[Chunk, Computed]] = deque(maxlen=1)
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
         fed = [name for name, placement in self.placements.items() if placement == "host"]

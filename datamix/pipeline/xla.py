@@ -116,22 +116,30 @@ def quick_options() -> dict[str, bool] | None:
     return None
 
 
+def is_host(device: jax.Device) -> bool:
+    """Whether a device computes in the host's memory, so that its arrays and NumPy's may be the same."""
+    platform: str = device.platform
+    return platform == "cpu"
+
+
 def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]:
     """The context of calls in a stream, by its number.
 
     On CPU, calls of one stream run in order, and those of different streams may run at the same time.
     """
     internal = internals()
-    return internal.execution_stream_id if internal and device.platform == "cpu" else lambda _: nullcontext()
+    return internal.execution_stream_id if internal and is_host(device) else lambda _: nullcontext()
 
 
 def putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[np.ndarray], jax.Array]:
     """The function that makes a view of memory that never changes, or of its first rows, an array on the device.
 
-    On CPU it makes no copy.
+    On CPU it makes no copy; elsewhere the device copies `pinned` memory by itself, without waiting.
 
     `jax.device_put` does the same and takes 50 µs a leaf, as long as a batch of 256 images; jaxlib's own call takes 8.
     """
+    if not is_host(device):
+        return lambda view: jax.device_put(_pinned_of(view), _sharding(device))
     internal = internals()
     return _putter(internal, shape, dtype, device) if internal else jax.device_put
 
@@ -179,7 +187,7 @@ def flat_view(values: np.ndarray, device: jax.Device) -> tuple[jax.Array, int] |
     Returns:
       None where the device cannot, or does so from a copy.
     """
-    if device.platform != "cpu" or not internals():
+    if not is_host(device) or not internals():
         return None
     memory = _Memory(values)
     view = np.asarray(memory)
@@ -193,3 +201,66 @@ def aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
     begin = -memory.ctypes.data % ALIGNMENT
     return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
+
+
+class _Pinned:
+    """The memory of an array in pinned memory, which may be written."""
+
+    def __init__(self, array: jax.Array) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (array.nbytes,),
+            "typestr": "|u1",
+            "data": (array.unsafe_buffer_pointer(), False),
+        }
+
+
+def _sharding(device: jax.Device, memory_kind: str | None = None) -> jax.sharding.Sharding:
+    kind = memory_kind or device.default_memory().kind
+    return jax.sharding.SingleDeviceSharding(device, memory_kind=kind)
+
+
+@cache
+def has_pinned(device: jax.Device) -> bool:
+    """Whether a device copies what was written to pinned memory, and into such memory."""
+    try:
+        array = jax.block_until_ready(jax.device_put(np.zeros(3, np.uint8), _sharding(device, "pinned_host")))
+        view = np.asarray(_Pinned(array))
+        view[:] = 1, 2, 3
+        there = jax.device_put(array, _sharding(device))
+        back = host_view(jax.device_put(there, _sharding(device, "pinned_host")))
+        return there.sharding.memory_kind != "pinned_host" and bool(np.array_equal(back, [1, 2, 3]))
+    except (AttributeError, TypeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
+        return False
+
+
+def pinned(shape: tuple[int, ...], dtype: str, device: jax.Device) -> np.ndarray:
+    """An uninitialised array on the host, from which `putter` makes arrays on a device.
+
+    Where the device has such, it is pinned memory, from which a GPU copies ten times as fast.
+    """
+    if is_host(device) or not has_pinned(device):
+        return aligned(shape, dtype)
+    array = jax.device_put(np.empty(shape, dtype), _sharding(device, "pinned_host"))
+    return np.asarray(_Pinned(jax.block_until_ready(array))).view(dtype).reshape(shape)
+
+
+def _pinned_of(view: np.ndarray) -> jax.Array | np.ndarray:
+    """The array whose memory this is, where it is all of an array in pinned memory."""
+    owner: Any = view.base
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner.array if isinstance(owner, _Pinned) and owner.array.shape == view.shape else view
+
+
+def to_host(arrays: Any, device: jax.Device) -> Any:
+    """Set going that arrays of a device are copied to where `host_view` sees them without waiting for it.
+
+    Into pinned memory a GPU copies ten times as fast as into fresh memory of the host.
+    """
+    if has_pinned(device):
+        return jax.device_put(arrays, _sharding(device, "pinned_host"))
+    for array in jax.tree.leaves(arrays):
+        array.copy_to_host_async()
+    return arrays

@@ -13,7 +13,7 @@ import pytest
 import datamix
 from datamix.pipeline import xla
 from datamix.pipeline.buffers import Buffers
-from datamix.pipeline.iterator import chunk_program
+from datamix.pipeline.chunks import chunk_program
 
 # 1 MiB a batch: a chunk is 16 of them.
 IMAGES = {"image": np.arange(64 * 2**12, dtype=np.uint32).reshape(64, 2**12), "label": np.arange(64)}

@@ -15,8 +15,10 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, StateError
-from datamix.pipeline.iterator import chunk_program, span_steps
+from datamix.pipeline import xla
+from datamix.pipeline.chunks import chunk_program, span_steps
 from datamix.spec import Batch
+from datamix.testing import traces
 from threads import run_in_threads
 
 
@@ -363,6 +365,62 @@ def assert_identical(found: Mapping[str, Any], expected: Mapping[str, Any]) -> N
         np.testing.assert_array_equal(np.asarray(found[leaf]), values, strict=True)
 
 
+PAIRED = ("operators=[{one_hot:{num_classes:12}},mixup]", "stop=forever")
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+@pytest.mark.parametrize("output", ["numpy", "jax", "torch"])
+@pytest.mark.parametrize(
+    ("mix", "where"),
+    [
+        (("stop=exhaust_once", "batch.remainder=keep"), {}),
+        *(
+            pytest.param(mix, where, marks=pytest.mark.slow)
+            for mix in [("stop=forever",), ("stop=exhaust_once", "batch.remainder=keep"), PAIRED]
+            for where in [{}, {"shard": (1, 3)}, {"start": 7}, {"stride": 3}]
+        ),
+    ],
+    ids=str,
+)
+def test_where_memory_is_not_the_hosts_the_batches_are_the_same(
+    load: Callable[..., datamix.Pipeline],
+    assert_equal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    mix: tuple[str, ...],
+    where: dict[str, Any],
+    output: Any,
+    placement: str,
+) -> None:
+    pipeline = load(*mix, f"data.placement={placement}")
+    expected = list(itertools.islice(pipeline.iterator(**where), 40))
+    monkeypatch.setattr(xla, "is_host", lambda _: False)
+    for _ in range(3):
+        iterator = pipeline.iterator(**where, output=output)
+        batches = list(itertools.islice(iterator, 40))
+        state = iterator.state()
+        for actual, other in zip(batches, expected, strict=True):
+            assert_equal({leaf: np.asarray(values) for leaf, values in actual.items()}, other)
+        resumed = pipeline.iterator(**(where | {"start": 1}), output=output)
+        resumed.restore(state)
+        following = {leaf: np.asarray(values) for leaf, values in next(resumed, {}).items()}
+        assert_equal(following, {leaf: np.asarray(values) for leaf, values in next(iterator, {}).items()})
+
+
+def test_where_memory_is_not_the_hosts_a_chunk_is_cut_by_the_program(
+    load: Callable[..., datamix.Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load("stop=forever", "batch.size=9")
+    monkeypatch.setattr(xla, "is_host", lambda _: False)
+    iterator = pipeline.iterator(output="jax")
+    with traces() as counts:
+        kept = list(itertools.islice(iterator, 3 * iterator.program.num_steps))
+    assert {name.rsplit(".", 1)[-1]: count for name, count in counts.items()} == {
+        "compute_batches": 1,
+        "locate_batches": 1,
+    }
+    assert len({batch["image"].unsafe_buffer_pointer() for batch in kept}) == len(kept)
+
+
 def test_finished_batches_are_read_only_views(load: Callable[..., datamix.Pipeline]) -> None:
     batch = load()[0]
     with pytest.raises(ValueError, match="read-only"):
@@ -373,27 +431,6 @@ def mixed(side: int = 2, batch_size: int = 4, **settings: Any) -> datamix.Pipeli
     image = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, side, side, 1), np.uint8)
     sources = {"a": {"image": image, "label": np.arange(7)}, "b": {"image": image[:5], "label": np.arange(5)}}
     return datamix.mix(sources, batch_size=batch_size, labels="keep", **settings)
-
-
-@pytest.mark.parametrize(("side", "batch_size"), [(2, 4), (64, 16), (512, 100)])
-def test_chunks_are_bounded_in_bytes_and_blocks_are_whole_chunks(side: int, batch_size: int) -> None:
-    pipeline = mixed(side, batch_size, stop="forever")
-    program = chunk_program(pipeline.compiled.program)
-    batch_bytes = batch_size * (side * side + 4 + 4)
-    assert program.num_rows == batch_size
-    assert 1 <= program.num_steps <= max(1, 2**24 // batch_bytes)
-    assert span_steps(program) % program.num_steps == 0
-    assert span_steps(program) > 0
-
-
-@pytest.mark.parametrize("num_records", [1, 6, 83, 90, 600])
-def test_chunks_of_a_short_mix_hold_hardly_more_than_it_has(num_records: int) -> None:
-    source = {"image": np.zeros((num_records, 224, 300, 3), np.uint8)}
-    iterator = datamix.mix({"a": source}, batch_size=1).iterator()
-    size = iterator.program.num_steps
-    chunks = -(-num_records // size)
-    assert size <= chunk_program(iterator.program).num_steps == 83
-    assert 0 <= chunks * size - num_records < (chunks if num_records < 300 else size)
 
 
 def test_loops_over_one_mix_share_its_first_span(assert_equal: Callable[..., None]) -> None:

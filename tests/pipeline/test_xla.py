@@ -98,3 +98,40 @@ def test_aligned_memory() -> None:
     for shape in ((3,), (7, 5), (2, 3, 1)):
         memory = xla.aligned(shape, "float32")
         assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == (shape, np.float32, 0)
+
+
+def elsewhere() -> tuple[jax.Device, jax.sharding.Sharding]:
+    """A device, and where its pinned memory is."""
+    (device,) = jax.devices("cpu")[:1]
+    if "pinned_host" not in {memory.kind for memory in device.addressable_memories()}:
+        pytest.skip("this version of JAX has no pinned memory on a CPU")
+    return device, jax.sharding.SingleDeviceSharding(device, memory_kind="pinned_host")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "bfloat16"])
+def test_what_is_written_to_pinned_memory_comes_to_the_device(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, pinned = elsewhere()
+    monkeypatch.setattr(xla, "is_host", lambda _: False)
+    memory, put = xla.pinned((3, 4), dtype, device), xla.putter((3, 4), dtype, device)
+    arrays = []
+    for number in range(3):
+        memory[...] = number
+        arrays.append(jax.block_until_ready(put(memory)))
+    assert [np.asarray(array).astype(int).tolist() for array in arrays] == [[[i] * 4] * 3 for i in range(3)]
+    assert all(array.sharding.memory_kind == device.default_memory().kind for array in arrays)
+    assert np.asarray(put(memory[:2])).astype(int).tolist() == [[2] * 4] * 2  # a part of it, which is copied
+    copied = xla.to_host({"x": arrays[1]}, device)["x"]
+    assert copied.sharding == pinned
+    assert xla.host_view(copied).ctypes.data == copied.unsafe_buffer_pointer()
+    assert np.asarray(copied).astype(int).tolist() == [[1] * 4] * 3
+
+
+def test_without_pinned_memory_there_is_memory_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, _ = elsewhere()
+    monkeypatch.setattr(xla, "is_host", lambda _: False)
+    monkeypatch.setattr(xla, "has_pinned", lambda _: False)
+    memory, put = xla.pinned((3, 4), "int32", device), xla.putter((3, 4), "int32", device)
+    memory[...] = 7
+    array = put(memory)
+    assert np.asarray(array).tolist() == [[7] * 4] * 3
+    assert xla.to_host(array, device) is array

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -207,6 +207,7 @@ class Stagings:
         self._host: HostReader = object_of(int(reader.token))
         self._views, self._specs = views(self._host, device), _staged(self._host, device)
         self._free: list[Staging] = []
+        self._allocate = partial(xla.pinned, device=device)
         self._put = [
             {leaf: xla.putter((num_rows(capacity), *part.flat), part.dtype, device) for leaf, part in spec.items()}
             for spec in self._specs
@@ -215,7 +216,7 @@ class Stagings:
 
     def take(self) -> Staging:
         """Memory that may be overwritten."""
-        return self._free.pop() if self._free else Staging(self._specs, self._capacity)
+        return self._free.pop() if self._free else Staging(self._specs, self._capacity, self._allocate)
 
     def give_back(self, staging: Staging) -> None:
         """Take memory back that no thread writes to and no call reads any more."""

@@ -43,6 +43,8 @@ _log = logging.getLogger("datamix")
 
 Rows = tuple[np.ndarray, np.ndarray]
 """The source and the number in it of each record that is asked for, unsigned [count]."""
+Allocate = Callable[[tuple[int, ...], str], np.ndarray]
+"""Gives uninitialised memory of a shape and a dtype."""
 
 
 def default_threads() -> int:
@@ -66,12 +68,12 @@ class Staging:
 
     on_device: Any = None
 
-    def __init__(self, specs: Sequence[Spec], capacity: int) -> None:
+    def __init__(self, specs: Sequence[Spec], capacity: int, allocate: Allocate = xla.aligned) -> None:
         self.rows: list[Arrays] = [
-            {leaf: xla.aligned((num_rows(capacity), *part.flat), part.dtype) for leaf, part in spec.items()}
+            {leaf: allocate((num_rows(capacity), *part.flat), part.dtype) for leaf, part in spec.items()}
             for spec in specs
         ]
-        self.index = xla.aligned((capacity,), "uint32")
+        self.index = allocate((capacity,), "uint32")
         self.index.fill(0)
 
 
