@@ -506,7 +506,10 @@ class Pipeline:
                 text = "sharding= says itself which rows are given, and gives jax.Arrays; leave the others out."
                 raise ConfigError(text)
             return GlobalIterator(
-                lambda rows: self._iterator(start, lambda _: rows, "numpy", 1), self.batching, self.spec, sharding
+                lambda rows, output: self._iterator(start, lambda _: rows, output, 1),
+                self.batching,
+                self.spec,
+                sharding,
             )
         self.batching.check_shard(shard)
         return self._iterator(start, lambda size: shard_rows(size, *shard), output, stride)

@@ -12,9 +12,10 @@ from jax import lax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from datamix.errors import ConfigError
+from datamix.pipeline import xla
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.cursor import Cursor
-from datamix.pipeline.iterator import BatchIterator
+from datamix.pipeline.iterator import BatchIterator, Output
 from datamix.pipeline.program import Compiled
 from datamix.pipeline.state import State
 from datamix.spec import Batch, LeafSpec
@@ -63,7 +64,7 @@ class GlobalIterator(Iterator[Batch]):
     threads may take from one iterator, as from a `BatchIterator`.
 
     Args:
-      open_rows: Gives the iterator over some rows of every batch.
+      open_rows: Gives the iterator over some rows of every batch, for an output of `Pipeline.iterator`.
       batching: How the mix is cut into batches.
       spec: Shape and dtype of each leaf of one record.
       sharding: The sharding of a batch; of a leaf with fewer axes than it names, the first ones.
@@ -74,7 +75,7 @@ class GlobalIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        open_rows: Callable[[slice], BatchIterator],
+        open_rows: Callable[[slice, Output], BatchIterator],
         batching: Batching,
         spec: Mapping[str, LeafSpec],
         sharding: jax.sharding.Sharding,
@@ -100,7 +101,10 @@ class GlobalIterator(Iterator[Batch]):
                 is_held[1:-1][index[0]] = True
         # One iterator for each run of rows that follow one another: nearly always one.
         runs = [slice(begin, end) for begin, end in np.flatnonzero(np.diff(is_held)).reshape(-1, 2).tolist()]
-        self._runs = [(rows, open_rows(rows)) for rows in runs]
+        # Several devices copy their parts out of the host's memory; one alone takes what lies in its own.
+        local = sharding.addressable_devices
+        output: Output = "jax" if len(local) == 1 and not any(map(xla.is_host, local)) else "numpy"
+        self._runs = [(rows, open_rows(rows, output)) for rows in runs]
         self._lock = threading.Lock()
         self._parts: list[tuple[slice, Batch]] = []  # of the next batch; some, where Ctrl-C came between two of them
 
@@ -116,13 +120,16 @@ class GlobalIterator(Iterator[Batch]):
             parts, self._parts = self._parts, []
         return {leaf: self._global(leaf, [(rows, part[leaf]) for rows, part in parts]) for leaf in self._shapes}
 
-    def _global(self, leaf: str, parts: list[tuple[slice, np.ndarray]]) -> jax.Array:
+    def _global(self, leaf: str, parts: list[tuple[slice, np.ndarray | jax.Array]]) -> jax.Array:
         shape = self._shapes[leaf]
 
-        def local(index: tuple[slice, ...] | None) -> np.ndarray:
+        def local(index: tuple[slice, ...] | None) -> np.ndarray | jax.Array:
             assert index is not None
-            begin, end, _ = index[0].indices(shape[0])
+            bounds = [part.indices(size) for part, size in zip(index, shape, strict=True)]
+            begin, end, _ = bounds[0]
             rows, values = next(part for part in parts if part[0].start <= begin < part[0].stop)
+            if tuple(stop - start for start, stop, _ in bounds) == values.shape:
+                return values
             return values[(slice(begin - rows.start, end - rows.start), *index[1:])]
 
         return jax.make_array_from_callback(shape, self._shardings[leaf], local)

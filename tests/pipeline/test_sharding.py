@@ -17,6 +17,8 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 import datamix
 from datamix.errors import ConfigError
+from datamix.pipeline import xla
+from datamix.pipeline.iterator import BatchIterator
 
 MIX = """
 import json, os, sys
@@ -213,6 +215,29 @@ def test_the_number_of_hosts_may_change_at_any_step(kind: str, tmp_path: Path) -
 
 def one_device(*names: str) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec(*names))
+
+
+def test_one_device_that_is_not_the_host_keeps_what_it_has_computed(
+    load: Callable[..., datamix.Pipeline], assert_equal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = load("stop=forever")
+    expected = [pipeline[step] for step in range(3)]
+    monkeypatch.setattr(xla, "is_host", lambda _: False)
+    made: list[jax.Array] = []
+    monkeypatch.setattr(BatchIterator, "__next__", lambda iterator, of=BatchIterator.__next__: kept(made, of(iterator)))
+    iterator = pipeline.iterator(sharding=one_device("data"))
+    for step in range(3):
+        batch = next(iterator)
+        assert_equal(batch, expected[step])
+        assert all(values.sharding == one_device("data") for values in batch.values())
+        pointers = {values.unsafe_buffer_pointer() for values in made}
+        assert all(values.addressable_data(0).unsafe_buffer_pointer() in pointers for values in batch.values())
+
+
+def kept(made: list[jax.Array], batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch, whose arrays are kept."""
+    made += batch.values()
+    return batch
 
 
 def test_one_device(load: Callable[..., datamix.Pipeline]) -> None:
