@@ -80,7 +80,9 @@ def test_where_one_thing_is_missing_all_is_left_out(missing: str, monkeypatch: p
 
 
 def test_options_that_xla_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert xla.quick_options() == {"xla_cpu_use_fusion_emitters": False}
+    if jax.__version_info__ < (0, 11):  # later ones have one way to emit fusions
+        assert xla.quick_options() == {"xla_cpu_use_fusion_emitters": False}
+    jax.jit(lambda: 0, compiler_options=xla.quick_options())()
     xla.quick_options.cache_clear()
     compiled = jax.jit
 
