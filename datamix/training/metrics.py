@@ -34,11 +34,13 @@ class MetricsFile:
 
     untrained: Line | None = None
 
-    def __init__(self, directory: Path, lines: Sequence[Line] = (), step: int = 0) -> None:
-        """Begin a file, or go on after a step with the tests before it, and the other lines that a file of them has."""
+    def __init__(
+        self, directory: Path, lines: Sequence[Line] = (), step: int = 0, losses: Sequence[tuple[int, float]] = ()
+    ) -> None:
+        """Begin a file, or go on after a step with the tests and losses before it, and the other lines of its file."""
         self._path = directory / NAME
         self.lines: list[Line] = list(lines)
-        self.losses: list[tuple[int, float]] = [(int(line["step"]), line["loss"]) for line in lines]
+        self.losses: list[tuple[int, float]] = list(losses)
         self.loss: float | None = None
         before = {line["step"]: line for line in _whole_lines(self._path) if line["step"] <= step}
         if not before.keys() >= {line["step"] for line in lines}:  # steps may count other batches now

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from datamix.spec import bytes_of
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Trail, TrainState, first_state
-from datamix.training.metrics import Line, MetricsFile
+from datamix.training.metrics import MetricsFile
 from datamix.training.optimizers import rates
 from datamix.training.parallel import Parallel, mesh_of
 from datamix.training.processes import agreed, check_alike, has_joined
@@ -133,17 +135,16 @@ def prepare(
         checkpoints=Checkpoints(directory),
         mesh=mesh,
     )
-    lines: list[Line] = []
-    untrained: Line | None = None
+    facts: dict[str, Any] = {}
     if settings.resume:
-        lines, untrained = _resume(run)
+        facts = _resume(run)
     else:
         if (last := run.checkpoints.last()) is not None:
             text = f"the checkpoints of an earlier run, up to step {last:,}, are removed"
             run.note = f"{text}; train.resume=true would have gone on from them."
         run.checkpoints.clear()
-    run.metrics = MetricsFile(directory, lines, run.step)
-    run.metrics.untrained = untrained
+    run.metrics = MetricsFile(directory, facts.get("lines", ()), run.step, facts.get("losses", ()))
+    run.metrics.untrained = facts.get("untrained")
     if has_joined():
         mix = data.pipeline.state(steps)
         check_alike(mix["settings"] | _identity(run) | mix["fingerprint"])
@@ -191,12 +192,12 @@ def _steps(settings: TrainConfig, data: Data) -> int:
     return wanted or whole or 0
 
 
-def _resume(run: Run) -> tuple[list[Line], Line | None]:
-    """Go on from the last checkpoint, where there is one; returns the tests before it, and the very first."""
+def _resume(run: Run) -> dict[str, Any]:
+    """Go on from the last checkpoint, where there is one; returns what was known of the run then."""
     step = run.checkpoints.last()
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
-        return [], None
+        return {}
     facts = run.checkpoints.facts(step)
     path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
     identity = _identity(run)
@@ -228,8 +229,11 @@ def _resume(run: Run) -> tuple[list[Line], Line | None]:
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     # With another batch size, the same records are of other steps.
-    lines = [{**line, "step": round(line["step"] * run.step / max(step, 1))} for line in facts["lines"]]
-    return lines, facts.get("untrained")
+    lines, now = facts["lines"], Fraction(run.step, max(step, 1))
+    losses = facts.get("losses") or [(line["step"], line["loss"]) for line in lines]  # an earlier version kept none
+    facts["lines"] = [{**line, "step": round(line["step"] * now)} for line in lines]
+    facts["losses"] = [(math.ceil(before * now), loss) for before, loss in losses]
+    return facts
 
 
 _RESUME = "train.resume"
@@ -257,7 +261,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _save(run: Run) -> None:
     mix, adapted = run.data.pipeline.state(run.step), {"adapted": run.adapted} if run.adapted else {}
-    lines = {"lines": run.metrics.lines, "untrained": run.metrics.untrained}
+    lines = {"lines": run.metrics.lines, "losses": run.metrics.losses, "untrained": run.metrics.untrained}
     facts = {"mix": mix, "identity": _identity(run), **lines, **adapted}
     run.checkpoints.save(run.step, run.state, facts)
 

@@ -223,7 +223,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit_the_same(environme
     assert 0 < int(resumed[1]) < int(resumed[2]) < 2000
     ended = call_datamix(*KILLED, "train.resume=true", "hydra.run.dir=killed")
     whole = call_datamix(*KILLED, "hydra.run.dir=whole")
-    assert ended.report["metrics"] == whole.report["metrics"]
+    assert {key for key in whole.report if ended.report[key] != whole.report[key]} <= {"seconds", "samples_per_s"}
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
     actual, expected = (parameters(tmp_path / where) for where in ("killed", "whole"))
     assert len(expected) > 10

@@ -52,7 +52,7 @@ def read(directory):
 
 
 def test_the_loss_between_tests_is_kept_in_parts(tmp_path):
-    metrics = MetricsFile(tmp_path, [{"step": 10, "loss": 5.0}])
+    metrics = MetricsFile(tmp_path, losses=[(10, 5.0)])
     metrics.trained(np.arange(10, 50), np.arange(40.0))
     assert metrics.losses[:3] == [(10, 5.0), (12, 0.5), (14, 2.5)]
     assert (len(metrics.losses), metrics.losses[-1]) == (21, (50, 38.5))

@@ -126,6 +126,8 @@ def test_a_run_that_has_ended_is_trained_on(make, trained, numbers):
     whole = trained(make("train.steps=10", directory="whole"))
     assert on.note == "train.resume: the run goes on after step 6 of 10."
     assert (on.directory / "metrics.jsonl").read_text() == (whole.directory / "metrics.jsonl").read_text()
+    assert on.metrics.losses == whole.metrics.losses  # of each step, between the tests too
+    assert [step for step, _ in on.metrics.losses] == list(range(1, 11))
     for name, values in numbers(whole).items():
         np.testing.assert_array_equal(numbers(on)[name], values)
 
@@ -168,6 +170,7 @@ def test_with_another_batch_size_the_same_records_go_on(make, trained):
     run = make("batch.size=16", "train.steps=6", "train.resume=true", directory="small")
     assert run.step == 3
     assert [line["step"] for line in run.metrics.lines] == [1, 2, 3]
+    assert [step for step, _ in run.metrics.losses] == [1, 1, 2, 2, 3, 3]
     assert trained(run).checkpoints.last() == 6
     assert make("batch.size=16", "train.steps=7", "train.resume=true", directory="small").step == 6
 
