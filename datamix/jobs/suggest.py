@@ -34,7 +34,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     out.print(suggestion.table())
     out.print(suggestion.words())
     plain = suggestion.write(directory, list(sweeps))
-    out.print("To try the next ratios, to ask again, to use the best:", *plain["commands"], sep="\n  ")
+    out.print(suggestion.head(), *plain["commands"], sep="\n  ")
     save(draw_suggestion(suggestion), directory / "suggest.png")
     if (mixture := mixmin(results, goal)) is not None:
         out.print(mixture.words(suggestion))

@@ -20,6 +20,7 @@ _LEAST = 0.01  # half the width of an interval
 _CHANCE = 5.0  # seed deviations between the extremes of some ten draws, at the most
 _SPARE = 3  # ratios beyond the parameters of a model that is to tell the noise; half of them, where they are few
 _AMONG = 4  # ratios among others by which models are judged; all where they are fewer
+_TRIED = 1e-3  # between the shares of two ratios that are the same for a sweep
 _CLEAR = 2.0  # seed deviations that a gain is to have
 
 
@@ -199,12 +200,16 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     elif (sign * gains > _CLEAR * noises).mean() < 0.5:
         verdict = "noise"
     beyond = _beyond(best, at_low, at_high) if verdict == "edge" else np.empty((0, len(best)))
-    # Where nothing promises more, the best itself is the first.
+    # Where nothing promises more, the best itself is the first, if it has not been tried.
     inside = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
     promise, there = (
         np.maximum(sign * (draws_at(at) - predicted), 0).mean(0) if len(at) else np.zeros(0) for at in (inside, beyond)
     )
-    first = beyond[there.argmax()] if len(beyond) else inside[promise.argmax()]
+    tried = np.min([np.abs(inside - ratio).max(1) for ratio in data.ratios], 0) < _TRIED
+    promise = np.where(tried, 0, promise)
+    # A ratio that was tried, with the seeds there are, is proposed where there is no other alone.
+    worth = np.where(tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)
+    first = beyond[there.argmax()] if len(beyond) else inside[worth.argmax()]
 
     def goal(at: np.ndarray) -> np.ndarray:
         return np.concatenate([goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
@@ -221,7 +226,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain_interval=gain_interval,
         noise=noise,
         improvement=float(max(*promise, *there)),
-        next=_spread(inside, promise, first, num_next),
+        next=_spread(inside, worth, first, num_next),
         beyond=len(beyond) > 0,
         goal=goal,
     )
@@ -350,10 +355,9 @@ def _beyond(best: np.ndarray, at_low: np.ndarray, at_high: np.ndarray) -> np.nda
     return ratios
 
 
-def _spread(candidates: np.ndarray, promise: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
-    """The first ratio, and others of the largest expected improvement, each a little away from those before."""
+def _spread(candidates: np.ndarray, worth: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
+    """The first ratio, and others that are worth most, each a little away from those before."""
     chosen = [first]
-    worth = promise + 1e-9 * promise.max() + 1e-12
     while len(chosen) < number:
         distance = np.min([np.abs(candidates - each).sum(1) for each in chosen], 0)
         chosen.append(candidates[np.argmax(worth * (1 - np.exp(-((distance / 0.1) ** 2))))])

@@ -68,7 +68,7 @@ def gather(
     out.print(*sentences)
     if isinstance(suggestion, Suggestion):
         out.print(suggestion.words())
-        commands = ["To try the next ratios, to ask again, to use the best:", *commands]
+        commands = [suggestion.head(), *commands]
         out.print(*commands, sep="\n  ")
         sentences += [suggestion.words(), *commands]
     if mixture is not None:

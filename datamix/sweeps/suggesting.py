@@ -137,13 +137,15 @@ class Suggestion:
         first = f"Predicted best: {in_words(plain)}, with {name} of {number(answer.predicted, metric)}"
         gain = f"{signed(answer.gain, metric)} ({signed(low, metric)} to {signed(high, metric)})"
         noise = number(answer.noise, metric)
+        deviations = f"two deviations over the seeds ({noise} each)"
+        if len(self.seeds) == 1:
+            deviations = f"twice what the models leave unexplained ({noise}), for want of a second seed"
         sentence = {
             "clear": "The optimum is clear.",
             "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
-            "noise": f"That is inside the noise: less than two deviations over the seeds ({noise} each), or not surely "
-            "a gain; equal shares may do as well.",
-            "flat": f"The curve is flat: no ratio that was tried changes {name} by more than two deviations over the "
-            f"seeds ({noise} each).",
+            "noise": f"That is inside the noise: less than {deviations}, or not surely a gain; equal shares may do as "
+            "well.",
+            "flat": f"The curve is flat: no ratio that was tried changes {name} by more than {deviations}.",
         }[answer.verdict]
         return f"{first}, {gain} against equal shares. {sentence}"
 
@@ -173,6 +175,14 @@ class Suggestion:
             for (name, share), each in zip(plain["best"].items(), tried, strict=True)
         ]
         return table("The best ratio", ["source", "share", "90 % of draws", "tried"], rows)
+
+    def head(self) -> str:
+        """What stands above the commands."""
+        if self.promising:
+            return "To try the next ratios, to ask again, to use the best:"
+        noise = number(self.answer.noise, self.goal.metric)
+        text = f"No other ratio promises to improve {readable(self.goal.metric)} by more than half the noise ({noise})."
+        return f"{text} To try some all the same, to ask again, to use the best:"
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """Command lines: to try the next ratios, to look at all results, to run the best ratio."""

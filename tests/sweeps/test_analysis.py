@@ -114,9 +114,12 @@ def test_a_metric_that_one_job_reports_is_no_obstacle():
     ],
 )
 def test_verdicts(metrics, least, verdict):
-    answer = analyse(evidence(["a", "b"], metrics, seeds=2, least=least))
+    tried = evidence(["a", "b"], metrics, seeds=2, least=least)
+    answer = analyse(tried)
     assert answer.verdict == verdict
     assert len(answer.next) == 3
+    for ratio in answer.next:  # its jobs would be those that there are
+        assert np.abs(tried.shares - ratio).max(1).min() > 1e-4
     if verdict == "edge":
         assert answer.best[0] == pytest.approx(0.3, abs=1e-3)
         np.testing.assert_allclose(answer.next[0], [0.15, 0.85], atol=1e-3)  # half the way on
@@ -173,3 +176,12 @@ def test_only_the_first_proposal_may_lie_beyond_what_was_tried():
     for ratio in [answer.best, *answer.next[1:]]:
         assert ratio[1] == pytest.approx(ratio[2], abs=1e-6)
         assert 0.2 - 1e-6 <= ratio[0] <= 0.6 + 1e-6
+
+
+def test_where_every_ratio_was_tried_some_are_proposed_again():
+    points = np.array([[a, 1 - a] for a in (0.5, 0.5005, 0.501)])  # between which there is no other
+    sweep = Evidence(
+        names=["a", "b"], shares=points, metrics={0: np.full(3, 0.8)}, source_of={0: None},
+        combine=lambda m: m[0], sign=1,
+    )  # fmt: skip
+    assert len(np.unique(analyse(sweep).next, axis=0)) == 3

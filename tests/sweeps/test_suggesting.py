@@ -52,6 +52,26 @@ def test_the_words_say_the_mix_the_gain_and_the_verdict(results):
     assert "against equal shares. " in words
 
 
+def test_it_says_where_nothing_promises_a_gain(results):
+    suggestion = suggestion_of(results)
+    promising = replace(suggestion, answer=replace(suggestion.answer, verdict="clear", improvement=1.0, noise=0.01))
+    assert promising.head() == "To try the next ratios, to ask again, to use the best:"
+    none = replace(promising, answer=replace(promising.answer, improvement=0.0))
+    assert none.head() == (
+        "No other ratio promises to improve worst source's accuracy by more than half the noise (1.00 %). "
+        "To try some all the same, to ask again, to use the best:"
+    )
+
+
+@pytest.mark.parametrize("verdict", ["flat", "noise"])
+def test_the_noise_of_one_seed_is_none_over_seeds(results, verdict):
+    one = suggestion_of([result for result in results if result.seed == 0])
+    both = suggestion_of(results)
+    words, usual = (replace(each, answer=replace(each.answer, verdict=verdict)).words() for each in (one, both))
+    assert re.search(r"than twice what the models leave unexplained \([\d.]+ %\), for want of a second seed[.,]", words)
+    assert re.search(r"than two deviations over the seeds \([\d.]+ % each\)[.,]", usual)
+
+
 @pytest.mark.parametrize(
     ("metric", "weights", "name", "kind"),
     [
