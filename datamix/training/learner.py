@@ -31,7 +31,7 @@ from datamix.pipeline.program import Compiled
 from datamix.pipeline.sharding import next_batch
 from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Batch, LeafSpec
-from datamix.training.models import Standardized
+from datamix.training.models import Standardized, Takes
 from datamix.training.optimizers import set_rate, with_rate_in_state
 from datamix.training.tasks.base import Sums, Task
 
@@ -149,24 +149,32 @@ class Learner:
     def _check(self, leaves: tuple[tuple[str, LeafSpec], ...]) -> None:
         task = self.task
         batch = {leaf: jax.ShapeDtypeStruct((2, *part.shape), part.dtype) for leaf, part in leaves}
-        what, expected = f"{task.leaf}{'s' * (task.leaf == 'image')}", task.output_shape(2)
+        expected, leaf = task.output_shape(2), f"the leaf {task.leaf!r} of {dict(leaves)[task.leaf]}"
+        takes: Takes = getattr(self.model, "takes", {})
+        if takes and not _fits(takes.get(task.leaf), task.shape):
+            kinds = " or ".join(f"{each} [{axes.replace(' ', ', ')}]" for each, axes in takes.items())
+            raise ConfigError(f"it takes {kinds}, not {leaf}", key="model", value=self._name, hint=task.mend)
         try:
             model: Any = nnx.eval_shape(lambda: self.create(key_of((0, 0))))
             graph, state = nnx.split(model)
             outputs = jax.eval_shape(lambda state, batch: nnx.merge(graph, state)(*task.inputs(batch)), state, batch)
         except (TypeError, ValueError) as error:
-            text = f"it cannot take {what} {list(task.shape)}: {first_line(error)}"
+            text = f"it cannot take {leaf}: {first_line(error)}"
             raise ConfigError(text, key="model", value=self._name, hint=task.mend) from error
         if getattr(outputs, "shape", None) != expected:
             shape = ", ".join(["batch", *map(str, expected[1:])])
             kind = "numbers" if expected == (2, 1) else "logits"
-            records = what if what != task.leaf else "records"
+            records = "images" if task.leaf == "image" else "records"
             text = f"it must give {kind} [{shape}]; for two {records} it gave {outputs}"
             raise ConfigError(text, key="model", value=self._name)
 
     @property
     def _name(self) -> str:
         return next(name for name in registry.names("model") if registry.lookup("model", name) is self.model)
+
+
+def _fits(axes: str | None, shape: tuple[int, ...]) -> bool:
+    return axes is not None and (axes == "..." or len(axes.split()) == len(shape))
 
 
 @cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,14 @@ from flax import nnx
 from jaxtyping import Float
 
 from datamix import registry
+from datamix.errors import ConfigError
 
 Images: TypeAlias = Float[jax.Array, "batch height width channels"]
 Logits: TypeAlias = Float[jax.Array, "batch num_classes"]
+Takes: TypeAlias = Mapping[str, str]
+"""The axes, as jaxtyping has them, of each leaf that a model may be given."""
+
+_ANY: Takes = {"image": "...", "features": "..."}
 
 
 def model(component: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,7 +29,8 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
     It is called with the shape of one image, the number of classes, Flax's random streams and, as keywords, the
     settings of the model's YAML file; it gives an `nnx.Module` that turns `Images` into `Logits`. In place of images
     there may be features [batch, features]; where a number is predicted, there is one output. For text it turns
-    tokens, segment ids and positions, int32 [batch, length] each, into logits [batch, length, vocabulary].
+    tokens, segment ids and positions, int32 [batch, length] each, into logits [batch, length, vocabulary]. A class
+    attribute `takes` may say which of them, so that others are refused in its words; see `Takes`.
 
     Raises:
       RegistryError: Raised when the name is taken.
@@ -37,6 +43,14 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
     return component
 
 
+def check_sizes(**sizes: int | Sequence[int]) -> None:
+    """Refuse settings of a model that are sizes, or lists of them, and not 1 or more."""
+    for name, size in sizes.items():
+        if min([size] if isinstance(size, int) else size, default=1) < 1:
+            text = "it is 1 or more" if isinstance(size, int) else "each is 1 or more"
+            raise ConfigError(text, key=f"model.{name}", value=size if isinstance(size, int) else [*size])
+
+
 class Linear(nnx.Module):
     """One layer from pixels to logits.
 
@@ -44,6 +58,8 @@ class Linear(nnx.Module):
     >>> Linear((28, 28, 1), 20, nnx.Rngs(0))(jnp.zeros((3, 28, 28, 1))).shape
     (3, 20)
     """
+
+    takes: ClassVar[Takes] = _ANY
 
     def __init__(self, shape: Sequence[int], num_classes: int, rngs: nnx.Rngs) -> None:
         self.head = nnx.Linear(math.prod(shape), num_classes, rngs=rngs)
@@ -63,6 +79,8 @@ class Mlp(nnx.Module):
       dropout: The share of the last hidden layer's values that are left out of a training step.
     """
 
+    takes: ClassVar[Takes] = _ANY
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -72,6 +90,7 @@ class Mlp(nnx.Module):
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
     ) -> None:
+        check_sizes(hidden=hidden)
         widths = [math.prod(shape), *hidden]
         self.layers = nnx.List([nnx.Linear(before, after, rngs=rngs) for before, after in itertools.pairwise(widths)])
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -118,6 +137,8 @@ class Cnn(nnx.Module):
       dropout: The share of the hidden layer's values that are left out of a training step.
     """
 
+    takes: ClassVar[Takes] = {"image": "height width channels"}
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -128,6 +149,7 @@ class Cnn(nnx.Module):
         hidden: int = 64,
         dropout: float = 0.0,
     ) -> None:
+        check_sizes(features=features, hidden=hidden)
         height, width, channels = shape
         widths = [channels, *features]
         self.convolutions = nnx.List([Convolution(before, after, rngs) for before, after in itertools.pairwise(widths)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from datamix.errors import ConfigError, hint
+from datamix.training.models import Takes, check_sizes
 
 _DTYPES = ("float32", "bfloat16")
 _BASE = 10_000.0  # of the angles of positions
@@ -41,6 +43,8 @@ class Transformer(nnx.Module):
     (3, 8, 257)
     """
 
+    takes: ClassVar[Takes] = {"tokens": "length"}
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -55,6 +59,7 @@ class Transformer(nnx.Module):
         dtype: str = "float32",
     ) -> None:
         del shape
+        check_sizes(width=width, hidden=hidden)
         if dtype not in _DTYPES:
             raise ConfigError(key="model.dtype", value=dtype, hint=hint(dtype, _DTYPES))
         if heads < 1 or width % (2 * heads):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,6 +18,9 @@ from datamix.spec import LeafSpec
 from datamix.training import models, optimizers
 from datamix.training.learner import Learner
 from datamix.training.tasks.classification import Classification
+from datamix.training.tasks.language import Language
+from datamix.training.tasks.regression import Regression
+from datamix.training.transformer import Transformer
 
 
 def parts_of(learner: Learner, *, training: bool) -> Any:
@@ -134,9 +139,24 @@ def test_a_model_that_gives_no_logits_is_refused():
 
     with pytest.raises(ConfigError, match=r"model = .mean.; it must give logits \[batch, 3\]; for two images it gave "):
         learner_of(Mean).check(LEAVES)
-    with pytest.raises(ConfigError, match=r"model = .flat.; it cannot take images \[4, 4, 1\]: "):
+    with pytest.raises(ConfigError, match=r"model = .flat.; it cannot take the leaf 'image' of float32 \[4, 4, 1\]: "):
         learner_of(Flat).check(LEAVES)
     learner_of(models.Cnn, features=(2,), hidden=4).check(LEAVES)
+
+
+@pytest.mark.parametrize(
+    ("model", "leaf", "shape", "message"),
+    [
+        (models.Cnn, "features", (9,), "it takes image [height, width, channels], not the leaf 'features' of float32"),
+        (Transformer, "features", (9,), "it takes tokens [length], not the leaf 'features' of float32 [9]. model=mlp "),
+        (models.Mlp, "tokens", (16,), "it takes image [...] or features [...], not the leaf 'tokens' of int32 [16]."),
+    ],
+)
+def test_a_model_says_what_it_takes(model, leaf, shape, message):
+    task = Language(shape=shape, num_outputs=3) if leaf == "tokens" else Regression(leaf=leaf, shape=shape)
+    learner = replace(learner_of(model), task=task)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        learner.check({leaf: LeafSpec(shape, "int32" if leaf == "tokens" else "float32")})
 
 
 def test_the_number_of_parameters():

@@ -11,7 +11,9 @@ import yaml
 from flax import nnx
 
 from datamix import registry
+from datamix.errors import ConfigError
 from datamix.training import models
+from datamix.training.transformer import Transformer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -44,3 +46,17 @@ def test_a_convolution_is_a_convolution() -> None:
     result = jax.jit(lambda image: layer(image))(image)
     assert result.shape == (2, 4, 3, 5)
     np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (models.Mlp, {"hidden": (8, -5)}, r"^model.hidden = \[8, -5\]; each is 1 or more\.$"),
+        (models.Cnn, {"features": (0,)}, r"^model.features = \[0\]; each"),
+        (models.Cnn, {"hidden": 0}, r"^model.hidden = 0; it is 1 or more\.$"),
+        (Transformer, {"hidden": 0}, r"^model.hidden = 0; it is 1 or more\.$"),
+    ],
+)
+def test_sizes_are_1_or_more(model, settings, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model((8, 8, 1), 3, nnx.Rngs(0), **settings)
