@@ -61,14 +61,16 @@ def config_error(error: BaseException) -> ConfigError:
         return ConfigError("it is a group of keys", key=match[1], hint=keys_below(match[1]))
     if match := re.search(r"An item is already at '([^']+)'", text):
         return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
-    if match := re.search(r"Could not find '([^']+)'", text):
-        group, _, name = match[1].rpartition("/")
+    if match := re.search(r"(?:In 'source/(.+)': )?Could not find '([^']+)'", text):
+        group, _, name = match[2].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         key = {"dataset": "source"}.get(group, group)
         if choices_of(group.rpartition("/")[2]) and "/" in group:
             return _without_slash(group)
         if group == "dataset" and Path(name).exists():
-            return ConfigError("it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name))
+            return ConfigError(
+                "it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name, match[1])
+            )
         mend = hint(name, options)
         if group == "dataset" and not mend.startswith("Did"):
             mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
@@ -100,7 +102,9 @@ def _meant(text: str) -> str:
     if equals and re.search(r"^,|,,|,$", value):
         return f"one comma between values, and no blanks: {key}={','.join(filter(None, value.split(',')))}"
     if equals and value:
-        return f"""key=value, and quotes around a value with special characters: "{key}='{value}'\""""
+        quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")  # within Hydra's quotes
+        quoted = re.sub(r'[$`"]|\\(?=["\\$`]|$)', r"\\\g<0>", quoted)  # within the shell's
+        return f"""key=value, and quotes around a value with special characters: "{key}='{quoted}'\""""
     if text in _WORDS:
         return _WORDS[text]
     for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):

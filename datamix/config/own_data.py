@@ -52,7 +52,9 @@ def advice(path: str, choice: str | None = None) -> str:
     name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
     if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
         name = f"my_{name}"
-    command = f"--config-dir my_conf source={(choice or path).replace(path, name)}"
+    # It is one of several names, and another may begin like it.
+    part = rf"(?<![^+,'\"]){re.escape(path)}(?![^+,@'\"])"
+    command = f"--config-dir my_conf source={re.sub(part, name, choice or path)}"
     return f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
 
 
@@ -66,9 +68,10 @@ def _settings(place: Path, path: str) -> str | None:
             return f"tfds, name: {'/'.join(parts)}, data_dir: {described.resolve().parents[len(parts) + 1]}"
     if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):  # saved by Hugging Face
         return f"huggingface, path: {text}"
-    for file in [place.name] if place.is_file() else islice(_names(place), _NAMES):
-        stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.lower())
+    for file in [place] if place.is_file() else islice(_files(place), _NAMES):
+        stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.name.lower())
         if kind := _KINDS.get(Path(stem).suffix):
+            kind = _of_columns(file) or kind
             if place.is_dir() and kind.startswith("arrays"):
                 return None  # one file is a dataset
             if place.is_dir() or not kind.startswith("image_folder"):
@@ -76,7 +79,28 @@ def _settings(place: Path, path: str) -> str | None:
     return None
 
 
-def _names(folder: Path) -> Iterator[str]:
-    for _, folders, files in os.walk(folder):
+def _of_columns(file: Path) -> str | None:
+    """The settings for a Parquet file of numbers alone, or of text; None for any other file."""
+    if file.suffix.lower() != ".parquet":
+        return None
+    try:
+        from pyarrow import parquet, types
+
+        schema = parquet.read_schema(file)
+    except (ImportError, OSError, ValueError):  # whoever reads the file says what is wrong
+        return None
+    texts = [each.name for each in schema if types.is_string(each.type) or types.is_large_string(each.type)]
+    kinds = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+    numbers = [each.name for each in schema if any(is_kind(each.type) for is_kind in kinds)]
+    if not texts + numbers or len(texts + numbers) < len(schema):
+        return None
+    if numbers and "text" not in texts:
+        return "table, path: {path}"
+    column = json.dumps("text" if "text" in texts else texts[0], ensure_ascii=False)
+    return f"text, path: {{path}}, column: {column.replace('{', '{{').replace('}', '}}')}, length: 1024"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
         folders.sort()
-        yield from sorted(files)
+        yield from (Path(parent, name) for name in sorted(names))

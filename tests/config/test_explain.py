@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,12 @@ def test_what_may_be_null_or_a_number_may() -> None:
     require_choices(["seed=1", "mix.ratio=null", "mix=random", "mix={unit:3}", "data.stand_in=true", "+mine=1", "~job"])
     require_choices(["source=mnist+fashion", "source=[mnist,fashion]", "mix='random'", "seed=1,2", "mix=random,concat"])
     require_choices(["mix=[", "mix"])  # Hydra says itself that these are no overrides
+
+
+@pytest.mark.parametrize("value", ["a b", "c'd'", 'a"b(1)', "a\\'b", "$HOME/a (1)`x`", "it's\\"])
+def test_quotes_that_are_advised_keep_the_value(value: str) -> None:
+    with pytest.raises(ConfigError, match="special characters: ") as caught:
+        compose([f"data.cache=({value}"])
+    advised = str(caught.value).partition("special characters: ")[2].removesuffix(".")
+    read = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True, check=True).stdout
+    assert compose([read]).data.cache == f"({value}"

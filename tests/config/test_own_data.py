@@ -68,6 +68,38 @@ def test_it_mixes_as_it_was_typed(shared_data: Path, tmp_path: Path, monkeypatch
         datamix.load("source=pets")
     assert followed(str(raised.value), tmp_path)[0]["image"].shape == (4, 28, 28, 1)
     assert "my_photos" in followed(advice("my photos"), tmp_path).plan.report().sources
+    (tmp_path / "my_conf" / "dataset" / "pets.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"^source=pets: .* source=digits\+my_pets\+pets@easy\.$") as raised:
+        datamix.load("source=digits+my_pets+pets@easy", config_dir=made("my_pets", tmp_path))
+    assert "easy" in followed(str(raised.value), tmp_path).plan.report().sources
+
+
+def made(name: str, folder: Path) -> Path:
+    """A directory of configurations that has a dataset."""
+    (folder / "my_conf" / "dataset").mkdir(parents=True, exist_ok=True)
+    (folder / "my_conf" / "dataset" / f"{name}.yaml").write_text("_target_: digits\noperators: [to_float]\n")
+    return folder / "my_conf"
+
+
+@pytest.mark.parametrize(
+    ("columns", "leaf"),
+    [
+        ({"a": [1.5, 2.5, 1.0, 0.5], "word": ["x", "y", "x", "y"], "b": [0, 1, 0, 1]}, "features"),
+        ({"some {words}": ["one", "two", "three", "four"] * 400}, "tokens"),
+        ({"text": ["one", "two", "three", "four"] * 400, "stars": [1, 2, 3, 4] * 400}, "tokens"),
+        ({"label": [0, 1, 0, 1], "vector": [[1.0, 2.0]] * 4}, "vector"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of columns that are left out
+def test_parquet_files_are_read_by_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], leaf: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pyarrow = pytest.importorskip("pyarrow")
+    (tmp_path / "some").mkdir()
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), "some/x.parquet")
+    for path in ("some/x.parquet", "some"):
+        assert leaf in followed(advice(path), tmp_path).spec
 
 
 def test_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
