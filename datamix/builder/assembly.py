@@ -99,7 +99,11 @@ class Assembly:
         Raises:
           SpecError: The sources do not fit together.
         """
-        return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()})
+
+        def add(source: str, operators: Sequence[object], *, first: bool = False) -> str:
+            return self.sources[source].adding(operators, first=first)
+
+        return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()}, add)
 
     def num_batches(self) -> int | None:
         """The number of batches in the whole mix; None without end."""

@@ -327,11 +327,11 @@ def _class_beside_vector(search: _Search, name: str, first: str, width: int, num
         mend = f"there are {count} classes in {name}; under labels=union, one_hot: {{num_classes: {count}}} fits."
         return SpecError(f"{text}, but a class number in {name}, and {mend}")
     length = count if numbering == "union" else width
-    mend = f"one_hot: {{num_classes: {length}, leaf: label}} to {source.setting('operators')}"
+    mend = source.adding([{"one_hot": {"num_classes": length, "leaf": "label"}}])
     other = search.sources[first]
     if other.spec["label"].shape and np.dtype(other.spec["label"].dtype).kind in "biu":
-        mend += f", and cast: {{dtype: float32, leaf: label}} to {other.setting('operators')}"
-    return SpecError(f"{text}, but a class number in {name}; add {mend}.")
+        mend += f", and {other.adding([{'cast': {'dtype': 'float32', 'leaf': 'label'}}])}"
+    return SpecError(f"{text}, but a class number in {name}; {mend}.")
 
 
 def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> None:

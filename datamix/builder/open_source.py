@@ -13,7 +13,7 @@ import numpy as np
 
 from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError, of_kind, of_source
-from datamix.pipeline.graph import Operation
+from datamix.pipeline.graph import Operation, written
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.objects import as_source
@@ -225,6 +225,15 @@ class OpenSource:
     def choice(self, name: str, value: str) -> str:
         """The text by which a user gives a setting of this source a value."""
         return f"{self.key}.{name}={value}" if self.key else f"{name}={{{self.name!r}: {value!r}}}"
+
+    def adding(self, operators: Sequence[object], *, first: bool = False) -> str:
+        """The text that tells a user to add operators, as YAML has them, to those of this source."""
+        if not self.key:
+            return f"add {written(operators)} to {self.setting('operators')}{', as the first' * first}"
+        # All of them, as the command line sets a list as a whole.
+        present = [{each.operator: dict(each.settings)} if each.settings else each.operator for each in self.operators]
+        listed = [*operators, *present] if first else [*present, *operators]
+        return f'set "{self.choice("operators", f"[{written(listed)}]")}"'
 
     def shape_notes(self) -> list[str]:
         """The notes on changes in the shapes of leaves, a sentence each."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import graphlib
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+
+import yaml
 
 from datamix.errors import ConfigError
 
@@ -148,6 +151,16 @@ class Graph:
                 arrow = f'-->|"{label}"|' if label else "-->"
                 lines.append(f"    {number[below]} {arrow} {number[name]}")
         return "\n".join(lines) + "\n"
+
+
+def written(operators: Sequence[object]) -> str:
+    """Operators as they are listed in YAML, without the brackets.
+
+    >>> written(["to_float", {"normalize": {"mean": [0.5], "std": [0.25]}}])
+    'to_float, {normalize: {mean: [0.5], std: [0.25]}}'
+    """
+    text: str = yaml.safe_dump([*operators], default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.strip()[1:-1]
 
 
 def _short(value: object) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from datamix.errors import ConfigError, DataError, SpecError, first_line
 from datamix.lazy import jax
 from datamix.operators import label
 from datamix.operators.base import traits
-from datamix.pipeline.graph import Graph, Node
+from datamix.pipeline.graph import Graph, Node, written
 from datamix.rng.hash import key_for
 from datamix.spec import LeafSpec, Spec
 
@@ -128,8 +128,20 @@ def _traced(
         )
 
 
-def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
+Adding: TypeAlias = Callable[..., str]
+"""From the name of a source, operators as YAML has them and `first` to the advice to add them to its others."""
+
+
+def _add(source: str, operators: Sequence[object], *, first: bool = False) -> str:
+    return f"add {written(operators)} to source.{source}.operators{', as the first' * first}"
+
+
+def agreed_spec(chains: Mapping[str, Chain], add: Adding = _add) -> dict[str, LeafSpec]:
     """The spec that the records of all sources share after their operators.
+
+    Args:
+      chains: The operators of each source.
+      add: Says how to add operators to those of a source.
 
     Raises:
       SpecError: Two sources differ; the message names both, the leaf, and the operator that would mend it.
@@ -140,8 +152,8 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
-                shared = ", ".join(each for each in chain.spec if each in other.spec and each != "source_id")
-                mend = f"add {{select: {{leaves: [{shared}]}}}} to source.{has}.operators"
+                shared = [each for each in chain.spec if each in other.spec and each != "source_id"]
+                mend = add(has, [{"select": {"leaves": shared}}])
                 if not shared:
                     mend = "mix records of one kind, or write an operator that gives both the same leaves"
                 left_out = f", or set source.{has}.label=none" if leaf == "label" else ""
@@ -152,12 +164,12 @@ def agreed_spec(chains: Mapping[str, Chain]) -> dict[str, LeafSpec]:
             if mine != theirs:
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {leaf} is {mine} in {first}, "
-                    f"but {theirs} in {name}; {_remedy(leaf, first, mine, name, theirs)}"
+                    f"but {theirs} in {name}; {_remedy(add, leaf, first, mine, name, theirs)}"
                 )
     return chain.spec
 
 
-def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
+def _remedy(add: Adding, leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
     """The advice which operators, in which source, would make two leaves agree."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
@@ -165,23 +177,23 @@ def _remedy(leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) 
     if leaf == "label" and mine.shape == theirs.shape == () and mine.dtype == "float32" and "int" in theirs.dtype:
         return f"if these are numbers to predict as well, set source.{name}.label=number."
     if leaf == "image" and images and mine.has_channels_first != theirs.has_channels_first:
-        return f"add channels_last to source.{first if mine.has_channels_first else name}.operators, as the first."
+        return f"{add(first if mine.has_channels_first else name, ['channels_last'], first=True)}."
     if images and mine.shape[2] == 4 != theirs.shape[2] and mine.dtype == theirs.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # and colours without alpha
-    mend = []
+    mend: list[object] = []
     if images and mine.shape[:2] != theirs.shape[:2]:
-        mend.append(f"resize: {{height: {mine.shape[0]}, width: {mine.shape[1]}}}")
+        mend.append({"resize": {"height": mine.shape[0], "width": mine.shape[1]}})
     if images and theirs.shape[2] != mine.shape[2] != 4:
         alpha = theirs.shape[2] == 4 and mine.shape[2] == 3
         mend.append("drop_alpha" if alpha else "to_rgb" if mine.shape[2] == 3 else "to_grayscale")
     if len(mine.shape) == 1 and not theirs.shape and mine.dtype == "float32":
-        mend.append(f"one_hot: {{num_classes: {mine.shape[0]}, leaf: {leaf}}}")
+        mend.append({"one_hot": {"num_classes": mine.shape[0], "leaf": leaf}})
     elif mine.dtype != theirs.dtype and (images or mine.shape == theirs.shape):
         to_float = mine.dtype == "float32" and "float" not in theirs.dtype and leaf == "image"
-        mend.append("to_float" if to_float else f"cast: {{dtype: {mine.dtype}, leaf: {leaf}}}")
+        mend.append("to_float" if to_float else {"cast": {"dtype": mine.dtype, "leaf": leaf}})
     if not mend:
         return f"write an operator that mends it, and add it to source.{name}.operators."
-    return f"{' and '.join(mend)} would mend it: add {'it' if len(mend) == 1 else 'them'} to source.{name}.operators."
+    return f"to mend it, {add(name, mend)}."
 
 
 def numbers_of(
@@ -219,19 +231,20 @@ def numbers_of(
     return Numbers(tuple(settings), tuple(keys))
 
 
-def check_specs(graph: Graph, specs: Mapping[str, Spec]) -> dict[str, LeafSpec]:
+def check_specs(graph: Graph, specs: Mapping[str, Spec], add: Adding = _add) -> dict[str, LeafSpec]:
     """The spec of finished records, without computing any.
 
     Args:
       graph: The operators of the pipeline.
       specs: The spec of each source's records as they are read.
+      add: See `agreed_spec`.
 
     Raises:
       DataError: A leaf is not of numbers.
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
     chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
-    return _checked(graph.chain("mix"), agreed_spec(chains)).spec
+    return _checked(graph.chain("mix"), agreed_spec(chains, add)).spec
 
 
 def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
