@@ -28,7 +28,14 @@ from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, StateError, hint, of_kind, unknown_source
 from datamix.report.files import write_text
-from datamix.sweeps.preparing import check_directories, config_flags, grid, is_search, shared_directory
+from datamix.sweeps.preparing import (
+    check_directories,
+    config_flags,
+    grid,
+    is_search,
+    shared_directory,
+    sweep_overrides,
+)
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, number, read_result, read_results
 
 _HOW_IT_RUNS = ("sweep.", "train.resume=", "train.curves=")
@@ -49,6 +56,8 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
     """
     directory = Path(str(config.hydra.sweep.dir))
     first, jobs = config.hydra.sweeper.get("first_job") or 0, grid(config, loader)
+    _VARIED.clear()
+    _VARIED.update(_varied(jobs) or _searched(config, loader))
     if config.sweep.get("auto") and not jobs:
         text, mend = "a search chooses what to try by itself", "Leave it out, or sweep without that sweeper."
         raise ConfigError(text, key="sweep.auto", value=config.sweep.auto, hint=mend)
@@ -175,8 +184,7 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     # A search must know before its first job what to look for, and whether as large or as small as can be.
     metric = metric_of(node.sweep.metric, () if searches else metrics)
     reached = f"{metric} {number(value, metric)}" if (value := metrics.get(metric)) is not None else "done"
-    swept = _shortened(" ".join(result_file.overrides))
-    print(f"#{hydra.job.num} {swept}: {reached}, {result_file.seconds:.1f} s", flush=True)
+    print(f"#{hydra.job.num} {_shortened(result_file.overrides)}: {reached}, {result_file.seconds:.1f} s", flush=True)
     interruption.check()
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by"
@@ -195,9 +203,31 @@ def _output(directory: Path, *, verbose: bool) -> Iterator[None]:
         yield
 
 
-def _shortened(text: str, length: int = 90) -> str:
-    """The end of overrides, without Hydra's escapes: what is swept stands last, more often than not."""
-    text = text.replace("\\", "")
+# The keys whose values differ between the jobs of the sweep that this process runs; a worker of a launcher has none.
+_VARIED: set[str] = set()
+
+
+def _varied(jobs: Sequence[Sequence[str]]) -> set[str]:
+    """The keys of overrides that have more than one value in jobs."""
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in by_key(job).items():
+            values.setdefault(key, set()).add(value)
+    return {key for key, each in values.items() if len(each) > 1}
+
+
+def _searched(config: DictConfig, loader: ConfigLoaderImpl) -> set[str]:
+    """The keys that a search gives values."""
+    swept = [each for each in sweep_overrides(config, loader) if each.is_sweep_override()]
+    return {str(each.key_or_group) for each in swept} | {*(config.hydra.sweeper.get("search_space") or {})}
+
+
+def _shortened(overrides: Sequence[str], length: int = 90) -> str:
+    """Overrides without Hydra's escapes; of many, those in which jobs differ, or else the end."""
+    text = " ".join(overrides).replace("\\", "")
+    if len(text) > length and _VARIED:
+        text = " ".join(each for each in overrides if {*by_key([each])} <= _VARIED).replace("\\", "")
+        return text if len(text) <= length else f"{text[:length]}…"
     return text if len(text) <= length else f"…{text[-length:]}"
 
 

@@ -271,6 +271,30 @@ def test_a_job_is_a_line_and_all_that_it_prints_is_in_its_directory(call_datamix
     assert f"Report: {tmp_path / 's' / '1' / 'report.json'}\n" in (tmp_path / "s" / "1" / "output.txt").read_text()
 
 
+LONG = ["source.digits.operators=[to_float,{normalize:{mean:0.5,std:0.5}},{clip:{low:0,high:1}}]", "batch.size=100"]
+
+
+@pytest.mark.parametrize(("swept", "shown"), [("seed=0,1", r"seed={0}"), ("mix.share.digits=0.5", r"….{{90}}")])
+def test_of_many_overrides_a_job_shows_those_in_which_it_differs(call_datamix, swept, shown):
+    ended = call_datamix(*PLAN, swept, *LONG, "sweep.metric=samples", "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    lines = [line for line in ended.out.splitlines() if line.startswith("#")]
+    assert lines
+    for number, line in enumerate(lines):
+        assert re.fullmatch(rf"#{number} {shown.format(number)}: samples 40,000, \d+\.\d s", line)
+
+
+@needs("hydra_optuna_sweeper")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.slow
+def test_of_many_overrides_a_trial_shows_what_is_searched(call_datamix):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "sweep.metric=samples"]
+    ended = call_datamix(*PLAN, *LONG, *search, "mix.share.digits=interval(0.1,0.9)", "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert len(re.findall(r"^#[01] mix\.share\.digits=0\.\d+: samples [\d,]+, ", ended.out, re.MULTILINE)) == 2
+
+
 @pytest.mark.slow
 def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
     sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
