@@ -1,11 +1,17 @@
-"""`python -m datamix`."""
+"""`python -m datamix`, and the console script."""
 
 import sys
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Import the command line, and run it."""
     try:
-        from datamix.cli import main
-    except KeyboardInterrupt:  # while it is imported, before `main` sees to signals
+        from datamix.cli import main as run
+    except KeyboardInterrupt:  # while it is imported, before it sees to signals
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
     main()

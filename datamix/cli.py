@@ -127,6 +127,9 @@ def _lack(error: Exception) -> DatamixError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         file = error.filename or "a file"
         return ResourceError(f"{file} cannot be written: {error.strerror}; make room on its disk.")
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        file = error.filename or "a file"
+        return ResourceError(f"{file} cannot be written: {error.strerror}; ulimit -f unlimited lets files be larger.")
     return None
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -972,8 +973,26 @@ def test_a_closed_output_takes_nothing(environment, tmp_path):
     assert (tmp_path / "run" / "report.json").is_file()
 
 
-def test_ctrl_c_while_the_program_is_imported(environment, tmp_path):
-    code = """
+def test_files_may_be_too_large(environment, tmp_path):
+    command = f"ulimit -f 1; {sys.executable} -m datamix source=digits job=plan hydra.run.dir=run"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert re.fullmatch(
+        r"ResourceError: .+ cannot be written: File too large; ulimit -f unlimited lets files be larger\.\n",
+        done.stderr,
+    )
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_ctrl_c_while_the_program_is_imported(environment, tmp_path, script):
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["datamix"].partition(":")
+    start = f"from {module} import {function}; sys.exit({function}())"  # as installers write it
+    if not script:
+        start = 'runpy.run_module("datamix", run_name="__main__")'
+    code = f"""
         import importlib.abc, os, runpy, signal, sys
 
         class Interrupts(importlib.abc.MetaPathFinder):
@@ -982,7 +1001,7 @@ def test_ctrl_c_while_the_program_is_imported(environment, tmp_path):
                     os.kill(os.getpid(), signal.SIGINT)
 
         sys.meta_path.insert(0, Interrupts())
-        runpy.run_module("datamix", run_name="__main__")
+        {start}
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],

@@ -93,7 +93,7 @@ def test_the_console_script_finds_configs_and_a_module_in_the_current_folder(ins
     target, env = installed
     (distribution,) = importlib.metadata.distributions(name="datamix-jax", path=[str(target)])
     (script,) = distribution.entry_points.select(group="console_scripts")
-    assert (script.name, script.value) == ("datamix", "datamix.cli:main")
+    assert (script.name, script.value) == ("datamix", "datamix.__main__:main")
     text = (ROOT / "datamix/__init__.py").read_text()
     assert distribution.version == re.search(r'^__version__ = "(.+)"$', text, re.M)[1]
     (tmp_path / "own.py").write_text("print('imported')\n")

@@ -34,7 +34,7 @@ class Ran:
 
 
 def run(*arguments: str, directory: str | Path | None = None, **keywords: Never) -> Ran:
-    """Run a command line in a process of its own, and print what it prints.
+    """Run a command line in a process of its own, and print what it prints, but for the mistake that is raised.
 
     Args:
       *arguments: As on the command line: "job=plan", "source=mnist+fashion", "-m".
@@ -52,22 +52,32 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
     is_sweep = bool({"-m", "--multirun"} & {*arguments})
     place = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{directory}'"
     command = [sys.executable, "-m", "datamix", *arguments, place]
-    last = ""
+    last, mistake = "", None
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:
-            for last in process.stdout:
-                print(last, end="", flush=True)
+            for line in process.stdout:
+                if mistake is not None:  # it was not the end
+                    print(last, end="", flush=True)
+                last, mistake = line, _mistake(line)
+                if mistake is None:
+                    print(line, end="", flush=True)
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)  # a notebook interrupts its own process alone
             raise
+    if process.returncode == 2 and mistake is not None:
+        raise mistake
+    if mistake is not None:
+        print(last, end="", flush=True)
     if process.returncode:
-        kind, _, text = last.rstrip("\n").partition(": ")
-        if process.returncode == 2 and (mistake := errors.of_kind(kind, text)):
-            raise mistake
         raise RuntimeError(f"datamix {' '.join(arguments)} ended with code {process.returncode}; see what it printed")
     report = Path(directory, "sweep.json" if is_sweep else "report.json")
     return Ran(Path(directory), json.loads(report.read_text(encoding="utf-8")))
+
+
+def _mistake(line: str) -> errors.DatamixError | None:
+    kind, _, text = line.rstrip("\n").partition(": ")
+    return errors.of_kind(kind, text)
 
 
 def train(*overrides: str, directory: str | Path | None = None, **keywords: Never) -> Ran:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,9 +36,21 @@ def test_a_sweep_of_training() -> None:
     assert datamix.train(*FEW, *more[:2]).report["job"] == "train"
 
 
-def test_a_mistake_is_the_error_that_the_command_line_names() -> None:
+def test_a_mistake_is_the_error_that_the_command_line_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"^batch\.size = 0; it is 1 or more\.$"):
         datamix.run("job=plan", "batch.size=0")
+    assert capsys.readouterr().out == ""  # it is raised
+
+
+def test_a_line_that_is_no_mistake_in_the_end_is_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prints.py").write_text('print("DataError: of another program.\\nand more\\nDataError: the last.")')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    datamix.run("job=plan", *FEW, "plugins=[prints]")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["DataError: of another program.", "and more", "DataError: the last."]
+    assert len(lines) > 3
 
 
 @pytest.mark.parametrize("call", [datamix.run, datamix.train, datamix.sweep])
