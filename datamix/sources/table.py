@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ def table(
     target: str | None = None,
     features: Sequence[str] | None = None,
     split: str = "train",
+    without_target: Literal["refuse", "drop"] = "refuse",
 ) -> TableRows:
     """Rows of tables, which are read as wholes.
 
@@ -39,10 +40,14 @@ def table(
       target: The column that becomes the leaf `label`: numbers, or text, whose values are the names of classes, sorted.
       features: The columns that become the leaf `features`, float32 [columns]; by default all other columns of numbers.
         A number that is missing is NaN.
-      split: TFDS's syntax.
+      split: TFDS's syntax; of the rows that are not left out.
+      without_target: Whether rows that have no value in the target are refused or left out.
     """
     files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
     tables = {file: _read(file) for of_split in files.values() for file in of_split}
+    empty = {file: each.column(target).null_count for file, each in tables.items() if target in each.column_names}
+    if without_target == "drop":
+        tables |= {file: tables[file].filter(tables[file].column(target).is_valid()) for file in empty}
     sizes = {name: sum(tables[file].num_rows for file in of_split) for name, of_split in files.items()}
     used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
@@ -50,6 +55,13 @@ def table(
     for key, name in [("target", target), *(("features", name) for name in features or ())]:
         if name is not None and name not in names:
             raise ConfigError(f"{first} has no such column", key=key, value=name, hint=hint(name, names))
+    notes = []
+    if num_empty := sum(empty.get(file, 0) for file in rows):
+        if without_target == "refuse":
+            raise _without_target(rows, target)
+        if not any(each.num_rows for each in rows.values()):
+            raise DataError(f"{first} has no row with a value in the target {target!r}.")
+        notes.append(f"{num_empty:,} rows are left out, which have no value in the target {target!r}.")
     columns: Arrays = {}
     left_out, missing = [], []
     for name in features or [name for name in names if name != target and not name.startswith(INDEX)]:
@@ -70,7 +82,8 @@ def table(
         # Other splits may have no target, as the tests of competitions have none.
         labelled = {file: each for file, each in tables.items() if file in rows or target in each.column_names}
         arrays["label"], whole_labels, classes = _labels(target, _pieces(rows, target), _pieces(labelled, target))
-    notes = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
+    if left_out:
+        notes.append(f"columns are left out: {'; '.join(left_out)}.")
     if missing:
         notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
     ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
@@ -98,6 +111,18 @@ class TableRows(MemoryArrays):
 
     def whole_labels(self) -> np.ndarray:
         return self.labels
+
+
+def _without_target(tables: Mapping[Path, Any], target: str | None) -> ConfigError:
+    """The error for rows that have no value in the target, of which it names the first."""
+    columns = {file: table.column(target) for file, table in tables.items() if target in table.column_names}
+    file, column = next((file, column) for file, column in columns.items() if column.null_count)
+    absent, total = (sum(map(count, columns.values())) for count in (lambda each: each.null_count, len))
+    text = f"{file}, row {column.is_null().index(True).as_py():,}, has no value in the target {target!r}"
+    mend = "drop leaves such rows out."
+    return ConfigError(
+        f"{text}; {absent:,} of {total:,} rows have none", key="without_target", value="refuse", hint=mend
+    )
 
 
 def _read(file: Path) -> Any:
@@ -172,9 +197,6 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if absent := sum(piece.null_count for piece in pieces):
-        text = f"{absent:,} of {sum(map(len, pieces)):,} rows have no value in the target {name!r}"
-        raise DataError(f"{text}; leave them out.")
     every = [piece.drop_null() for piece in every]
     other = _no_numbers(every)
     if not other:

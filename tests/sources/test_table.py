@@ -60,10 +60,28 @@ def test_numbers_that_are_missing_are_nan_and_told(csv: Any) -> None:
         "columns are left out: c, which holds no value.",
         "numbers that are missing are NaN in features: 2 of 3 in a, 2 of 3 in b.",
     )
-    with pytest.raises(DataError, match=r"^2 of 3 rows have no value in the target 'a'; leave them out\.$"):
-        csv("a,b\n1,2\n,2\n,2\n", target="a")
-    with pytest.raises(DataError, match=r"^1 of 2 rows have no value in the target 'a'; leave them out\.$"):
-        csv("a,b\nx,2\n,2\n", target="a")
+
+
+@pytest.mark.parametrize(("text", "labels"), [("a,b\n1,2\n,3\n,4\n7,5\n", [1, 7]), ("a,b\nx,2\n,3\n,4\ny,5\n", [0, 1])])
+def test_rows_without_a_target_are_named_and_can_be_left_out(csv: Any, text: str, labels: list[int]) -> None:
+    message = (
+        r"^without_target = 'refuse'; .*\.csv, row 1, has no value in the target 'a'; 2 of 4 rows have none\. "
+        r"drop leaves such rows out\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        csv(text, target="a")
+    source = csv(text, target="a", without_target="drop")
+    assert source.read()["label"].tolist() == source.whole_labels().tolist() == labels
+    assert source.read()["features"].tolist() == [[2], [5]]
+    assert source.notes == ("2 rows are left out, which have no value in the target 'a'.",)
+    assert csv(text, target="a", without_target="drop", split="train[1:]").read()["features"].tolist() == [[5]]
+    overrides = ["source=my_table", "source.my_table.path=x.csv", "source.my_table.target=a", "batch.size=2"]
+    with pytest.raises(ConfigError, match=r"^source 'my_table': without_target = 'refuse'; "):
+        datamix.load(*overrides)
+    with pytest.warns(UserWarning, match="2 rows are left out"):
+        assert datamix.load(*overrides, "source.my_table.without_target=drop").plan.length == 2
+    with pytest.raises(DataError, match=r"has no row with a value in the target 'a'\.$"):
+        csv("a,b\n,2\n,3\n", target="a", without_target="drop")
 
 
 def test_a_mark_in_a_column_of_numbers_is_told(csv: Any) -> None:
