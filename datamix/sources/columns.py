@@ -277,7 +277,7 @@ class _Choice:
         """The columns that become leaves, and those that are left out, with what they are."""
         first = self.used[0]
         names: list[str] = first.schema.names
-        columns, left_out = [], []
+        columns, left_out, encoded = [], [], []
         for leaf, name in (leaves or {name: name for name in names if not name.startswith(INDEX)}).items():
             if name not in names:
                 text = f"{first.name} has no such column"
@@ -288,7 +288,13 @@ class _Choice:
                 if self.named:
                     raise ConfigError(f"the column {error}", key=f"leaves.{leaf}", value=name) from None
                 left_out.append(f"{name}, which {error}")
+                encoded += [name] * (_is_bytes(_type(first, name)) and bool(self.image))
+        if encoded:
+            chosen = ", ".join([f"image: {encoded[0]}", *(f"{column.leaf}: {column.name}" for column in columns)])
+            left_out.append(f"leaves={{{chosen}}} decodes images in {encoded[0]}")
         if not columns:
+            texts = [name for name in names if is_text(_type(first, name))] if self.image and not encoded else []
+            left_out += [f"{{_target_: text, column: {name}}} reads text" for name in texts[:1]]
             raise DataError(f"{first.name} has no column that can be a leaf: {'; '.join(left_out)}.")
         leaf_names = [leaf for column in columns for leaf in column.specs]
         for leaf, most in pad_to.items():
@@ -337,7 +343,7 @@ class _Choice:
         stored = types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}
         if stored and _feature(self.used[0].schema, name).get("_type", "Image") != "Image":
             raise _Unfit("holds no images")
-        if stored or (self.named and (types.is_binary(kind) or types.is_large_binary(kind))):
+        if stored or (self.named and _is_bytes(kind)):
             image = self._first(name, self._format)
             return column(spec=image.spec, image=image)
         if leaf == "label" and is_text(kind):
@@ -387,6 +393,11 @@ def _type(part: Part, name: str) -> Any:
     index = part.schema.get_field_index(name)
     kind = part.schema.field(index).type if index >= 0 else None
     return getattr(kind, "value_type", kind) if hasattr(kind, "index_type") else kind  # of a dictionary
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Whether a type of Arrow is one of bytes, such as those of an image's file."""
+    return str(kind) in ("binary", "large_binary")
 
 
 def _feature(schema: Any, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import pickle
 import threading
@@ -11,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+import datamix
 from datamix.builder.built import build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
@@ -45,6 +48,28 @@ def test_row_groups_are_blocks(few: Path) -> None:
     assert read_all(source)["x"].tolist() == list(range(3, 10))
     copy = pickle.loads(pickle.dumps(source))
     assert read_all(copy)["x"].tolist() == list(range(3, 10))
+
+
+def test_bytes_and_text_say_how_they_are_read(tmp_path: Path) -> None:
+    path, encoded = str(tmp_path / "x.parquet"), io.BytesIO()
+    Image.fromarray(np.full((2, 3), 7, np.uint8)).save(encoded, "png")
+    values = {"picture": [encoded.getvalue()] * 2, "words": ["some words", "and more"], "label": [3, 4]}
+    pq.write_table(pa.table(values), path)
+    (note,) = parquet(path=path).notes
+    mend = "leaves={image: picture, label: label} decodes images in picture."
+    assert note == f"columns are left out: picture, which is binary; words, which is string; {mend}"
+    assert parquet(path=path, leaves={"image": "picture", "label": "label"}).spec["image"] == LeafSpec((2, 3, 1), "uint8")
+    for name, mend in (
+        ("picture", r"leaves=\{image: picture\} decodes images in picture"),
+        ("words", r"\{_target_: text, column: words\} reads text"),
+    ):
+        pq.write_table(pa.table({name: values[name]}), path)
+        with pytest.raises(DataError, match=rf"has no column that can be a leaf: {name}, which is \w+; {mend}\.$"):
+            parquet(path=path)
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_text("{_target_: text, path: x.parquet, column: words, length: 8}")
+    overrides = ("source=mine", f"source.mine.path={path}", f"data.cache={tmp_path}/cache", "batch.size=2")
+    assert datamix.load(*overrides, config_dir=tmp_path).spec["tokens"] == LeafSpec((8,), "int32")
 
 
 def test_what_is_missing_is_known_from_the_statistics(few: Path, tmp_path: Path) -> None:

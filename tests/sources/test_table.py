@@ -75,7 +75,8 @@ def test_rows_without_a_target_are_named_and_can_be_left_out(csv: Any, text: str
     assert source.read()["features"].tolist() == [[2], [5]]
     assert source.notes == ("2 rows are left out, which have no value in the target 'a'.",)
     assert csv(text, target="a", without_target="drop", split="train[1:]").read()["features"].tolist() == [[5]]
-    overrides = ["source=my_table", "source.my_table.path=x.csv", "source.my_table.target=a", "batch.size=2"]
+    of = "source.my_table"
+    overrides = ["source=my_table", f"{of}.path=x.csv", f"{of}.target=a", f"{of}.label=none", "batch.size=2"]
     with pytest.raises(ConfigError, match=r"^source 'my_table': without_target = 'refuse'; "):
         datamix.load(*overrides)
     with pytest.warns(UserWarning, match="2 rows are left out"):
