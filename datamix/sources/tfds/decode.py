@@ -193,12 +193,12 @@ def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard:
 
 def decode_in_order(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard: Guard) -> Iterator[int]:
     """The same for formats that only TensorFlow reads, from first to last."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
+    with _quiet_import():
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
 
-    with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
-        tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
+        with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
+            tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
     start, features = 0, reader.decoders(arrays)
     for part in parts:
         with guard(part):
@@ -216,6 +216,28 @@ def decode_in_order(reader: TfdsReader, parts: Sequence[FilePart], arrays: Array
                     start = stop
             except tf.errors.OpError as error:
                 raise DamageError(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message)) from error
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Keep what TensorFlow logs of the machine to itself, unless `TF_CPP_MIN_LOG_LEVEL=0` asks for all that it logs.
+
+    What it logs before its own logging is set up goes to the standard error output, whatever that variable is.
+    """
+    stderr = None
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "0":
+        with contextlib.suppress(OSError):  # it may be closed
+            stderr = os.dup(2)
+    if stderr is None:
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123  # no path of a file
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @contextlib.contextmanager

@@ -206,6 +206,26 @@ def test_tfrecord_is_read_the_same(make, shared_data):
         np.testing.assert_array_equal(arrays[leaf], expected[leaf])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["", "0"])
+def test_tensorflow_logs_nothing_unless_it_is_asked_to(shared_data, tmp_path, monkeypatch, level):
+    pytest.importorskip("tensorflow")
+    if level:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    else:
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    code = """
+        import sys
+        import jax  # which sets the variable
+        from datamix.sources.tfds.source import Tfds
+
+        source = Tfds(name="mnist", data_dir=sys.argv[1], cache_dir=sys.argv[2], split="test[:10]")
+        print(source.read()["label"].shape, file=sys.stderr)
+    """
+    result = python(code, str(shared_data / TFRECORD), str(tmp_path))
+    assert (result.stderr == "(10,)\n") == (not level), result.stderr
+
+
 def test_of_two_formats_the_one_that_needs_no_tensorflow_is_read(make, copy, shared_data, fashion, monkeypatch):
     directory = copy(TFRECORD)
     for path in (shared_data / ARRAY_RECORD / "fashion_mnist" / "3.0.1").glob("*array_record*"):
