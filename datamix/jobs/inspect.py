@@ -56,7 +56,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     drawn = holds_images(pipeline.spec)
     leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if drawn else []))]
     out.print(records_table(f"Records of batch {step:,}", batch, heads, shown, leaves))
-    for line in tokens.documents(built.sources, [batch]):
+    for line in tokens.documents(out, built.sources, [batch]):
         out.print(line)
     if len(places) > len(shown):
         out.print(f"… and {len(places) - len(shown)} rows more, in report.json.")

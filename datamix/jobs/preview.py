@@ -57,11 +57,11 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     for i, batch in enumerate(seen):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         has_labels = "label" in batch and batch["label"].ndim == 1
-        first = " ".join(f"{label:.6g}" for label in batch["label"][:8]) if has_labels else "–"
-        leaf = "image" if "image" in batch else next(iter(batch))
+        leaf = next((leaf for leaf in ("image", "tokens") if leaf in batch), next(iter(batch)))
         shape = f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
-        out.print(f"batch {i:>3}  {shape}  labels {first} …  {by_source}")
-    for line in (documents := [*tokens.documents(built.sources, seen)]):
+        first = f"  labels {' '.join(f'{label:.6g}' for label in batch['label'][:8])} …" if has_labels else ""
+        out.print(f"batch {i:>3}  {shape}{first}  {by_source}")
+    for line in (documents := [*tokens.documents(out, built.sources, seen)]):
         out.print(line)
     if not documents and not holds_images(pipeline.spec):
         rows = range(min(_FIRST_RECORDS, len(seen[0]["source_id"])))

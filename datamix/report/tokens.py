@@ -12,7 +12,7 @@ from datamix.builder.open_source import OpenSource
 from datamix.builder.texts import packed
 from datamix.errors import printable
 from datamix.mixing.plan import Plan
-from datamix.report.console import percent
+from datamix.report.console import Console, percent
 from datamix.report.figures import canvas, color_of, save
 from datamix.spec import Batch
 
@@ -45,19 +45,26 @@ def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> 
     return table
 
 
-def documents(sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> Iterator[Text]:
-    """The first documents of each source among some batches as text, a line each; its colour says the source."""
+def documents(out: Console, sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> Iterator[Text]:
+    """The lines that show the first documents of each source among some batches; their colour says the source."""
     names = list(sources)
     for name, source in packed(sources).items():
         row = next((row for batch in batches for row in _rows_of(batch, names.index(name))), None)
         if row is None:
             continue
-        color = color_of(names.index(name))
-        yield Text(f"{printable(name)}: a record of {int((row['segment_ids'] > 0).sum())} tokens", f"bold {color}")
-        for segment in range(1, min(int(row["segment_ids"].max()), _SEGMENTS) + 1):
+        color, num_documents = color_of(names.index(name)), int(row["segment_ids"].max())
+        shown = min(num_documents, _SEGMENTS)
+        which = f"{f'the first {shown} of ' if shown < num_documents else ''}{num_documents}"
+        tokens = f"{int((row['segment_ids'] > 0).sum()):,} tokens"
+        yield Text(
+            f"{printable(name)}: a record of {tokens}, {which} document{'s' * (num_documents > 1)}", f"bold {color}"
+        )
+        for segment in range(1, shown + 1):
             text = source.decode(row["tokens"][row["segment_ids"] == segment])
-            shown = text[:_CHARACTERS] + ("…" if len(text) > _CHARACTERS else "")
-            yield Text.assemble((f"┃{segment} ", f"bold {color}"), printable(" ".join(shown.split())))
+            text = printable(" ".join(text[:_CHARACTERS].split())) + ("…" if len(text) > _CHARACTERS else "")
+            for i, line in enumerate(Text(text).wrap(out, max(out.width - 6, 20)) or [Text()]):
+                line.rstrip()
+                yield Text.assemble((f"{'' if i else segment:>3} │ ", f"bold {color}"), line)
 
 
 def _rows_of(batch: Batch, source: int) -> Iterator[Mapping[str, np.ndarray]]:

@@ -115,5 +115,5 @@ def test_inspecting_shows_documents(call_datamix, tmp_path):
     ended = call_datamix(
         "--config-dir=conf", "source=a", "batch.size=2", "job=inspect", "data.cache=cache", "shuffle=none"
     )
-    assert "┃1 one" in ended.out
+    assert "  1 │ one" in ended.out
     assert ended.report["rows"][0]["place"] == "a.txt: document 0, 1"

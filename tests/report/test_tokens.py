@@ -6,6 +6,7 @@ import pytest
 from datamix.builder.open_source import OpenSource
 from datamix.mixing.plan import Plan
 from datamix.report import tokens
+from datamix.report.console import console
 from datamix.report.figures import color_of
 from datamix.sources.objects import as_source
 from datamix.sources.text.source import Text
@@ -49,10 +50,25 @@ def test_documents_are_shown_in_the_color_of_their_source(sources):
     text = np.zeros((2, 16), np.int32)
     text[1, :8], ids[1, :8] = [*b"so\nso", 256, *b"a\x07"], [1] * 6 + [2] * 2
     batch = {"tokens": text, "segment_ids": ids, "source_id": np.array([2, 1])}
-    lines = [*tokens.documents(sources, [batch])]
-    assert [line.plain for line in lines] == ["b: a record of 8 tokens", "┃1 so so", "┃2 a\\x07"]
+    lines = [*tokens.documents(console(), sources, [batch])]
+    assert [line.plain for line in lines] == ["b: a record of 8 tokens, 2 documents", "  1 │ so so", "  2 │ a\\x07"]
     assert color_of(1) in str(lines[0].style)
-    assert [*tokens.documents(sources, [{"x": np.zeros(2), "source_id": np.array([0, 1])}])] == []
+    assert [*tokens.documents(console(), sources, [{"x": np.zeros(2), "source_id": np.array([0, 1])}])] == []
+
+
+def test_long_documents_are_wrapped_and_cut(sources):
+    out = console()
+    out.width = 46
+    words = [*b"a word " * 60, 256]
+    ids = np.concatenate([np.full(len(words), 1), [2, 3, 4, 5, 0]])
+    batch = {"tokens": np.array([[*words, *b"xyzu", 0]]), "segment_ids": ids[None], "source_id": np.array([0])}
+    head, *lines = [line.plain for line in tokens.documents(out, sources, [batch])]
+    assert head == "a: a record of 425 tokens, the first 4 of 5 documents"
+    assert lines[:2] == ["  1 │ a word a word a word a word a word a", "    │ word a word a word a word a word a word"]
+    assert lines[-4].endswith("a…")
+    assert lines[-3:] == ["  2 │ x", "  3 │ y", "  4 │ z"]
+    assert max(map(len, lines)) <= 46
+    assert all(line == line.rstrip() for line in lines)
 
 
 def test_a_figure_of_tokens_and_lengths(sources, tmp_path):

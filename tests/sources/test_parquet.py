@@ -58,7 +58,9 @@ def test_bytes_and_text_say_how_they_are_read(tmp_path: Path) -> None:
     (note,) = parquet(path=path).notes
     mend = "leaves={image: picture, label: label} decodes images in picture."
     assert note == f"columns are left out: picture, which is binary; words, which is string; {mend}"
-    assert parquet(path=path, leaves={"image": "picture", "label": "label"}).spec["image"] == LeafSpec((2, 3, 1), "uint8")
+    assert parquet(path=path, leaves={"image": "picture", "label": "label"}).spec["image"] == LeafSpec(
+        (2, 3, 1), "uint8"
+    )
     for name, mend in (
         ("picture", r"leaves=\{image: picture\} decodes images in picture"),
         ("words", r"\{_target_: text, column: words\} reads text"),

@@ -199,7 +199,7 @@ def test_from_the_command_line(call_datamix, tmp_path):
         "documents": 41, "tokens": 1041, "lost": 0, "split": 0, "dropped": 0, "padding": 1 - 1041 / (41 * 64),
     }  # fmt: skip
     ended = call_datamix(*command, "mix.unit=tokens", "operators=[next_token_targets]")
-    assert "┃1 def f(): return 1" in ended.out or "┃1 x = 2" in ended.out
+    assert "  1 │ def f(): return 1" in ended.out or "  1 │ x = 2" in ended.out
     assert ended.report["figure"] == "tokens.png"
     assert ended.report["batch"]["targets"] == {"shape": [4, 64], "dtype": "int32"}
 
