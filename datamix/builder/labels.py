@@ -101,6 +101,7 @@ class _Values:
       whole: Whether all are whole numbers, or NaN.
       smallest: The smallest label that is not negative; None if there is none.
       largest: The largest label; -1 if there is none.
+      lowest: The smallest label, where that is negative; otherwise 0.
       one_hot: Whether all are vectors of a single 1 and zeros.
     """
 
@@ -108,11 +109,12 @@ class _Values:
     num_nan: int
     smallest: int | None
     largest: int
+    lowest: int
     one_hot: bool
 
     @classmethod
     def of(cls, parts: Iterable[np.ndarray]) -> _Values:
-        whole, one_hot_, num_nan, smallest, largest = True, True, 0, None, -1
+        whole, one_hot_, num_nan, smallest, largest, lowest = True, True, 0, None, -1, 0
         chunks = (part[i : i + _LOOKED_AT] for part in parts for i in range(0, max(len(part), 1), _LOOKED_AT))
         for chunk in chunks:
             after_read(chunk, len(chunk))
@@ -130,10 +132,10 @@ class _Values:
                     whole = False
                     continue
             if len(labels):
-                largest = max(largest, int(labels.max()))
+                largest, lowest = max(largest, int(labels.max())), min(lowest, int(labels.min()))
             if len(classes := labels if labels.dtype.kind in "bu" else labels[labels >= 0]):
                 smallest = min(int(classes.min()), int(classes.min()) if smallest is None else smallest)
-        return cls(whole=whole, num_nan=num_nan, smallest=smallest, largest=largest, one_hot=one_hot_)
+        return cls(whole=whole, num_nan=num_nan, smallest=smallest, largest=largest, lowest=lowest, one_hot=one_hot_)
 
 
 def decide(
@@ -207,11 +209,9 @@ class _Search:
     def becomes_float32(self, name: str) -> bool:
         """Whether labels are whole numbers that are said to be no classes, all of which float32 holds."""
         dtype, source = np.dtype(self.sources[name].spec["label"].dtype), self.sources[name]
-        return (
-            source.label == "number"
-            and dtype.kind in "biu"
-            and (dtype.itemsize < 4 or self.values(name).largest <= 2**24)
-        )
+        if source.label != "number" or dtype.kind not in "biu":
+            return False
+        return dtype.itemsize < 4 or max(self.values(name).largest, -self.values(name).lowest) <= 2**24
 
     def _is_whole(self, name: str) -> bool:
         values, source = self.values(name), self.sources[name]

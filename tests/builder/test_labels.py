@@ -66,6 +66,10 @@ def test_numbers_in_one_source_are_numbers_in_all(numbering: str) -> None:
 def test_numbers_that_float32_does_not_hold_are_no_floats_unasked() -> None:
     with pytest.raises(SpecError, match=r"label is float32 \[\] in a, but int32 \[\] in b"):
         load("source.b.label=number", a=RATINGS, b=CLASSES + 2**24)
+    with pytest.raises(SpecError, match=r"label is float32 \[\] in a, but int32 \[\] in b"):
+        load("source.b.label=number", a=RATINGS, b=-1 - CLASSES - 2**24)
+    kept = load("source.b.label=number", a=RATINGS, b=-CLASSES - 2**24 + 4)
+    assert labels_of(kept, 1).tolist() == (-CLASSES - 2**24 + 4).tolist()
 
 
 def test_fractions_that_happen_to_be_whole_are_numbers_in_a_table(tmp_path: Path) -> None:
