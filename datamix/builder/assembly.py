@@ -14,7 +14,7 @@ from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.open_source import OpenSource, takes_leaves
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
-from datamix.builder.value_checks import check_largest, notes_on_scale, notes_on_values
+from datamix.builder.value_checks import check_largest, notes_on_casts, notes_on_scale, notes_on_values
 from datamix.errors import ConfigError, DataError, SpecError, hint, of_source
 from datamix.fingerprint import digest, settings_of
 from datamix.mixing.loss_weights import loss_weights
@@ -141,6 +141,7 @@ class Assembly:
         """The notes on the labels and values of the mix, once its data is read; a sentence each."""
         on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
         on_values += notes_on_scale(self.sources, self.operators, pipeline.statistics)
+        on_values += notes_on_casts(self.sources, self.operators, pipeline.statistics)
         return [*self.notes_on_records(), *self.labels.notes, *on_values]
 
     def notes_on_records(self) -> list[str]:

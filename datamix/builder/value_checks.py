@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from datamix.builder.labels import Labels
 from datamix.builder.open_source import OpenSource, is_shipped
 from datamix.errors import ConfigError, of_source
-from datamix.operators.image import to_float
+from datamix.lazy import jax
+from datamix.operators.image import cast, to_float
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import taken
 from datamix.sources.statistics import LeafStatistics, Statistics
@@ -42,6 +44,36 @@ def notes_on_scale(sources: Mapping[str, OpenSource], shared: Sequence[Operation
                 text = f"the largest {leaf} value is {high:g}, of which to_float makes {becomes:.3g}"
                 notes.append(of_source(name, f"{text}; to_float: {{largest: {_white(high):g}}} fits."))
     return notes
+
+
+def notes_on_casts(sources: Mapping[str, OpenSource], shared: Sequence[Operation], statistics: Statistics) -> list[str]:
+    """The notes on `cast` to a dtype that does not hold all values as they are stored."""
+    notes = []
+    for name, source in sources.items():
+        for _, operation, leaf, dtype in _as_stored(source, shared):
+            if operation.function is not cast or (source.placement == "host" and dtype.kind in "biu"):
+                continue  # its records are not looked at for it
+            wanted, values = jax.dtypes.canonicalize_dtype(operation.settings["dtype"]), statistics[name][leaf]
+            low, high = _kept(dtype, wanted)
+            lost = [value for value in (values.min, values.max) if value is not None and not low <= value <= high]
+            if lost:
+                text = (
+                    f"the leaf {leaf!r} holds {lost[-1]:.10g}, and cast to {wanted} keeps what lies from {low:.10g} to"
+                )
+                notes.append(of_source(name, f"{text} {high:.10g}; clip before it bounds them."))
+    return notes
+
+
+def _kept(dtype: np.dtype, wanted: np.dtype) -> tuple[float, float]:
+    """The bounds of what stays as it is where a dtype becomes another, but for rounding of fractions."""
+    numbers: Any = jax.numpy  # some of whose functions have no types
+    if wanted.kind == "b":
+        return -np.inf, np.inf  # whether a number is 0 is what is wanted of it
+    if wanted.kind in "iu":
+        return float(numbers.iinfo(wanted).min), float(numbers.iinfo(wanted).max)
+    limits = numbers.finfo(wanted)
+    most = 2.0 ** (limits.nmant + 1) if dtype.kind in "iu" else float(limits.max)
+    return -most, most
 
 
 def notes_on_values(sources: Mapping[str, OpenSource], statistics: Statistics, labels: Labels) -> list[str]:
@@ -95,6 +127,13 @@ def _to_floats(
     source: OpenSource, shared: Sequence[Operation]
 ) -> Iterator[tuple[str, str, np.dtype, int | float | None]]:
     """Every `to_float` of values as they are stored: the key of its place, the leaf, its dtype, and `largest`."""
+    for key, operation, leaf, dtype in _as_stored(source, shared):
+        if operation.function is to_float:
+            yield key, leaf, dtype, operation.settings.get("largest")
+
+
+def _as_stored(source: OpenSource, shared: Sequence[Operation]) -> Iterator[tuple[str, Operation, str, np.dtype]]:
+    """Every operator on values as they are stored: the key of its place, itself, the leaf and its dtype."""
     where = f"{source.key}.operators" if source.key else f"operators[{source.name!r}]"
     shared_where = "operators" if source.key else "shared_operators"
     chain = [(f"{where}[{i}]", each) for i, each in enumerate(source.operators)]
@@ -102,8 +141,8 @@ def _to_floats(
     dtypes = {leaf: np.dtype(part.dtype) for leaf, part in source.spec.items()}
     for key, operation in chain:
         leaf = operation.settings.get("leaf", "image")
-        if operation.function is to_float and leaf in dtypes:
-            yield key, leaf, dtypes[leaf], operation.settings.get("largest")
+        if leaf in dtypes:
+            yield key, operation, leaf, dtypes[leaf]
         if not is_shipped(operation):
             return
         if operation.operator in _CHANGE_VALUES:

@@ -179,3 +179,39 @@ def test_bytes_of_which_to_float_makes_black_images(largest: int, where: str) ->
 def test_floats_that_are_scaled_before_or_normal() -> None:
     load("source.a.operators=[{normalize:{mean:0,std:255}},to_float]", image=PIXELS.astype(np.float32))
     load("source.a.operators=[to_float]", image=np.random.default_rng(0).normal(0, 2, PIXELS.shape).astype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted", "value", "bounds"),
+    [
+        ("int16", "uint8", 300, "0 to 255"),
+        ("int16", "int8", -129, "-128 to 127"),
+        ("float32", "int8", 1e9, "-128 to 127"),
+        ("float32", "float16", 70000, "-65504 to 65504"),
+        ("int32", "float16", 2049, "-2048 to 2048"),
+        ("int32", "bfloat16", 257, "-256 to 256"),
+        ("int32", "float32", 2**24 + 1, "-16777216 to 16777216"),
+    ],
+)
+def test_values_that_a_cast_does_not_keep_are_told(dtype: str, wanted: str, value: float, bounds: str) -> None:
+    image = np.full((20, 2, 2, 1), 7, dtype)
+    image[3, 0, 0] = value
+    chain = f"{{cast:{{dtype:{wanted}}}}}"
+    message = (
+        rf"^source 'a': the leaf 'image' holds {value:.10g}, and cast to {wanted} keeps what lies from {bounds}; clip "
+    )
+    with pytest.warns(UserWarning, match=message.replace("+", r"\+")):
+        load(f"source.a.operators=[{chain}]", image=image)
+    with pytest.warns(UserWarning, match=message.replace("+", r"\+")):
+        load(f"operators=[{chain}]", image=image)
+    low, _, high = bounds.partition(" to ")
+    kept = load(f"source.a.operators=[{{clip:{{low:{low},high:{high}}}}},{chain}]", image=image)[0]["image"]
+    assert float(kept[3, 0, 0, 0]) == max(min(value, float(high)), float(low))
+    image[3, 0, 0] = 100
+    load(f"source.a.operators=[{chain}]", image=image)
+
+
+def test_casts_that_keep_all_say_nothing() -> None:
+    image = np.arange(20, dtype=np.int32).reshape(20, 1, 1, 1) - 2**20
+    for wanted in ("float32", "int32", "int64", "bool"):
+        load(f"source.a.operators=[{{cast:{{dtype:{wanted}}}}}]", image=image)
