@@ -99,11 +99,7 @@ class Assembly:
         Raises:
           SpecError: The sources do not fit together.
         """
-
-        def add(source: str, operators: Sequence[object], *, first: bool = False) -> str:
-            return self.sources[source].adding(operators, first=first)
-
-        return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()}, add)
+        return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()}, self.sources)
 
     def num_batches(self) -> int | None:
         """The number of batches in the whole mix; None without end."""
@@ -154,6 +150,8 @@ class Assembly:
         from datamix.pipeline.pipeline import Pipeline
 
         complete, delivery = self.completed(), self.delivery
+        if reader is None:
+            complete.spec()  # so that a source says how to mend what the pipeline would refuse
         return Pipeline(
             complete.sources,
             complete.graph,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast, get_args
 
@@ -18,7 +20,7 @@ from datamix.builder.open_source import LabelKind, OpenSource, of_python
 from datamix.builder.placement import Choice
 from datamix.builder.selecting import select
 from datamix.builder.views import view
-from datamix.errors import ConfigError, check_choice, hint, unknown_source
+from datamix.errors import ConfigError, DatamixError, check_choice, hint, unknown_source
 from datamix.mixing.groups import by_path
 from datamix.mixing.plan_spec import AtMaxEpochs, PlanSpec
 from datamix.operators.base import Traits, traits
@@ -188,47 +190,85 @@ def mix(
         settings = {field: values[name] for field, values in of_sources.items() if name in values}
         source = _open(name, data, **settings)
         opened.append(select(source, records=records_of.get(name), condition=where_of.get(name)))
-    assembly = assemble(
-        opened,
-        PlanSpec(
-            weights=weights,
-            ratio=ratio,
-            share=share,
-            weighting=weighting,
-            schedule=schedule,
-            order=order,
-            stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
-            epochs=by_path(epochs),
-            samples=min(filter(None, ends), default=None),
-            tokens=_count_or_none("tokens", tokens),
-            seed=_whole("seed", seed),
-            shuffle=shuffle,
-            batch_size=batch_size,
-            granularity=granularity,
-            max_epochs=by_path(max_epochs),
-            at_max_epochs=at_max_epochs,
-            settings=order_settings,
-        ),
-        Delivery(
-            remainder=remainder,
-            shuffle_rows=shuffle_rows,
-            skip=skip,
-            placement=cast(Choice, choice),
-            device_bytes=_count_or_none("device_bytes", device_bytes),
-            prefetch_bytes=_count_or_none("prefetch_bytes", prefetch_bytes),
-            threads=_count_or_none("threads", threads),
-        ),
-        operators=_operations("shared_operators", shared_operators),
-        labels=cast(Numbering, labels),
-        unit=unit,
-        loss_weight=loss_weight,
-        adapt={"rule": adapt} if isinstance(adapt, str) else adapt,
-    ).completed()
-    pipeline = assembly.pipeline()
+    with _keywords():
+        assembly = assemble(
+            opened,
+            PlanSpec(
+                weights=weights,
+                ratio=ratio,
+                share=share,
+                weighting=weighting,
+                schedule=schedule,
+                order=order,
+                stop=stop or ("exhaust_once" if order == "concat" else "first_exhausted"),
+                epochs=by_path(epochs),
+                samples=min(filter(None, ends), default=None),
+                tokens=_count_or_none("tokens", tokens),
+                seed=_whole("seed", seed),
+                shuffle=shuffle,
+                batch_size=batch_size,
+                granularity=granularity,
+                max_epochs=by_path(max_epochs),
+                at_max_epochs=at_max_epochs,
+                settings=order_settings,
+            ),
+            Delivery(
+                remainder=remainder,
+                shuffle_rows=shuffle_rows,
+                skip=skip,
+                placement=cast(Choice, choice),
+                device_bytes=_count_or_none("device_bytes", device_bytes),
+                prefetch_bytes=_count_or_none("prefetch_bytes", prefetch_bytes),
+                threads=_count_or_none("threads", threads),
+            ),
+            operators=_operations("shared_operators", shared_operators),
+            labels=cast(Numbering, labels),
+            unit=unit,
+            loss_weight=loss_weight,
+            adapt={"rule": adapt} if isinstance(adapt, str) else adapt,
+        ).completed()
+        pipeline = assembly.pipeline()
     pipeline.recipe, pipeline.viewer = recipe, partial(view, assembly)
     for note in assembly.notes_on(pipeline):
         warnings.warn(note, stacklevel=2)
     return pipeline
+
+
+# What keys of the configuration are called here, where that is not their last part: what a source or rule has, by name.
+_KEYWORDS = {
+    "mix": "order", "batch.size": "batch_size", "batch.shuffle": "shuffle_rows", "operators": "shared_operators"
+}  # fmt: skip
+_KEYWORD = re.compile(r"(?:mix|batch|data|stop)\.(\w+)(?:\.(.+))?")
+_SETTING = re.compile(r"(?<!\S)((?:mix|stop)(?==)|(?:mix|batch|data|stop)\.[\w.]*\w)(?:=(\w+))?")
+
+
+@contextmanager
+def _keywords() -> Iterator[None]:
+    """Name the keywords of `mix` in errors that name the keys of a configuration, and in what they advise."""
+    try:
+        yield
+    except DatamixError as error:
+        text, key, advice = str(error), error.key, error.hint
+        if key is not None and text.startswith(key):
+            error.key = _keyword(key)
+            text = error.key + text.removeprefix(key)
+        if advice and text.endswith(advice):
+            error.hint = _SETTING.sub(_setting, advice)
+            text = text.removesuffix(advice) + error.hint
+        error.args = (text,)
+        raise
+
+
+def _keyword(key: str) -> str:
+    if key in _KEYWORDS or (match := _KEYWORD.fullmatch(key)) is None:
+        return _KEYWORDS.get(key, key)
+    return match[1] if match[2] is None else f"{match[1]}[{match[2]!r}]"
+
+
+def _setting(match: re.Match[str]) -> str:
+    if (value := match[2]) is None:
+        return _keyword(match[1])
+    return f"{_keyword(match[1])}={value if value.isdecimal() else repr(value)}"
 
 
 def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

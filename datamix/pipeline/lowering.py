@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -128,24 +129,37 @@ def _traced(
         )
 
 
-Adding: TypeAlias = Callable[..., str]
-"""From the name of a source, operators as YAML has them and `first` to the advice to add them to its others."""
+class Settings(Protocol):
+    """How a user gives settings to a source; see `datamix.builder.open_source.OpenSource`."""
+
+    def adding(self, operators: Sequence[object], *, first: bool = False) -> str: ...
+    def choice(self, name: str, value: str) -> str: ...
 
 
-def _add(source: str, operators: Sequence[object], *, first: bool = False) -> str:
-    return f"add {written(operators)} to source.{source}.operators{', as the first' * first}"
+@dataclass(frozen=True)
+class _Key:
+    """The settings of a source by its key in the configuration, of which nothing else is known."""
+
+    key: str
+
+    def adding(self, operators: Sequence[object], *, first: bool = False) -> str:
+        return f"add {written(operators)} to {self.key}.operators{', as the first' * first}"
+
+    def choice(self, name: str, value: str) -> str:
+        return f"{self.key}.{name}={value}"
 
 
-def agreed_spec(chains: Mapping[str, Chain], add: Adding = _add) -> dict[str, LeafSpec]:
+def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | None = None) -> dict[str, LeafSpec]:
     """The spec that the records of all sources share after their operators.
 
     Args:
       chains: The operators of each source.
-      add: Says how to add operators to those of a source.
+      settings: How a user gives settings to each source, by name.
 
     Raises:
       SpecError: Two sources differ; the message names both, the leaf, and the operator that would mend it.
     """
+    settings = settings or {name: _Key(f"source.{name}") for name in chains}
     (first, chain), *others = chains.items()
     for name, other in others:
         for leaf in [*chain.spec, *(leaf for leaf in other.spec if leaf not in chain.spec)]:
@@ -153,10 +167,10 @@ def agreed_spec(chains: Mapping[str, Chain], add: Adding = _add) -> dict[str, Le
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
                 shared = [each for each in chain.spec if each in other.spec and each != "source_id"]
-                mend = add(has, [{"select": {"leaves": shared}}])
+                mend = settings[has].adding([{"select": {"leaves": shared}}])
                 if not shared:
                     mend = "mix records of one kind, or write an operator that gives both the same leaves"
-                left_out = f", or set source.{has}.label=none" if leaf == "label" else ""
+                left_out = f", or set {settings[has].choice('label', 'none')}" if leaf == "label" else ""
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
                     f"{lacks} has none; {mend}{left_out}."
@@ -164,20 +178,22 @@ def agreed_spec(chains: Mapping[str, Chain], add: Adding = _add) -> dict[str, Le
             if mine != theirs:
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {leaf} is {mine} in {first}, "
-                    f"but {theirs} in {name}; {_remedy(add, leaf, first, mine, name, theirs)}"
+                    f"but {theirs} in {name}; {_remedy(settings, leaf, first, mine, name, theirs)}"
                 )
     return chain.spec
 
 
-def _remedy(add: Adding, leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec) -> str:
+def _remedy(
+    settings: Mapping[str, Settings], leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec
+) -> str:
     """The advice which operators, in which source, would make two leaves agree."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
     images = len(mine.shape) == len(theirs.shape) == 3
     if leaf == "label" and mine.shape == theirs.shape == () and mine.dtype == "float32" and "int" in theirs.dtype:
-        return f"if these are numbers to predict as well, set source.{name}.label=number."
+        return f"if these are numbers to predict as well, set {settings[name].choice('label', 'number')}."
     if leaf == "image" and images and mine.has_channels_first != theirs.has_channels_first:
-        return f"{add(first if mine.has_channels_first else name, ['channels_last'], first=True)}."
+        return f"{settings[first if mine.has_channels_first else name].adding(['channels_last'], first=True)}."
     if images and mine.shape[2] == 4 != theirs.shape[2] and mine.dtype == theirs.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # and colours without alpha
     mend: list[object] = []
@@ -192,8 +208,8 @@ def _remedy(add: Adding, leaf: str, first: str, mine: LeafSpec, name: str, their
         to_float = mine.dtype == "float32" and "float" not in theirs.dtype and leaf == "image"
         mend.append("to_float" if to_float else {"cast": {"dtype": mine.dtype, "leaf": leaf}})
     if not mend:
-        return f"write an operator that mends it, and add it to source.{name}.operators."
-    return f"to mend it, {add(name, mend)}."
+        return f"write an operator that mends it, and add it to those of {name}."
+    return f"to mend it, {settings[name].adding(mend)}."
 
 
 def numbers_of(
@@ -231,20 +247,22 @@ def numbers_of(
     return Numbers(tuple(settings), tuple(keys))
 
 
-def check_specs(graph: Graph, specs: Mapping[str, Spec], add: Adding = _add) -> dict[str, LeafSpec]:
+def check_specs(
+    graph: Graph, specs: Mapping[str, Spec], settings: Mapping[str, Settings] | None = None
+) -> dict[str, LeafSpec]:
     """The spec of finished records, without computing any.
 
     Args:
       graph: The operators of the pipeline.
       specs: The spec of each source's records as they are read.
-      add: See `agreed_spec`.
+      settings: See `agreed_spec`.
 
     Raises:
       DataError: A leaf is not of numbers.
       SpecError: An operator cannot take its records, or the sources do not fit together.
     """
     chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
-    return _checked(graph.chain("mix"), agreed_spec(chains, add)).spec
+    return _checked(graph.chain("mix"), agreed_spec(chains, settings)).spec
 
 
 def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:

@@ -16,6 +16,7 @@ import pytest
 
 import datamix
 from datamix import operators
+from datamix.errors import SpecError
 from datamix.mixing.stops import Stop
 from datamix.operators.image import cast, normalize, to_float
 from datamix.spec import Record
@@ -41,6 +42,15 @@ def assert_same(one: datamix.Pipeline, other: datamix.Pipeline) -> None:
         assert mine.keys() == theirs.keys()
         for leaf in mine:
             np.testing.assert_array_equal(mine[leaf], theirs[leaf])
+
+
+@pytest.mark.parametrize(
+    ("other", "label"), [({"image": few()["image"]}, "none"), (few() | {"label": np.arange(6) / 4}, "number")]
+)
+def test_labels_that_do_not_fit_are_mended_by_a_keyword(other: dict[str, Any], label: str) -> None:
+    with pytest.raises(SpecError, match=rf"set label=\{{'a': '{label}'\}}\.$"):
+        datamix.mix({"a": few(), "b": other}, batch_size=4)
+    assert "image" in datamix.mix({"a": few(), "b": other}, batch_size=4, label={"a": label}).spec
 
 
 def test_the_mix_of_the_contract() -> None:
@@ -256,8 +266,12 @@ def test_the_built_in_operators_are_functions_of_the_package() -> None:
         ({"order": "random", "window": 3}, r"^window: mix has no such keyword with order='random'\."),
         ({"order": "randm"}, r"^no order 'randm'\. Did you mean 'random'\?"),
         ({"stop": "never"}, r"no stop 'never'"),
-        ({"weights": {"b": 2}}, r"mix\.weights\.b: there is no source 'b'"),
-        ({"weights": {"a": -1}}, r"mix\.weights\.a = -1; a weight is 0 or more"),
+        ({"weights": {"b": 2}}, r"^weights\['b'\]: there is no source 'b'"),
+        ({"weights": {"a": -1}}, r"^weights\['a'\] = -1; a weight is 0 or more"),
+        ({"batch_size": 500}, r"^batch_size = 500; it is more than .* Make it smaller, or set remainder='keep'\.$"),
+        ({"max_epochs": {"a": 0.5}}, r"^max_epochs\['a'\] = 0\.5; it is a whole number"),
+        ({"window": 0}, r"^window = 0; it is 1 or more"),
+        ({"granularity": "batch", "unit": "label"}, r"^unit: .* Set granularity='record'\.$"),
         ({"class_names": {"b": ["x"]}}, r"^class_names\['b'\]: there is no source 'b'"),
         ({"class_names": {"a": ["x"]}}, r"label 2 has no name among the 1 class_names; .* in class_names\['a'\]\.$"),
         ({"limit": {"a": 0}}, r"^limit\['a'\] = 0; it is 1 or more\.$"),
@@ -271,7 +285,7 @@ def test_the_built_in_operators_are_functions_of_the_package() -> None:
         ({"labels": "join"}, r"^labels = 'join'\. Known: keep, union\.$"),
         ({"remainder": "drp"}, r"^remainder = 'drp'\. Did you mean 'drop'\?"),
         ({"granularity": "batches"}, r"^granularity = 'batches'\. Did you mean 'batch'\?"),
-        ({"unit": "tokens"}, r"source 'a' has no leaf 'tokens' with one number a record"),
+        ({"unit": "tokens"}, r"^unit = 'tokens'; source 'a' has no leaf 'tokens' with one number a record"),
     ],
 )  # fmt: skip
 def test_mistakes(keywords: dict[str, Any], message: str) -> None:
