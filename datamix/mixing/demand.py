@@ -32,12 +32,14 @@ class Demand:
       last: The source of the slot right before the stage; None at the beginning of the mix.
       horizon: Upper bound on the slots of the stage, if every source stays within one slot of its share; None where the
         stage has no end.
+      credit_horizon: The same, if every source stays as near to the sum of its shares as under `largest_credit`.
       most: The slots that the whole mix has at most, whatever the weights; None where nothing bounds them.
       batch_size: The records of a batch.
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       table_slots: The longest table; a longer cycle is cut there.
       scheduled: Whether the shares of the mix change with the step.
       credit: By how many slots each source is behind the sum of its shares; empty where the shares do not change.
+      capped: Whether sources fill so many slots at most: one without a share may then have had its last.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.
     """
 
@@ -49,12 +51,14 @@ class Demand:
     base: Sequence[int] = ()
     last: int | None = None
     horizon: int | None = None
+    credit_horizon: int | None = None
     most: int | None = None
     batch_size: int = 1
     slot_records: int = 1
     table_slots: int = TABLE_SLOTS
     scheduled: bool = False
     credit: Sequence[Fraction] = ()
+    capped: bool = False
     lengths: RecordLengths | None = None
 
     @property

@@ -17,10 +17,13 @@ from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Queues, Runs, Table
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.table_fills import by_credit, by_length, evenly, holds, stratified
+from datamix.mixing.weights import integer_weights
 from datamix.rng.hash import draw_at, key_for
 
 # `Plan` takes an order's settings as keywords beside its own.
 registry.reserve("order", (field.name for field in fields(PlanSpec)))
+
+_MOST_CREDIT_SLOTS = 2**26  # filled slot by slot, a minute or more
 
 
 def order(function: Callable[..., Period]) -> Callable[..., Period]:
@@ -111,13 +114,25 @@ def largest_credit(demand: Demand) -> Period:
     """Follow a schedule as a run with `adapt` does, whose weights it may be; the last, endless part as `proportional`.
 
     At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
+    Where sources may be given so many times at most, one that loses its share leaves what it is behind to the others.
+
+    Raises:
+      ConfigError: The mix has groups or follows lengths, or would have to be filled slot by slot for too long.
     """
     if demand.group.depth > 1 or demand.lengths:
         text = "it takes no mix within the mix, and follows no lengths"
         raise ConfigError(text, key="mix", value="largest_credit", hint="Use mix=proportional.")
     if demand.horizon is None:
         return proportional(demand)
-    return Table(by_credit(demand.shares, demand.credit, demand.horizon), demand.num_sources)
+    slots, begins = demand.credit_horizon or demand.horizon, any(demand.credit)
+    if not begins:  # then all credits are 0 again after so many slots
+        slots = min(slots, sum(integer_weights(demand.shares)))
+    if slots > _MOST_CREDIT_SLOTS:
+        text = f"it fills a stage of this mix slot by slot, {slots:,} of them, and at most {_MOST_CREDIT_SLOTS:,}"
+        mend = "Use mix=proportional, or end the mix before, as by stop.samples."
+        raise ConfigError(text, key="mix", value="largest_credit", hint=mend)
+    source_of = by_credit(demand.shares, demand.credit, slots, active_only=demand.capped)
+    return Table(source_of, demand.num_sources) if begins else Table.unrolled(source_of, demand.num_sources)
 
 
 @order

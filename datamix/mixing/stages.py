@@ -130,7 +130,7 @@ class _Cutter:
             self.done = True
             return
         now = replace(demand, group=group, remaining=left, first=first, base=self.base)
-        now = replace(now, last=self._last, credit=self._credit)
+        now = replace(now, last=self._last, credit=self._credit, capped=bool(self._caps or self._beyond))
         active = set(now.active.tolist())
         if waits_for == "any":
             waiting = [source for source in waiting if source in active]
@@ -139,7 +139,9 @@ class _Cutter:
             wanted = {}
         past_cap = not self._drops_at_cap
         capped = {i: most - self.base[i] + past_cap for i, most in self._caps.items() if i in active}
-        now = replace(now, horizon=_horizon(now, room, (waits_for, wanted), ("any", capped)))
+        reach = (waits_for, wanted), ("any", capped)
+        horizon, credit_horizon = (_horizon(now, room, near, *reach) for near in (group.depth, _credit_slots(now)))
+        now = replace(now, horizon=horizon, credit_horizon=credit_horizon)
         period = self._order(now)
         if not isinstance(period, Period):
             raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
@@ -147,10 +149,10 @@ class _Cutter:
             text = "this order gives every source whole; leave it out, and set stop.epochs to say how often"
             raise ConfigError(text, key="mix.max_epochs")
         length, ends = room, False
-        if _within(room, period, wanted, waits_for):
-            length, ends = _slots_until(waits_for, now, period, wanted) - self._beyond, True
-        if _within(length, period, capped, "any"):
-            reached = _slots_until("any", now, period, capped) - past_cap
+        if in_room := _within(room, period, wanted, waits_for):
+            length, ends = _slots_until(waits_for, now, period, in_room) - self._beyond, True
+        if in_room := _within(length, period, capped, "any"):
+            reached = _slots_until("any", now, period, in_room) - past_cap
             if length is None or reached < length:
                 length, ends = reached, past_cap
                 if ends and self._has_end:
@@ -172,12 +174,16 @@ class _Cutter:
         self._last = int(period.take(length - 1, 1)[0][0])
 
 
-def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> bool:
-    """Whether a period gives any source (or all, by `waits_for`) its `wanted` slots within `room`; None is no bound."""
+def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> Mapping[int, int]:
+    """The sources to which a period gives their `wanted` slots within `room`, and these; None is no bound.
+
+    Empty where any of them is too few, by `waits_for`.
+    """
     if room is None or not wanted:
-        return bool(wanted)
+        return wanted
     counts = period.counts(room)
-    return (any if waits_for == "any" else all)(counts[i] >= count for i, count in wanted.items())
+    within = {source: count for source, count in wanted.items() if counts[source] >= count}
+    return within if waits_for == "any" or len(within) == len(wanted) else {}
 
 
 def beyond_cap(source: str, record: int) -> ConfigError:
@@ -195,9 +201,14 @@ def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
     return later[:0:-1]
 
 
-def _horizon(demand: Demand, room: int | None, *ends: tuple[str | None, Mapping[int, int]]) -> int | None:
-    """Slots within which a stage ends, if every source keeps near its share; None without end."""
-    near = demand.group.depth  # a slot at each level
+def _credit_slots(demand: Demand) -> int:
+    """How many slots a source has less than its share of a stage, at most, where its largest credit has the slot."""
+    # Twice the bound, for where sources that lose their share leave what they are behind to the others.
+    return math.ceil(2 * (1 + math.log(demand.num_sources)) + max(-min(demand.credit, default=0), 0))
+
+
+def _horizon(demand: Demand, room: int | None, near: int, *ends: tuple[str | None, Mapping[int, int]]) -> int | None:
+    """Slots within which a stage ends, if every source has its share but for `near` slots; None without end."""
     slots = [] if room is None else [room]
     for waits_for, wanted in ends:
         soonest = min if waits_for == "any" else max

@@ -127,27 +127,33 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
     return chosen
 
 
-def by_credit(shares: Shares, begin: Shares, count: int) -> np.ndarray:
+def by_credit(shares: Shares, begin: Shares, count: int, *, active_only: bool = False) -> np.ndarray:
     """Give each slot to the source that is furthest behind the sum of its shares, of equals to the first.
 
     Args:
       shares: The shares, adding up to 1, shape [num_sources].
       begin: The credit of each source at the first slot, by how many slots it is behind, adding up to 0; empty where
         none is.
+      active_only: Whether a source without a share gets no slot, however far it is behind.
 
     Returns:
       Source ids, int32 [count].
     """
     total = math.lcm(*(share.denominator for share in (*shares, *begin)))
-    dtype = np.int64 if total < 2**56 else object
+    # What sources without a share are behind, the others are ahead of theirs.
+    dtype = np.int64 if total * len(shares) < 2**57 else object
     weights = np.asarray([int(share * total) for share in shares], dtype)
     credit = np.asarray([int(part * total) for part in begin], dtype) if begin else np.zeros_like(weights)
-    source_of = np.empty(count, np.int32)
+    ids = np.arange(len(shares), dtype=np.int32)
+    if active_only:
+        ids = ids[weights > 0]
+        weights, credit = weights[ids], credit[ids]
+    chosen = np.empty(count, np.int32)
     for slot in range(count):
         credit += weights
-        source_of[slot] = source = credit.argmax()
-        credit[source] -= total
-    return source_of
+        chosen[slot] = place = credit.argmax()
+        credit[place] -= total
+    return ids[chosen]
 
 
 def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
@@ -309,6 +309,93 @@ def test_the_largest_credit_without_a_schedule_is_as_proportional():
     assert plans[0].take(0, 40).source.tolist() == plans[1].take(0, 40).source.tolist()
     with pytest.raises(ConfigError, match="it takes no mix within the mix, and follows no lengths"):
         Plan({"a.x": 9, "a.y": 9, "b": 9}, order="largest_credit", stop="forever")
+
+
+@settings(CHECK, max_examples=200)
+@given(
+    sizes=st.lists(st.integers(1, 8), min_size=2, max_size=6),
+    phases=st.lists(st.tuples(st.integers(1, 8), st.lists(st.sampled_from([1, 2, 9, 40]), min_size=6, max_size=6))),
+    stop=st.sampled_from(["first_exhausted", "all_exhausted"]),
+)
+@example([6, 2], [(4, [40, 1]), (3, [3, 9]), (1, [9, 2])], "first_exhausted")  # b ends it, a has no slot in the last
+def test_the_largest_credit_under_a_schedule_is_that_of_its_rule(
+    sizes: list[int], phases: list[tuple[int, list[int]]], stop: str
+) -> None:
+    names = "abcdef"[: len(sizes)]
+    schedule: list[dict[str, object]] = []
+    weights_of = []
+    for steps, weights in phases:
+        weights_of += [weights[: len(sizes)]] * steps
+        schedule.append({"until": len(weights_of), "weights": dict(zip(names, weights, strict=False))})
+    last = [1, 40, 2, 9, 1, 3][: len(sizes)]
+    schedule.append({"weights": dict(zip(names, last, strict=True))})
+    slots: list[int] = []
+    credit, counts = [Fraction(0)] * len(sizes), [0] * len(sizes)
+    while stop == "first_exhausted" or any(count < size for count, size in zip(counts, sizes, strict=True)):
+        weights = weights_of[len(slots)] if len(slots) < len(weights_of) else last
+        credit = [each + Fraction(weight, sum(weights)) for each, weight in zip(credit, weights, strict=True)]
+        source = max(range(len(sizes)), key=lambda i: (credit[i], -i))
+        credit[source] -= 1
+        if stop == "first_exhausted" and counts[source] == sizes[source]:
+            break
+        slots.append(source)
+        counts[source] += 1
+    plan = Plan(dict(zip(names, sizes, strict=True)), order="largest_credit", stop=stop, schedule=schedule)
+    assert plan.take(0, len(slots) + 1).source.tolist() == slots
+
+
+def test_the_largest_credit_of_weights_that_repeat_is_filled_once() -> None:
+    plan = Plan({"a": 10**9, "b": 1}, {"a": 10_000}, order="largest_credit", stop="all_exhausted", epochs={"b": 10**5})
+    assert plan.stages[0].period.length == 10_001
+    assert plan.length == 10_001 * 10**5
+    assert plan.counts(10_001 * 99_999) == [10_000 * 99_999, 99_999]
+
+
+LONG = {"sizes": {"a": 10**6, "b": 10**6}, "weights": {"b": 1.2345678912345e-6}, "order": "largest_credit"}
+
+
+def test_slots_that_would_be_filled_one_by_one_for_hours_are_refused() -> None:
+    message = (
+        r"^mix = 'largest_credit'; it fills a stage of this mix slot by slot, 810,00\d,\d{3},\d{3} of them, and at "
+        r"most 67,108,864\. Use mix=proportional, or end the mix before, as by stop\.samples\.$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        Plan(**LONG, stop="all_exhausted")
+    assert Plan(**(LONG | {"order": "proportional"}), stop="all_exhausted").length
+    assert Plan(**LONG, stop="all_exhausted", samples=1000).length == 1000
+
+
+@CHECK
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=5),
+    phases=st.lists(st.tuples(st.integers(1, 20), st.lists(st.integers(0, 9), min_size=5, max_size=5)), max_size=4),
+    stop=st.sampled_from(["first_exhausted", "exhaust_once"]),
+)
+def test_the_largest_credit_gives_no_record_twice_where_the_stop_repeats_none(
+    sizes: list[int], phases: list[tuple[int, list[int]]], stop: str
+) -> None:
+    names = "abcde"[: len(sizes)]
+    schedule: list[dict[str, object]] = []
+    for steps, weights in [*phases, (0, [1, 2, 0, 3, 4])]:
+        until = steps + int(str(schedule[-1]["until"])) if schedule else steps
+        schedule.append({"until": until, "weights": dict(zip(names, weights, strict=False)) | {"a": 1}})
+    del schedule[-1]["until"]
+    plan = Plan(dict(zip(names, sizes, strict=True)), order="largest_credit", stop=stop, schedule=schedule)
+    for stage in plan.stages:
+        assert stage.length is not None
+        taken = set(stage.period.take(0, stage.length)[0].tolist())
+        assert taken <= {source for source, share in enumerate(stage.shares) if share}
+    assert plan.length is not None
+    assert plan.take(0, plan.length).epoch.max() == 0
+
+
+def test_the_largest_credit_takes_a_source_no_further_than_its_cap() -> None:
+    ratios = {8: "6:3:5", 13: "0:0:4", 25: "0:6:3"}
+    schedule = [*({"until": until, "ratio": ratio} for until, ratio in ratios.items()), {"ratio": "7:8:1"}]
+    sizes = {"a": 9, "b": 10, "c": 9}
+    plan = Plan(sizes, order="largest_credit", stop="forever", schedule=schedule, max_epochs=dict.fromkeys(sizes, 1))
+    assert plan.length == 28
+    assert plan.counts(28) == list(sizes.values())
 
 
 def test_concat_goes_on_where_a_source_has_been_given_whole() -> None:
