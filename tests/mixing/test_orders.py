@@ -318,16 +318,19 @@ def test_the_largest_credit_without_a_schedule_is_as_proportional():
     stop=st.sampled_from(["first_exhausted", "all_exhausted"]),
 )
 @example([6, 2], [(4, [40, 1]), (3, [3, 9]), (1, [9, 2])], "first_exhausted")  # b ends it, a has no slot in the last
+@example(  # a's last slot comes later than any within a slot of its share
+    [19, *[99] * 11], [(1, [1] * 12), (99, [33, 1, 2, 5, 1, 5, 1, 1, 5, 1, 1, 5])], "first_exhausted"
+)
 def test_the_largest_credit_under_a_schedule_is_that_of_its_rule(
     sizes: list[int], phases: list[tuple[int, list[int]]], stop: str
 ) -> None:
-    names = "abcdef"[: len(sizes)]
+    names = "abcdefghijkl"[: len(sizes)]
     schedule: list[dict[str, object]] = []
     weights_of = []
     for steps, weights in phases:
         weights_of += [weights[: len(sizes)]] * steps
         schedule.append({"until": len(weights_of), "weights": dict(zip(names, weights, strict=False))})
-    last = [1, 40, 2, 9, 1, 3][: len(sizes)]
+    last = [1, 40, 2, 9, 1, 3, 1, 1, 1, 1, 1, 1][: len(sizes)]
     schedule.append({"weights": dict(zip(names, last, strict=True))})
     slots: list[int] = []
     credit, counts = [Fraction(0)] * len(sizes), [0] * len(sizes)
