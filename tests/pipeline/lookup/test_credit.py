@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from datamix.mixing.plan import Plan
 from datamix.pipeline.cursor import Cursor, Online
+from datamix.pipeline.locate import PlanArrays, arrays_of, cursor_at, locate
 from datamix.pipeline.lookup.credit import TOTAL, CreditLookup, settled, whole_weights
 
 
@@ -85,6 +88,42 @@ def test_counts_are_within_the_bound_of_moving_weights_at_every_prefix(num_sourc
     counts = np.cumsum(np.eye(num_sources)[chosen], axis=0)
     assert np.abs(wanted - counts).max() <= 1 + math.log(num_sources)
     np.testing.assert_allclose(np.asarray(online.credit) / TOTAL, wanted[-1] - counts[-1], atol=1e-9)
+
+
+@partial(jax.jit, static_argnums=2)
+def located(arrays: PlanArrays, cursor: Cursor, count: int) -> tuple[list[jax.Array], Cursor]:
+    records, after = locate(arrays, cursor, count)
+    return [records.source, records.epoch, records.record], after
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 20), st.sampled_from([0, 10**9, 2**40]))
+def test_a_schedule_of_the_weights_gives_the_same_records(seed, concentration, epochs):
+    num_sources = 5
+    draw = np.random.default_rng(seed)
+    sizes = {f"s{i}": int(10 ** draw.uniform(0, 6)) for i in range(num_sources)}
+    shares = draw.dirichlet(np.full(num_sources, concentration), 6) + 1e-6
+    shares *= np.where(draw.random(shares.shape) < 0.2, 0, 1)
+    shares[:, 0] += 1e-3  # some sources are left out for a while, the first never
+    weights = [np.asarray(whole_weights(jnp.asarray(each, jnp.float32))) for each in shares]
+    windows = [dict(zip(sizes, each.tolist(), strict=True)) for each in weights]
+    schedule = [{"until": 100 * (i + 1), "weights": each} for i, each in enumerate(windows)]
+    replay = Plan(sizes, order="largest_credit", stop="forever", schedule=[*schedule, {"weights": windows[-1]}])
+    plan = Plan(sizes, stop="forever")
+    arrays = replace(arrays_of(plan), slots=CreditLookup.of(plan))
+    # Wherever the sources stand: they go on from there.
+    cursor = cursor_at(plan, 0)._replace(epoch=np.full(num_sources, epochs % 2**32, np.uint32))
+    credit, parts = np.zeros(num_sources, np.int32), []
+    for weight in weights:
+        taken, cursor = located(arrays, cursor._replace(online=Online(weight, credit)), 100)
+        credit = cursor.online.credit
+        parts.append(taken)
+    source, epoch, record = (np.concatenate(column) for column in zip(*parts, strict=True))
+    expected = replay.take(0, 600)
+    np.testing.assert_array_equal(source, expected.source)
+    np.testing.assert_array_equal(epoch, (expected.epoch + epochs).astype(np.uint32))
+    if not epochs:  # another epoch has another shuffle
+        np.testing.assert_array_equal(record, expected.record)
 
 
 @pytest.mark.parametrize("num_sources", [2, 3, 8, 64])

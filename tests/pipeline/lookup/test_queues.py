@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import datamix
 from datamix.mixing.plan import Plan
 from datamix.pipeline.lookup.queues import QueuesLookup
 from datamix.pipeline.pipeline import Pipeline
 from datamix.testing import traces
-from lookups import check_slots_ahead
+from lookups import check_located, check_slots_ahead, starts, weights_of
 
 LENGTHS = {"a": np.arange(1, 301), "b": np.resize([1, 900], 200)}
 PLAN = Plan({"a": 300, "b": 200}, {"a": 3}, lengths=LENGTHS, stop="forever")
@@ -109,3 +111,17 @@ def test_a_program_says_that_its_pipeline_is_gone() -> None:
     gc.collect()
     with pytest.raises(Exception, match="the Pipeline that this computes with is gone; keep it as long as"):
         jax.block_until_ready(jax.jit(lambda compiled, cursor: compiled.next(cursor))(compiled, cursor))
+
+
+@settings(derandomize=True, deadline=None, max_examples=15)
+@given(st.data(), st.sampled_from([2, 4]), st.integers(0, 2**32 - 1), st.sampled_from([None, 5]))
+def test_any_lengths_give_the_slots_of_the_plan(
+    data: st.DataObject, num_sources: int, seed: int, window: int | None
+) -> None:
+    draw = np.random.default_rng(seed)
+    lengths = {
+        f"s{source}": draw.integers(1, draw.choice([2, 9, 900]), draw.integers(1, 500)) for source in range(num_sources)
+    }
+    sizes = {name: len(each) for name, each in lengths.items()}
+    plan = Plan(sizes, data.draw(weights_of(num_sources, 2)), lengths=lengths, stop="forever", window=window)
+    check_located(plan, data.draw(starts(plan, 2**11, [2**16, 10**9, 10**12])), 2**11)

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datamix.mixing.periods import Runs
 from datamix.mixing.plan import Plan
 from datamix.pipeline.locate import cursor_at
 from datamix.pipeline.lookup.runs import RunsLookup
+from lookups import FAR, check_batches, check_located, numbered, sizes_of, starts
 
 PLAN = Plan({"a": 5, "b": 3, "c": 9}, order="concat", stop="forever")
 PERIOD = PLAN.stages[0].period
@@ -34,3 +37,17 @@ def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
     after, behind = RunsLookup.slot_at(PERIOD, start + 50)
     assert int(slot) == after
     np.testing.assert_array_equal(np.asarray(passed) + before, behind)
+
+
+@settings(derandomize=True, deadline=None, max_examples=15)
+@given(st.data(), st.sampled_from([1, 4]), st.sampled_from(["forever", "exhaust_once"]))
+def test_any_runs_are_those_of_the_plan(data: st.DataObject, batch: int, stop: str) -> None:
+    sizes = {name: size + batch for name, size in data.draw(sizes_of(3)).items()}
+    granularity = "record" if batch == 1 else "batch"
+    plan = Plan(sizes, order="concat", stop=stop, batch_size=batch, granularity=granularity)
+    check_located(plan, data.draw(starts(plan, 2**12)))
+
+
+@pytest.mark.parametrize("step", [0, 5, 61, *FAR])  # the runs are of 1,000 records, 62.5 batches
+def test_batches_are_those_of_the_plan(step: int) -> None:
+    check_batches(numbered({"a": 700, "b": 3, "c": 297}, order="concat", stop="forever"), step)

@@ -18,6 +18,7 @@ from datamix.mixing.plan import Plan
 from datamix.pipeline.locate import arrays_of, cursor_at, locate
 from datamix.pipeline.lookup.table import TableLookup
 from datamix.testing import registered
+from lookups import FAR, STOPS, check_batches, check_located, numbered, sizes_of, starts
 
 PLAN = Plan({"a": 5, "b": 3, "c": 9}, {"a": 2, "c": 0.5}, stop="forever")
 PERIOD = PLAN.stages[0].period
@@ -94,6 +95,49 @@ def test_any_weights_give_the_slots_of_the_plan(weights: list[int], order: dict[
     for mine, theirs in zip(located[:3], plan.take(start, count)[:3], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     jax.tree.map(np.testing.assert_array_equal, after, cursor_at(plan, start + count))
+
+
+@pytest.mark.slow
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(
+    data=st.data(),
+    num_sources=st.sampled_from([2, 5, 40]),
+    grouped=st.booleans(),
+    stop=STOPS,
+    order=st.sampled_from(
+        [
+            {"window": 5},
+            {"stratify": True, "batch_size": 16},
+            {"granularity": "batch", "batch_size": 7},
+            {"order": "round_robin"},
+            {"order": "largest_credit"},
+        ]
+    ),
+    shuffle=st.sampled_from(["full", "window(7)", "blocks(3)", "none"]),
+)
+def test_any_stop_gives_the_slots_of_the_plan(
+    data: st.DataObject, num_sources: int, grouped: bool, stop: str, order: dict[str, Any], shuffle: str
+) -> None:
+    grouped = grouped and order.get("order") != "largest_credit"
+    sizes = {
+        f"g{i % 2}.{name}" if grouped else name: size + 7
+        for i, (name, size) in enumerate(data.draw(sizes_of(num_sources, 10**5)).items())
+    }
+    weights = None
+    if order.get("order") != "round_robin":
+        each = data.draw(st.lists(st.integers(1, 99), min_size=num_sources, max_size=num_sources))
+        weights = dict(zip(sizes, each, strict=True))
+    plan = Plan(sizes, weights, stop=stop, shuffle=shuffle, block_records=dict.fromkeys(sizes, 4), **order)
+    check_located(plan, data.draw(starts(plan, 2**12)))
+
+
+@pytest.mark.parametrize("weights", [{"a": 7, "b": 1, "c": 4}, {"a": 4097, "b": 3, "c": 4096}])
+def test_batches_are_those_of_the_plan(weights: dict[str, int]) -> None:
+    pipeline = numbered({"a": 700, "b": 3, "c": 297}, weights=weights, stop="forever")
+    length = pipeline.plan.stages[0].period.length
+    assert length is not None
+    for step in (0, length // 16 - 1, 10_001 * length // 16, *FAR):
+        check_batches(pipeline, step)
 
 
 def test_tables_of_every_ratio_have_one_shape() -> None:
