@@ -56,7 +56,7 @@ def test_any_weights_give_the_draws_of_the_plan(data: st.DataObject, replacement
 
 
 @pytest.mark.slow
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(st.data(), st.sampled_from([2, 5, 40]), STOPS, st.booleans(), st.booleans())
 def test_any_stop_and_schedule_give_the_draws_of_the_plan(
     data: st.DataObject, num_sources: int, stop: str, replacement: bool, scheduled: bool
@@ -74,9 +74,8 @@ def check_any(data: st.DataObject, num_sources: int, stop: str, *, replacement: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [10**9 - 100, 2**32 - 100])
-def test_draws_far_away_are_those_of_the_plan(start: int) -> None:
-    check_located(PLAN, start)
+def test_draws_far_away_are_those_of_the_plan() -> None:
+    check_located(PLAN, 10**9)
 
 
 @pytest.mark.parametrize("replacement", [False, True])

@@ -98,7 +98,7 @@ def test_any_weights_give_the_slots_of_the_plan(weights: list[int], order: dict[
 
 
 @pytest.mark.slow
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     data=st.data(),
     num_sources=st.sampled_from([2, 5, 40]),
