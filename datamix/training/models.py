@@ -51,6 +51,12 @@ def check_sizes(**sizes: int | Sequence[int]) -> None:
             raise ConfigError(text, key=f"model.{name}", value=size if isinstance(size, int) else [*size])
 
 
+def check_dropout(dropout: float) -> None:
+    """Refuse a share of values that is none, or leaves nothing."""
+    if not 0 <= dropout < 1:
+        raise ConfigError("it is 0 or more, and below 1", key="model.dropout", value=dropout)
+
+
 class Linear(nnx.Module):
     """One layer from pixels to logits.
 
@@ -91,6 +97,7 @@ class Mlp(nnx.Module):
         dropout: float = 0.0,
     ) -> None:
         check_sizes(hidden=hidden)
+        check_dropout(dropout)
         widths = [math.prod(shape), *hidden]
         self.layers = nnx.List([nnx.Linear(before, after, rngs=rngs) for before, after in itertools.pairwise(widths)])
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -150,6 +157,7 @@ class Cnn(nnx.Module):
         dropout: float = 0.0,
     ) -> None:
         check_sizes(features=features, hidden=hidden)
+        check_dropout(dropout)
         height, width, channels = shape
         widths = [channels, *features]
         self.convolutions = nnx.List([Convolution(before, after, rngs) for before, after in itertools.pairwise(widths)])

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from datamix.errors import ConfigError, hint
-from datamix.training.models import Takes, check_sizes
+from datamix.training.models import Takes, check_dropout, check_sizes
 
 _DTYPES = ("float32", "bfloat16")
 _BASE = 10_000.0  # of the angles of positions
@@ -59,7 +59,8 @@ class Transformer(nnx.Module):
         dtype: str = "float32",
     ) -> None:
         del shape
-        check_sizes(width=width, hidden=hidden)
+        check_sizes(width=width, layers=layers, hidden=hidden)
+        check_dropout(dropout)
         if dtype not in _DTYPES:
             raise ConfigError(key="model.dtype", value=dtype, hint=hint(dtype, _DTYPES))
         if heads < 1 or width % (2 * heads):

@@ -55,8 +55,12 @@ def test_a_convolution_is_a_convolution() -> None:
         (models.Cnn, {"features": (0,)}, r"^model.features = \[0\]; each"),
         (models.Cnn, {"hidden": 0}, r"^model.hidden = 0; it is 1 or more\.$"),
         (Transformer, {"hidden": 0}, r"^model.hidden = 0; it is 1 or more\.$"),
+        (Transformer, {"layers": -1}, r"^model.layers = -1; it is 1 or more\.$"),
+        (Transformer, {"dropout": 1.0}, r"^model.dropout = 1.0; it is 0 or more, and below 1\.$"),
+        (models.Cnn, {"dropout": -0.5}, r"^model.dropout = -0.5; it is 0 or more, and below 1\.$"),
+        (models.Mlp, {"dropout": 2}, r"^model.dropout = 2; it is 0 or more, and below 1\.$"),
     ],
 )
-def test_sizes_are_1_or_more(model, settings, message) -> None:
+def test_settings_of_a_model_are_in_their_ranges(model, settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
         model((8, 8, 1), 3, nnx.Rngs(0), **settings)
