@@ -143,7 +143,7 @@ class Assembly:
     def notes_on_records(self) -> list[str]:
         """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""
         left_out = [of_source(name, note) for name, source in self.sources.items() for note in source.notes]
-        return [*left_out, *self.plan.unseen()]
+        return [*left_out, *filter(None, [self.plan.left_behind()]), *self.plan.unseen()]
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""

@@ -164,9 +164,13 @@ def _counts(job: Run, step: int) -> list[int]:
 
 
 def _notes(job: Run) -> list[str]:
-    mend = "as it gives no record, but tested; to drop it, leave it out of source="
-    untrained = [f"source {name!r} is not trained on, {mend}." for name in _untrained(job)]
     plan = job.data.pipeline.plan
+    shares = {name: any(stage.shares[i] for stage in plan.stages) for i, name in enumerate(plan.names)}
+    untrained = [
+        f"source {name!r} is not trained on, as it gives no record, but tested"
+        + ("." if shares[name] else "; to drop it, leave it out of source=.")
+        for name in _untrained(job)
+    ]
     repeated = [
         f"source {name!r} is gone through {epochs:.1f} times; mix.max_epochs.{name} says how often it may be."
         for name, epochs in plan.unforeseen(job.steps * job.config.batch_size).items()

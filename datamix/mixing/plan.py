@@ -101,11 +101,23 @@ class Plan(Locator):
 
     def report(self) -> PlanReport:
         """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""
-        return plan_report.report(self)
+        return plan_report.report(self, *filter(None, [self.left_behind()]))
 
     def unseen(self) -> list[str]:
         """Say of which sources records are never given, where the stop promises all, or where there is no share."""
         return plan_report.unseen(self)
+
+    def left_behind(self) -> str:
+        """Say where a schedule leaves the sum of its shares by more than two records; empty where it does not.
+
+        >>> schedule = [{"until": 64, "ramp": "linear", "weights": {"a": 1.2}}]
+        >>> sizes = dict.fromkeys("abcd", 100)
+        >>> Plan(sizes, batch_size=3, schedule=schedule, stop="forever").left_behind().partition(",")[0]
+        'by record 192'
+        >>> Plan(sizes, batch_size=3, schedule=schedule, stop="forever", order="largest_credit").left_behind()
+        ''
+        """
+        return plan_report.left_behind(self) if self.spec.schedule and self.lengths is None else ""
 
     def never_shown(self) -> str:
         """Say how many records the stop never shows, and what showing all would repeat; empty where it shows all.

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -153,7 +154,7 @@ def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
     return begin, end
 
 
-def report(plan: Locator) -> PlanReport:
+def report(plan: Locator, *warnings: str) -> PlanReport:
     """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
     last = plan.stages[-1]
     counts = plan.counts(last.first * plan.slot_records if plan.length is None else plan.length)
@@ -187,7 +188,7 @@ def report(plan: Locator) -> PlanReport:
             )
             for path, members in groups_of(plan.names).items()
         },
-        warnings=tuple(_warnings(plan, sources)),
+        warnings=(*warnings, *_warnings(plan, sources)),
     )
 
 
@@ -285,6 +286,29 @@ def unseen(plan: Locator) -> list[str]:
 
 def _never_seen(name: str, size: int, seen: int) -> str:
     return f"{size - seen:,} of {name}'s {size:,} records are never seen: the schedule ends without it."
+
+
+def left_behind(plan: Locator) -> str:
+    """Say where a schedule leaves the sum of its shares, as each of its stages begins anew; empty where it does not."""
+    behind, worst = [Fraction(0)] * len(plan.names), (Fraction(2, plan.slot_records), 0, 0)
+    for stage in plan.stages:
+        if stage.length is None or stage.period.sets_shares or stage.period.length is None:
+            break
+        changes = zip(stage.shares, stage.period.counts(stage.length), strict=True)
+        behind = [before + stage.length * share - used for before, (share, used) in zip(behind, changes, strict=True)]
+        most = max(range(len(behind)), key=lambda source: abs(behind[source]))
+        if abs(behind[most]) > abs(worst[0]):
+            worst = behind[most], most, stage.first + stage.length
+    slots, source, end = worst
+    if not end:
+        return ""
+    records = float(abs(slots) * plan.slot_records)
+    which = "behind" if slots > 0 else "ahead of"
+    text = (
+        f"by record {end * plan.slot_records:,}, {plan.names[source]} is {records:.1f} records {which} the sum of its"
+    )
+    mend = "" if groups_of(plan.names) else "; mix=largest_credit carries over what is left"
+    return f"{text} shares, as each part of a schedule, and of a ramp, begins anew{mend}."
 
 
 def never_shown(plan: Locator, whole: Locator) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -199,3 +200,21 @@ def test_what_a_source_gives_that_leaves_an_endless_mix() -> None:
     few = Plan({"a": 50, "b": 20}, stop="forever", schedule=[{"until": 8, "ratio": "1:1"}, {"ratio": "0:1"}]).report()
     assert few.sources["a"].samples == 4
     assert sum("a's" in text for text in few.warnings) == 1
+
+
+RAMP = [{"until": 64, "ramp": "linear", "weights": {"a": 1.2}}]
+
+
+def test_a_ramp_that_leaves_the_sum_of_its_shares_says_so() -> None:
+    sizes = dict.fromkeys("abcd", 60)
+    plan = Plan(sizes, batch_size=3, stop="forever", samples=192, schedule=RAMP)
+    assert plan.counts(192) == [64, 64, 64, 0]
+    said = plan.left_behind()
+    match = re.search(r"^by record 192, d is (46\.\d) records behind the sum .* anew; mix=largest_credit carries", said)
+    assert match
+    assert abs(float(match[1]) - 192 * 0.244) < 1
+    assert said in plan.report().warnings
+    carried = Plan(sizes, batch_size=3, stop="forever", samples=192, schedule=RAMP, order="largest_credit")
+    assert carried.left_behind() == ""
+    assert min(carried.counts(192)) >= 46
+    assert Plan(sizes, batch_size=3, stop="forever", samples=192).left_behind() == ""
