@@ -121,7 +121,11 @@ class Column:
         if len(lengths) and (longest := lengths.max()) > most:
             raise _Unfit(f"is a list of {longest}, longer than pad_to.{self.leaf}={most}", int(lengths.argmax()))
         padded = np.zeros((len(lengths), *self.spec.shape), self.spec.dtype)
-        padded[np.arange(most) < lengths[:, np.newaxis]] = _numbers(values.flatten(), self.spec.shape[1:])
+        flat = values.flatten()
+        if flat.null_count:
+            first = flat.is_null().index(True).as_py()
+            raise _Unfit("has no value", int(np.searchsorted(np.cumsum(lengths), first, "right")))
+        padded[np.arange(most) < lengths[:, np.newaxis]] = _numbers(flat, self.spec.shape[1:])
         return {self.leaf: padded, f"num_{self.leaf}": lengths}
 
 
@@ -289,6 +293,9 @@ class _Choice:
                     raise ConfigError(f"the column {error}", key=f"leaves.{leaf}", value=name) from None
                 left_out.append(f"{name}, which {error}")
                 encoded += [name] * (_is_bytes(_type(first, name)) and bool(self.image))
+        if not leaves:
+            others = dict.fromkeys(name for part in self.used[1:] for name in part.schema.names if name not in names)
+            left_out += [f"{name}, which {first.name} has not" for name in others if not name.startswith(INDEX)]
         if encoded:
             chosen = ", ".join([f"image: {encoded[0]}", *(f"{column.leaf}: {column.name}" for column in columns)])
             left_out.append(f"leaves={{{chosen}}} decodes images in {encoded[0]}")

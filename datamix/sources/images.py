@@ -146,6 +146,8 @@ class ImageFormat:
 
         with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             image = ImageOps.exif_transpose(file)
+        if image.mode == "I" and file.format == "PPM":  # 16 bits, of which Pillow makes the largest value 65,535
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("I", "F") or (image.mode.startswith("I;16") and "transparency" in image.info):
             raise DataError(f"its pixels are of Pillow's mode {image.mode}, which no grey or colour is known for")
         if image.mode.startswith("I;16"):
@@ -298,6 +300,6 @@ def image_format(images: Iterable[str | IO[bytes]], *, height: int | None, width
 def image_size(data: bytes) -> tuple[int, int, str]:
     """The height, the width and Pillow's mode of an image, which is not decoded for it."""
     with damage(), pillow().open(io.BytesIO(data), formats=_FORMATS) as image:
-        turned = image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5
+        turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5  # which Pillow has turned already
         height, width = image.size if turned else image.size[::-1]
         return height, width, image.mode

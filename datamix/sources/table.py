@@ -52,6 +52,8 @@ def table(
     used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
     first, names = next((file, each.column_names) for file, each in rows.items())
+    if features and len({*features}) < len(features):
+        raise ConfigError("a column is named twice", key="features", value=[*features])
     for key, name in [("target", target), *(("features", name) for name in features or ())]:
         if name is not None and name not in names:
             raise ConfigError(f"{first} has no such column", key=key, value=name, hint=hint(name, names))
@@ -141,11 +143,12 @@ def _read(file: Path) -> Any:
                 head.decode()  # names of columns; values in another encoding are bytes
             except UnicodeDecodeError as error:
                 raise not_utf8(f"{file}, line 1", error) from None
+            marks = re.sub(r'"[^"]*"', "", head.decode())  # names of columns may hold some
             table = csv.read_csv(
                 pa.BufferReader(data),
                 # As one block: Arrow finds the types of columns in the first one.
                 read_options=csv.ReadOptions(block_size=min(max(len(data), 1), 2**31 - 1)),
-                parse_options=csv.ParseOptions(delimiter=max(",;\t", key=lambda mark: head.count(mark.encode()))),
+                parse_options=csv.ParseOptions(delimiter=max(",;\t", key=marks.count)),
                 convert_options=csv.ConvertOptions(strings_can_be_null=True),
             )
     names = table.column_names
@@ -206,6 +209,9 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
         )
         return np.concatenate(labels), np.concatenate(whole_labels), ()
     if not all(is_text(piece.type) for piece in every):
+        if " such as " in other:  # in that file
+            text = f"the target {name!r} {other} of one file, and numbers in another"
+            raise DataError(f"{text}; make them numbers in all, or text in all.")
         mend = "; convert the file, as by iconv -f latin1 -t utf-8" if "UTF-8" in other else ""
         raise DataError(f"the target {name!r} is to be numbers, or text, and {other}{mend}.")
     words = [[piece.cast(pa.large_string()) for piece in each] for each in (pieces, every)]

@@ -85,7 +85,8 @@ def test_the_size_of_an_image_is_that_of_the_upright_one():
     assert image_size(encoded(noise(5, 9))) == (5, 9, "RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert image_size(encoded(noise(5, 9), "JPEG", exif=exif)) == (9, 5, "RGB")
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        assert image_size(encoded(noise(5, 9), kind, exif=exif)) == (9, 5, "RGB"), kind
     with pytest.raises(DataError, match="no image of a known format"):
         image_size(b"text")
 
@@ -174,6 +175,14 @@ def test_one_bit_becomes_black_and_white():
 def test_of_sixteen_bits_the_upper_eight_are_kept(kind):
     image = Image.fromarray(np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096 + 255)
     assert decoded(encoded(image, kind), mode="L").ravel().tolist() == list(range(0, 256, 16))
+
+
+@pytest.mark.parametrize("most", [65535, 1023])
+def test_of_a_grey_map_of_sixteen_bits_too(most):
+    values = np.linspace(0, most, 16).astype(">u2")
+    data = b"P5 4 4 %d\n" % most + values.tobytes()
+    expected = (values.astype(int) * 65535 / most).astype(int) >> 8
+    assert np.abs(decoded(data, mode="L").ravel().astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

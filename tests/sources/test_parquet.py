@@ -50,6 +50,23 @@ def test_row_groups_are_blocks(few: Path) -> None:
     assert read_all(copy)["x"].tolist() == list(range(3, 10))
 
 
+def test_columns_that_later_files_alone_have_are_told(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    pq.write_table(pa.table({"x": [1, 2]}), paths[0])
+    pq.write_table(pa.table({"x": [3], "z": [4]}), paths[1])
+    source = parquet(path=[*map(str, paths)])
+    assert source.notes == (f"columns are left out: z, which {paths[0]} has not.",)
+    assert parquet(path=[*map(str, paths)], leaves={"x": "x"}).notes == ()
+
+
+def test_a_number_that_is_missing_in_a_padded_list_is_an_error_at_its_row(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.parquet")
+    pq.write_table(pa.table({"x": [[1.5, 3.0]] * 4 + [[2.0], [None, 2.0]]}), path)
+    source = parquet(path=path, pad_to={"x": 3})
+    with pytest.raises(DataError, match=r"row 5: column 'x' has no value\.$"):
+        read_all(source)
+
+
 def test_bytes_and_text_say_how_they_are_read(tmp_path: Path) -> None:
     path, encoded = str(tmp_path / "x.parquet"), io.BytesIO()
     Image.fromarray(np.full((2, 3), 7, np.uint8)).save(encoded, "png")

@@ -100,6 +100,22 @@ def test_a_mark_in_a_column_of_numbers_is_told(csv: Any) -> None:
         csv("when,x\n2020-01-01,1\n", target="when")
 
 
+def test_a_target_that_is_text_in_one_file_and_numbers_in_another(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path, text in zip(paths, ["x,y\n1,1\n2,2\n", "x,y\n3,u\n4,v\n"], strict=True):
+        path.write_text(text)
+    message = (
+        "^the target 'y' is text, such as 'u' in 2 of 2 rows of one file, and numbers in another; make them numbers"
+    )
+    with pytest.raises(DataError, match=message):
+        table(path=[*map(str, paths)], target="y")
+
+
+def test_marks_in_the_names_of_columns_part_nothing(csv: Any) -> None:
+    source = csv('"a, b, c";d;y\n1;2;3\n4;5;6\n', target="y")
+    assert source.feature_names == ("a, b, c", "d")
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_marks_between_columns(csv: Any, mark: str) -> None:
     text = '"the a",b,t\n1,2.5,0\n3,4.5,1\n'.replace(",", mark)
@@ -198,6 +214,7 @@ def test_truncated_files(csv: Any, shared_data: Path, tmp_path: Path) -> None:
     [
         ({"target": "tt"}, r"^target = 'tt'; x\.csv has no such column\. Known: a, b\.$"),
         ({"features": ["aa"]}, r"^features = 'aa'; x\.csv has no such column\. Did you mean 'a'\? Known: a, b\.$"),
+        ({"features": ["a", "a"]}, r"^features = \['a', 'a'\]; a column is named twice"),
         ({"split": "test"}, r"^split = 'test'[;:] there is no split 'test'"),
     ],
 )

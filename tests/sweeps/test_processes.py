@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -108,7 +109,10 @@ def test_a_mistake_in_one_process_ends_all_with_one_line(start):
     ]:  # fmt: skip
         processes = start(2, each=tuple(each or "seed=0" for each in overrides))
         ended = [process.communicate(timeout=300)[1].splitlines() for process in processes]
-        assert ended == [[line], []]
+        # Where the first is gone before the other hears of it, JAX's own service logs that its socket is closed.
+        said = [[text for text in lines if re.match(r"[A-Za-z]+Error: |Traceback", text)] for lines in ended]
+        assert said == [[line], []]
+        assert len(ended[0]) == 1
         assert [process.returncode for process in processes] == [2, 2]
 
 

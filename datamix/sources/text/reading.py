@@ -36,13 +36,16 @@ def text_files(path: Paths) -> dict[str, tuple[Path, ...]]:
 
 
 def splits_lines(path: Path) -> bool:
-    """Whether a text file has no blank line, so that each line is a document."""
-    last = b""
+    """Whether a text file has no blank line between others, so that each line is a document."""
+    has_text = is_divided = False
     with _opened(path) as (lines, _):
         for line in lines:
-            if not line.strip() and last.strip():
+            if not line.strip():
+                is_divided = has_text
+            elif is_divided:
                 return False
-            last = line
+            else:
+                has_text = True
     return True
 
 

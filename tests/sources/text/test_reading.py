@@ -27,6 +27,7 @@ def test_paragraphs_or_lines_of_a_text_file(tmp_path, end):
     assert documents(path, by_line=True) == [("one",), ("two ",), ("three",)]
     assert not splits_lines(path)
     assert splits_lines(write(tmp_path / "b.txt", f"one{end}two{end}"))
+    assert splits_lines(write(tmp_path / "b.txt", f"{end}one{end}two{end} {end}{end}"))  # which divides nothing
     assert documents(write(tmp_path / "c.txt", "")) == []
 
 

@@ -108,9 +108,7 @@ def test_tokens_are_counted_where_records_say_their_number():
     assert plan.length == 3
     assert datamix.mix({"a": records}, unit="tokens", batch_size=2).plan.amounts(9) == [45]
     lacking = {"x": np.zeros((9, 2), np.float32)}
-    with pytest.raises(
-        SpecError, match=r"stop\.tokens = \d+; source 'a' has no leaf 'tokens' with one number a record"
-    ):
+    with pytest.raises(SpecError, match=r"^tokens = \d+; source 'a' has no leaf 'tokens' with one number a record"):
         datamix.mix({"a": lacking}, tokens=6)
 
 
