@@ -45,6 +45,10 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
       RuntimeError: It ends with another error, which is printed.
     """
     errors.refuse_keywords(keywords)
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir"):
+            raise errors.ConfigError("it follows from directory=", key=key, value=value, hint="Give that in its place.")
     if directory is None:
         day = Path("outputs", time.strftime("%Y-%m-%d"))
         day.mkdir(parents=True, exist_ok=True)

@@ -123,9 +123,9 @@ class _Data:
 def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     """Fit every metric by every model, choose by the error at ratios left out, and find the best ratio.
 
-    The models are those of `datamix.sweeps.surfaces`. The interval is that of a bootstrap over jobs and seeds: noise is
-    drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted, and has a best ratio of its
-    own. Ratios are searched for inside what was tried: combinations of tried ones.
+    The models are those of `datamix.sweeps.surfaces`. The interval is that of a wild bootstrap of each ratio's mean
+    over its seeds: noise is drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted,
+    and has a best ratio of its own. Ratios are searched for inside what was tried: combinations of tried ones.
 
     Args:
       num_next: How many ratios to propose.

@@ -53,6 +53,12 @@ def test_a_line_that_is_no_mistake_in_the_end_is_printed(
     assert len(lines) > 3
 
 
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_the_directory_is_a_keyword(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key} = 'here'; it follows from directory=\. Give that in its place\.$"):
+        datamix.run("job=plan", *FEW, f"{key}=here")
+
+
 @pytest.mark.parametrize("call", [datamix.run, datamix.train, datamix.sweep])
 def test_keywords_are_no_overrides(call: Callable[..., object]) -> None:
     with pytest.raises(
