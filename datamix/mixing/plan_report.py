@@ -289,7 +289,10 @@ def _never_seen(name: str, size: int, seen: int) -> str:
 
 
 def left_behind(plan: Locator) -> str:
-    """Say where a schedule leaves the sum of its shares, as each of its stages begins anew; empty where it does not."""
+    """Say where a schedule leaves the sum of its shares, as each of its stages begins anew; empty where it does not.
+
+    It does where it is more than two records, and 1 % of what the source was to have by then.
+    """
     behind, worst = [Fraction(0)] * len(plan.names), (Fraction(2, plan.slot_records), 0, 0)
     for stage in plan.stages:
         if stage.length is None or stage.period.sets_shares or stage.period.length is None:
@@ -297,7 +300,8 @@ def left_behind(plan: Locator) -> str:
         changes = zip(stage.shares, stage.period.counts(stage.length), strict=True)
         behind = [before + stage.length * share - used for before, (share, used) in zip(behind, changes, strict=True)]
         most = max(range(len(behind)), key=lambda source: abs(behind[source]))
-        if abs(behind[most]) > abs(worst[0]):
+        due = stage.base[most] + behind[most] + stage.period.counts(stage.length)[most]
+        if abs(behind[most]) > max(abs(worst[0]), due / 100):
             worst = behind[most], most, stage.first + stage.length
     slots, source, end = worst
     if not end:

@@ -37,18 +37,18 @@ def test_settings_are_part_of_the_fingerprint():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"order": "random"}, r"^mix = 'random'; it does not go with adapt=odm: it orders records itself; use mix="),
-        ({"window": 4}, r"^mix\.window = 4; it does not go with adapt=odm: it orders records itself\. Leave one of"),
-        ({"stratify": True}, r"^mix\.stratify = True; it does not go with adapt=odm"),
-        ({"schedule": [{"ratio": "1:1:1"}]}, r"^mix\.schedule = .*; it does not go with adapt=odm: the policy says"),
-        ({"unit": "label"}, r"^mix\.unit = 'label'; it does not go with adapt=odm: its weights are those of records"),
+        ({"order": "random"}, r"^order = 'random'; it does not go with adapt=odm: it orders records itself; use mix="),
+        ({"window": 4}, r"^window = 4; it does not go with adapt=odm: it orders records itself\. Leave one of"),
+        ({"stratify": True}, r"^stratify = True; it does not go with adapt=odm"),
+        ({"schedule": [{"ratio": "1:1:1"}]}, r"^schedule = .*; it does not go with adapt=odm: the policy says"),
+        ({"unit": "label"}, r"^unit = 'label'; it does not go with adapt=odm: its weights are those of records"),
         ({"stop": "exhaust_once"}, r"^stop = 'exhaust_once'; it does not go with adapt=odm: when it ends depends on the"
-         r" losses\. Set stop=forever, and train\.steps or stop\.batches\.$"),
-        ({"max_epochs": {"a": 2}}, r"^mix\.max_epochs = .*; it does not go with adapt=odm: adapt\.max_epochs is the"),
+         r" losses\. Set stop='forever', and train\.steps or batches\.$"),
+        ({"max_epochs": {"a": 2}}, r"^max_epochs = .*; it does not go with adapt=odm: adapt\.max_epochs is the"),
         ({"skip": [[1, 2]]}, r"^skip = .*; it does not go with adapt=odm: what comes after them depends on their"),
-        ({"loss_weight": "inverse_share"}, r"^mix\.loss_weight = 'inverse_share'; it does not go with adapt=odm: sha"),
-        ({"samples": 9, "remainder": "keep"}, r"^batch\.remainder = 'keep'; it does not go with adapt=odm"),
-        ({"weights": {"a": 0}}, r"^mix\.weights\.a = 0; adapt=odm would give it a share all the same; leave it out of"),
+        ({"loss_weight": "inverse_share"}, r"^loss_weight = 'inverse_share'; it does not go with adapt=odm: sha"),
+        ({"samples": 9, "remainder": "keep"}, r"^remainder = 'keep'; it does not go with adapt=odm"),
+        ({"weights": {"a": 0}}, r"^weights\['a'\] = 0; adapt=odm would give it a share all the same; leave it out of"),
         ({"sources": {"a": SOURCES["a"]}}, r"^source = 'a'; adapt=odm needs two sources or more\.$"),
         ({"adapt": {"every": 3}}, r"^adapt = .*; it is the name of a policy, or one under 'rule' and its settings\.$"),
         ({"adapt": {"rule": "odm", "every": 0}}, r"^adapt\.every = 0; it is a whole number, 1 or more\.$"),
@@ -73,5 +73,5 @@ def test_a_policy_that_nobody_knows():
 
 def test_tokens_that_would_end_the_mix_are_refused():
     tokens = {name: {"num_tokens": np.arange(1, 9)} for name in ("a", "b")}
-    with pytest.raises(ConfigError, match=r"^stop\.tokens = 9; it does not go with adapt=odm: how many records"):
+    with pytest.raises(ConfigError, match=r"^tokens = 9; it does not go with adapt=odm: how many records"):
         mixed(sources=tokens, tokens=9)

@@ -40,6 +40,7 @@ def test_ratio_seed_and_constants_compile_nothing(load: Callable[..., datamix.Pi
     assert not counts
 
 
+@pytest.mark.filterwarnings("ignore:by record .* the sum of its shares")
 def test_schedules_temperatures_and_steps_compile_nothing(
     load: Callable[..., datamix.Pipeline],
     reference: Callable[..., dict[str, np.ndarray]],
