@@ -108,7 +108,7 @@ class Plan(Locator):
         return plan_report.unseen(self)
 
     def left_behind(self) -> str:
-        """Say where a schedule leaves the sum of its shares by 1 % and more than two records; else it is empty.
+        """Say where a schedule leaves the sum of its shares by 1 % and more than two slots; else it is empty.
 
         >>> schedule = [{"until": 64, "ramp": "linear", "weights": {"a": 1.2}}]
         >>> sizes = dict.fromkeys("abcd", 100)

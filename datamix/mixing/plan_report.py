@@ -291,9 +291,9 @@ def _never_seen(name: str, size: int, seen: int) -> str:
 def left_behind(plan: Locator) -> str:
     """Say where a schedule leaves the sum of its shares, as each of its stages begins anew; empty where it does not.
 
-    It does where it is more than two records, and 1 % of what the source was to have by then.
+    It does where it is more than two slots, and 1 % of what the source was to have by then.
     """
-    behind, worst = [Fraction(0)] * len(plan.names), (Fraction(2, plan.slot_records), 0, 0)
+    behind, worst = [Fraction(0)] * len(plan.names), (Fraction(2), 0, 0)
     for stage in plan.stages:
         if stage.length is None or stage.period.sets_shares or stage.period.length is None:
             break
