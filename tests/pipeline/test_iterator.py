@@ -522,6 +522,7 @@ def test_iterators_of_one_pipeline_do_not_disturb_each_other(assert_equal: Calla
         assert_equal(mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["device", "host"])
 @pytest.mark.parametrize("ends", [(), ("batch.remainder=keep",), ("batch.shuffle=true", "stop=forever")], ids=" ".join)
 def test_workers_take_batches_in_turn(

@@ -79,6 +79,7 @@ def test_a_schedule_gives_the_slots_of_the_plan(data: st.DataObject, until: int)
     check_located(plan, data.draw(starts(plan, 2**12)))
 
 
+@pytest.mark.slow
 def test_batches_are_those_of_the_plan() -> None:
     sizes = {"a": 700, "b": 3, "c": 297}
     pipeline = numbered(sizes, weights={"a": 0.123456789, "b": 1.23456789e-6, "c": 0.0987654321}, stop="forever")

@@ -78,6 +78,7 @@ def test_draws_far_away_are_those_of_the_plan() -> None:
     check_located(PLAN, 10**9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacement", [False, True])
 def test_batches_are_those_of_the_plan(replacement: bool) -> None:
     sizes, weights = {"a": 700, "b": 3, "c": 297}, {"a": 0.3, "b": 1e-3}

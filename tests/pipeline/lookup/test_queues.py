@@ -41,6 +41,7 @@ def rows(plan: Plan, step: int, batch_size: int = 32) -> list[int]:
     return plan.take(step * batch_size, batch_size).record.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["device", "host"])
 def test_batches_are_those_of_the_plan(placement: str) -> None:
     pipeline = pipeline_of(3, stop="forever", placement=placement)
@@ -113,6 +114,7 @@ def test_a_program_says_that_its_pipeline_is_gone() -> None:
         jax.block_until_ready(jax.jit(lambda compiled, cursor: compiled.next(cursor))(compiled, cursor))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=15)
 @given(st.data(), st.sampled_from([2, 4]), st.integers(0, 2**32 - 1), st.sampled_from([None, 5]))
 def test_any_lengths_give_the_slots_of_the_plan(

@@ -39,6 +39,7 @@ def test_slots_ahead_of_a_cursor_are_those_of_the_period(start: int) -> None:
     np.testing.assert_array_equal(np.asarray(passed) + before, behind)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=15)
 @given(st.data(), st.sampled_from([1, 4]), st.sampled_from(["forever", "exhaust_once"]))
 def test_any_runs_are_those_of_the_plan(data: st.DataObject, batch: int, stop: str) -> None:
@@ -48,6 +49,7 @@ def test_any_runs_are_those_of_the_plan(data: st.DataObject, batch: int, stop: s
     check_located(plan, data.draw(starts(plan, 2**12)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 5, 61, *FAR])  # the runs are of 1,000 records, 62.5 batches
 def test_batches_are_those_of_the_plan(step: int) -> None:
     check_batches(numbered({"a": 700, "b": 3, "c": 297}, order="concat", stop="forever"), step)
