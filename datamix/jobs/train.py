@@ -165,10 +165,9 @@ def _counts(job: Run, step: int) -> list[int]:
 
 def _notes(job: Run) -> list[str]:
     plan = job.data.pipeline.plan
-    shares = {name: any(stage.shares[i] for stage in plan.stages) for i, name in enumerate(plan.names)}
     untrained = [
         f"source {name!r} is not trained on, as it gives no record, but tested"
-        + ("." if shares[name] else "; to drop it, leave it out of source=.")
+        + ("." if plan.has_share(plan.names.index(name)) else "; to drop it, leave it out of source=.")
         for name in _untrained(job)
     ]
     repeated = [

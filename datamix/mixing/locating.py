@@ -96,6 +96,10 @@ class Locator:
         }
         self.replacement_key = key_for(self.seed, "mix", "replacement")
 
+    def has_share(self, source: int) -> bool:
+        """Whether a source has a share in any stage."""
+        return any(stage.shares[source] for stage in self.stages)
+
     def take(self, start: int, count: int) -> Selection:
         """The records at the positions [start, start + count).
 

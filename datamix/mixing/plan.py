@@ -101,7 +101,7 @@ class Plan(Locator):
 
     def report(self) -> PlanReport:
         """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""
-        return plan_report.report(self, *filter(None, [self.left_behind()]))
+        return plan_report.report(self)
 
     def unseen(self) -> list[str]:
         """Say of which sources records are never given, where the stop promises all, or where there is no share."""
@@ -117,7 +117,7 @@ class Plan(Locator):
         >>> Plan(sizes, batch_size=3, schedule=schedule, stop="forever", order="largest_credit").left_behind()
         ''
         """
-        return plan_report.left_behind(self) if self.spec.schedule and self.lengths is None else ""
+        return plan_report.left_behind(self)
 
     def never_shown(self) -> str:
         """Say how many records the stop never shows, and what showing all would repeat; empty where it shows all.

@@ -154,7 +154,7 @@ def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
     return begin, end
 
 
-def report(plan: Locator, *warnings: str) -> PlanReport:
+def report(plan: Locator) -> PlanReport:
     """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
     last = plan.stages[-1]
     counts = plan.counts(last.first * plan.slot_records if plan.length is None else plan.length)
@@ -188,7 +188,7 @@ def report(plan: Locator, *warnings: str) -> PlanReport:
             )
             for path, members in groups_of(plan.names).items()
         },
-        warnings=(*warnings, *_warnings(plan, sources)),
+        warnings=tuple(_warnings(plan, sources)),
     )
 
 
@@ -277,7 +277,7 @@ def unseen(plan: Locator) -> list[str]:
     sentences = []
     counts = plan.counts(plan.length) if plan.length is not None and plan.sees_all else None
     for source, (name, size) in enumerate(zip(plan.names, plan.sizes, strict=True)):
-        if not any(stage.shares[source] for stage in plan.stages):
+        if not plan.has_share(source):
             sentences.append(f"{name} has no share and gives no record.")
         elif counts is not None and counts[source] < size and not plan.sampling[source]:
             sentences.append(_never_seen(name, size, counts[source]))
@@ -293,14 +293,17 @@ def left_behind(plan: Locator) -> str:
 
     It does where it is more than two slots, and 1 % of what the source was to have by then.
     """
+    if not plan.scheduled or plan.lengths is not None:
+        return ""
     behind, worst = [Fraction(0)] * len(plan.names), (Fraction(2), 0, 0)
     for stage in plan.stages:
         if stage.length is None or stage.period.sets_shares or stage.period.length is None:
             break
-        changes = zip(stage.shares, stage.period.counts(stage.length), strict=True)
-        behind = [before + stage.length * share - used for before, (share, used) in zip(behind, changes, strict=True)]
+        counts = stage.period.counts(stage.length)
+        rows = zip(behind, stage.shares, counts, strict=True)
+        behind = [before + stage.length * share - used for before, share, used in rows]
         most = max(range(len(behind)), key=lambda source: abs(behind[source]))
-        due = stage.base[most] + behind[most] + stage.period.counts(stage.length)[most]
+        due = stage.base[most] + behind[most] + counts[most]
         if abs(behind[most]) > max(abs(worst[0]), due / 100):
             worst = behind[most], most, stage.first + stage.length
     slots, source, end = worst
@@ -324,7 +327,7 @@ def never_shown(plan: Locator, whole: Locator) -> str:
     if plan.length is None or plan.sees_all or any(plan.sampling):
         return ""
     counts = plan.counts(plan.length)
-    shares = [any(stage.shares[source] for stage in plan.stages) for source in range(len(plan.names))]
+    shares = [*map(plan.has_share, range(len(plan.names)))]
     rows = zip(plan.names, plan.sizes, counts, shares, strict=True)
     rest = {name: size - count for name, size, count, share in rows if size > count and share}
     if not rest or whole.length is None:
@@ -358,10 +361,10 @@ def drawn(plan: Locator) -> list[str]:
 
 
 def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
-    warnings = [drift] if (drift := _drift(plan)) else []
+    warnings = [text for text in (left_behind(plan), _drift(plan)) if text]
     warnings += drawn(plan) + unseen(plan) + capped(plan)
     for source, name in enumerate(plan.names):
-        if any(stage.shares[source] for stage in plan.stages) and sources[name].samples == 0 and not plan.sees_all:
+        if plan.has_share(source) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")
     last = plan.stages[-1]
     for source, (name, row) in enumerate(sources.items()):

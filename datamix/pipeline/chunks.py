@@ -22,7 +22,11 @@ from datamix.pipeline.tokens import object_of
 from datamix.spec import bytes_of
 
 SHORT_CHUNKS = 4
-"""A mix of at most so many chunks is short: it is cut equally, as its last chunk would cost a full one."""
+"""A mix of at most so many chunks is short: it is cut equally, as its last chunk would cost a full one.
+
+Where it is gone through again and again, its first chunk is computed while the last one is handed out: to wait for it
+took a third of such an epoch.
+"""
 NUM_STAGED = 3
 """The chunks whose records are in memory at most: one is computed, the others are read ahead."""
 

@@ -273,6 +273,7 @@ def _chunk(
     first: jax.Array,
     begins: jax.Array | None,
 ) -> FlatRows:
+    """The flat records of `compute_chunk`, wherever they will be written."""
     count = program.num_steps * program.batch_size
     if begins is None:
         located: Located = jax.tree.map(lambda values: lax.dynamic_slice(values, (first,), (count,)), span)
