@@ -22,8 +22,8 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Period
 from datamix.mixing.plan import Plan
-from datamix.mixing.plan_report import largest_deviation
 from datamix.mixing.stops import Stop
+from datamix.mixing.table_fills import largest_deviation
 from datamix.mixing.weights import Number, as_fraction
 from datamix.operators.base import traits
 from datamix.pipeline import tracing

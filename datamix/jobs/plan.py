@@ -61,9 +61,9 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
         out.print(f"The last {rest} records fill no batch and are dropped; batch.remainder=keep keeps them.")
     walked_whole = planned.length is not None and planned.walked >= planned.length
     over = "" if walked_whole else f" (over the first {planned.walked:,})"
-    over = f"{over}, in each part of the schedule by itself" if config.mix.schedule else over
+    exact = "the sum of its exact shares" if config.mix.schedule else "its exact share"
     unit = "records" if config.mix.unit == "record" else config.mix.unit
-    out.print(f"Largest distance of a source from its exact share: {planned.max_deviation:.3f} {unit}{over}")
+    out.print(f"Largest distance of a source from {exact}: {planned.max_deviation:.3f} {unit}{over}")
     notes = [*built.notes_on_records(), *_shard_notes(built), *_skip_notes(built)]
     print_notes(out, "Note", dict.fromkeys([*planned.warnings, *notes]))
     report["plan"] = {"exhausted_in_batch": exhausted, "length": planned.length, "warnings": list(planned.warnings)}

@@ -30,15 +30,16 @@ class Demand:
       seed: The seed of the mix.
       base: How many slots each source had before the stage, shape [num_sources]; empty where none had any.
       last: The source of the slot right before the stage; None at the beginning of the mix.
-      horizon: Upper bound on the slots of the stage, if every source stays within one slot of its share; None where the
-        stage has no end.
+      horizon: Upper bound on the slots of the stage, if every source stays within one slot of its share and goes on
+        with its credit; None where the stage has no end.
       credit_horizon: The same, if every source stays as near to the sum of its shares as under `largest_credit`.
       most: The slots that the whole mix has at most, whatever the weights; None where nothing bounds them.
       batch_size: The records of a batch.
       slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
       table_slots: The longest table; a longer cycle is cut there.
       scheduled: Whether the shares of the mix change with the step.
-      credit: By how many slots each source is behind the sum of its shares; empty where the shares do not change.
+      credit: By how many slots each source is behind the sum of its shares, or with `lengths` by how much of these, to
+        2^-20; shape [num_sources], or empty where none is.
       capped: Whether sources fill so many slots at most: one without a share may then have had its last.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.
     """
@@ -80,3 +81,7 @@ class Demand:
     def active(self) -> np.ndarray:
         """The ids of the sources that take part, ascending, int32 [num_active]."""
         return np.flatnonzero([bool(share) for share in self.shares]).astype(np.int32)
+
+    def amount(self, source: int, count: int) -> int:
+        """What a source's first slots amount to: their number, or the summed length of their records."""
+        return count if self.lengths is None else self.lengths.summed(source, count)

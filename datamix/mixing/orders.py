@@ -16,7 +16,7 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Queues, Runs, Table
 from datamix.mixing.plan_spec import PlanSpec
-from datamix.mixing.table_fills import by_credit, by_length, evenly, holds, stratified
+from datamix.mixing.table_fills import Shares, by_credit, by_length, credit_within, evenly, holds, stratified
 from datamix.mixing.weights import integer_weights
 from datamix.rng.hash import draw_at, key_for
 
@@ -60,7 +60,8 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     Returns:
       A period in which, without a window, every source at every position is within 1 - 1/(2S-2) of its share where a
       table holds the shares; elsewhere within 2, see `datamix.mixing.carrying`. Of lengths, one in which the summed
-      lengths of every source are within one longest record of its share.
+      lengths of every source are within one longest record of its share. A stage goes on with what the one before has
+      left of the sum of the shares, see `datamix.mixing.table_fills.tijdeman`; where no table holds it, it begins anew.
 
     Raises:
       ConfigError: The window is not positive, does not fit the batch, or shares are too small, see `carried`.
@@ -80,15 +81,18 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     key = key_for(demand.seed, "mix", "window", demand.first)
     if demand.lengths:
         shares, base = demand.group.leaf_shares(), tuple(demand.base) or (0,) * demand.num_sources
+        credit = credit_within(shares, demand.credit)
         if demand.most is None or demand.most > demand.table_slots:
-            return Queues(shares=shares, lengths=demand.lengths, base=base, window=window or 1, key=key)
+            return Queues(shares=shares, lengths=demand.lengths, base=base, credit=credit, window=window or 1, key=key)
         count = min(horizon or demand.most, demand.most)
-        period = Table(by_length(shares, demand.lengths.of, base, count), demand.num_sources)
+        ahead = [-float(part) for part in credit]
+        period = Table(by_length(shares, demand.lengths.of, base, count, ahead=ahead), demand.num_sources)
     elif stratify:
-        source_of = stratified(demand.shares, demand.batch_size, demand.first, horizon, demand.table_slots)
+        credit = credit_within(demand.shares, demand.credit)
+        source_of = stratified(demand.shares, demand.batch_size, demand.first, horizon, demand.table_slots, credit)
         period = Table(source_of, demand.num_sources)
     else:
-        period = _spread(demand, horizon)
+        period = _spread(demand, horizon, demand.credit)
     shuffles = window is not None and window > 1
     if isinstance(period, Table):
         period = Table.unrolled(period.source_of, demand.num_sources, *([demand.table_slots] if shuffles else []))
@@ -102,10 +106,10 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     return period.shuffled(np.lexsort((word, slot // np.uint64(window or 1))))
 
 
-def _spread(demand: Demand, horizon: int | None) -> Table | Carried:
+def _spread(demand: Demand, horizon: int | None, credit: Shares = ()) -> Table | Carried:
     """Slots as even as the shares of the demand's group allow, of what a table holds or without end."""
     if holds(demand.group, horizon, demand.table_slots):
-        return Table(evenly(demand.group, horizon), demand.num_sources)
+        return Table(evenly(demand.group, horizon, credit), demand.num_sources)
     return carried(demand.group.leaf_shares(), demand.table_slots)
 
 
@@ -124,14 +128,15 @@ def largest_credit(demand: Demand) -> Period:
         raise ConfigError(text, key="mix", value="largest_credit", hint="Use mix=proportional.")
     if demand.horizon is None:
         return proportional(demand)
-    slots, begins = demand.credit_horizon or demand.horizon, any(demand.credit)
+    credit = demand.credit if demand.scheduled else ()
+    slots, begins = demand.credit_horizon or demand.horizon, any(credit)
     if not begins:  # then all credits are 0 again after so many slots
         slots = min(slots, sum(integer_weights(demand.shares)))
     if slots > _MOST_CREDIT_SLOTS:
         text = f"it fills a stage of this mix slot by slot, {slots:,} of them, and at most {_MOST_CREDIT_SLOTS:,}"
         mend = "Use mix=proportional, or end the mix before, as by stop.samples."
         raise ConfigError(text, key="mix", value="largest_credit", hint=mend)
-    source_of = by_credit(demand.shares, demand.credit, slots, active_only=demand.capped)
+    source_of = by_credit(demand.shares, credit, slots, active_only=demand.capped)
     return Table(source_of, demand.num_sources) if begins else Table.unrolled(source_of, demand.num_sources)
 
 

@@ -111,10 +111,7 @@ class Plan(Locator):
         """Say where a schedule leaves the sum of its shares by 1 % and more than two slots; else it is empty.
 
         >>> schedule = [{"until": 64, "ramp": "linear", "weights": {"a": 1.2}}]
-        >>> sizes = dict.fromkeys("abcd", 100)
-        >>> Plan(sizes, batch_size=3, schedule=schedule, stop="forever").left_behind().partition(",")[0]
-        'by record 192'
-        >>> Plan(sizes, batch_size=3, schedule=schedule, stop="forever", order="largest_credit").left_behind()
+        >>> Plan(dict.fromkeys("abcd", 100), batch_size=3, schedule=schedule, stop="forever").left_behind()
         ''
         """
         return plan_report.left_behind(self)
@@ -134,7 +131,7 @@ class Plan(Locator):
         return plan_report.drawn(self)
 
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
-        """The largest deviation of a source from its exact share since the current stage began, at the end of a slot.
+        """The largest deviation of a source from the sum of its exact shares, at the end of a slot.
 
         Args:
           records: Look at the first so many; at most, and by default, at the first 2^20 slots.

@@ -12,8 +12,8 @@ import numpy as np
 
 from datamix.mixing.groups import groups_of
 from datamix.mixing.locating import Locator
-from datamix.mixing.periods import Table
 from datamix.mixing.stages import Stage
+from datamix.mixing.table_fills import Shares, largest_deviation
 
 # Positions that are walked for the largest deviation; the order's bound holds beyond them as well.
 _WALKED = 2**20
@@ -65,8 +65,8 @@ class PlanReport:
 
     Attributes:
       length: The records of the whole mix; None without end.
-      max_deviation: The records, or what their lengths are counted in, by which any source is ever away from its exact
-        share since the current stage began, at the end of any slot.
+      max_deviation: The records, or what their lengths are counted in, by which any source is ever away from the sum
+        of its exact shares, at the end of any slot.
       walked: The positions over which `max_deviation` was taken.
       sources: What the mix makes of each source, by name.
       groups: What it makes of each group, by path, where the mix holds mixes.
@@ -227,13 +227,13 @@ def max_deviation(plan: Locator, records: int | None = None) -> tuple[float, int
         shares = [float(share) for share in plan.targets_at(stage.first * slot_records)]
         if plan.lengths is None:
             source, _ = stage.period.take(0, count)
-            worst = max(worst, largest_deviation(source, shares) * slot_records)
+            worst = max(worst, largest_deviation(source, shares, stage.credit) * slot_records)
         else:
             chosen = plan.take(stage.first * slot_records, count * slot_records)
             lengths = np.empty(count, np.int64)
             for i, stored in enumerate(plan.lengths):
                 lengths[chosen.source == i] = stored[chosen.record[chosen.source == i]]
-            worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares))
+            worst = max(worst, largest_deviation_of_lengths(chosen.source, lengths, shares, stage.credit))
         walked += count
     return worst, walked * slot_records
 
@@ -289,23 +289,19 @@ def _never_seen(name: str, size: int, seen: int) -> str:
 
 
 def left_behind(plan: Locator) -> str:
-    """Say where a schedule leaves the sum of its shares, as each of its stages begins anew; empty where it does not.
+    """Say where a schedule leaves the sum of its shares, as under an order that does not look at it; else it is empty.
 
     It does where it is more than two slots, and 1 % of what the source was to have by then.
     """
-    if not plan.scheduled or plan.lengths is not None:
+    draws = any(stage.period.sets_shares or stage.period.max_walk is not None for stage in plan.stages)
+    if not plan.scheduled or plan.lengths is not None or draws:
         return ""
-    behind, worst = [Fraction(0)] * len(plan.names), (Fraction(2), 0, 0)
+    worst = Fraction(2), 0, 0
     for stage in plan.stages:
-        if stage.length is None or stage.period.sets_shares or stage.period.length is None:
-            break
-        counts = stage.period.counts(stage.length)
-        rows = zip(behind, stage.shares, counts, strict=True)
-        behind = [before + stage.length * share - used for before, share, used in rows]
-        most = max(range(len(behind)), key=lambda source: abs(behind[source]))
-        due = stage.base[most] + behind[most] + counts[most]
-        if abs(behind[most]) > max(abs(worst[0]), due / 100):
-            worst = behind[most], most, stage.first + stage.length
+        most = max(range(len(stage.credit)), key=lambda source: abs(stage.credit[source]))
+        behind = stage.credit[most]
+        if abs(behind) > max(abs(worst[0]), (stage.base[most] + behind) / 100):
+            worst = behind, most, stage.first
     slots, source, end = worst
     if not end:
         return ""
@@ -314,8 +310,8 @@ def left_behind(plan: Locator) -> str:
     text = (
         f"by record {end * plan.slot_records:,}, {plan.names[source]} is {records:.1f} records {which} the sum of its"
     )
-    mend = "" if groups_of(plan.names) else "; mix=largest_credit carries over what is left"
-    return f"{text} shares, as each part of a schedule, and of a ramp, begins anew{mend}."
+    mend = "" if groups_of(plan.names) else "; mix=largest_credit keeps to it"
+    return f"{text} shares{mend}."
 
 
 def never_shown(plan: Locator, whole: Locator) -> str:
@@ -389,33 +385,19 @@ def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
     return warnings
 
 
-def largest_deviation(source: np.ndarray, shares: list[float]) -> float:
-    """The largest distance of any source's count from its share, over all prefixes.
-
-    Args:
-      source: The source of each record, int [count].
-
-    >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
-    0.5
-    """
-    # A source's count is farthest above its share right after one of its slots, and farthest below right before one or
-    # at the end: no need to look at every source at every position.
-    table = Table(source, len(shares))
-    share, before = np.asarray(shares)[source], np.arange(len(source))
-    above = (table.rank_of + 1 - share * (before + 1)).max(initial=0)
-    below = (share * before - table.rank_of).max(initial=0)
-    end = np.abs(table.quota - np.asarray(shares) * len(source)).max(initial=0)
-    return float(max(above, below, end))
-
-
-def largest_deviation_of_lengths(source: np.ndarray, lengths: np.ndarray, shares: Sequence[float]) -> float:
+def largest_deviation_of_lengths(
+    source: np.ndarray, lengths: np.ndarray, shares: Sequence[float], credit: Shares
+) -> float:
     """The largest distance of any source's summed lengths from its share of all, over all prefixes.
 
-    >>> largest_deviation_of_lengths(np.array([0, 1]), np.array([4, 2]), [0.5, 0.5])
+    Args:
+      credit: By how much each source is behind before the first, shape [num_sources].
+
+    >>> largest_deviation_of_lengths(np.array([0, 1]), np.array([4, 2]), [0.5, 0.5], [Fraction(0)] * 2)
     2.0
     """
     total = np.cumsum(lengths)
     return max(
-        float(np.abs(np.cumsum(np.where(source == i, lengths, 0)) - share * total).max(initial=0))
-        for i, share in enumerate(shares)
+        float(np.abs(np.cumsum(np.where(source == i, lengths, 0)) - share * total - float(behind)).max(initial=0))
+        for i, (share, behind) in enumerate(zip(shares, credit, strict=True))
     )

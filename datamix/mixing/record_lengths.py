@@ -51,7 +51,12 @@ class RecordLengths:
         return count, self.summed(source, count)
 
     def slots_until(
-        self, which: Callable[..., Fraction], shares: Sequence[Fraction], base: Sequence[int], wanted: Mapping[int, int]
+        self,
+        which: Callable[..., Fraction],
+        shares: Sequence[Fraction],
+        base: Sequence[int],
+        wanted: Mapping[int, int],
+        more: int,
     ) -> int:
         """Upper bound on the slots in which sources are given `wanted` records more, where lengths follow the shares.
 
@@ -59,12 +64,13 @@ class RecordLengths:
           which: `min` for the slots until the first of the sources has been, `max` for all.
           shares: The shares of the summed lengths, shape [num_sources].
           base: How many records each source had before, shape [num_sources].
+          more: By how much a source may be farther away from its share than one longest record.
         """
         before = [self.summed(source, count) for source, count in enumerate(base)]
-        longest = max(int(lengths.max(initial=0)) for lengths in self.stored)  # how far a source is from its share
-        amounts = {i: self.summed(i, base[i] + count) - before[i] + longest for i, count in wanted.items()}
+        farthest = max(int(lengths.max(initial=0)) for lengths in self.stored) + more
+        amounts = {i: self.summed(i, base[i] + count) - before[i] + farthest for i, count in wanted.items()}
         total = which(amount / shares[i] for i, amount in amounts.items())
-        ends = [before[i] + int(share * total) + longest for i, share in enumerate(shares)]
+        ends = [before[i] + int(share * total) + farthest for i, share in enumerate(shares)]
         return 1 + sum(self.within(i, ends[i])[0] - base[i] for i, share in enumerate(shares) if share)
 
     def _summed_epoch(self, source: int, epoch: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Period
 from datamix.mixing.stops import Stop
+from datamix.mixing.table_fills import farthest, rounded
 
 Order = Callable[[Demand], Period]
 """What fills a stage."""
@@ -26,6 +27,8 @@ class Stage:
       length: The slots that it lasts; None without end.
       base: How many slots each source had before it, shape [num_sources].
       shares: The shares of the sources that are asked for, shape [num_sources].
+      credit: By how much each source is behind the sum of its shares before it, in slots or what lengths are counted
+        in, shape [num_sources].
       period: Its slots.
     """
 
@@ -33,6 +36,7 @@ class Stage:
     length: int | None
     base: tuple[int, ...]
     shares: tuple[Fraction, ...]
+    credit: tuple[Fraction, ...]
     period: Period
 
 
@@ -107,7 +111,7 @@ class _Cutter:
         self.first = begin[0]
         self.base = tuple(begin[1]) or (0,) * demand.num_sources
         self._last: int | None = None
-        self._credit = [Fraction(0)] * demand.num_sources if demand.scheduled else []
+        self._credit = (Fraction(0),) * demand.num_sources
         self._order, self._demand, self._caps = order, demand, caps
         self._waits_for = None if stop.drops else stop.waits_for
         # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
@@ -140,7 +144,7 @@ class _Cutter:
         past_cap = not self._drops_at_cap
         capped = {i: most - self.base[i] + past_cap for i, most in self._caps.items() if i in active}
         reach = (waits_for, wanted), ("any", capped)
-        horizon, credit_horizon = (_horizon(now, room, near, *reach) for near in (group.depth, _credit_slots(now)))
+        horizon, credit_horizon = (_horizon(now, room, near, *reach) for near in (_near_slots(now), _credit_slots(now)))
         now = replace(now, horizon=horizon, credit_horizon=credit_horizon)
         period = self._order(now)
         if not isinstance(period, Period):
@@ -162,14 +166,16 @@ class _Cutter:
         if length == 0:
             return
         shares = group.leaf_shares()
-        self.stages.append(Stage(first=first, length=length, base=self.base, shares=shares, period=period))
+        base, credit = self.base, self._credit
+        self.stages.append(Stage(first=first, length=length, base=base, shares=shares, credit=credit, period=period))
         if length is None or ends:
             return
-        counts = period.counts(length)
-        self.base = tuple(before + used for before, used in zip(self.base, counts, strict=True))
-        if self._credit:
-            changes = (length * share - used for share, used in zip(shares, counts, strict=True))
-            self._credit = [credit + change for credit, change in zip(self._credit, changes, strict=True)]
+        self.base = tuple(before + used for before, used in zip(base, period.counts(length), strict=True))
+        if not period.sets_shares:
+            counts = zip(base, self.base, strict=True)
+            amounts = [demand.amount(i, after) - demand.amount(i, before) for i, (before, after) in enumerate(counts)]
+            rows, total = zip(credit, shares, amounts, strict=True), sum(amounts)
+            self._credit = tuple(rounded(behind + share * total - amount) for behind, share, amount in rows)
         self.first += length
         self._last = int(period.take(length - 1, 1)[0][0])
 
@@ -207,13 +213,21 @@ def _credit_slots(demand: Demand) -> int:
     return math.ceil(2 * (1 + math.log(demand.num_sources)) + max(-min(demand.credit, default=0), 0))
 
 
+def _near_slots(demand: Demand) -> int:
+    """How many slots a source has less than its share of a stage, at most, where slots are spread evenly."""
+    depth = demand.group.depth
+    return math.ceil(depth + 2 * depth * farthest(demand.group, demand.credit))
+
+
 def _horizon(demand: Demand, room: int | None, near: int, *ends: tuple[str | None, Mapping[int, int]]) -> int | None:
     """Slots within which a stage ends, if every source has its share but for `near` slots; None without end."""
     slots = [] if room is None else [room]
     for waits_for, wanted in ends:
         soonest = min if waits_for == "any" else max
         if demand.lengths and wanted:  # records of other lengths than the mean may come first
-            slots.append(demand.lengths.slots_until(soonest, demand.group.leaf_shares(), demand.base, wanted))
+            shares = demand.group.leaf_shares()
+            behind = farthest(demand.group, demand.credit)
+            slots.append(demand.lengths.slots_until(soonest, shares, demand.base, wanted, 2 * math.ceil(behind)))
         elif wanted:
             slots.append(soonest(math.ceil((count + near) / demand.shares[i]) for i, count in wanted.items()))
     return min(slots, default=None)

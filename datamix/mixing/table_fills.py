@@ -23,6 +23,7 @@ _PAST_ANY_TABLE = 2**40
 LONG_TABLE_SLOTS = 2**20
 _STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
 _QUEUED = 2**12  # records whose lengths are looked up at a time
+_CREDIT_UNIT = 2**20  # parts of a slot
 
 
 def holds(group: Group, horizon: int | None, slots: int) -> bool:
@@ -31,24 +32,56 @@ def holds(group: Group, horizon: int | None, slots: int) -> bool:
     return min(_cycle(group), horizon or math.inf) <= _enough(slots, least)
 
 
-def evenly(group: Group, horizon: int | None) -> np.ndarray:
+def evenly(group: Group, horizon: int | None, credit: Shares = ()) -> np.ndarray:
     """Fill one cycle by Tijdeman's rule at every level: it divides a group's slots among its members, too.
 
     Args:
       group: The group, whose sequence a table `holds`.
       horizon: The slots that will be used; a longer cycle is cut there.
+      credit: By how many slots each source is behind its share at the first slot, shape [num_sources]; empty where none
+        is.
 
     Returns:
       Source ids, int32 [cycle]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
-      of the group's slots.
+      of the group's slots, if none is behind at the first; otherwise see `tijdeman`.
     """
-    return _filled(group, min(_cycle(group), horizon or math.inf))
+    return _filled(group, min(_cycle(group), horizon or math.inf), credit)
 
 
 def _active(group: Group) -> tuple[list[int | Group], list[Fraction]]:
     """The members that take part, and their shares."""
     taking = [(member, share) for member, share in zip(group.members, group.shares, strict=True) if share]
     return [member for member, _ in taking], [share for _, share in taking]
+
+
+def farthest(group: Group, credit: Shares) -> Fraction:
+    """By how many slots a member of a group, at any level, is away from its share of the group's slots, at most."""
+    members, shares = _active(group)
+    inner = [farthest(member, credit) for member in members if isinstance(member, Group)]
+    return max(*map(abs, credit_within(shares, _of_members(members, credit))), *inner, Fraction(0))
+
+
+def credit_within(shares: Shares, credit: Shares) -> list[Fraction]:
+    """By how many slots each is behind its share of what those with a share have had together; adds up to 0.
+
+    Args:
+      credit: By how many slots each is behind its share of the whole mix, shape [num_sources]; empty where none is.
+    """
+    if not any(credit):
+        return [Fraction(0)] * len(shares)
+    total = sum(part for part, share in zip(credit, shares, strict=True) if share)
+    return [part - share * total if share else Fraction(0) for part, share in zip(credit, shares, strict=True)]
+
+
+def _of_members(members: Sequence[int | Group], credit: Shares) -> list[Fraction]:
+    """The sum of the credits of each member's sources, of those that take part; empty where no source has any."""
+    if not any(credit):
+        return []
+    sources = (
+        [source for source, share in member.leaves() if share] if isinstance(member, Group) else [member]
+        for member in members
+    )
+    return [sum((credit[source] for source in taking), Fraction(0)) for taking in sources]
 
 
 def _cycle(group: int | Group) -> int:
@@ -62,21 +95,22 @@ def _cycle(group: int | Group) -> int:
     return sum(weights) * math.lcm(*rounds)
 
 
-def _filled(group: Group, count: int | float) -> np.ndarray:
+def _filled(group: Group, count: int | float, credit: Shares) -> np.ndarray:
     """The first slots of a group's sequence, int32 [count]."""
     members, shares = _active(group)
-    member_of = np.resize(tijdeman(shares, max(int(count), 1)), int(count))
+    behind = credit_within(shares, _of_members(members, credit))
+    member_of = np.resize(tijdeman(shares, max(int(count), 1), behind), int(count))
     if group.depth == 1:
         source_of: np.ndarray = np.asarray(members, np.int32)[member_of]
         return source_of
     source_of = np.empty(int(count), np.int32)
     for i, member in enumerate(members):
         slots = member_of == i
-        source_of[slots] = _filled(member, int(slots.sum())) if isinstance(member, Group) else member
+        source_of[slots] = _filled(member, int(slots.sum()), credit) if isinstance(member, Group) else member
     return source_of
 
 
-def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
+def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) -> np.ndarray:
     """Fill one cycle by Tijdeman's rule.
 
     Each source's n-th slot has an earliest and a latest position; the next slot goes to the earliest deadline among
@@ -85,9 +119,13 @@ def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
     Args:
       shares: The shares, positive and adding up to 1, shape [num_sources].
       horizon: The slots that will be used; a longer cycle is cut there.
+      credit: By how many slots each source is behind at the first slot, adding up to 0; empty where none is. Of a cycle
+        that is whole, and so leaves them as they are, a slot each is looked at.
 
     Returns:
-      Source ids, int32 [cycle]. At every prefix each source is within 1 - 1/(2S-2) of its share.
+      Source ids, int32 [cycle]. At every prefix each source is within 1 - 1/(2S-2) of its share, credit included. Where
+      that is not to be had with this credit, it is within as little more as is found, at most that and the largest
+      credit.
 
     Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
     """
@@ -96,20 +134,64 @@ def tijdeman(shares: Shares, horizon: int | None = None) -> np.ndarray:
     if len(weights) == 1:
         return np.zeros(1, np.int32)
     length = min(total, horizon or total)
-    slack = 2 * len(weights) - 2
-    if len(weights) == 2:  # each slot of a source has one position, or two where both may swap: the first goes first
-        taken = _ceil_ratio(np.arange(length * weights[0] // total + 2) * slack + 1, total, slack * weights[0]) - 1
+    least = 1 - Fraction(1, 2 * len(weights) - 2)
+    credit = [rounded(part) for part in credit] or [Fraction(0)] * len(weights)
+    if length == total and any(credit):
+        near = [max(-least, min(part, least)) for part in credit]
+        credit = [rounded(part) for part in credit_within(shares, near)]
+    most = max(map(abs, credit))
+    if len(weights) == 2 and most <= least:  # each slot of a source has one position, or two where both may swap
         source_of = np.ones(length, np.int32)
-        source_of[taken[taken < length]] = 0
+        first = _earliest(weights[0], total, length, least, credit[0])
+        source_of[first[first < length]] = 0
         return source_of
+    if not most:
+        return _by_deadline(weights, length, least, credit)
+    # From there on no more than before: one that is far behind is not a reason to leave others behind.
+    for width in (least + most * part / 4 for part in range(5)):
+        source_of = _by_deadline(weights, length, width, credit)
+        if largest_deviation(source_of, shares, credit) <= max(width, most) + 1e-9:
+            break
+    return source_of
+
+
+def rounded(credit: Fraction) -> Fraction:
+    """A credit in a unit that is fine enough, as those of many stages would be fractions of ever more digits."""
+    return credit if credit.denominator <= _CREDIT_UNIT else Fraction(round(credit * _CREDIT_UNIT), _CREDIT_UNIT)
+
+
+def _by_deadline(weights: Sequence[int], length: int, width: Fraction, credit: Shares) -> np.ndarray:
+    """Fill slots so that each source is within `width` of its share, credit included, if that can be; int32 [length].
+
+    Where the length is the sum of the weights, not less, each source fills as many slots as it weighs.
+    """
+    total = sum(weights)
     releases, tickets = [], []
-    for source, weight in enumerate(weights):
-        number = np.arange(length * weight // total + 2)
-        releases.append(_ceil_ratio(number * slack + 1, total, slack * weight) - 1)
-        # The deadline, and the source to break ties, in one integer.
-        tickets.append(-_ceil_ratio(1 - (number + 1) * slack, total, slack * weight) * len(weights) + source)
+    for source, (weight, behind) in enumerate(zip(weights, credit, strict=True)):
+        releases.append(_earliest(weight, total, length, width, behind))
+        # The deadline is the last slot that is within the width without it. The source, to break ties, is in the same
+        # integer.
+        latest = _slots_until(np.arange(len(releases[-1])), width - behind, weight, total, up=False)
+        tickets.append(latest * len(weights) + source)
     chosen = earliest_deadlines(np.concatenate(releases), np.concatenate(tickets), length)
-    return (chosen % len(weights)).astype(np.int32)
+    source_of: np.ndarray = (chosen % len(weights)).astype(np.int32)
+    return source_of
+
+
+def _earliest(weight: int, total: int, length: int, width: Fraction, behind: Fraction) -> np.ndarray:
+    """The first slot in which each slot of a source is within `width` of its share, int64 [count]."""
+    count = weight
+    if length < total:
+        count = length * weight // total + 2 + max(math.ceil(width + behind) - 1, 0)
+    slots: np.ndarray = np.maximum(_slots_until(np.arange(count), 1 - width - behind, weight, total, up=True) - 1, 0)
+    return slots
+
+
+def _slots_until(number: np.ndarray, more: Fraction, weight: int, total: int, *, up: bool) -> np.ndarray:
+    """The slots of which a source of this weight has a share of number + more, rounded up or down, int64 [count]."""
+    amount = number * more.denominator + more.numerator
+    divisor = weight * more.denominator
+    return _ceil_ratio(amount, total, divisor) if up else -_ceil_ratio(-amount, total, divisor)
 
 
 def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) -> np.ndarray:
@@ -125,6 +207,31 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
             upcoming += 1
         chosen[slot] = heapq.heappop(waiting)
     return chosen
+
+
+def largest_deviation(source: np.ndarray, shares: Sequence[float | Fraction], credit: Shares = ()) -> float:
+    """The largest distance of any source's count from its share, over all prefixes.
+
+    Args:
+      source: The source of each slot, int [count].
+      credit: By how many slots each source is behind before the first, shape [num_sources]; empty where none is.
+
+    >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
+    0.5
+    """
+    # A source's count is farthest above its share right after one of its slots, and farthest below right before one or
+    # at the end: no need to look at every source at every position.
+    share, behind = np.asarray(shares, np.float64), np.zeros(len(shares))
+    if credit:
+        behind = np.asarray(credit, np.float64)
+    quota, before = np.bincount(source, minlength=len(shares)), np.arange(len(source))
+    rank = np.empty(len(source), np.int64)
+    rank[np.argsort(source, kind="stable")] = before - np.repeat(np.cumsum(quota) - quota, quota)
+    due = share[source] * before + behind[source]
+    above = (rank + 1 - due - share[source]).max(initial=0)
+    below = (due - rank).max(initial=0)
+    end = np.abs(quota - share * len(source) - behind).max(initial=0)
+    return float(max(above, below, end))
 
 
 def by_credit(shares: Shares, begin: Shares, count: int, *, active_only: bool = False) -> np.ndarray:
@@ -170,7 +277,9 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
     return result
 
 
-def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slots: int) -> np.ndarray:
+def stratified(
+    shares: Shares, batch: int, first: int, horizon: int | None, slots: int, credit: Shares = ()
+) -> np.ndarray:
     """Fill one cycle so that every batch holds each source's exact quota, rounded down or up.
 
     What rounding leaves out stays a source's credit: those with the largest get the slots that are left.
@@ -182,6 +291,8 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
       horizon: The slots that will be used; a longer cycle is cut there.
       slots: The length at which a longer cycle is cut otherwise, where its counts come closest to the shares; where
         that is too short for the smallest share to come within 1 % of what was asked, `LONG_TABLE_SLOTS`.
+      credit: By how many slots each source is behind at the first slot, shape [num_sources]; empty where none is. A
+        cycle that will be repeated begins without.
 
     Returns:
       Source ids, int32 [cycle]; within a batch, each source's slots are spread evenly.
@@ -195,24 +306,27 @@ def stratified(shares: Shares, batch: int, first: int, horizon: int | None, slot
     whole = total // math.gcd(total, batch)
     # Every batch is within one record of its quota: fewer of them than a table holds come as close as need be.
     enough = min(max(_STRATA, math.ceil(100 / (least * batch))), max(1, _enough(slots, least) // batch), _MOST_STRATA)
-    num_batches = min(whole, enough)
+    num_batches = enough if any(credit) else min(whole, enough)
     cut = horizon is not None and horizon + offset <= num_batches * batch
     if cut and horizon is not None:
         num_batches = -(-(horizon + offset) // batch)
     else:
+        num_batches = min(whole, enough)
         _refuse_rare([share for share in shares if share], num_batches * batch)
     quota, rest = np.divmod(weights * batch, total)
-    credit, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
+    behind, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
+    if cut and any(credit):
+        behind = np.asarray([round(part * total) for part in credit], np.int64)
     counts = np.tile(quota, (num_batches, 1))
     off = np.zeros(num_batches)
     # A source that has no part of a batch's rest cannot be rounded up: its quota is a whole number.
     never, relative = np.where(rest > 0, 0, -total * num_active), 1 / np.maximum(weights, 1)
     for i in range(num_batches if extra else 0):
-        credit += rest
-        more = np.argpartition(-(credit + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
+        behind += rest
+        more = np.argpartition(-(behind + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
         counts[i, more] += 1
-        credit[more] -= total
-        off[i] = np.abs(credit * relative).max() / (i + 1)
+        behind[more] -= total
+        off[i] = np.abs(behind * relative).max() / (i + 1)
     if not cut and num_batches < whole:
         late = num_batches * 3 // 4
         counts = counts[: late + 1 + int(np.argmin(off[late:]))]

@@ -78,8 +78,8 @@ def test_slots_until_sources_have_been_given_records() -> None:
     source = by_length(half, lengths.of, (0, 0), 400)
     for a, b in ((1, 1), (3, 2), (3, 30), (40, 3)):
         ends = [int(np.flatnonzero(source == i)[count - 1]) + 1 for i, count in enumerate((a, b))]
-        assert min(ends) <= lengths.slots_until(min, half, (0, 0), {0: a, 1: b}) <= min(ends) + 20
-        assert max(ends) <= lengths.slots_until(max, half, (0, 0), {0: a, 1: b}) <= max(ends) + 20
+        assert min(ends) <= lengths.slots_until(min, half, (0, 0), {0: a, 1: b}, 0) <= min(ends) + 20
+        assert max(ends) <= lengths.slots_until(max, half, (0, 0), {0: a, 1: b}, 0) <= max(ends) + 20
 
 
 def test_one_giant_record_does_not_decide_the_ratio_of_all_that_comes() -> None:

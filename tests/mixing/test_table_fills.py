@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
-from datamix.mixing.table_fills import by_credit, by_length, earliest_deadlines, tijdeman
+from datamix.mixing.table_fills import by_credit, by_length, earliest_deadlines, largest_deviation, tijdeman
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 weights = st.lists(st.integers(1, 50) | st.floats(1e-2, 1), min_size=2, max_size=9)
@@ -102,14 +102,72 @@ def test_lengths_are_queued_fairly(weights: list[int], longest: list[int], seed:
     assert source_of.tolist() == fair_queue(shares, [values.tolist() for values in lengths], 300)
 
 
+def credit_after(shares: list[Fraction], source: np.ndarray, slots: int) -> list[Fraction]:
+    counts = np.bincount(source[:slots], minlength=len(shares)).tolist()
+    return [slots * share - count for share, count in zip(shares, counts, strict=True)]
+
+
+@CHECK
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=7), st.data())
+def test_tijdeman_goes_on_where_it_left_off(weights: list[int], data: st.DataObject) -> None:
+    shares = [Fraction(weight, sum(weights)) for weight in weights]
+    cycle = tijdeman(shares)
+    cut = data.draw(st.integers(0, len(cycle)))
+    horizon = data.draw(st.none() | st.integers(1, len(cycle)))
+    rest = tijdeman(shares, horizon, credit_after(shares, cycle, cut))
+    assert len(rest) == (horizon or len(cycle))
+    assert rest.tolist() == np.roll(cycle, -cut)[: len(rest)].tolist()
+
+
+@CHECK
+@given(
+    weights=st.lists(st.integers(1, 60), min_size=2, max_size=7),
+    parts=st.lists(st.fractions(-3, 3, max_denominator=50), min_size=7, max_size=7),
+    is_whole=st.booleans(),
+)
+def test_tijdeman_from_any_credit(weights: list[int], parts: list[Fraction], is_whole: bool) -> None:
+    shares = [Fraction(weight, sum(weights)) for weight in weights]
+    mean = sum(parts[: len(weights)]) / len(weights)
+    credit = [part - mean for part in parts[: len(weights)]]
+    least, most = 1 - Fraction(1, 2 * len(weights) - 2), max(map(abs, credit))
+    count = 12 * len(weights)
+    source = tijdeman(shares, None if is_whole else count, credit)
+    if len(source) == math.lcm(
+        *(share.denominator for share in shares)
+    ):  # it repeats: in every round each source gets what it weighs
+        weighed = [int(share * len(source)) for share in shares]
+        assert np.bincount(source, minlength=len(weights)).tolist() == weighed
+        source = np.resize(source, count)
+    due = np.arange(1, len(source) + 1)[:, None] * np.asarray(shares, float)
+    off = due + np.asarray(credit, float) - np.cumsum(np.eye(len(weights))[source], axis=0)
+    assert np.abs(off).max() <= least + most + 1e-6
+
+
+def test_many_that_are_behind_do_not_hold_up_a_large_one() -> None:
+    """Earliest deadlines alone would give the small ones 25 slots in a row."""
+    shares = [Fraction(1, 2)] + [Fraction(1, 200)] * 100
+    credit = [Fraction(0)] + [Fraction(1, 2)] * 50 + [Fraction(-1, 2)] * 50
+    source = tijdeman(shares, 150, credit)
+    assert largest_deviation(source, shares, credit) <= 1.5
+    assert set(source.tolist()) >= set(range(51))
+
+
+def test_one_that_is_far_behind_catches_up() -> None:
+    shares = [Fraction(701, 1000), Fraction(200, 1000), Fraction(99, 1000)]
+    behind = [Fraction(-10), Fraction(10), Fraction(0)]
+    source = tijdeman(shares, 100, behind)
+    assert [float(part) for part in credit_after(shares, source, 100)] == pytest.approx([10, -10, 0], abs=1)
+    assert 0 not in source[:10]
+    # A cycle that repeats cannot: it leaves them as they are.
+    assert np.bincount(tijdeman(shares, None, behind)).tolist() == [701, 200, 99]
+
+
 @CHECK
 @given(st.lists(st.integers(1, 10**6), min_size=2, max_size=6), st.integers(1, 200))
 def test_by_credit_goes_on_where_it_left_off(weights, cut):
     shares = [Fraction(weight, sum(weights)) for weight in weights]
     whole = by_credit(shares, [], 300)
-    counts = np.bincount(whole[:cut], minlength=len(weights))
-    credit = [cut * share - int(count) for share, count in zip(shares, counts, strict=True)]
-    assert whole[cut:].tolist() == by_credit(shares, credit, 300 - cut).tolist()
+    assert whole[cut:].tolist() == by_credit(shares, credit_after(shares, whole, cut), 300 - cut).tolist()
     prefixes = np.cumsum(np.eye(len(weights))[whole], axis=0)
     wanted = np.arange(1, 301)[:, None] * np.asarray(shares, float)
     assert np.abs(prefixes - wanted).max() <= 1 + np.log(len(weights))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -40,6 +41,7 @@ class Queues(Period):
       shares: The shares of the summed lengths, shape [num_sources].
       lengths: The lengths of the records.
       base: The running number of each source's first record here, shape [num_sources].
+      credit: By how much each source is behind its share before the first slot, adding up to 0, shape [num_sources].
       window: Slots of a stretch that are shuffled among each other; 1 for none.
       key: The key of that shuffle.
       stretch_slots: The slots of a stretch, nearly; for many sources more.
@@ -48,6 +50,7 @@ class Queues(Period):
     shares: tuple[Fraction, ...]
     lengths: RecordLengths
     base: tuple[int, ...]
+    credit: Sequence[Fraction]
     window: int = 1
     key: tuple[int, int] = (0, 0)
     stretch_slots: int = 2**16
@@ -92,14 +95,15 @@ class Queues(Period):
         amounts, total = np.zeros((len(self.shares), _COMPARED)), np.zeros(_COMPARED)
         for source in self._active:
             share = self.shares[source]
-            whole, rest = divmod(share.numerator * least, share.denominator)
+            due = share * least + self.credit[source]
+            whole = max(math.floor(due), 0)
             number, before = self.lengths.within(source, self._summed_base[source] + whole)
-            ahead = self._summed_base[source] + whole - before + rest / share.denominator
+            ahead = self._summed_base[source] + whole - before + float(due - whole)
             wanted = ahead + float(share) * sums
             ends = self._summed(source, number, wanted[-1])
             nearest = np.searchsorted((ends[1:] + ends[:-1]) / 2, wanted, side="right")
             counts[source] = number - self.base[source] + nearest
-            amounts[source] = ends[nearest] - ahead  # beyond the share of `least`
+            amounts[source] = ends[nearest] - ahead  # beyond the share of `least`, credit included
             total += amounts[source]
         shares = np.asarray([float(share) for share in self.shares])
         best = int(np.abs(amounts - shares[:, None] * total).max(axis=0).argmin())
@@ -119,7 +123,8 @@ class Queues(Period):
         first = [base + count for base, count in zip(self.base, begin, strict=True)]
         amounts = [self.lengths.summed(i, count) - self._summed_base[i] for i, count in enumerate(first)]
         total = sum(amounts)
-        ahead = [float(amount - share * total) for amount, share in zip(amounts, self.shares, strict=True)]
+        rows = zip(amounts, self.shares, self.credit, strict=True)
+        ahead = [float(amount - share * total - credit) for amount, share, credit in rows]
         counts = [later - before for later, before in zip(end, begin, strict=True)]
         source_of = by_length(self.shares, self.lengths.of, first, sum(counts), ahead=ahead, counts=counts)
         if self.window > 1:

@@ -31,6 +31,7 @@ def queues_of(weights: list[int], kind: str, seed: int = 0, **inputs: int) -> Qu
     order = Plan(sizes, seed=seed).shuffle
     shares = tuple(Fraction(weight, sum(weights)) for weight in weights)
     base = tuple(draw.integers(0, 1000, len(weights)).tolist())
+    inputs = {"credit": (Fraction(0),) * len(shares)} | inputs
     return Queues(shares=shares, lengths=RecordLengths(stored=lengths, shuffle=order), base=base, **inputs)
 
 
@@ -89,7 +90,13 @@ def test_a_record_longer_than_many_stretches() -> None:
     order = Plan({"a": 2, "b": 50}, shuffle=False).shuffle
     stored = (np.asarray([10**7, 1]), np.ones(50, np.int64))
     lengths = RecordLengths(stored=stored, shuffle=order)
-    queues = Queues(shares=(Fraction(1, 2), Fraction(1, 2)), lengths=lengths, base=(0, 0), stretch_slots=1000)
+    queues = Queues(
+        shares=(Fraction(1, 2), Fraction(1, 2)),
+        lengths=lengths,
+        base=(0, 0),
+        credit=(Fraction(0),) * 2,
+        stretch_slots=1000,
+    )
     source, number = queues.take(0, 20_000)
     assert source.all()
     assert number.tolist() == list(range(20_000))
