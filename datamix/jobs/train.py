@@ -53,7 +53,8 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
 def begin(out: Console, job: Run) -> None:
     """Print what is trained on what."""
     settings, plan = job.settings, job.data.pipeline.plan
-    mix = ", ".join(f"{name} {percent(float(share))}" for name, share in zip(plan.names, plan.targets, strict=True))
+    targets = zip(plan.names, plan.targets_until(job.steps * job.config.batch_size), strict=True)
+    mix = ", ".join(f"{name} {percent(float(share))}" for name, share in targets)
     model = f"{settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says})"
     steps = f"{job.steps:,} steps of {job.config.batch_size}"
     devices = "" if job.mesh is None else f", by {job.mesh.size} devices"
@@ -72,7 +73,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         parts = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
         confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, parts.tolist(), strict=True)}
     size, counts = job.config.batch_size, _counts(job, step)
-    shares = built.plan.targets if job.learner.adapt is None else [count / (step * size) for count in counts]
+    asked = built.plan.targets_until(step * size)
+    shares = asked if job.learner.adapt is None else [count / (step * size) for count in counts]
     rows = [
         (
             name,
@@ -109,7 +111,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         figure=figure,
     )
     if job.learner.adapt is not None:
-        mixed = [float(share) for share in built.plan.targets] if job.learner.adapt.weighs_loss else None
+        mixed = [float(share) for share in asked] if job.learner.adapt.weighs_loss else None
         report |= {"adapt": adapt, "max_deviation": deviation(job.adapted, mixed)}
         for name, source in report["sources"].items() if mixed is None else ():
             source["target"] = report["adapt"]["mean"][name]

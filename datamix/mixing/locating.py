@@ -207,22 +207,30 @@ class Locator:
 
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:
-        """The share of each source in the mix as a whole; concatenation gives every source its own length."""
+        """The share of each source in the mix as a whole; concatenation gives every source its own length.
+
+        Of a mix without end, that which its schedule ends with.
+        """
+        return self.targets_until(self.length)
+
+    def targets_until(self, position: int | None) -> tuple[Fraction, ...]:
+        """The same of what lies before a position, which differs under a schedule; None for the mix as a whole."""
         period = self.stages[0].period
         if period.sets_shares and period.quota is not None:
             total = int(period.quota.sum())
             return tuple(Fraction(int(slots), total) for slots in period.quota)
         if not self.scheduled:
             return self.shares
-        if self.length is None:
-            return self.stages[-1].shares
-        slots = -(-self.length // self.slot_records)
+        position = self.length if position is None else position
+        if position is None or position <= self.begin:
+            return self.stages[-1 if position is None else 0].shares
+        slots = -(-position // self.slot_records)
         spans = [max(0, min(stage.length or slots, slots - stage.first)) for stage in self.stages]
-        return tuple(
-            sum((span * stage.shares[source] for span, stage in zip(spans, self.stages, strict=True)), Fraction(0))
-            / slots
-            for source in range(len(self.names))
+        columns = zip(*(stage.shares for stage in self.stages), strict=True)
+        sums = (
+            sum((span * share for span, share in zip(spans, column, strict=True)), Fraction(0)) for column in columns
         )
+        return tuple(amount / sum(spans) for amount in sums)
 
     def targets_at(self, position: int) -> tuple[Fraction, ...]:
         """The share of each source that is asked for at a position."""

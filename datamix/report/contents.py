@@ -56,7 +56,7 @@ def report_of(
     if plan.lengths is not None and records is not None:
         amounts = dict(zip(plan.names, plan.amounts(records), strict=True))
     tokens = None if records is None else plan.tokens([counts[name] or 0 for name in plan.names])
-    whole = sum(amount or 0 for amount in amounts.values())
+    whole, targets = sum(amount or 0 for amount in amounts.values()), plan.targets_until(records)
     sources = {
         name: {
             "source_id": i,
@@ -66,7 +66,7 @@ def report_of(
             "samples": counts[name],
             "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
             "tokens": None if tokens is None or source.num_tokens is None else tokens[i],
-            "target": float(plan.targets[i]),
+            "target": float(targets[i]),
             "epochs": None if (count := counts[name]) is None else count / max(plan.epoch_records[i], 1),
             "labels": list(labels[name]) if labels and name in labels else None,
             "unlabelled": _num_unlabelled(built, name, statistics or {}),

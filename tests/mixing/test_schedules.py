@@ -27,6 +27,18 @@ def test_pieces_change_the_weights_at_their_steps() -> None:
     assert [str(share) for share in plan.targets_at(30)] == ["0", "1", "0"]
 
 
+def test_the_share_that_is_asked_for_up_to_a_position() -> None:
+    plan = plan_of([{"until": 3, "ratio": "8:1:1"}, {"until": 5, "share": {"b": 1}}, {"weights": {"c": 0, "a": 3}}])
+    assert [str(share) for share in plan.targets] == ["3/4", "1/4", "0"]  # in the long run
+    assert [str(share) for share in plan.targets_until(30)] == ["4/5", "1/10", "1/10"]
+    assert [str(share) for share in plan.targets_until(40)] == ["3/5", "13/40", "3/40"]
+    assert plan.targets_until(0) == plan.targets_until(10)
+    ending = plan_of([{"until": 3, "ratio": "8:1:1"}, {"ratio": "1:1:0"}], samples=60)
+    assert ending.targets == ending.targets_until(60) == ending.targets_until(None)
+    constant = Plan(SIZES, ratio="8:1:1", stop="forever")
+    assert constant.targets_until(7) == constant.targets
+
+
 def test_a_schedule_of_whole_batches() -> None:
     plan = plan_of([{"until": 4, "ratio": "3:1:0"}, {"ratio": "0:0:1"}], granularity="batch")
     ids = plan.take(0, 60).source.reshape(6, 10)

@@ -49,6 +49,15 @@ def test_what_a_job_has_measured_stands_beside_it():
     assert report["max_deviation"] == pytest.approx(0.5, abs=0.26)
 
 
+def test_under_a_schedule_the_target_is_what_was_asked_for_so_far():
+    mix = built("mix.ratio=null", "stop=forever", "mix.schedule=[{until: 1, ratio: '1:0'}, {ratio: '1:1'}]")
+    report = report_of(
+        mix, mix.plan, mix.spec(), fingerprint="f", batches=2, counts={"digits": 12, "garments": 4}, records=16
+    )
+    assert [(row["target"], row["share"]) for row in report["sources"].values()] == [(0.75, 0.75), (0.25, 0.25)]
+    assert [row["target"] for row in report_of_whole_mix(mix, mix.spec())["sources"].values()] == [0.5, 0.5]
+
+
 def test_sources_of_a_group_are_summed_up(shared_data):
     mix = build(parse(compose(["source=vision+garments", "mix.weights.vision=3", "stop=forever", "stop.batches=2",
                                f"data.dir={shared_data / 'tensorflow_datasets'}"])))  # fmt: skip
