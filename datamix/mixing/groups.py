@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from datamix.errors import ConfigError, check_sources
@@ -49,6 +50,10 @@ class Group:
 
     def leaf_shares(self) -> tuple[Fraction, ...]:
         """The share of each source of the mix, in their order."""
+        return self._leaf_shares
+
+    @cached_property
+    def _leaf_shares(self) -> tuple[Fraction, ...]:
         return tuple(share for _, share in sorted(self.leaves()))
 
     def without(self, sources: Collection[int]) -> Group | None:

@@ -99,16 +99,17 @@ def test_any_kind_of_slots_keeps_to_the_sum_of_its_shares(settings: dict[str, An
     assert len(plan.stages) == 65
 
 
-def test_lengths_keep_to_the_sum_of_their_shares() -> None:
+@pytest.mark.parametrize("samples", [300, pytest.param(None, marks=pytest.mark.slow)])  # a table; queues without end
+def test_lengths_keep_to_the_sum_of_their_shares(samples: int | None) -> None:
     draw = np.random.default_rng(3)
     lengths = {name: draw.integers(1, 40, 900) for name in "abcd"}
     schedule = [{"until": 64, "ramp": "linear", "weights": {"a": 1.2}}]
-    for end in ({"stop": "forever"}, {"stop": "forever", "samples": 300}):  # queues without end, and a table
-        plan = Plan(dict.fromkeys("abcd", 900), schedule=schedule, batch_size=3, lengths=lengths, **end)
-        amounts = np.asarray([plan.amounts(position) for position in range(0, 193, 3)])
-        steps = np.diff(amounts.sum(axis=1))[:, None] * [[float(s) for s in plan.targets_at(3 * i)] for i in range(64)]
-        assert np.abs(np.cumsum(steps, axis=0) - amounts[1:]).max() <= 40
-        assert plan.max_deviation(192)[0] <= 40
+    settings = {"batch_size": 3, "stop": "forever", "samples": samples}
+    plan = Plan(dict.fromkeys("abcd", 900), schedule=schedule, lengths=lengths, **settings)
+    amounts = np.asarray([plan.amounts(position) for position in range(0, 193, 3)])
+    steps = np.diff(amounts.sum(axis=1))[:, None] * [[float(s) for s in plan.targets_at(3 * i)] for i in range(64)]
+    assert np.abs(np.cumsum(steps, axis=0) - amounts[1:]).max() <= 40
+    assert plan.max_deviation(192)[0] <= 40
 
 
 @settings(derandomize=True, deadline=None, max_examples=25)

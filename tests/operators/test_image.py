@@ -183,7 +183,9 @@ def test_resize_is_that_of_jax_rounded(height: int, width: int, channels: int, m
 
 
 @pytest.mark.parametrize("method", ["nearest", "linear", "bicubic", "cubic-pytorch", "lanczos3", "lanczos5", "area"])
-@pytest.mark.parametrize(("num_inputs", "num_outputs"), [(41, 24), (6, 9), (1, 3), (300, 7)])
+@pytest.mark.parametrize(
+    ("num_inputs", "num_outputs"), [(41, 24), (6, 9), (1, 3), pytest.param(300, 7, marks=pytest.mark.slow)]
+)
 def test_resize_weighs_as_jax_does_with_twice_the_digits(num_inputs: int, num_outputs: int, method: str) -> None:
     try:
         jax.image.ResizeMethod.from_string(method)

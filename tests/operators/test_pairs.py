@@ -107,6 +107,7 @@ def test_a_batch_is_the_same_whole_in_shards_and_by_index(more: tuple[str, ...])
                 np.testing.assert_array_equal(other[leaf], batch[leaf], err_msg=leaf)
 
 
+@pytest.mark.slow
 def test_devices_that_compute_rows_of_their_own_read_their_partners() -> None:
     compiled, start = load("stop=forever").compiled, load("stop=forever").start(3)
     whole, _ = jax.jit(lambda compiled, cursor: compiled.next(cursor))(compiled, start)

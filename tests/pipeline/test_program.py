@@ -179,7 +179,7 @@ def test_batches_are_located_as_the_plan_says(shuffle_rows: bool) -> None:
     ],
     ids=["plain", "shuffled rows", "pairs", "drawn", "fed"],
 )
-@pytest.mark.parametrize("num_steps", [1, pytest.param(7, marks=pytest.mark.slow), 12])
+@pytest.mark.parametrize("num_steps", [12, *(pytest.param(few, marks=pytest.mark.slow) for few in (1, 7))])
 def test_a_scan_is_a_loop_over_next(settings: dict[str, Any], num_steps: int, assert_same: Callable[..., None]) -> None:
     images = {name: {"image": np.full((size, 2, 2, 1), size, np.float32), **FEW[name]} for name, size in SIZES.items()}
     pipeline = datamix.mix(images, **{"batch_size": 4, "stop": "forever", "labels": "keep", **settings})
