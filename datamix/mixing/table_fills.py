@@ -141,9 +141,11 @@ def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) ->
         credit = [rounded(part) for part in credit_within(shares, near)]
     most = max(map(abs, credit))
     if len(weights) == 2 and most <= least:  # each slot of a source has one position, or two where both may swap
+        number = np.arange(weights[0] if length == total else length * weights[0] // total + 2)
+        more = [1 - least - part for part in credit]
+        taken = np.maximum(_slots_until(number, np.zeros(len(number), np.int64), more, weights, up=True) - 1, 0)
         source_of = np.ones(length, np.int32)
-        first = _earliest(weights[0], total, length, least, credit[0])
-        source_of[first[first < length]] = 0
+        source_of[taken[taken < length]] = 0
         return source_of
     if not most:
         return _by_deadline(weights, length, least, credit)
@@ -165,33 +167,36 @@ def _by_deadline(weights: Sequence[int], length: int, width: Fraction, credit: S
 
     Where the length is the sum of the weights, not less, each source fills as many slots as it weighs.
     """
-    total = sum(weights)
-    releases, tickets = [], []
-    for source, (weight, behind) in enumerate(zip(weights, credit, strict=True)):
-        releases.append(_earliest(weight, total, length, width, behind))
-        # The deadline is the last slot that is within the width without it. The source, to break ties, is in the same
-        # integer.
-        latest = _slots_until(np.arange(len(releases[-1])), width - behind, weight, total, up=False)
-        tickets.append(latest * len(weights) + source)
-    chosen = earliest_deadlines(np.concatenate(releases), np.concatenate(tickets), length)
-    source_of: np.ndarray = (chosen % len(weights)).astype(np.int32)
+    total, num_sources = sum(weights), len(weights)
+    if length == total:
+        counts = list(weights)
+    else:
+        wider = (max(math.ceil(width + behind) - 1, 0) for behind in credit)
+        counts = [length * weight // total + 2 + more for weight, more in zip(weights, wider, strict=True)]
+    source = np.repeat(np.arange(num_sources), counts)
+    number = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # The first slot in which a source's next slot is within the width, and the last that is so without it.
+    releases = _slots_until(number, source, [1 - width - behind for behind in credit], weights, up=True) - 1
+    deadlines = _slots_until(number, source, [width - behind for behind in credit], weights, up=False)
+    # The source, to break ties, is in the same integer.
+    chosen = earliest_deadlines(releases, deadlines * num_sources + source, length)
+    source_of: np.ndarray = (chosen % num_sources).astype(np.int32)
     return source_of
 
 
-def _earliest(weight: int, total: int, length: int, width: Fraction, behind: Fraction) -> np.ndarray:
-    """The first slot in which each slot of a source is within `width` of its share, int64 [count]."""
-    count = weight
-    if length < total:
-        count = length * weight // total + 2 + max(math.ceil(width + behind) - 1, 0)
-    slots: np.ndarray = np.maximum(_slots_until(np.arange(count), 1 - width - behind, weight, total, up=True) - 1, 0)
-    return slots
+def _slots_until(
+    number: np.ndarray, source: np.ndarray, more: Shares, weights: Sequence[int], *, up: bool
+) -> np.ndarray:
+    """The slots of which a source has a share of number + more, rounded up or down, int64 [count].
 
-
-def _slots_until(number: np.ndarray, more: Fraction, weight: int, total: int, *, up: bool) -> np.ndarray:
-    """The slots of which a source of this weight has a share of number + more, rounded up or down, int64 [count]."""
-    amount = number * more.denominator + more.numerator
-    divisor = weight * more.denominator
-    return _ceil_ratio(amount, total, divisor) if up else -_ceil_ratio(-amount, total, divisor)
+    Args:
+      number: Whole numbers, int64 [count], and the source of each.
+      more: What is added to those of a source, shape [num_sources].
+    """
+    total, units = sum(weights), [part.denominator for part in more]
+    divisors = [weight * unit for weight, unit in zip(weights, units, strict=True)]
+    amounts = number * np.asarray(units)[source] + np.asarray([part.numerator for part in more])[source]
+    return _ceil_ratio(amounts, total, divisors, source) if up else -_ceil_ratio(-amounts, total, divisors, source)
 
 
 def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) -> np.ndarray:
@@ -263,17 +268,18 @@ def by_credit(shares: Shares, begin: Shares, count: int, *, active_only: bool = 
     return ids[chosen]
 
 
-def _ceil_ratio(numbers: np.ndarray, total: int, divisor: int) -> np.ndarray:
-    """ceil(numbers * total / divisor), exactly up to what is past any table, int64 [count]."""
-    if int(np.abs(numbers).max()) * total < 2**62:
-        return -((-numbers * total) // divisor)
+def _ceil_ratio(numbers: np.ndarray, total: int, divisors: Sequence[int], source: np.ndarray) -> np.ndarray:
+    """ceil(numbers * total / divisor of the source), exactly up to what is past any table, int64 [count]."""
+    if int(np.abs(numbers).max()) * total < 2**62 and max(divisors) < 2**62:
+        exact: np.ndarray = -((-numbers * total) // np.asarray(divisors)[source])
+        return exact
     # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
-    ratio = float(min(Fraction(total, divisor), Fraction(_PAST_ANY_TABLE)))
-    quotient = np.clip(numbers * ratio, -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE))
-    result = np.ceil(quotient).astype(np.int64)
+    ratios = [float(min(Fraction(total, divisor), Fraction(_PAST_ANY_TABLE))) for divisor in divisors]
+    quotient = np.clip(numbers * np.asarray(ratios)[source], -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE))
+    result: np.ndarray = np.ceil(quotient).astype(np.int64)
     for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
         if abs(quotient[i]) < _PAST_ANY_TABLE:  # what was clipped may have more than 64 bits
-            result[i] = -((-int(numbers[i]) * total) // divisor)
+            result[i] = -((-int(numbers[i]) * total) // divisors[source[i]])
     return result
 
 
