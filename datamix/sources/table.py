@@ -137,8 +137,9 @@ def _read(file: Path) -> Any:
                 table = opened.read()
         else:
             with pa.input_stream(str(file), compression="detect") as stream:
-                data = stream.read()
-            head = data.partition(b"\n")[0]
+                # Arrow's own memory: a thread of its own may drop it as the process ends, and Python's needs Python.
+                data = stream.read_buffer()
+            head = bytes(memoryview(data)[: _end_of_line(data)])
             try:
                 head.decode()  # names of columns; values in another encoding are bytes
             except UnicodeDecodeError as error:
@@ -147,7 +148,7 @@ def _read(file: Path) -> Any:
             table = csv.read_csv(
                 pa.BufferReader(data),
                 # As one block: Arrow finds the types of columns in the first one.
-                read_options=csv.ReadOptions(block_size=min(max(len(data), 1), 2**31 - 1)),
+                read_options=csv.ReadOptions(block_size=min(max(data.size, 1), 2**31 - 1)),
                 parse_options=csv.ParseOptions(delimiter=max(",;\t", key=marks.count)),
                 convert_options=csv.ConvertOptions(strings_can_be_null=True),
             )
@@ -159,6 +160,17 @@ def _read(file: Path) -> Any:
     if file.suffix.lower() != ".parquet" and all(re.match(_NUMBER, name) for name in names):
         raise DataError(f"{file}: its first line is to name the columns, and holds numbers: {', '.join(names[:4])}.")
     return table
+
+
+def _end_of_line(data: Any) -> int:
+    """Where the first line of a buffer ends."""
+    step, view = 2**16, memoryview(data)
+    ends = (
+        begin + end
+        for begin in range(0, len(view), step)
+        if (end := bytes(view[begin : begin + step]).find(b"\n")) >= 0
+    )
+    return next(ends, len(view))
 
 
 def _pieces(tables: Mapping[Path, Any], name: str) -> list[Any]:
