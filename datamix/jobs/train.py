@@ -172,9 +172,13 @@ def _notes(job: Run) -> list[str]:
         + ("." if plan.has_share(plan.names.index(name)) else "; to drop it, leave it out of source=.")
         for name in _untrained(job)
     ]
+    step, adapt = job.steps, job.learner.adapt
+    gone_through = plan.unforeseen(step * job.config.batch_size, _counts(job, step) if adapt else ())
     repeated = [
-        f"source {name!r} is gone through {epochs:.1f} times; mix.max_epochs.{name} says how often it may be."
-        for name, epochs in plan.unforeseen(job.steps * job.config.batch_size).items()
+        f"source {name!r} is gone through {epochs:.1f} times; "
+        f"{'adapt.max_epochs' if adapt else f'mix.max_epochs.{name}'} says how often it may be."
+        for name, epochs in gone_through.items()
+        if adapt is None or adapt.max_epochs is None
     ]
     unseen = job.data.built.plan.unseen() if untrained else []
     return [*(note for note in job.data.notes if note not in unseen), *untrained, *repeated]

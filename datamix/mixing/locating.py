@@ -97,8 +97,8 @@ class Locator:
         self.replacement_key = key_for(self.seed, "mix", "replacement")
 
     def has_share(self, source: int) -> bool:
-        """Whether a source has a share in any stage."""
-        return any(stage.shares[source] for stage in self.stages)
+        """Whether a source has a share in any part of the mix, even in one that comes after its end."""
+        return any(group.leaf_shares()[source] for _, group in self.phases)
 
     def take(self, start: int, count: int) -> Selection:
         """The records at the positions [start, start + count).
@@ -195,12 +195,15 @@ class Locator:
         source = int(last.period.take(last.length, 1)[0][0])
         return beyond_cap(self.names[source], (last.first + last.length) * self.slot_records)
 
-    def unforeseen(self, position: int) -> dict[str, float]:
+    def unforeseen(self, position: int, counts: Sequence[int] = ()) -> dict[str, float]:
         """How often sources have been gone through before a position, by name, where nobody has foreseen it.
 
         A mix without end foresees one epoch of each source, or as many as `epochs`, and any up to `max_epochs`.
+
+        Args:
+          counts: The records that each source has given by then, where its weights have changed on the way.
         """
-        counts = self.counts(position) if self._foreseen else []
+        counts = counts or (self.counts(position) if self._foreseen else [])
         return {
             self.names[i]: counts[i] / self.epoch_records[i] for i, most in self._foreseen.items() if counts[i] > most
         }

@@ -280,12 +280,14 @@ def unseen(plan: Locator) -> list[str]:
         if not plan.has_share(source):
             sentences.append(f"{name} has no share and gives no record.")
         elif counts is not None and counts[source] < size and not plan.sampling[source]:
-            sentences.append(_never_seen(name, size, counts[source]))
+            sentences.append(_never_seen(plan, source, counts[source]))
     return sentences
 
 
-def _never_seen(name: str, size: int, seen: int) -> str:
-    return f"{size - seen:,} of {name}'s {size:,} records are never seen: the schedule ends without it."
+def _never_seen(plan: Locator, source: int, seen: int) -> str:
+    name, size = plan.names[source], plan.sizes[source]
+    why = "the schedule ends without it" if plan.scheduled else "they fill no batch; mix.granularity=record gives them"
+    return f"{size - seen:,} of {name}'s {size:,} records are never seen: {why}."
 
 
 def left_behind(plan: Locator) -> str:
@@ -368,7 +370,7 @@ def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
             continue  # some records may never be seen
         seen = last.base[source] * plan.slot_records
         if plan.length is None and not last.shares[source] and 0 < seen < row.records:
-            warnings.append(_never_seen(name, row.records, seen))
+            warnings.append(_never_seen(plan, source, seen))
         is_cut_short = row.epochs is not None and row.epochs < 0.5 and not plan.sees_all
         if row.samples and is_cut_short and plan.length is not None:
             rest = f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,9 @@ def _ramp(ramp: str, where: str, steps: tuple[int, int], before: Group, target: 
         text = "it reaches no share of 0; leave the source out, or choose linear"
         raise ConfigError(text, key=f"{where}.ramp", value=ramp)
     passed = _passed(ramp, end - begin, np.asarray(middles))
+    left: dict[int, np.ndarray] = {}
     return [
-        (until, before.between(target, partial(_blend, ramp, part)))
+        (until, before.between(target, _Blend(ramp, part, left)))
         for until, part in zip(ends, passed.tolist(), strict=True)
     ]
 
@@ -119,15 +120,41 @@ def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
     return -logarithm
 
 
-def _blend(ramp: str, passed: float, before: Sequence[Fraction], target: Sequence[Fraction]) -> list[Fraction]:
-    """The shares on the way between two, in whole parts of a number that makes a short cycle."""
-    values = [
-        float(old) ** (1 - passed) * float(new) ** passed
-        if ramp == "exponential" and old
-        else old + (new - old) * passed
-        for old, new in zip(before, target, strict=True)
-    ]
-    least = min((value for value in values if value > 0), default=1)
-    parts = next((n for n in _PARTS if least * n >= 50), _PARTS[-1])
-    # No source is rounded away on the way.
-    return [Fraction(max(round(value * parts), int(value > 0)), parts) for value in values]
+@dataclass
+class _Blend:
+    """The shares at one place on the way between two groups, level by level.
+
+    They come in whole parts of a number that makes a short cycle. What rounding leaves over goes to the next place of
+    the ramp, so that nothing is rounded over the whole of it.
+
+    Attributes:
+      passed: The part of the way, in [0, 1].
+      left: What rounding has left over so far, by level.
+      level: How many levels have been blended.
+    """
+
+    ramp: str
+    passed: float
+    left: dict[int, np.ndarray]
+    level: int = 0
+
+    def __call__(self, before: Sequence[Fraction], target: Sequence[Fraction]) -> list[Fraction]:
+        self.level += 1
+        pairs = zip(before, target, strict=True)
+        values = np.asarray([_between(self.ramp, self.passed, float(old), float(new)) for old, new in pairs])
+        if not values.any():
+            return [Fraction(0)] * len(values)
+        values /= values.sum()
+        least = values[values > 0].min()
+        parts = next((n for n in _PARTS if least * n >= 50), _PARTS[-1])
+        wanted = np.where(values > 0, (values + self.left.get(self.level, 0)) * parts, 0)
+        shares = np.maximum(np.floor(wanted), 0).astype(np.int64)
+        over = np.where(values > 0, wanted - shares, -np.inf)
+        shares[np.argsort(-over, kind="stable")[: max(parts - int(shares.sum()), 0)]] += 1
+        self.left[self.level] = wanted / parts - shares / shares.sum()
+        return [Fraction(int(share), int(shares.sum())) for share in shares]
+
+
+def _between(ramp: str, passed: float, old: float, new: float) -> float:
+    """A share on the way from one to another."""
+    return float(old ** (1 - passed) * new**passed) if ramp == "exponential" and old else old + (new - old) * passed

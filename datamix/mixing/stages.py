@@ -152,16 +152,16 @@ class _Cutter:
         if capped and period.sets_shares and not self._stop_drops:
             text = "this order gives every source whole; leave it out, and set stop.epochs to say how often"
             raise ConfigError(text, key="mix.max_epochs")
-        length, ends = room, False
-        if in_room := _within(room, period, wanted, waits_for):
-            length, ends = _slots_until(waits_for, now, period, in_room) - self._beyond, True
-        if in_room := _within(length, period, capped, "any"):
-            reached = _slots_until("any", now, period, in_room) - past_cap
-            if length is None or reached < length:
-                length, ends = reached, past_cap
-                if ends and self._has_end:
-                    name = demand.names[int(period.take(reached, 1)[0][0])]
-                    raise beyond_cap(name, (first + reached) * demand.slot_records)
+        length, ends, beyond = room, False, None
+        if in_room := _within(room, period, capped, "any"):
+            length = _slots_until("any", now, period, in_room) - past_cap
+            ends, beyond = past_cap, length if past_cap and self._has_end else None
+        # Not past a cap: a table need not be filled so far.
+        if in_room := _within(length, period, wanted, waits_for):
+            length, ends, beyond = _slots_until(waits_for, now, period, in_room) - self._beyond, True, None
+        if beyond is not None:
+            name = demand.names[int(period.take(beyond, 1)[0][0])]
+            raise beyond_cap(name, (first + beyond) * demand.slot_records)
         self.done = ends or not length  # without end, or the first slot of the stage finds nothing left
         if length == 0:
             return

@@ -190,6 +190,17 @@ def test_a_stop_that_promises_every_record_says_which_are_never_seen():
     assert Plan(sizes, ratio="0:1").unseen() == ["a has no share and gives no record."]
 
 
+def test_why_records_are_never_seen():
+    few = Plan({"a": 10, "b": 9}, batch_size=3, granularity="batch", stop="exhaust_once")
+    text = "1 of a's 10 records are never seen: they fill no batch; mix.granularity=record gives them."
+    assert few.report().warnings == (text,)
+    assert Plan({"a": 10, "b": 9}, batch_size=3, stop="exhaust_once").report().warnings == ()
+    schedule = [{"until": 10, "weights": {"a": 1, "b": 0}}, {"weights": {"a": 0, "b": 1}}]
+    assert Plan({"a": 5, "b": 100}, schedule=schedule).report().warnings == (
+        "b gives no record: the mix ends before its first record.",
+    )
+
+
 def test_where_a_source_has_been_gone_through_often_enough_is_told():
     plan = Plan({"a": 8, "b": 100}, stop="forever", batch_size=4, max_epochs={"a": 2})
     assert plan.report().warnings[0] == "a leaves the mix in batch 7, as mix.max_epochs says."

@@ -281,6 +281,16 @@ def test_exhaust_once_beside_megatron(sizes: tuple[int, ...], theirs: list[int],
     assert related(ours, theirs) == REORDERED
 
 
+@pytest.mark.parametrize("more", [{}, {"stratify": True}, {"granularity": "batch"}])
+def test_a_source_may_reach_its_cap_before_another_has_had_a_record(more: dict[str, Any]) -> None:
+    settings = {"stop": "all_exhausted", "max_epochs": {"a": 1}, "batch_size": 5, **more}
+    plan = Plan({"a": 5, "b": 100}, {"a": 99}, **settings)
+    assert plan.counts(plan.length) == [5, 100]
+    assert plan.take(0, 5).source.tolist() == [0] * 5
+    with pytest.raises(ConfigError, match=r"^mix\.max_epochs\.a: the mix goes through a once more from record 5 on\."):
+        Plan({"a": 5, "b": 100}, {"a": 99}, at_max_epochs="error", **settings)
+
+
 def test_sources_that_drop_out_leave_the_others_at_the_sum_of_their_shares() -> None:
     """Each of up to 40 stages goes on where the one before left off; anew, they would be 10 records off."""
     draw = np.random.default_rng(0)
