@@ -192,12 +192,25 @@ def config_loader(
         directory = expanded(config_dir).absolute()
         if not directory.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
+        _refuse_shipped_names(directory)
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
     # Before all: what asks a file system for a file of so long a name fails.
     search_path.prepend(provider="datamix", path=f"{_PLUS}+{'+'.join(datasets)}")
     if datasets:
         search_path.prepend(provider="datamix", path=_PLUS + "+".join(datasets), anchor=before_schema)
     return Loader(search_path)
+
+
+def _refuse_shipped_names(directory: Path) -> None:
+    """Refuse options of the user's own that Hydra would pass over, as shipped ones of their names come first."""
+    for shipped in conf_dir().glob("*/**/*.yaml"):
+        name = shipped.relative_to(conf_dir())
+        own = directory / name
+        if own.is_file() and own.read_bytes() != shipped.read_bytes():
+            text = (
+                f"{own} has the name of the {name.parts[0]} {name.stem!r} that is shipped, which would take its place"
+            )
+            raise ConfigError(f"{text}. Rename it, as {own.with_name(f'my_own_{name.stem}.yaml')}.")
 
 
 def _refuse_module(key: str, place: object) -> None:

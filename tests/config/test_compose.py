@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -21,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 import datamix
-from datamix.config.compose import choices, compose, config_loader, prepared
+from datamix.config.compose import choices, compose, conf_dir, config_loader, prepared
 from datamix.errors import ConfigError
 
 
@@ -111,6 +112,20 @@ def test_a_source_in_memory_is_an_option_of_its_own_composition_alone() -> None:
 def test_a_config_dir_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"--config-dir nowhere: there is no such directory\."):
         compose([], config_dir="nowhere")
+
+
+def test_an_option_with_the_name_of_a_shipped_one(tmp_path: Path) -> None:
+    own = tmp_path / "dataset" / "docs.yaml"
+    own.parent.mkdir()
+    own.write_text((conf_dir() / "dataset" / "docs.yaml").read_text())
+    assert compose(["source=docs"], config_dir=tmp_path) == compose(["source=docs"])  # a copy is as good
+    own.write_text("_target_: text\npath: own.txt\nlength: 16\n")
+    with pytest.raises(ConfigError, match="has the name of the dataset 'docs' that is shipped") as caught:
+        compose(["source=docs"], config_dir=tmp_path)
+    match = re.search(r"Call it (.*)\.$", str(caught.value))
+    assert match
+    own.rename(match[1])
+    assert compose([f"source={Path(match[1]).stem}"], config_dir=tmp_path).source.my_own_docs.path == "own.txt"
 
 
 def test_choices_are_those_of_the_files(tmp_path: Path) -> None:

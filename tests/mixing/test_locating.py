@@ -213,4 +213,5 @@ def test_epochs_that_nobody_has_foreseen():
         {"a": 5, "b": 2.5},
     ]
     assert Plan({"a": 3, "b": 60}, stop="all_exhausted").unforeseen(120) == {}
+    assert Plan({"a": 3, "b": 60}, stop="forever").unforeseen(9, [6, 3]) == {"a": 2.0}  # under other weights
     assert Plan({"a": 3}, stop="forever", order="random", replacement=True).unforeseen(120) == {}
