@@ -157,6 +157,15 @@ def not_installed(what: str, library: str, extra: str) -> InstallationError:
     return InstallationError(f"{what} needs {library}: {install_hint(extra)}.")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in the plural but for one.
+
+    >>> counted(1, "sample"), counted(2000, "batch")
+    ('1 sample', '2,000 batches')
+    """
+    return f"{number:,} {noun}" + ("es" if noun.endswith("ch") else "s") * (number != 1)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the full stop; its class where the message is empty.
 
