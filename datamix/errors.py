@@ -157,6 +157,15 @@ def not_installed(what: str, library: str, extra: str) -> InstallationError:
     return InstallationError(f"{what} needs {library}: {install_hint(extra)}.")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in the plural but for one.
+
+    >>> counted(1, "sample"), counted(2000, "batch")
+    ('1 sample', '2,000 batches')
+    """
+    return f"{number:,} {noun}" + ("es" if noun.endswith("ch") else "s") * (number != 1)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the full stop; its class where the message is empty.
 
@@ -206,6 +215,19 @@ def expanded(path: str | Path) -> Path:
         raise ConfigError(f"{path}: there is no such home; write the whole path.") from None
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that are most like a name that is not known; none where none is like it.
+
+    >>> nearest("crop", ["center_crop", "random_crop", "rotate"])
+    ['center_crop', 'random_crop']
+    """
+    names = sorted(known)
+    same = [each for each in names if each == WORDS_OF_OTHERS.get(name) or each.lower() == name.lower()]
+    # The nearest by its letters, or those of which it is a word: crop of center_crop and random_crop.
+    words = [each for each in names if name in each.split("_")][:3]
+    return same or difflib.get_close_matches(name, names, n=1, cutoff=0.6 if not words else 0.8) or words
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Say which known name is nearest, and which there are.
 
@@ -217,10 +239,7 @@ def hint(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return "There are none."
-    same = [each for each in names if each == WORDS_OF_OTHERS.get(name) or each.lower() == name.lower()]
-    # The nearest by its letters, or those of which it is a word: crop of center_crop and random_crop.
-    words = [each for each in names if name in each.split("_")][:3]
-    near = same or difflib.get_close_matches(name, names, n=1, cutoff=0.6 if not words else 0.8) or words
+    near = nearest(name, names)
     listed = ", ".join(names[:_MOST_NAMES]) + (f", … ({len(names):,} in all)" if len(names) > _MOST_NAMES else "")
     return (f"Did you mean {' or '.join(map(repr, near))}? " if near else "") + f"Known: {listed}."
 

@@ -289,10 +289,22 @@ def _identity(source: OpenSource) -> dict[str, object]:
 
 def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
     known = [source for source in sources if source.tokenizer_digest]
-    for first, source in itertools.pairwise(known):
-        if source.tokenizer_digest != first.tokenizer_digest:
-            text = f"it is another tokenizer than that of {first.name}, and a mix has one"
-            raise ConfigError(text, key=source.setting("tokenizer"), hint=f"Give {first.setting('tokenizer')} as well.")
+    for first, second in itertools.pairwise(known):
+        if first.tokenizer_digest == second.tokenizer_digest:
+            continue
+        # Tokens in a file are made already, and a tokenizer that was chosen is meant, more than the default.
+        source, other = sorted((second, first), key=lambda each: (each.target == "tokens", _tokenizer(each) != "bytes"))
+        text = f"it is another tokenizer than that of {other.name}, and a mix has one"
+        mend = f"Set {source.choice('tokenizer', _tokenizer(other))}."
+        if source.target == "tokens":
+            mend = "Mix token files that one tokenizer made."
+        elif not source.key or not other.key:
+            mend = "Open both sources with one."
+        raise ConfigError(text, key=source.setting("tokenizer"), hint=mend)
+
+
+def _tokenizer(source: OpenSource) -> str:
+    return str(source.settings.get("tokenizer") or "bytes")
 
 
 def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarray:

@@ -235,6 +235,22 @@ class OpenSource:
         listed = [*operators, *present] if first else [*present, *operators]
         return f'set "{self.choice("operators", f"[{written(listed)}]")}"'
 
+    def fitting(self, leaf: str, other: object, /) -> str:
+        """The text that tells a user how settings make a leaf as long as another source's; empty where none do."""
+        if not isinstance(other, OpenSource) or not self.key:
+            return ""
+        shape, wanted = (each.spec[leaf].shape if leaf in each.spec else () for each in (self, other))
+        if len(wanted) != 1 or shape == wanted:  # operators make the difference
+            return ""
+        if leaf in ("positions", "segment_ids", "tokens") and "length" in self.settings:
+            return f"set {self.choice('length', str(wanted[0]))}"
+        columns, others = (getattr(each.whole, "feature_names", ()) for each in (self, other))
+        if leaf != "features" or not (shared := [name for name in others if name in columns]):
+            return ""
+        changed = [each for each, names in ((other, others), (self, columns)) if shared != [*names]]
+        choices = [f'"{each.choice("features", f"[{written(shared)}]")}"' for each in changed]
+        return f"set {' and '.join(choices)}"
+
     def shape_notes(self) -> list[str]:
         """The notes on changes in the shapes of leaves, a sentence each."""
         notes = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from datamix.builder.built import Built
 from datamix.builder.open_source import OpenSource, of_python
 from datamix.builder.opening import Locations, open_source
 from datamix.config.schema import SourceConfig
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, DatamixError
 from datamix.mixing.plan_spec import PlanSpec
 from datamix.operators.base import traits
 from datamix.pipeline.graph import Operation
@@ -30,7 +32,9 @@ def held_out(source: SourceConfig, locations: Locations, split: str = "test") ->
     except ConfigError as error:
         if split != "test" or source.test_split is not None or error.key != "split":  # it has other splits
             raise
-        text = f"source {source.name!r} has no split {split!r} to be tested on; hold some of its records out"
+        other = _for_validation(source, locations)
+        choice = f"set source.{source.name}.test_split={other}, or " if other else ""
+        text = f"source {source.name!r} has no split {split!r} to be tested on; {choice}hold some of its records out"
         raise ConfigError(f"{text}: {holding_out(source.name)}.") from error
     if not opened.num_records:
         if split == "test" and source.test_split is not None:
@@ -38,6 +42,16 @@ def held_out(source: SourceConfig, locations: Locations, split: str = "test") ->
             raise DataError("it holds no records", key=key, value=source.test_split, hint="Choose others.")
         raise DataError(f"source {source.name!r}: there are no records in its split {split!r} to be tested on.")
     return opened
+
+
+def _for_validation(source: SourceConfig, locations: Locations) -> str | None:
+    """The split of a dataset that is for validation, and not trained on; None where there is none."""
+    for split in ("validation", "val", "valid", "dev"):
+        if not re.search(rf"\b(all|{split})\b", source.settings.get("split", "")):
+            with suppress(DatamixError):
+                if open_source(of_split(source, split), locations).num_records:
+                    return split
+    return None
 
 
 def holding_out(name: str) -> str:

@@ -93,6 +93,8 @@ def _meant(text: str) -> str:
     key, equals, value = text.partition("=")
     if key.startswith("/"):
         return text.lstrip("/")
+    if equals and re.fullmatch(r"\w+\.[\w.]*/[\w./]+", key):  # a path of sources
+        return f"{key.replace('/', '.')}={value}"
     if text == "=" or key.endswith(" ") or value.startswith(" "):
         return f"{key.strip() or 'key'}={value.strip() or 'value'}, without blanks"
     if value.count("[") > value.count("]"):

@@ -169,22 +169,41 @@ def _require_sources(node: object, prefix: str, key: str, known: Collection[str]
             continue
         if path not in known:
             beside = {other[len(prefix) :].partition(".")[0] for other in known if other.startswith(prefix)}
-            raise unknown_key(f"{key}.{name}", beside, kind="source")
+            error = unknown_key(f"{key}.{name}", beside, kind="source")
+            raise _within(error, key, name, known if not prefix else ()) or error
         _require_sources(value, f"{path}.", f"{key}.{name}", known)
 
 
 def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
     """The sources of a group, those of a mix within the mix by their path; its weights go into `group_weights`."""
     names = [name for name, value in nodes.values.items() if isinstance(value, Mapping) and TARGET in value]
+    paths = [*_paths(nodes.values)]
     for name in list(nodes.values):
         node = nodes.group(name)
         if name not in names:
-            raise _unknown_source(node, names)
+            error = _unknown_source(node, names)
+            raise _within(error, nodes.where, name, paths) or error
         if node.values[TARGET] == MIX:
             group_weights.update(_weights_of(node, prefix + name))
             yield from _sources(node, f"{prefix}{name}.", group_weights)
         else:
             yield _source(prefix + name, node)
+
+
+def _paths(sources: Mapping[str, Any]) -> Iterator[str]:
+    """The path of each source in a group, and of those in mixes within it."""
+    for name, value in sources.items():
+        if isinstance(value, Mapping) and TARGET in value:
+            yield name
+            yield from (f"{name}.{path}" for path in _paths(value))
+
+
+def _within(error: ConfigError, parent: str, name: str, paths: Collection[str]) -> ConfigError | None:
+    """The same error for a source that is a member of a mix within the mix, by whose path it is set; else None."""
+    rest = f"{error.key}"[len(f"{parent}.{name}") :]
+    meant = [f"{parent}.{path}{rest}" for path in sorted(paths) if path.endswith(f".{name}")]
+    text = f"there is no source {name!r} in {parent}"
+    return ConfigError(text, key=error.key, hint=f"Did you mean {' or '.join(meant)}?") if meant else None
 
 
 def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:

@@ -8,6 +8,7 @@ from typing import Any
 from datamix.builder.built import Built, build
 from datamix.builder.texts import packed
 from datamix.config.schema import Config
+from datamix.errors import counted
 from datamix.pipeline.batching import Batching, single_source_rows
 from datamix.report import tokens
 from datamix.report.console import console_of, percent, print_notes, table
@@ -55,7 +56,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     if report["groups"]:
         inner = [(path, percent(row["target"]), percent(row["share"])) for path, row in report["groups"].items()]
         out.print(table("Mixes within it", ["mix", "target share", "share"], inner))
-    length = "without end, in batches" if records is None else f"{records:,} records in {batches:,} batches"
+    whole = None if records is None else f"{counted(records, 'record')} in {counted(batches, 'batch')}"
+    length = whole or "without end, in batches"
     out.print(f"{config.mix.order}, {config.mix.stop}: {length} of {config.batch_size}")
     if rest := (planned.length or 0) - (records or 0):
         out.print(f"The last {rest} records fill no batch and are dropped; batch.remainder=keep keeps them.")

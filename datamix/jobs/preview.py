@@ -12,7 +12,7 @@ import numpy as np
 
 from datamix.builder.built import Built, build
 from datamix.config.schema import Config
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, counted
 from datamix.pipeline.pipeline import Pipeline
 from datamix.report import tokens
 from datamix.report.console import console_of, percent, print_notes, table
@@ -85,7 +85,11 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     off = f"{report['max_deviation']:.2f} {unit}"
     out.print(f"\nIn {total} records: {mixed}; at no point more than {off} from the exact shares.")
     whole, length = built.num_batches(), pipeline.plan.length
-    ends = " never ends." if whole is None else f": {length:,} records, {whole:,} batches."
+    ends = (
+        " never ends."
+        if whole is None or length is None
+        else f": {counted(length, 'record')}, {counted(whole, 'batch')}."
+    )
     out.print(f"The whole mix{ends}")
     if never := pipeline.plan.never_shown():
         out.print(never)

@@ -134,6 +134,7 @@ class Settings(Protocol):
 
     def adding(self, operators: Sequence[object], *, first: bool = False) -> str: ...
     def choice(self, name: str, value: str) -> str: ...
+    def fitting(self, leaf: str, other: object, /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ class _Key:
 
     def choice(self, name: str, value: str) -> str:
         return f"{self.key}.{name}={value}"
+
+    def fitting(self, *_: object) -> str:
+        return ""
 
 
 def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | None = None) -> dict[str, LeafSpec]:
@@ -189,6 +193,8 @@ def _remedy(
     """The advice which operators, in which source, would make two leaves agree."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
+    if len(mine.shape) == len(theirs.shape) == 1 and (fitting := settings[name].fitting(leaf, settings[first])):
+        return f"to mend it, {fitting}."
     images = len(mine.shape) == len(theirs.shape) == 3
     if leaf == "label" and mine.shape == theirs.shape == () and mine.dtype == "float32" and "int" in theirs.dtype:
         return f"if these are numbers to predict as well, set {settings[name].choice('label', 'number')}."

@@ -473,11 +473,11 @@ def whole(values: Any) -> Any:
     """The array of a column, which may lie in several pieces, and be stored as a dictionary."""
     import pyarrow as pa
 
-    pieces = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
-    if pa.types.is_dictionary(values.type):
+    pieces, kind = values.chunks if isinstance(values, pa.ChunkedArray) else [values], values.type
+    if pa.types.is_dictionary(kind):
         kind = pa.large_string() if values.type.value_type == pa.string_view() else values.type.value_type
         pieces = [piece.dictionary.cast(kind).take(piece.indices) for piece in pieces]  # Arrow takes no string_view
-    return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces, pieces[0].type).combine_chunks()
+    return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces, kind).combine_chunks()
 
 
 def _stored(values: Any) -> list[Any]:

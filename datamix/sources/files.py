@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from datamix.errors import ConfigError, DataError, expanded, hint
+from datamix.errors import ConfigError, DataError, expanded, nearest
 
 Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """What `path` may be in a configuration: one path, a list of them, or either for each split."""
@@ -95,7 +95,7 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
         if not files:
             kind = "no file matches" if glob.has_magic(text) else "there is no such file or folder"
             absence = f"{kind} (looked for it at {path.absolute()})"
-            raise DataError(absence, key=key, value=text, hint=nearest(path))
+            raise DataError(absence, key=key, value=text, hint=meant(path, ending))
     if other := [file for file in files if not ending.search(file.name) or not file.is_file()]:
         raise ConfigError(f"{other[0].name} is no {kinds} file", key=key, value=text)
     if files != [path]:
@@ -130,13 +130,15 @@ def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
             raise DataError(f"the shard {shard} is missing", key=key, value=text, hint=mend)
 
 
-def nearest(path: Path) -> str:
-    """The name beside a missing one that is most like it."""
+def meant(path: Path, ending: re.Pattern[str] | None = None) -> str:
+    """The question whether the folder beside a missing path was meant, or the file whose name ends so, most like it."""
     try:
-        near = hint(path.name, os.listdir(path.parent)).partition(" Known:")[0]  # noqa: PTH208
+        names = os.listdir(path.parent)  # noqa: PTH208
     except OSError:
         return ""
-    return near if near.startswith("Did you mean") else ""
+    usable = [name for name in names if (ending and ending.search(name)) or path.with_name(name).is_dir()]
+    near = [repr(str(path.with_name(name))) for name in nearest(path.name, usable)]
+    return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def not_utf8(place: str, error: UnicodeDecodeError) -> DataError:

@@ -13,7 +13,7 @@ import numpy as np
 
 from datamix.errors import DataError, expanded
 from datamix.sources.decoding import decode_images
-from datamix.sources.files import nearest
+from datamix.sources.files import meant
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located
@@ -48,7 +48,7 @@ def image_folder(
     root = expanded(path)
     if not root.is_dir():
         what = "this is no folder" if root.exists() else f"there is no such folder (looked for it at {root.absolute()})"
-        mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else nearest(root)
+        mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else meant(root)
         raise DataError(what, key="path", value=path, hint=mend)
     files, tops = _listed(root)
     splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, hint
+from datamix.errors import ConfigError, DataError, counted, hint
 from datamix.sources.arrays import MemoryArrays
 from datamix.sources.columns import INDEX, is_text, reading, whole
 from datamix.sources.files import files_of, not_utf8, notes_on
@@ -30,6 +30,7 @@ def table(
     features: Sequence[str] | None = None,
     split: str = "train",
     without_target: Literal["refuse", "drop"] = "refuse",
+    without_features: Literal["keep", "drop"] = "keep",
 ) -> TableRows:
     """Rows of tables, which are read as wholes.
 
@@ -42,12 +43,18 @@ def table(
         A number that is missing is NaN.
       split: TFDS's syntax; of the rows that are not left out.
       without_target: Whether rows that have no value in the target are refused or left out.
+      without_features: Whether rows in which a feature is missing are kept or left out.
     """
     files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
     tables = {file: _read(file) for of_split in files.values() for file in of_split}
     empty = {file: each.column(target).null_count for file, each in tables.items() if target in each.column_names}
     if without_target == "drop":
         tables |= {file: tables[file].filter(tables[file].column(target).is_valid()) for file in empty}
+    incomplete = dict.fromkeys(tables, 0)
+    if without_features == "drop":
+        complete = _complete(tables, features, target)
+        incomplete = {file: each.num_rows - complete[file].num_rows for file, each in tables.items()}
+        tables = complete
     sizes = {name: sum(tables[file].num_rows for file in of_split) for name, of_split in files.items()}
     used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
@@ -61,9 +68,14 @@ def table(
     if num_empty := sum(empty.get(file, 0) for file in rows):
         if without_target == "refuse":
             raise _without_target(rows, target)
-        if not any(each.num_rows for each in rows.values()):
-            raise DataError(f"{first} has no row with a value in the target {target!r}.")
-        notes.append(f"{num_empty:,} rows are left out, which have no value in the target {target!r}.")
+        have = "is left out, which has" if num_empty == 1 else "are left out, which have"
+        notes.append(f"{counted(num_empty, 'row')} {have} no value in the target {target!r}.")
+    if num_incomplete := sum(incomplete[file] for file in rows):
+        are = "is" if num_incomplete == 1 else "are"
+        notes.append(f"{counted(num_incomplete, 'row')} {are} left out, in which a feature is missing.")
+    if notes and not any(each.num_rows for each in rows.values()):
+        of = "every feature" if num_incomplete else f"the target {target!r}"
+        raise DataError(f"{first} has no row with a value in {of}.")
     columns: Arrays = {}
     left_out, missing = [], []
     for name in features or [name for name in names if name != target and not name.startswith(INDEX)]:
@@ -113,6 +125,22 @@ class TableRows(MemoryArrays):
 
     def whole_labels(self) -> np.ndarray:
         return self.labels
+
+
+def _complete(tables: Mapping[Path, Any], features: Sequence[str] | None, target: str | None) -> dict[Path, Any]:
+    """The tables without the rows in which a feature is missing; without `features`, that is any column of numbers."""
+    import pyarrow.compute as pc
+
+    first = next(iter(tables.values()))
+    result = dict(tables)
+    for name in features or [name for name in first.column_names if name != target and not name.startswith(INDEX)]:
+        files = [file for file, each in tables.items() if name in each.column_names]
+        if _no_numbers([whole(tables[file].column(name)) for file in files]):
+            continue
+        for file in files:
+            missing = pc.is_null(result[file].column(name), nan_is_null=True)
+            result[file] = result[file].filter(pc.invert(missing))
+    return result
 
 
 def _without_target(tables: Mapping[Path, Any], target: str | None) -> ConfigError:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError
+from datamix.errors import ConfigError, DataError, counted
 from datamix.sources.base import read_leaf
 from datamix.sources.cache import CachePlace, cache_directory, stamp
 from datamix.sources.decoding import decode_images
@@ -37,7 +37,7 @@ _BLOCK = 512  # bytes; a tar file consists of blocks, and an empty one ends it
 def webdataset(
     *,
     path: Paths,
-    leaves: Mapping[str, str] | None = None,
+    leaves: Mapping[str, str | None] | None = None,
     height: int | None = None,
     width: int | None = None,
     mode: Mode = "L",
@@ -53,8 +53,8 @@ def webdataset(
     Args:
       path: A tar file, a folder, a glob or a list of them; or these by split, see `files_of`.
       leaves: Leaf name to suffix: of images; `cls`, the number of a class in digits; `npy`, an array; or such as
-        `mask.png`. Of several suffixes, separated by `;`, a sample has one. By default `image` is any image, `label` is
-        `cls` and `array` is `npy`, as far as samples have them.
+        `mask.png`. Of several suffixes, separated by `;`, a sample has one; of None, the leaf is left out. By default
+        `image` is any image, `label` is `cls` and `array` is `npy`, as far as samples have them.
       split: TFDS's syntax.
       cache_dir: The directory of the cache, which keeps the index.
     """
@@ -65,7 +65,8 @@ def webdataset(
         raise ConfigError(text, key="path", value=path, hint="Unpack it to a .tar file, and name that.")
     kinds: dict[str, str] = {}
     leaf_of: dict[str, str] = {}
-    for leaf, suffixes in (_DEFAULT if leaves is None else leaves).items():
+    chosen = {leaf: text for leaf, text in (_DEFAULT if leaves is None else leaves).items() if text is not None}
+    for leaf, suffixes in chosen.items():
         for suffix in str(suffixes).lower().split(";"):
             last = suffix.rpartition(".")[2]
             kind = "image" if last in _IMAGES else last
@@ -94,8 +95,12 @@ def webdataset(
         kinds = {leaf: kind for leaf, kind in kinds.items() if (whole.members[leaf][:, 1] >= 0).any()}
     for leaf in kinds:
         if len(lacking := np.flatnonzero(whole.members[leaf][:, 1] < 0)):
-            text = f"{len(lacking):,} samples have no {leaf}, the first one {whole.places(lacking[:1])[0]}"
-            raise DataError(text, key="path", value=path, hint="The setting leaves names what all samples have.")
+            have = f"{counted(len(lacking), 'sample')} {'has' if len(lacking) == 1 else 'have'}"
+            text = f"{have} no {leaf}, the first one {whole.places(lacking[:1])[0]}"
+            others = ", ".join(f"{other}: {chosen[other]}" for other in kinds if other != leaf)
+            choice = f"leaves={{{others}}}" if leaves is None else f"leaves.{leaf}=null"
+            mend = "Delete such samples" + (f", or leave the leaf out by {choice}." if others else ".")
+            raise DataError(text, key="path", value=path, hint=mend)
     forms: dict[str, str | ImageFormat] = dict(kinds)
     for image in (leaf for leaf, kind in kinds.items() if kind == "image"):
         first = (io.BytesIO(whole.content(image, record)) for record in range(min(whole.num_records, 20)))

@@ -75,6 +75,18 @@ class Data:
         }
         return "; ".join(f"the {words} of {name} hold {broken}" for (words, name), broken in kinds.items() if broken)
 
+    def mend(self) -> str:
+        """What to do about `broken`."""
+        settings = [
+            source.choice("without_features", "drop")
+            for name, source in self.built.sources.items()
+            if source.target == "table"
+            and self.task.leaf == "features"
+            and self.pipeline.statistics[name]["features"].nan
+        ]
+        other = "mend them with an operator of your own, or leave those records out"
+        return f"set {' '.join(settings)}, or {other.partition(',')[0]}" if settings else other
+
     def moments(self) -> Moments:
         """Mean and deviation of what is standardised, over the first records of the mix."""
         if not self.task.standardized:

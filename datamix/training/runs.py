@@ -375,10 +375,7 @@ def _note(
     if not np.isfinite(losses).all():
         lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
         if broken := run.data.broken():
-            run.error = DataError(
-                f"at step {lost} the loss is no longer finite: {broken}; mend them with an operator of your own, or "
-                "leave those records out."
-            )
+            run.error = DataError(f"at step {lost} the loss is no longer finite: {broken}; {run.data.mend()}.")
         else:
             text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it finite"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import datamix
 from datamix.errors import ConfigError, DataError, SpecError
+from datamix.sources.text.tokenizers import train_tokenizer
 
 
 def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
@@ -147,3 +150,105 @@ def test_seeds_of_sources() -> None:
 def test_mistakes(overrides: list[str], sources: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         datamix.load(*overrides, sources=sources)
+
+
+class Mixes:
+    """Loads mixes of sources of the user's, and tells the error and what it advises."""
+
+    def __init__(self, folder: Path, **datasets: str) -> None:
+        self.folder, self.names = folder, [*datasets]
+        for name, settings in datasets.items():
+            (folder / "conf" / "dataset").mkdir(parents=True, exist_ok=True)
+            (folder / "conf" / "dataset" / f"{name}.yaml").write_text(settings)
+
+    def load(self, *overrides: str) -> datamix.Pipeline:
+        data = (f"data.cache={self.folder}/cache", f"source={'+'.join(self.names)}", "batch.size=2")
+        return datamix.load(*data, *overrides, config_dir=self.folder / "conf")
+
+    def advised(self, *overrides: str) -> tuple[str, list[str]]:
+        """The error of a mix, and the overrides in it that set something of a source."""
+        with pytest.raises((ConfigError, SpecError)) as raised:
+            self.load(*overrides)
+        return str(raised.value), re.findall(r"source\.[\w.]+=[^\s\[\]]*(?:\[[^\]]*\])?(?<!\.)", str(raised.value))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Mixes:
+    """Two sources of text, a and b, with a token file beside them, c."""
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("to be or not to be\n\n" * 9)
+    np.save(tmp_path / "c.npy", np.array([1, 2, 0] * 9, np.uint16))
+    text = "_target_: text\npath: {path}\nlength: 8\n"
+    return Mixes(tmp_path, **{name: text.format(path=tmp_path / f"{name}.txt") for name in "ab"})
+
+
+@pytest.mark.parametrize(("given", "lacking"), ["ab", "ba"])
+def test_the_tokenizer_that_is_given_for_one_source_is_advised_for_the_other(
+    texts: Mixes, given: str, lacking: str
+) -> None:
+    pytest.importorskip("tokenizers")
+    path = train_tokenizer(["to be or not to be"], vocab_size=260, path=texts.folder / "own.json")
+    error, advice = texts.advised(chosen := f"source.{given}.tokenizer={path}")
+    assert error == (
+        f"source.{lacking}.tokenizer: it is another tokenizer than that of {given}, and a mix has one. "
+        f"Set source.{lacking}.tokenizer={path}."
+    )
+    assert texts.load(chosen, *advice).spec["tokens"].shape == (8,)
+
+
+def test_of_two_tokenizers_one_is_for_both(texts: Mixes) -> None:
+    pytest.importorskip("tokenizers")
+    paths = [
+        train_tokenizer(["to be or not"], vocab_size=size, path=texts.folder / f"{size}.json") for size in (258, 260)
+    ]
+    chosen = [f"source.{name}.tokenizer={path}" for name, path in zip("ab", paths, strict=True)]
+    advice = texts.advised(*chosen)[1]
+    assert advice == [f"source.b.tokenizer={paths[0]}"]
+    texts.load(*chosen, *advice)
+
+
+def test_what_made_the_tokens_of_a_file_cannot_be_chosen(texts: Mixes) -> None:
+    pytest.importorskip("tokenizers")
+    path = train_tokenizer(["to be or not to be"], vocab_size=260, path=texts.folder / "own.json")
+    tokens = f"_target_: tokens\npath: {texts.folder}/c.npy\nlength: 8\nend_of_document: 0\ntokenizer: {{}}\n"
+    mixes = Mixes(texts.folder, c=tokens.format("bytes"))
+    mixes.names = ["a", "c"]
+    advice = mixes.advised(chosen := f"source.a.tokenizer={path}")[1]
+    assert advice == ["source.a.tokenizer=bytes"]
+    mixes.load(chosen, *advice)
+    mixes = Mixes(texts.folder, c=tokens.format("bytes"), d=tokens.format(path))
+    error, advice = mixes.advised()
+    assert (error.partition(". ")[2], advice) == ("Mix token files that one tokenizer made.", [])
+
+
+def test_one_length_is_advised_for_texts_of_two(texts: Mixes) -> None:
+    error, advice = texts.advised("source.b.length=4")
+    assert error == (
+        "sources 'a' and 'b' do not fit together: positions is int32 [8] in a, but int32 [4] in b; "
+        "to mend it, set source.b.length=8."
+    )
+    assert texts.load("source.b.length=4", *advice).spec["tokens"].shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("features", "advice"),
+    [
+        (["source.a.features=[rooms]"], ["source.b.features=[rooms]"]),
+        (["source.b.features=[rooms]"], ["source.a.features=[rooms]"]),
+        (["source.b.features=[age]"], []),
+        ([], ["source.b.features=[rooms, metres]"]),
+        (["source.a.features=[metres,rooms]"], ["source.b.features=[metres, rooms]"]),
+        (["source.a.features=[metres]", "source.b.features=[age,rooms]"], []),
+    ],
+)
+def test_the_features_that_tables_share_are_advised(tmp_path: Path, features: list[str], advice: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("rooms,metres,price\n1,100.5,1.25\n2,101.5,2.25\n")
+    (tmp_path / "b.csv").write_text("age,rooms,metres,price\n9,1,100.5,1.25\n8,2,101.5,2.25\n")
+    table = f"_target_: table\npath: {tmp_path}/{{}}.csv\ntarget: price\n"
+    mixes = Mixes(tmp_path, a=table.format("a"), b=table.format("b"))
+    error, advised = mixes.advised(*features)
+    assert advised == advice
+    if advice:
+        mixes.load(*features, *advised)
+    else:
+        assert error.endswith("; write an operator that mends it, and add it to those of b.")

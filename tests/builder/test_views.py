@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,3 +124,25 @@ def test_an_empty_split_is_no_split_to_be_tested_on() -> None:
         DataError, match=r"^source 'a': there are no records in its split 'train\[9:9\]' to be tested on"
     ):
         pipeline.view("train[9:9]")
+
+
+@pytest.mark.parametrize(
+    ("split", "other", "records"), [("train", "val", 3), ("train[:50%]", "dev", 3), ("train+val", "val", None)]
+)
+def test_a_split_for_validation_is_advised_where_there_is_none_for_tests(
+    tmp_path: Path, split: str, other: str, records: int | None
+) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n" + "1.5,0\n2.5,1\n" * 4)
+    (tmp_path / "b.csv").write_text("x,y\n3.5,0\n4.5,1\n5.5,1\n")
+    paths = f"source.my_table.path={{train: {tmp_path}/a.csv, {other}: {tmp_path}/b.csv}}"
+    overrides = ["source=my_table", paths, "source.my_table.target=y", "batch.size=2", f"source.my_table.split={split}"]
+    with pytest.raises(ConfigError, match=r"^source 'my_table' has no split 'test' to be tested on; ") as raised:
+        datamix.load(*overrides).view("test")
+    chosen = re.search(
+        r"; set (source\.my_table\.test_split=\w+), or hold some of its records out: ", str(raised.value)
+    )
+    if records is None:  # it is trained on
+        assert chosen is None
+    else:
+        assert chosen is not None
+        assert datamix.load(*overrides, chosen[1]).view("test").plan.length == records

@@ -126,3 +126,12 @@ def test_quotes_that_are_advised_keep_the_value(value: str) -> None:
     advised = str(caught.value).partition("special characters: ")[2].removesuffix(".")
     read = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True, check=True).stdout
     assert compose([read]).data.cache == f"({value}"
+
+
+@pytest.mark.parametrize("override", ["mix.weights.vision/mnist=2", "mix.weights.vision/mnist='2'"])
+def test_dots_lead_to_a_source_within_a_mix(override: str) -> None:
+    with pytest.raises(ConfigError, match=r" is not an override; write (.*)\.$") as raised:
+        compose(["source=vision+digits", override])
+    advice = str(raised.value).partition("; write ")[2].rstrip(".")
+    assert advice == override.replace("/", ".")
+    compose(["source=vision+digits", advice])

@@ -508,3 +508,18 @@ def test_jobs_of_a_sweep_draw_no_curves_unless_they_are_asked_to() -> None:
 
     assert [drawn(), drawn("train.curves=false"), drawn(mode=RunMode.RUN)] == [True, False, True]
     assert [drawn(mode=RunMode.MULTIRUN), drawn("train.curves=true", mode=RunMode.MULTIRUN)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("source.mnist.limit=500", "source.vision.mnist.limit"),
+        ("mix.weights.mnist=2", "mix.weights.vision.mnist"),
+        ("stop.epochs.fashion=2", "stop.epochs.vision.fashion"),
+    ],
+)
+def test_a_source_within_a_mix_is_named_by_its_path(override: str, meant: str) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"^{key}: there is no source '\w+' in .*\. Did you mean {meant}\?$"):
+        parsed("source=vision+digits", override)
+    assert parsed("source=vision+digits", f"{meant}={value}").sources[0].name == "vision.mnist"

@@ -11,6 +11,8 @@ def test_a_plan_says_when_each_source_ends(call_datamix):
     assert (report["batches"], report["samples"]) == (25, 400)
     assert [source["samples"] for source in report["sources"].values()] == [300, 100]
     assert "proportional, first_exhausted: 400 records in 25 batches of 16" in ended.out.splitlines()
+    ended = call_datamix("job=plan", "source=digits", "source.digits.limit=1", "batch.size=1")
+    assert "proportional, first_exhausted: 1 record in 1 batch of 1" in ended.out.splitlines()
 
 
 def test_a_plan_says_where_a_rank_would_meet_one_source_alone(call_datamix):

@@ -94,6 +94,18 @@ def test_mistakes(folder: Path, path: Any, error: type[Exception], message: str)
         names(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [("./deep/c.PARQET", "deep/c.PARQUET"), ("{here}/a.parquets", "{here}/a.parquet"), ("dep", "deep")],
+)
+def test_the_path_that_was_meant_is_one(folder: Path, path: str, near: str) -> None:
+    Path("a.parquets.idx").touch()  # nearer, and none that can be read
+    with pytest.raises(DataError) as raised:
+        names(path.format(here=folder))
+    assert str(raised.value).endswith(f" Did you mean {near.format(here=folder)!r}?")
+    assert names(near.format(here=folder))
+
+
 def test_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shards = [Path(f"x.array_record-0000{number}-of-00003") for number in range(3)]

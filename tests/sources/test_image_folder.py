@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -114,7 +115,8 @@ def test_a_folder_without_images(tmp_path, names, message):
 
 def test_a_path_that_is_no_folder(tmp_path):
     draw(tmp_path / "cat" / "1.png")
-    with pytest.raises(DataError, match=r"there is no such folder .* Did you mean 'cat'\?"):
+    (tmp_path / "cats.txt").touch()
+    with pytest.raises(DataError, match=rf"there is no such folder .* Did you mean '{re.escape(str(tmp_path))}/cat'\?"):
         image_folder(path=str(tmp_path / "cats"), **SIZE)
     with pytest.raises(DataError, match=r"path = '.*/1\.png'; this is no folder\."):
         image_folder(path=str(tmp_path / "cat" / "1.png"), **SIZE)

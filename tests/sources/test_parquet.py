@@ -175,7 +175,7 @@ def test_text_is_told(shared_data: Path) -> None:
 
 def test_missing_file_and_missing_shard(few: Path) -> None:
     with pytest.raises(
-        DataError, match=r"^path = '.*/fw\.parquet'; there is no such file .*Did you mean 'few\.parquet'\?$"
+        DataError, match=r"^path = '.*/fw\.parquet'; there is no such file .*Did you mean '.*/few\.parquet'\?$"
     ):
         parquet(path=str(few.with_name("fw.parquet")))
     with pytest.raises(ConfigError, match=r"few\.csv is no \.parquet or \.arrow file"):

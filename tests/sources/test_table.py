@@ -85,6 +85,35 @@ def test_rows_without_a_target_are_named_and_can_be_left_out(csv: Any, text: str
         csv("a,b\n,2\n,3\n", target="a", without_target="drop")
 
 
+def test_rows_in_which_a_feature_is_missing_can_be_left_out(csv: Any) -> None:
+    text = "a,b,c,word,t\n1,,,x,0\n2,5,,,1\nNA,6,,y,2\n3,7,,z,\n4,8,,,5\n"
+    source = csv(text, target="t", without_target="drop", without_features="drop")
+    assert source.read()["features"].tolist() == [[2, 5], [4, 8]]  # what is left out as a column is no feature
+    assert source.read()["label"].tolist() == source.whole_labels().tolist() == [1, 5]
+    assert source.notes[:2] == (
+        "1 row is left out, which has no value in the target 't'.",
+        "2 rows are left out, in which a feature is missing.",
+    )
+    assert not any("NaN" in note for note in source.notes)
+    chosen = csv(text, features=["b"], without_features="drop", split="train[1:]")
+    assert chosen.read()["features"].tolist() == [[6], [7], [8]]
+    Path("y.csv").write_text("a,b\n,9\n")
+    parts = table(path=["x.csv", "y.csv"], features=["a", "b"], without_features="drop")
+    assert parts.num_records == 3  # a column may hold no value in one of the files
+    assert table(path=["x.csv", "y.csv"], features=["b"], target="a", without_target="drop").num_records == 4
+    with pytest.raises(DataError, match=r"\.csv has no row with a value in every feature\.$"):
+        csv("a,b,t\n1,,0\n2,3,\n", target="t", without_target="drop", without_features="drop")
+    with pytest.raises(DataError, match=r"\.csv has no row with a value in every feature\.$"):
+        csv("a,b\n1,\n,2\n", without_features="drop")
+
+
+def test_nan_in_a_parquet_file_is_missing(tmp_path: Any) -> None:
+    columns = {"a": pa.array([1.0, np.nan, None, 4.0]), "b": pa.array([1, 2, 3, 4])}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    source = table(path=str(tmp_path / "a.parquet"), without_features="drop")
+    assert source.read()["features"].tolist() == [[1, 1], [4, 4]]
+
+
 def test_a_mark_in_a_column_of_numbers_is_told(csv: Any) -> None:
     text = "power,t\n130,0\n?,1\n140,0\n"
     assert csv("n," + "\n1,".join(text.splitlines())).notes == (

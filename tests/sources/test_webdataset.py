@@ -201,8 +201,9 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, opened):
     [
         ([*pairs(2), ("d/001.cls", b"1")], r"a\.tar: d/001 has label twice; the second one is d/001\.cls"),
         ([*pairs(2), ("d/001.jpg", b"1")], r"a\.tar: d/001 has image twice; the second one is d/001\.jpg"),
-        (pairs(3)[:-1], r"1 samples have no label, the first one .*a\.tar: d/002\. The setting leaves"),
-        (pairs(3)[1:], r"1 samples have no image, the first one .*a\.tar: d/000\."),
+        (pairs(3)[:-1], r"1 sample has no label, the first one .*a\.tar: d/002\. Delete such"),
+        (pairs(3)[1:], r"1 sample has no image, the first one .*a\.tar: d/000\."),
+        ([pairs(4)[i] for i in (0, 1, 2, 4)], r"2 samples have no label, the first one .*d/001\."),
         ([("1.cls", b"cat"), ("1.png", png())], r"a\.tar: 1\.cls holds 'cat'; a class is a number in digits"),
         ([("1.cls", b""), ("1.png", png())], r"a\.tar: 1\.cls holds ''; a class"),
         ([("1.txt", b"cat"), ("2.json", b"")], r"a\.tar holds no member KEY\.png, .*, but 1 \.txt, 1 \.json"),
@@ -267,7 +268,7 @@ def test_a_setting_that_is_not_allowed(tmp_path, opened, settings, message):
 
 def test_a_file_that_is_not_there(tmp_path, opened):
     write(tmp_path / "photos.tar", pairs(2))
-    with pytest.raises(DataError, match=r"path = .*; there is no such file.* Did you mean 'photos.tar'\?"):
+    with pytest.raises(DataError, match=r"path = .*; there is no such file.* Did you mean '.*/photos.tar'\?"):
         opened(str(tmp_path / "photo.tar"))
 
 
@@ -292,3 +293,27 @@ def test_real_shards_in_a_mix_with_digits(shared_data, cache_dir):
     assert np.bincount(batch["source_id"]).tolist() == [20, 20]
     assert set(batch["label"][batch["source_id"] == 1].tolist()) == {10, 11}
     assert any(path.name.startswith("photos-000000.tar-index-") for path in cache_dir.iterdir())
+
+
+def test_samples_that_lack_a_leaf_are_deleted_or_the_leaf_is_left_out(tmp_path):
+    members = [each for each in pairs(4) if each[0] != "d/002.png"]
+    path = write(tmp_path / "a.tar", members)
+    of = "source.my_webdataset"
+    mix = [
+        f"source={of[7:]}",
+        f"{of}.path={path}",
+        f"data.cache={tmp_path}/cache",
+        f"{of}.operators=[]",
+        "batch.size=2",
+    ]
+    with pytest.raises(DataError) as raised:
+        datamix.load(*mix)
+    assert str(raised.value).partition(". Delete")[2] == " such samples, or leave the leaf out by leaves.image=null."
+    with pytest.warns(UserWarning, match=r"3 members are left out: 3 \.png;"):
+        assert sorted(datamix.load(*mix, f"{of}.leaves.image=null").spec) == ["label", "source_id"]
+    write(tmp_path / "a.tar", [each for each in members if "002" not in each[0]])
+    assert datamix.load(*mix, "batch.remainder=keep").plan.length == 3
+    with pytest.raises(DataError, match=r" or leave the leaf out by leaves=\{label: cls\}\.$"):
+        webdataset(path=write(tmp_path / "b.tar", members), cache_dir=str(tmp_path / "cache"), **SIZE)
+    alone = webdataset(path=str(tmp_path / "b.tar"), leaves={"label": "cls"}, cache_dir=str(tmp_path / "cache"))
+    assert alone.num_records == 4

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from datamix.errors import ConfigError, DataError, check_choice, hint
+from datamix.errors import ConfigError, DataError, check_choice, counted, hint
 from datamix.sources.cache import cache_directory
 from datamix.sources.files import Paths, notes_on
 from datamix.sources.splits import located, resolve_split, steps_of
@@ -113,7 +113,8 @@ class Packed:
         notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
         notes += dict.fromkeys(file.note for file in files if file.note)
         if empty := len(lengths) - facts.documents:
-            notes.append(f"{empty:,} empty documents have no token, and are in no record.")
+            have, are = ("has", "is") if empty == 1 else ("have", "are")
+            notes.append(f"{counted(empty, 'empty document')} {have} no token, and {are} in no record.")
         if facts.lost:
             dropped = f"{facts.dropped:,} of {facts.documents:,} documents are left out"
             what = f"{dropped if facts.dropped else 'long documents are cut off'}: {facts.lost:,}"

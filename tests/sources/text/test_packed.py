@@ -179,6 +179,9 @@ def test_what_is_left_out_is_told(tmp_path):
     assert of_documents(tmp_path, [[[1], [], []]], length=2).notes == (
         "2 empty documents have no token, and are in no record.",
     )
+    assert of_documents(tmp_path, [[[1], []]], length=2).notes == (
+        "1 empty document has no token, and is in no record.",
+    )
 
 
 def test_text_and_vocabulary_where_a_tokenizer_is_known(tmp_path):

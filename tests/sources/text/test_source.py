@@ -117,7 +117,8 @@ def test_one_tokenizer_serves_a_mix(corpora, tmp_path):
     path = str(train_tokenizer(["to be or not to be"], vocab_size=260, path=tmp_path / "own.json"))
     sources = {"jargon": corpora("jargon"), "scripture": corpora("scripture", tokenizer=path)}
     with pytest.raises(
-        ConfigError, match=r"tokenizer\['scripture'\]: it is another tokenizer than that of jargon, and a"
+        ConfigError,
+        match=r"tokenizer\['scripture'\]: it is another tokenizer than that of jargon, and a mix has one\. Open both",
     ):
         datamix.mix(sources)
     both = {name: corpora(name, tokenizer=path) for name in sources}

@@ -78,7 +78,14 @@ def test_features_that_are_nan_are_told_and_blamed(on_table):
         for note in run.data.notes
     )
     fit([run], lambda _: None)
-    assert str(run.error).startswith("at step 1 the loss is no longer finite: the features of t hold NaN (11.11% of")
+    error = str(run.error)
+    assert error.startswith("at step 1 the loss is no longer finite: the features of t hold NaN (11.11% of")
+    assert error.endswith("; set source.t.without_features=drop, or mend them with an operator of your own.")
+    split = ["source.t.split=train[:100]", "source.t.test_split=train[100:]"]
+    run = on_table("source.t.without_features=drop", *split, features=features)
+    assert run.data.num_test_records == {"t": 33}  # the split is of the rows that are left
+    fit([run], lambda _: None)
+    assert run.error is None
 
 
 def test_a_model_for_images_is_refused(on_table):
