@@ -52,6 +52,8 @@ def table(
     used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
     first, names = next((file, each.column_names) for file, each in rows.items())
+    # In the order of the first of all files, so that every split has its features in the same one.
+    names = sorted(names, key=[*dict.fromkeys(name for each in tables.values() for name in each.column_names)].index)
     if features and len({*features}) < len(features):
         raise ConfigError("a column is named twice", key="features", value=[*features])
     for key, name in [("target", target), *(("features", name) for name in features or ())]:

@@ -53,6 +53,16 @@ def test_features_are_chosen_in_their_order(csv: Any) -> None:
     assert source.notes == ("columns are left out: c, which is text, such as 'x' in 2 of 2 rows.",)
 
 
+def test_splits_have_their_features_in_one_order(tmp_path: Path) -> None:
+    """A model is tested on what it was trained on."""
+    (tmp_path / "a.csv").write_text("rooms,metres\n1,100.5\n")
+    (tmp_path / "b.csv").write_text("age,metres,rooms\n7,101.5,2\n")
+    path = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv")}
+    assert table(path=path).feature_names == ("rooms", "metres")
+    tests = table(path=path, split="test")
+    assert (tests.feature_names, tests.read()["features"].tolist()) == (("rooms", "metres", "age"), [[2, 101.5, 7]])
+
+
 def test_numbers_that_are_missing_are_nan_and_told(csv: Any) -> None:
     source = csv("a,b,c,t\n1,,,0\n,2.5,,1\nNA,nan,,2\n", target="t")
     np.testing.assert_array_equal(source.read()["features"], [[1, np.nan], [np.nan, 2.5], [np.nan, np.nan]])
