@@ -7,6 +7,7 @@ Composing and printing help import neither JAX nor TensorFlow.
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
 import traceback
@@ -190,8 +191,13 @@ def config_loader(
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
         directory = expanded(config_dir).absolute()
-        if not directory.is_dir():
-            raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
+        try:
+            if not directory.is_dir():
+                raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
+            os.scandir(directory).close()
+            os.stat(f"{directory}/.")  # noqa: PTH116  # as files in it are; `Path` would leave the dot out
+        except OSError as error:
+            raise ConfigError(f"--config-dir {config_dir}: it cannot be read: {error.strerror}.") from None
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
     # Before all: what asks a file system for a file of so long a name fails.
     search_path.prepend(provider="datamix", path=f"{_PLUS}+{'+'.join(datasets)}")

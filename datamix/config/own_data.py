@@ -43,9 +43,12 @@ def advice(path: str, choice: str | None = None) -> str:
     place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
     if "://" in path:
         return "Files are read from this machine: copy them here first."
-    if not place.exists():
-        return f"There is no such file or folder (looked for it at {place.absolute()})."
-    settings = _settings(place, path)
+    try:
+        if not place.exists():
+            return f"There is no such file or folder (looked for it at {place.absolute()})."
+        settings = _settings(place, path)
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}."
     if settings is None:
         return f"Its kind is not known by its name; known are {', '.join(_KINDS)} and folders of them."
     known = re.match(r"tfds, name: (\w+)", settings)
@@ -101,6 +104,7 @@ def _of_columns(file: Path) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    os.scandir(folder).close()  # `os.walk` would say nothing of one that cannot be read
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))

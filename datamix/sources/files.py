@@ -8,8 +8,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from datamix.errors import ConfigError, DataError, expanded, hint
+from datamix.sources.images import unreadable
 
 Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """What `path` may be in a configuration: one path, a list of them, or either for each split."""
@@ -33,7 +35,7 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
 
     Raises:
       ConfigError: A path is remote, is named twice, or has another suffix.
-      DataError: There is no such file, or a shard is missing.
+      DataError: There is no such file, a shard is missing, or a folder cannot be read.
 
     >>> files_of({"train": "datamix/sources/s*s.py", "test": ["datamix/spec.py"]}, suffixes=[".py"])["test"]
     (PosixPath('datamix/spec.py'),)
@@ -44,7 +46,10 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     files_of_split = {}
     for split, texts in splits.items():
         where = f"{key}.{split}" if isinstance(path, Mapping) else key
-        files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
+        try:
+            files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
+        except OSError as error:
+            raise unreadable(str(error.filename), error) from error
         seen: set[str] = set()
         for file in files:
             if (place := os.path.abspath(file)) in seen:  # noqa: PTH100  # without following links
@@ -91,6 +96,7 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     elif path.exists():
         files = [path]
     else:
+        _check_folders(path)
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
         if not files:
             kind = "no file matches" if glob.has_magic(text) else "there is no such file or folder"
@@ -103,10 +109,23 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     return files
 
 
+def _check_folders(pattern: Path) -> None:
+    """Look into every folder that a glob is looked for in, as `glob` passes over those that cannot be read."""
+    for part in (pattern, *pattern.parents):
+        if glob.has_magic(part.name):
+            for folder in glob.glob(str(part.parent), recursive=True):  # noqa: PTH207
+                if Path(folder).is_dir():
+                    os.scandir(folder).close()
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """The files in a folder and in its folders that are not hidden; each folder once, however links lead to it."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue

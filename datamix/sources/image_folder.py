@@ -46,7 +46,9 @@ def image_folder(
       split: TFDS's syntax; without folders of splits, there is the split `train`.
     """
     root = expanded(path)
-    if not root.is_dir():
+    with read_error(str(root)):
+        is_folder = root.is_dir()
+    if not is_folder:
         what = "this is no folder" if root.exists() else f"there is no such folder (looked for it at {root.absolute()})"
         mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else nearest(root)
         raise DataError(what, key="path", value=path, hint=mend)

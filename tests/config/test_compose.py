@@ -113,6 +113,21 @@ def test_a_config_dir_that_is_not_there() -> None:
         compose([], config_dir="nowhere")
 
 
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize("mode", [0, 0o100, 0o400])
+def test_a_config_dir_that_cannot_be_read(tmp_path: Path, mode: int) -> None:
+    (directory := tmp_path / "own").mkdir()
+    directory.chmod(mode)
+    with pytest.raises(ConfigError, match=r"^--config-dir \S+/own: it cannot be read: Permission denied\.$"):
+        compose([], config_dir=directory)
+    tmp_path.chmod(0)
+    try:
+        with pytest.raises(ConfigError, match=r"^--config-dir \S+/own: it cannot be read: Permission denied\.$"):
+            compose([], config_dir=directory)
+    finally:
+        tmp_path.chmod(0o700)
+
+
 def test_choices_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_text("_target_: arrays\n")

@@ -129,3 +129,14 @@ def test_what_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
 @pytest.mark.parametrize("choice", ["mnist", "mnist+fashion@easy", "'mnist'", "glob(*)", "choice(mnist,fashion)", ""])
 def test_names_are_no_paths(choice: str) -> None:
     refuse_paths(choice)
+
+
+@pytest.mark.usefixtures("permissions_count")
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    (folder := tmp_path / "data").mkdir()
+    (folder / "a.csv").touch()
+    for mode in (0, 0o100, 0o400):
+        folder.chmod(mode)
+        for path in (folder, folder / "a.csv") if mode == 0 else [folder]:
+            assert advice(str(path)).endswith(" cannot be read: Permission denied.")
+    folder.chmod(0o700)

@@ -121,3 +121,29 @@ def test_a_note_on_names_that_speak_of_splits(tmp_path: Path) -> None:
     assert notes("test/0.parquet", "train/0.parquet") == (message,)
     assert notes("mnist.test.parquet") == notes("latest.parquet", "trains.parquet") == ()
     assert notes("test.parquet", "train.parquet", path={"train": "data"}) == ()
+
+
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize(
+    ("closed", "path"),
+    [
+        ("deep", "."),
+        ("deep", "deep"),
+        ("deep", "deep/c.PARQUET"),
+        ("deep", "deep/x.parquet"),
+        ("deep", "deep/*.parquet"),
+        ("deep", "**/*.parquet"),
+        ("deep/er", "*/*/*.parquet"),
+        ("deep/er", "[d]eep/**/?.parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_not_passed_over(folder: Path, closed: str, path: str) -> None:
+    (folder / "deep" / "er").mkdir()
+    (folder / closed).chmod(0)
+    try:
+        with pytest.raises(DataError, match=rf"^(\./)?{closed}(/\S+)? cannot be read: Permission denied\.?$"):
+            names(path)
+        if closed == "deep/er":
+            assert names("*/*.PARQUET") == {"train": ["deep/c.PARQUET"]}  # nothing is looked for there
+    finally:
+        (folder / closed).chmod(0o700)

@@ -199,3 +199,14 @@ def test_a_pipe_is_no_image(tmp_path, linked):
         (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "pipe")
     with pytest.raises(DataError, match=r"data/cat: 2\.png is no regular file\.$"):
         image_folder(path=str(tmp_path / "data"), **SIZE)
+
+
+@pytest.mark.usefixtures("permissions_count")
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path):
+    draw(tmp_path / "in" / "pets" / "cat" / "1.png")
+    (tmp_path / "in").chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"in/pets cannot be read: Permission denied"):
+            image_folder(path=str(tmp_path / "in" / "pets"), **SIZE)
+    finally:
+        (tmp_path / "in").chmod(0o700)

@@ -16,6 +16,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import load_array
 from datamix.sources.cache import CachePlace
+from datamix.sources.images import read_error
 from datamix.sources.long_work import progress_bar
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
@@ -177,7 +178,7 @@ def token_file(
 
 
 def _mapped(path: Path, dtype: str | None) -> np.ndarray:
-    with path.open("rb") as file:
+    with read_error(str(path)), path.open("rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
     if is_npy:
         tokens = _whole_numbers(path, "tokens")
@@ -212,7 +213,8 @@ def _ends(path: Path, num_tokens: int, of: Path) -> np.ndarray:
 
 def _megatron(path: Path, index: Path) -> TokenFile:
     """See Megatron-LM's `megatron/core/datasets/indexed_dataset.py`."""
-    content = index.read_bytes()
+    with read_error(str(index)):
+        content = index.read_bytes()
     try:
         magic, version, code, num_sequences, num_bounds = struct.unpack_from("<9sQBQQ", content)
         sizes = np.frombuffer(content, "<i4", num_sequences, 34)

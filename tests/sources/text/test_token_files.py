@@ -215,3 +215,12 @@ def test_mistakes_say_how_to_mend_them(tmp_path, content, settings, kind, messag
         settings = settings | {"offsets": tmp_path / "ends.npy"}
     with pytest.raises(kind, match=message):
         made_elsewhere(path, tmp_path, **settings)
+
+
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize("closed", ["m.idx", "m.bin"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, closed):
+    path = megatron(tmp_path)
+    (tmp_path / closed).chmod(0)
+    with pytest.raises(DataError, match=rf"{closed} cannot be read: Permission denied"):
+        made_elsewhere(path, tmp_path)
