@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -185,8 +186,19 @@ def test_decimals_are_rounded_to_float32_as_always(csv: Any) -> None:
 @pytest.mark.parametrize("prices", ["1,5;2,5;3", "1.000,5;2;3", "1,000;2,000", "$5;-$ 6;7 €", "5%;6 %", "1 000;5;?"])
 def test_numbers_as_people_write_them_are_no_names_of_classes(csv: Any, prices: str) -> None:
     text = "x;y\n" + "".join(f"1;{price}\n" for price in prices.split(";"))
-    with pytest.raises(DataError, match=r"^the target 'y' is numbers in \d rows, but is text, such as .*; correct"):
+    with pytest.raises(DataError, match=r"^the target 'y' is text, such as .* rows \(a number .*\); correct"):
         csv(text, target="y")
+
+
+def test_a_decimal_comma_is_told(csv: Any) -> None:
+    text = "a;b;y\n1;0,5;0,5\n2;1,5;1,5\n"
+    told = "is text, such as '0,5' in 2 of 2 rows (a number has a decimal point, and no other marks)"
+    with pytest.raises(DataError, match=rf"^the target 'y' {re.escape(told)}; correct them\.$"):
+        csv(text, target="y")
+    assert csv(text, features=["a"]).notes == ()
+    assert csv(text).notes == (f"columns are left out: b, which {told}; y, which {told}.",)
+    mended = csv(text.replace(",", "."), target="y")
+    assert (mended.notes, mended.read()["label"].tolist()) == ((), [0.5, 1.5])
 
 
 def test_classes_that_hold_digits_are_classes(csv: Any) -> None:
