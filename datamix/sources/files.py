@@ -6,6 +6,7 @@ import codecs
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -60,19 +61,52 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
 
 
 def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    """What a user must know of files that are read as one split though their names speak of several.
+    """What a user must know of files: which others are left out, and where names speak of splits that nobody asked for.
+
+    Args:
+      path: What `files_of` was given, or a folder whose own files say which are read, as those of `save_to_disk`.
+      files: The files of each split.
 
     >>> notes_on("d", {"train": [Path("d/train.parquet"), Path("d/test.parquet")]})[0].partition(";")[0]
     'its files are read as one split, train, though their names speak of train and test'
     """
-    if isinstance(path, Mapping):
-        return ()
+    kinds = Counter(kind_of(file.name) for file in _others(path, files))
+    notes = [left_out(kinds, "of another kind")] if kinds else []
+    if isinstance(path, Mapping) or set(files) != {"train"}:
+        return tuple(notes)
     common = os.path.commonpath([file.parent for file in files["train"]])
     names = [os.path.relpath(file, common) for file in files["train"]]
     words = {match[1].lower(): None for name in names for match in _SPLIT_IN_NAME.finditer(name)}
     note = f"its files are read as one split, train, though their names speak of {' and '.join(words)}"
     mend = f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart."
-    return (f"{note}; {mend}",) if len(words) > 1 else ()
+    return (*([f"{note}; {mend}"] if len(words) > 1 else []), *notes)
+
+
+def kind_of(name: str) -> str:
+    """What the files of a kind have in common: the suffix of their names."""
+    return Path(name).suffix.lower() or "without a suffix"
+
+
+def left_out(kinds: Counter[str], what: str) -> str:
+    """The note on files that are not read, which says how many there are of which kind.
+
+    >>> left_out(Counter({".txt": 2, ".md": 1}), "no tables")
+    '3 files are left out, which are no tables: 2 .txt, 1 .md.'
+    """
+    some = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+    are = "1 file is left out, which is" if kinds.total() == 1 else f"{kinds.total():,} files are left out, which are"
+    return f"{are} {what}: {some}."
+
+
+def _others(path: Paths, files: Mapping[str, Sequence[Path]]) -> list[Path]:
+    """The files that lie in the folders of a path and are not read."""
+    texts = [text for each in (path.values() if isinstance(path, Mapping) else [path]) for text in _texts(each, "path")]
+    folders = [folder for folder in map(expanded, texts) if folder.is_dir()]
+    if any((folder / name).is_file() for folder in folders for name in ("state.json", "dataset_dict.json")):
+        return []  # of Hugging Face's, which name what is read
+    read = {file for of_split in files.values() for file in of_split}
+    read |= {file.with_suffix(".idx") for file in read if file.suffix == ".bin"}  # Megatron's index of tokens
+    return sorted({file for folder in folders for file in _walk(folder)} - read)
 
 
 def _texts(texts: str | Sequence[str], key: str) -> list[str]:

@@ -57,7 +57,10 @@ def test_splits_share_the_numbers_of_their_classes(tmp_path):
     assert read(test)["label"].tolist() == [1, 2]
     assert sorted(test.whole_labels().tolist()) == [0, 1, 1, 1, 2]
     (tmp_path / "labels.csv").touch()
-    assert "left out, which are no images in a folder of a class: 1 .csv" in image_folder(path=folder, **SIZE).notes[0]
+    assert (
+        "1 file is left out, which is no image in a folder of a class: 1 .csv"
+        in image_folder(path=folder, **SIZE).notes[0]
+    )
     with pytest.raises(ConfigError, match=r"there is no split 'dev'. Known: test, train, val"):
         image_folder(path=folder, split="dev", **SIZE)
 

@@ -110,7 +110,7 @@ class Packed:
         begins, lengths = np.concatenate(parts, axis=1)
         how: Any = {"capacity": self.length, "packing": self.packing, "long": self.long, "name": self.source_name}
         rows, facts = pack(begins, lengths, **how, cache_dir=cache_dir)
-        notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
+        notes = [*notes_on(self.path, paths)]
         notes += dict.fromkeys(file.note for file in files if file.note)
         if empty := len(lengths) - facts.documents:
             notes.append(f"{empty:,} empty documents have no token, and are in no record.")
