@@ -24,7 +24,7 @@ _KINDS = {
     ".tsv": "table, path: {path}",
     ".tar": f"webdataset, {_IMAGES}",
     ".array_record": f"array_record, {_IMAGES}",
-    **dict.fromkeys((".txt", ".jsonl", ".md"), "text, path: {path}, length: 1024"),
+    **dict.fromkeys((".txt", ".jsonl"), "text, path: {path}, length: 1024"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp"), f"image_folder, {_IMAGES}"),
 }
 _NAMES = 1000  # of files in a folder, which are enough to know its kind
@@ -71,7 +71,11 @@ def _settings(place: Path, path: str) -> str | None:
             return f"tfds, name: {'/'.join(parts)}, data_dir: {described.resolve().parents[len(parts) + 1]}"
     if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):  # saved by Hugging Face
         return f"huggingface, path: {text}"
+    if place.suffix == ".idx" and place.with_suffix(".bin").is_file():
+        return _settings(place.with_suffix(".bin"), f"{path.removesuffix('.idx')}.bin")
     for file in [place] if place.is_file() else islice(_files(place), _NAMES):
+        if file.suffix == ".bin" and file.with_suffix(".idx").is_file():  # Megatron's, which say all themselves
+            return f"tokens, path: {text}, length: 1024"
         stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.name.lower())
         if kind := _KINDS.get(Path(stem).suffix):
             kind = _of_columns(file) or kind

@@ -135,7 +135,7 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
         if not files:
             kind = "no file matches" if glob.has_magic(text) else "there is no such file or folder"
             absence = f"{kind} (looked for it at {path.absolute()})"
-            raise DataError(absence, key=key, value=text, hint=nearest(path))
+            raise DataError(absence, key=key, value=text, hint=nearest(path, ending))
     if other := [file for file in files if not ending.search(file.name) or not file.is_file()]:
         raise ConfigError(f"{other[0].name} is no {kinds} file", key=key, value=text)
     if files != [path]:
@@ -183,12 +183,18 @@ def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
             raise DataError(f"the shard {shard} is missing", key=key, value=text, hint=mend)
 
 
-def nearest(path: Path) -> str:
-    """The name beside a missing one that is most like it."""
+def nearest(path: Path, ending: re.Pattern[str] | None = None) -> str:
+    """The name beside a missing one that is most like it, of a folder, or of a file whose name ends so.
+
+    A name that lacks its suffix alone, as Megatron's prefixes do, is that of the file which has one.
+    """
     try:
-        near = hint(path.name, os.listdir(path.parent)).partition(" Known:")[0]  # noqa: PTH208
+        known = [each.name for each in path.parent.iterdir() if each.is_dir() or (ending and ending.search(each.name))]
     except OSError:
         return ""
+    if whole := [name for name in sorted(known) if name.startswith(f"{path.name}.")]:
+        return f"Did you mean {whole[0]!r}?"
+    near = hint(path.name, known).partition(" Known:")[0]
     return near if near.startswith("Did you mean") else ""
 
 

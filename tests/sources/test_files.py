@@ -168,3 +168,12 @@ def test_the_index_of_a_token_file_is_not_left_out(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     notes = notes_on(str(tmp_path), files_of(str(tmp_path), suffixes=[".npy", ".bin"]))
     assert notes == ("1 file is left out, which is of another kind: 1 .idx.",)
+
+
+def test_what_is_suggested_is_read(tmp_path: Path) -> None:
+    for name in ("tokens.idx", "tokens.bin"):
+        (tmp_path / name).touch()
+    (tmp_path / "tokens2").mkdir()
+    for name, near in (("tokens", "tokens.bin"), ("tokens.id", "tokens.bin"), ("tokens3", "tokens2")):
+        with pytest.raises(DataError, match=rf"Did you mean '{near}'\?$"):
+            files_of(str(tmp_path / name), suffixes=[".npy", ".bin"])
