@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from datamix.builder.adapt_settings import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
-from datamix.builder.open_source import OpenSource, takes_leaves
+from datamix.builder.open_source import OpenSource, is_shipped, takes_leaves
 from datamix.builder.placement import Choice, placed
 from datamix.builder.selecting import sampling_of
 from datamix.builder.value_checks import check_largest, notes_on_casts, notes_on_scale, notes_on_values
@@ -23,7 +23,7 @@ from datamix.mixing.plan_spec import PlanSpec
 from datamix.mixing.shuffle import parse_shuffle
 from datamix.operators.label import tag_loss_weight, tag_source
 from datamix.pipeline.batching import Remainder, num_batches, parse_skip
-from datamix.pipeline.graph import Graph, Operation
+from datamix.pipeline.graph import Graph, Operation, written
 from datamix.pipeline.lowering import check_specs
 from datamix.pipeline.state import identities
 from datamix.sources.statistics import Statistics
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt
     from datamix.pipeline.pipeline import Pipeline, Placement
     from datamix.pipeline.readers.base import Reader
+
+_MOST_SHOWN = 10  # columns of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,8 @@ class Assembly:
     def notes_on_records(self) -> list[str]:
         """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""
         left_out = [of_source(name, note) for name, source in self.sources.items() for note in source.notes]
-        return [*left_out, *filter(None, [self.plan.left_behind()]), *self.plan.unseen()]
+        features = _notes_on_features(list(self.sources.values()))
+        return [*left_out, *features, *filter(None, [self.plan.left_behind()]), *self.plan.unseen()]
 
     def pipeline(self, reader: Reader | None = None, statistics: Statistics | None = None) -> Pipeline:
         """Read the data, or share that of another pipeline of the same sources; see `Pipeline` for errors."""
@@ -209,6 +212,7 @@ def assemble(
     if mix.tokens is not None:
         num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens", mix.tokens) for source in sources}
     _check_tokenizers(sources)
+    _check_features(sources)
     sizes = {source.name: source.num_records for source in sources}
     blocks = {}
     if parse_shuffle(mix.shuffle)[0] == "blocks":
@@ -305,6 +309,51 @@ def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
 
 def _tokenizer(source: OpenSource) -> str:
     return str(source.settings.get("tokenizer") or "bytes")
+
+
+def _check_features(sources: Sequence[OpenSource]) -> None:
+    """Refuse tables of the same columns in another order: one feature would take the place of another, unseen."""
+    for first, source, names, others in _other_features(sources):
+        if sorted(names) == sorted(others):
+            text = f"sources {first.name!r} and {source.name!r} do not fit together: their features are"
+            text += f" {_some(names)} in {first.name}, but {_some(others)} in {source.name}"
+            listed = f"[{written(names)}]"
+            mend = f'set "{source.choice("features", listed)}"' if source.key else f"open it with features={names}"
+            raise SpecError(f"{text}; {mend}.")
+
+
+def _notes_on_features(sources: Sequence[OpenSource]) -> list[str]:
+    notes = []
+    for first, source, names, others in _other_features(sources):
+        pairs = [(there, here) for there, here in zip(names, others, strict=True) if there != here]
+        places = [
+            f"{here} {'stands ' * (i == 0)}where {first.name} has {there}" for i, (there, here) in enumerate(pairs)
+        ]
+        notes.append(of_source(source.name, f"of its features, {_some(places, '; ')}."))
+    return notes
+
+
+def _other_features(
+    sources: Sequence[OpenSource],
+) -> Iterator[tuple[OpenSource, OpenSource, list[str], list[str]]]:
+    """The first table and each that has as many features, but others in their places; with the features of both.
+
+    Operators of the user's own may put features right, or know what they are.
+    """
+    known = [
+        (source, [*names])
+        for source in sources
+        if (names := getattr(source.whole, "feature_names", ())) and all(map(is_shipped, source.operators))
+    ]
+    for source, others in known[1:]:
+        first, names = known[0]
+        if names != others and len(names) == len(others):
+            yield first, source, names, others
+
+
+def _some(texts: Sequence[str], between: str = ", ") -> str:
+    """A list of texts, of which a line shows no more than it has room for."""
+    return between.join([*texts[:_MOST_SHOWN], *(["…"] if len(texts) > _MOST_SHOWN else [])])
 
 
 def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarray:

@@ -15,6 +15,7 @@ from datamix.config.schema import OperatorConfig, SourceConfig
 from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source, Unavailable
+from datamix.sources.images import read_error
 from datamix.sources.objects import as_source
 from datamix.sources.selected import stepped
 from datamix.sources.sliced import sliced
@@ -123,7 +124,11 @@ def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], spl
 
 def check_data_dir(data_dir: str | None) -> None:
     """Refuse a directory of prepared datasets that does not exist."""
-    if data_dir is not None and not (path := expanded(data_dir)).is_dir():
+    if data_dir is None:
+        return
+    with read_error(data_dir):
+        is_folder = (path := expanded(data_dir)).is_dir()
+    if not is_folder:
         text = f"there is no such directory (looked for it at {path.absolute()}); name one that holds prepared datasets"
         text += ", or make it first if they are to be downloaded into it"
         raise DataError(text, key="data.dir", value=data_dir)

@@ -7,6 +7,7 @@ Composing and printing help import neither JAX nor TensorFlow.
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
 import traceback
@@ -190,8 +191,13 @@ def config_loader(
     before_schema = SearchPathQuery(provider="schema")
     if config_dir is not None:
         directory = expanded(config_dir).absolute()
-        if not directory.is_dir():
-            raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
+        try:
+            if not directory.is_dir():
+                raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
+            os.scandir(directory).close()
+            os.stat(f"{directory}/.")  # noqa: PTH116  # as files in it are; `Path` would leave the dot out
+        except OSError as error:
+            raise ConfigError(f"--config-dir {config_dir}: it cannot be read: {error.strerror}.") from None
         _refuse_shipped_names(directory)
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
     # Before all: what asks a file system for a file of so long a name fails.
@@ -207,10 +213,8 @@ def _refuse_shipped_names(directory: Path) -> None:
         name = shipped.relative_to(conf_dir())
         own = directory / name
         if own.is_file() and own.read_bytes() != shipped.read_bytes():
-            text = (
-                f"{own} has the name of the {name.parts[0]} {name.stem!r} that is shipped, which would take its place"
-            )
-            raise ConfigError(f"{text}. Rename it, as {own.with_name(f'my_own_{name.stem}.yaml')}.")
+            what, mend = f"{name.parts[0]} {name.stem!r}", own.with_name(f"my_own_{name.stem}.yaml")
+            raise ConfigError(f"{own} has the name of the {what} that is shipped, which would be read. Call it {mend}.")
 
 
 def _refuse_module(key: str, place: object) -> None:

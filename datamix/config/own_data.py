@@ -24,7 +24,7 @@ _KINDS = {
     ".tsv": "table, path: {path}",
     ".tar": f"webdataset, {_IMAGES}",
     ".array_record": f"array_record, {_IMAGES}",
-    **dict.fromkeys((".txt", ".jsonl", ".md"), "text, path: {path}, length: 1024"),
+    **dict.fromkeys((".txt", ".jsonl"), "text, path: {path}, length: 1024"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp"), f"image_folder, {_IMAGES}"),
 }
 _NAMES = 1000  # of files in a folder, which are enough to know its kind
@@ -43,9 +43,12 @@ def advice(path: str, choice: str | None = None) -> str:
     place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
     if "://" in path:
         return "Files are read from this machine: copy them here first."
-    if not place.exists():
-        return f"There is no such file or folder (looked for it at {place.absolute()})."
-    settings = _settings(place, path)
+    try:
+        if not place.exists():
+            return f"There is no such file or folder (looked for it at {place.absolute()})."
+        settings = _settings(place, path)
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}."
     if settings is None:
         return f"Its kind is not known by its name; known are {', '.join(_KINDS)} and folders of them."
     known = re.match(r"tfds, name: (\w+)", settings)
@@ -68,7 +71,11 @@ def _settings(place: Path, path: str) -> str | None:
             return f"tfds, name: {'/'.join(parts)}, data_dir: {described.resolve().parents[len(parts) + 1]}"
     if any((place / file).is_file() for file in ("dataset_dict.json", "state.json")):  # saved by Hugging Face
         return f"huggingface, path: {text}"
+    if place.suffix == ".idx" and place.with_suffix(".bin").is_file():
+        return _settings(place.with_suffix(".bin"), f"{path.removesuffix('.idx')}.bin")
     for file in [place] if place.is_file() else islice(_files(place), _NAMES):
+        if file.suffix == ".bin" and file.with_suffix(".idx").is_file():  # Megatron's, which say all themselves
+            return f"tokens, path: {text}, length: 1024"
         stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.name.lower())
         if kind := _KINDS.get(Path(stem).suffix):
             kind = _of_columns(file) or kind
@@ -101,6 +108,7 @@ def _of_columns(file: Path) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    os.scandir(folder).close()  # `os.walk` would say nothing of one that cannot be read
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))

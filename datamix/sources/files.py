@@ -6,10 +6,13 @@ import codecs
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from datamix.errors import ConfigError, DataError, expanded, nearest
+from datamix.sources.images import unreadable
 
 Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """What `path` may be in a configuration: one path, a list of them, or either for each split."""
@@ -33,7 +36,7 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
 
     Raises:
       ConfigError: A path is remote, is named twice, or has another suffix.
-      DataError: There is no such file, or a shard is missing.
+      DataError: There is no such file, a shard is missing, or a folder cannot be read.
 
     >>> files_of({"train": "datamix/sources/s*s.py", "test": ["datamix/spec.py"]}, suffixes=[".py"])["test"]
     (PosixPath('datamix/spec.py'),)
@@ -44,7 +47,10 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     files_of_split = {}
     for split, texts in splits.items():
         where = f"{key}.{split}" if isinstance(path, Mapping) else key
-        files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
+        try:
+            files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
+        except OSError as error:
+            raise unreadable(str(error.filename), error) from error
         seen: set[str] = set()
         for file in files:
             if (place := os.path.abspath(file)) in seen:  # noqa: PTH100  # without following links
@@ -55,19 +61,52 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
 
 
 def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    """What a user must know of files that are read as one split though their names speak of several.
+    """What a user must know of files: which others are left out, and where names speak of splits that nobody asked for.
+
+    Args:
+      path: What `files_of` was given, or a folder whose own files say which are read, as those of `save_to_disk`.
+      files: The files of each split.
 
     >>> notes_on("d", {"train": [Path("d/train.parquet"), Path("d/test.parquet")]})[0].partition(";")[0]
     'its files are read as one split, train, though their names speak of train and test'
     """
-    if isinstance(path, Mapping):
-        return ()
+    kinds = Counter(kind_of(file.name) for file in _others(path, files))
+    notes = [left_out(kinds, "of another kind")] if kinds else []
+    if isinstance(path, Mapping) or set(files) != {"train"}:
+        return tuple(notes)
     common = os.path.commonpath([file.parent for file in files["train"]])
     names = [os.path.relpath(file, common) for file in files["train"]]
     words = {match[1].lower(): None for name in names for match in _SPLIT_IN_NAME.finditer(name)}
     note = f"its files are read as one split, train, though their names speak of {' and '.join(words)}"
     mend = f"path={{{', '.join(f'{word}: …' for word in words)}}} keeps them apart."
-    return (f"{note}; {mend}",) if len(words) > 1 else ()
+    return (*([f"{note}; {mend}"] if len(words) > 1 else []), *notes)
+
+
+def kind_of(name: str) -> str:
+    """What the files of a kind have in common: the suffix of their names."""
+    return Path(name).suffix.lower() or "without a suffix"
+
+
+def left_out(kinds: Counter[str], what: str) -> str:
+    """The note on files that are not read, which says how many there are of which kind.
+
+    >>> left_out(Counter({".txt": 2, ".md": 1}), "no tables")
+    '3 files are left out, which are no tables: 2 .txt, 1 .md.'
+    """
+    some = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+    are = "1 file is left out, which is" if kinds.total() == 1 else f"{kinds.total():,} files are left out, which are"
+    return f"{are} {what}: {some}."
+
+
+def _others(path: Paths, files: Mapping[str, Sequence[Path]]) -> list[Path]:
+    """The files that lie in the folders of a path and are not read."""
+    texts = [text for each in (path.values() if isinstance(path, Mapping) else [path]) for text in _texts(each, "path")]
+    folders = [folder for folder in map(expanded, texts) if folder.is_dir()]
+    if any((folder / name).is_file() for folder in folders for name in ("state.json", "dataset_dict.json")):
+        return []  # of Hugging Face's, which name what is read
+    read = {file for of_split in files.values() for file in of_split}
+    read |= {file.with_suffix(".idx") for file in read if file.suffix == ".bin"}  # Megatron's index of tokens
+    return sorted({file for folder in folders for file in _walk(folder)} - read)
 
 
 def _texts(texts: str | Sequence[str], key: str) -> list[str]:
@@ -91,6 +130,7 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     elif path.exists():
         files = [path]
     else:
+        _check_folders(path)
         files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())  # noqa: PTH207
         if not files:
             kind = "no file matches" if glob.has_magic(text) else "there is no such file or folder"
@@ -103,10 +143,23 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     return files
 
 
+def _check_folders(pattern: Path) -> None:
+    """Look into every folder that a glob is looked for in, as `glob` passes over those that cannot be read."""
+    for part in (pattern, *pattern.parents):
+        if glob.has_magic(part.name):
+            for folder in glob.glob(str(part.parent), recursive=True):  # noqa: PTH207
+                if Path(folder).is_dir():
+                    os.scandir(folder).close()
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """The files in a folder and in its folders that are not hidden; each folder once, however links lead to it."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
@@ -131,13 +184,17 @@ def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
 
 
 def meant(path: Path, ending: re.Pattern[str] | None = None) -> str:
-    """The question whether the folder beside a missing path was meant, or the file whose name ends so, most like it."""
+    """The question whether the folder beside a missing path was meant, or the file whose name ends so, most like it.
+
+    A name that lacks its suffix alone, as Megatron's prefixes do, is that of the file which has one.
+    """
     try:
-        names = os.listdir(path.parent)  # noqa: PTH208
+        names = sorted(os.listdir(path.parent))  # noqa: PTH208
     except OSError:
         return ""
     usable = [name for name in names if (ending and ending.search(name)) or path.with_name(name).is_dir()]
-    near = [repr(str(path.with_name(name))) for name in nearest(path.name, usable)]
+    whole = [name for name in usable if name.startswith(f"{path.name}.")]
+    near = [repr(str(path.with_name(name))) for name in whole[:1] or nearest(path.name, usable)]
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 

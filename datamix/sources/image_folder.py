@@ -13,7 +13,7 @@ import numpy as np
 
 from datamix.errors import DataError, expanded
 from datamix.sources.decoding import decode_images
-from datamix.sources.files import meant
+from datamix.sources.files import kind_of, left_out, meant
 from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located
@@ -46,7 +46,9 @@ def image_folder(
       split: TFDS's syntax; without folders of splits, there is the split `train`.
     """
     root = expanded(path)
-    if not root.is_dir():
+    with read_error(str(root)):
+        is_folder = root.is_dir()
+    if not is_folder:
         what = "this is no folder" if root.exists() else f"there is no such folder (looked for it at {root.absolute()})"
         mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else meant(root)
         raise DataError(what, key="path", value=path, hint=mend)
@@ -72,8 +74,8 @@ def image_folder(
                     labels.append(number[each])
                     sizes[name] += len(images)
     if others:
-        some = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
-        notes.append(f"{others.total():,} files are left out, which are no images in a folder of a class: {some}.")
+        what = "no image" if others.total() == 1 else "no images"
+        notes.append(left_out(others, f"{what} in a folder of a class"))
     if not folders:
         text = f"it holds no image in a folder of a class, such as {path}/cat/1.png"
         above = f"If {root.name} is a class, name the folder that holds it." if _LOOSE in others else " ".join(notes)
@@ -161,7 +163,7 @@ def _is_image(name: str) -> bool:
 
 
 def _kind(name: str) -> str:
-    return _LOOSE if _is_image(name) else Path(name).suffix.lower() or "without a suffix"
+    return _LOOSE if _is_image(name) else kind_of(name)
 
 
 def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:

@@ -81,7 +81,9 @@ def as_source(data: object, provenance: str | None = None) -> Source:
 
 def _columns(data: Any, names: Sequence[Any], provenance: str) -> MemoryArrays:
     arrays: Arrays = {}
-    left_out = []
+    left_out, texts = [], [*map(str, names)]
+    if len({*texts}) < len(texts):
+        raise DataError(f"a {_kind(data)} has several columns {max(texts, key=texts.count)!r}; rename them.")
     for name in names:
         try:
             arrays[str(name)] = _array(str(name), data[name], "")

@@ -11,7 +11,7 @@ from datamix.errors import DataError, expanded
 from datamix.sources.arrow import ArrowFile
 from datamix.sources.columns import open_columns, reading
 from datamix.sources.files import files_of, notes_on
-from datamix.sources.images import Fit, Mode
+from datamix.sources.images import Fit, Mode, read_error
 from datamix.sources.sliced import Sliced
 
 
@@ -57,8 +57,10 @@ def parquet(
 def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
     """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder."""
     splits = {"train": folder}
-    if not (folder / "state.json").is_file():
-        if not (folder / "dataset_dict.json").is_file():
+    with read_error(str(folder)):
+        has_splits, is_split = ((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    if not is_split:
+        if not has_splits:
             return None
         splits = {
             name: folder / name for name in _names(folder / "dataset_dict.json", lambda content: content["splits"])

@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from datamix.errors import ConfigError, DataError, expanded
 from datamix.sources.base import PartOfSource, Source, read_leaf
 from datamix.sources.conditions import Condition
+from datamix.sources.images import read_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,9 @@ def records_of(source: Source, records: str | np.ndarray, key: str) -> Selected:
 
 def _loaded(path: str, key: str) -> np.ndarray:
     file: Path = expanded(path)
-    if not file.is_file():  # a pipe would be waited for without end
+    with read_error(path):
+        is_file = file.is_file()
+    if not is_file:  # a pipe would be waited for without end
         raise DataError(f"there is no such file (looked for it at {file.absolute()})", key=key, value=path)
     try:
         with file.open("rb") as opened:

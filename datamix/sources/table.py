@@ -22,6 +22,8 @@ _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 # Numbers as people write them, which Arrow takes for text: 1,5 and 1,000.50, 1'000, 12 %, $5, 5 €.
 _WRITTEN_NUMBER = r"^\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?[.,]?\d[\d.,'_\s]*([eE][-+]?\d+)?\s*[%\p{Sc}]?\s*$"
 
+_WRITTEN_OTHERWISE = " (a number has a decimal point, and no other marks)"
+
 
 def table(
     *,
@@ -59,6 +61,8 @@ def table(
     used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
     first, names = next((file, each.column_names) for file, each in rows.items())
+    # In the order of the first of all files, so that every split has its features in the same one.
+    names = sorted(names, key=[*dict.fromkeys(name for each in tables.values() for name in each.column_names)].index)
     if features and len({*features}) < len(features):
         raise ConfigError("a column is named twice", key="features", value=[*features])
     for key, name in [("target", target), *(("features", name) for name in features or ())]:
@@ -222,7 +226,9 @@ def _no_numbers(pieces: Sequence[Any]) -> str:
         texts = piece.drop_null()
         words = texts.filter(pc.invert(pc.match_substring_regex(texts, _NUMBER))) or texts
         # In a column of numbers, that may be a mark for those that are missing.
-        return "is text" + (f", such as {words[0].as_py()!r} in {len(words):,} of {len(piece):,} rows" if words else "")
+        told = "is text" + (f", such as {words[0].as_py()!r} in {len(words):,} of {len(piece):,} rows" if words else "")
+        is_written = words and pc.match_substring_regex(words[:1], _WRITTEN_NUMBER)[0].as_py()
+        return told + (_WRITTEN_OTHERWISE if is_written else "")
     return "holds no value" if all(types.is_null(piece.type) for piece in pieces) else ""
 
 
@@ -257,7 +263,8 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
     words = [[piece.cast(pa.large_string()) for piece in each] for each in (pieces, every)]
     numbers = sum(pc.sum(pc.match_substring_regex(each, _WRITTEN_NUMBER)).as_py() or 0 for each in words[1])
     if 2 * numbers > sum(map(len, every)):
-        raise DataError(f"the target {name!r} is numbers in {numbers:,} rows, but {other}; correct them.")
+        what = other if other.endswith(_WRITTEN_OTHERWISE) else f"is numbers in {numbers:,} rows, but {other}"
+        raise DataError(f"the target {name!r} {what}; correct them.")
     classes = sorted({word for each in words[1] for word in each.unique().to_pylist()})
     known = pa.array(classes, pa.large_string())
     labels, whole_labels = ([pc.index_in(each, value_set=known).to_numpy() for each in column] for column in words)

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 import datamix
+from datamix import operator
 from datamix.errors import ConfigError, DataError, SpecError
+from datamix.sources.table import table
 from datamix.sources.text.tokenizers import train_tokenizer
+from datamix.testing import registered
 
 
 def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]:
@@ -252,3 +255,47 @@ def test_the_features_that_tables_share_are_advised(tmp_path: Path, features: li
         mixes.load(*features, *advised)
     else:
         assert error.endswith("; write an operator that mends it, and add it to those of b.")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Any:
+    """Loads a mix of tables, of which it is told the header and the first row of each."""
+
+    def loaded(*overrides: str, **contents: tuple[str, str]) -> datamix.Pipeline:
+        (tmp_path / "dataset").mkdir(exist_ok=True)
+        for name, lines in contents.items():
+            (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+            settings = f"_target_: table\npath: {tmp_path / name}.csv\n" + "target: price\n" * ("price" in lines[0])
+            (tmp_path / "dataset" / f"{name}.yaml").write_text(settings)
+        named = f"source={'+'.join(contents)}"
+        return datamix.load(named, "batch.size=2", "mix=concat", *overrides, config_dir=str(tmp_path))
+
+    return loaded
+
+
+@pytest.mark.filterwarnings("error")
+def test_tables_whose_columns_stand_in_another_order_are_refused(tables: Any, tmp_path: Path) -> None:
+    contents = {"a": ("no. of rooms,metres,price", "1,100.5,1.25"), "b": ("metres,no. of rooms,price", "100.5,1,1.25")}
+    with pytest.raises(SpecError, match=r"features are no\. of rooms, metres in a, but metres, no\. of") as raised:
+        tables(**contents)
+    mends = re.findall(r'"(source\.b\.features=\[[^"]*\])"', str(raised.value))
+    assert tables(*mends, **contents)[0]["features"].tolist() == [[1, 100.5], [1, 100.5]]
+    with pytest.raises(SpecError, match=r"; open it with features=\['no\. of rooms', 'metres'\]\.$"):
+        datamix.mix({name: table(path=str(tmp_path / f"{name}.csv"), target="price") for name in "ab"})
+    # An operator of the user's own may put them right.
+    with registered():
+
+        @operator
+        def swapped(record: Any) -> Any:
+            return record | {"features": record["features"][::-1]}
+
+        batch = tables("source.b.operators=[swapped]", **contents)[0]
+    assert batch["features"].tolist() == [[1, 100.5], [1, 100.5]]
+
+
+def test_tables_with_other_columns_say_which_stand_in_one_place(tables: Any) -> None:
+    a, b = ("rooms,metres,price", "1,2,3"), ("rooms,age,price", "1,4,3")
+    with pytest.warns(UserWarning, match=r"^source 'b': of its features, age stands where a has metres\.$"):
+        tables(a=a, b=b)
+    with pytest.warns(UserWarning, match=r"^source 'b': of its features, metres stands where a has rooms; age where"):
+        tables(a=a, b=("metres,age,price", "1,4,3"))

@@ -189,3 +189,24 @@ def test_a_dataset_with_splits_of_its_own_is_numbered_by_all_of_them(tmp_path: P
     for split, test_split in (("train", "test"), ("test", "test"), ("few", "test"), ("few", "nowhere")):
         found = built("source=a+b", f"source.a.split={split}", f"source.a.test_split={test_split}", config_dir=tmp_path)
         assert found.completed().offset("b") == (5 if test_split == "nowhere" else 7)
+
+
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.dir=shut/x",
+        "source.digits.records=shut/x",
+        "source=my_parquet source.my_parquet.path=shut/x",
+        "source=my_text source.my_text.path=shut/x",
+        "source=my_text source.my_text.path=.",
+        "source=my_table source.my_table.path=shut/x",
+    ],
+)
+def test_what_lies_in_a_folder_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shut").mkdir(0)
+    with pytest.raises(DataError, match=r"shut(/x)? cannot be read: Permission denied"):
+        datamix.load("source=digits", *override.split(" "))

@@ -128,6 +128,21 @@ def test_an_option_with_the_name_of_a_shipped_one(tmp_path: Path) -> None:
     assert compose([f"source={Path(match[1]).stem}"], config_dir=tmp_path).source.my_own_docs.path == "own.txt"
 
 
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize("mode", [0, 0o100, 0o400])
+def test_a_config_dir_that_cannot_be_read(tmp_path: Path, mode: int) -> None:
+    (directory := tmp_path / "own").mkdir()
+    directory.chmod(mode)
+    with pytest.raises(ConfigError, match=r"^--config-dir \S+/own: it cannot be read: Permission denied\.$"):
+        compose([], config_dir=directory)
+    tmp_path.chmod(0)
+    try:
+        with pytest.raises(ConfigError, match=r"^--config-dir \S+/own: it cannot be read: Permission denied\.$"):
+            compose([], config_dir=directory)
+    finally:
+        tmp_path.chmod(0o700)
+
+
 def test_choices_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_text("_target_: arrays\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,36 @@ def test_what_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
 @pytest.mark.parametrize("choice", ["mnist", "mnist+fashion@easy", "'mnist'", "glob(*)", "choice(mnist,fashion)", ""])
 def test_names_are_no_paths(choice: str) -> None:
     refuse_paths(choice)
+
+
+@pytest.mark.usefixtures("permissions_count")
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    (folder := tmp_path / "data").mkdir()
+    (folder / "a.csv").touch()
+    for mode in (0, 0o100, 0o400):
+        folder.chmod(mode)
+        for path in (folder, folder / "a.csv") if mode == 0 else [folder]:
+            assert advice(str(path)).endswith(" cannot be read: Permission denied.")
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("path", ["corpus.bin", "corpus.idx", "corpora"])
+def test_megatrons_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpora").mkdir()
+    index = struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, 1, 2) + np.array([40], "<i4").tobytes()
+    index += np.array([0, 0, 1], "<i8").tobytes()
+    for folder in (".", "corpora"):
+        Path(folder, "corpus.idx").write_bytes(index)
+        np.arange(40, dtype=np.uint16).tofile(Path(folder, "corpus.bin"))
+    message = advice(path)
+    assert "tokens, path: corp" in message
+    assert followed(message.replace("length: 1024", "length: 8"), tmp_path).plan.sizes == (5,)
+
+
+def test_what_no_source_reads_is_not_advised(tmp_path: Path) -> None:
+    for name in ("b.md", "tokens.bin"):  # of whose dtype and ends nothing is known
+        (tmp_path / name).write_bytes(b"text")
+        message = advice(str(tmp_path / name))
+        assert message.startswith("Its kind is not known by its name; known are .npz, ")
+        assert ".md" not in message

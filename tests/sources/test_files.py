@@ -133,3 +133,59 @@ def test_a_note_on_names_that_speak_of_splits(tmp_path: Path) -> None:
     assert notes("test/0.parquet", "train/0.parquet") == (message,)
     assert notes("mnist.test.parquet") == notes("latest.parquet", "trains.parquet") == ()
     assert notes("test.parquet", "train.parquet", path={"train": "data"}) == ()
+
+
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize(
+    ("closed", "path"),
+    [
+        ("deep", "."),
+        ("deep", "deep"),
+        ("deep", "deep/c.PARQUET"),
+        ("deep", "deep/x.parquet"),
+        ("deep", "deep/*.parquet"),
+        ("deep", "**/*.parquet"),
+        ("deep/er", "*/*/*.parquet"),
+        ("deep/er", "[d]eep/**/?.parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_not_passed_over(folder: Path, closed: str, path: str) -> None:
+    (folder / "deep" / "er").mkdir()
+    (folder / closed).chmod(0)
+    try:
+        with pytest.raises(DataError, match=rf"^(\./)?{closed}(/\S+)? cannot be read: Permission denied\.?$"):
+            names(path)
+        if closed == "deep/er":
+            assert names("*/*.PARQUET") == {"train": ["deep/c.PARQUET"]}  # nothing is looked for there
+    finally:
+        (folder / closed).chmod(0o700)
+
+
+def test_files_of_other_kinds_in_a_folder_are_told(folder: Path) -> None:
+    def notes(path: Any) -> tuple[str, ...]:
+        return notes_on(path, files_of(path, suffixes=[".parquet"]))
+
+    Path("deep/d.pq").touch()
+    Path("deep/e.pq").touch()
+    told = "3 files are left out, which are of another kind: 2 .pq, 1 .txt."
+    assert notes(".") == notes({"train": "."}) == notes(["."]) == (told,)
+    assert notes({"train": "a.parquet", "test": "deep"}) == ("2 files are left out, which are of another kind: 2 .pq.",)
+    assert notes("*.parquet") == notes(["a.parquet", "b.parquet"]) == ()
+    Path("deep/e.pq").unlink()
+    assert notes("deep") == ("1 file is left out, which is of another kind: 1 .pq.",)
+
+
+def test_the_index_of_a_token_file_is_not_left_out(tmp_path: Path) -> None:
+    for name in ("a.bin", "a.idx", "b.idx"):
+        (tmp_path / name).touch()
+    notes = notes_on(str(tmp_path), files_of(str(tmp_path), suffixes=[".npy", ".bin"]))
+    assert notes == ("1 file is left out, which is of another kind: 1 .idx.",)
+
+
+def test_what_is_suggested_is_read(tmp_path: Path) -> None:
+    for name in ("tokens.idx", "tokens.bin"):
+        (tmp_path / name).touch()
+    (tmp_path / "tokens2").mkdir()
+    for name, near in (("tokens", "tokens.bin"), ("tokens.id", "tokens.bin"), ("tokens3", "tokens2")):
+        with pytest.raises(DataError, match=rf"Did you mean '[^']*/{near}'\?$"):
+            files_of(str(tmp_path / name), suffixes=[".npy", ".bin"])

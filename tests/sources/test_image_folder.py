@@ -58,7 +58,10 @@ def test_splits_share_the_numbers_of_their_classes(tmp_path):
     assert read(test)["label"].tolist() == [1, 2]
     assert sorted(test.whole_labels().tolist()) == [0, 1, 1, 1, 2]
     (tmp_path / "labels.csv").touch()
-    assert "left out, which are no images in a folder of a class: 1 .csv" in image_folder(path=folder, **SIZE).notes[0]
+    assert (
+        "1 file is left out, which is no image in a folder of a class: 1 .csv"
+        in image_folder(path=folder, **SIZE).notes[0]
+    )
     with pytest.raises(ConfigError, match=r"there is no split 'dev'. Known: test, train, val"):
         image_folder(path=folder, split="dev", **SIZE)
 
@@ -201,3 +204,14 @@ def test_a_pipe_is_no_image(tmp_path, linked):
         (tmp_path / "data" / "cat" / "2.png").symlink_to(tmp_path / "pipe")
     with pytest.raises(DataError, match=r"data/cat: 2\.png is no regular file\.$"):
         image_folder(path=str(tmp_path / "data"), **SIZE)
+
+
+@pytest.mark.usefixtures("permissions_count")
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path):
+    draw(tmp_path / "in" / "pets" / "cat" / "1.png")
+    (tmp_path / "in").chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"in/pets cannot be read: Permission denied"):
+            image_folder(path=str(tmp_path / "in" / "pets"), **SIZE)
+    finally:
+        (tmp_path / "in").chmod(0o700)

@@ -382,3 +382,12 @@ def test_fewer_records_than_were_asked_for() -> None:
 
     with pytest.raises(DataError, match=r"^__getitems__ gives 6 records for 7 indices\.$"):
         read_all(as_source(Short(as_dict)))
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["1", 1, "b"]])
+def test_a_data_frame_with_two_columns_of_one_name_is_refused(names: list[Any]) -> None:
+    frame = pytest.importorskip("pandas").DataFrame([[1, 2, 3], [3, 4, 5]], columns=names)
+    with pytest.raises(DataError, match=rf"^a DataFrame has several columns '{names[0]}'; rename them\.$"):
+        as_source(frame)
+    frame.columns = ["a", "c", "b"]
+    assert list(as_source(frame).spec) == ["a", "c", "b"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_features_are_chosen_in_their_order(csv: Any) -> None:
     source = csv(text)
     assert (list(source.spec), source.feature_names) == (["features"], ("a", "b"))
     assert source.notes == ("columns are left out: c, which is text, such as 'x' in 2 of 2 rows.",)
+
+
+def test_splits_have_their_features_in_one_order(tmp_path: Path) -> None:
+    """A model is tested on what it was trained on."""
+    (tmp_path / "a.csv").write_text("rooms,metres\n1,100.5\n")
+    (tmp_path / "b.csv").write_text("age,metres,rooms\n7,101.5,2\n")
+    path = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv")}
+    assert table(path=path).feature_names == ("rooms", "metres")
+    tests = table(path=path, split="test")
+    assert (tests.feature_names, tests.read()["features"].tolist()) == (("rooms", "metres", "age"), [[2, 101.5, 7]])
 
 
 def test_numbers_that_are_missing_are_nan_and_told(csv: Any) -> None:
@@ -204,8 +215,19 @@ def test_decimals_are_rounded_to_float32_as_always(csv: Any) -> None:
 @pytest.mark.parametrize("prices", ["1,5;2,5;3", "1.000,5;2;3", "1,000;2,000", "$5;-$ 6;7 €", "5%;6 %", "1 000;5;?"])
 def test_numbers_as_people_write_them_are_no_names_of_classes(csv: Any, prices: str) -> None:
     text = "x;y\n" + "".join(f"1;{price}\n" for price in prices.split(";"))
-    with pytest.raises(DataError, match=r"^the target 'y' is numbers in \d rows, but is text, such as .*; correct"):
+    with pytest.raises(DataError, match=r"^the target 'y' is text, such as .* rows \(a number .*\); correct"):
         csv(text, target="y")
+
+
+def test_a_decimal_comma_is_told(csv: Any) -> None:
+    text = "a;b;y\n1;0,5;0,5\n2;1,5;1,5\n"
+    told = "is text, such as '0,5' in 2 of 2 rows (a number has a decimal point, and no other marks)"
+    with pytest.raises(DataError, match=rf"^the target 'y' {re.escape(told)}; correct them\.$"):
+        csv(text, target="y")
+    assert csv(text, features=["a"]).notes == ()
+    assert csv(text).notes == (f"columns are left out: b, which {told}; y, which {told}.",)
+    mended = csv(text.replace(",", "."), target="y")
+    assert (mended.notes, mended.read()["label"].tolist()) == ((), [0.5, 1.5])
 
 
 def test_classes_that_hold_digits_are_classes(csv: Any) -> None:

@@ -110,7 +110,7 @@ class Packed:
         begins, lengths = np.concatenate(parts, axis=1)
         how: Any = {"capacity": self.length, "packing": self.packing, "long": self.long, "name": self.source_name}
         rows, facts = pack(begins, lengths, **how, cache_dir=cache_dir)
-        notes = [] if isinstance(self.path, Mapping) or set(paths) != {"train"} else [*notes_on(self.path, paths)]
+        notes = [*notes_on(self.path, paths)]
         notes += dict.fromkeys(file.note for file in files if file.note)
         if empty := len(lengths) - facts.documents:
             have, are = ("has", "is") if empty == 1 else ("have", "are")

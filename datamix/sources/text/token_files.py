@@ -16,6 +16,7 @@ import numpy as np
 from datamix.errors import ConfigError, DataError, hint
 from datamix.sources.arrays import load_array
 from datamix.sources.cache import CachePlace
+from datamix.sources.images import read_error
 from datamix.sources.long_work import progress_bar
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
@@ -150,9 +151,12 @@ def token_file(
     """
     index = path.with_suffix(".idx")
     if path.suffix == ".bin" and end_of_document is None and offsets is None and index.exists():
-        return _megatron(path, index)
+        return _megatron(path, index, dtype)
     tokens = _mapped(path, dtype)
-    if (end_of_document is None) == (offsets is None):
+    if end_of_document is not None and offsets is not None:
+        text, mend = f"where the documents in {path.name} end is said by offsets as well", "Leave one of both out."
+        raise ConfigError(text, key="end_of_document", value=end_of_document, hint=mend)
+    if end_of_document is None and offsets is None:
         text = f"say where the documents in {path.name} end: by end_of_document, a token, or by offsets, an .npy file"
         raise ConfigError(text, key="end_of_document")
     if offsets is not None:
@@ -177,12 +181,11 @@ def token_file(
 
 
 def _mapped(path: Path, dtype: str | None) -> np.ndarray:
-    with path.open("rb") as file:
+    with read_error(str(path)), path.open("rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
     if is_npy:
         tokens = _whole_numbers(path, "tokens")
-        if dtype is not None and np.dtype(dtype) != tokens.dtype:
-            raise ConfigError(f"{path} says {tokens.dtype}; leave it out", key="dtype", value=dtype)
+        _check_dtype(dtype, tokens.dtype.name, path)
         return tokens
     if dtype not in _DTYPES:
         text = f"{path.name} does not say of which dtype its tokens are"
@@ -191,6 +194,12 @@ def _mapped(path: Path, dtype: str | None) -> np.ndarray:
     if size % np.dtype(dtype).itemsize:
         raise DataError(f"{path} is cut off, or its tokens are no {dtype}: it has {size:,} bytes.")
     return np.memmap(path, dtype, "r") if size else np.empty(0, dtype)
+
+
+def _check_dtype(dtype: str | None, known: str, path: Path) -> None:
+    """Refuse a dtype that contradicts what a file says."""
+    if dtype not in (None, known):
+        raise ConfigError(f"{path} says {known}; leave it out", key="dtype", value=dtype)
 
 
 def _whole_numbers(path: Path, what: str) -> np.ndarray:
@@ -210,9 +219,10 @@ def _ends(path: Path, num_tokens: int, of: Path) -> np.ndarray:
     return ends
 
 
-def _megatron(path: Path, index: Path) -> TokenFile:
+def _megatron(path: Path, index: Path, dtype: str | None) -> TokenFile:
     """See Megatron-LM's `megatron/core/datasets/indexed_dataset.py`."""
-    content = index.read_bytes()
+    with read_error(str(index)):
+        content = index.read_bytes()
     try:
         magic, version, code, num_sequences, num_bounds = struct.unpack_from("<9sQBQQ", content)
         sizes = np.frombuffer(content, "<i4", num_sequences, 34)
@@ -222,7 +232,9 @@ def _megatron(path: Path, index: Path) -> TokenFile:
         raise DataError(f"{index} is no index of Megatron's, or cut off: {error}.") from None
     if magic != _MEGATRON or version != 1 or _MEGATRON_DTYPES.get(code, "f")[0] == "f":
         raise DataError(f"{index} is no index of Megatron's for tokens (version {version}, dtype {code}).")
-    tokens = _mapped(path, np.dtype(_MEGATRON_DTYPES[code]).name)
+    known = np.dtype(_MEGATRON_DTYPES[code]).name
+    _check_dtype(dtype, known, index)
+    tokens = _mapped(path, known)
     ends = np.cumsum(sizes, dtype=np.int64)
     if len(tokens) != (ends[-1] if ends.size else 0) or not np.array_equal(pointers, (ends - sizes) * tokens.itemsize):
         raise DataError(f"{path} has {len(tokens):,} tokens, which are not those that {index.name} speaks of.")

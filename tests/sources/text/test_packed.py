@@ -160,7 +160,7 @@ def test_places_name_files_and_documents(tmp_path):
 
 def test_what_is_left_out_is_told(tmp_path):
     (tmp_path / "a.txt").write_text("abcdefghij\nk\n")
-    notes = Text(path=str(tmp_path), length=4, packing="pad", long="drop", cache_dir=str(tmp_path / "c")).notes
+    notes = Text(path=str(tmp_path), length=4, packing="pad", long="drop", cache_dir=str(tmp_path / ".c")).notes
     assert notes == (
         "a.txt has no blank line, so that each of its lines is a document; documents=line says so as well.",
         "1 of 2 documents are left out: 11 of 13 tokens; long=split keeps them.",
@@ -170,7 +170,7 @@ def test_what_is_left_out_is_told(tmp_path):
         "length": 4,
         "packing": "pad",
         "documents": "line",
-        "cache_dir": str(tmp_path / "c"),
+        "cache_dir": str(tmp_path / ".c"),
     }
     assert Text(**settings, long="truncate").notes == (
         "long documents are cut off: 7 of 13 tokens; long=split keeps them.",

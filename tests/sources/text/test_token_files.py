@@ -156,6 +156,14 @@ def test_megatrons_files_say_all_themselves(tmp_path):
     assert made_elsewhere(megatron(tmp_path, bounds=(0, 1)), tmp_path).ends.tolist() == [2, 7]  # no token is lost
 
 
+@pytest.mark.parametrize("dtype", ["int32", "unt16"])
+def test_a_dtype_that_megatrons_index_contradicts(tmp_path, dtype):
+    path = megatron(tmp_path)
+    with pytest.raises(ConfigError, match=rf"^dtype = '{dtype}'; \S+m\.idx says uint16; leave it out\.$"):
+        made_elsewhere(path, tmp_path, dtype=dtype)
+    assert made_elsewhere(path, tmp_path, dtype="uint16").tokens.tolist() == STREAM.tolist()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -182,6 +190,13 @@ def test_megatrons_damage(tmp_path, settings, message):
             ConfigError,
             r"end_of_document: say where the documents in a\.npy end: by end_of_document, a token",
         ),
+        (
+            STREAM,
+            {"end_of_document": 0, "offsets": [0, 2]},
+            ConfigError,
+            r"^end_of_document = 0; where the documents in a\.npy end is said by offsets as well\. Leave one of both",
+        ),
+        (STREAM, {"dtype": "unt32", "end_of_document": 0}, ConfigError, r"dtype = 'unt32'; .* says uint16; leave it"),
         (STREAM, {"dtype": "uint32", "end_of_document": 0}, ConfigError, r"dtype = 'uint32'; .* says uint16; leave it"),
         (STREAM.astype(np.float32), {"end_of_document": 0}, DataError, r"is float32\[7\]; tokens are whole numbers"),
         (b"\x93NUMPY\x01", {"end_of_document": 0}, DataError, r"a\.npy cannot be read: "),
@@ -215,3 +230,12 @@ def test_mistakes_say_how_to_mend_them(tmp_path, content, settings, kind, messag
         settings = settings | {"offsets": tmp_path / "ends.npy"}
     with pytest.raises(kind, match=message):
         made_elsewhere(path, tmp_path, **settings)
+
+
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize("closed", ["m.idx", "m.bin"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, closed):
+    path = megatron(tmp_path)
+    (tmp_path / closed).chmod(0)
+    with pytest.raises(DataError, match=rf"{closed} cannot be read: Permission denied"):
+        made_elsewhere(path, tmp_path)
