@@ -215,6 +215,12 @@ def expanded(path: str | Path) -> Path:
         raise ConfigError(f"{path}: there is no such home; write the whole path.") from None
 
 
+def unreadable(place: str, error: DataError | OSError) -> DataError:
+    """The error for what cannot be read, with the reason of another."""
+    what = f": {error}" if isinstance(error, DataError) else f" cannot be read: {error.strerror or error}"
+    return DataError(f"{place}{what}")
+
+
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names that are most like a name that is not known; none where none is like it.
 

@@ -39,7 +39,7 @@ class Demand:
       table_slots: The longest table; a longer cycle is cut there.
       scheduled: Whether the shares of the mix change with the step.
       credit: By how many slots each source is behind the sum of its shares, or with `lengths` by how much of these, to
-        2^-20; shape [num_sources], or empty where none is.
+        2^-24; shape [num_sources], or empty where none is.
       capped: Whether sources fill so many slots at most: one without a share may then have had its last.
       lengths: The lengths of the records where these follow the ratio; None where the number of records does.
     """

@@ -172,13 +172,12 @@ class _Cutter:
             return
         self.base = tuple(before + used for before, used in zip(base, period.counts(length), strict=True))
         if not period.sets_shares:
-            amounts = [
-                demand.amount(source, self.base[source]) - demand.amount(source, before) if share else 0
-                for source, (before, share) in enumerate(zip(base, shares, strict=True))
-            ]
+            counts = zip(base, self.base, strict=True)
+            amounts = [demand.amount(i, after) - demand.amount(i, before) for i, (before, after) in enumerate(counts)]
             rows, total = zip(credit, shares, amounts, strict=True), sum(amounts)
             self._credit = tuple(
-                rounded(behind + share * total - amount) if share else behind for behind, share, amount in rows
+                rounded(behind + share * total - amount) if share or amount else behind
+                for behind, share, amount in rows
             )
         self.first += length
         self._last = int(period.take(length - 1, 1)[0][0])

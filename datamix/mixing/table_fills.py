@@ -23,7 +23,7 @@ _PAST_ANY_TABLE = 2**40
 LONG_TABLE_SLOTS = 2**20
 _STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
 _QUEUED = 2**12  # records whose lengths are looked up at a time
-_CREDIT_UNIT = 2**20  # parts of a slot
+_CREDIT_UNIT = 2**24  # parts of a slot: the weights of a run that adapts are whole parts of as many
 
 
 def holds(group: Group, horizon: int | None, slots: int) -> bool:

@@ -22,9 +22,9 @@ from typing import IO
 
 import numpy as np
 
-from datamix.errors import DataError, DatamixError, InstallationError
+from datamix.errors import DataError, DatamixError, InstallationError, unreadable
 from datamix.sources.helpers import Helper, serve
-from datamix.sources.images import ImageFormat, opencv, pillow, simplejpeg, unreadable
+from datamix.sources.images import ImageFormat, opencv, pillow, simplejpeg
 from datamix.sources.long_work import num_cores
 
 _MEASURED = 8  # images that are decoded before it is known how long one takes

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from datamix.errors import ConfigError, DataError, expanded, nearest
-from datamix.sources.images import unreadable
+from datamix.errors import ConfigError, DataError, expanded, nearest, unreadable
 
 Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """What `path` may be in a configuration: one path, a list of them, or either for each split."""

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint
+from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint, unreadable
 from datamix.spec import LeafSpec
 
 if TYPE_CHECKING:
@@ -269,12 +269,6 @@ def read_error(place: str) -> Iterator[None]:
         yield
     except (DataError, OSError) as error:
         raise unreadable(place, error) from error
-
-
-def unreadable(place: str, error: DataError | OSError) -> DataError:
-    """What `read_error` says."""
-    what = f": {error}" if isinstance(error, DataError) else f" cannot be read: {error.strerror or error}"
-    return DataError(f"{place}{what}")
 
 
 def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
