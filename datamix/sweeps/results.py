@@ -21,7 +21,7 @@ ROUNDS = "rounds.json"
 """The rounds by which a sweep has gone on."""
 
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
-_USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "loss/worst")  # by task
+_USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "mse/worst", "loss/worst")  # by task
 
 
 @dataclass(frozen=True, kw_only=True)
