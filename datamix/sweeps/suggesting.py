@@ -38,11 +38,16 @@ _RATIO = ("share", "ratio", "weights")
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`."""
+    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`.
+
+    Attributes:
+      kind: "max" or "min".
+      asked: The overrides that ask for it.
+    """
 
     metric: str
     kind: str
-    asked: str
+    asked: Sequence[str]
     weights: Mapping[str, float]
 
 
@@ -50,7 +55,9 @@ def weighted(
     results: Sequence[Result], metric: str, goal: str, weights: Mapping[str, float]
 ) -> tuple[list[Result], Goal]:
     """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal."""
-    asked, metric = metric, metric_of(metric, {name for result in results for name in result.metrics})
+    asked = [f"sweep.metric={metric}"] * (metric != "auto") + [f"sweep.goal={goal}"] * (goal != "auto")
+    asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in weights.items()]
+    metric = metric_of(metric, {name for result in results for name in result.metrics})
     if not weights:
         return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=asked, weights={})
     family = metric.partition("/")[0]
@@ -189,8 +196,6 @@ class Suggestion:
         fixed = [typed(each) for each in self.reference.command if sets_no_ratio(each)]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{ratio}"' for ratio in self._ratios())
-        asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "auto")
-        asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in self.goal.weights.items()]
         base = re.sub(r"-next\d*$", "", str(directories[0]))
         count = next(i for i in range(2, 10_000) if not Path(f"{base}-next{i}").exists())
         following = f"{base}-next{count}" if Path(f"{base}-next").exists() else f"{base}-next"
@@ -199,8 +204,8 @@ class Suggestion:
         best_ratio = " ".join(share_overrides(self.names, rounded(self.answer.best)))
         lines = (
             ["datamix -m", *fixed, "hydra/sweeper=simplex", *beyond, shlex.quote(f"hydra.sweeper.ratios=[{ratios}]"),
-             f"seed={seeds}", *asked, f"hydra.sweep.dir={shlex.quote(following)}"],
-            ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *asked],
+             f"seed={seeds}", *self.goal.asked, f"hydra.sweep.dir={shlex.quote(following)}"],
+            ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *self.goal.asked],
         )  # fmt: skip
         return [*(" ".join(line) for line in lines), run_of(self.reference, best_ratio)]
 
@@ -311,10 +316,7 @@ def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | N
     if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):
         return [goal.metric], {goal.metric: None}, lambda values: values[0]
     if kind == "worst":
-        return (
-            metrics,
-            source_of,
-            (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0)),
-        )
+        least = goal_of(goal.metric, "auto") == "max"  # the worst source is what it is, whatever is asked for
+        return metrics, source_of, (lambda values: values.min(0)) if least else (lambda values: values.max(0))
     weights = np.array([goal.weights.get(path, 0.0) if goal.weights else 1.0 for path in paths])
     return metrics, source_of, lambda values: np.tensordot(weights / weights.sum(), values, 1)

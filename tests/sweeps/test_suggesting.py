@@ -161,6 +161,29 @@ def test_jobs_of_fewer_sources_and_other_seeds_count(results):
     assert len(suggestion.values) == len(three)  # a goal of three sources is known of those alone
 
 
+def test_commands_keep_what_results_are_judged_by(results):
+    following, again, _ = suggestion_of(results, "loss/mean", goal="max").commands(["s"])
+    for line in (following, again):
+        assert "sweep.metric=loss/mean sweep.goal=max" in line
+    assert "sweep." not in suggestion_of(results).commands(["s"])[0].replace("hydra.sweep", "")
+
+
+def test_the_worst_source_is_that_of_the_lowest_accuracy_under_any_goal(results):
+    suggestion = suggestion_of(results, "accuracy/worst", goal="min")
+    assert suggestion.values.tolist() == pytest.approx([result.metrics["accuracy/worst"] for result in results])
+    losses = [
+        replace(
+            result,
+            metrics={f"loss/{name}": 1 - result.metrics[f"accuracy/{name}"] for name in ("mnist", "fashion")}
+            | {"loss/worst": 1 - result.metrics["accuracy/worst"]},
+        )
+        for result in results
+    ]
+    for goal in ("min", "max"):
+        values = suggestion_of(losses, "loss/worst", goal=goal).values.tolist()
+        assert values == pytest.approx([result.metrics["loss/worst"] for result in losses])
+
+
 def test_the_best_ratio_of_an_experiment_is_run_once(results):
     command = ("experiment=ratio_study", *results[0].command)
     suggestion = suggestion_of([replace(each, command=command) for each in results])
