@@ -74,7 +74,9 @@ class Setting:
         return next((result for result in self.results if result.sources), self.results[0])
 
     def values(self, metric: str) -> list[float]:
-        return [each.metrics[metric] for each in self.results if each.status == "done" and metric in each.metrics]
+        """Those that are known, one a seed: a seed that was run twice says nothing more."""
+        done = [each for each in self.results if each.status == "done" and metric in each.metrics]
+        return [*{str(each.seed): each.metrics[metric] for each in done}.values()]
 
     def mean(self, metric: str) -> float | None:
         """Over the seeds; None where no job reports it."""
