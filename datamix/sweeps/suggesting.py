@@ -34,6 +34,8 @@ from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 
 _FEWEST = 3  # ratios
 _RATIO = ("share", "ratio", "weights")
+SCHEDULED = "ratios under mix.schedule are not proposed, as the schedule is what the shares change by"
+"""Why there is no suggestion from jobs under a schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,11 @@ def weighted(
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources]."""
+    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources].
+
+    Attributes:
+      left_out: How many jobs do not count, and why, as a sentence; empty where all do.
+    """
 
     answer: Answer
     goal: Goal
@@ -87,6 +93,7 @@ class Suggestion:
     values: np.ndarray
     reference: Result
     seeds: Sequence[Any]
+    left_out: str = ""
 
     @property
     def names(self) -> Sequence[str]:
@@ -154,7 +161,7 @@ class Suggestion:
             "well.",
             "flat": f"The curve is flat: no ratio that was tried changes {name} by more than {deviations}.",
         }[answer.verdict]
-        return f"{first}, {gain} against equal shares. {sentence}"
+        return f"{first}, {gain} against equal shares. {sentence}{self.left_out and f' {self.left_out}'}"
 
     def _edges(self) -> list[str]:
         low, high = self.shares.min(0), self.shares.max(0)
@@ -250,6 +257,8 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     if (chosen := best(seed_groups([r for r in done if len(names_of(r)) == most]), goal.metric, goal.kind)) is None:
         return f"no job of two or more sources reports {goal.metric}"
     reference = chosen.first
+    if (reference.config.get("mix") or {}).get("schedule"):
+        return SCHEDULED
     names = names_of(reference)
     alike = [r for r in done if set(names_of(r)) <= set(names) and comparable(r, reference)]
     # A ratio that was run twice with one seed, as in two sweeps, says nothing more: to count it twice hides the noise.
@@ -273,7 +282,24 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
         values=reached[complete],
         reference=reference,
         seeds=sorted({str(result.seed) for result in jobs}, key=lambda seed: (len(seed), seed)),
+        left_out=_left_out(results, done, alike, jobs),
     )
+
+
+def _left_out(
+    results: Sequence[Result], done: Sequence[Result], alike: Sequence[Result], jobs: Sequence[Result]
+) -> str:
+    """How many results do not count, and why: of those that are done with several sources, those alike, each once."""
+    ended = sum(result.status == "done" for result in results)
+    reasons = {
+        ("is not done", "are not done"): len(results) - ended,
+        ("has one source", "have one source"): ended - len(done),
+        ("differs in more than ratio and seed", "differ in more than ratio and seed"): len(done) - len(alike),
+        ("repeats a ratio and a seed", "repeat a ratio and a seed"): len(alike) - len(jobs),
+    }
+    said = [f"{count} {words[count > 1]}" for words, count in reasons.items() if count]
+    number = len(results) - len(jobs)
+    return f"Of {len(results)} jobs, {number} do{'es' * (number == 1)} not count: {', '.join(said)}." if said else ""
 
 
 def names_of(result: Result) -> list[str]:

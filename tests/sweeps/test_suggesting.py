@@ -138,6 +138,22 @@ def test_jobs_of_other_settings_do_not_count(leave, results):
     assert predicted[0] == pytest.approx(results[0].metrics["accuracy/worst"], abs=0.03)
 
 
+def test_it_says_how_many_jobs_do_not_count_and_why(leave, results):
+    others = read_results(leave("others", model="cnn", better=-0.2, failing=(1,)))
+    words = suggestion_of([*results, *others, results[0]]).words()
+    assert words.endswith(
+        " Of 21 jobs, 7 do not count: 1 is not done, 5 differ in more than ratio and seed, "
+        "1 repeats a ratio and a seed."
+    )
+    assert "do not count" not in suggestion_of(results).words()
+
+
+def test_ratios_under_a_schedule_are_not_proposed(results):
+    schedule = {"schedule": [{"until": 20, "weights": {"mnist": 1}}]}
+    under = [replace(each, config=each.config | {"mix": each.config["mix"] | schedule}) for each in results]
+    assert suggestion_of(under).startswith("ratios under mix.schedule are not proposed")
+
+
 def test_a_ratio_that_was_run_again_with_its_seed_counts_once(results):
     again = [
         replace(result, job=result.job + 100, config=result.config | {"mix": {"ratio": "x"}}) for result in results
