@@ -12,7 +12,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any
@@ -166,8 +166,12 @@ def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {parameter.name: parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def check_settings(where: str, component: Callable[..., Any], values: Mapping[str, Any]) -> None:
+def check_settings(
+    where: str, component: Callable[..., Any], values: Mapping[str, Any], beside: Collection[str] = ()
+) -> None:
     """Refuse settings that a component does not take or not of that type, and the lack of those it needs.
+
+    The keys `beside` them, which others take, are named where one is not known.
 
     Raises:
       ConfigError: It names the setting's full key.
@@ -175,7 +179,7 @@ def check_settings(where: str, component: Callable[..., Any], values: Mapping[st
     takes = settings(component)
     for name in values:
         if name not in takes:
-            raise ConfigError("there is no such setting", key=f"{where}.{name}", hint=hint(name, takes))
+            raise ConfigError("there is no such setting", key=f"{where}.{name}", hint=hint(name, {*takes, *beside}))
     for name, parameter in takes.items():
         if parameter.default is inspect.Parameter.empty and name not in values:
             mend = f"Write {where}.{name}=…." if "[" not in where else example(where.rpartition(".")[2], component)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,8 +83,10 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
 def _check_components(config: Config) -> None:
     """Check the settings of operators, policy, model, optimizer and schedule, which imports them, unlike parsing."""
 
-    def check(where: str, kind: str, name: str, settings: Mapping[str, Any]) -> None:
-        registry.check_settings(where, registry.lookup(kind, name), settings)
+    def check(where: str, kind: str, name: str, settings: Mapping[str, Any], beside: Collection[str] = ()) -> Any:
+        component = registry.lookup(kind, name)
+        registry.check_settings(where, component, settings, beside)
+        return component
 
     chains = {f"source.{source.name}.operators": source.operators for source in config.sources}
     for where, chain in {**chains, "operators": config.operators}.items():
@@ -94,8 +96,13 @@ def _check_components(config: Config) -> None:
         check("adapt", "policy", adapt.rule, adapt.settings)
     if (train := config.train) is not None:
         check("model", "model", train.model, train.model_settings)
-        check("optimizer", "optimizer", train.optimizer, train.optimizer_settings)
-        check(f"optimizer.schedule.{train.schedule}", "schedule", train.schedule, train.schedule_settings)
+        beside = ("learning_rate", "schedule")
+        optimizer = check("optimizer", "optimizer", train.optimizer, train.optimizer_settings, beside)
+        optimizer(train.learning_rate, **train.optimizer_settings)  # it refuses values itself
+        settings = train.schedule_settings
+        schedule = check(f"optimizer.schedule.{train.schedule}", "schedule", train.schedule, settings)
+        if train.steps is not None and train.tokens is None:  # otherwise known once the mix is
+            schedule(train.steps, **settings)
 
 
 def _settings(adapt: AdaptConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datamix.report.files import write_report
 from datamix.sweeps.figure import draw_suggestion
 from datamix.sweeps.mixmin import mixmin
 from datamix.sweeps.results import read_sweeps
-from datamix.sweeps.suggesting import suggest, weighted
+from datamix.sweeps.suggesting import SCHEDULED, suggest, weighted
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
     if isinstance(suggestion, str):
         where = ", ".join(map(str, sweeps))
         mend = "hydra/sweeper=simplex tries as many ratios as hydra.sweeper.num_jobs says; sweep.metric is the goal."
+        if suggestion == SCHEDULED:
+            mend = "Sweeps without mix.schedule lead to some."
         metrics = {metric for result in results for metric in result.metrics}
         if (metric := config.sweep.metric) not in ("auto", *metrics):
             raise ConfigError(suggestion, key="sweep.metric", value=metric, hint=hint(metric, metrics))

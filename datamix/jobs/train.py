@@ -80,7 +80,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
             name,
             "not trained on" if name in untrained else percent(float(shares[i])),
             f"{job.data.num_test_records[name]:,}",
-            *(_shown(last[f"{each}/{name}"], each) for each in families),
+            *(_shown(last.get(f"{each}/{name}"), each) for each in families),
             *([percent(share) for share in confusion[name].values()] if confusion else []),
         )
         for i, name in enumerate(names)
@@ -193,7 +193,7 @@ def _line(job: Run) -> str:
     last = job.metrics.lines[-1]
     names = job.data.pipeline.source_names
     family = _families(job)[0]
-    values = ", ".join(f"{name} {_shown(last[f'{family}/{name}'], family)}" for name in names)
+    values = ", ".join(f"{name} {_shown(last.get(f'{family}/{name}'), family)}" for name in names)
     return f"{loss}, {family.replace('_', ' ')} {values}"
 
 
@@ -203,5 +203,7 @@ def _families(job: Run) -> list[str]:
     return sorted(families, key=lambda each: (each != job.data.task.judged_by, each == "loss"))
 
 
-def _shown(value: float, family: str) -> str:
+def _shown(value: float | None, family: str) -> str:
+    if value is None:  # of a source, where others have this metric
+        return "none"
     return percent(value) if family == "accuracy" else f"{value:.4f}"

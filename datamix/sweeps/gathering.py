@@ -16,7 +16,7 @@ from datamix.sweeps.figure import draw
 from datamix.sweeps.mixmin import mixmin
 from datamix.sweeps.page import page
 from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, related, seed_groups, stand_ins
-from datamix.sweeps.suggesting import Suggestion, suggest, weighted
+from datamix.sweeps.suggesting import SCHEDULED, Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
 _NOTES = 5  # of all jobs, in the console; each job's report has all of its own
@@ -71,6 +71,8 @@ def gather(
         commands = [suggestion.head(), *commands]
         out.print(*commands, sep="\n  ")
         sentences += [suggestion.words(), *commands]
+    elif suggestion == SCHEDULED:
+        out.print(f"No suggestion: {suggestion}.")
     if mixture is not None:
         grid = suggestion if isinstance(suggestion, Suggestion) else None
         plain = mixture.write(directory, grid)

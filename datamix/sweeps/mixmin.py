@@ -129,11 +129,12 @@ def mixmin(results: Sequence[Result], goal: Goal) -> Mixture | None:
     if chosen is None:
         return None
     reference = chosen.first
-    runs: dict[str, list[dict[str, np.ndarray]]] = {}
+    of_seeds: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for result, predictions in sorted(kept, key=lambda pair: str(pair[0].seed)):
         if names_of(result) == names_of(reference) and comparable(result, reference):
             name = next(name for name in names_of(result) if _share_is_1(result, name))
-            runs.setdefault(name, []).append(predictions)
+            of_seeds.setdefault(name, {})[str(result.seed)] = predictions
+    runs = {name: [*each.values()] for name, each in of_seeds.items()}
     names = [name for name in names_of(reference) if name in runs]
     if len(names) < 2:
         return None

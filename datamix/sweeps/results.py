@@ -21,7 +21,7 @@ ROUNDS = "rounds.json"
 """The rounds by which a sweep has gone on."""
 
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
-_USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "loss/worst")  # by task
+_USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "mse/worst", "loss/worst")  # by task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,9 @@ class Setting:
         return next((result for result in self.results if result.sources), self.results[0])
 
     def values(self, metric: str) -> list[float]:
-        return [each.metrics[metric] for each in self.results if each.status == "done" and metric in each.metrics]
+        """Those that are known, one a seed: a seed that was run twice says nothing more."""
+        done = [each for each in self.results if each.status == "done" and metric in each.metrics]
+        return [*{str(each.seed): each.metrics[metric] for each in done}.values()]
 
     def mean(self, metric: str) -> float | None:
         """Over the seeds; None where no job reports it."""

@@ -34,15 +34,22 @@ from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 
 _FEWEST = 3  # ratios
 _RATIO = ("share", "ratio", "weights")
+SCHEDULED = "ratios under mix.schedule are not proposed, as the schedule is what the shares change by"
+"""Why there is no suggestion from jobs under a schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`."""
+    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`.
+
+    Attributes:
+      kind: "max" or "min".
+      asked: The overrides that ask for it.
+    """
 
     metric: str
     kind: str
-    asked: str
+    asked: Sequence[str]
     weights: Mapping[str, float]
 
 
@@ -50,7 +57,9 @@ def weighted(
     results: Sequence[Result], metric: str, goal: str, weights: Mapping[str, float]
 ) -> tuple[list[Result], Goal]:
     """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal."""
-    asked, metric = metric, metric_of(metric, {name for result in results for name in result.metrics})
+    asked = [f"sweep.metric={metric}"] * (metric != "auto") + [f"sweep.goal={goal}"] * (goal != "auto")
+    asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in weights.items()]
+    metric = metric_of(metric, {name for result in results for name in result.metrics})
     if not weights:
         return list(results), Goal(metric=metric, kind=goal_of(metric, goal), asked=asked, weights={})
     family = metric.partition("/")[0]
@@ -72,7 +81,11 @@ def weighted(
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources]."""
+    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources].
+
+    Attributes:
+      left_out: How many jobs do not count, and why, as a sentence; empty where all do.
+    """
 
     answer: Answer
     goal: Goal
@@ -80,6 +93,7 @@ class Suggestion:
     values: np.ndarray
     reference: Result
     seeds: Sequence[Any]
+    left_out: str = ""
 
     @property
     def names(self) -> Sequence[str]:
@@ -147,7 +161,7 @@ class Suggestion:
             "well.",
             "flat": f"The curve is flat: no ratio that was tried changes {name} by more than {deviations}.",
         }[answer.verdict]
-        return f"{first}, {gain} against equal shares. {sentence}"
+        return f"{first}, {gain} against equal shares. {sentence}{self.left_out and f' {self.left_out}'}"
 
     def _edges(self) -> list[str]:
         low, high = self.shares.min(0), self.shares.max(0)
@@ -189,8 +203,6 @@ class Suggestion:
         fixed = [typed(each) for each in self.reference.command if sets_no_ratio(each)]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{ratio}"' for ratio in self._ratios())
-        asked = [f"sweep.metric={self.goal.asked}"] * (self.goal.asked != "auto")
-        asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in self.goal.weights.items()]
         base = re.sub(r"-next\d*$", "", str(directories[0]))
         count = next(i for i in range(2, 10_000) if not Path(f"{base}-next{i}").exists())
         following = f"{base}-next{count}" if Path(f"{base}-next").exists() else f"{base}-next"
@@ -199,8 +211,8 @@ class Suggestion:
         best_ratio = " ".join(share_overrides(self.names, rounded(self.answer.best)))
         lines = (
             ["datamix -m", *fixed, "hydra/sweeper=simplex", *beyond, shlex.quote(f"hydra.sweeper.ratios=[{ratios}]"),
-             f"seed={seeds}", *asked, f"hydra.sweep.dir={shlex.quote(following)}"],
-            ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *asked],
+             f"seed={seeds}", *self.goal.asked, f"hydra.sweep.dir={shlex.quote(following)}"],
+            ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *self.goal.asked],
         )  # fmt: skip
         return [*(" ".join(line) for line in lines), run_of(self.reference, best_ratio)]
 
@@ -245,6 +257,8 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     if (chosen := best(seed_groups([r for r in done if len(names_of(r)) == most]), goal.metric, goal.kind)) is None:
         return f"no job of two or more sources reports {goal.metric}"
     reference = chosen.first
+    if (reference.config.get("mix") or {}).get("schedule"):
+        return SCHEDULED
     names = names_of(reference)
     alike = [r for r in done if set(names_of(r)) <= set(names) and comparable(r, reference)]
     # A ratio that was run twice with one seed, as in two sweeps, says nothing more: to count it twice hides the noise.
@@ -268,7 +282,24 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
         values=reached[complete],
         reference=reference,
         seeds=sorted({str(result.seed) for result in jobs}, key=lambda seed: (len(seed), seed)),
+        left_out=_left_out(results, done, alike, jobs),
     )
+
+
+def _left_out(
+    results: Sequence[Result], done: Sequence[Result], alike: Sequence[Result], jobs: Sequence[Result]
+) -> str:
+    """How many results do not count, and why: of those that are done with several sources, those alike, each once."""
+    ended = sum(result.status == "done" for result in results)
+    reasons = {
+        ("is not done", "are not done"): len(results) - ended,
+        ("has one source", "have one source"): ended - len(done),
+        ("differs in more than ratio and seed", "differ in more than ratio and seed"): len(done) - len(alike),
+        ("repeats a ratio and a seed", "repeat a ratio and a seed"): len(alike) - len(jobs),
+    }
+    said = [f"{count} {words[count > 1]}" for words, count in reasons.items() if count]
+    number = len(results) - len(jobs)
+    return f"Of {len(results)} jobs, {number} do{'es' * (number == 1)} not count: {', '.join(said)}." if said else ""
 
 
 def names_of(result: Result) -> list[str]:
@@ -311,10 +342,7 @@ def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | N
     if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):
         return [goal.metric], {goal.metric: None}, lambda values: values[0]
     if kind == "worst":
-        return (
-            metrics,
-            source_of,
-            (lambda values: values.min(0)) if goal.kind == "max" else (lambda values: values.max(0)),
-        )
+        least = goal_of(goal.metric, "auto") == "max"  # the worst source is what it is, whatever is asked for
+        return metrics, source_of, (lambda values: values.min(0)) if least else (lambda values: values.max(0))
     weights = np.array([goal.weights.get(path, 0.0) if goal.weights else 1.0 for path in paths])
     return metrics, source_of, lambda values: np.tensordot(weights / weights.sum(), values, 1)

@@ -113,7 +113,7 @@ def by_setting(
             [
                 "★" if group is chosen or (chosen and group.results == chosen.results) else "",
                 *(shown_value(group.first, key) for key in keys),
-                *([str(len(done))] if "seeds" in columns else []),
+                *([str(len({str(result.seed) for result in done}))] if "seeds" in columns else []),
                 ", ".join(f"{n} {status}" if len(group.results) > 1 else status for status, n in counts.items() if n),
                 *(share_text(group.first, name) for name in sources),
                 *(cell(group, name).removesuffix(" %") for name in names),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -23,6 +23,7 @@ from datamix.training.tasks.base import Task
 from datamix.training.tasks.choosing import choose, classes, of_outputs
 from datamix.training.tasks.classification import Classification
 from datamix.training.tasks.language import Language
+from datamix.training.tasks.regression import Regression
 
 _MEASURED = 4096  # records of the mix, of which mean and deviation are taken
 
@@ -61,8 +62,12 @@ class Data:
         )
         seen = [*self.overlaps, *(of_source(name, unknown) for name in self.not_compared)]
         seen += [f"test records of {note}" for note in of_tests]
-        if isinstance(self.task, Language) and not np.asarray(self.held_out.of_output).any():
+        if isinstance(self.task, Language) and not np.asarray(self.held_out.known).any():
             seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
+        if isinstance(self.task, Regression):
+            text = "its test labels are all the same, so that it has no r2, and does not count in r2/mean and r2/worst."
+            variances = zip(self.num_test_records, np.asarray(self.held_out.known), strict=True)
+            seen += [of_source(name, text) for name, variance in variances if variance == 0]
         return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
 
     def broken(self) -> str:
@@ -159,7 +164,11 @@ def open_data(config: Config, like: Data | None = None) -> Data:
             test_pipeline.compiled,
             test_pipeline.start(),
             jnp.asarray(np.uint32(test_mix.plan.length or 0)),
-            jnp.asarray(of_outputs(task, built)),
+            jnp.asarray(
+                _label_variances(test_pipeline, num_test_records)
+                if isinstance(task, Regression)
+                else of_outputs(task, built)
+            ),
         ),
         num_test_records=num_test_records,
         task=task,
@@ -167,6 +176,21 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         not_compared=tuple(fed),
         disjoint_classes=isinstance(task, Classification) and _disjoint(built),
     )
+
+
+def _label_variances(pipeline: Pipeline, num_records: Mapping[str, int]) -> np.ndarray:
+    """The variance of the test labels of each source about their own mean, float32 [num_sources].
+
+    It is computed in float64: sums in float32 lose it where labels are far from 0 or from those of other sources.
+    """
+    total = sum(num_records.values())
+    batches = list(islice(pipeline.iterator(), -(-total // pipeline.batch_size)))  # the last one goes on past the end
+    label, source = (
+        np.concatenate([np.asarray(each[leaf]) for each in batches])[:total] for leaf in ("label", "source_id")
+    )
+    labels = [np.asarray(label[source == place], np.float64) for place in range(len(num_records))]
+    # The mean of equal numbers may be off by a rounding, which is no variance.
+    return np.array([0 if np.ptp(each) == 0 else each.var() for each in labels], np.float32)
 
 
 def _disjoint(built: Built) -> bool:

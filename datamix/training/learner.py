@@ -17,7 +17,7 @@ import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float32, Integer, UInt32
+from jaxtyping import Float32, Shaped, UInt32
 
 from datamix import registry
 from datamix.config.schema import TrainConfig
@@ -82,13 +82,14 @@ class HeldOut(NamedTuple):
     Attributes:
       cursor: The cursor at the first record.
       num_records: The number of records of all sources.
-      of_output: What the task must know of each output: the source to which a class belongs, the bytes of a token.
+      known: What the task must know beforehand: of each class the source to which it belongs, of each token its bytes,
+        of each source, where numbers are predicted, the variance of its test labels.
     """
 
     compiled: Compiled
     cursor: Cursor
     num_records: UInt32[jax.Array, ""]
-    of_output: Integer[jax.Array, " num_outputs"]
+    known: Shaped[jax.Array, " num_outputs_or_sources"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +283,7 @@ def evaluate(
         # The last batch goes on past the end.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
         source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
-        scores = task.scores(model(*task.inputs(batch)), batch, data.of_output, num_sources)
+        scores = task.scores(model(*task.inputs(batch)), batch, data.known, num_sources)
         return cursor, {
             name: (source * values[:, None]).sum(axis=0)
             if values.ndim == 1

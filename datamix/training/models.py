@@ -178,12 +178,10 @@ class Prediction(NamedTuple):
 
     Attributes:
       value: The number for each record.
-      center: The mean of the labels that were trained on.
-      scale: Their standard deviation.
+      scale: The standard deviation of the labels that were trained on.
     """
 
     value: Float[jax.Array, " batch"]
-    center: Float[jax.Array, ""]
     scale: Float[jax.Array, ""]
 
 
@@ -205,4 +203,4 @@ class Standardized(nnx.Module):
         if not of_label:
             return outputs
         ((center, scale),) = of_label
-        return Prediction(center + scale * outputs[:, 0], center, scale)
+        return Prediction(center + scale * outputs[:, 0], scale)

@@ -21,8 +21,29 @@ from datamix.errors import ConfigError
 Rate: TypeAlias = Float32[jax.Array, ""]
 
 
+def _require(is_within: bool, bounds: str, key: str, value: object) -> None:
+    if not is_within:
+        raise ConfigError(f"it is {bounds}", key=f"optimizer.{key}", value=value)
+
+
+def _check(*, below_1: Mapping[str, float | None], **others: float) -> None:
+    """Refuse settings of an optimiser that are outside of their bounds.
+
+    Args:
+      below_1: The shares that are kept of what was before, by name, such as a momentum.
+      others: `eps`, `weight_decay`.
+    """
+    for name, value in below_1.items():
+        _require(value is None or 0 <= value < 1, "0 or more, and below 1", name, value)
+    if "eps" in others:  # without it, a gradient of 0 is divided by 0
+        _require(others["eps"] > 0, "above 0", "eps", others["eps"])
+    if "weight_decay" in others:
+        _require(others["weight_decay"] >= 0, "0 or more", "weight_decay", others["weight_decay"])
+
+
 def adam(learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
     """Adam; see `optax.adam`."""
+    _check(below_1={"b1": b1, "b2": b2}, eps=eps)
     return optax.adam(learning_rate, b1, b2, eps)
 
 
@@ -30,6 +51,7 @@ def adamw(
     learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4
 ) -> optax.GradientTransformation:
     """Adam with weight decay; see `optax.adamw`."""
+    _check(below_1={"b1": b1, "b2": b2}, eps=eps, weight_decay=weight_decay)
     return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay)
 
 
@@ -37,6 +59,7 @@ def lion(
     learning_rate: Rate, *, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 1e-3
 ) -> optax.GradientTransformation:
     """Lion; see `optax.lion`."""
+    _check(below_1={"b1": b1, "b2": b2}, weight_decay=weight_decay)
     return optax.lion(learning_rate, b1, b2, weight_decay=weight_decay)
 
 
@@ -44,11 +67,16 @@ def rmsprop(
     learning_rate: Rate, *, decay: float = 0.9, eps: float = 1e-8, momentum: float | None = None
 ) -> optax.GradientTransformation:
     """RMSProp; see `optax.rmsprop`."""
+    _check(below_1={"decay": decay, "momentum": momentum}, eps=eps)
     return optax.rmsprop(learning_rate, decay, eps, momentum=momentum)
 
 
 def sgd(learning_rate: Rate, *, momentum: float | None = None, nesterov: bool = False) -> optax.GradientTransformation:
     """Stochastic gradient descent; see `optax.sgd`."""
+    _check(below_1={"momentum": momentum})
+    if nesterov and not momentum:
+        text = "it is of a momentum, and there is none"
+        raise ConfigError(text, key="optimizer.nesterov", value=nesterov, hint="Set optimizer.momentum=0.9.")
     return optax.sgd(learning_rate, momentum, nesterov)
 
 
@@ -88,25 +116,32 @@ def constant(_steps: int) -> optax.Schedule:
 
 def cosine(steps: int, *, end: float = 0.0) -> optax.Schedule:
     """The rate falls along half a cosine wave, to a share of itself; see `optax.cosine_decay_schedule`."""
+    _require(end >= 0, "0 or more", "schedule.cosine.end", end)
     return optax.cosine_decay_schedule(1.0, steps, end)
 
 
 def exponential(_steps: int, *, every: int, decay: float, staircase: bool = False) -> optax.Schedule:
     """The rate is multiplied by `decay` each `every` steps; see `optax.exponential_decay`."""
+    _require(every >= 1, "1 or more", "schedule.exponential.every", every)
+    _require(decay > 0, "above 0", "schedule.exponential.decay", decay)
     return optax.exponential_decay(1.0, every, decay, staircase=staircase)
 
 
 def linear(steps: int, *, end: float = 0.0) -> optax.Schedule:
     """A straight line down to a share of the rate; see `optax.linear_schedule`."""
+    _require(end >= 0, "0 or more", "schedule.linear.end", end)
     return optax.linear_schedule(1.0, end, steps)
 
 
 def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax.Schedule:
     """The rate rises in a line for a share of the steps, then `cosine`; see `optax.warmup_cosine_decay_schedule`."""
-    if not 0 <= warmup < 1:
-        text = "it is a share of the steps, 0 or more and below 1"
-        raise ConfigError(text, key="optimizer.schedule.warmup_cosine.warmup", value=warmup)
-    return optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup * steps), steps, end)
+    key = "schedule.warmup_cosine.warmup"
+    _require(0 <= warmup < 1, "a share of the steps, 0 or more and below 1", key, warmup)
+    _require(end >= 0, "0 or more", "schedule.warmup_cosine.end", end)
+    if (rising := round(warmup * steps)) >= steps:
+        text, mend = f"of {steps:,} steps it leaves none to the cosine", "A smaller one, such as 0.5, does."
+        raise ConfigError(text, key=f"optimizer.{key}", value=warmup, hint=mend)
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, rising, steps, end)
 
 
 def rates(schedule: optax.Schedule, learning_rate: float, steps: int) -> Float32[np.ndarray, " steps"]:

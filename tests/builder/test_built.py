@@ -65,12 +65,19 @@ def test_the_ratio_is_checked_before_a_dataset_is_looked_for() -> None:
         ("+model.hiden=3", "model.hiden"),
         ("+optimizer.decay=3", "optimizer.decay"),
         ("optimizer.schedule={cosine:{ende:0}}", "optimizer.schedule.cosine.ende"),
+        ("optimizer.b1=1", "optimizer.b1"),
+        ("train.steps=10 optimizer.schedule={warmup_cosine:{warmup:0.99}}", "optimizer.schedule.warmup_cosine.warmup"),
     ],
 )
 def test_settings_of_components_are_checked_before_a_dataset_is_looked_for(override: str, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        built("source=digits+mnist", "job=train", "adapt=doremi", override, "data.dir=missing")
+        built("source=digits+mnist", "job=train", "adapt=doremi", *override.split(), "data.dir=missing")
     assert caught.value.key == key
+
+
+def test_an_unknown_setting_of_an_optimizer_names_its_rate_and_schedule_too() -> None:
+    with pytest.raises(ConfigError, match=r"clip: .* Known: b1, b2, eps, learning_rate, schedule\.$"):
+        built("source=digits", "job=train", "+optimizer.clip=1")
 
 
 def test_no_record_is_read() -> None:

@@ -55,6 +55,14 @@ def test_a_mistake_is_one_line(call_datamix, overrides, mistake):
     assert call_datamix("job=suggest", *overrides).mistake.startswith(mistake)
 
 
+def test_ratios_under_a_schedule_are_told_to_lead_to_none(call_datamix):
+    schedule = "mix.schedule=[{until:20,ramp:linear,weights:{digits:1}}]"
+    call_datamix("-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.5", schedule, "hydra.sweep.dir=s")
+    mistake = call_datamix("job=suggest", "sweep.dir=s", "sweep.metric=batches").mistake
+    assert "ratios under mix.schedule are not proposed" in mistake
+    assert mistake.endswith("Sweeps without mix.schedule lead to some.")
+
+
 def test_a_metric_that_no_job_reports_is_told_which_there_are(call_datamix):
     call_datamix("-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.5", "hydra.sweep.dir=s")
     mistake = call_datamix("job=suggest", "sweep.dir=s", "sweep.metric=batch").mistake

@@ -28,6 +28,12 @@ def test_several_sweeps_are_told_from_each_other(leave, tmp_path):
     assert f"Best: sweep={tmp_path / 'b'}, mix.share.mnist=0.3 " in out.getvalue()
 
 
+def test_why_ratios_under_a_schedule_are_not_proposed_is_said(leave, gathered):
+    directory, out = gathered(leave(mix={"schedule": [{"until": 20, "weights": {"mnist": 1}}]}))
+    assert "No suggestion: ratios under mix.schedule are not proposed, as the schedule is what the shares" in out
+    assert not (directory / "suggest.json").exists()
+
+
 def test_a_metric_that_no_job_reports_names_those_they_do(leave, gathered):
     directory, out = gathered(leave(), metric="accuracy/wrost")
     assert (

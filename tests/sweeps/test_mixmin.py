@@ -100,6 +100,12 @@ def test_one_source_or_runs_of_mixes_lead_to_none(leave):
     assert kept.words().endswith("With one seed, the intervals know of the test records alone.")
 
 
+def test_a_seed_that_was_run_twice_is_one_seed(leave):
+    first = [result for result in read_results(leave()) if result.seed == 0]
+    mixture = mixmin(*weighted(first * 2, "loss/target", "auto", {}))
+    assert mixture.num_seeds == 1
+
+
 def test_runs_that_were_tested_on_other_records_are_refused(leave):
     with pytest.raises(DataError, match="the runs of one source each were not tested on the same records; begin "):
         mixture_of(leave(extra=1), "loss/mean")

@@ -32,6 +32,12 @@ def test_jobs_that_differ_in_their_seed_are_one_setting(leave):
     assert (groups[0].mean("accuracy/none"), groups[0].deviation("accuracy/none")) == (None, 0.0)
 
 
+def test_a_seed_that_was_run_twice_is_one_seed(leave):
+    (group, *_) = seed_groups([result for result in read_results(leave()) * 2 if result.seed == 0])
+    assert len(group.results) == 2
+    assert group.values("accuracy/mnist") == [pytest.approx(1 - 0.3 * math.exp(-0.6))]
+
+
 def test_the_best_setting_has_the_best_mean(leave):
     groups = seed_groups(read_results(leave()))
     assert best(groups, "accuracy/worst", "auto") is groups[1]

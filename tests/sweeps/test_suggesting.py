@@ -138,6 +138,22 @@ def test_jobs_of_other_settings_do_not_count(leave, results):
     assert predicted[0] == pytest.approx(results[0].metrics["accuracy/worst"], abs=0.03)
 
 
+def test_it_says_how_many_jobs_do_not_count_and_why(leave, results):
+    others = read_results(leave("others", model="cnn", better=-0.2, failing=(1,)))
+    words = suggestion_of([*results, *others, results[0]]).words()
+    assert words.endswith(
+        " Of 21 jobs, 7 do not count: 1 is not done, 5 differ in more than ratio and seed, "
+        "1 repeats a ratio and a seed."
+    )
+    assert "do not count" not in suggestion_of(results).words()
+
+
+def test_ratios_under_a_schedule_are_not_proposed(results):
+    schedule = {"schedule": [{"until": 20, "weights": {"mnist": 1}}]}
+    under = [replace(each, config=each.config | {"mix": each.config["mix"] | schedule}) for each in results]
+    assert suggestion_of(under).startswith("ratios under mix.schedule are not proposed")
+
+
 def test_a_ratio_that_was_run_again_with_its_seed_counts_once(results):
     again = [
         replace(result, job=result.job + 100, config=result.config | {"mix": {"ratio": "x"}}) for result in results
@@ -159,6 +175,29 @@ def test_jobs_of_fewer_sources_and_other_seeds_count(results):
     suggestion = suggestion_of([*three, *results])
     assert list(suggestion.names) == ["mnist", "fashion", "digits"]
     assert len(suggestion.values) == len(three)  # a goal of three sources is known of those alone
+
+
+def test_commands_keep_what_results_are_judged_by(results):
+    following, again, _ = suggestion_of(results, "loss/mean", goal="max").commands(["s"])
+    for line in (following, again):
+        assert "sweep.metric=loss/mean sweep.goal=max" in line
+    assert "sweep." not in suggestion_of(results).commands(["s"])[0].replace("hydra.sweep", "")
+
+
+def test_the_worst_source_is_that_of_the_lowest_accuracy_under_any_goal(results):
+    suggestion = suggestion_of(results, "accuracy/worst", goal="min")
+    assert suggestion.values.tolist() == pytest.approx([result.metrics["accuracy/worst"] for result in results])
+    losses = [
+        replace(
+            result,
+            metrics={f"loss/{name}": 1 - result.metrics[f"accuracy/{name}"] for name in ("mnist", "fashion")}
+            | {"loss/worst": 1 - result.metrics["accuracy/worst"]},
+        )
+        for result in results
+    ]
+    for goal in ("min", "max"):
+        values = suggestion_of(losses, "loss/worst", goal=goal).values.tolist()
+        assert values == pytest.approx([result.metrics["loss/worst"] for result in losses])
 
 
 def test_the_best_ratio_of_an_experiment_is_run_once(results):

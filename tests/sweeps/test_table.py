@@ -7,7 +7,7 @@ import json
 import re
 
 from datamix.sweeps.results import best, read_results, seed_groups
-from datamix.sweeps.table import cell, failures, share_text, verdict
+from datamix.sweeps.table import by_setting, cell, failures, share_text, verdict
 
 
 def test_a_row_a_job(reported):
@@ -52,6 +52,15 @@ def test_a_cell_has_a_deviation_where_seeds_differ(leave):
     assert cell(group, "accuracy/mnist") == "84.04 ± 0.71 %"
     assert cell(group, "accuracy/none") == "–"
     assert (share_text(group.first, "mnist"), share_text(group.first, "none")) == ("10.0 %", "–")
+
+
+def test_a_seed_that_was_run_twice_is_one_seed(leave):
+    results = [result for result in read_results(leave()) * 2 if result.seed == 0]
+    chosen = best(seed_groups(results), "accuracy/worst", "auto")
+    columns, lines = by_setting(results, chosen, ["accuracy/worst"])
+    said = [(line[columns.index("seeds")], line[columns.index("status")], line[-1]) for line in lines]
+    assert said[1] == ("1", "2 done", "85.10")
+    assert verdict(results, chosen, "accuracy/worst", "auto").endswith(" (more is better): 85.10 %.")
 
 
 def test_only_jobs_that_are_not_done_are_listed(leave):

@@ -20,7 +20,7 @@ def test_every_source_has_its_own_test_records(config_of):
     assert (data.task.num_outputs, data.task.shape, data.disjoint_classes) == (8, (4, 4, 1), True)
     assert data.num_test_batches == 1
     assert data.held_out.num_records == 80
-    assert data.held_out.of_output.tolist() == [0] * 4 + [1] * 4
+    assert data.held_out.known.tolist() == [0] * 4 + [1] * 4
     (batch,) = data.test_pipeline
     assert batch["source_id"].tolist() == [0] * 20 + [1] * 60
     assert set(batch["label"][20:].tolist()) == {4, 5, 6, 7}
@@ -95,7 +95,7 @@ def test_labels_may_be_blends_of_two_classes_where_tests_have_one(config_of, mak
     assert (run.data.test_pipeline[0]["label"].max(axis=1) == 1).all()
     hard = open_data(config_of())
     assert run.data.num_test_records == hard.num_test_records
-    assert run.data.held_out.of_output.tolist() == hard.held_out.of_output.tolist()
+    assert run.data.held_out.known.tolist() == hard.held_out.known.tolist()
 
 
 IMAGES = np.random.default_rng(0).random((40, 4, 4, 1)).astype(np.float32)
@@ -112,7 +112,7 @@ def arrays_in(folder: Path, **leaves: np.ndarray) -> list[str]:
 def test_classes_are_numbered_by_all_splits(config_of, tmp_path):
     overrides = arrays_in(tmp_path, label=np.sort(CLASSES))
     data = open_data(config_of(*overrides, "source=x+down"))
-    assert (data.task.num_outputs, data.held_out.of_output.tolist()) == (8, [0] * 4 + [1] * 4)
+    assert (data.task.num_outputs, data.held_out.known.tolist()) == (8, [0] * 4 + [1] * 4)
     (batch,) = data.test_pipeline
     assert batch["label"][:10].tolist() == [3] * 10
     assert set(batch["label"][10:].tolist()) == {4, 5, 6, 7}

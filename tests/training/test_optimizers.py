@@ -114,6 +114,68 @@ def test_rates_side_by_side_are_rates_alone():
         np.testing.assert_allclose(together[replica], run(alone)["w"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("adam", {"b1": 1.0}, r"^optimizer\.b1 = 1\.0; it is 0 or more, and below 1\.$"),
+        ("adam", {"b1": 1.5}, r"^optimizer\.b1 = 1\.5; it is 0 or more, and below 1\.$"),
+        ("adamw", {"b2": -0.1}, r"^optimizer\.b2 = -0\.1; it is 0 or more, and below 1\.$"),
+        ("adam", {"eps": -1}, r"^optimizer\.eps = -1; it is above 0\.$"),
+        ("adamw", {"eps": 0}, r"^optimizer\.eps = 0; it is above 0\.$"),
+        ("adamw", {"weight_decay": -1}, r"^optimizer\.weight_decay = -1; it is 0 or more\.$"),
+        ("lion", {"b1": 2}, r"^optimizer\.b1 = 2; it is 0 or more, and below 1\.$"),
+        ("lion", {"weight_decay": -1}, r"^optimizer\.weight_decay = -1; it is 0 or more\.$"),
+        ("rmsprop", {"decay": 2}, r"^optimizer\.decay = 2; it is 0 or more, and below 1\.$"),
+        ("rmsprop", {"momentum": -1}, r"^optimizer\.momentum = -1; it is 0 or more, and below 1\.$"),
+        ("sgd", {"momentum": 1.5}, r"^optimizer\.momentum = 1\.5; it is 0 or more, and below 1\.$"),
+        (
+            "sgd",
+            {"momentum": None, "nesterov": True},
+            r"^optimizer\.nesterov = True; it is of a momentum, and there is none\. Set optimizer\.momentum=0\.9\.$",
+        ),
+    ],
+)
+def test_settings_outside_of_their_bounds_are_refused(name, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        registry.lookup("optimizer", name)(0.1, **settings)
+    registry.lookup("optimizer", "sgd")(0.1, momentum=0.9, nesterov=True)  # as the last one advises
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("cosine", {"end": -1}, r"^optimizer\.schedule\.cosine\.end = -1; it is 0 or more\.$"),
+        ("linear", {"end": -0.5}, r"^optimizer\.schedule\.linear\.end = -0\.5; it is 0 or more\.$"),
+        ("warmup_cosine", {"end": -1}, r"^optimizer\.schedule\.warmup_cosine\.end = -1; it is 0 or more\.$"),
+        (
+            "exponential",
+            {"every": 0, "decay": 0.5},
+            r"^optimizer\.schedule\.exponential\.every = 0; it is 1 or more\.$",
+        ),
+        (
+            "exponential",
+            {"every": 5, "decay": 0.0},
+            r"^optimizer\.schedule\.exponential\.decay = 0\.0; it is above 0\.$",
+        ),
+        (
+            "warmup_cosine",
+            {"warmup": 0.99},
+            r"^optimizer\.schedule\.warmup_cosine\.warmup = 0\.99; of 10 steps it leaves none to the cosine\. "
+            r"A smaller one, such as 0\.5, does\.$",
+        ),
+    ],
+)
+def test_settings_of_schedules_outside_of_their_bounds_are_refused(name, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        registry.lookup("schedule", name)(10, **settings)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_half_of_the_steps_leave_some_to_the_cosine(steps):
+    schedule = registry.lookup("schedule", "warmup_cosine")(steps, warmup=0.5)
+    assert np.isfinite(rates(schedule, 0.1, steps)).all()
+
+
 def test_schedules():
     def rounded(name, **settings):
         result = rates(registry.lookup("schedule", name)(10, **settings), 2.0, 10)

@@ -67,13 +67,13 @@ class Task(ABC):
         """The loss of each record, and how many things it is a sum over, shape [batch] both."""
 
     @abstractmethod
-    def scores(self, outputs: Any, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
+    def scores(self, outputs: Any, batch: Batch, known: jax.Array, num_sources: int) -> dict[str, jax.Array]:
         """What is to be summed over the test records of each source, shape [batch, ...], by name.
 
         Args:
           outputs: The outputs of the model.
           batch: The batch.
-          of_output: What the task must know of each output, [num_outputs]; see `datamix.training.learner.HeldOut`.
+          known: What the task must know beforehand; see `datamix.training.learner.HeldOut`.
           num_sources: The number of sources.
         """
 

@@ -38,7 +38,7 @@ class Classification(Task):
     def loss(self, outputs: Logits, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return _cross_entropy(outputs, batch["label"])
 
-    def scores(self, outputs: Logits, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
+    def scores(self, outputs: Logits, batch: Batch, known: jax.Array, num_sources: int) -> dict[str, jax.Array]:
         """The number of records that have a class, how many are classified rightly, and their cross-entropy in nats.
 
         `taken_for` counts those that are taken for a class of each source; where sources share classes, for nothing.
@@ -50,7 +50,7 @@ class Classification(Task):
             "num_records": is_labelled.astype(jnp.float32),
             "correct": (is_labelled & (predicted == label)).astype(jnp.float32),
             "loss": losses,
-            "taken_for": jax.nn.one_hot(of_output[predicted], num_sources) * is_labelled[:, None],
+            "taken_for": jax.nn.one_hot(known[predicted], num_sources) * is_labelled[:, None],
         }
 
     def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:

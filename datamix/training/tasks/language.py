@@ -62,7 +62,7 @@ class Language(Task):
         self,
         outputs: Float[jax.Array, "batch length vocab"],
         batch: Batch,
-        of_output: jax.Array,
+        known: jax.Array,
         num_sources: int,
     ) -> dict[str, jax.Array]:
         """The number of predicted tokens, their nats, and the bytes of their text."""
@@ -71,7 +71,7 @@ class Language(Task):
         return {
             "num_tokens": counts.sum(axis=1).astype(jnp.float32),
             "nats": nats.sum(axis=1),
-            "bytes": jnp.where(counts, of_output[targets], 0).sum(axis=1).astype(jnp.float32),
+            "bytes": jnp.where(counts, known[targets], 0).sum(axis=1).astype(jnp.float32),
         }
 
     def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:

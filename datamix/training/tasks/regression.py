@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import ClassVar
 
 import jax
@@ -34,37 +35,35 @@ class Regression(Task):
         losses = ((outputs.value - batch["label"]) / outputs.scale) ** 2
         return losses, jnp.ones_like(losses)
 
-    def scores(self, outputs: Prediction, batch: Batch, of_output: jax.Array, num_sources: int) -> dict[str, jax.Array]:
-        """The number of records, the loss, squared errors, and standardised labels and their squares."""
-        del of_output, num_sources
+    def scores(self, outputs: Prediction, batch: Batch, known: jax.Array, num_sources: int) -> dict[str, jax.Array]:
+        """The number of records, the loss, squared errors, and the variance of the labels of each record's source."""
+        del num_sources
         losses, ones = self.loss(outputs, batch)
-        # About a mean that is near: of squares of large numbers, float32 would not hold the difference.
-        label = (batch["label"] - outputs.center) / outputs.scale
         return {
             "num_records": ones,
             "loss": losses,
             "squares": losses * outputs.scale**2,
-            "label": label,
-            "label_squares": label**2,
+            "variance": known[batch["source_id"]],
         }
 
     def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:
         """`mse`, the mean squared error in the label's unit, squared, of each source; `r2`, 1 - error / variance.
 
+        A source whose test labels are all the same has no `r2`: its mean and worst are of the others.
+
         >>> task = Regression(leaf="features", shape=(10,))
-        >>> sums = {"num_records": [4], "loss": [1], "squares": [100], "label": [0], "label_squares": [4]}
+        >>> sums = {"num_records": [4], "loss": [1], "squares": [100], "variance": [400]}
         >>> metrics = task.metrics(["a"], sums)
         >>> metrics["mse/a"], metrics["r2/a"], metrics["loss/a"]
         (25.0, 0.75, 0.25)
         """
-        count, loss, squares, label, label_squares = (
-            np.asarray(sums[name], float) for name in ("num_records", "loss", "squares", "label", "label_squares")
+        count, loss, squares, variance = (
+            np.asarray(sums[name], float) for name in ("num_records", "loss", "squares", "variance")
         )
-        variance = label_squares / count - (label / count) ** 2
-        # Where all test labels are the same, there is no variance to explain.
-        explained = 1 - np.divide(loss / count, variance, out=np.ones_like(loss), where=variance > 0)
+        varies = variance != 0
+        explained = 1 - squares[varies] / variance[varies]
         return (
             family("mse", names, squares / count, "max")
-            | family("r2", names, explained, "min")
+            | (family("r2", [*compress(names, varies)], explained, "min") if varies.any() else {})
             | family("loss", names, loss / count)
         )

@@ -55,7 +55,7 @@ def test_operators_add_tokens_of_their_own(config_of, tmp_path):
     assert open_data(config_of("source=t", place)).task == Language(shape=(8,), num_outputs=257)
     prefixed = open_data(config_of("source=t", place, "operators=[{prefix_source:{token:300}}]"))
     assert prefixed.task == Language(shape=(8,), num_outputs=301)
-    assert prefixed.held_out.of_output.tolist() == [1] * 256 + [0] * 45
+    assert prefixed.held_out.known.tolist() == [1] * 256 + [0] * 45
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_records_without_anything_to_learn(task_of, leaves):
 def test_classes_are_those_of_each_source(config_of):
     data = open_data(config_of())
     assert classes(data.built) == {"across": range(4), "down": range(4, 8)}
-    assert data.held_out.of_output.tolist() == [0] * 4 + [1] * 4
+    assert data.held_out.known.tolist() == [0] * 4 + [1] * 4

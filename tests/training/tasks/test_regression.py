@@ -7,8 +7,10 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from datamix.errors import ConfigError
+from datamix.jobs.train import end
 from datamix.training.models import Prediction
 from datamix.training.runs import fit
 from datamix.training.tasks.regression import Regression
@@ -21,10 +23,10 @@ PROGRESS = 900 + 30 * (FEATURES[:, 0] - 5) - 0.5 * (FEATURES[:, 1] + 300) + DRAW
 
 def test_metrics_are_those_of_the_labels_themselves():
     label, value = PROGRESS[:50].astype(np.float32), PROGRESS[:50].astype(np.float32) + np.arange(50) % 7
-    outputs = Prediction(jnp.asarray(value), jnp.float32(880), jnp.float32(25))
-    batch = {"label": jnp.asarray(label)}
+    outputs = Prediction(jnp.asarray(value), jnp.float32(25))
     source = np.arange(50) % 2
-    scores = TASK.scores(outputs, batch, jnp.zeros(1), 2)
+    batch = {"label": jnp.asarray(label), "source_id": jnp.asarray(source)}
+    scores = TASK.scores(outputs, batch, jnp.float32([label[source == i].var() for i in (0, 1)]), 2)
     sums = {name: np.array([np.asarray(each)[source == i].sum() for i in (0, 1)]) for name, each in scores.items()}
     metrics = TASK.metrics(["a", "b"], sums)
     for i, name in enumerate("ab"):
@@ -36,9 +38,14 @@ def test_metrics_are_those_of_the_labels_themselves():
     assert metrics["r2/worst"] == min(metrics["r2/a"], metrics["r2/b"])
 
 
-def test_labels_without_a_difference_leave_nothing_to_explain():
-    sums = {"num_records": [2], "loss": [3], "squares": [3], "label": [2], "label_squares": [2]}
-    assert TASK.metrics(["a"], sums)["r2/a"] == 0
+def test_a_source_whose_labels_are_all_the_same_has_no_r2():
+    sums = {"num_records": [2, 2], "loss": [3, 1], "squares": [3, 1], "variance": [0, 2]}
+    metrics = TASK.metrics(["a", "b"], sums)
+    assert "r2/a" not in metrics
+    assert metrics["r2/b"] == metrics["r2/mean"] == metrics["r2/worst"] == 0.5
+    assert metrics["mse/worst"] == 1.5
+    alone = TASK.metrics(["a"], {name: each[:1] for name, each in sums.items()})
+    assert not any(name.startswith("r2") for name in alone)
 
 
 @pytest.fixture
@@ -86,6 +93,32 @@ def test_features_that_are_nan_are_told_and_blamed(on_table):
     assert run.data.num_test_records == {"t": 33}  # the split is of the rows that are left
     fit([run], lambda _: None)
     assert run.error is None
+
+
+@pytest.mark.slow
+def test_the_variance_of_each_source_is_about_its_own_mean(make, tmp_path, trained):
+    """Also of one that is far from the others, and of one whose labels are all the same."""
+    progress = np.round(64 * DRAW.normal(0, 1, 400)) / 64  # so that float32 holds them beside 1e5
+    means = {"near": 0, "far": 1e5, "equal": 1234.1}
+    for name, mean in means.items():
+        rows = [f"{x},{mean + (name != 'equal') * x}" for x in progress]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,progress", *rows]))
+        text = f"_target_: table\npath: {tmp_path}/{name}.csv\ntarget: progress\nsplit: train[:100]\n"
+        (tmp_path / "dataset" / f"{name}.yaml").write_text(f"{text}test_split: train[100:]\n")
+    run = make("source=near+far+equal", "model=linear", "train.steps=2", "train.eval_every=2")
+    metrics = trained(run).metrics.lines[-1]
+    for name in ("near", "far"):
+        variance = progress[100:].var()
+        assert metrics[f"r2/{name}"] == pytest.approx(1 - metrics[f"mse/{name}"] / variance, rel=1e-4)
+    assert metrics["r2/worst"] == min(metrics["r2/near"], metrics["r2/far"])
+    assert metrics["r2/mean"] == pytest.approx((metrics["r2/near"] + metrics["r2/far"]) / 2)
+    assert "r2/equal" not in metrics
+    (note,) = [note for note in run.data.notes if "no r2" in note]
+    assert note.startswith("source 'equal': its test labels are all the same, so that it has no r2")
+    end(console := Console(record=True, width=200), run)
+    text = console.export_text()
+    assert re.search(r"equal .* none ", text)
+    assert f"R2: mean {metrics['r2/mean']:.4f}, worst source {metrics['r2/worst']:.4f}" in text
 
 
 def test_a_model_for_images_is_refused(on_table):
