@@ -6,7 +6,8 @@ import difflib
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST = 200  # characters of a value that are shown
@@ -213,6 +214,15 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{path}: there is no such home; write the whole path.") from None
+
+
+@contextmanager
+def read_error(place: str) -> Iterator[None]:
+    """Say of what cannot be read where it lies."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        raise unreadable(place, error) from error
 
 
 def unreadable(place: str, error: DataError | OSError) -> DataError:

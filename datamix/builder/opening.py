@@ -12,10 +12,9 @@ from datamix import registry
 from datamix.builder.open_source import OpenSource, named
 from datamix.builder.selecting import select
 from datamix.config.schema import OperatorConfig, SourceConfig
-from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source
+from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source, read_error
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source, Unavailable
-from datamix.sources.images import read_error
 from datamix.sources.objects import as_source
 from datamix.sources.selected import stepped
 from datamix.sources.sliced import sliced

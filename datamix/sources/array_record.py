@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, hint
+from datamix.errors import ConfigError, DataError, hint, read_error
 from datamix.sources.base import read_leaf
 from datamix.sources.cache import CachePlace, cache_directory, stamp
 from datamix.sources.decoding import decode_images
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import Fit, ImageFormat, Mode, image_format, read_error
+from datamix.sources.images import Fit, ImageFormat, Mode, image_format
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located, sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec

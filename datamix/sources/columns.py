@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint, unreadable
+from datamix.errors import ConfigError, DataError, InstallationError, hint, install_hint, read_error, unreadable
 from datamix.sources.decoding import decode_images
-from datamix.sources.images import ImageFormat, image_size, read_error
+from datamix.sources.images import ImageFormat, image_size
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located, resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec

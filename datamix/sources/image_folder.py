@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamix.errors import DataError, expanded
+from datamix.errors import DataError, expanded, read_error
 from datamix.sources.decoding import decode_images
 from datamix.sources.files import kind_of, left_out, meant
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import located
 from datamix.spec import Arrays, LeafSpec, Spec

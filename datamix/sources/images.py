@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint, unreadable
+from datamix.errors import ConfigError, DataError, InstallationError, check_choice, install_hint
 from datamix.spec import LeafSpec
 
 if TYPE_CHECKING:
@@ -260,15 +260,6 @@ def _damaged(error: Exception) -> DataError:
     if isinstance(error, UnidentifiedImageError):
         return DataError("it is no image of a known format")
     return DataError(f"it is damaged, or no whole image: {' '.join(str(error).split()) or type(error).__name__}")
-
-
-@contextlib.contextmanager
-def read_error(place: str) -> Iterator[None]:
-    """Say of what cannot be read where it lies."""
-    try:
-        yield
-    except (DataError, OSError) as error:
-        raise unreadable(place, error) from error
 
 
 def image_sizes(files: Iterable[str | IO[bytes]]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamix.errors import DataError, expanded
+from datamix.errors import DataError, expanded, read_error
 from datamix.sources.arrow import ArrowFile
 from datamix.sources.columns import open_columns, reading
 from datamix.sources.files import files_of, notes_on
-from datamix.sources.images import Fit, Mode, read_error
+from datamix.sources.images import Fit, Mode
 from datamix.sources.sliced import Sliced
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from datamix.errors import ConfigError, DataError, expanded
+from datamix.errors import ConfigError, DataError, expanded, read_error
 from datamix.sources.base import PartOfSource, Source, read_leaf
 from datamix.sources.conditions import Condition
-from datamix.sources.images import read_error
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, counted
+from datamix.errors import ConfigError, DataError, counted, read_error
 from datamix.sources.base import read_leaf
 from datamix.sources.cache import CachePlace, cache_directory, stamp
 from datamix.sources.decoding import decode_images
 from datamix.sources.files import Paths, files_of, notes_on
-from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format, read_error
+from datamix.sources.images import SUFFIXES, Fit, ImageFormat, Mode, image_format
 from datamix.sources.long_work import progress_bar
 from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import sizes_of

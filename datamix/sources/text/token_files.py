@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from datamix.errors import ConfigError, DataError, hint
+from datamix.errors import ConfigError, DataError, hint, read_error
 from datamix.sources.arrays import load_array
 from datamix.sources.cache import CachePlace
-from datamix.sources.images import read_error
 from datamix.sources.long_work import progress_bar
 from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
