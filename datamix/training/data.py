@@ -184,10 +184,10 @@ def _label_variances(pipeline: Pipeline, num_records: Mapping[str, int]) -> np.n
     It is computed in float64: sums in float32 lose it where labels are far from 0 or from those of other sources.
     """
     total = sum(num_records.values())
-    batches = list(islice(pipeline.iterator(), -(-total // pipeline.batch_size)))  # the last one goes on past the end
-    label, source = (
-        np.concatenate([np.asarray(each[leaf]) for each in batches])[:total] for leaf in ("label", "source_id")
-    )
+    batches = islice(pipeline.iterator(), -(-total // pipeline.batch_size))  # the last one goes on past the end
+    # Copies, as a view of a batch keeps its other leaves.
+    pairs = [(np.array(batch["label"]), np.array(batch["source_id"])) for batch in batches]
+    label, source = (np.concatenate(column)[:total] for column in zip(*pairs, strict=True))
     labels = [np.asarray(label[source == place], np.float64) for place in range(len(num_records))]
     # The mean of equal numbers may be off by a rounding, which is no variance.
     return np.array([0 if np.ptp(each) == 0 else each.var() for each in labels], np.float32)
