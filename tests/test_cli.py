@@ -872,6 +872,7 @@ def test_an_output_that_lacks_a_dash(run_datamix, tmp_path):
     assert ended.report["job"] == "plan"
 
 
+@pytest.mark.slow
 def test_strict_promotion_is_of_ones_own_code(run_datamix, tmp_path):
     strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
     assert run_datamix("source=digits+garments", cwd=tmp_path, env=strict).report["samples"] == 160

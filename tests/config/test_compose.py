@@ -269,6 +269,7 @@ def test_a_hydra_application_of_its_own_is_the_same_before_and_after(tmp_path: P
     assert width == 9
 
 
+@pytest.mark.slow
 def test_eight_threads_may_load_at_once() -> None:
     code = """
         import threading

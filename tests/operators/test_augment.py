@@ -103,6 +103,7 @@ def test_random_erasing_fills_one_rectangle(seed: int, area: float) -> None:
         assert abs(len(rows) * len(columns) - 600 * area) <= 0.5 * (len(rows) + len(columns)) + 1
 
 
+@pytest.mark.slow
 def test_random_erasing_by_its_probability() -> None:
     np.testing.assert_array_equal(apply(random_erasing, RGB, probability=0), RGB)
     keys = jax.random.split(jax.random.key(0), 200)

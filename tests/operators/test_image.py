@@ -230,6 +230,7 @@ def test_large_images_are_resized_one_by_one() -> None:
     np.testing.assert_array_equal(resized, [apply(resize, each, height=300, width=310) for each in value])
 
 
+@pytest.mark.slow
 def test_resize_has_derivatives() -> None:
     images = jnp.asarray(np.random.default_rng(0).random((4, 9, 11, 3), np.float32))
     weights = jnp.linspace(0, 1, 105).reshape(5, 7, 3)

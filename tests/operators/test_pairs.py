@@ -158,6 +158,7 @@ def test_each_batch_is_divided_into_pairs_that_change_with_the_step_and_the_seed
     assert pairs(0) == pairs(0) != pairs(1)
 
 
+@pytest.mark.slow
 def test_an_iterator_goes_on_from_its_state_with_the_same_pairs() -> None:
     pipeline = load("stop=forever")
     iterator = pipeline.iterator()

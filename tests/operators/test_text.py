@@ -36,6 +36,7 @@ def test_tokens_without_segments_are_one_document():
     assert next_token_targets({"tokens": jnp.array([3, 4, 5])})["loss_mask"].tolist() == [True, True, False]
 
 
+@pytest.mark.slow
 def test_masking_hides_some_tokens_and_can_be_undone():
     length = 20_000
     tokens = jnp.asarray(np.random.default_rng(0).integers(2, 100, length), jnp.int32)

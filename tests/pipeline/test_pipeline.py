@@ -145,6 +145,7 @@ def test_shuffled_batches_hold_the_same_records(
     assert len(set(orders)) == len(orders) > 5  # another order in every batch
 
 
+@pytest.mark.slow
 def test_a_shuffle_of_rows_is_a_function_of_seed_and_step(
     load: Callable[..., datamix.Pipeline], assert_equal: Callable[..., None]
 ) -> None:

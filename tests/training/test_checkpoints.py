@@ -97,6 +97,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path, state):
     assert raised.value.filename == str(tmp_path / "checkpoints" / "1")
 
 
+@pytest.mark.slow
 def test_a_damaged_one_is_named(make, trained):
     run = trained(make())
     for path in (run.directory / "checkpoints" / "6").rglob("*"):

@@ -105,6 +105,7 @@ def test_another_rate_or_schedule_traces_nothing():
     assert len({float(result[-1, 0]) for result in results}) == 4
 
 
+@pytest.mark.slow
 def test_rates_side_by_side_are_rates_alone():
     """Under `vmap` over rates, every replica keeps the rate of its own in its state."""
     run = ours("adam", {}, None, [])

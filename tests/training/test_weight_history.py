@@ -118,6 +118,7 @@ def test_an_exported_schedule_gives_the_same_records(make, trained, tmp_path, nu
     assert again.data.pipeline.plan.counts(48) == counts(run.adapted)
 
 
+@pytest.mark.slow
 def test_a_policy_of_ones_own_whose_weights_become_no_numbers_ends_its_run(make, tmp_path):
     class Broken:
         def init(self, num_sources):

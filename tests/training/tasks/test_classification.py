@@ -28,6 +28,7 @@ def test_records_without_a_class_count_for_nothing():
     assert scores["taken_for"].tolist() == [[1, 0], [0, 1], [0, 0]]
 
 
+@pytest.mark.slow
 def test_a_label_may_be_the_shares_of_two_classes():
     logits = jnp.log(jnp.array([[0.7, 0.1, 0.1, 0.1]] * 4))
     label = jnp.array([[0.75, 0.25, 0, 0], [0, 0.25, 0.75, 0], [1, 0, 0, 0], [0, 0, 0, 0]])

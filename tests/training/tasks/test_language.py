@@ -130,6 +130,7 @@ def test_it_learns(on_text, trained):
     assert lines[-1]["bits_per_byte/worst"] < lines[0]["bits_per_byte/worst"]
 
 
+@pytest.mark.slow
 def test_a_budget_of_tokens(on_text):
     run = on_text("train.tokens=3000", "mix.ratio=3:1")
     plan = run.data.pipeline.plan
