@@ -218,8 +218,7 @@ def _credit_slots(demand: Demand) -> int:
 
 def _near_slots(demand: Demand) -> int:
     """How many slots a source has less than its share of a stage, at most, where slots are spread evenly."""
-    depth = demand.group.depth
-    return math.ceil(depth + 2 * depth * farthest(demand.group, demand.credit))
+    return math.ceil(demand.group.depth * (1 + 2 * farthest(demand.group, demand.credit)))
 
 
 def _horizon(demand: Demand, room: int | None, near: int, *ends: tuple[str | None, Mapping[int, int]]) -> int | None:

@@ -58,7 +58,7 @@ def farthest(group: Group, credit: Shares) -> Fraction:
     """By how many slots a member of a group, at any level, is away from its share of the group's slots, at most."""
     members, shares = _active(group)
     inner = [farthest(member, credit) for member in members if isinstance(member, Group)]
-    return max(*map(abs, credit_within(shares, _of_members(members, credit))), *inner, Fraction(0))
+    return max(*map(abs, _member_credit(members, shares, credit)), *inner, Fraction(0))
 
 
 def credit_within(shares: Shares, credit: Shares) -> list[Fraction]:
@@ -73,15 +73,15 @@ def credit_within(shares: Shares, credit: Shares) -> list[Fraction]:
     return [part - share * total if share else Fraction(0) for part, share in zip(credit, shares, strict=True)]
 
 
-def _of_members(members: Sequence[int | Group], credit: Shares) -> list[Fraction]:
-    """The sum of the credits of each member's sources, of those that take part; empty where no source has any."""
+def _member_credit(members: Sequence[int | Group], shares: Shares, credit: Shares) -> list[Fraction]:
+    """By how many slots each member is behind its share of the group's, from the credits of sources that take part."""
     if not any(credit):
-        return []
+        return [Fraction(0)] * len(members)
     sources = (
         [source for source, share in member.leaves() if share] if isinstance(member, Group) else [member]
         for member in members
     )
-    return [sum((credit[source] for source in taking), Fraction(0)) for taking in sources]
+    return credit_within(shares, [sum((credit[source] for source in taking), Fraction(0)) for taking in sources])
 
 
 def _cycle(group: int | Group) -> int:
@@ -98,7 +98,7 @@ def _cycle(group: int | Group) -> int:
 def _filled(group: Group, count: int | float, credit: Shares) -> np.ndarray:
     """The first slots of a group's sequence, int32 [count]."""
     members, shares = _active(group)
-    behind = credit_within(shares, _of_members(members, credit))
+    behind = _member_credit(members, shares, credit)
     member_of = np.resize(tijdeman(shares, max(int(count), 1), behind), int(count))
     if group.depth == 1:
         source_of: np.ndarray = np.asarray(members, np.int32)[member_of]
