@@ -188,8 +188,8 @@ def printed(results: dict[str, Any], batch: int, steps: int, record_bytes: int) 
         f"its state: {host['state_bytes'] / 1024:,.0f} KiB, {host['state_s'][0]:.2f} s to take, then "
         f"{host['state_s'][1]:.2f} s, {host['restore_s']:.2f} s to restore on one host fewer",
         "",
-        f"| hosts | rows | MB a step | files a step, most | files of {steps} steps | with blocks "
-        "| slow records a step, most | one host lost | or, divided equally |",
+        f"| hosts | rows | MB per step | files per step: mean, most | files in {steps} steps | with blocks "
+        "| slow records per step: mean, most | one host lost | or, divided equally |",
         "|" + " --- |" * 9,
     ]
     for row in results["table"]:
