@@ -56,22 +56,22 @@ class SourceConfig:
       target: The registered name of what builds it.
       settings: Keyword settings of the target.
       operators: The operators that each of its records goes through.
-      records: An `.npy` file of the numbers of the records that are used; None for all of the split.
-      where: A condition on the records that are used, such as "label < 5"; see `datamix.sources.conditions`.
+      records: An `.npy` file with the numbers of the records to use; None for all of the split.
+      where: A condition on the records to use, such as "label < 5"; see `datamix.sources.conditions`.
       limit: How many of the first of these records are used; None for all.
-      balance: The leaf whose values, such as the classes of labels, come equally often each; None for none.
-      record_weight: The leaf that records are drawn in proportion to, with replacement; None to go through them all.
-      seed: Seed of its shuffle and its random operators; None for that of the mix.
-      class_names: Names of the labels; empty for those that the source gives itself.
-      num_classes: The number of classes; None for as many as have names, or as the whole dataset has labels. Of
-        records of tokens, how many of these there may be.
-      label: What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing, and so left
-        out; None where its values say it.
-      unlabelled: Whether records whose label is negative (or NaN), and so no class, are refused, or kept and left out
+      balance: The leaf whose values, such as classes, come equally often; None for none.
+      record_weight: The leaf of weights by which records are drawn with replacement; None to go through them all.
+      seed: The seed of its shuffle and its random operators; None for that of the mix.
+      class_names: The names of its classes; empty for those that the source knows itself.
+      num_classes: The number of classes; None for the number of class names, or of the whole dataset's labels. Of
+        records of tokens, the size of the vocabulary.
+      label: What the leaf `label` is: class (its number), number (to predict), vector, or none, which leaves it out;
+        None to decide by its values.
+      unlabelled: Whether to refuse records with a negative label (or NaN), which is no class, or keep them, left out
         of loss and accuracy.
       stand_in: The registered name of the source that may stand in for it; None for none.
       test_split: The split that a model is tested on; None for "test".
-      placement: Where its records lie; None for what `data.placement` says.
+      placement: Where its records are kept; None for `data.placement`.
     """
 
     name: str
