@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +106,8 @@ def table(
     if left_out:
         notes.append(f"columns are left out: {'; '.join(left_out)}.")
     if missing:
-        notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}.")
+        mend = "without_features=drop leaves their rows out"
+        notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}; {mend}.")
     ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
     return TableRows(
         {leaf: np.concatenate([values[each] for each in ranges]) for leaf, values in arrays.items()},
@@ -162,7 +166,8 @@ def _without_target(tables: Mapping[Path, Any], target: str | None) -> ConfigErr
 def _read(file: Path) -> Any:
     with reading(file):
         import pyarrow as pa
-        from pyarrow import csv, parquet
+        from pyarrow import csv as arrow_csv
+        from pyarrow import parquet
 
         if file.suffix.lower() == ".parquet":
             with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
@@ -177,13 +182,19 @@ def _read(file: Path) -> Any:
             except UnicodeDecodeError as error:
                 raise not_utf8(f"{file}, line 1", error) from None
             marks = re.sub(r'"[^"]*"', "", head.decode())  # names of columns may hold some
-            table = csv.read_csv(
-                pa.BufferReader(data),
-                # As one block: Arrow finds the types of columns in the first one.
-                read_options=csv.ReadOptions(block_size=min(max(data.size, 1), 2**31 - 1)),
-                parse_options=csv.ParseOptions(delimiter=max(",;\t", key=marks.count)),
-                convert_options=csv.ConvertOptions(strings_can_be_null=True),
-            )
+            delimiter = max(",;\t", key=marks.count)
+            try:
+                table = arrow_csv.read_csv(
+                    pa.BufferReader(data),
+                    # As one block: Arrow finds the types of columns in the first one.
+                    read_options=arrow_csv.ReadOptions(block_size=min(max(data.size, 1), 2**31 - 1)),
+                    parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
+                    convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
+                )
+            except pa.ArrowInvalid as error:
+                if uneven := _uneven_line(pa.BufferReader(data), delimiter):
+                    raise DataError(f"{file}, {uneven}") from error
+                raise
     names = table.column_names
     if not table.num_rows:
         raise DataError(f"{file} holds no rows.")
@@ -192,6 +203,19 @@ def _read(file: Path) -> Any:
     if file.suffix.lower() != ".parquet" and all(re.match(_NUMBER, name) for name in names):
         raise DataError(f"{file}: its first line is to name the columns, and holds numbers: {', '.join(names[:4])}.")
     return table
+
+
+def _uneven_line(data: Any, delimiter: str) -> str:
+    """The first line of a CSV file with more or fewer values than it has columns; empty where there is none."""
+    width, rows = 0, csv.reader(io.TextIOWrapper(data, errors="replace", newline=""), delimiter=delimiter)
+    with contextlib.suppress(csv.Error):
+        for row in rows:
+            width = width or len(row)
+            if row and len(row) != width:
+                mark = "a tab" if delimiter == "\t" else f"a {delimiter!r}"
+                text = f"line {rows.line_num:,}, has {counted(len(row), 'value')} for {counted(width, 'column')}"
+                return f"{text}; each column has one, in quotes where it holds {mark}."
+    return ""
 
 
 def _end_of_line(data: Any) -> int:
