@@ -27,6 +27,8 @@ from datamix.spec import Arrays, LeafSpec
 FORMAT = 2
 """The version of what an entry holds; those of other versions have names of their own, and stay where they are."""
 _META = "meta.json"
+# The end of the names of an entry, of what is left of one whose writing was cut short, and of the lock of one.
+_OWN = re.compile(r"-[0-9a-f]{16}(?P<more>\.[0-9a-f]{8}\.tmp|\.lock)?$")
 _LONGEST = 100  # characters of a name; that of a file may have 255 bytes, some of which are for the rest
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,12 @@ _log = logging.getLogger(__name__)
 def cache_directory(path: str | None) -> Path:
     """The cache at a path, or the default one: `$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
     return expanded(path) if path else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
+
+
+def is_of_cache(path: Path) -> bool:
+    """Whether a file or folder is one that the cache has made, wherever its directory lies."""
+    match = _OWN.search(path.name)
+    return match is not None and (match["more"] is not None or (path / _META).is_file())
 
 
 def stamp(status: os.stat_result) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from datamix.errors import ConfigError, DataError, expanded, nearest, unreadable
+from datamix.sources.cache import is_of_cache
 
 Paths = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """What `path` may be in a configuration: one path, a list of them, or either for each split."""
@@ -20,11 +21,21 @@ _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|test|val|valid|validation|dev)(?![a-z])", re.IGNORECASE)
 
 
-def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict[str, tuple[Path, ...]]:
+class Files(dict[str, tuple[Path, ...]]):
+    """Split to its files.
+
+    Attributes:
+      others: The other files that lie in the folders of the path, and are not read.
+    """
+
+    others: frozenset[Path] = frozenset()
+
+
+def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> Files:
     """Find the files of each split.
 
-    A folder stands for all files of the suffixes in it and in its folders, except hidden ones. A suffix may be followed
-    by the number of a shard, as in `.array_record-00000-of-00002`.
+    A folder stands for all files of the suffixes in it and in its folders, except hidden ones and those of the cache. A
+    suffix may be followed by the number of a shard, as in `.array_record-00000-of-00002`.
 
     Args:
       path: A file, a folder, a glob or a list of them, which are the split `train`; or a mapping from splits to them.
@@ -43,11 +54,11 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
     splits = path if isinstance(path, Mapping) else {"train": path}
     if not splits:
         raise ConfigError("it names no split; write {train: FILE, test: FILE}", key=key, value=dict(splits))
-    files_of_split = {}
+    files_of_split, others = Files(), set[Path]()
     for split, texts in splits.items():
         where = f"{key}.{split}" if isinstance(path, Mapping) else key
         try:
-            files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where)]
+            files = [file for text in _texts(texts, where) for file in _matching(text, suffixes, where, others)]
         except OSError as error:
             raise unreadable(str(error.filename), error) from error
         seen: set[str] = set()
@@ -56,6 +67,8 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> dict
                 raise ConfigError(f"it names {file} twice, and no record is given twice", key=where, value=texts)
             seen.add(place)
         files_of_split[str(split)] = tuple(files)
+        others -= {file.with_suffix(".idx") for file in files if file.suffix == ".bin"}  # Megatron's index of tokens
+    files_of_split.others = frozenset(others)
     return files_of_split
 
 
@@ -63,13 +76,13 @@ def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...
     """What a user must know of files: which others are left out, and where names speak of splits that nobody asked for.
 
     Args:
-      path: What `files_of` was given, or a folder whose own files say which are read, as those of `save_to_disk`.
-      files: The files of each split.
+      path: What `files_of` was given.
+      files: What it gave; or the files of each split, where a folder says itself which are read, as by `save_to_disk`.
 
     >>> notes_on("d", {"train": [Path("d/train.parquet"), Path("d/test.parquet")]})[0].partition(";")[0]
     'its files are read as one split, train, though their names speak of train and test'
     """
-    kinds = Counter(kind_of(file.name) for file in _others(path, files))
+    kinds = Counter(kind_of(file.name) for file in sorted(files.others if isinstance(files, Files) else ()))
     notes = [left_out(kinds, "of another kind")] if kinds else []
     if isinstance(path, Mapping) or set(files) != {"train"}:
         return tuple(notes)
@@ -97,17 +110,6 @@ def left_out(kinds: Counter[str], what: str) -> str:
     return f"{are} {what}: {some}."
 
 
-def _others(path: Paths, files: Mapping[str, Sequence[Path]]) -> list[Path]:
-    """The files that lie in the folders of a path and are not read."""
-    texts = [text for each in (path.values() if isinstance(path, Mapping) else [path]) for text in _texts(each, "path")]
-    folders = [folder for folder in map(expanded, texts) if folder.is_dir()]
-    if any((folder / name).is_file() for folder in folders for name in ("state.json", "dataset_dict.json")):
-        return []  # of Hugging Face's, which name what is read
-    read = {file for of_split in files.values() for file in of_split}
-    read |= {file.with_suffix(".idx") for file in read if file.suffix == ".bin"}  # Megatron's index of tokens
-    return sorted({file for folder in folders for file in _walk(folder)} - read)
-
-
 def _texts(texts: str | Sequence[str], key: str) -> list[str]:
     listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else [texts]
     if not listed or not all(isinstance(text, str) and text for text in listed):
@@ -115,7 +117,8 @@ def _texts(texts: str | Sequence[str], key: str) -> list[str]:
     return listed
 
 
-def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
+def _matching(text: str, suffixes: Sequence[str], key: str, others: set[Path]) -> list[Path]:
+    """The files that a text names; those of a folder that it does not mean are added to the others."""
     if "://" in text:
         hint_ = f"Write {text[7:]}." if text.startswith("file://") else "Copy the files first, and name the copy."
         raise ConfigError("files are read from this machine alone", key=key, value=text, hint=hint_)
@@ -123,7 +126,9 @@ def _matching(text: str, suffixes: Sequence[str], key: str) -> list[Path]:
     ending = re.compile(rf"({'|'.join(re.escape(suffix) for suffix in suffixes)})({_SHARD.pattern})?$", re.IGNORECASE)
     kinds = " or ".join(suffixes)
     if path.is_dir():
-        files = sorted(file for file in _walk(path) if ending.search(file.name))
+        every = sorted(_walk(path))
+        files = [file for file in every if ending.search(file.name)]
+        others.update(file for file in every if not ending.search(file.name))
         if not files:
             raise DataError(f"this folder holds no {kinds} file", key=key, value=text)
     elif path.exists():
@@ -152,7 +157,7 @@ def _check_folders(pattern: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in its folders that are not hidden; each folder once, however links lead to it."""
+    """The files in a folder and its folders, but for hidden ones and the cache's; a folder once, however links go."""
 
     def fail(error: OSError) -> NoReturn:
         raise error
@@ -163,8 +168,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_of_cache(Path(place, name))]
+        files = [Path(place, name) for name in names if not name.startswith(".")]
+        yield from (file for file in files if not is_of_cache(file))
 
 
 def _check_shards(files: Sequence[Path], text: str, key: str) -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from datamix.errors import ConfigError, DataError
+from datamix.sources.cache import CachePlace
 from datamix.sources.files import files_of, notes_on
 
 
@@ -180,6 +182,26 @@ def test_the_index_of_a_token_file_is_not_left_out(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     notes = notes_on(str(tmp_path), files_of(str(tmp_path), suffixes=[".npy", ".bin"]))
     assert notes == ("1 file is left out, which is of another kind: 1 .idx.",)
+
+
+def test_the_cache_in_a_folder_of_data_is_none_of_it(folder: Path) -> None:
+    for cache in (Path(), Path("cache")):  # the folder itself, or one within
+        place = CachePlace(cache_dir=cache, name="ends", key={}, fingerprint={})
+        place.load(lambda: ({"ends": np.arange(3)}, {}))
+        place.path.with_name(f"{place.path.name}.0123abcd.tmp").mkdir()  # of a process that was killed
+        place.path.with_name(f"{place.path.name}.0123abcd.tmp").joinpath("0.npy").touch()
+    Path("scans-0123456789abcdef").mkdir()
+    Path("scans-0123456789abcdef", "x.npy").touch()  # no entry of the cache
+    files = files_of(".", suffixes=[".npy"])
+    assert files["train"] == (Path("scans-0123456789abcdef/x.npy"),)
+    assert notes_on(".", files) == ("4 files are left out, which are of another kind: 3 .parquet, 1 .txt.",)
+
+
+def test_a_folder_is_gone_through_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of(".", suffixes=[".parquet"])
+    for name in ("later.txt", "notes.md"):
+        Path(name).touch()
+    assert notes_on(".", files) == ("1 file is left out, which is of another kind: 1 .txt.",)
 
 
 def test_what_is_suggested_is_read(tmp_path: Path) -> None:
