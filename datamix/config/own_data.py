@@ -49,6 +49,9 @@ def advice(path: str, choice: str | None = None) -> str:
         settings = _settings(place, path)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}."
+    if settings is None and (tokens := _tokens(place)):
+        text = f"Megatron's tokens in {tokens} need {tokens.with_suffix('.idx')} beside it, which is not there"
+        return f"{text}; others are {{_target_: tokens, path: {path}, dtype: …, end_of_document: …, length: 1024}}."
     if settings is None:
         return f"Its kind is not known by its name; known are {', '.join(_KINDS)} and folders of them."
     known = re.match(r"tfds, name: (\w+)", settings)
@@ -73,7 +76,7 @@ def _settings(place: Path, path: str) -> str | None:
         return f"huggingface, path: {text}"
     if place.suffix == ".idx" and place.with_suffix(".bin").is_file():
         return _settings(place.with_suffix(".bin"), f"{path.removesuffix('.idx')}.bin")
-    for file in [place] if place.is_file() else islice(_files(place), _NAMES):
+    for file in _files(place):
         if file.suffix == ".bin" and file.with_suffix(".idx").is_file():  # Megatron's, which say all themselves
             return f"tokens, path: {text}, length: 1024"
         stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.name.lower())
@@ -107,7 +110,17 @@ def _of_columns(file: Path) -> str | None:
     return f"text, path: {{path}}, column: {column.replace('{', '{{').replace('}', '}}')}, length: 1024"
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _tokens(place: Path) -> Path | None:
+    """The first file of tokens at a path that nothing says more of."""
+    return next((file for file in _files(place) if file.suffix == ".bin"), None)
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """A file, or those of a folder, as many as are looked at."""
+    yield from [place] if place.is_file() else islice(_walk(place), _NAMES)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     os.scandir(folder).close()  # `os.walk` would say nothing of one that cannot be read
     for parent, folders, names in os.walk(folder):
         folders.sort()

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from datamix.errors import ConfigError, DataError, expanded, hint
+from datamix.errors import ConfigError, DataError, expanded, hint, unreadable
 from datamix.sources.base import TakeFromRead
 from datamix.sources.sliced import Sliced, sliced
 from datamix.spec import Arrays, LeafSpec, Spec, spec_of
@@ -253,5 +253,7 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file (looked for it at {path.absolute()}).") from None
+    except PermissionError as error:
+        raise unreadable(str(path), error) from error
     except _DAMAGE as error:
         raise DataError(f"{path} is no {kind} file, or a damaged one: {error}.") from error

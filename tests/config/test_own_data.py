@@ -157,9 +157,21 @@ def test_megatrons_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: 
     assert followed(message.replace("length: 1024", "length: 8"), tmp_path).plan.sizes == (5,)
 
 
+def test_tokens_without_what_says_their_dtype_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus").mkdir()
+    np.arange(40, dtype=np.uint16)[::-1].tofile("corpus/x.bin")
+    for path in ("corpus/x.bin", "corpus"):
+        message = advice(path)
+        assert message.startswith("Megatron's tokens in corpus/x.bin need corpus/x.idx beside it, which is not there; ")
+        written = message[message.index("{") : message.index("}") + 1].replace("dtype: …", "dtype: uint16")
+        Path("own/dataset").mkdir(parents=True, exist_ok=True)
+        Path("own/dataset/x.yaml").write_text(written.replace("…", "0").replace("1024", "8"))
+        assert datamix.load("source=x", "data.cache=cache", "batch.size=4", config_dir="own").plan.sizes == (5,)
+
+
 def test_what_no_source_reads_is_not_advised(tmp_path: Path) -> None:
-    for name in ("b.md", "tokens.bin"):  # of whose dtype and ends nothing is known
-        (tmp_path / name).write_bytes(b"text")
-        message = advice(str(tmp_path / name))
-        assert message.startswith("Its kind is not known by its name; known are .npz, ")
-        assert ".md" not in message
+    (tmp_path / "b.md").write_bytes(b"text")
+    message = advice(str(tmp_path / "b.md"))
+    assert message.startswith("Its kind is not known by its name; known are .npz, ")
+    assert ".md" not in message

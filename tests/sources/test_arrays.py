@@ -164,6 +164,16 @@ def test_missing_file(npz: str, npys: dict[str, str]) -> None:
         source.read()
 
 
+@pytest.mark.usefixtures("permissions_count")
+def test_a_file_that_may_not_be_read_is_not_damaged(npz: str, npys: dict[str, str]) -> None:
+    Path(npz).chmod(0)
+    with pytest.raises(DataError, match=r"few\.npz cannot be read: Permission denied$"):
+        arrays(path=npz)
+    Path(npys["label"]).chmod(0)
+    with pytest.raises(DataError, match=r"label\.npy cannot be read: Permission denied$"):
+        arrays(files=npys)
+
+
 @pytest.mark.parametrize("size", [0, 5, 400, -10])
 def test_truncated_npz(npz: str, size: int) -> None:
     content = Path(npz).read_bytes()

@@ -86,10 +86,12 @@ class Tokens(Packed):
         return files_of(self.path, suffixes=(".npy", ".bin"))
 
     def _open(self, path: Path, cache_dir: Path) -> list[TokenFile]:
-        offsets = [self.offsets] if isinstance(self.offsets, str) else self.offsets or []
+        if not self.offsets:
+            return [token_file(path, self.dtype, self.end_of_document, None, cache_dir)]
+        offsets = [self.offsets] if isinstance(self.offsets, str) else self.offsets
         files = [file for of_split in self._paths().values() for file in of_split]
-        if offsets and len(offsets) != len(files):
+        if len(offsets) != len(files):
             text = f"it names {len(offsets)} files for {len(files)} files of tokens; it is one for each"
             raise ConfigError(text, key="offsets", value=self.offsets)
-        bounds = expanded(offsets[files.index(path)]) if offsets else None
+        bounds = expanded(offsets[files.index(path)])
         return [token_file(path, self.dtype, self.end_of_document, bounds, cache_dir)]

@@ -157,6 +157,7 @@ def token_file(
         raise ConfigError(text, key="end_of_document", value=end_of_document, hint=mend)
     if end_of_document is None and offsets is None:
         text = f"say where the documents in {path.name} end: by end_of_document, a token, or by offsets, an .npy file"
+        text += f"; Megatron's say it in {index.name}, which is not beside it" * (path.suffix == ".bin")
         raise ConfigError(text, key="end_of_document")
     if offsets is not None:
         return TokenFile(path=path, tokens=tokens, ends=_ends(offsets, len(tokens), path))
@@ -182,23 +183,27 @@ def token_file(
 def _mapped(path: Path, dtype: str | None) -> np.ndarray:
     with read_error(str(path)), path.open("rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
+    size = path.stat().st_size
+    if path.suffix == ".npy" and not size:
+        raise DataError(f"{path} is empty, and no .npy file.")
     if is_npy:
         tokens = _whole_numbers(path, "tokens")
-        _check_dtype(dtype, tokens.dtype.name, path)
+        _check_dtype(dtype, tokens.dtype, path)
         return tokens
     if dtype not in _DTYPES:
         text = f"{path.name} does not say of which dtype its tokens are"
+        if path.suffix == ".bin" and not (index := path.with_suffix(".idx")).exists():
+            text += f", and no {index.name} lies beside it, where Megatron's say it"
         raise ConfigError(text, key="dtype", value=dtype, hint=hint(dtype or "", _DTYPES))
-    size = path.stat().st_size
     if size % np.dtype(dtype).itemsize:
         raise DataError(f"{path} is cut off, or its tokens are no {dtype}: it has {size:,} bytes.")
     return np.memmap(path, dtype, "r") if size else np.empty(0, dtype)
 
 
-def _check_dtype(dtype: str | None, known: str, path: Path) -> None:
-    """Refuse a dtype that contradicts what a file says."""
-    if dtype not in (None, known):
-        raise ConfigError(f"{path} says {known}; leave it out", key="dtype", value=dtype)
+def _check_dtype(dtype: str | None, known: np.dtype, path: Path) -> None:
+    """Refuse a dtype that contradicts what a file says; either may be written with its order of bytes, as in `<u2`."""
+    if dtype not in (None, known.name, known.str):
+        raise ConfigError(f"{path} says {known.name}; leave it out", key="dtype", value=dtype)
 
 
 def _whole_numbers(path: Path, what: str) -> np.ndarray:
@@ -231,9 +236,9 @@ def _megatron(path: Path, index: Path, dtype: str | None) -> TokenFile:
         raise DataError(f"{index} is no index of Megatron's, or cut off: {error}.") from None
     if magic != _MEGATRON or version != 1 or _MEGATRON_DTYPES.get(code, "f")[0] == "f":
         raise DataError(f"{index} is no index of Megatron's for tokens (version {version}, dtype {code}).")
-    known = np.dtype(_MEGATRON_DTYPES[code]).name
+    known = np.dtype(_MEGATRON_DTYPES[code])
     _check_dtype(dtype, known, index)
-    tokens = _mapped(path, known)
+    tokens = _mapped(path, known.name)
     ends = np.cumsum(sizes, dtype=np.int64)
     if len(tokens) != (ends[-1] if ends.size else 0) or not np.array_equal(pointers, (ends - sizes) * tokens.itemsize):
         raise DataError(f"{path} has {len(tokens):,} tokens, which are not those that {index.name} speaks of.")

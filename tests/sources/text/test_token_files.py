@@ -161,7 +161,38 @@ def test_a_dtype_that_megatrons_index_contradicts(tmp_path, dtype):
     path = megatron(tmp_path)
     with pytest.raises(ConfigError, match=rf"^dtype = '{dtype}'; \S+m\.idx says uint16; leave it out\.$"):
         made_elsewhere(path, tmp_path, dtype=dtype)
-    assert made_elsewhere(path, tmp_path, dtype="uint16").tokens.tolist() == STREAM.tolist()
+    for same in ("uint16", "<u2"):
+        assert made_elsewhere(path, tmp_path, dtype=same).tokens.tolist() == STREAM.tolist()
+
+
+@pytest.mark.parametrize("stored", ["<u2", ">u2"])
+def test_a_dtype_that_says_what_the_file_says(tmp_path, stored):
+    np.save(tmp_path / "a.npy", STREAM.astype(stored))
+    for same in ("uint16", stored):
+        file = made_elsewhere(tmp_path / "a.npy", tmp_path, dtype=same, end_of_document=0)
+        assert file.tokens.tolist() == STREAM.tolist()
+
+
+def test_a_megatron_file_without_its_index(tmp_path):
+    (path := megatron(tmp_path)).with_suffix(".idx").rename(tmp_path / "m.moved")
+    message = (
+        r"dtype is missing; m\.bin does not say .*, and no m\.idx lies beside it, where Megatron's say it\. Known: "
+    )
+    with pytest.raises(ConfigError, match=message):
+        made_elsewhere(path, tmp_path, end_of_document=0)
+    with pytest.raises(
+        ConfigError, match=r"where the documents in m\.bin end: .*; Megatron's say it in m\.idx, which is"
+    ):
+        made_elsewhere(path, tmp_path, dtype="uint16")
+    (tmp_path / "m.moved").rename(tmp_path / "m.idx")
+    assert made_elsewhere(path, tmp_path).tokens.tolist() == STREAM.tolist()
+
+
+def test_an_empty_npy_file_is_named(tmp_path):
+    (tmp_path / "a.npy").touch()
+    for dtype in (None, "uint16"):
+        with pytest.raises(DataError, match=r"a\.npy is empty, and no \.npy file\.$"):
+            made_elsewhere(tmp_path / "a.npy", tmp_path, dtype=dtype, end_of_document=0)
 
 
 @pytest.mark.parametrize(
