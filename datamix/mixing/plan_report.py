@@ -287,7 +287,7 @@ def unseen(plan: Locator) -> list[str]:
 def _never_seen(plan: Locator, source: int, seen: int) -> str:
     name, size = plan.names[source], plan.sizes[source]
     why = "the schedule ends without it" if plan.scheduled else "they fill no batch; mix.granularity=record gives them"
-    return f"{size - seen:,} of {name}'s {size:,} records are never seen: {why}."
+    return f"{size - seen:,} of the {size:,} records of {name} are never seen: {why}."
 
 
 def left_behind(plan: Locator) -> str:
@@ -373,7 +373,7 @@ def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
             warnings.append(_never_seen(plan, source, seen))
         is_cut_short = row.epochs is not None and row.epochs < 0.5 and not plan.sees_all
         if row.samples and is_cut_short and plan.length is not None:
-            rest = f"{row.records - row.samples:,} of {name}'s {row.records:,} records are never seen"
+            rest = f"{row.records - row.samples:,} of the {row.records:,} records of {name} are never seen"
             warnings.append(f"{rest}; under another stop the mix goes on.")
     late = max((row.exhausted_at or 0, name) for name, row in sources.items())
     repeats = [

@@ -175,7 +175,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     mix = _phases(spec, names, spec.batch_size // slot_records)
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
     exhausted = _slots_to_exhaustion(spec, stop, epochs, mix, slot_records, shuffle.epoch_records)
-    drawn = f"it counts every record once an epoch, and {next(iter(spec.sampling or ()), '')}'s are drawn"
+    drawn = f"it counts every record once an epoch, and those of {next(iter(spec.sampling or ()), '')} are drawn"
     lengths = None
     if spec.lengths is not None:
         if spec.sampling:

@@ -157,8 +157,6 @@ def test_what_does_not_fit_a_plan() -> None:
         Plan({"a": 5}, sampling={"a": by_weight})
     with pytest.raises(ConfigError, match=r"^sampling\.b: there is no source 'b' in this mix\. Known: a\.$"):
         Plan({"a": 4}, sampling={"b": by_weight})
-    message = (
-        r"^mix\.unit: it counts every record once an epoch, and a's are drawn\. Leave balance and record_weight out"
-    )
+    message = r"^mix\.unit: it counts every record once an epoch, and those of a are drawn\. Leave balance and"
     with pytest.raises(ConfigError, match=message):
         Plan({"a": 4}, sampling={"a": by_weight}, lengths={"a": np.ones(4, int)})

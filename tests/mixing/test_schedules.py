@@ -245,7 +245,7 @@ def test_a_source_that_is_mixed_no_longer_may_never_be_seen_whole(order: str) ->
     report = plan.report()
     seen_of_b = int((plan.take(0, 400).source == 1).sum())
     assert report.sources["b"].exhausted_at is None
-    assert f"{300 - seen_of_b} of b's 300 records are never seen: the schedule ends without it." in report.warnings
+    assert f"{300 - seen_of_b} of the 300 records of b are never seen: the schedule ends without it." in report.warnings
     seen = (
         plan_of([{"until": 90, "ratio": "1:1:0"}, {"ratio": "1:0:0"}], order=order).report().sources["b"].exhausted_at
     )
