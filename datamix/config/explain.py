@@ -71,6 +71,9 @@ def config_error(error: BaseException) -> ConfigError:
             return ConfigError(
                 "it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name, match[1])
             )
+        folders = [Path(folder) for folder in re.findall(r"path=file://(.+)$", text, re.MULTILINE)]
+        if misplaced := _misplaced(folders, group, name):
+            return ConfigError(f"there is no {group} {name!r}", key=f"{key}={name}", hint=misplaced)
         mend = hint(name, options)
         if group == "dataset" and not mend.startswith("Did"):
             mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
@@ -83,6 +86,16 @@ def config_error(error: BaseException) -> ConfigError:
         text += "; a YAML file has key: value, and keys of a group begin in one column, after blanks alone."
     text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _misplaced(folders: Sequence[Path], group: str, name: str) -> str:
+    """How Hydra finds a file of the user's that it passes over; empty where there is none."""
+    for folder in folders:
+        if (file := folder / group / f"{name}.yml").is_file():
+            return f"Hydra reads {file} only as {name}.yaml; rename it."
+        if group and folder.as_posix().endswith(f"/{group}") and (file := folder / f"{name}.yaml").is_file():
+            return f"{file} is found by --config-dir {folder.as_posix().removesuffix(f'/{group}')}."
+    return ""
 
 
 _WORDS = {"help": "--help or --help mix", "version": "--version", "sweep": "-m job=train mix.share.mnist=0.1,0.5,0.9"}

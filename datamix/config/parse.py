@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from datamix import registry
-from datamix.config.check import BY_SOURCE, Node, leaves_of, read, refuse_targets, unknown_key
+from datamix.config.check import BY_SOURCE, Node, keys_of, leaves_of, read, refuse_targets, unknown_key
 from datamix.config.plus import MIX
 from datamix.config.renamed import TARGET, rename_keys
 from datamix.config.schema import (
@@ -29,7 +29,7 @@ from datamix.config.schema import (
     SweepConfig,
     TrainConfig,
 )
-from datamix.errors import ConfigError, first_line, hint
+from datamix.errors import ConfigError, first_line, hint, nearest
 from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
 
@@ -103,7 +103,9 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
         plain = OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
     except MissingMandatoryValue as error:
         key = str(error.full_key)
-        raise ConfigError("it has no default", key=key, value=None, hint=f"Write {key}=….") from error
+        other = _mistyped(node, key)
+        mend = f"Did you mean it by {other}? " * bool(other) + f"Write {key}=…."
+        raise ConfigError("it has no default", key=key, value=None, hint=mend) from error
     except OmegaConfBaseException as error:
         text, mend = first_line(error), ""
         if match := re.search(r"Environment variable '(.*)' not found", text):
@@ -114,6 +116,21 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
         raise ConfigError("the configuration is nested too deeply; give its values in fewer levels.") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _mistyped(node: DictConfig, missing: str) -> str:
+    """The key beside a missing one of a source that is like it, and that the source does not take; else empty."""
+    parent, _, name = missing.rpartition(".")
+    beside = OmegaConf.select(node, parent) if parent.startswith("source.") else {}
+    target = beside.get(TARGET)
+    if target not in registry.names("source"):
+        return ""
+    known = {
+        *registry.settings(registry.lookup("source", target)),
+        *(key.path for key in keys_of(SourceConfig).values()),
+    }
+    others = (str(other) for other in beside if other not in known)
+    return next((f"{parent}.{other}" for other in others if nearest(other, [name])), "")
 
 
 def _plugins(node: DictConfig) -> list[Any]:

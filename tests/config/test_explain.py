@@ -135,3 +135,15 @@ def test_dots_lead_to_a_source_within_a_mix(override: str) -> None:
     advice = str(raised.value).partition("; write ")[2].rstrip(".")
     assert advice == override.replace("/", ".")
     compose(["source=vision+digits", advice])
+
+
+def test_a_config_of_ones_own_that_hydra_does_not_find(tmp_path: Path) -> None:
+    (folder := tmp_path / "dataset").mkdir()
+    (folder / "x.yml").write_text("_target_: digits\n")
+    with pytest.raises(ConfigError, match=r"Hydra reads \S+/dataset/x\.yml only as x\.yaml; rename it\.$"):
+        compose(["source=x"], config_dir=tmp_path)
+    (folder / "x.yml").rename(folder / "x.yaml")
+    with pytest.raises(ConfigError, match=r"\S+/dataset/x\.yaml is found by --config-dir (\S+)\.$") as caught:
+        compose(["source=x"], config_dir=folder)
+    advised = str(caught.value).rpartition(" ")[2].removesuffix(".")
+    assert compose(["source=x"], config_dir=advised).source.x._target_ == "digits"

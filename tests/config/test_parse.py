@@ -523,3 +523,18 @@ def test_a_source_within_a_mix_is_named_by_its_path(override: str, meant: str) -
     with pytest.raises(ConfigError, match=rf"^{key}: there is no source '\w+' in .*\. Did you mean {meant}\?$"):
         parsed("source=vision+digits", override)
     assert parsed("source=vision+digits", f"{meant}={value}").sources[0].name == "vision.mnist"
+
+
+@pytest.mark.parametrize("name", ["pth", "root", "paths"])
+def test_a_setting_that_is_missing_may_have_been_mistyped(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed("source=folder", f"source.folder.{name}=icons")
+    assert str(caught.value) == (
+        "source.folder.path is missing; it has no default. Did you mean it by source.folder."
+        f"{name}? Write source.folder.path=…."
+    )
+
+
+def test_a_setting_that_is_known_is_not_taken_for_another_that_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"^source\.my_parquet\.path is missing; it has no default\. Write source\."):
+        parsed("source=my_parquet", "source.my_parquet.pad_to={}")  # which is like it
