@@ -252,7 +252,9 @@ def open_columns(
     chosen = resolve_split(split, sizes)
     used = [part for name in dict.fromkeys(each[0] for each in chosen) for part in parts[name] if sum(part.rows)]
     if not used:
-        raise DataError(f"the split {chosen[0][0]!r} holds no rows.")
+        empty = chosen[0][0]
+        place = "".join(f"{part.name}: " for part in parts[empty][:1])
+        raise DataError(f"{place}the split {empty!r} holds no rows.")
     choice = _Choice(used, every, image or {}, bool(leaves))
     columns, left_out = choice.columns(leaves, pad_to or {})
     label = next((column for column in columns if column.leaf == "label"), None)

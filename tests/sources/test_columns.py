@@ -320,7 +320,7 @@ def test_splits_of_parts() -> None:
     assert (list(source.spec), read_all(source)["x"].tolist()) == (["x"], [101, 102, 103])
     none = open_columns(parts, provenance="test", split="train[:0]")
     assert (none.num_records, none.whole_labels().tolist()) == (0, [0] * 8)
-    with pytest.raises(DataError, match=r"^the split 'train' holds no rows\.$"):
+    with pytest.raises(DataError, match=r"^t: the split 'train' holds no rows\.$"):
         open_columns({"train": [Rows(pa.table({"x": pa.array([], pa.int64())}))]}, provenance="test")
 
 

@@ -101,6 +101,8 @@ class Packed:
                 documents[name].append(np.stack([file.ends - lengths + begin, lengths]))
                 files.append(file)
                 begin += len(file.tokens)
+        if files and not begin:
+            raise DataError(f"{files[0].path} holds no document.")
         whole = {name: np.concatenate(each, axis=1) for name, each in documents.items()}
         sizes |= {name: each.shape[1] for name, each in whole.items()}
         parts = [

@@ -227,3 +227,17 @@ def test_stop_tokens_needs_tokens(call_datamix):
         "stop.tokens = 9; source 'digits' has no leaf 'tokens'"
         in call_datamix("source=digits", "stop.tokens=9").mistake
     )
+
+
+def test_files_without_a_document_are_named(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n")
+    (tmp_path / "b.bin").touch()
+    text = Text(path=str(tmp_path / "a.txt"), length=4, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"/a\.txt holds no document\.$"):
+        _ = text.num_records
+    tokens = {"dtype": "uint16", "end_of_document": 0, "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(DataError, match=r"/b\.bin holds no document\.$"):
+        _ = Tokens(path=str(tmp_path / "b.bin"), length=4, **tokens).num_records
+    (tmp_path / "c.txt").write_text("abc")
+    both = Text(path=str(tmp_path / "*.txt"), length=4, cache_dir=str(tmp_path / "cache"))
+    assert both.num_records == 1  # an empty file beside others is none to mind
