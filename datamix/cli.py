@@ -171,7 +171,7 @@ class _JobError(BaseException):
 
 
 def _run(arguments: list[str], *, alone: bool = False) -> None:
-    """Do what the arguments say; `alone` in the process."""
+    """Do what a user's arguments say; `alone` in the process."""
     if "--version" in arguments:
         with _printing():
             print(f"datamix {__version__}")
@@ -181,15 +181,19 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
     except FileNotFoundError:
         raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
+    if processes.LAUNCHED not in os.environ:  # whose launcher adds overrides of its own
+        compose.refuse_repeated(args.overrides)
+    _follow(args, flags, alone=alone)
+
+
+def _follow(args: argparse.Namespace, flags: list[str], *, alone: bool = False) -> None:
+    """Print what is asked for, or run a job, or a sweep and its rounds."""
     overrides = compose.prepared([*args.overrides, *(["hydra.mode=MULTIRUN"] if args.multirun else [])])
     loader = compose.config_loader(args.config_dir, config_path=args.config_path)
     with _importable_directory(), ExitStack() as stack:
         if any(getattr(args, name) for name in _SHOWN_BY_HYDRA):
-            with compose.named_faults(loader), _completion(args) as own, _printing():
-                if args.shell_completion and (names := _components(os.environ.get("COMP_LINE", ""))):
-                    print("\n".join(names))
-                    return
-                _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
+            with compose.named_faults(loader):
+                _show(args, flags, overrides)
             return
         setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
         setbase(compose.VERSION_BASE)
@@ -203,45 +207,62 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
                 from datamix.report import figures  # NumPy, which help does without
 
                 figures.documented = False
-            # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
-            config = loader.load_configuration(
-                args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
-            )
-            compose.require_keys(config, args.config_dir)
-            compose.load_plugins(config)
-            is_sweep = not args.hydra_help and (args.multirun or config.hydra.mode == RunMode.MULTIRUN)
+            config = _composed(loader, args, overrides)
+            is_sweep = config.hydra.mode == RunMode.MULTIRUN
             if not args.hydra_help:
-                loader.check_mode(config, overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
-            with compose.hydra_config(config):
-                check_hydra_node(config)
-                if is_sweep:
-                    settle(config)
-                    check_jobs(config, loader)
-                if not args.hydra_help:
+                with compose.hydra_config(config):
+                    if is_sweep:
+                        settle(config)
+                        check_jobs(config, loader)
                     stack.enter_context(_directory(config, "hydra.sweep.dir" if is_sweep else "hydra.run.dir"))
-        failed = None
         if args.hydra_help:
             _start_hydra([*flags, *overrides])
-        elif is_sweep:
-            try:
-                run_watched(config, loader, partial(_start, config, loader))
-            except JobsFailed as error:  # the rounds go on with what the others have found
-                failed = error
-        else:
+            return
+        if not is_sweep:
             _import_job(config)
             if alone:  # what is imported stays, and is not looked through again while the job runs
                 gc.freeze()
             _start(config, loader)
-    if is_sweep:
-        from datamix.sweeps.rounds import rounds  # it prints, with rich
+            return
+        failed = None
+        try:
+            run_watched(config, loader, partial(_start, config, loader))
+        except JobsFailed as error:  # the rounds go on with what the others have found
+            failed = error
+    from datamix.sweeps.rounds import rounds  # it prints, with rich
 
-        for following in rounds(config, loader):
-            try:
-                _run([*flags, *following])
-            except JobsFailed as error:
-                failed = error
+    for following in rounds(config, loader):
+        try:
+            _follow(*_read([*flags, *following]))
+        except JobsFailed as error:
+            failed = error
     if failed is not None:
         raise failed
+
+
+def _show(args: argparse.Namespace, flags: list[str], overrides: list[str]) -> None:
+    """Print what Hydra shows of a configuration, or complete the line of a shell."""
+    with _completion(args) as own, _printing():
+        if args.shell_completion and (names := _components(os.environ.get("COMP_LINE", ""))):
+            print("\n".join(names))
+            return
+        _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
+
+
+def _composed(loader: compose.Loader, args: argparse.Namespace, overrides: list[str]) -> DictConfig:
+    """The configuration of a run or a sweep, whose plugins are imported and whose `hydra` part is checked."""
+    # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
+    config = loader.load_configuration(
+        args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
+    )
+    compose.require_keys(config, args.config_dir)
+    compose.load_plugins(config)
+    if not args.hydra_help:
+        is_sweep = config.hydra.mode == RunMode.MULTIRUN
+        loader.check_mode(config, overrides, RunMode.MULTIRUN if is_sweep else RunMode.RUN)
+    with compose.hydra_config(config):
+        check_hydra_node(config)
+    return config
 
 
 def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:

@@ -1009,3 +1009,14 @@ def test_ctrl_c_while_the_program_is_imported(environment, tmp_path, script):
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_braces_that_the_shell_expands_lose_no_file(call_datamix, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n" + "1,2\n" * 4)
+    command = ["job=plan", "source=my_table", "batch.size=2", "stop=exhaust_once"]
+    mistake = call_datamix(*command, "source.my_table.path=a.csv", "source.my_table.path=b.csv").mistake
+    assert mistake.startswith("ConfigError: source.my_table.path: it is given several times, as a.csv, b.csv, and ")
+    written = re.search(r"Write '(.*)' for all of them\.$", mistake)
+    assert written
+    assert call_datamix(*command, written[1]).report["sources"]["my_table"]["records"] == 8

@@ -46,6 +46,10 @@ _PLUS = "plus://"
 SEARCH_PATH = f"hydra.searchpath=[{_PLUS}]"
 """The override that lets Hydra find `source=a+b`."""
 
+# Keys whose setting may be a list; those that a run or sweep which was cut short advises to add to the same command.
+_LISTS = re.compile(r"\.(path|offsets)$|^sweep\.dir$")
+_ADVISED = re.compile(r"^hydra\.(run|sweep)\.dir$|^(train|sweep)\.resume$")
+
 # Hydra makes its singletons when they are first used, and two threads would make them twice.
 _composing = RLock()
 
@@ -53,6 +57,33 @@ _composing = RLock()
 def search_path(datasets: Sequence[str] = ()) -> str:
     """The override that lets Hydra find `source=a+b`, and complete the names of datasets of one's own."""
     return f"{SEARCH_PATH[:-1]},{_PLUS}+{'+'.join(datasets)}]" if datasets else SEARCH_PATH
+
+
+def refuse_repeated(overrides: Sequence[str]) -> None:
+    """Refuse keys to which a command line gives several values, the last of which Hydra would take without a word.
+
+    A shell makes two overrides of one that has braces, as in `source.x.path={a,b}.csv`.
+
+    >>> refuse_repeated(["source.x.path=a.csv", "source.x.path=b.csv"])
+    Traceback (most recent call last):
+    ...
+    datamix.errors.ConfigError: source.x.path: it is given several times, as a.csv, b.csv, and the last alone would \
+count. Write 'source.x.path=[a.csv,b.csv]' for all of them.
+    """
+    values: dict[str, dict[str, None]] = {}
+    for override in overrides:
+        key, equals, value = override.lstrip("+").partition("=")
+        if equals and not key.startswith("~") and not _ADVISED.search(key):
+            values.setdefault(key, {})[value] = None
+    for key, given in values.items():
+        if len(given) > 1:
+            mend = "Leave out all but one."
+            if key == "source":
+                mend = f"Write source={'+'.join(given)} for a mix of them."
+            elif _LISTS.search(key):
+                mend = f"Write '{key}=[{','.join(given)}]' for all of them."
+            text = f"it is given several times, as {', '.join(given)}, and the last alone would count"
+            raise ConfigError(text, key=key, hint=mend)
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:

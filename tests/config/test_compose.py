@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 import datamix
-from datamix.config.compose import choices, compose, conf_dir, config_loader, prepared
+from datamix.config.compose import choices, compose, conf_dir, config_loader, prepared, refuse_repeated
 from datamix.errors import ConfigError
 
 
@@ -343,3 +343,38 @@ def test_a_job_of_a_sweep_that_a_launcher_has_numbered_is_composed_anew() -> Non
         checked.hydra.job.num, checked.batch.size = 3, 9
     again = loader.load_sweep_config(master, ["batch.size=8"])
     assert (OmegaConf.is_missing(again.hydra.job, "num"), again.batch.size) == (True, 8)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["batch.size=4", "seed=1", "batch.size=8"],
+            r"^batch\.size: .* as 4, 8, and the last alone would count\. Leave out",
+        ),
+        (["+vars.a=1", "vars.a=2"], r"^vars\.a: it is given several times, as 1, 2, "),
+        (["source=digits", "source=garments"], r"Write source=digits\+garments for a mix of them\.$"),
+        (["sweep.dir=a", "sweep.dir=b", "sweep.dir=a"], r"as a, b, .* Write 'sweep\.dir=\[a,b\]' for all of them\.$"),
+        (
+            ["source.x.path=a.csv", "source.x.path=b.csv"],
+            r" Write 'source\.x\.path=\[a\.csv,b\.csv\]' for all of them\.$",
+        ),
+    ],
+)
+def test_a_key_that_is_given_several_values_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        refuse_repeated(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["batch.size=4", "batch.size=4"],
+        ["~batch.size", "+batch.size=4", "~seed", "~seed"],
+        ["seed=1,2", "batch.size=1,2", "experiment=ratio_study"],
+        ["hydra.run.dir=a", "train.resume=false", "train.resume=true", "hydra.run.dir=/a"],  # as is advised
+        ["mix", "mix", "source.a.where=label == 3", "source.b.where=label == 4"],
+    ],
+)
+def test_what_is_given_once_or_as_before_is_not_refused(overrides: list[str]) -> None:
+    refuse_repeated(overrides)
