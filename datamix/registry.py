@@ -188,22 +188,25 @@ def check_settings(
     if hints is None:
         return
     for name, value in values.items():
-        if name in hints and (kinds := _kinds(hints[name])) and not any(is_kind(value, kind) for kind in kinds):
-            text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
-            mend = f"Write {where}.{name}=[{value}]." if kinds == [list] and "[" not in where else ""
-            raise ConfigError(text, key=f"{where}.{name}", value=value, hint=mend)
-        inside = _kinds_inside(hints.get(name))
-        is_group = isinstance(value, dict)
-        for entry, each in value.items() if is_group else enumerate(value if isinstance(value, list | tuple) else ()):
-            if inside and type(each) in KINDS and not any(is_kind(each, kind) for kind in inside):
-                text = f"it is {' or '.join(dict.fromkeys(KINDS[kind] for kind in inside))}"
-                place = f".{entry}" if is_group else f"[{entry}]"
-                raise ConfigError(text, key=f"{where}.{name}{place}", value=each)
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ConfigError("it is a number of at most 64 bits", key=f"{where}.{name}", value=value)
-        numbers = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(each, float) and each != each for each in numbers):
-            raise ConfigError("it is a number, and nan is none", key=f"{where}.{name}", value=value)
+        _check_value(f"{where}.{name}", value, hints.get(name))
+
+
+def _check_value(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a value, or one inside of it, that is none of the types of its annotation, or no number of 64 bits."""
+    if (kinds := _kinds(annotation)) and not any(is_kind(value, kind) for kind in kinds):
+        text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
+        mend = f"Write {key}=[{value}]." if kinds == [list] and "[" not in key else ""
+        raise ConfigError(text, key=key, value=value, hint=mend)
+    inside = _kinds_inside(annotation)
+    is_group, is_list = isinstance(value, dict), isinstance(value, list | tuple)
+    for entry, each in value.items() if is_group else enumerate(value if is_list else ()):
+        if inside and type(each) in KINDS and not any(is_kind(each, kind) for kind in inside):
+            text = f"it is {' or '.join(dict.fromkeys(KINDS[kind] for kind in inside))}"
+            raise ConfigError(text, key=f"{key}.{entry}" if is_group else f"{key}[{entry}]", value=each)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError("it is a number of at most 64 bits", key=key, value=value)
+    if any(isinstance(each, float) and each != each for each in (value if is_list else [value])):
+        raise ConfigError("it is a number, and nan is none", key=key, value=value)
 
 
 def example(name: str, component: Callable[..., Any], value: object = "…") -> str:

@@ -99,12 +99,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     ['seed=1', 'hydra.searchpath=[plus://]']
     """
     result = []
-    for override in overrides:
-        others = [] if override.startswith("+vars.") else re.findall(r"\s(\w+)[\w.]*=(?!=)", override)
-        # All keys are read from many files, and so where there may be another one alone.
-        if others and {*others} & {key.partition(".")[0] for key in all_keys()}:
-            mend = "each has an argument of its own: 'source=mnist+fashion' 'mix.ratio=7:3'"
-            raise ConfigError(f"{override!r} is not one override; {mend}.")
+    _refuse_joint(overrides)
     overrides = rename_overrides(overrides)
     require_choices(overrides)
     keys = [override.partition("=")[0] for override in overrides]
@@ -116,17 +111,8 @@ def prepared(overrides: Sequence[str]) -> list[str]:
             raise ConfigError("it is the name of a choice", key=key, value=None)
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
             key += f".{SELF}"  # of a mix within the mix, beside those of its members
-        split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
-        if split and value.startswith("["):
-            mend = f"Write {key}={'+'.join(part.strip() for part in value[1:-1].split(','))}."
-            raise ConfigError("it is text, not a list", key=key, value=value, hint=mend)
-        sweeps = re.match(r"(choice|sort|shuffle)\(", value)
-        windows = key == "shuffle" and re.search(r"\w\(", value) and not sweeps
-        if key.endswith(".where") and value not in ("", "null") and not sweeps and not re.match(r"['\"]", value):
-            value = "'{}'".format(value.replace("'", "\\'"))  # whole: its commas are those of lists
-        needed = split or windows or value.startswith("~/")
-        if equals and needed and not re.match(r"['\"]", value):
-            value = ",".join(f"'{part}'" for part in value.split(","))
+        if equals:
+            value = _quoted(key, value)
         if key.lstrip("+") == "hydra.searchpath" and _PLUS not in value and re.fullmatch(r"\[.*\]", value):
             entries = value[1:-1].strip()
             value = f"[{entries},{_PLUS}]" if entries else f"[{_PLUS}]"
@@ -135,6 +121,33 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         # Not in config.yaml: Hydra takes a search path from a primary config alone, and that may be the user's own.
         result.append(SEARCH_PATH)
     return result
+
+
+def _refuse_joint(overrides: Sequence[str]) -> None:
+    """Refuse several overrides in one text."""
+    for override in overrides:
+        others = [] if override.startswith("+vars.") else re.findall(r"\s(\w+)[\w.]*=(?!=)", override)
+        # All keys are read from many files, and so where there may be another one alone.
+        if others and {*others} & {key.partition(".")[0] for key in all_keys()}:
+            mend = "each has an argument of its own: 'source=mnist+fashion' 'mix.ratio=7:3'"
+            raise ConfigError(f"{override!r} is not one override; {mend}.")
+
+
+def _quoted(key: str, value: str) -> str:
+    """A value with the quotes that Hydra's grammar asks for; each of those that are swept has its own."""
+    split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
+    if split and value.startswith("["):
+        mend = f"Write {key}={'+'.join(part.strip() for part in value[1:-1].split(','))}."
+        raise ConfigError("it is text, not a list", key=key, value=value, hint=mend)
+    if re.match(r"['\"]", value):
+        return value
+    sweeps = re.match(r"(choice|sort|shuffle)\(", value)
+    if key.endswith(".where") and value not in ("", "null") and not sweeps:
+        return "'{}'".format(value.replace("'", "\\'"))  # whole: its commas are those of lists
+    windows = key == "shuffle" and re.search(r"\w\(", value) and not sweeps
+    if split or windows or value.startswith("~/"):
+        return ",".join(f"'{part}'" for part in value.split(","))
+    return value
 
 
 def typed(override: str) -> str:
@@ -346,14 +359,18 @@ def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
                     raise ConfigError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
         raise
     except RecursionError as error:
-        for dataset in loader.get_group_options("dataset"):
-            if loop := _loop(loader, dataset, ()):
-                text = f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}"
-                raise ConfigError(text, key="source") from None
-        files = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)[-9:]}
-        if "defaults_list.py" in files:
-            raise ConfigError("a config names itself in its defaults list, by itself or through others.") from error
-        raise ConfigError("values are nested too deeply; give them in fewer levels.") from error
+        raise _without_end(loader, error) from None
+
+
+def _without_end(loader: ConfigLoaderImpl, error: RecursionError) -> ConfigError:
+    """The error for what Hydra follows without end."""
+    for dataset in loader.get_group_options("dataset"):
+        if loop := _loop(loader, dataset, ()):
+            return ConfigError(f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}", key="source")
+    files = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)[-9:]}
+    if "defaults_list.py" in files:
+        return ConfigError("a config names itself in its defaults list, by itself or through others.")
+    return ConfigError("values are nested too deeply; give them in fewer levels.")
 
 
 def _loop(loader: ConfigLoaderImpl, dataset: str, within: tuple[str, ...]) -> tuple[str, ...]:

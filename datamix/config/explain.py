@@ -62,22 +62,7 @@ def config_error(error: BaseException) -> ConfigError:
     if match := re.search(r"An item is already at '([^']+)'", text):
         return ConfigError("this key exists already; leave out the +", key=f"+{match[1]}")
     if match := re.search(r"(?:In 'source/(.+)': )?Could not find '([^']+)'", text):
-        group, _, name = match[2].rpartition("/")
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        key = {"dataset": "source"}.get(group, group)
-        if choices_of(group.rpartition("/")[2]) and "/" in group:
-            return _without_slash(group)
-        if group == "dataset" and Path(name).exists():
-            return ConfigError(
-                "it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name, match[1])
-            )
-        folders = [Path(folder) for folder in re.findall(r"path=file://(.+)$", text, re.MULTILINE)]
-        if misplaced := _misplaced(folders, group, name):
-            return ConfigError(f"there is no {group} {name!r}", key=f"{key}={name}", hint=misplaced)
-        mend = hint(name, options)
-        if group == "dataset" and not mend.startswith("Did"):
-            mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
-        return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=mend)
+        return _not_found(text, match[1], match[2])
     if match := re.search(r"Cannot find primary config '([^']+)'", text):
         mend = "--config-dir DIR adds a folder of your own, and --config-name NAME begins with DIR/NAME.yaml"
         return ConfigError(f"there is no config {match[1]!r} to begin with; {mend}.")
@@ -86,6 +71,24 @@ def config_error(error: BaseException) -> ConfigError:
         text += "; a YAML file has key: value, and keys of a group begin in one column, after blanks alone."
     text = text or next(filter(None, map(str, (error.__cause__, error.__context__))), type(error).__name__)
     return ConfigError(" ".join(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _not_found(text: str, within: str | None, choice: str) -> ConfigError:
+    """The error for a choice that Hydra does not find, as its text says, `within` what `source=` is set to."""
+    group, _, name = choice.rpartition("/")
+    options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+    key = {"dataset": "source"}.get(group, group)
+    if choices_of(group.rpartition("/")[2]) and "/" in group:
+        return _without_slash(group)
+    if group == "dataset" and Path(name).exists():
+        return ConfigError("it is a path, and no dataset has this name", key=f"{key}={name}", hint=advice(name, within))
+    folders = [Path(folder) for folder in re.findall(r"path=file://(.+)$", text, re.MULTILINE)]
+    if misplaced := _misplaced(folders, group, name):
+        return ConfigError(f"there is no {group} {name!r}", key=f"{key}={name}", hint=misplaced)
+    mend = hint(name, options)
+    if group == "dataset" and not mend.startswith("Did"):
+        mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
+    return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=mend)
 
 
 def _misplaced(folders: Sequence[Path], group: str, name: str) -> str:

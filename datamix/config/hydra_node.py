@@ -41,20 +41,8 @@ _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|
 
 def check_hydra_node(node: DictConfig) -> None:
     """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging."""
-    schema = ConfigStore.instance().load("hydra/config.yaml").node
-    for part, known in (("", [*schema, "env"]), *((f".{part}", [*schema[part]]) for part in ("job", "run", "sweep"))):
-        for name in OmegaConf.select(node, f"hydra{part}"):
-            if name not in known:  # an override has added it, as in +hydra.run.dri=x, and Hydra would pass over it
-                raise unknown_key(f"hydra{part}.{name}", known)
-    for part in ("launcher", "sweeper"):
-        if not isinstance(value := node.hydra[part], DictConfig | None):
-            mend = f"Write hydra/{part}={value}."
-            raise ConfigError("it is chosen with a slash", key=f"hydra.{part}", value=value, hint=mend)
-    for part in ("callbacks", "launcher", "sweeper"):
-        for key, name, value, _ in _values(node.hydra, part, f"hydra.{part}"):
-            called = name == "custom_search_space" and value is not None
-            if called or (name == "_target_" and value not in _targets(key)):
-                _refuse(key, value)
+    _check_keys(node)
+    _check_plugins(node.hydra)
     for part in ("job_logging", "hydra_logging"):
         for key, name, value, written in _values(node.hydra, part, f"hydra.{part}"):
             _check_logging(key, name, value, written)
@@ -65,6 +53,28 @@ def check_hydra_node(node: DictConfig) -> None:
     for parent, name in (("job", "name"), ("run", "dir"), ("sweep", "dir")):  # what logging may refer to
         for key, _, value, _ in _values(node.hydra[parent], name, f"hydra.{parent}.{name}"):
             if _is_looked_up(value):
+                _refuse(key, value)
+
+
+def _check_keys(node: DictConfig) -> None:
+    """Refuse keys that an override has added, as in +hydra.run.dri=x, and that Hydra would pass over."""
+    schema = ConfigStore.instance().load("hydra/config.yaml").node
+    for part, known in (("", [*schema, "env"]), *((f".{part}", [*schema[part]]) for part in ("job", "run", "sweep"))):
+        for name in OmegaConf.select(node, f"hydra{part}"):
+            if name not in known:
+                raise unknown_key(f"hydra{part}.{name}", known)
+
+
+def _check_plugins(hydra: DictConfig) -> None:
+    """Refuse callbacks, and launchers and sweepers that are none of Hydra's plugins or call what they name."""
+    for part in ("launcher", "sweeper"):
+        if not isinstance(value := hydra[part], DictConfig | None):
+            mend = f"Write hydra/{part}={value}."
+            raise ConfigError("it is chosen with a slash", key=f"hydra.{part}", value=value, hint=mend)
+    for part in ("callbacks", "launcher", "sweeper"):
+        for key, name, value, _ in _values(hydra, part, f"hydra.{part}"):
+            called = name == "custom_search_space" and value is not None
+            if called or (name == "_target_" and value not in _targets(key)):
                 _refuse(key, value)
 
 

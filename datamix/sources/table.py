@@ -66,11 +66,7 @@ def table(
     first, names = next((file, each.column_names) for file, each in rows.items())
     # In the order of the first of all files, so that every split has its features in the same one.
     names = sorted(names, key=[*dict.fromkeys(name for each in tables.values() for name in each.column_names)].index)
-    if features and len({*features}) < len(features):
-        raise ConfigError("a column is named twice", key="features", value=[*features])
-    for key, name in [("target", target), *(("features", name) for name in features or ())]:
-        if name is not None and name not in names:
-            raise ConfigError(f"{first} has no such column", key=key, value=name, hint=hint(name, names))
+    _check_names(first, names, features or (), target)
     notes = []
     if num_empty := sum(empty.get(file, 0) for file in rows):
         if without_target == "refuse":
@@ -83,38 +79,20 @@ def table(
     if notes and not any(each.num_rows for each in rows.values()):
         of = "every feature" if num_incomplete else f"the target {target!r}"
         raise DataError(f"{first} has no row with a value in {of}.")
-    columns: Arrays = {}
-    left_out, missing = [], []
-    for name in features or [name for name in names if name != target and not name.startswith(INDEX)]:
-        pieces = _pieces(rows, name)
-        if other := _no_numbers(pieces):
-            if features:
-                raise ConfigError(f"the column {other}", key="features", value=name)
-            left_out.append(f"{name}, which {other}")
-            continue
-        columns[name] = _float32(name, pieces)
-        if absent := sum(piece.null_count for piece in pieces):
-            missing.append(f"{absent:,} of {sum(map(len, pieces)):,} in {name}")
-    if not columns:
-        raise DataError(f"{first} has no column of numbers for features: {'; '.join(left_out) or 'there is no other'}.")
+    columns, notes_on_columns = _features(rows, features or _others(names, target), chosen=bool(features))
     arrays: Arrays = {"features": np.stack(list(columns.values()), axis=1)}
     whole_labels, classes = np.empty(0), tuple[str, ...]()
     if target is not None:
         # Other splits may have no target, as the tests of competitions have none.
         labelled = {file: each for file, each in tables.items() if file in rows or target in each.column_names}
         arrays["label"], whole_labels, classes = _labels(target, _pieces(rows, target), _pieces(labelled, target))
-    if left_out:
-        notes.append(f"columns are left out: {'; '.join(left_out)}.")
-    if missing:
-        mend = "without_features=drop leaves their rows out"
-        notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}; {mend}.")
     ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
     return TableRows(
         {leaf: np.concatenate([values[each] for each in ranges]) for leaf, values in arrays.items()},
         provenance="table",
         class_names=classes,
         feature_names=tuple(columns),
-        notes=(*notes_on(path, files), *notes),
+        notes=(*notes_on(path, files), *notes, *notes_on_columns),
         labels=whole_labels,
     )
 
@@ -135,13 +113,52 @@ class TableRows(MemoryArrays):
         return self.labels
 
 
+def _others(names: Sequence[str], target: str | None) -> list[str]:
+    """The columns that may be features by default."""
+    return [name for name in names if name != target and not name.startswith(INDEX)]
+
+
+def _check_names(file: Path, names: Sequence[str], features: Sequence[str], target: str | None) -> None:
+    """Refuse columns that are chosen twice, or that there are not."""
+    if len({*features}) < len(features):
+        raise ConfigError("a column is named twice", key="features", value=[*features])
+    for key, name in [("target", target), *(("features", name) for name in features)]:
+        if name is not None and name not in names:
+            raise ConfigError(f"{file} has no such column", key=key, value=name, hint=hint(name, names))
+
+
+def _features(tables: Mapping[Path, Any], names: Sequence[str], *, chosen: bool) -> tuple[Arrays, list[str]]:
+    """The columns of numbers among some, and the notes on the others and on what is missing; `chosen` by the user."""
+    columns: Arrays = {}
+    left_out, missing, notes = [], [], []
+    for name in names:
+        pieces = _pieces(tables, name)
+        if other := _no_numbers(pieces):
+            if chosen:
+                raise ConfigError(f"the column {other}", key="features", value=name)
+            left_out.append(f"{name}, which {other}")
+            continue
+        columns[name] = _float32(name, pieces)
+        if absent := sum(piece.null_count for piece in pieces):
+            missing.append(f"{absent:,} of {sum(map(len, pieces)):,} in {name}")
+    if not columns:
+        others = "; ".join(left_out) or "there is no other"
+        raise DataError(f"{next(iter(tables))} has no column of numbers for features: {others}.")
+    if left_out:
+        notes.append(f"columns are left out: {'; '.join(left_out)}.")
+    if missing:
+        mend = "without_features=drop leaves their rows out"
+        notes.append(f"numbers that are missing are NaN in features: {', '.join(missing)}; {mend}.")
+    return columns, notes
+
+
 def _complete(tables: Mapping[Path, Any], features: Sequence[str] | None, target: str | None) -> dict[Path, Any]:
     """The tables without the rows in which a feature is missing; without `features`, that is any column of numbers."""
     import pyarrow.compute as pc
 
     first = next(iter(tables.values()))
     result = dict(tables)
-    for name in features or [name for name in first.column_names if name != target and not name.startswith(INDEX)]:
+    for name in features or _others(first.column_names, target):
         files = [file for file, each in tables.items() if name in each.column_names]
         if _no_numbers([whole(tables[file].column(name)) for file in files]):
             continue

@@ -146,4 +146,4 @@ def test_a_config_of_ones_own_that_hydra_does_not_find(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\S+/dataset/x\.yaml is found by --config-dir (\S+)\.$") as caught:
         compose(["source=x"], config_dir=folder)
     advised = str(caught.value).rpartition(" ")[2].removesuffix(".")
-    assert compose(["source=x"], config_dir=advised).source.x._target_ == "digits"
+    assert compose(["source=x"], config_dir=advised).source.x["_target_"] == "digits"
