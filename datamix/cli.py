@@ -182,7 +182,8 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
         raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
     if processes.LAUNCHED not in os.environ:  # whose launcher adds overrides of its own
-        compose.refuse_repeated(args.overrides)
+        for note in compose.check_repeated(args.overrides):
+            print(printable(f"Note: {note}"), file=sys.stderr)
     _follow(args, flags, alone=alone)
 
 

@@ -1016,7 +1016,7 @@ def test_braces_that_the_shell_expands_lose_no_file(call_datamix, tmp_path):
         (tmp_path / f"{name}.csv").write_text("x,y\n" + "1,2\n" * 4)
     command = ["job=plan", "source=my_table", "batch.size=2", "stop=exhaust_once"]
     mistake = call_datamix(*command, "source.my_table.path=a.csv", "source.my_table.path=b.csv").mistake
-    assert mistake.startswith("ConfigError: source.my_table.path: it is given several times, as a.csv, b.csv, and ")
+    assert mistake.startswith("ConfigError: source.my_table.path: it is given 2 values, a.csv, b.csv, and ")
     written = re.search(r"Write '(.*)' for all of them\.$", mistake)
     assert written
     assert call_datamix(*command, written[1]).report["sources"]["my_table"]["records"] == 8

@@ -59,31 +59,39 @@ def search_path(datasets: Sequence[str] = ()) -> str:
     return f"{SEARCH_PATH[:-1]},{_PLUS}+{'+'.join(datasets)}]" if datasets else SEARCH_PATH
 
 
-def refuse_repeated(overrides: Sequence[str]) -> None:
-    """Refuse keys to which a command line gives several values, the last of which Hydra would take without a word.
+def check_repeated(overrides: Sequence[str]) -> list[str]:
+    """Notes on keys to which a command line gives several values, of which Hydra takes the last.
 
-    A shell makes two overrides of one that has braces, as in `source.x.path={a,b}.csv`.
+    A shell makes two overrides of one that has braces, as in `source.x.path={a,b}.csv`, so that data would be lost.
 
-    >>> refuse_repeated(["source.x.path=a.csv", "source.x.path=b.csv"])
+    Raises:
+      ConfigError: Several values of a key that may list them: datasets, paths, directories of sweeps.
+
+    >>> check_repeated(["batch.size=4", "batch.size=8"])
+    ['batch.size is given 2 values, 4, 8; the last one counts.']
+    >>> check_repeated(["source.x.path=a.csv", "source.x.path=b.csv"])
     Traceback (most recent call last):
     ...
-    datamix.errors.ConfigError: source.x.path: it is given several times, as a.csv, b.csv, and the last alone would \
-count. Write 'source.x.path=[a.csv,b.csv]' for all of them.
+    datamix.errors.ConfigError: source.x.path: it is given 2 values, a.csv, b.csv, and the last alone would count. \
+Write 'source.x.path=[a.csv,b.csv]' for all of them.
     """
     values: dict[str, dict[str, None]] = {}
     for override in overrides:
         key, equals, value = override.lstrip("+").partition("=")
         if equals and not key.startswith("~") and not _ADVISED.search(key):
             values.setdefault(key, {})[value] = None
+    notes = []
     for key, given in values.items():
-        if len(given) > 1:
-            mend = "Leave out all but one."
-            if key == "source":
-                mend = f"Write source={'+'.join(given)} for a mix of them."
-            elif _LISTS.search(key):
-                mend = f"Write '{key}=[{','.join(given)}]' for all of them."
-            text = f"it is given several times, as {', '.join(given)}, and the last alone would count"
-            raise ConfigError(text, key=key, hint=mend)
+        if len(given) == 1:
+            continue
+        text = f"is given {len(given)} values, {', '.join(given)}"
+        if key == "source" or _LISTS.search(key):
+            whole = f"source={'+'.join(given)}" if key == "source" else f"'{key}=[{','.join(given)}]'"
+            raise ConfigError(
+                f"it {text}, and the last alone would count", key=key, hint=f"Write {whole} for all of them."
+            )
+        notes.append(f"{key} {text}; the last one counts.")
+    return notes
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:

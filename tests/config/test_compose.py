@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 import datamix
-from datamix.config.compose import choices, compose, conf_dir, config_loader, prepared, refuse_repeated
+from datamix.config.compose import check_repeated, choices, compose, conf_dir, config_loader, prepared
 from datamix.errors import ConfigError
 
 
@@ -348,22 +348,25 @@ def test_a_job_of_a_sweep_that_a_launcher_has_numbered_is_composed_anew() -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["batch.size=4", "seed=1", "batch.size=8"],
-            r"^batch\.size: .* as 4, 8, and the last alone would count\. Leave out",
-        ),
-        (["+vars.a=1", "vars.a=2"], r"^vars\.a: it is given several times, as 1, 2, "),
-        (["source=digits", "source=garments"], r"Write source=digits\+garments for a mix of them\.$"),
-        (["sweep.dir=a", "sweep.dir=b", "sweep.dir=a"], r"as a, b, .* Write 'sweep\.dir=\[a,b\]' for all of them\.$"),
+        (["source=digits", "source=garments"], r"Write source=digits\+garments for all of them\.$"),
+        (["sweep.dir=a", "sweep.dir=b", "sweep.dir=a"], r"a, b, .* Write 'sweep\.dir=\[a,b\]' for all of them\.$"),
         (
             ["source.x.path=a.csv", "source.x.path=b.csv"],
             r" Write 'source\.x\.path=\[a\.csv,b\.csv\]' for all of them\.$",
         ),
     ],
 )
-def test_a_key_that_is_given_several_values_is_refused(overrides: list[str], message: str) -> None:
+def test_data_of_which_the_last_alone_would_count_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        refuse_repeated(overrides)
+        check_repeated(overrides)
+
+
+def test_of_other_keys_the_last_value_counts_and_it_is_noted() -> None:
+    notes = ["batch.size is given 2 values, 4, 8; the last one counts."]
+    assert check_repeated(["batch.size=4", "seed=1", "batch.size=8"]) == notes
+    assert check_repeated(["+vars.a=1", "vars.a=2", "vars.a=3"]) == [
+        "vars.a is given 3 values, 1, 2, 3; the last one counts."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -376,5 +379,5 @@ def test_a_key_that_is_given_several_values_is_refused(overrides: list[str], mes
         ["mix", "mix", "source.a.where=label == 3", "source.b.where=label == 4"],
     ],
 )
-def test_what_is_given_once_or_as_before_is_not_refused(overrides: list[str]) -> None:
-    refuse_repeated(overrides)
+def test_what_is_given_once_or_as_before_is_not_noted(overrides: list[str]) -> None:
+    assert not check_repeated(overrides)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from datamix.sources.statistics import LeafStatistics
-from overrides import over
 
 YAML = """
 _target_: arrays
@@ -24,7 +23,7 @@ def prepare(call_datamix, shared_data, tmp_path):
     (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(YAML.format(path=shared_data / "digits8x8.npz"))
 
     def run(*arguments: str):
-        return call_datamix("--config-dir=conf", *over(["source=fashion+tiny", "data.cache=cache"], *arguments))
+        return call_datamix("--config-dir=conf", "source=fashion+tiny", "data.cache=cache", *arguments)
 
     return run
 

@@ -15,15 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from overrides import over
-
 SMALL = ["job=train", "model=linear", "source=mnist+fashion", "source.mnist.split=train[:500]",
          "source.mnist.test_split=test[:200]", "batch.size=16"]  # fmt: skip
 
 
 @pytest.fixture
 def train(call_datamix):
-    return lambda *overrides: call_datamix(*over([*SMALL, "train.steps=40", "train.eval_every=20"], *overrides))
+    return lambda *overrides: call_datamix(*SMALL, "train.steps=40", "train.eval_every=20", *overrides)
 
 
 def test_it_prints_and_writes_what_it_found(train, tmp_path):
@@ -199,8 +197,7 @@ def test_jobs_trained_together_give_what_they_give_alone_and_one_that_fails_fail
     assert not (tmp_path / "together" / "1" / "report.json").exists()
 
 
-MODEL = ["model=mlp", "model.hidden=[16]", "model.dropout=0.2"]
-KILLED = over(SMALL, *MODEL, "train.steps=2000", "train.eval_every=10")
+KILLED = [*SMALL, "model=mlp", "model.hidden=[16]", "model.dropout=0.2", "train.steps=2000", "train.eval_every=10"]
 
 
 @pytest.mark.slow

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from overrides import over
-
 SMALL = [
     "job=train", "source=digits+garments", "source.digits.limit=300", "source.garments.limit=300", "model=linear",
     "source.digits.test_split=train[98%:]", "source.garments.test_split=train[98%:]", "batch.size=12",
@@ -38,7 +36,7 @@ def start(environment, tmp_path) -> Callable[..., list[subprocess.Popen[str]]]:
         direct = {key: value for key, value in environment.items() if "proxy" not in key.lower()}
         return [
             subprocess.Popen(
-                [sys.executable, "-m", "datamix", *over(SMALL, *overrides, *each[rank : rank + 1])],
+                [sys.executable, "-m", "datamix", *SMALL, *overrides, *each[rank : rank + 1]],
                 cwd=tmp_path, env=direct | numbers | {"JAX_PROCESS_ID": str(rank)},
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
@@ -133,7 +131,7 @@ def test_a_signal_to_one_process_ends_all_after_a_checkpoint(start, tmp_path):
 
 @pytest.mark.slow
 def test_the_launcher_trains_each_job_in_several_processes(run_datamix, tmp_path):
-    command = over(SMALL, "train.steps=40", "mix.share.digits=0.4")
+    command = [*SMALL, "train.steps=40", "mix.share.digits=0.4"]
     ended = run_datamix(*command, *LAUNCHER, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert (ended.code, ended.err) == (0, ""), ended.err
     run_datamix(*command, "seed=1", "hydra.run.dir=alone", cwd=tmp_path)
@@ -142,7 +140,7 @@ def test_the_launcher_trains_each_job_in_several_processes(run_datamix, tmp_path
     assert job["train"] == alone["train"]
     assert job["metrics"] == pytest.approx(alone["metrics"], rel=1e-4)
     assert "Training linear" in (tmp_path / "sweep" / "1" / "output.txt").read_text()
-    bad = run_datamix(*over(command, *LAUNCHER, "batch.size=9,12"), "hydra.sweep.dir=bad", cwd=tmp_path)
+    bad = run_datamix(*command, *LAUNCHER, "batch.size=9,12", "hydra.sweep.dir=bad", cwd=tmp_path)
     assert bad.code == 2
     assert bad.err.splitlines() == [
         "ConfigError: batch.size = 9; a batch cannot be divided equally among 2 processes of 1 devices. Choose a "

@@ -9,7 +9,6 @@ import pytest
 
 from datamix.errors import ConfigError
 from datamix.sweeps.simplex import PARTS, Simplex, draw, rounded
-from overrides import over
 
 NAMES = ["a", "b", "c"]
 ANY = dict.fromkeys(NAMES, PARTS)
@@ -121,4 +120,4 @@ def test_each_source_by_itself(call_datamix, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(call_datamix, overrides, mistake):
-    assert call_datamix(*over(SWEEP, *overrides)).mistake.startswith(mistake)
+    assert call_datamix(*SWEEP, *overrides).mistake.startswith(mistake)

@@ -9,7 +9,6 @@ import pytest
 
 from datamix.errors import ConfigError
 from datamix.training.parallel import mesh_of
-from overrides import over
 
 SMALL = [
     "job=train", "source=digits+garments", "source.digits.limit=300", "source.garments.limit=300", "model=mlp",
@@ -41,12 +40,12 @@ def test_several_devices_learn_as_one_does(run_datamix, tmp_path, placement):
         assert [line["step"] for line in other] == [20, 40]
         for line, expected in zip(other, lines[0], strict=True):
             assert line == pytest.approx(expected, rel=1e-4)
-    mistake = run_datamix(*over(command, "train.devices=3", "batch.size=32"), cwd=tmp_path, env=NUMBERS).mistake
+    mistake = run_datamix(*command, "train.devices=3", "batch.size=32", cwd=tmp_path, env=NUMBERS).mistake
     assert mistake == (
         "ConfigError: batch.size = 32; a batch cannot be divided equally among 1 processes of 3 devices. Choose a "
         "multiple of 3."
     )
-    odd = run_datamix(*over(command, "batch.size=50", "train.steps=2"), cwd=tmp_path, env=NUMBERS)
+    odd = run_datamix(*command, "batch.size=50", "train.steps=2", cwd=tmp_path, env=NUMBERS)
     assert odd.report["train"]["devices"] == 2  # the most that divide it
 
 
