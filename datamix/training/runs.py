@@ -31,7 +31,7 @@ from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Trail, TrainState, first_state
 from datamix.training.metrics import MetricsFile
-from datamix.training.optimizers import rates
+from datamix.training.optimizers import rate_of, rates
 from datamix.training.parallel import Parallel, mesh_of
 from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
@@ -228,12 +228,27 @@ def _resume(run: Run) -> dict[str, Any]:
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
+    else:
+        run.note += _rising_again(run)
     # With another batch size, the same records are of other steps.
     lines, now = facts["lines"], Fraction(run.step, max(step, 1))
     losses = facts.get("losses") or [(line["step"], line["loss"]) for line in lines]  # an earlier version kept none
     facts["lines"] = [{**line, "step": round(line["step"] * now)} for line in lines]
     facts["losses"] = [(math.ceil(before * now), loss) for before, loss in losses]
     return facts
+
+
+def _rising_again(run: Run) -> str:
+    """A sentence, after a blank, where a schedule over another number of steps raises the rate; empty otherwise."""
+    trained = run.data.pipeline.batching.kept_runs(0, run.step)
+    if not trained or run.step == run.steps:
+        return ""
+    before, now = rate_of(run.state.optimizer), float(run.rates[run.step])
+    if min(now, run.rates[trained[-1][1] - 1]) <= 1.01 * before:  # otherwise it rises as it would have done
+        return ""
+    return (
+        f" The learning rate rises from {before:.3g} to {now:.3g}, as optimizer.schedule is of {run.steps:,} steps now."
+    )
 
 
 _RESUME = "train.resume"
@@ -374,10 +389,14 @@ def _note(
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
+        text = "the loss is no longer finite"
         if broken := run.data.broken():
-            run.error = DataError(f"at step {lost} the loss is no longer finite: {broken}; {run.data.mend()}.")
+            run.error = DataError(f"at step {lost} {text}: {broken}; {run.data.mend()}.")
+        elif lost == 1:
+            text = f"at step 1, before anything is learnt, {text}, whatever the rate"
+            run.error = ConfigError(text, key="model", value=run.settings.model)
         else:
-            text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it finite"
+            text = f"at step {lost} {text}; a smaller rate may keep it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     pipeline, plan = run.data.pipeline, run.data.pipeline.plan
