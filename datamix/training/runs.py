@@ -311,35 +311,13 @@ def _alike(first: Run, other: Run) -> bool:
 
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
-    first = runs[0]
-    execution: Callable[..., Replicas] = execution_of(how, len(runs))
-    if first.mesh is not None and len(runs) == 1:
-        execution = partial(Parallel, first.mesh)
-    replicas = execution(
-        first.learner,
-        [run.data.pipeline.compiled for run in runs],
-        [run.cursor for run in runs],
-        [run.state for run in runs],
-    )
-    all_rates, every = np.stack([run.rates for run in runs]), _every(first)
-    batching, at = first.data.pipeline.batching, first.step
-
-    def tested() -> Sequence[Sums | None]:
-        return replicas.scores(first.data.held_out, first.data.num_test_batches, len(first.data.num_test_records))
-
+    first, replicas = runs[0], _replicas(runs, how)
+    all_rates, at = np.stack([run.rates for run in runs]), first.step
     if first.step == 0 < first.steps:
-        begun = time.perf_counter()
-        with failures_named():
-            for run, sums in zip(runs, tested(), strict=True):
-                assert sums is not None
-                run.metrics.untrained = {"step": 0, **run.data.task.metrics(run.data.pipeline.source_names, sums)}
-        for run in runs:
-            run.seconds += (time.perf_counter() - begun) / len(runs)
+        _test_untrained(runs, replicas)
     while True:
-        begun, before = time.perf_counter(), first.step
-        kept = batching.after(before, 0)  # the next step that is not left out
-        step = min(first.steps, *(kept - kept % number + number for number in every))
-        steps, trained = batching.kept_runs(before, step), []
+        begun, before, step = time.perf_counter(), first.step, _next_line(first)
+        steps, trained = first.data.pipeline.batching.kept_runs(before, step), []
         scores: Sequence[Sums | None] = [None] * len(runs)
         with failures_named():
             for begin, end in steps:
@@ -349,16 +327,14 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 at = end
             trained_s = (time.perf_counter() - begun) / len(runs)
             if step == first.steps or step % first.settings.eval_every == 0:
-                scores = tested()
+                scores = _tested(first.data, replicas)
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = any(agreed(interruption.received))  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if trained and run.error is None:
                 numbers = np.concatenate([np.arange(*each) for each in steps])
-                parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
-                loss = np.concatenate([part.loss for part in parts])
-                trail = parts[0]._replace(loss=loss, sums=np.sum([part.sums for part in parts], axis=0))
+                trail = _joined([trails[i] for trails in trained])
                 _note(run, before, numbers, trail, trained_s, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
@@ -367,6 +343,42 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             raise SystemExit(128 + signal.SIGTERM)  # it has come to another process
         if step == first.steps:
             break
+
+
+def _replicas(runs: Sequence[Run], how: str) -> Replicas:
+    first = runs[0]
+    execution: Callable[..., Replicas] = execution_of(how, len(runs))
+    if first.mesh is not None and len(runs) == 1:
+        execution = partial(Parallel, first.mesh)
+    programs = [run.data.pipeline.compiled for run in runs]
+    return execution(first.learner, programs, [run.cursor for run in runs], [run.state for run in runs])
+
+
+def _tested(data: Data, replicas: Replicas) -> Sequence[Sums | None]:
+    return replicas.scores(data.held_out, data.num_test_batches, len(data.num_test_records))
+
+
+def _test_untrained(runs: Sequence[Run], replicas: Replicas) -> None:
+    """Test runs before their first step."""
+    begun = time.perf_counter()
+    with failures_named():
+        for run, sums in zip(runs, _tested(runs[0].data, replicas), strict=True):
+            assert sums is not None
+            run.metrics.untrained = {"step": 0, **run.data.task.metrics(run.data.pipeline.source_names, sums)}
+    for run in runs:
+        run.seconds += (time.perf_counter() - begun) / len(runs)
+
+
+def _next_line(run: Run) -> int:
+    """The step of the next line, or test; where steps are left out until then, of that after them."""
+    kept = run.data.pipeline.batching.after(run.step, 0)
+    return min(run.steps, *(kept - kept % number + number for number in _every(run)))
+
+
+def _joined(trails: Sequence[Trail]) -> Trail:
+    """What parts of the steps between two lines leave; one, where weights follow training: these leave no step out."""
+    loss = np.concatenate([each.loss for each in trails])
+    return trails[0]._replace(loss=loss, sums=np.sum([each.sums for each in trails], axis=0))
 
 
 def _every(run: Run) -> tuple[int, int]:
