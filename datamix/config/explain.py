@@ -150,6 +150,14 @@ def _chosen_by(key: str) -> dict[str, list[str]]:
     return chosen
 
 
+def _set_whole(key: str) -> ConfigError:
+    """The error for a setting of a schedule that is to be set alone."""
+    value = "VALUE"
+    for name in reversed(key.split(".")[2:]):
+        value = f"{{{name}:{value}}}"
+    return ConfigError("a schedule is set with its settings", key=key, hint=f"Write 'optimizer.schedule={value}'.")
+
+
 def _override_error(key: str, cause: BaseException) -> ConfigError:
     missing = str(getattr(cause, "full_key", None) or key)
     if re.search("is not in struct|^Key '.*' not in '", str(cause)):
@@ -160,6 +168,8 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
         if is_policy and missing in {each.path for each in keys_of(AdaptConfig).values()}:
             mend = f"Write it there, or +{key}=… here."
             return ConfigError("the file of this policy does not have it", key=key, hint=mend)
+        if parent.startswith("optimizer.schedule"):
+            return _set_whole(key)
         if choices := (chosen := _chosen_by(missing)).get(name):
             return belongs_to(choices, key)
         known += difflib.get_close_matches(name, chosen.keys() - {*known}, n=1)

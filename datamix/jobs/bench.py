@@ -24,7 +24,7 @@ from datamix.pipeline.chunks import span_steps
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.locate import Located
 from datamix.pipeline.pipeline import Pipeline
-from datamix.pipeline.program import compiled_chunk, locate_span
+from datamix.pipeline.program import Program, compiled_chunk, locate_span
 from datamix.pipeline.readers.base import Reader
 from datamix.pipeline.readers.fed import Fed
 from datamix.report import figures
@@ -131,14 +131,7 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
 
     located, _ = plan()
     chunk: Located = jax.tree.map(lambda field: field[:count], located)
-    # As many of each storage group as the mix has.
-    group_of = {source: branch.group for branch in program.branches for source in branch.sources}
-    groups = np.array([group_of[source] for source in np.asarray(chunk.source).tolist()])
-    rows: dict[int, Located] = {
-        group: jax.tree.map(lambda field, group=group: jnp.asarray(np.asarray(field)[groups == group]), chunk)
-        for group in sorted({*groups.tolist()})
-    }
-    reader = compiled.reader
+    rows, reader = _by_group(program, chunk), compiled.reader
     places = np.asarray(chunk.source), np.asarray(chunk.record)
     if isinstance(reader, Fed):
         reader = jax.device_put(reader.with_rows(pipeline.read_on_host(*places)))
@@ -168,6 +161,16 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
 
     calls = {"loop": loop, "plan": plan, "read": read, "gather": gather, "computed": computed, "fill": fill}
     return {name: ({"plan": num_located, "fill": size}.get(name, count), call) for name, call in calls.items()}
+
+
+def _by_group(program: Program, chunk: Located) -> dict[int, Located]:
+    """The records of each storage group in a chunk: as many as the mix has."""
+    group_of = {source: branch.group for branch in program.branches for source in branch.sources}
+    groups = np.array([group_of[source] for source in np.asarray(chunk.source).tolist()])
+    return {
+        group: jax.tree.map(lambda field, group=group: jnp.asarray(np.asarray(field)[groups == group]), chunk)
+        for group in sorted({*groups.tolist()})
+    }
 
 
 def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:

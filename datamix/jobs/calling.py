@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Never
@@ -49,13 +50,29 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
         key, _, value = argument.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir"):
             raise errors.ConfigError("it follows from directory=", key=key, value=value, hint="Give that in its place.")
-    if directory is None:
-        day = Path("outputs", time.strftime("%Y-%m-%d"))
-        day.mkdir(parents=True, exist_ok=True)
-        directory = tempfile.mkdtemp(prefix=time.strftime("%H-%M-%S-"), dir=day)
+    directory = _new_directory() if directory is None else Path(directory)
     is_sweep = bool({"-m", "--multirun"} & {*arguments})
     place = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{directory}'"
-    command = [sys.executable, "-m", "datamix", *arguments, place]
+    code, mistake = _printed([sys.executable, "-m", "datamix", *arguments, place])
+    if code == 2 and mistake is not None:
+        raise mistake
+    if code:
+        raise RuntimeError(f"datamix {' '.join(arguments)} ended with code {code}; see what it printed")
+    report = directory / ("sweep.json" if is_sweep else "report.json")
+    return Ran(directory, json.loads(report.read_text(encoding="utf-8")))
+
+
+def _new_directory() -> Path:
+    day = Path("outputs", time.strftime("%Y-%m-%d"))
+    day.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=time.strftime("%H-%M-%S-"), dir=day))
+
+
+def _printed(command: Sequence[str]) -> tuple[int, errors.DatamixError | None]:
+    """Run a command and print what it prints; returns its code, and the mistake that its last line names.
+
+    That line is not printed where the code says that a mistake has ended it.
+    """
     last, mistake = "", None
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
@@ -69,14 +86,9 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)  # a notebook interrupts its own process alone
             raise
-    if process.returncode == 2 and mistake is not None:
-        raise mistake
-    if mistake is not None:
+    if mistake is not None and process.returncode != 2:
         print(last, end="", flush=True)
-    if process.returncode:
-        raise RuntimeError(f"datamix {' '.join(arguments)} ended with code {process.returncode}; see what it printed")
-    report = Path(directory, "sweep.json" if is_sweep else "report.json")
-    return Ran(Path(directory), json.loads(report.read_text(encoding="utf-8")))
+    return process.returncode, mistake
 
 
 def _mistake(line: str) -> errors.DatamixError | None:

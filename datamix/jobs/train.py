@@ -147,7 +147,8 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     if job.config.adapt is not None and job.config.adapt.export is not None:
         path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
         out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")
-    where = job.directory / figure if figure else "in the page of the sweep; train.curves=true draws curves.png, too"
+    elsewhere = "not drawn; train.curves=true draws curves.png, and the page of a sweep has those of its jobs"
+    where = job.directory / figure if figure else elsewhere
     out.print(f"Curves: {where}\nReport: {write_report(job.directory, report)}")
     return report
 

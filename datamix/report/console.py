@@ -49,7 +49,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     shown = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(str(row[i])[:1] in "0123456789∞–" for row in rows)
-        shown.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
+        # What is too long is parted, and not cut: rows may differ at its end.
+        overflow: Any = "ellipsis" if i == 0 else "fold"
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0, overflow=overflow)
     for row in rows:
         shown.add_row(*(str(cell) for cell in row))
     return shown

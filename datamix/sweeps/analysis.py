@@ -119,6 +119,10 @@ class _Data:
         bounded = np.clip(predictions, -limit, limit)
         return self.evidence.combine(bounded * self.scale[..., None] + self.centre[..., None])
 
+    def goal_at(self, fitted: Sequence[Fitted], ratios: np.ndarray) -> np.ndarray:
+        """The goal at ratios, by what was fitted to each metric."""
+        return self.goal(np.stack([each.predict(ratios) for each in fitted]))
+
 
 def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     """Fit every metric by every model, choose by the error at ratios left out, and find the best ratio.
@@ -131,88 +135,55 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
       num_next: How many ratios to propose.
       seed: The seed of the draws; the same evidence gives the same answer.
     """
-    random = np.random.default_rng(seed)
+    random, sign = np.random.default_rng(seed), evidence.sign
     data = _Data(evidence)
     fits = [models(evidence.source_of[name]) for name in evidence.metrics]
     validations = {
         name: _validate(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)
     }
-    squares = np.stack([data.judged * validation.errors**2 for validation in validations.values()])
-    errors = dict(zip(validations, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
-    model = min(errors, key=errors.__getitem__)
-    if errors["constant"] <= 1.15 * errors[model]:
-        model = "constant"
-    # Few ratios make an error uncertain: each draw weighs them anew, and takes a model by its likelihood then. Source:
-    # Y. Yao et al., Using stacking to average Bayesian predictive distributions (2018), pseudo-BMA+.
-    size = data.judged.sum() ** 2 / (data.judged**2).sum()
-    weighed = np.log(random.exponential(size=(_DRAWS, len(data.ratios))) @ squares.T + 1e-300)
-    chosen = (random.gumbel(size=weighed.shape) - size / 2 * weighed).argmax(1)
+    errors, model, numbers = _judge(data, validations, random)
     point = [
         fit[model](data.ratios, *each)
         for fit, *each in zip(fits, data.values[:, None], data.weights[:, None], strict=True)
     ]
     drawn = [
-        (name, int(number), _bootstrap(data, [each[name] for each in fits], validations[name], number, random))
-        for name, number in zip(validations, np.bincount(chosen, minlength=len(validations)), strict=True)
-        if number
+        (name, number, _bootstrap(data, [each[name] for each in fits], validations[name], number, random))
+        for name, number in numbers.items()
     ]
 
-    def goal_at(fitted: Sequence[Fitted], at: np.ndarray) -> np.ndarray:
-        return data.goal(np.stack([each.predict(at) for each in fitted]))
-
     def draws_at(at: np.ndarray) -> np.ndarray:
-        return np.concatenate([goal_at(each, at[None]) for _, _, each in drawn])
+        return np.concatenate([data.goal_at(each, at[None]) for _, _, each in drawn])
 
-    sign = evidence.sign
     equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
-
-    def best_of(name: str, fitted: Sequence[Fitted], number: int) -> np.ndarray:
-        if name == "constant":  # any ratio is as good
-            return _combinations(data, len(data.ratios) + number, random)[-number:]
-        return _search(data, lambda at: sign * goal_at(fitted, at), number, random)
-
     if model == "constant":
         best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
     else:
-        best = best_of(model, point, 1)[0]
-    others = np.concatenate([best_of(name, each, number) for name, number, each in drawn])
+        best = _best(data, model, point, 1, random)[0]
+    others = np.concatenate([_best(data, name, each, number, random) for name, number, each in drawn])
     low, high = np.quantile(others, (0.05, 0.95), axis=0)
     # The bootstrap does not see what is wrong with every model: no share is known better than to _LEAST.
     interval = np.stack([np.minimum(low, best - _LEAST), np.maximum(high, best + _LEAST)], 1).clip(0, 1)
     both = np.stack([best, equal])
-    predicted, at_equal = goal_at(point, both[None])[0]
+    predicted, at_equal = data.goal_at(point, both[None])[0]
     gains = np.subtract(*draws_at(both).T)
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
-    at_tried = goal_at(point, data.ratios[None])[0]
-    at_best = np.stack([each.predict(best[None, None])[0] for each in point])
-    noise, freedom = (
-        (data.noise, data.freedom) if data.freedom >= 3 else _noise(data, validations.values(), at_best, random)
-    )
+    noise, freedom = data.noise, float(data.freedom)
+    if freedom < 3:
+        at_best = np.stack([each.predict(best[None, None])[0] for each in point])
+        noise, freedom = _noise(data, validations.values(), at_best, random)
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
-    low, high = data.ratios.min(0), data.ratios.max(0)
-    at_low, at_high = (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
-    verdict: Literal["clear", "flat", "edge", "noise"] = "edge" if (at_low | at_high).any() else "clear"
-    # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
-    differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
-    if np.ptp(at_tried) < _CLEAR * noise and not (model == "constant" and differ):
-        verdict = "flat"
-    elif (sign * gains > _CLEAR * noises).mean() < 0.5:
-        verdict = "noise"
-    beyond = _beyond(best, at_low, at_high) if verdict == "edge" else np.empty((0, len(best)))
-    # Where nothing promises more, the best itself is the first, if it has not been tried.
-    inside = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
-    promise, there = (
-        np.maximum(sign * (draws_at(at) - predicted), 0).mean(0) if len(at) else np.zeros(0) for at in (inside, beyond)
-    )
-    tried = np.min([np.abs(inside - ratio).max(1) for ratio in data.ratios], 0) < _TRIED
-    promise = np.where(tried, 0, promise)
-    # A ratio that was tried, with the seeds there are, is proposed where there is no other alone.
-    worth = np.where(tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)
-    first = beyond[there.argmax()] if len(beyond) else inside[worth.argmax()]
+    spread = np.ptp(data.goal_at(point, data.ratios[None])[0])
+    verdict = _verdict(data, best, spread=spread, gains=sign * gains, noise=noise, noises=noises, model=model)
+    beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
+
+    def promise_at(at: np.ndarray) -> np.ndarray:
+        return np.maximum(sign * (draws_at(at) - predicted), 0).mean(0) if len(at) else np.zeros(0)
+
+    following, improvement = _propose(data, best, beyond, promise_at, num_next, random)
 
     def goal(at: np.ndarray) -> np.ndarray:
-        return np.concatenate([goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
+        return np.concatenate([data.goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
 
     return Answer(
         names=evidence.names,
@@ -225,8 +196,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain=gain,
         gain_interval=gain_interval,
         noise=noise,
-        improvement=float(max(*promise, *there)),
-        next=_spread(inside, worth, first, num_next),
+        improvement=improvement,
+        next=following,
         beyond=len(beyond) > 0,
         goal=goal,
     )
@@ -258,6 +229,26 @@ def _validate(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Validation
     without = np.diagonal(predictions[:, 1:], axis1=1, axis2=2)
     errors = np.where(data.measured, data.goals - data.goal(without[:, None])[0], 0)
     return _Validation(predictions[:, 0], data.values - without, errors, np.array([each.parameters for each in fitted]))
+
+
+def _judge(
+    data: _Data, validations: Mapping[str, _Validation], random: np.random.Generator
+) -> tuple[dict[str, float], str, dict[str, int]]:
+    """The error of each model, the one that is chosen, and how many draws each of the bootstrap's models has.
+
+    Few ratios make an error uncertain: each draw weighs them anew, and takes a model by its likelihood then. Source:
+    Y. Yao et al., Using stacking to average Bayesian predictive distributions (2018), pseudo-BMA+.
+    """
+    squares = np.stack([data.judged * validation.errors**2 for validation in validations.values()])
+    errors = dict(zip(validations, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
+    model = min(errors, key=errors.__getitem__)
+    if errors["constant"] <= 1.15 * errors[model]:
+        model = "constant"
+    size = data.judged.sum() ** 2 / (data.judged**2).sum()
+    weighed = np.log(random.exponential(size=(_DRAWS, len(data.ratios))) @ squares.T + 1e-300)
+    chosen = (random.gumbel(size=weighed.shape) - size / 2 * weighed).argmax(1)
+    numbers = zip(validations, np.bincount(chosen, minlength=len(validations)).tolist(), strict=True)
+    return errors, model, {name: number for name, number in numbers if number}
 
 
 def _noise(
@@ -314,6 +305,13 @@ def _combinations(data: _Data, number: int, random: np.random.Generator) -> np.n
     return np.concatenate([data.ratios, weights @ data.ratios])[:number]
 
 
+def _best(data: _Data, model: str, fitted: Sequence[Fitted], number: int, random: np.random.Generator) -> np.ndarray:
+    """The best ratio by each of several fits of a model, [number, num_sources]."""
+    if model == "constant":  # any ratio is as good
+        return _combinations(data, len(data.ratios) + number, random)[-number:]
+    return _search(data, lambda at: data.evidence.sign * data.goal_at(fitted, at), number, random)
+
+
 def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator) -> np.ndarray:
     """The best ratio of each of several goals, [number, num_sources], by differential evolution.
 
@@ -340,12 +338,52 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
     return np.asarray(ratios[np.arange(number), values.argmax(1)].clip(0, 1))
 
 
-def _beyond(best: np.ndarray, at_low: np.ndarray, at_high: np.ndarray) -> np.ndarray:
+def _at_ends(data: _Data, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each share of the best ratio is the least, or the largest, of those tried, and not 0 or 1."""
+    low, high = data.ratios.min(0), data.ratios.max(0)
+    return (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
+
+
+def _verdict(
+    data: _Data, best: np.ndarray, *, spread: float, gains: np.ndarray, noise: float, noises: np.ndarray, model: str
+) -> Literal["clear", "flat", "edge", "noise"]:
+    """See `Answer`.
+
+    Args:
+      spread: By how much the predicted goal differs among the ratios that were tried.
+      gains: Draws of how much better the best ratio is than equal shares.
+      noises: Draws of `noise`.
+    """
+    # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
+    differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
+    if spread < _CLEAR * noise and not (model == "constant" and differ):
+        return "flat"
+    if (gains > _CLEAR * noises).mean() < 0.5:
+        return "noise"
+    return "edge" if np.any(_at_ends(data, best)) else "clear"
+
+
+def _propose(
+    data: _Data, best: np.ndarray, beyond: np.ndarray, promise_at: Combine, number: int, random: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """The ratios to try next, [number, num_sources], and the most that any promises."""
+    # Where nothing promises more, the best itself is the first, if it has not been tried.
+    inside = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
+    promise, there = promise_at(inside), promise_at(beyond)
+    tried = np.min([np.abs(inside - ratio).max(1) for ratio in data.ratios], 0) < _TRIED
+    promise = np.where(tried, 0, promise)
+    # A ratio that was tried, with the seeds there are, is proposed where there is no other alone.
+    worth = np.where(tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)
+    first = beyond[there.argmax()] if len(beyond) else inside[worth.argmax()]
+    return _spread(inside, worth, first, number), float(max(*promise, *there))
+
+
+def _beyond(data: _Data, best: np.ndarray) -> np.ndarray:
     """Ratios half the way on from the best to 0, or to 1, in each share at an edge; the others keep their proportions.
 
     None are given that differ from the best by no more than a share is known to.
     """
-    ratios = np.empty((0, len(best)))
+    ratios, (at_low, at_high) = np.empty((0, len(best))), _at_ends(data, best)
     for i in np.flatnonzero(at_low | at_high):
         share = best[i] / 2 if at_low[i] else (1 + best[i]) / 2
         if abs(share - best[i]) > _LEAST and best[i] < 1:

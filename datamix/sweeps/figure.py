@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _METRIC_COLOR = "#1a1a1a"
+_MEASURED: Mapping[str, Any] = {"linestyle": "", "marker": "*", "markersize": 15}
+_PREDICTED: Mapping[str, Any] = {"linestyle": "", "marker": "D", "markeredgecolor": "#ffffff"}
 _MARKED: Mapping[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 4}
 
 
@@ -121,7 +123,7 @@ def _against_swept(
         _named(axis, family[0] if len(family) == 1 else _family(metric), label)
     if chosen is not None and (best := _same(groups, chosen)) is not None:
         axis.axvline(places[id(best)], color=_METRIC_COLOR, linewidth=1, linestyle=":")
-        _star(axis, best, places, metric, _METRIC_COLOR)
+        _star(axis, best, places, metric, _METRIC_COLOR, "best measured")
         axis.set_title(f"{readable(metric)}, best: {cell(best, metric)}", fontsize=10)
     axis.set_xlabel(label)
     if ticks:
@@ -199,9 +201,11 @@ def _line(
         axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _star(axis: Axes, group: Setting | None, places: Mapping[int, float], metric: str, color: str) -> None:
+def _star(
+    axis: Axes, group: Setting | None, places: Mapping[int, float], metric: str, color: str, label: str = ""
+) -> None:
     if group is not None and (mean := group.mean(metric)) is not None:
-        axis.plot([places[id(group)]], [mean], marker="*", markersize=15, color=color, zorder=5)
+        axis.plot([places[id(group)]], [mean], color=color, zorder=5, label=label or None, **_MEASURED)
 
 
 def _against_source_share(
@@ -218,9 +222,10 @@ def _against_source_share(
         places = {id(group): group.first.sources[source]["target"] for group in groups}
         _line(axis, groups, places, f"{family}/{source}", color_of(i), source, band=along_a_line, **style)
         _star(axis, _same(groups, chosen), places, f"{family}/{source}", color_of(i))
+    axis.plot([], [], color="gray", label="best measured", **_MEASURED)
     axis.set(xlabel="its share of the mix")
     _named(axis, f"{family}/a source")
-    head = "each source against its own share (★ the best ratio)"
+    head = "each source against its own share"
     axis.set_title(f"{head}\n{fixed}" if fixed else head, fontsize=10)
     axis.grid(alpha=0.25)
     _legend(axis)
@@ -306,7 +311,7 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
     axis.plot(
         *(suggestion.shares @ corners).T, "o", markersize=4, color="#ffffff", markeredgecolor="#1a1a1a", label="jobs"
     )
-    axis.plot(*(answer.best @ corners), "*", markersize=16, color="#ff5a36", markeredgecolor="#ffffff", label="best")
+    axis.plot(*(answer.best @ corners), label="predicted best", markersize=9, color="#ff5a36", **_PREDICTED)
     axis.plot(*(answer.next @ corners).T, "x", color="#ff5a36", label="next")
     for name, (x, y) in zip(suggestion.names, corners, strict=True):
         axis.annotate(f"{name} 100 %", (x, y), (0, 6 if y else -14), textcoords="offset points", ha="center")
@@ -331,7 +336,8 @@ def _dependence(axis: Axes, suggestion: Suggestion) -> None:
         best, (least, most) = answer.best[i], answer.interval[i]
         label = f"{name}: {percent(best)} ({percent(least)} to {percent(most)})"
         axis.plot(shares, answer.goal(ratios)[0], color=color_of(i), linewidth=1.5, label=label)
-        axis.plot([best], [answer.predicted], "*", markersize=12, color=color_of(i))
+        axis.plot([best], [answer.predicted], markersize=8, color=color_of(i), **_PREDICTED)
+    axis.plot([], [], color="gray", markersize=8, label="predicted best", **_PREDICTED)
     axis.set(xlabel="share of a source; the others divide the rest as in the best ratio")
     _named(axis, suggestion.goal.metric)
     axis.grid(alpha=0.25)

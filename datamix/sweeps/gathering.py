@@ -71,8 +71,8 @@ def gather(
         commands = [suggestion.head(), *commands]
         out.print(*commands, sep="\n  ")
         sentences += [suggestion.words(), *commands]
-    elif suggestion == SCHEDULED:
-        out.print(f"No suggestion: {suggestion}.")
+    elif rounds or suggestion == SCHEDULED:
+        out.print(f"{'sweep.auto: no' if rounds else 'No'} suggestion: {suggestion}.")
     if mixture is not None:
         grid = suggestion if isinstance(suggestion, Suggestion) else None
         plain = mixture.write(directory, grid)

@@ -26,6 +26,7 @@ from datamix.report.console import console
 from datamix.report.progress import progress
 from datamix.sweeps.preparing import job_directory
 from datamix.sweeps.results import RESULT, read_result
+from datamix.sweeps.watching import begin, plain_config
 
 if TYPE_CHECKING:
     from datamix.training.data import Data
@@ -165,12 +166,14 @@ def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) ->
     for i, (node, plain) in enumerate(composed):
         try:
             load_plugins(node)
-            config, directory = parse(plain, node.hydra), _directory(node)
+            directory = _directory(node)
+            if parse(plain, node.hydra).job == "train" and not _is_done(node, directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                with hydra_config(node):
+                    begin(plain, node.hydra, plain_config(plain), directory)
+                jobs[i] = parse(plain, node.hydra), directory  # once more, as it may go on from a checkpoint now
         except (DatamixError, OmegaConfBaseException):  # the job itself will say so
             continue
-        if config.job == "train" and not _is_done(node, directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            jobs[i] = config, directory
     if not jobs:
         return {}
     from datamix.training.runs import Run, fit, prepare_all

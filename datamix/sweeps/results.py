@@ -20,6 +20,7 @@ MIXMIN = "mixmin.json"
 ROUNDS = "rounds.json"
 """The rounds by which a sweep has gone on."""
 
+# Ratios are proposed to jobs whose mix.schedule is null, and the sweeper that tries them takes no such key.
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
 _USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "mse/worst", "loss/worst")  # by task
 
@@ -172,8 +173,8 @@ def by_key(overrides: Sequence[str]) -> dict[str, str]:
 def sets_no_ratio(override: str) -> bool:
     """Whether an override sets neither the ratio nor the seed, nor how a sweep is judged and run.
 
-    >>> [sets_no_ratio(each) for each in ("mix.share.a=0.5", "seed=1", "mix.window=8")]
-    [False, False, True]
+    >>> [sets_no_ratio(each) for each in ("mix.share.a=0.5", "mix.schedule=null", "seed=1", "mix.window=8")]
+    [False, False, False, True]
     """
     return not _RATIO_OR_SEED.fullmatch(override.partition("=")[0])
 

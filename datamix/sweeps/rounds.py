@@ -65,9 +65,8 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
 
 
 def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The round that the results ask for; None where there is none, which is said."""
+    """The round that the results ask for; None where there is none, which is said, here or as they were gathered."""
     if not (directory / SUGGESTION).is_file():
-        print("sweep.auto: this sweep leads to no suggestion (see job=suggest), and there is nothing to try.")
         return None
     plain = json.loads((directory / SUGGESTION).read_bytes())
     metric = readable(plain["metric"])

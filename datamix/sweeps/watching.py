@@ -160,15 +160,8 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     config = plain_config(node)
     if (result := finished(node, config, directory, hydra.job.num)) is not None:
         return result.metrics.get(metric_of(node.sweep.metric, () if searches else result.metrics))
-    earlier = _earlier(directory)
-    was_cut_short = earlier is not None and (earlier.status, earlier.config) == ("interrupted", config)
-    if node.sweep.resume and "train" in node and was_cut_short:
-        node.train.resume = True  # from the job's last checkpoint
     interruption.check()
-    if earlier is not None and earlier.job != hydra.job.num:
-        raise shared_directory(str(hydra.sweep.subdir), earlier.job, hydra.job.num)
-    overrides, flags = list(hydra.overrides.task), config_flags(hydra)
-    result_file = ResultFile(directory, job=hydra.job.num, overrides=overrides, config=config, flags=flags)
+    result_file = begin(node, hydra, config, directory)
     try:
         with _output(directory, verbose=bool(node.sweep.get("verbose"))):
             report = work(node)
@@ -191,6 +184,27 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
         result_file.end_badly(ConfigError(why, key="sweep.metric", value=metric, hint=hint(metric, metrics)))
         raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
     return metrics.get(metric)
+
+
+def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Path) -> ResultFile:
+    """Begin the result file of a job; where its sweep is resumed, one that was cut short goes on from its checkpoint.
+
+    Args:
+      node: The composed configuration, whose `train.resume` is set.
+      hydra: Hydra's part of it.
+      config: What `plain_config` makes of it.
+
+    Raises:
+      ConfigError: Another job of the sweep has written to that directory.
+    """
+    earlier, job = _earlier(directory), hydra.job.num
+    if earlier is not None and earlier.job != job:
+        raise shared_directory(str(hydra.sweep.subdir), earlier.job, job)
+    was_cut_short = earlier is not None and (earlier.status, earlier.config) == ("interrupted", config)
+    if node.sweep.resume and "train" in node and was_cut_short:
+        node.train.resume = True
+    overrides, flags = list(hydra.overrides.task), config_flags(hydra)
+    return ResultFile(directory, job=job, overrides=overrides, config=config, flags=flags)
 
 
 @contextmanager

@@ -113,15 +113,7 @@ class Data:
 
 def open_data(config: Config, like: Data | None = None) -> Data:
     """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
-    if config.train is not None and config.train.tokens is not None:
-        config = replace(config, mix=replace(config.mix, tokens=config.train.tokens))
-    try:
-        built = build(config)
-    except SpecError as error:
-        if error.key != "stop.tokens" or config.train is None or config.train.tokens is None:
-            raise
-        text = "it counts the tokens of records, and a source of this mix has none"
-        raise ConfigError(text, key="train.tokens", value=config.train.tokens, hint="Set train.steps.") from error
+    built = _built(config)
     task_of = choose(built)
     if like is not None:
         built = built.completed(all_counts=True)
@@ -130,30 +122,17 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     built = built.completed(all_counts=True)
     task = task_of(built)
     test_mix = viewed(built, opened, batch_size=task.test_batch)
-    unneeded = {"loss_weight"} if built.loss_weight else set()  # by tests
-    tested, trained = test_mix.spec(), built.spec()
-    needed = (trained.keys() | tested.keys()) - unneeded
-    if differing := sorted(leaf for leaf in needed if tested.get(leaf) != trained.get(leaf)):
-        shown = (f"{leaf} {tested.get(leaf, 'nothing')}, not {trained.get(leaf, 'nothing')}" for leaf in differing)
-        mend = "let an operator that is not random, such as resize or cast, make the shape and dtype"
-        raise ConfigError(f"tests leave random operators out, and their records would have {'; '.join(shown)}; {mend}.")
+    _check_specs(built, test_mix)
     test_pipeline = test_mix.pipeline()
     num_test_records = {name: source.num_records for name, source in test_mix.sources.items()}
-    for name, count in num_test_records.items():
-        statistic = test_pipeline.statistics[name].get("label")
-        if isinstance(task, Classification) and statistic is not None and statistic.num_unlabelled(count) >= count:
-            text = (
-                f"none of its {count:,} test records has a class, so that there is nothing to test; hold labelled "
-                f"records out: {holding_out(name)}."
-            )
-            raise DataError(of_source(name, text))
+    if isinstance(task, Classification):
+        _check_labels(test_pipeline, num_test_records)
     pipeline = built.pipeline()
     if isinstance(task, Language):
-        for name, leaves in [*pipeline.statistics.items(), *test_pipeline.statistics.items()]:
-            least, most = (getattr(leaves.get("tokens"), bound, None) or 0 for bound in ("min", "max"))
-            if least < 0 or most >= task.num_outputs:
-                text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {task.num_outputs:,} from 0"
-                raise DataError(of_source(name, f"{text}."))
+        _check_tokens(pipeline, task.num_outputs)
+        _check_tokens(test_pipeline, task.num_outputs)
+    is_regression = isinstance(task, Regression)
+    known = _label_variances(test_pipeline, num_test_records) if is_regression else of_outputs(task, built)
     fed = [name for name in built.sources if "host" in (built.placements[name], test_mix.placements[name])]
     return Data(
         built=built,
@@ -164,11 +143,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
             test_pipeline.compiled,
             test_pipeline.start(),
             jnp.asarray(np.uint32(test_mix.plan.length or 0)),
-            jnp.asarray(
-                _label_variances(test_pipeline, num_test_records)
-                if isinstance(task, Regression)
-                else of_outputs(task, built)
-            ),
+            jnp.asarray(known),
         ),
         num_test_records=num_test_records,
         task=task,
@@ -176,6 +151,51 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         not_compared=tuple(fed),
         disjoint_classes=isinstance(task, Classification) and _disjoint(built),
     )
+
+
+def _built(config: Config) -> Built:
+    """The mix to train on, of as many tokens as training is to last."""
+    if config.train is None or config.train.tokens is None:
+        return build(config)
+    try:
+        return build(replace(config, mix=replace(config.mix, tokens=config.train.tokens)))
+    except SpecError as error:
+        if error.key != "stop.tokens":
+            raise
+        text = "it counts the tokens of records, and a source of this mix has none"
+        raise ConfigError(text, key="train.tokens", value=config.train.tokens, hint="Set train.steps.") from error
+
+
+def _check_specs(built: Built, test_mix: Assembly) -> None:
+    """Refuse test records that look otherwise than those to train on."""
+    unneeded = {"loss_weight"} if built.loss_weight else set()  # by tests
+    tested, trained = test_mix.spec(), built.spec()
+    needed = (trained.keys() | tested.keys()) - unneeded
+    if differing := sorted(leaf for leaf in needed if tested.get(leaf) != trained.get(leaf)):
+        shown = (f"{leaf} {tested.get(leaf, 'nothing')}, not {trained.get(leaf, 'nothing')}" for leaf in differing)
+        mend = "let an operator that is not random, such as resize or cast, make the shape and dtype"
+        raise ConfigError(f"tests leave random operators out, and their records would have {'; '.join(shown)}; {mend}.")
+
+
+def _check_labels(test_pipeline: Pipeline, num_test_records: Mapping[str, int]) -> None:
+    """Refuse a source of whose test records none has a class."""
+    for name, count in num_test_records.items():
+        statistic = test_pipeline.statistics[name].get("label")
+        if statistic is not None and statistic.num_unlabelled(count) >= count:
+            text = (
+                f"none of its {count:,} test records has a class, so that there is nothing to test; hold labelled "
+                f"records out: {holding_out(name)}."
+            )
+            raise DataError(of_source(name, text))
+
+
+def _check_tokens(pipeline: Pipeline, num_tokens: int) -> None:
+    """Refuse tokens that the mix does not have."""
+    for name, leaves in pipeline.statistics.items():
+        least, most = (getattr(leaves.get("tokens"), bound, None) or 0 for bound in ("min", "max"))
+        if least < 0 or most >= num_tokens:
+            text = f"its tokens are {least:.0f} to {most:.0f}, and those of the mix are {num_tokens:,} from 0."
+            raise DataError(of_source(name, text))
 
 
 def _label_variances(pipeline: Pipeline, num_records: Mapping[str, int]) -> np.ndarray:

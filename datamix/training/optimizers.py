@@ -109,6 +109,11 @@ def set_rate(state: Any, rate: Rate) -> Any:
     return state._replace(hyperparams={"learning_rate": rate})
 
 
+def rate_of(state: Any) -> float:
+    """The learning rate in the state of an optimiser, which is that of the last step."""
+    return float(state.hyperparams["learning_rate"])
+
+
 def constant(_steps: int) -> optax.Schedule:
     """The same rate throughout."""
     return optax.constant_schedule(1.0)

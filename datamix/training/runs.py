@@ -31,7 +31,7 @@ from datamix.training.checkpoints import Checkpoints
 from datamix.training.data import Data, open_data
 from datamix.training.learner import Learner, Trail, TrainState, first_state
 from datamix.training.metrics import MetricsFile
-from datamix.training.optimizers import rates
+from datamix.training.optimizers import rate_of, rates
 from datamix.training.parallel import Parallel, mesh_of
 from datamix.training.processes import agreed, check_alike, has_joined
 from datamix.training.replicas import Replicas, execution_of, same_program
@@ -228,12 +228,27 @@ def _resume(run: Run) -> dict[str, Any]:
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
+    else:
+        run.note += _rising_again(run)
     # With another batch size, the same records are of other steps.
     lines, now = facts["lines"], Fraction(run.step, max(step, 1))
     losses = facts.get("losses") or [(line["step"], line["loss"]) for line in lines]  # an earlier version kept none
     facts["lines"] = [{**line, "step": round(line["step"] * now)} for line in lines]
     facts["losses"] = [(math.ceil(before * now), loss) for before, loss in losses]
     return facts
+
+
+def _rising_again(run: Run) -> str:
+    """A sentence, after a blank, where a schedule over another number of steps raises the rate; empty otherwise."""
+    trained = run.data.pipeline.batching.kept_runs(0, run.step)
+    if not trained or run.step == run.steps:
+        return ""
+    before, now = rate_of(run.state.optimizer), float(run.rates[run.step])
+    if min(now, run.rates[trained[-1][1] - 1]) <= 1.01 * before:  # otherwise it rises as it would have done
+        return ""
+    return (
+        f" The learning rate rises from {before:.3g} to {now:.3g}, as optimizer.schedule is of {run.steps:,} steps now."
+    )
 
 
 _RESUME = "train.resume"
@@ -296,35 +311,13 @@ def _alike(first: Run, other: Run) -> bool:
 
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
     """Train runs that are alike."""
-    first = runs[0]
-    execution: Callable[..., Replicas] = execution_of(how, len(runs))
-    if first.mesh is not None and len(runs) == 1:
-        execution = partial(Parallel, first.mesh)
-    replicas = execution(
-        first.learner,
-        [run.data.pipeline.compiled for run in runs],
-        [run.cursor for run in runs],
-        [run.state for run in runs],
-    )
-    all_rates, every = np.stack([run.rates for run in runs]), _every(first)
-    batching, at = first.data.pipeline.batching, first.step
-
-    def tested() -> Sequence[Sums | None]:
-        return replicas.scores(first.data.held_out, first.data.num_test_batches, len(first.data.num_test_records))
-
+    first, replicas = runs[0], _replicas(runs, how)
+    all_rates, at = np.stack([run.rates for run in runs]), first.step
     if first.step == 0 < first.steps:
-        begun = time.perf_counter()
-        with failures_named():
-            for run, sums in zip(runs, tested(), strict=True):
-                assert sums is not None
-                run.metrics.untrained = {"step": 0, **run.data.task.metrics(run.data.pipeline.source_names, sums)}
-        for run in runs:
-            run.seconds += (time.perf_counter() - begun) / len(runs)
+        _test_untrained(runs, replicas)
     while True:
-        begun, before = time.perf_counter(), first.step
-        kept = batching.after(before, 0)  # the next step that is not left out
-        step = min(first.steps, *(kept - kept % number + number for number in every))
-        steps, trained = batching.kept_runs(before, step), []
+        begun, before, step = time.perf_counter(), first.step, _next_line(first)
+        steps, trained = first.data.pipeline.batching.kept_runs(before, step), []
         scores: Sequence[Sums | None] = [None] * len(runs)
         with failures_named():
             for begin, end in steps:
@@ -334,16 +327,14 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
                 at = end
             trained_s = (time.perf_counter() - begun) / len(runs)
             if step == first.steps or step % first.settings.eval_every == 0:
-                scores = tested()
+                scores = _tested(first.data, replicas)
         seconds = (time.perf_counter() - begun) / len(runs)
         ending = any(agreed(interruption.received))  # a signal that comes later waits for the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if trained and run.error is None:
                 numbers = np.concatenate([np.arange(*each) for each in steps])
-                parts = [trails[i] for trails in trained]  # one, where weights follow training: these leave no step out
-                loss = np.concatenate([part.loss for part in parts])
-                trail = parts[0]._replace(loss=loss, sums=np.sum([part.sums for part in parts], axis=0))
+                trail = _joined([trails[i] for trails in trained])
                 _note(run, before, numbers, trail, trained_s, partial(replicas.state, i), ending=ending)
         if trained:  # otherwise they had ended before
             tell(runs)
@@ -352,6 +343,42 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
             raise SystemExit(128 + signal.SIGTERM)  # it has come to another process
         if step == first.steps:
             break
+
+
+def _replicas(runs: Sequence[Run], how: str) -> Replicas:
+    first = runs[0]
+    execution: Callable[..., Replicas] = execution_of(how, len(runs))
+    if first.mesh is not None and len(runs) == 1:
+        execution = partial(Parallel, first.mesh)
+    programs = [run.data.pipeline.compiled for run in runs]
+    return execution(first.learner, programs, [run.cursor for run in runs], [run.state for run in runs])
+
+
+def _tested(data: Data, replicas: Replicas) -> Sequence[Sums | None]:
+    return replicas.scores(data.held_out, data.num_test_batches, len(data.num_test_records))
+
+
+def _test_untrained(runs: Sequence[Run], replicas: Replicas) -> None:
+    """Test runs before their first step."""
+    begun = time.perf_counter()
+    with failures_named():
+        for run, sums in zip(runs, _tested(runs[0].data, replicas), strict=True):
+            assert sums is not None
+            run.metrics.untrained = {"step": 0, **run.data.task.metrics(run.data.pipeline.source_names, sums)}
+    for run in runs:
+        run.seconds += (time.perf_counter() - begun) / len(runs)
+
+
+def _next_line(run: Run) -> int:
+    """The step of the next line, or test; where steps are left out until then, of that after them."""
+    kept = run.data.pipeline.batching.after(run.step, 0)
+    return min(run.steps, *(kept - kept % number + number for number in _every(run)))
+
+
+def _joined(trails: Sequence[Trail]) -> Trail:
+    """What parts of the steps between two lines leave; one, where weights follow training: these leave no step out."""
+    loss = np.concatenate([each.loss for each in trails])
+    return trails[0]._replace(loss=loss, sums=np.sum([each.sums for each in trails], axis=0))
 
 
 def _every(run: Run) -> tuple[int, int]:
@@ -374,10 +401,14 @@ def _note(
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
         lost = int(steps[np.argmin(np.isfinite(losses))]) + 1
+        text = "the loss is no longer finite"
         if broken := run.data.broken():
-            run.error = DataError(f"at step {lost} the loss is no longer finite: {broken}; {run.data.mend()}.")
+            run.error = DataError(f"at step {lost} {text}: {broken}; {run.data.mend()}.")
+        elif lost == 1:
+            text = f"at step 1, before anything is learnt, {text}, whatever the rate"
+            run.error = ConfigError(text, key="model", value=run.settings.model)
         else:
-            text = f"at step {lost} the loss is no longer finite; a smaller rate keeps it finite"
+            text = f"at step {lost} {text}; a smaller rate may keep it so"
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     pipeline, plan = run.data.pipeline, run.data.pipeline.plan

@@ -9,6 +9,7 @@ import pytest
 
 from datamix.config.compose import compose
 from datamix.config.explain import config_error, one_line_errors, require_choices
+from datamix.config.parse import parse
 from datamix.errors import ConfigError
 
 
@@ -34,6 +35,17 @@ def test_an_override_that_cannot_be(override: str, key: str, sentence: str) -> N
     assert caught.value.key == key
     assert str(caught.value).startswith(f"{key}: {sentence}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_setting_of_a_schedule_is_written_with_its_schedule() -> None:
+    basic = ["job=train", "source=digits"]
+    for before in ([], ["optimizer.schedule={warmup_cosine:{end:0.1}}"]):
+        with pytest.raises(ConfigError) as caught:
+            compose([*basic, *before, "optimizer.schedule.warmup_cosine.warmup=0.2"])
+        head, _, advised = str(caught.value).partition(" Write ")
+        assert head == "optimizer.schedule.warmup_cosine.warmup: a schedule is set with its settings."
+        train = parse(compose([*basic, advised.strip("'.").replace("VALUE", "0.2")])).train
+        assert (train.schedule, train.schedule_settings) == ("warmup_cosine", {"warmup": 0.2})
 
 
 def test_a_setting_of_every_policy_that_a_file_of_ones_own_lacks(tmp_path: Path) -> None:

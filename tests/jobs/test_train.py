@@ -49,6 +49,11 @@ def test_it_prints_and_writes_what_it_found(train, tmp_path):
     assert len(re.findall(r"^step 20/40  loss .* steps/s, \d+ s left$", ended.out, re.MULTILINE)) == 1
     assert "On each source's test records after 40 steps\n" in ended.out
     assert ended.err == "" or all(line.startswith("Reading ") for line in ended.err.splitlines())
+    undrawn = train("train.curves=false", "hydra.run.dir=undrawn").out
+    (line,) = [line for line in undrawn.splitlines() if line.startswith("Curves: ")]
+    assert (
+        line == "Curves: not drawn; train.curves=true draws curves.png, and the page of a sweep has those of its jobs"
+    )
 
 
 @pytest.mark.slow

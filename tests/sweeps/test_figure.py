@@ -24,16 +24,17 @@ def test_the_figure_shows_means_over_the_seeds_against_the_shares(leave):
     figure = sweep_figure.draw(results, best(groups, "accuracy/worst", "auto"), "accuracy/worst")
     swept, by_source = figure.axes
     names = {readable(f"accuracy/{of}"): f"accuracy/{of}" for of in ("worst", "mnist", "fashion", "mean")}
-    assert set(lines(swept)) == set(names)
+    assert set(lines(swept)) == {*names, "best measured"}
     assert swept.yaxis.get_major_formatter()(0.5).endswith(" %")  # the unit of tables
-    for text, points in lines(swept).items():
-        name = names[text]
+    for text, name in names.items():
+        points = lines(swept)[text]
         np.testing.assert_allclose(points[:, 0], [0.1, 0.3, 0.9])
         np.testing.assert_allclose(points[:, 1], [group.mean(name) for group in groups])
     np.testing.assert_allclose(lines(by_source)["fashion"][:, 0], [0.1, 0.7, 0.9])
     assert len(swept.collections) == 3  # a band each, but for the worst, which is one of them
     (star,) = (line for line in swept.lines if line.get_marker() == "*")
     np.testing.assert_allclose(star.get_xydata(), [(0.3, groups[1].mean("accuracy/worst"))])
+    assert star.get_label() == "best measured"
     assert figure.get_suptitle() == "Built-in stand-ins, not real data: mnist"
     figure.draw_without_rendering()
     for axis in figure.axes:  # no legend hides a point, nor the names below
@@ -44,8 +45,10 @@ def test_another_axis_beside_the_share_gives_a_line_a_value(leave):
     results = read_results(leave("a", rate=0.1)) + read_results(leave("b", rate=0.2, better=0.05))
     chosen = best(seed_groups(results), "accuracy/worst", "auto")
     swept, by_source = sweep_figure.draw(results, chosen, "accuracy/worst").axes
-    assert set(lines(swept)) == {"rate=0.1", "rate=0.2"}
-    assert all(len(points) == 3 for points in [*lines(swept).values(), *lines(by_source).values()])
+    curves = {**lines(swept), **lines(by_source)}
+    del curves["best measured"]
+    assert set(lines(swept)) == {"rate=0.1", "rate=0.2", "best measured"}
+    assert all(len(points) == 3 for points in curves.values())
     assert by_source.get_title().endswith("\nrate=0.2")
 
 
@@ -102,19 +105,30 @@ def test_more_sources_are_a_ternary_map_or_a_curve_for_each(names, drawn):
                 error=None,
                 kind=None,
                 metrics={**metrics, "accuracy/worst": min(metrics.values())},
-                config={"seed": 0},
+                config={"seed": 0, "mix": {"share": dict(zip(names, shares.tolist(), strict=True))}},
                 sources=sources,
                 seconds=1.0,
             )
         )
     suggestion = suggest(*weighted(results, "accuracy/worst", "auto", {}), 3)
+    answer = suggestion.answer
     axis, *bars = sweep_figure.draw_suggestion(suggestion).axes
     if drawn == "ternary":
         assert bars[0].yaxis.get_major_formatter()(0.5).endswith(" %")
         assert {f"{name} 100 %" for name in names} <= {text.get_text() for text in axis.texts}
-        assert "best" in lines(axis)
+        assert_allclose = np.testing.assert_allclose
+        height = answer.best[2] * 3**0.5 / 2
+        assert_allclose(lines(axis)["predicted best"], [(answer.best[1] + answer.best[2] / 2, height)])
+        chosen = best(seed_groups(results), "accuracy/worst", "auto")
+        predicted, measured, _ = sweep_figure.draw(results, chosen, "accuracy/worst", suggestion).axes
+        markers = [
+            {line.get_marker() for line in each.lines if line.get_label() == label}
+            for each, label in ((predicted, "predicted best"), (measured, "best measured"))
+        ]
+        assert markers == [{"D"}, {"*"}]
         return
     curves = lines(axis)
+    assert len(curves.pop("predicted best")) == 0  # in the legend alone: each curve has its own
     assert [text.partition(":")[0] for text in curves] == list(names)
     for i, curve in enumerate(curves.values()):
         at_best = np.interp(suggestion.answer.best[i], *curve.T)

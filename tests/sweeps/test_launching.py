@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -72,3 +79,27 @@ def test_what_is_set_of_a_jobs_surroundings_holds(call_datamix, tmp_path, more, 
     assert call_datamix(*PLAN[:-1], more, "hydra.sweep.dir=s", f"hydra/launcher={launcher}").code == 0
     assert (tmp_path / "s" / "1" / "report.json").is_file()
     assert (tmp_path / "s" / "1" / ".hydra").exists() == ("output_subdir" not in more)
+
+
+@pytest.mark.slow
+def test_jobs_that_were_interrupted_as_they_trained_together_go_on_as_the_sweep_says(
+    environment, run_datamix, tmp_path, interruptible
+):
+    command = ["-m", "job=train", "source=digits+garments", "model=linear", "train.steps=8000", "train.eval_every=100"]
+    command += ["mix.share.digits=0.3,0.5", "hydra/launcher=vmap", "hydra.sweep.dir=s"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "datamix", *command],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob("s/*/checkpoints/*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    lines = process.communicate(timeout=300)[1].splitlines()
+    assert (process.returncode, lines[0]) == (130, "Interrupted: it did not come to its end (jobs 0, 1)")
+    more = re.fullmatch("The same command with (.*) runs what is missing.", lines[1]).group(1)
+    ended = run_datamix(*command, *shlex.split(more), cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    for job in ("0", "1"):
+        text = (tmp_path / "s" / job / "output.txt").read_text()
+        assert re.search(r"the run goes on after step [\d,]+ of 8,000", text)

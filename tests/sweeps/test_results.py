@@ -101,6 +101,7 @@ def test_a_damaged_result_is_named(leave, text):
         ("auto", ["loss/worst", "accuracy/worst"], "accuracy/worst"),
         ("auto", ["perplexity/worst", "loss/worst", "bits_per_byte/worst"], "bits_per_byte/worst"),
         ("auto", ["mse/worst", "r2/worst"], "r2/worst"),
+        ("auto", ["loss/worst", "mse/worst"], "mse/worst"),  # where no source has an r2
         ("auto", [], "accuracy/worst"),
         ("samples", ["accuracy/worst"], "samples"),
     ],

@@ -44,7 +44,11 @@ def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(c
 def test_a_sweep_that_leads_to_no_suggestion_has_no_rounds(call_datamix, tmp_path):
     ended = call_datamix(*PLAN, "mix.share.digits=0.2,0.4", "sweep.auto=2", "sweep.metric=batches")
     assert ended.code == 0
-    assert "sweep.auto: this sweep leads to no suggestion" in ended.out
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("sweep.auto")]
+    assert line == (
+        "sweep.auto: no suggestion: it takes 3 ratios or more, and jobs that differ in ratio and seed alone have "
+        "tried 2."
+    )
     assert not (tmp_path / "s" / "rounds.json").exists()
 
 

@@ -47,6 +47,18 @@ def test_the_table_marks_the_best_and_says_why_jobs_failed(reported):
     assert re.search(rf"^{re.escape(said)}[\d.]+ %\.$", out, re.MULTILINE)
 
 
+def test_values_that_differ_at_their_end_alone_are_told_apart(leave, gathered):
+    values = [f"{{warmup_cosine:{{warmup:0.{i}}}}}" for i in (1, 2)]
+    settings = [{"optimizer.schedule": value, "model_of_a_long_name": value * 3} for value in values]
+    for i, setting in enumerate(settings):
+        leave(f"sweep/{i}", shares=(0.1,), **setting)
+    _, out = gathered(leave("sweep/2", shares=(0.1,), **dict.fromkeys(settings[0], "constant")).parent)
+    rows = out.partition("The sweep")[2].partition("└")[0]
+    assert "…" not in rows
+    column = "".join(line.split("│")[3].strip() for line in rows.splitlines() if line.startswith("│"))
+    assert all(value in column for value in values)
+
+
 def test_a_cell_has_a_deviation_where_seeds_differ(leave):
     group = seed_groups(read_results(leave()))[0]
     assert cell(group, "accuracy/mnist") == "84.04 ± 0.71 %"

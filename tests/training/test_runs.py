@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from datamix import registry
 from datamix.errors import ConfigError, DataError, StateError
 from datamix.sources.arrays import MemoryArrays
+from datamix.training import models
 from datamix.training.checkpoints import Checkpoints
 from datamix.training.runs import Run, fit, prepare_all
+
+
+class Broken(models.Mlp):
+    """A model that gives no numbers."""
+
+    def __call__(self, image):
+        return super().__call__(image) * jnp.nan
 
 
 def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
@@ -24,7 +35,8 @@ def test_a_run_that_diverges_or_is_a_mistake_ends_alone(config_of, tmp_path):
     assert isinstance(wild, Run)
     assert isinstance(good, Run)
     fit([wild, good], lambda _: None)
-    assert str(wild.error).startswith("optimizer.learning_rate = 1e+38; at step ")
+    text = r"at step [2-6] the loss is no longer finite; a smaller rate may keep it so\."
+    assert re.fullmatch(rf"optimizer\.learning_rate = 1e\+38; {text}", str(wild.error))
     assert good.error is None
     assert [line["step"] for line in good.metrics.lines] == [2, 4, 6]
     assert good.metrics.untrained is not None  # the test before the first step
@@ -173,6 +185,35 @@ def test_with_another_batch_size_the_same_records_go_on(make, trained):
     assert [step for step, _ in run.metrics.losses] == [1, 1, 2, 2, 3, 3]
     assert trained(run).checkpoints.last() == 6
     assert make("batch.size=16", "train.steps=7", "train.resume=true", directory="small").step == 6
+
+
+def test_a_rate_that_rises_again_with_more_steps_is_told(make, trained):
+    trained(make("optimizer.schedule=cosine"))
+    longer = make("optimizer.schedule=cosine", "train.steps=12", "train.resume=true")
+    assert longer.note == (
+        "train.resume: the run goes on after step 6 of 12. The learning rate rises from 0.00335 to 0.025, as "
+        "optimizer.schedule is of 12 steps now."
+    )
+    assert longer.rates[6] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "warmup_cosine"])
+def test_a_rate_that_does_what_it_would_have_done_is_not_told(make, trained, schedule):
+    half = make(f"optimizer.schedule={schedule}", "train.steps=40", "train.eval_every=2")
+    half.rates = half.rates[:2]  # as if it was cut short there
+    trained(half)
+    on = make(f"optimizer.schedule={schedule}", "train.steps=40", "train.eval_every=2", "train.resume=true")
+    assert (on.note, on.rates[2] >= on.rates[1]) == ("train.resume: the run goes on after step 2 of 40.", True)
+
+
+def test_a_model_that_gives_no_numbers_is_blamed_and_not_the_rate(make, tmp_path):
+    registry.register("model", "broken", Broken)
+    (tmp_path / "model" / "broken.yaml").write_text("_target_: broken\n")
+    run = make("model=broken")
+    fit([run], lambda _: None)
+    assert str(run.error) == (
+        "model = 'broken'; at step 1, before anything is learnt, the loss is no longer finite, whatever the rate."
+    )
 
 
 def test_skipped_steps_are_not_trained_on(make, trained, numbers):

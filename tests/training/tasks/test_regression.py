@@ -11,6 +11,7 @@ from rich.console import Console
 
 from datamix.errors import ConfigError
 from datamix.jobs.train import end
+from datamix.sweeps.results import metric_of
 from datamix.training.models import Prediction
 from datamix.training.runs import fit
 from datamix.training.tasks.regression import Regression
@@ -119,6 +120,12 @@ def test_the_variance_of_each_source_is_about_its_own_mean(make, tmp_path, train
     text = console.export_text()
     assert re.search(r"equal .* none ", text)
     assert f"R2: mean {metrics['r2/mean']:.4f}, worst source {metrics['r2/worst']:.4f}" in text
+    alone = trained(make("source=equal", "model=linear", "train.steps=2", "train.eval_every=2", directory="alone"))
+    metrics = alone.metrics.lines[-1]
+    assert not any(name.startswith("r2") for name in metrics)
+    assert metric_of("auto", metrics) == "mse/worst"
+    end(console, alone)
+    assert f"Mse: mean {metrics['mse/mean']:.4f}, worst source {metrics['mse/worst']:.4f}" in console.export_text()
 
 
 def test_a_model_for_images_is_refused(on_table):
