@@ -161,20 +161,19 @@ class AdaptiveIterator(Iterator[Batch]):
             source that is not named, or is NaN, had no record.
 
         Raises:
-          ConfigError: It names another source, or holds no finite numbers of that shape.
+          ConfigError: It names another source, or holds no numbers of that shape that float32 holds.
         """
         names = self._pipeline.source_names
         if isinstance(losses, Mapping):
             for name in losses:
                 if name not in names:
                     raise unknown_source(str(name), names, f"losses[{name!r}]")
-            losses = [losses.get(name, np.nan) for name in names]
-        try:
-            values = np.asarray(losses, np.float32)
-        except (TypeError, ValueError):
-            values = np.zeros(0, np.float32)
+            values = _float32([losses.get(name, np.nan) for name in names])
+        else:
+            values = _float32(losses)
         if values.shape != (len(names),) or np.isinf(values).any():
-            raise ConfigError(f"it is a finite number for each of {', '.join(names)}", key="losses", value=losses)
+            text = f"it is a number that float32 holds (up to 3.4e38) for each of {', '.join(names)}"
+            raise ConfigError(text, key="losses", value=losses)
         with self._lock:
             loss, terms = self._state.loss + np.nan_to_num(values), self._state.terms + ~np.isnan(values)
             self._state = self._state._replace(loss=loss, terms=terms)
@@ -239,3 +238,12 @@ class AdaptiveIterator(Iterator[Batch]):
         """Stop reading ahead."""
         if self._host is not None:
             self._host.remove_user(self)
+
+
+def _float32(losses: Any) -> np.ndarray:
+    """Losses as an array, inf where float32 does not hold them; empty where they are no numbers."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(losses, np.float32)
+    except (TypeError, ValueError):
+        return np.zeros(0, np.float32)

@@ -282,8 +282,10 @@ class Pipeline:
         """
         if changed not in (None, "mix"):
             raise ConfigError("it is 'mix', or None for nothing", key="changed", value=changed)
-        if changed is not None:
-            self.require_known("it cannot be changed on the way")
+        if changed is not None and self.adapt is not None:
+            text = "a mix that follows losses cannot be changed on the way"
+            mend = "Restore its state under the same settings, without changed='mix' (train.resume=true)."
+            raise ConfigError(text, key="adapt", value=self.adapt.rule, hint=mend)
         check(state)
         position, history, pipeline = state["position"], state["history"], self._continued(state["history"])
         step = -(-position // self.batch_size)
