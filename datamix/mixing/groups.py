@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from datamix.errors import ConfigError, check_sources
-from datamix.mixing.weights import Number, resolve_shares
+from datamix.mixing.weights import Number, integer_weights, resolve_shares
 
 SELF = "_self_"
 """Where entries are nested, the key under which a group has its own number beside those of its members."""
@@ -40,13 +40,19 @@ class Group:
         """The number of groups that lie within each other, 1 for sources alone."""
         return 1 + max((member.depth for member in self.members if isinstance(member, Group)), default=0)
 
-    def leaves(self, share: Fraction = Fraction(1)) -> Iterator[tuple[int, Fraction]]:
-        """Each source and its share of the whole mix."""
+    @cached_property
+    def weights(self) -> list[int]:
+        """The smallest integers in the ratio of the shares."""
+        return integer_weights(self.shares)
+
+    def leaves(self, share: Fraction | None = None) -> Iterator[tuple[int, Fraction]]:
+        """Each source and its share of the whole mix, of which the group has `share`; None for all of it."""
         for member, part in zip(self.members, self.shares, strict=True):
+            within = part if share is None else share * part
             if isinstance(member, Group):
-                yield from member.leaves(share * part)
+                yield from member.leaves(within)
             else:
-                yield member, share * part
+                yield member, within
 
     def leaf_shares(self) -> tuple[Fraction, ...]:
         """The share of each source of the mix, in their order."""
@@ -58,13 +64,15 @@ class Group:
 
     def without(self, sources: Collection[int]) -> Group | None:
         """The same group when some sources have dropped out and the rest keep their ratio; None if nothing is left."""
-        members, shares = [], []
-        for member, share in zip(self.members, self.shares, strict=True):
+        members, weights = [], []
+        for member, weight in zip(self.members, self.weights, strict=True):
             kept = member.without(sources) if isinstance(member, Group) else None if member in sources else member
             members.append(member if kept is None else kept)
-            shares.append(Fraction(0) if kept is None else share)
-        total = sum(shares, Fraction(0))
-        return Group(tuple(members), tuple(share / total for share in shares)) if total else None
+            weights.append(0 if kept is None else weight)
+        if not (total := sum(weights)):
+            return None
+        none = Fraction(0)
+        return Group(tuple(members), tuple(Fraction(weight, total) if weight else none for weight in weights))
 
     def between(self, other: Group, blend: Callable[[Sequence[Fraction], Sequence[Fraction]], list[Fraction]]) -> Group:
         """A group of the same members, with the shares that `blend` makes of both groups' at every level."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -199,20 +200,14 @@ def _exhausted_at(plan: Locator, source: int, samples: int | None) -> int | None
     if samples is not None and samples <= last_record:
         return None
     number, within = divmod(last_record, plan.slot_records)
-    for stage in plan.stages:
-        period = stage.period
-        if period.repeats_records:
-            return None  # some records may never be seen
-        if not stage.shares[source]:
-            continue
-        wanted = number - stage.base[source]
-        if stage.length is None:
-            if period.max_walk is not None and wanted > period.max_walk * stage.shares[source]:
-                return None  # too far to walk
-        elif period.counts(stage.length)[source] <= wanted:
-            continue
-        return (stage.first + period.slot_of(source, wanted)) * plan.slot_records + within + 1
-    return None
+    index = bisect_right(plan.stages, number, key=lambda stage: stage.base[source]) - 1
+    stage = plan.stages[max(index, 0)]  # for what a plan that goes on with another one does not know, as if it did
+    wanted, period = number - stage.base[source], stage.period
+    if period.repeats_records or not (stage.shares[source] or 0 <= index < len(plan.stages) - 1):
+        return None  # some records may never be seen
+    if period.max_walk is not None and stage.length is None and wanted > period.max_walk * stage.shares[source]:
+        return None  # too far to walk
+    return (stage.first + period.slot_of(source, wanted)) * plan.slot_records + within + 1
 
 
 def max_deviation(plan: Locator, records: int | None = None) -> tuple[float, int]:

@@ -12,7 +12,8 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Period
 from datamix.mixing.stops import Stop
-from datamix.mixing.table_fills import farthest, rounded
+from datamix.mixing.table_fills import Shares, farthest, rounded
+from datamix.mixing.weights import over_common
 
 Order = Callable[[Demand], Period]
 """What fills a stage."""
@@ -79,10 +80,11 @@ def cut(
     for (phase_end, phase), later in zip(phases, later_of, strict=True):
         end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
         while not cutter.done and (end is None or cutter.first < end):
-            group = phase.without(cutter.dropped) if cutter.dropped else phase
+            dropped = cutter.dropped
+            group = phase.without(dropped) if dropped else phase
             if group is None:
                 break  # nothing is left of what this phase is made of
-            cutter.add_stage(group, watched & later, end)
+            cutter.add_stage(group, (watched & later) - dropped, end)
     return cutter.stages
 
 
@@ -129,7 +131,7 @@ class _Cutter:
         demand, first, waits_for = self._demand, self.first, self._waits_for
         room = None if end is None else end - first
         left = [once - used for once, used in zip(demand.remaining, self.base, strict=True)]
-        waiting = [source for source in sorted(watched - self.dropped) if left[source] + self._beyond > 0]
+        waiting = [source for source in sorted(watched) if left[source] + self._beyond > 0]
         if waits_for is not None and not waiting:
             self.done = True
             return
@@ -174,13 +176,22 @@ class _Cutter:
         if not period.sets_shares:
             counts = zip(base, self.base, strict=True)
             amounts = [demand.amount(i, after) - demand.amount(i, before) for i, (before, after) in enumerate(counts)]
-            rows, total = zip(credit, shares, amounts, strict=True), sum(amounts)
-            self._credit = tuple(
-                rounded(behind + share * total - amount) if share or amount else behind
-                for behind, share, amount in rows
-            )
+            self._credit = _credit_after(credit, shares, amounts)
         self.first += length
         self._last = int(period.take(length - 1, 1)[0][0])
+
+
+def _credit_after(credit: Shares, shares: Shares, amounts: Sequence[int]) -> tuple[Fraction, ...]:
+    """The credit of each source when it has been given an amount more."""
+    total, (weights, whole) = sum(amounts), over_common(shares)
+    after = []
+    for behind, weight, amount in zip(credit, weights, amounts, strict=True):
+        if weight or amount:
+            unit = behind.denominator
+            parts = behind.numerator * whole + (weight * total - amount * whole) * unit
+            behind = rounded(parts, whole * unit)
+        after.append(behind)
+    return tuple(after)
 
 
 def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> Mapping[int, int]:
@@ -212,8 +223,9 @@ def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
 
 def _credit_slots(demand: Demand) -> int:
     """How many slots a source has less than its share of a stage, at most, where its largest credit has the slot."""
+    least = min((part.numerator / part.denominator for part in demand.credit), default=0)
     # Twice the bound, for where sources that lose their share leave what they are behind to the others.
-    return math.ceil(2 * (1 + math.log(demand.num_sources)) + max(-min(demand.credit, default=0), 0))
+    return math.ceil(2 * (1 + math.log(demand.num_sources)) + max(-least, 0))
 
 
 def _near_slots(demand: Demand) -> int:
@@ -231,8 +243,13 @@ def _horizon(demand: Demand, room: int | None, near: int, *ends: tuple[str | Non
             behind = farthest(demand.group, demand.credit)
             slots.append(demand.lengths.slots_until(soonest, shares, demand.base, wanted, 2 * math.ceil(behind)))
         elif wanted:
-            slots.append(soonest(math.ceil((count + near) / demand.shares[i]) for i, count in wanted.items()))
+            slots.append(soonest(_slots_of(demand.shares[i], count + near) for i, count in wanted.items()))
     return min(slots, default=None)
+
+
+def _slots_of(share: Fraction, count: int) -> int:
+    """The slots of which a share is `count`, rounded up."""
+    return -(-count * share.denominator // share.numerator)
 
 
 def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: Mapping[int, int]) -> int:
@@ -249,7 +266,7 @@ def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: 
             text = f"some {demand.horizon:,} records would be drawn one by one to find where it ends the mix"
             raise ConfigError(text, key="stop", hint="Make the smallest share larger, or choose another stop.")
         return max(reached(source) for source in wanted)
-    soonest, *others = sorted(wanted, key=lambda source: wanted[source] / demand.shares[source])
+    soonest, *others = sorted(wanted, key=lambda source: _slots_of(demand.shares[source], wanted[source]))
     length = reached(soonest)
     used = period.counts(length)
     for source in others:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamix.errors import ConfigError
 from datamix.mixing.groups import Group
-from datamix.mixing.weights import integer_weights
+from datamix.mixing.weights import integer_weights, over_common
 
 Shares = Sequence[Fraction]
 """Share of each source, adding up to 1; zero for one that does not take part."""
@@ -28,7 +28,8 @@ _CREDIT_UNIT = 2**24  # parts of a slot: the weights of a run that adapts are wh
 
 def holds(group: Group, horizon: int | None, slots: int) -> bool:
     """Whether a table holds the sequence of a group, which `evenly` fills, or as much of it as will be used."""
-    least = min(share for share in group.leaf_shares() if share)
+    weights, whole = over_common(group.leaf_shares())
+    least = Fraction(min(weight for weight in weights if weight), whole)
     return min(_cycle(group), horizon or math.inf) <= _enough(slots, least)
 
 
@@ -48,17 +49,18 @@ def evenly(group: Group, horizon: int | None, credit: Shares = ()) -> np.ndarray
     return _filled(group, min(_cycle(group), horizon or math.inf), credit)
 
 
-def _active(group: Group) -> tuple[list[int | Group], list[Fraction]]:
-    """The members that take part, and their shares."""
-    taking = [(member, share) for member, share in zip(group.members, group.shares, strict=True) if share]
-    return [member for member, _ in taking], [share for _, share in taking]
+def _active(group: Group) -> tuple[list[int | Group], list[int]]:
+    """The members that take part, and their weights."""
+    taking = [(member, weight) for member, weight in zip(group.members, group.weights, strict=True) if weight]
+    return [member for member, _ in taking], [weight for _, weight in taking]
 
 
 def farthest(group: Group, credit: Shares) -> Fraction:
     """By how many slots a member of a group, at any level, is away from its share of the group's slots, at most."""
-    members, shares = _active(group)
+    members, weights = _active(group)
     inner = [farthest(member, credit) for member in members if isinstance(member, Group)]
-    return max(*map(abs, _member_credit(members, shares, credit)), *inner, Fraction(0))
+    parts, unit = _parts_within(weights, _member_credit(members, credit))
+    return max([Fraction(max(map(abs, parts)), unit), *inner])
 
 
 def credit_within(shares: Shares, credit: Shares) -> list[Fraction]:
@@ -67,29 +69,36 @@ def credit_within(shares: Shares, credit: Shares) -> list[Fraction]:
     Args:
       credit: By how many slots each is behind its share of the whole mix, shape [num_sources]; empty where none is.
     """
-    if not any(credit):
-        return [Fraction(0)] * len(shares)
-    total = sum(part for part, share in zip(credit, shares, strict=True) if share)
-    return [part - share * total if share else Fraction(0) for part, share in zip(credit, shares, strict=True)]
+    parts, unit = _parts_within(integer_weights(shares), credit)
+    return [Fraction(part, unit) for part in parts]
 
 
-def _member_credit(members: Sequence[int | Group], shares: Shares, credit: Shares) -> list[Fraction]:
-    """By how many slots each member is behind its share of the group's, from the credits of sources that take part."""
+def _parts_within(weights: Sequence[int], credit: Shares) -> tuple[list[int], int]:
+    """The same as `credit_within`, in parts of a slot, and how many parts a slot has."""
     if not any(credit):
-        return [Fraction(0)] * len(members)
-    sources = (
-        [source for source, share in member.leaves() if share] if isinstance(member, Group) else [member]
+        return [0] * len(weights), 1
+    parts, unit = over_common([part if weight else Fraction(0) for part, weight in zip(credit, weights, strict=True)])
+    total, whole = sum(parts), sum(weights)
+    return [part * whole - weight * total for part, weight in zip(parts, weights, strict=True)], unit * whole
+
+
+def _member_credit(members: Sequence[int | Group], credit: Shares) -> Shares:
+    """By how many slots the sources of each member that take part are behind; empty where none is."""
+    if not any(credit):
+        return ()
+    return [
+        sum((credit[source] for source, share in member.leaves() if share), Fraction(0))
+        if isinstance(member, Group)
+        else credit[member]
         for member in members
-    )
-    return credit_within(shares, [sum((credit[source] for source in taking), Fraction(0)) for taking in sources])
+    ]
 
 
 def _cycle(group: int | Group) -> int:
     """Slots after which a group's sequence repeats."""
     if not isinstance(group, Group):
         return 1
-    members, shares = _active(group)
-    weights = integer_weights(shares)
+    members, weights = _active(group)
     cycles = map(_cycle, members)
     rounds = [cycle // math.gcd(cycle, weight) for cycle, weight in zip(cycles, weights, strict=True)]
     return sum(weights) * math.lcm(*rounds)
@@ -97,8 +106,10 @@ def _cycle(group: int | Group) -> int:
 
 def _filled(group: Group, count: int | float, credit: Shares) -> np.ndarray:
     """The first slots of a group's sequence, int32 [count]."""
-    members, shares = _active(group)
-    behind = _member_credit(members, shares, credit)
+    members, weights = _active(group)
+    parts, unit = _parts_within(weights, _member_credit(members, credit))
+    behind = [rounded(part, unit) for part in parts] if any(parts) else ()
+    shares = [share for share in group.shares if share]
     member_of = np.resize(tijdeman(shares, max(int(count), 1), behind), int(count))
     if group.depth == 1:
         source_of: np.ndarray = np.asarray(members, np.int32)[member_of]
@@ -135,14 +146,15 @@ def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) ->
         return np.zeros(1, np.int32)
     length = min(total, horizon or total)
     least = 1 - Fraction(1, 2 * len(weights) - 2)
-    credit = [rounded(part) for part in credit] or [Fraction(0)] * len(weights)
+    credit = [rounded(*part.as_integer_ratio()) for part in credit] or [Fraction(0)] * len(weights)
     if length == total and any(credit):
         near = [max(-least, min(part, least)) for part in credit]
-        credit = [rounded(part) for part in credit_within(shares, near)]
-    most = max(map(abs, credit))
+        credit = [rounded(*part.as_integer_ratio()) for part in credit_within(shares, near)]
+    parts, unit = over_common(credit)
+    most = Fraction(max(map(abs, parts)), unit)
     if len(weights) == 2 and most <= least:  # each slot of a source has one position, or two where both may swap
         number = np.arange(weights[0] if length == total else length * weights[0] // total + 2)
-        more = [1 - least - part for part in credit]
+        more = _sums(1 - least, credit, -1)
         taken = np.maximum(_slots_until(number, np.zeros(len(number), np.int64), more, weights, up=True) - 1, 0)
         source_of = np.ones(length, np.int32)
         source_of[taken[taken < length]] = 0
@@ -150,16 +162,24 @@ def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) ->
     if not most:
         return _by_deadline(weights, length, least, credit)
     # From there on no more than before: one that is far behind is not a reason to leave others behind.
+    floats, behind = [weight / total for weight in weights], [part / unit for part in parts]
     for width in (least + most * part / 4 for part in range(5)):
         source_of = _by_deadline(weights, length, width, credit)
-        if largest_deviation(source_of, shares, credit) <= max(width, most) + 1e-9:
+        if largest_deviation(source_of, floats, behind) <= max(width, most) + 1e-9:
             break
     return source_of
 
 
-def rounded(credit: Fraction) -> Fraction:
-    """A credit in a unit that is fine enough, as those of many stages would be fractions of ever more digits."""
-    return credit if credit.denominator <= _CREDIT_UNIT else Fraction(round(credit * _CREDIT_UNIT), _CREDIT_UNIT)
+def rounded(credit: int, unit: int) -> Fraction:
+    """A credit of parts of a slot, `unit` to each, in one that is fine enough: those of many stages would be ever finer.
+
+    >>> rounded(3, 6), rounded(2**24 + 1, 2**26)
+    (Fraction(1, 2), Fraction(1, 4))
+    """
+    if unit <= _CREDIT_UNIT or unit // math.gcd(credit, unit) <= _CREDIT_UNIT:
+        return Fraction(credit, unit)
+    number, rest = divmod(2 * credit * _CREDIT_UNIT + unit, 2 * unit)
+    return Fraction(number - (not rest and number % 2), _CREDIT_UNIT)  # halves to even numbers, as `round`
 
 
 def _by_deadline(weights: Sequence[int], length: int, width: Fraction, credit: Shares) -> np.ndarray:
@@ -171,31 +191,43 @@ def _by_deadline(weights: Sequence[int], length: int, width: Fraction, credit: S
     if length == total:
         counts = list(weights)
     else:
-        wider = (max(math.ceil(width + behind) - 1, 0) for behind in credit)
+        wider = (max(-(-number // unit) - 1, 0) for number, unit in _sums(width, credit))
         counts = [length * weight // total + 2 + more for weight, more in zip(weights, wider, strict=True)]
     source = np.repeat(np.arange(num_sources), counts)
     number = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
     # The first slot in which a source's next slot is within the width, and the last that is so without it.
-    releases = _slots_until(number, source, [1 - width - behind for behind in credit], weights, up=True) - 1
-    deadlines = _slots_until(number, source, [width - behind for behind in credit], weights, up=False)
+    releases = _slots_until(number, source, _sums(1 - width, credit, -1), weights, up=True) - 1
+    deadlines = _slots_until(number, source, _sums(width, credit, -1), weights, up=False)
     # The source, to break ties, is in the same integer.
     chosen = earliest_deadlines(releases, deadlines * num_sources + source, length)
     source_of: np.ndarray = (chosen % num_sources).astype(np.int32)
     return source_of
 
 
+def _sums(number: Fraction, credit: Shares, sign: int = 1) -> list[tuple[int, int]]:
+    """A number plus, or minus, each credit; numerators and denominators, which may have divisors in common."""
+    sums = []
+    for part in credit:
+        unit = math.lcm(number.denominator, part.denominator)
+        times = sign * part.numerator * (unit // part.denominator)
+        sums.append((number.numerator * (unit // number.denominator) + times, unit))
+    return sums
+
+
 def _slots_until(
-    number: np.ndarray, source: np.ndarray, more: Shares, weights: Sequence[int], *, up: bool
+    number: np.ndarray, source: np.ndarray, more: Sequence[tuple[int, int]], weights: Sequence[int], *, up: bool
 ) -> np.ndarray:
     """The slots of which a source has a share of number + more, rounded up or down, int64 [count].
 
     Args:
       number: Whole numbers, int64 [count], and the source of each.
-      more: What is added to those of a source, shape [num_sources].
+      more: What is added to those of a source, as numerator and denominator, shape [num_sources].
     """
-    total, units = sum(weights), [part.denominator for part in more]
+    total, parts, units = sum(weights), [part for part, _ in more], [unit for _, unit in more]
     divisors = [weight * unit for weight, unit in zip(weights, units, strict=True)]
-    amounts = number * np.asarray(units)[source] + np.asarray([part.numerator for part in more])[source]
+    fits = (len(number) + 1) * max(units) + max(map(abs, parts)) < 2**62
+    part_of, unit_of = (np.asarray(column, np.int64 if fits else object) for column in (parts, units))
+    amounts = number * unit_of[source] + part_of[source]
     return _ceil_ratio(amounts, total, divisors, source) if up else -_ceil_ratio(-amounts, total, divisors, source)
 
 
@@ -214,7 +246,7 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
     return chosen
 
 
-def largest_deviation(source: np.ndarray, shares: Sequence[float | Fraction], credit: Shares = ()) -> float:
+def largest_deviation(source: np.ndarray, shares: Sequence[float | Fraction], credit: Sequence[float | Fraction] = ()) -> float:
     """The largest distance of any source's count from its share, over all prefixes.
 
     Args:
@@ -274,8 +306,9 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisors: Sequence[int], source
         exact: np.ndarray = -((-numbers * total) // np.asarray(divisors)[source])
         return exact
     # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
-    ratios = [float(min(Fraction(total, divisor), Fraction(_PAST_ANY_TABLE))) for divisor in divisors]
-    quotient = np.clip(numbers * np.asarray(ratios)[source], -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE))
+    most = _PAST_ANY_TABLE
+    ratios = [total / divisor if total < most * divisor else float(most) for divisor in divisors]
+    quotient = np.clip(numbers.astype(np.float64) * np.asarray(ratios)[source], -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE))
     result: np.ndarray = np.ceil(quotient).astype(np.int64)
     for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
         if abs(quotient[i]) < _PAST_ANY_TABLE:  # what was clipped may have more than 64 bits

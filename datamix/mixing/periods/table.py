@@ -71,16 +71,24 @@ class Table(Period):
     @cached_property
     def slots(self) -> list[np.ndarray]:
         """The slots of each source within `length`, ascending, int64 [quota] each."""
-        order = np.argsort(self.source_of, kind="stable")
-        return np.split(order, np.cumsum(self.quota)[:-1])
+        return np.split(self._by_source, self._begin[1:])
 
     @cached_property
     def rank_of(self) -> np.ndarray:
         """The number of earlier slots that belong to each slot's source, int64 [length]."""
         rank = np.empty(self.length, np.int64)
-        for slots in self.slots:
-            rank[slots] = np.arange(len(slots))
+        rank[self._by_source] = np.arange(self.length) - np.repeat(self._begin, self.quota)
         return rank
+
+    @cached_property
+    def _by_source(self) -> np.ndarray:
+        """The slots of the first source, then those of the next, and so on, int64 [length]."""
+        return np.argsort(self.source_of, kind="stable")
+
+    @cached_property
+    def _begin(self) -> np.ndarray:
+        """Where the slots of each source begin in `_by_source`, int64 [num_sources]."""
+        return np.cumsum(self.quota) - self.quota
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         cycle, slot = divmod(start, self.length)
@@ -92,8 +100,8 @@ class Table(Period):
     def counts(self, slot: int) -> list[int]:
         cycle, within = divmod(slot, self.length)
         part = np.bincount(self.source_of[:within], minlength=self.num_sources)
-        return [cycle * int(quota) + int(rest) for quota, rest in zip(self.quota, part, strict=True)]
+        return [cycle * quota + rest for quota, rest in zip(self.quota.tolist(), part.tolist(), strict=True)]
 
     def slot_of(self, source: int, number: int) -> int:
         cycle, rank = divmod(number, int(self.quota[source]))
-        return cycle * self.length + int(self.slots[source][rank])
+        return cycle * self.length + int(self._by_source[self._begin[source] + rank])
