@@ -22,6 +22,7 @@ TABLE_SLOTS = 2**18
 _PAST_ANY_TABLE = 2**40
 LONG_TABLE_SLOTS = 2**20
 _STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
+_COUNTS = 2**18  # of sources in batches that are filled at a time
 _QUEUED = 2**12  # records whose lengths are looked up at a time
 _CREDIT_UNIT = 2**24  # parts of a slot: the weights of a run that adapts are whole parts of as many
 
@@ -171,7 +172,7 @@ def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) ->
 
 
 def rounded(credit: int, unit: int) -> Fraction:
-    """A credit of parts of a slot, `unit` to each, in one that is fine enough: those of many stages would be ever finer.
+    """A credit of parts of a slot, `unit` a slot, in a unit that is fine enough: many stages make ever finer ones.
 
     >>> rounded(3, 6), rounded(2**24 + 1, 2**26)
     (Fraction(1, 2), Fraction(1, 4))
@@ -223,11 +224,9 @@ def _slots_until(
       number: Whole numbers, int64 [count], and the source of each.
       more: What is added to those of a source, as numerator and denominator, shape [num_sources].
     """
-    total, parts, units = sum(weights), [part for part, _ in more], [unit for _, unit in more]
+    total, (parts, units) = sum(weights), zip(*more, strict=True)
     divisors = [weight * unit for weight, unit in zip(weights, units, strict=True)]
-    fits = (len(number) + 1) * max(units) + max(map(abs, parts)) < 2**62
-    part_of, unit_of = (np.asarray(column, np.int64 if fits else object) for column in (parts, units))
-    amounts = number * unit_of[source] + part_of[source]
+    amounts = number * np.asarray(units)[source] + np.asarray(parts)[source]
     return _ceil_ratio(amounts, total, divisors, source) if up else -_ceil_ratio(-amounts, total, divisors, source)
 
 
@@ -246,7 +245,9 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
     return chosen
 
 
-def largest_deviation(source: np.ndarray, shares: Sequence[float | Fraction], credit: Sequence[float | Fraction] = ()) -> float:
+def largest_deviation(
+    source: np.ndarray, shares: Sequence[float | Fraction], credit: Sequence[float | Fraction] = ()
+) -> float:
     """The largest distance of any source's count from its share, over all prefixes.
 
     Args:
@@ -308,7 +309,9 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisors: Sequence[int], source
     # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
     most = _PAST_ANY_TABLE
     ratios = [total / divisor if total < most * divisor else float(most) for divisor in divisors]
-    quotient = np.clip(numbers.astype(np.float64) * np.asarray(ratios)[source], -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE))
+    quotient = np.clip(
+        numbers.astype(np.float64) * np.asarray(ratios)[source], -float(_PAST_ANY_TABLE), float(_PAST_ANY_TABLE)
+    )
     result: np.ndarray = np.ceil(quotient).astype(np.int64)
     for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
         if abs(quotient[i]) < _PAST_ANY_TABLE:  # what was clipped may have more than 64 bits
@@ -356,25 +359,39 @@ def stratified(
     behind, extra = np.zeros(len(weights), np.int64), batch - int(quota.sum())
     if cut and any(credit):
         behind = np.asarray([round(part * total) for part in credit], np.int64)
-    counts = np.tile(quota, (num_batches, 1))
+    raised = np.empty((num_batches, extra), np.int32)  # the sources whose quota of a batch is rounded up
     off = np.zeros(num_batches)
     # A source that has no part of a batch's rest cannot be rounded up: its quota is a whole number.
     never, relative = np.where(rest > 0, 0, -total * num_active), 1 / np.maximum(weights, 1)
     for i in range(num_batches if extra else 0):
         behind += rest
-        more = np.argpartition(-(behind + never), extra - 1)[:extra] if extra < len(weights) else slice(None)
-        counts[i, more] += 1
+        more = np.argpartition(-(behind + never), extra - 1)[:extra]
+        raised[i] = more
         behind[more] -= total
         off[i] = np.abs(behind * relative).max() / (i + 1)
     if not cut and num_batches < whole:
         late = num_batches * 3 // 4
-        counts = counts[: late + 1 + int(np.argmin(off[late:]))]
+        raised = raised[: late + 1 + int(np.argmin(off[late:]))]
+    at_once = max(_COUNTS // len(weights), 1)
+    table = np.concatenate([_batches(quota, raised[i : i + at_once]) for i in range(0, len(raised), at_once)])
+    return table[offset:] if cut else np.roll(table, -offset)
+
+
+def _batches(quota: np.ndarray, raised: np.ndarray) -> np.ndarray:
+    """The source of each slot of some batches, spread evenly within each, int32 [num_batches * batch].
+
+    Args:
+      quota: The slots of each source in every batch, int64 [num_sources].
+      raised: The sources that have one more in a batch, int32 [num_batches, extra].
+    """
+    counts = np.tile(quota, (len(raised), 1))
+    np.put_along_axis(counts, raised, quota[raised] + 1, axis=1)
     each = counts.reshape(-1)
-    by_source = np.repeat(np.tile(np.arange(len(weights), dtype=np.int32), len(counts)), each)
+    by_source = np.repeat(np.tile(np.arange(len(quota), dtype=np.int32), len(counts)), each)
     within = np.arange(len(by_source)) - np.repeat(np.cumsum(each) - each, each)
     place = (2 * within + 1) / np.repeat(each, each)
-    table = by_source[np.lexsort((place, np.arange(len(by_source)) // batch))]
-    return table[offset:] if cut else np.roll(table, -offset)
+    source_of: np.ndarray = by_source[np.lexsort((place, np.repeat(np.arange(len(counts)), counts.sum(axis=1))))]
+    return source_of
 
 
 def _limited(weights: list[int]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
 from datamix.mixing.plan import Plan
-from datamix.mixing.table_fills import by_credit, by_length, earliest_deadlines, largest_deviation, tijdeman
+from datamix.mixing.table_fills import (
+    by_credit,
+    by_length,
+    earliest_deadlines,
+    largest_deviation,
+    rounded,
+    stratified,
+    tijdeman,
+)
 
 CHECK = settings(derandomize=True, deadline=None, max_examples=20)
 weights = st.lists(st.integers(1, 50) | st.floats(1e-2, 1), min_size=2, max_size=9)
@@ -187,3 +196,30 @@ def test_two_sources_are_filled_by_the_rule_for_any_number(weights: tuple[int, i
     tickets = np.array([math.floor(position) * 2 + source for position, source in ideal])
     table = tijdeman([Fraction(weight, total) for weight in weights], horizon)
     assert table.tolist() == (earliest_deadlines(releases, tickets, len(table)) % 2).tolist()
+
+
+def test_the_strata_of_many_sources_take_little_memory() -> None:
+    """Counts of all sources in all batches would be 62 MB, and a GB and more for 10,000 sources."""
+    parts = [1 + i % 7 for i in range(1000)]
+    shares = [Fraction(part, sum(parts)) for part in parts]
+    tracemalloc.start()
+    source_of = stratified(shares, 16, 0, None, 2**18)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(source_of) > 2**15
+    assert peak < 2**25
+
+
+# Credits.
+
+
+@CHECK
+@given(st.integers(-(2**60), 2**60) | st.integers(-99, 99).map(lambda part: part << 37), st.integers(1, 2**60))
+def test_a_credit_is_rounded_as_a_fraction_is(credit: int, unit: int) -> None:
+    exact = Fraction(credit, unit)
+    expected = exact if exact.denominator <= 2**24 else Fraction(round(exact * 2**24), 2**24)
+    assert rounded(credit, unit) == expected
+
+
+def test_halves_are_rounded_to_even_numbers() -> None:
+    assert [rounded(parts, 2**25) * 2**24 for parts in (-3, -1, 1, 3, 5)] == [-2, 0, 0, 2, 2]

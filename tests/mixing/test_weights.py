@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamix.errors import ConfigError
-from datamix.mixing.weights import as_fraction, integer_weights, parse_ratio, resolve_shares
+from datamix.mixing.weights import as_fraction, integer_weights, over_common, parse_ratio, resolve_shares
 
 NAMES = ["mnist", "fashion", "svhn"]
 CHECK = settings(derandomize=True, deadline=None, max_examples=100)
@@ -241,3 +241,11 @@ def test_integer_weights_are_the_smallest_in_the_same_ratio(weights: list[float]
     assert math.gcd(*whole) == 1
     assert [Fraction(w, sum(whole)) for w in whole] == [w / sum(exact) for w in exact]
     assert all(isinstance(w, int) for w in whole)
+
+
+@CHECK
+@given(st.lists(st.fractions(), max_size=6))
+def test_numbers_over_their_least_common_denominator(numbers: list[Fraction]) -> None:
+    numerators, unit = over_common(numbers)
+    assert [Fraction(numerator, unit) for numerator in numerators] == numbers
+    assert math.gcd(unit, *numerators) == 1
