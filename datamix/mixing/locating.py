@@ -143,6 +143,13 @@ class Locator:
             counts[int(self.slots(slots, 1)[0][0])] += rest
         return counts
 
+    def can_count(self, position: int | None) -> bool:
+        """Whether there are records of each source to be counted before `position`: not without end, None, nor where
+        too many would be drawn one by one.
+        """
+        most = self.stages[-1].period.most_counted
+        return position is not None and (most is None or position <= most * self.slot_records)
+
     def amounts(self, position: int) -> list[int]:
         """The amount that each source gives before `position`, in the mix's unit: records, or their summed lengths."""
         counts = self.counts(position)

@@ -124,7 +124,7 @@ class Plan(Locator):
         """
         if self.spec.samples is not None or self.spec.tokens is not None or self.spec.max_epochs:
             return ""
-        return plan_report.never_shown(self, Plan.of(replace(self.spec, stop="all_exhausted")))
+        return plan_report.never_shown(self, lambda: Plan.of(replace(self.spec, stop="all_exhausted")))
 
     def drawn(self) -> list[str]:
         """Say how the records of those sources come that are not gone through one after the other."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from datamix.errors import ConfigError
 from datamix.mixing.groups import groups_of
 from datamix.mixing.locating import Locator
 from datamix.mixing.stages import Stage
@@ -30,9 +31,9 @@ class SourceReport:
       records: How many records it has.
       target: The share asked for.
       share: The share it gets; in the long run for a mix without end.
-      samples: The records it gives; None without end.
+      samples: The records it gives; None without end, and where too many would be drawn one by one to count them.
       amount: The same in the mix's unit, their summed lengths.
-      epochs: How often it is gone through; None without end.
+      epochs: How often it is gone through; None where `samples` is.
       exhausted_at: The position right after its last unseen record; None if the mix ends before.
     """
 
@@ -52,7 +53,7 @@ class GroupReport:
     Attributes:
       target: The share of the whole mix asked for.
       share: The share it gets.
-      samples: The records it gives; None without end.
+      samples: The records it gives; None where those of its sources are.
     """
 
     target: float
@@ -120,9 +121,12 @@ class OverTime:
 
 
 def over_time(plan: Locator, points: int = 150) -> OverTime:
-    """The course of a mix: to its end, or until its last stage and every source's end have been seen."""
+    """The course of a mix: to its end, or until its last stage and every source's end have been seen.
+
+    The latter also where too many records would be drawn one by one to count them at the end.
+    """
     size = plan.batch_size
-    end = plan.length
+    end = plan.length if plan.can_count(plan.length) else None
     if end is None:
         seen = [_exhausted_at(plan, source, None) or 0 for source in range(len(plan.names))]
         end = max(100 * size, 2 * plan.stages[-1].first * plan.slot_records, *seen)
@@ -157,14 +161,14 @@ def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
 
 def report(plan: Locator) -> PlanReport:
     """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
-    last = plan.stages[-1]
-    counts = plan.counts(last.first * plan.slot_records if plan.length is None else plan.length)
-    amounts = None if plan.length is None else plan.amounts(plan.length)
+    last, end = plan.stages[-1], plan.length if plan.can_count(plan.length) else None
+    counts = plan.counts(last.first * plan.slot_records if end is None else end)
+    amounts = None if end is None else plan.amounts(end)
     in_the_long_run = realised(plan, last)
     sources = {}
     for source, name in enumerate(plan.names):
         size, epoch = plan.sizes[source], plan.epoch_records[source]
-        samples = None if plan.length is None and last.shares[source] else counts[source]
+        samples = None if end is None and last.shares[source] else counts[source]
         sources[name] = SourceReport(
             records=size,
             target=float(plan.targets[source]),
@@ -185,7 +189,7 @@ def report(plan: Locator) -> PlanReport:
             path: GroupReport(
                 target=sum(rows[i].target for i in members),
                 share=sum(rows[i].share for i in members),
-                samples=None if plan.length is None else sum(counts[i] for i in members),
+                samples=None if end is None else sum(counts[i] for i in members),
             )
             for path, members in groups_of(plan.names).items()
         },
@@ -205,7 +209,8 @@ def _exhausted_at(plan: Locator, source: int, samples: int | None) -> int | None
     wanted, period = number - stage.base[source], stage.period
     if period.repeats_records or not (stage.shares[source] or 0 <= index < len(plan.stages) - 1):
         return None  # some records may never be seen
-    if period.max_walk is not None and stage.length is None and wanted > period.max_walk * stage.shares[source]:
+    is_walked = samples is not None or stage is not plan.stages[-1]
+    if period.max_walk is not None and not is_walked and wanted > period.max_walk * stage.shares[source]:
         return None  # too far to walk
     return (stage.first + period.slot_of(source, wanted)) * plan.slot_records + within + 1
 
@@ -311,11 +316,11 @@ def left_behind(plan: Locator) -> str:
     return f"{text} shares{mend}."
 
 
-def never_shown(plan: Locator, whole: Locator) -> str:
+def never_shown(plan: Locator, whole: Callable[[], Locator]) -> str:
     """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
 
     Args:
-      whole: The same mix until each source has been seen once.
+      whole: The same mix until each source has been seen once; an error where there is none.
     """
     if plan.length is None or plan.sees_all or any(plan.sampling):
         return ""
@@ -323,16 +328,19 @@ def never_shown(plan: Locator, whole: Locator) -> str:
     shares = [*map(plan.has_share, range(len(plan.names)))]
     rows = zip(plan.names, plan.sizes, counts, shares, strict=True)
     rest = {name: size - count for name, size, count, share in rows if size > count and share}
-    if not rest or whole.length is None:
+    if not rest:
         return ""
-    repeats, name = max(
-        (count / size, name)
-        for name, size, count in zip(plan.names, plan.sizes, whole.counts(whole.length), strict=True)
-        if size
-    )
     by_source = ", ".join(f"{name} {count:,}" for name, count in rest.items())
-    shows = f"shows all and gives {name} {repeats:.1f} times" if repeats > 1 else "shows all"
     text = f"{sum(rest.values()):,} of {sum(plan.sizes):,} records are never shown ({by_source})"
+    try:
+        shown = whole()
+    except ConfigError:  # too many would be drawn, or filled, one by one
+        return f"{text}."
+    counts = shown.counts(shown.length or 0)  # it has an end
+    repeats, name = max(
+        (count / size, name) for name, size, count in zip(plan.names, plan.sizes, counts, strict=True) if size
+    )
+    shows = f"shows all and gives {name} {repeats:.1f} times" if repeats > 1 else "shows all"
     return f"{text}; stop=all_exhausted {shows}."
 
 
@@ -356,6 +364,8 @@ def drawn(plan: Locator) -> list[str]:
 def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
     warnings = [text for text in (left_behind(plan), _drift(plan)) if text]
     warnings += drawn(plan) + unseen(plan) + capped(plan)
+    if plan.length is not None and not plan.can_count(plan.length):
+        warnings.append("the records of each source are not counted: they would be drawn one by one, to the end.")
     for source, name in enumerate(plan.names):
         if plan.has_share(source) and sources[name].samples == 0 and not plan.sees_all:
             warnings.append(f"{name} gives no record: the mix ends before its first record.")

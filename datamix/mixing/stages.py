@@ -74,7 +74,7 @@ def cut(
     later_of = _later(phases)
     if stop.drops:  # each source has the cap of being gone through once
         caps, drops_at_cap = dict(enumerate(demand.remaining)), True
-    cutter = _Cutter(stop, order, demand, begin, caps or {}, drops_at_cap=drops_at_cap, is_limited=limit is not None)
+    cutter = _Cutter(stop, order, demand, begin, caps or {}, limit, drops_at_cap=drops_at_cap)
     # Sources without a share hold up nothing.
     watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
     for (phase_end, phase), later in zip(phases, later_of, strict=True):
@@ -104,9 +104,9 @@ class _Cutter:
         demand: Demand,
         begin: tuple[int, Sequence[int]],
         caps: Mapping[int, int],
+        limit: int | None,
         *,
         drops_at_cap: bool,
-        is_limited: bool,
     ) -> None:
         self.stages: list[Stage] = []
         self.done = False
@@ -119,7 +119,8 @@ class _Cutter:
         # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
         self._beyond = 1 if stop.ends_before_repeat else 0
         self._drops_at_cap, self._stop_drops = drops_at_cap, stop.drops
-        self._has_end = is_limited or self._waits_for is not None
+        self._limit = limit
+        self._has_end = limit is not None or self._waits_for is not None
 
     @property
     def dropped(self) -> set[int]:
@@ -155,22 +156,23 @@ class _Cutter:
             text = "this order gives every source whole; leave it out, and set stop.epochs to say how often"
             raise ConfigError(text, key="mix.max_epochs")
         length, ends, beyond = room, False, None
-        if in_room := _within(room, period, capped, "any"):
+        if in_room := _within(room, now, period, capped, "any"):
             length = _slots_until("any", now, period, in_room) - past_cap
             ends, beyond = past_cap, length if past_cap and self._has_end else None
         # Not past a cap: a table need not be filled so far.
-        if in_room := _within(length, period, wanted, waits_for):
+        if in_room := _within(length, now, period, wanted, waits_for):
             length, ends, beyond = _slots_until(waits_for, now, period, in_room) - self._beyond, True, None
         if beyond is not None:
             name = demand.names[int(period.take(beyond, 1)[0][0])]
             raise beyond_cap(name, (first + beyond) * demand.slot_records)
-        self.done = ends or not length  # without end, or the first slot of the stage finds nothing left
+        # Without end, or the first slot of the stage finds nothing left.
+        self.done = ends or not length or first + length == self._limit
         if length == 0:
             return
         shares = group.leaf_shares()
         base, credit = self.base, self._credit
         self.stages.append(Stage(first=first, length=length, base=base, shares=shares, credit=credit, period=period))
-        if length is None or ends:
+        if length is None or self.done:
             return
         self.base = tuple(before + used for before, used in zip(base, period.counts(length), strict=True))
         if not period.sets_shares:
@@ -194,16 +196,37 @@ def _credit_after(credit: Shares, shares: Shares, amounts: Sequence[int]) -> tup
     return tuple(after)
 
 
-def _within(room: int | None, period: Period, wanted: Mapping[int, int], waits_for: str | None) -> Mapping[int, int]:
+def _within(
+    room: int | None, demand: Demand, period: Period, wanted: Mapping[int, int], waits_for: str | None
+) -> Mapping[int, int]:
     """The sources to which a period gives their `wanted` slots within `room`, and these; None is no bound.
 
-    Empty where any of them is too few, by `waits_for`.
+    Empty where any of them is too few, by `waits_for`. Where slots have to be walked, those of which it is known that
+    others have theirs first may be left out.
+
+    Raises:
+      ConfigError: Too many slots would have to be walked.
     """
     if room is None or not wanted:
         return wanted
-    counts = period.counts(room)
-    within = {source: count for source, count in wanted.items() if counts[source] >= count}
-    return within if waits_for == "any" or len(within) == len(wanted) else {}
+    most = period.most_counted
+    slots = room if most is None else min(room, demand.horizon or room)
+    while True:
+        if most is not None and slots > most:
+            raise _too_far(slots)
+        counts = period.counts(slots)
+        within = {source: count for source, count in wanted.items() if counts[source] >= count}
+        if len(within) == len(wanted) or (within and waits_for == "any"):
+            return within
+        if slots == room:
+            return {}
+        slots = min(2 * slots, room)
+
+
+def _too_far(slots: int) -> ConfigError:
+    """The error for a mix whose end would be found by walking too many slots."""
+    text = f"some {slots:,} records would be drawn one by one to find where it ends the mix"
+    return ConfigError(text, key="stop", hint="Make the smallest share larger, or choose another stop.")
 
 
 def beyond_cap(source: str, record: int) -> ConfigError:
@@ -254,24 +277,25 @@ def _slots_of(share: Fraction, count: int) -> int:
 
 def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: Mapping[int, int]) -> int:
     """Slots until one, or all, of the sources have had as many slots as are wanted of them."""
-
-    def reached(source: int) -> int:
-        if period.quota is not None and not period.quota[source]:
-            name = demand.names[source] if demand.names else source
-            raise ConfigError(f"the order gives source {name!r} no slot, though it has a share; fill one for it.")
-        return period.slot_of(source, wanted[source] - 1) + 1
-
     if waits_for == "all":
         if period.max_walk is not None and (demand.horizon or 0) > period.max_walk:
-            text = f"some {demand.horizon:,} records would be drawn one by one to find where it ends the mix"
-            raise ConfigError(text, key="stop", hint="Make the smallest share larger, or choose another stop.")
-        return max(reached(source) for source in wanted)
+            raise _too_far(demand.horizon or 0)
+        for source in wanted:
+            _check_has_slots(period, source, demand.names)
+        return period.last_of({source: count - 1 for source, count in wanted.items()}) + 1
     soonest, *others = sorted(wanted, key=lambda source: _slots_of(demand.shares[source], wanted[source]))
-    length = reached(soonest)
+    _check_has_slots(period, soonest, demand.names)
+    length = period.slot_of(soonest, wanted[soonest] - 1) + 1
     used = period.counts(length)
     for source in others:
         # Random draws have to be walked to find a slot: do not walk past the end for sources that last longer.
         if used[source] >= wanted[source]:
-            length = reached(source)
+            length = period.slot_of(source, wanted[source] - 1) + 1
             used = period.counts(length)
     return length
+
+
+def _check_has_slots(period: Period, source: int, names: Sequence[str]) -> None:
+    if period.quota is not None and not period.quota[source]:
+        name = names[source] if names else source
+        raise ConfigError(f"the order gives source {name!r} no slot, though it has a share; fill one for it.")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None = None) -> dict[str, Any]:
     """The report on all that a mix will hand out; records that fill no batch and are dropped do not count."""
     plan, records = built.plan, built.num_records()
-    counts = dict.fromkeys(plan.names) if records is None else dict(zip(plan.names, plan.counts(records), strict=True))
+    counts: dict[str, int | None] = dict.fromkeys(plan.names)
+    if records is not None and plan.can_count(records):
+        counts.update(zip(plan.names, plan.counts(records), strict=True))
     seen: Any = {"batches": built.num_batches(), "counts": counts, "records": records}
     return report_of(built, plan, spec, fingerprint=built.fingerprint(), statistics=statistics, **seen)
 
@@ -47,15 +49,16 @@ def report_of(
 
     Args:
       batches: The number of batches that the report is about; None without end.
-      counts: The number of records of each source in them; None without end.
+      counts: The number of records of each source in them; None without end, or where they cannot be counted.
       records: The number of records in all of them; None without end.
       labels: The smallest and the largest label seen of each source.
       statistics: The statistics of the leaves of each source, where its records were read.
     """
     amounts: dict[str, float | None] = dict(counts)
-    if plan.lengths is not None and records is not None:
+    is_counted = None not in counts.values()
+    if plan.lengths is not None and records is not None and is_counted:
         amounts = dict(zip(plan.names, plan.amounts(records), strict=True))
-    tokens = None if records is None else plan.tokens([counts[name] or 0 for name in plan.names])
+    tokens = plan.tokens([counts[name] or 0 for name in plan.names]) if is_counted else None
     whole, targets = sum(amount or 0 for amount in amounts.values()), plan.targets_until(records)
     sources = {
         name: {
@@ -64,7 +67,7 @@ def report_of(
             "placement": built.placements[name],
             "records": source.num_records,
             "samples": counts[name],
-            "share": plan.long_run_share(i) if records is None else (amounts[name] or 0) / max(whole, 1),
+            "share": (amounts[name] or 0) / max(whole, 1) if is_counted else plan.long_run_share(i),
             "tokens": None if tokens is None or source.num_tokens is None else tokens[i],
             "target": float(targets[i]),
             "epochs": None if (count := counts[name]) is None else count / max(plan.epoch_records[i], 1),
@@ -90,7 +93,7 @@ def report_of(
         "sources": sources,
         "groups": {
             path: {
-                "samples": None if records is None else sum(row["samples"] for row in members),
+                "samples": sum(row["samples"] for row in members) if is_counted else None,
                 "share": sum(row["share"] for row in members),
                 "target": sum(row["target"] for row in members),
             }

@@ -22,6 +22,7 @@ _SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
 
 def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:
     """A row of `COLUMNS` for each source of tokens, of a mix that gives so many records; None without end."""
+    records = records if plan.can_count(records) else None
     in_mix = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
     if in_mix is None:
         return []

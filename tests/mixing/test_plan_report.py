@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datamix.mixing.demand import Demand
 from datamix.mixing.orders import order, proportional
-from datamix.mixing.periods import Draws, Period
+from datamix.mixing.periods import Draws, Period, Table
 from datamix.mixing.plan import Plan
 from datamix.mixing.plan_report import over_time
 from datamix.mixing.table_fills import largest_deviation
@@ -158,6 +158,38 @@ def test_draws_and_their_reports_keep_their_own_order() -> None:
     early = rows(plan.take(0, 250))
     assert early[200:] == late
     assert plan.report() == report
+
+
+def test_draws_up_to_a_far_end_are_not_counted(drawn_slots: list[int]) -> None:
+    inputs = {"sizes": {"a": 1000, "b": 2000}, "order": "random", "samples": 10**12}
+    plan = Plan(**inputs, stop="forever")
+    report = plan.report()
+    assert (plan.length, report.length, report.sources["a"].share) == (10**12, 10**12, 0.5)
+    assert {(row.samples, row.epochs, row.amount) for row in report.sources.values()} == {(None, None, None)}
+    assert all(row.exhausted_at for row in report.sources.values())
+    assert "the records of each source are not counted: they would be drawn one by one, to the end." in report.warnings
+    assert over_time(plan).positions[-1] < 10**5
+    # Where the stop ends the mix before, all is known.
+    for stop in ("all_exhausted", "first_exhausted", "exhaust_once"):
+        ended, without = Plan(**inputs, stop=stop).report(), Plan(**inputs | {"samples": None}, stop=stop).report()
+        assert ended.length == without.length
+        assert ended.sources == without.sources
+    assert sum(drawn_slots) < 2**26
+
+
+def test_what_showing_all_would_repeat_is_left_out_where_it_cannot_be_known() -> None:
+    plan = Plan({"a": 1000, "b": 4 * 10**9}, {"a": 2}, order="random")
+    assert re.fullmatch(r"3,999,99\d,\d+ of 4,000,001,000 records are never shown \(b [\d,]+\)\.", plan.never_shown())
+
+
+def test_a_report_looks_at_each_stage_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many times as there are sources, a mix of 1,000 that drop out would take minutes."""
+    plan = Plan({f"s{i}": 20 + i for i in range(40)}, stop="exhaust_once")
+    looks, counts = [], Table.counts
+    monkeypatch.setattr(Table, "counts", lambda self, slot: looks.append(slot) or counts(self, slot))
+    assert [row.samples for row in plan.report().sources.values()] == list(plan.sizes)
+    assert len(plan.stages) == 40
+    assert len(looks) <= 2 * len(plan.stages)
 
 
 def test_what_is_seen_along_the_way() -> None:

@@ -82,6 +82,14 @@ def test_draws_are_not_walked_for_hours(drawn_slots: list[int]) -> None:
     (stage,) = cut(first_exhausted(), random, [(None, rare)], wanted)
     assert isinstance(stage.period, Draws)
     assert 0 < sum(drawn_slots) <= 2**19
+    many = Demand(group=HALVES, remaining=[4 * 10**9] * 2, names=("a", "b"))
+    with pytest.raises(
+        ConfigError, match=r"^stop: some 8,000,000,\d+ records would be drawn .* choose another stop\.$"
+    ):
+        cut(first_exhausted(), random, [(None, HALVES)], many, 10**12)
+    (stage,) = cut(forever(), random, [(None, HALVES)], many, 10**12)
+    assert stage.length == 10**12
+    assert sum(drawn_slots) <= 2**19
 
 
 def test_a_source_without_a_slot() -> None:

@@ -37,6 +37,14 @@ def test_a_mix_without_end_has_shares_and_no_counts():
     assert [row["share"] for row in report["sources"].values()] == [0.75, 0.25]
 
 
+def test_draws_that_are_too_many_are_not_counted():
+    mix = built("stop=forever", "mix=random", "stop.samples=1000000000000")
+    report = report_of_whole_mix(mix, mix.spec())
+    assert report["samples"] == 10**12
+    assert {(row["samples"], row["epochs"]) for row in report["sources"].values()} == {(None, None)}
+    assert [row["share"] for row in report["sources"].values()] == [0.75, 0.25]
+
+
 def test_what_a_job_has_measured_stands_beside_it():
     mix = built("stop=forever")
     report = report_of(

@@ -8,6 +8,7 @@ which is a source's n-th slot. A new kind of period is one file here, and one fo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,6 +45,11 @@ class Period(ABC):
         """The number of slots that may be walked to find one of them; None where it is found without walking."""
         return None
 
+    @property
+    def most_counted(self) -> int | None:
+        """The number of slots that may be walked to count those of each source; None where none is walked."""
+        return None
+
     @abstractmethod
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The slots [start, start + count).
@@ -59,3 +65,7 @@ class Period(ABC):
     @abstractmethod
     def slot_of(self, source: int, number: int) -> int:
         """The slot that a source has `number` slots before."""
+
+    def last_of(self, numbers: Mapping[int, int]) -> int:
+        """The last of the slots that some sources have a number of slots before, by source."""
+        return max(self.slot_of(source, number) for source, number in numbers.items())

@@ -14,6 +14,8 @@ from datamix.rng.hash import draw_at
 
 MAX_DRAWS = 2**27
 """Draws that may be walked to find a slot: some seconds."""
+MOST_COUNTED = 2**30
+"""Draws that may be summed up to count those of each source: some ten seconds."""
 
 _CHUNK_DRAWS = 2**16
 _FINE_BITS = 15  # of the 31 bits of a draw, those that seldom decide
@@ -47,6 +49,11 @@ class Draws(Period):
     def max_walk(self) -> int:
         """The number of draws that may be walked to find a slot."""
         return MAX_DRAWS
+
+    @property
+    def most_counted(self) -> int:
+        """The number of draws that may be walked to count them."""
+        return MOST_COUNTED
 
     @cached_property
     def _sums(self) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -171,10 +171,28 @@ class Queues(Period):
         return [before + int(more) for before, more in zip(begin, passed, strict=True)]
 
     def slot_of(self, source: int, number: int) -> int:
-        due = number * self.lengths.mean[source] / self.shares[source]
-        stretch = self._find(number, float(due), lambda stretch: self.begin(stretch)[source])
+        stretch = self._stretch_with(source, number)
         begin = self.begin(stretch)
         return sum(begin) + int(np.flatnonzero(self._slots_of(stretch)[0] == source)[number - begin[source]])
+
+    def last_of(self, numbers: Mapping[int, int]) -> int:
+        # Which stretch a slot is in is known without filling it; the latest come first, so that few are looked for.
+        last, sources = -1, list[int]()
+        for source in sorted(numbers, key=lambda source: self._due(source, numbers[source]), reverse=True):
+            if last >= 0 and self.begin(last)[source] > numbers[source]:
+                continue
+            if (stretch := self._stretch_with(source, numbers[source])) > last:
+                last, sources = stretch, []
+            sources.append(source)
+        return max(self.slot_of(source, numbers[source]) for source in sources)
+
+    def _stretch_with(self, source: int, number: int) -> int:
+        """The stretch with the slot that a source has `number` slots before."""
+        return self._find(number, self._due(source, number), lambda stretch: self.begin(stretch)[source])
+
+    def _due(self, source: int, number: int) -> float:
+        """The summed lengths of all sources when one has had `number` slots, nearly."""
+        return float(number * self.lengths.mean[source] / self.shares[source])
 
 
 def _kept(known: dict[int, _T], stretch: int, most: int, make: Callable[[int], _T]) -> _T:

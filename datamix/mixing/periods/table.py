@@ -83,12 +83,14 @@ class Table(Period):
     @cached_property
     def _by_source(self) -> np.ndarray:
         """The slots of the first source, then those of the next, and so on, int64 [length]."""
-        return np.argsort(self.source_of, kind="stable")
+        slots: np.ndarray = np.argsort(self.source_of, kind="stable")
+        return slots
 
     @cached_property
     def _begin(self) -> np.ndarray:
         """Where the slots of each source begin in `_by_source`, int64 [num_sources]."""
-        return np.cumsum(self.quota) - self.quota
+        begin: np.ndarray = np.cumsum(self.quota) - self.quota
+        return begin
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         cycle, slot = divmod(start, self.length)

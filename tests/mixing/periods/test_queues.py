@@ -107,3 +107,10 @@ def test_stretches_that_are_in_use_are_kept() -> None:
     queues = queues_of([3, 2], "uniform", stretch_slots=100)
     begins = [queues.begin(stretch) for stretch in range(1, 50)]
     assert all(queues.begin(stretch) is begin for stretch, begin in enumerate(begins, start=1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_of_several_slots(seed: int) -> None:
+    queues = queues_of([3, 2, 5], "uniform", seed, stretch_slots=200)
+    numbers = {i: int(number) for i, number in enumerate(np.random.default_rng(seed).integers(0, 3000, 3))}
+    assert queues.last_of(numbers) == max(queues.slot_of(source, number) for source, number in numbers.items())
