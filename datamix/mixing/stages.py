@@ -118,7 +118,7 @@ class _Cutter:
         self._waits_for = None if stop.drops else stop.waits_for
         # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
         self._beyond = 1 if stop.ends_before_repeat else 0
-        self._drops_at_cap, self._stop_drops = drops_at_cap, stop.drops
+        self._drops_at_cap, self._past_cap, self._stop_drops = drops_at_cap, not drops_at_cap, stop.drops
         self._limit = limit
         self._has_end = limit is not None or self._waits_for is not None
 
@@ -129,58 +129,80 @@ class _Cutter:
 
     def add_stage(self, group: Group, watched: set[int], end: int | None) -> None:
         """Add a stage of a group, up to the slot `end` at most; only `watched` sources hold up the end of the mix."""
-        demand, first, waits_for = self._demand, self.first, self._waits_for
-        room = None if end is None else end - first
+        demand, room = self._demand, None if end is None else end - self.first
         left = [once - used for once, used in zip(demand.remaining, self.base, strict=True)]
-        waiting = [source for source in sorted(watched) if left[source] + self._beyond > 0]
-        if waits_for is not None and not waiting:
+        waiting = {source: left[source] + self._beyond for source in sorted(watched) if left[source] + self._beyond > 0}
+        if self._waits_for is not None and not waiting:
             self.done = True
             return
-        now = replace(demand, group=group, remaining=left, first=first, base=self.base)
+        now = replace(demand, group=group, remaining=left, first=self.first, base=self.base)
         now = replace(now, last=self._last, credit=self._credit, capped=bool(self._caps or self._beyond))
         active = set(now.active.tolist())
-        if waits_for == "any":
-            waiting = [source for source in waiting if source in active]
-        wanted = {source: left[source] + self._beyond for source in waiting}
-        if waits_for is None or not active.issuperset(wanted):
-            wanted = {}
-        past_cap = not self._drops_at_cap
-        capped = {i: most - self.base[i] + past_cap for i, most in self._caps.items() if i in active}
-        reach = (waits_for, wanted), ("any", capped)
+        wanted = self._wanted(waiting, active)
+        capped = {i: most - self.base[i] + self._past_cap for i, most in self._caps.items() if i in active}
+        reach = (self._waits_for, wanted), ("any", capped)
         horizon, credit_horizon = (_horizon(now, room, near, *reach) for near in (_near_slots(now), _credit_slots(now)))
         now = replace(now, horizon=horizon, credit_horizon=credit_horizon)
         period = self._order(now)
         if not isinstance(period, Period):
             raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
+        length, ends = self._length(now, period, room, wanted, capped)
+        # Without end, or the first slot of the stage finds nothing left.
+        self.done = ends or not length or self.first + length == self._limit
+        if length == 0:
+            return
+        stage = Stage(
+            first=self.first,
+            length=length,
+            base=self.base,
+            shares=group.leaf_shares(),
+            credit=self._credit,
+            period=period,
+        )
+        self.stages.append(stage)
+        if length is not None and not self.done:
+            self._pass(stage, length)
+
+    def _wanted(self, waiting: Mapping[int, int], active: set[int]) -> Mapping[int, int]:
+        """The slots of those sources that the end of the mix waits for; none where no stage of `active` ends it."""
+        if self._waits_for == "any":
+            return {source: count for source, count in waiting.items() if source in active}
+        return waiting if self._waits_for == "all" and active.issuperset(waiting) else {}
+
+    def _length(
+        self, demand: Demand, period: Period, room: int | None, wanted: Mapping[int, int], capped: Mapping[int, int]
+    ) -> tuple[int | None, bool]:
+        """The slots of a stage, None without end, and whether the mix ends with it, by its stop or in an error.
+
+        Args:
+          wanted: The slots that sources have to be given for the mix to end.
+          capped: The slots with which sources reach their caps, or go beyond them where the mix ends there.
+        """
         if capped and period.sets_shares and not self._stop_drops:
             text = "this order gives every source whole; leave it out, and set stop.epochs to say how often"
             raise ConfigError(text, key="mix.max_epochs")
         length, ends, beyond = room, False, None
-        if in_room := _within(room, now, period, capped, "any"):
-            length = _slots_until("any", now, period, in_room) - past_cap
-            ends, beyond = past_cap, length if past_cap and self._has_end else None
+        if in_room := _within(room, demand, period, capped, "any"):
+            length = _slots_until("any", demand, period, in_room) - self._past_cap
+            ends, beyond = self._past_cap, length if self._past_cap and self._has_end else None
         # Not past a cap: a table need not be filled so far.
-        if in_room := _within(length, now, period, wanted, waits_for):
-            length, ends, beyond = _slots_until(waits_for, now, period, in_room) - self._beyond, True, None
+        if in_room := _within(length, demand, period, wanted, self._waits_for):
+            length, ends, beyond = _slots_until(self._waits_for, demand, period, in_room) - self._beyond, True, None
         if beyond is not None:
             name = demand.names[int(period.take(beyond, 1)[0][0])]
-            raise beyond_cap(name, (first + beyond) * demand.slot_records)
-        # Without end, or the first slot of the stage finds nothing left.
-        self.done = ends or not length or first + length == self._limit
-        if length == 0:
-            return
-        shares = group.leaf_shares()
-        base, credit = self.base, self._credit
-        self.stages.append(Stage(first=first, length=length, base=base, shares=shares, credit=credit, period=period))
-        if length is None or self.done:
-            return
-        self.base = tuple(before + used for before, used in zip(base, period.counts(length), strict=True))
-        if not period.sets_shares:
-            counts = zip(base, self.base, strict=True)
-            amounts = [demand.amount(i, after) - demand.amount(i, before) for i, (before, after) in enumerate(counts)]
-            self._credit = _credit_after(credit, shares, amounts)
+            raise beyond_cap(name, (self.first + beyond) * demand.slot_records)
+        return length, ends
+
+    def _pass(self, stage: Stage, length: int) -> None:
+        """Go on to the slot after a stage."""
+        counts = stage.period.counts(length)
+        self.base = tuple(before + used for before, used in zip(stage.base, counts, strict=True))
+        if not stage.period.sets_shares:
+            pairs, amount = zip(stage.base, self.base, strict=True), self._demand.amount
+            amounts = [amount(i, after) - amount(i, before) for i, (before, after) in enumerate(pairs)]
+            self._credit = _credit_after(stage.credit, stage.shares, amounts)
         self.first += length
-        self._last = int(period.take(length - 1, 1)[0][0])
+        self._last = int(stage.period.take(length - 1, 1)[0][0])
 
 
 def _credit_after(credit: Shares, shares: Shares, amounts: Sequence[int]) -> tuple[Fraction, ...]:
