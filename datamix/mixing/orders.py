@@ -16,6 +16,7 @@ from datamix.mixing.demand import Demand
 from datamix.mixing.groups import Group
 from datamix.mixing.periods import Carried, Draws, Period, Queues, Runs, Table
 from datamix.mixing.plan_spec import PlanSpec
+from datamix.mixing.record_lengths import RecordLengths
 from datamix.mixing.table_fills import Shares, by_credit, by_length, credit_within, evenly, holds, stratified
 from datamix.mixing.weights import integer_weights
 from datamix.rng.hash import draw_at, key_for
@@ -66,27 +67,15 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     Raises:
       ConfigError: The window is not positive, does not fit the batch, or shares are too small, see `carried`.
     """
-    if window is not None and window < 1:
-        raise ConfigError("it is 1 or more, or null for none", key="mix.window", value=window)
-    if stratify and demand.slot_records > 1:
-        raise ConfigError("a batch of one source has no quotas; use mix.granularity=record", key="mix.stratify")
-    if stratify and demand.batch_size % (window or 1):
-        text = f"with mix.stratify it divides the batch's {demand.batch_size} records"
-        raise ConfigError(text, key="mix.window", value=window)
-    if stratify and demand.lengths:
-        raise ConfigError("it counts records; leave mix.unit=record, or leave it out", key="mix.stratify")
+    _check_window(demand, window, stratify)
     # The windows past the stage's end reach into it.
     horizon = None if demand.horizon is None else demand.horizon + (window or 0)
-    period: Table | Carried
     key = key_for(demand.seed, "mix", "window", demand.first)
+    period: Table | Carried
     if demand.lengths:
-        shares, base = demand.group.leaf_shares(), tuple(demand.base) or (0,) * demand.num_sources
-        credit = credit_within(shares, demand.credit)
         if demand.most is None or demand.most > demand.table_slots:
-            return Queues(shares=shares, lengths=demand.lengths, base=base, credit=credit, window=window or 1, key=key)
-        count = min(horizon or demand.most, demand.most)
-        ahead = [-float(part) for part in credit]
-        period = Table(by_length(shares, demand.lengths.of, base, count, ahead=ahead), demand.num_sources)
+            return _queues(demand, demand.lengths, window or 1, key)
+        period = _queued(demand, demand.lengths, min(horizon or demand.most, demand.most))
     elif stratify:
         credit = credit_within(demand.shares, demand.credit)
         source_of = stratified(demand.shares, demand.batch_size, demand.first, horizon, demand.table_slots, credit)
@@ -104,6 +93,32 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     slot = np.arange(cycle.length, dtype=np.uint64) + np.uint64(begin)
     word = draw_at(key, slot)
     return period.shuffled(np.lexsort((word, slot // np.uint64(window or 1))))
+
+
+def _check_window(demand: Demand, window: int | None, stratify: bool) -> None:
+    if window is not None and window < 1:
+        raise ConfigError("it is 1 or more, or null for none", key="mix.window", value=window)
+    if stratify and demand.slot_records > 1:
+        raise ConfigError("a batch of one source has no quotas; use mix.granularity=record", key="mix.stratify")
+    if stratify and demand.batch_size % (window or 1):
+        text = f"with mix.stratify it divides the batch's {demand.batch_size} records"
+        raise ConfigError(text, key="mix.window", value=window)
+    if stratify and demand.lengths:
+        raise ConfigError("it counts records; leave mix.unit=record, or leave it out", key="mix.stratify")
+
+
+def _queues(demand: Demand, lengths: RecordLengths, window: int, key: tuple[int, int]) -> Queues:
+    """Slots by lengths without end, or of more than a table holds."""
+    shares, base = demand.group.leaf_shares(), tuple(demand.base) or (0,) * demand.num_sources
+    credit = credit_within(shares, demand.credit)
+    return Queues(shares=shares, lengths=lengths, base=base, credit=credit, window=window, key=key)
+
+
+def _queued(demand: Demand, lengths: RecordLengths, count: int) -> Table:
+    """The first slots by lengths, as a table."""
+    shares, base = demand.group.leaf_shares(), demand.base or (0,) * demand.num_sources
+    ahead = [-float(part) for part in credit_within(shares, demand.credit)]
+    return Table(by_length(shares, lengths.of, base, count, ahead=ahead), demand.num_sources)
 
 
 def _spread(demand: Demand, horizon: int | None, credit: Shares = ()) -> Table | Carried:

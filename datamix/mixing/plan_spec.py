@@ -152,20 +152,10 @@ class ResolvedSpec:
 
 def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     """Check the inputs of a plan, and look up what they name."""
-    if not spec.sizes:
-        raise ConfigError("a mix needs at least one source.")
-    of_names = spec.sizes.values() if isinstance(spec.sizes, Mapping) else [None]
-    if not all(isinstance(size, int | np.integer) for size in of_names):
-        raise ConfigError("it is a number of records by name, as in {'a': 5, 'b': 3}", key="sizes", value=spec.sizes)
+    _check_sizes(spec)
     fill = registry.lookup("order", spec.order)
     stop = _stop(spec.stop)
-    if spec.samples is not None and spec.samples < 1:
-        raise ConfigError("it is at least 1, or null for no such limit", key="stop.samples", value=spec.samples)
-    if spec.tokens is not None and (spec.tokens < 1 or not spec.num_tokens):
-        text = "no source of this mix has tokens" if spec.tokens > 0 else "it is at least 1, or null for no such limit"
-        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
-    if spec.batch_size < 1:
-        raise ConfigError("it is at least 1", key="batch.size", value=spec.batch_size)
+    _check_numbers(spec)
     registry.check_settings("mix", fill, spec.settings)
     names = tuple(spec.sizes)
     sizes = tuple(int(size) for size in spec.sizes.values())
@@ -175,20 +165,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
     mix = _phases(spec, names, spec.batch_size // slot_records)
     epochs = dict(stop.epochs) | dict(spec.epochs or {})
     exhausted = _slots_to_exhaustion(spec, stop, epochs, mix, slot_records, shuffle.epoch_records)
-    drawn = f"it counts every record once an epoch, and those of {next(iter(spec.sampling or ()), '')} are drawn"
-    lengths = None
-    if spec.lengths is not None:
-        if spec.sampling:
-            mend = "Leave balance and record_weight out, or mix records."
-            raise ConfigError(drawn, key="mix.unit", hint=mend)
-        stored = checked_lengths(spec.lengths, spec.sizes, by_batch=slot_records > 1)
-        lengths = RecordLengths(stored=stored, shuffle=shuffle)
-    num_tokens = None
-    if spec.tokens is not None and spec.sampling:
-        raise ConfigError(drawn, key="stop.tokens", value=spec.tokens)
-    if spec.num_tokens and not spec.sampling:
-        tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
-        num_tokens = RecordLengths(stored=tuple(tokens), shuffle=shuffle)
+    lengths, num_tokens = _record_lengths(spec, shuffle, by_batch=slot_records > 1), _num_tokens(spec, shuffle)
     limit = None if spec.samples is None else -(-spec.samples // slot_records)
     bounds = [limit, sum(exhausted) if stop.waits_for and not stop.repeats else None]
     demand = Demand(
@@ -204,12 +181,7 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         scheduled=spec.schedule is not None,
         lengths=lengths,
     )
-    begin = spec.begin or Begin(0, {})
-    before = [begin.position, *(begin.counts.get(name, 0) for name in names)]
-    if any(count % slot_records for count in before):
-        text = f"it cannot begin at record {begin.position}, where a source has given a part of a batch"
-        raise ConfigError(text, key="mix.granularity", value=spec.granularity, hint="Mix by record, as before.")
-    first, *base = (count // slot_records for count in before)
+    first, *base = _begin(spec, names, slot_records)
     return ResolvedSpec(
         sizes=sizes,
         order=partial(fill, **spec.settings),
@@ -224,6 +196,58 @@ def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
         begin=first,
         base=tuple(base),
     )
+
+
+def _check_sizes(spec: PlanSpec) -> None:
+    if not spec.sizes:
+        raise ConfigError("a mix needs at least one source.")
+    of_names = spec.sizes.values() if isinstance(spec.sizes, Mapping) else [None]
+    if not all(isinstance(size, int | np.integer) for size in of_names):
+        raise ConfigError("it is a number of records by name, as in {'a': 5, 'b': 3}", key="sizes", value=spec.sizes)
+
+
+def _check_numbers(spec: PlanSpec) -> None:
+    if spec.samples is not None and spec.samples < 1:
+        raise ConfigError("it is at least 1, or null for no such limit", key="stop.samples", value=spec.samples)
+    if spec.tokens is not None and (spec.tokens < 1 or not spec.num_tokens):
+        text = "no source of this mix has tokens" if spec.tokens > 0 else "it is at least 1, or null for no such limit"
+        raise ConfigError(text, key="stop.tokens", value=spec.tokens)
+    if spec.batch_size < 1:
+        raise ConfigError("it is at least 1", key="batch.size", value=spec.batch_size)
+
+
+def _record_lengths(spec: PlanSpec, shuffle: Shuffle, *, by_batch: bool) -> RecordLengths | None:
+    """The lengths that follow the ratio, if any do."""
+    if spec.lengths is None:
+        return None
+    if spec.sampling:
+        mend = "Leave balance and record_weight out, or mix records."
+        raise ConfigError(_counts_all_but(spec.sampling), key="mix.unit", hint=mend)
+    return RecordLengths(stored=checked_lengths(spec.lengths, spec.sizes, by_batch=by_batch), shuffle=shuffle)
+
+
+def _num_tokens(spec: PlanSpec, shuffle: Shuffle) -> RecordLengths | None:
+    """The tokens of the records, if any have some that can be counted."""
+    if spec.tokens is not None and spec.sampling:
+        raise ConfigError(_counts_all_but(spec.sampling), key="stop.tokens", value=spec.tokens)
+    if not spec.num_tokens or spec.sampling:
+        return None
+    tokens = [np.asarray(spec.num_tokens.get(name, np.zeros(size, np.int64))) for name, size in spec.sizes.items()]
+    return RecordLengths(stored=tuple(tokens), shuffle=shuffle)
+
+
+def _counts_all_but(sampling: Mapping[str, Sampling]) -> str:
+    return f"it counts every record once an epoch, and those of {next(iter(sampling))} are drawn"
+
+
+def _begin(spec: PlanSpec, names: Sequence[str], slot_records: int) -> list[int]:
+    """The slot at which the plan begins, and the slots of each source before it."""
+    begin = spec.begin or Begin(0, {})
+    before = [begin.position, *(begin.counts.get(name, 0) for name in names)]
+    if any(count % slot_records for count in before):
+        text = f"it cannot begin at record {begin.position}, where a source has given a part of a batch"
+        raise ConfigError(text, key="mix.granularity", value=spec.granularity, hint="Mix by record, as before.")
+    return [count // slot_records for count in before]
 
 
 def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Shuffle:
@@ -295,15 +319,7 @@ def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Ph
     return tuple((None if until is None else until * slots_a_step, group) for until, group in steps)
 
 
-def _slots_to_exhaustion(
-    spec: PlanSpec,
-    stop: Stop,
-    epochs: Mapping[str, int],
-    mix: Sequence[tuple[int | None, Group]],
-    slot_records: int,
-    epoch_records: Sequence[int],
-) -> list[int]:
-    """The number of slots that each source fills until it is exhausted."""
+def _check_epochs(spec: PlanSpec, stop: Stop, epochs: Mapping[str, int]) -> None:
     names = list(spec.sizes)
     for name in stop.sources:
         if name not in names:
@@ -314,6 +330,18 @@ def _slots_to_exhaustion(
         for name, times in numbers.items():
             if isinstance(times, bool) or not isinstance(times, int) or times < 1:
                 raise ConfigError("it is a whole number, 1 or more", key=f"{key}.{name}", value=times)
+
+
+def _slots_to_exhaustion(
+    spec: PlanSpec,
+    stop: Stop,
+    epochs: Mapping[str, int],
+    mix: Sequence[tuple[int | None, Group]],
+    slot_records: int,
+    epoch_records: Sequence[int],
+) -> list[int]:
+    """The number of slots that each source fills until it is exhausted."""
+    _check_epochs(spec, stop, epochs)
     active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
     for source, (name, size) in enumerate(spec.sizes.items()):
