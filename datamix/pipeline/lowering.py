@@ -202,6 +202,15 @@ def _remedy(
         return f"{settings[first if mine.has_channels_first else name].adding(['channels_last'], first=True)}."
     if images and mine.shape[2] == 4 != theirs.shape[2] and mine.dtype == theirs.dtype:
         first, mine, name, theirs = name, theirs, first, mine  # and colours without alpha
+    mend = _mending(leaf, mine, theirs)
+    if not mend:
+        return f"write an operator that mends it, and add it to those of {name}."
+    return f"to mend it, {settings[name].adding(mend)}."
+
+
+def _mending(leaf: str, mine: LeafSpec, theirs: LeafSpec) -> list[object]:
+    """The operators that turn `theirs` into `mine`, as far as any do."""
+    images = len(mine.shape) == len(theirs.shape) == 3
     mend: list[object] = []
     if images and mine.shape[:2] != theirs.shape[:2]:
         mend.append({"resize": {"height": mine.shape[0], "width": mine.shape[1]}})
@@ -213,9 +222,7 @@ def _remedy(
     elif mine.dtype != theirs.dtype and (images or mine.shape == theirs.shape):
         to_float = mine.dtype == "float32" and "float" not in theirs.dtype and leaf == "image"
         mend.append("to_float" if to_float else {"cast": {"dtype": mine.dtype, "leaf": leaf}})
-    if not mend:
-        return f"write an operator that mends it, and add it to those of {name}."
-    return f"to mend it, {settings[name].adding(mend)}."
+    return mend
 
 
 def numbers_of(

